@@ -1,0 +1,96 @@
+//! `forebay-autoscaler`: the control plane. It settles what no worker will; scaling comes to live here.
+// Doc comments on arguments are help texts: no markup.
+#![allow(clippy::doc_markdown)]
+
+mod settle;
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+};
+
+use anyhow::Context;
+use clap::Parser;
+use forebay_fabric::{
+    Broker, Config, Store,
+    answer::Answerer,
+    broker::BrokerError,
+    config::ConfigError,
+    shutdown,
+    telemetry::{self, Health, Server},
+};
+use forebay_schemas::{names::UNROUTABLE, topology::Topology};
+use tokio_util::sync::CancellationToken;
+
+/// Answers jobs for models that the fleet does not have, so that every confirmed publish ends in a
+/// result.
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    /// The configuration; without it, forebay.toml if there is one.
+    #[arg(long, env = "FOREBAY_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the effective configuration, secrets hidden, and exit.
+    #[arg(long)]
+    print_config: bool,
+}
+
+/// Messages of unknown models that are answered at once.
+const PREFETCH: u16 = 64;
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Standard error may be gone; then nobody reads this either.
+            let _ = writeln!(io::stderr(), "forebay-autoscaler: {error:#}");
+            let wrong_setting = error.is::<ConfigError>()
+                || error.downcast_ref::<BrokerError>().is_some_and(BrokerError::is_final);
+            ExitCode::from(if wrong_setting { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    forebay_fabric::install_crypto();
+    let loaded = Config::load(arguments.config.as_deref())?;
+    if arguments.print_config {
+        return write!(io::stdout(), "{}", loaded.config.to_toml()).context("printing");
+    }
+    telemetry::init_logs(&loaded.config.telemetry)?;
+    for warning in loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(1)
+        .build()
+        .context("starting the runtime")?;
+    runtime.block_on(serve(loaded.config))
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let stop = shutdown::on_signal().context("listening for signals")?;
+    let health = Health::new(&["broker", "store"]);
+    let server =
+        Server::start(config.telemetry.listen, telemetry::init_metrics()?, health.clone()).await?;
+    let store = Arc::new(Store::new(&config)?);
+    let background = CancellationToken::new();
+    store.report_health(health.clone(), background.clone());
+    let topology = Topology::new(config.models.keys(), &config.queues);
+    let broker = Broker::start(&config, "forebay-autoscaler", topology)?;
+    broker.report_health(health);
+    if let Some(ready) = stop.run_until_cancelled(broker.ready()).await {
+        ready?;
+        let signature = format!("autoscaler-{}", std::process::id());
+        let answerer = Answerer { signature, store, broker: broker.clone() };
+        let subscription = broker.subscribe(UNROUTABLE, PREFETCH);
+        settle::unroutable(subscription, answerer, config.limits, stop).await;
+    }
+    broker.close().await;
+    background.cancel();
+    server.stop().await;
+    Ok(())
+}

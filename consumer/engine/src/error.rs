@@ -1,0 +1,139 @@
+//! What can go wrong in the engine; every message names the wrong thing and what to do about it.
+
+use std::path::PathBuf;
+
+use forebay_kernels::KernelError;
+
+/// An error of loading a model, tokenizing a text or computing a batch.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// A file of the model folder could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A JSON file of the model folder is not what it should be.
+    #[error("{} is not a valid model file: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and why the parser stopped.
+        source: serde_json::Error,
+    },
+    /// A setting of the model that this engine cannot honour.
+    #[error("{}: {field} = {value} is not supported; supported: {supported}", path.display())]
+    NotSupported {
+        /// The file that asks for it.
+        path: PathBuf,
+        /// The field that holds the setting, such as `model_type`.
+        field: &'static str,
+        /// The refused value.
+        value: String,
+        /// The values that would be accepted.
+        supported: &'static str,
+    },
+    /// Numbers of the configuration that contradict each other.
+    #[error("{}: {problem}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The weights file is not a whole safetensors file.
+    #[error("{} is not a whole safetensors file ({problem}); fetch the model again", path.display())]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The weights file lacks a tensor that the architecture needs.
+    #[error("{} has no tensor {name:?}, which this architecture needs", path.display())]
+    TensorMissing {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+    },
+    /// A tensor has another shape than the configuration implies.
+    #[error("{}: tensor {name:?} has shape {actual:?}, config.json implies {expected:?}", path.display())]
+    TensorShape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+        /// The shape that config.json implies.
+        expected: Vec<usize>,
+        /// The shape in the file.
+        actual: Vec<usize>,
+    },
+    /// A tensor is stored in a type that the engine does not read.
+    #[error("{}: tensor {name:?} is stored as {dtype}; readable: F32, F16, BF16, F64", path.display())]
+    TensorDType {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+        /// The type in the file.
+        dtype: String,
+    },
+    /// The tokenizer file is broken, or a text could not be tokenized.
+    #[error("tokenizer: {problem}")]
+    Tokenizer {
+        /// What the tokenizer said.
+        problem: String,
+    },
+    /// A text is longer than the model reads, and cutting it was not allowed.
+    #[error(
+        "the input has {tokens} tokens, the model reads at most {tokens_max}; shorten it or allow truncation"
+    )]
+    InputTooLong {
+        /// Tokens of the text, special tokens included.
+        tokens: usize,
+        /// The most that the model reads.
+        tokens_max: usize,
+    },
+    /// A device name that means nothing.
+    #[error("unknown device {0:?}; use cpu or cuda:N, such as cuda:0")]
+    DeviceUnknown(String),
+    /// A device that this build cannot drive.
+    #[error("this build cannot use {0}: it was built without CUDA; use --device cpu")]
+    DeviceNotBuiltIn(String),
+    /// A number type that means nothing.
+    #[error("unknown dtype {0:?}; use f32, bf16 or f16")]
+    DTypeUnknown(String),
+    /// A number type that the device cannot compute in.
+    #[error("dtype {dtype} is not supported on {device}; use f32")]
+    DTypeNotSupported {
+        /// The type asked for.
+        dtype: String,
+        /// The device asked for.
+        device: String,
+    },
+    /// An item that no batch can hold: leave it out and compute the others.
+    #[error("item {index} of the batch: {problem}")]
+    Item {
+        /// Its place in the batch.
+        index: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The compute threads could not be started.
+    #[error("cannot start {threads} compute threads: {problem}")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// What the system said.
+        problem: String,
+    },
+    /// A fused operation failed.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}

@@ -1,0 +1,180 @@
+//! A model folder as sentence-transformers lays it out: which files it has and what they say.
+//!
+//! `modules.json` lists the stages: a transformer (whose files lie in the folder itself or below it), a
+//! pooling with its own `config.json`, and perhaps a normalisation, which callers choose for themselves.
+//! A folder without `modules.json` is a bare transformer: mean pooling, as sentence-transformers does.
+
+use std::path::{Path, PathBuf};
+
+use forebay_kernels::Pooling;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::EngineError;
+use crate::config::Architecture;
+
+/// The files of one model.
+pub(crate) struct ModelFolder {
+    transformer: PathBuf,
+    pooling_config: Option<PathBuf>,
+    sentence: SentenceConfig,
+}
+
+/// One line of `modules.json`.
+#[derive(Deserialize)]
+struct Module {
+    #[serde(rename = "type")]
+    kind: String,
+    path: PathBuf,
+}
+
+/// `sentence_bert_config.json`.
+#[derive(Default, Deserialize)]
+struct SentenceConfig {
+    max_seq_length: Option<usize>,
+    #[serde(default)]
+    do_lower_case: bool,
+}
+
+/// The one field of `tokenizer_config.json` that bounds a sequence. Written as a huge float when unset.
+#[derive(Default, Deserialize)]
+struct TokenizerConfig {
+    model_max_length: Option<f64>,
+}
+
+/// `1_Pooling/config.json`; absent switches are what sentence-transformers takes them for.
+#[derive(Deserialize)]
+struct PoolingConfig {
+    #[serde(default)]
+    pooling_mode_cls_token: bool,
+    #[serde(default = "yes")]
+    pooling_mode_mean_tokens: bool,
+    #[serde(default)]
+    pooling_mode_max_tokens: bool,
+    #[serde(default)]
+    pooling_mode_mean_sqrt_len_tokens: bool,
+    #[serde(default)]
+    pooling_mode_weightedmean_tokens: bool,
+    #[serde(default)]
+    pooling_mode_lasttoken: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl ModelFolder {
+    /// Finds the model's files, and refuses a module that the engine has no counterpart for.
+    pub(crate) fn open(folder: &Path) -> Result<Self, EngineError> {
+        let path = folder.join("modules.json");
+        let mut transformer = folder.to_owned();
+        let mut pooling_config = None;
+        for module in read_json_if_there::<Vec<Module>>(&path)?.unwrap_or_default() {
+            match module.kind.rsplit('.').next().unwrap_or_default() {
+                "Transformer" => transformer = folder.join(module.path),
+                "Pooling" => pooling_config = Some(folder.join(module.path).join("config.json")),
+                "Normalize" => {}
+                _ => {
+                    return Err(EngineError::NotSupported {
+                        path,
+                        field: "type",
+                        value: module.kind,
+                        supported: "Transformer, Pooling, Normalize",
+                    });
+                }
+            }
+        }
+        let sentence =
+            read_json_if_there(&transformer.join("sentence_bert_config.json"))?.unwrap_or_default();
+        Ok(Self { transformer, pooling_config, sentence })
+    }
+
+    /// The architecture that `config.json` names.
+    pub(crate) fn architecture(&self) -> Result<Architecture, EngineError> {
+        let path = self.transformer.join("config.json");
+        Architecture::parse(&path, &read(&path)?)
+    }
+
+    /// The most tokens a text may have: what the model was trained for, never more than it has positions.
+    pub(crate) fn tokens_max(&self, positions: usize) -> Result<usize, EngineError> {
+        let asked = match self.sentence.max_seq_length {
+            Some(tokens) => tokens,
+            None => self.tokenizer_tokens_max()?.unwrap_or(positions),
+        };
+        Ok(asked.min(positions))
+    }
+
+    fn tokenizer_tokens_max(&self) -> Result<Option<usize>, EngineError> {
+        let path = self.transformer.join("tokenizer_config.json");
+        let config: TokenizerConfig = read_json_if_there(&path)?.unwrap_or_default();
+        // The cast saturates, which is what a huge "unset" should do.
+        Ok(config.model_max_length.map(|length| length as usize))
+    }
+
+    /// How the model pools. A mode or a mixture that the engine lacks is refused by name.
+    pub(crate) fn pooling(&self) -> Result<Pooling, EngineError> {
+        let Some(path) = &self.pooling_config else {
+            return Ok(Pooling::Mean);
+        };
+        let config: PoolingConfig = parse(path, &read(path)?)?;
+        match config.modes().as_slice() {
+            [] | ["mean"] => Ok(Pooling::Mean),
+            ["cls"] => Ok(Pooling::Cls),
+            modes => Err(EngineError::NotSupported {
+                path: path.clone(),
+                field: "pooling_mode",
+                value: modes.join("+"),
+                supported: "mean, cls",
+            }),
+        }
+    }
+
+    /// True when texts are lower-cased before tokenization.
+    pub(crate) fn lower_cases(&self) -> bool {
+        self.sentence.do_lower_case
+    }
+
+    /// The tokenizer's file.
+    pub(crate) fn tokenizer_path(&self) -> PathBuf {
+        self.transformer.join("tokenizer.json")
+    }
+
+    /// The weights' file.
+    pub(crate) fn weights_path(&self) -> PathBuf {
+        self.transformer.join("model.safetensors")
+    }
+}
+
+impl PoolingConfig {
+    fn modes(&self) -> Vec<&'static str> {
+        [
+            ("cls", self.pooling_mode_cls_token),
+            ("mean", self.pooling_mode_mean_tokens),
+            ("max", self.pooling_mode_max_tokens),
+            ("mean_sqrt_len", self.pooling_mode_mean_sqrt_len_tokens),
+            ("weightedmean", self.pooling_mode_weightedmean_tokens),
+            ("lasttoken", self.pooling_mode_lasttoken),
+        ]
+        .into_iter()
+        .filter_map(|(name, on)| on.then_some(name))
+        .collect()
+    }
+}
+
+/// The file's bytes, or an error that names it.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, EngineError> {
+    std::fs::read(path).map_err(|source| EngineError::File { path: path.to_owned(), source })
+}
+
+fn parse<T: DeserializeOwned>(path: &Path, json: &[u8]) -> Result<T, EngineError> {
+    serde_json::from_slice(json)
+        .map_err(|source| EngineError::Json { path: path.to_owned(), source })
+}
+
+fn read_json_if_there<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, EngineError> {
+    match std::fs::read(path) {
+        Ok(json) => parse(path, &json).map(Some),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(EngineError::File { path: path.to_owned(), source }),
+    }
+}

@@ -1,0 +1,74 @@
+//! Loading: from a model folder to a tokenizer and an encoder, refused early and by name when it cannot run.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use forebay_kernels::Pooling;
+
+use crate::bert::BertEncoder;
+use crate::config::Architecture;
+use crate::folder::ModelFolder;
+use crate::weights::Weights;
+use crate::{DType, Device, Embeddings, EngineError, LoadOptions, PackedBatch, Tokenizer};
+
+/// A model that turns packed sequences into vectors, driven by one thread at a time.
+pub trait Encoder: Send {
+    /// One vector a sequence: pooled as the model says, finished as each sequence asks.
+    ///
+    /// An empty sequence gives zeros. Nothing in a batch makes this panic: an item that cannot be
+    /// computed is [`EngineError::Item`], and the batch computes without it.
+    fn embed(&mut self, batch: &PackedBatch) -> Result<Embeddings, EngineError>;
+}
+
+/// A loaded model.
+pub struct Model {
+    /// Turns texts into token ids, on any thread.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Turns token ids into vectors.
+    pub encoder: Box<dyn Encoder>,
+    /// What was loaded, and how.
+    pub info: ModelInfo,
+}
+
+/// What was loaded, and how.
+#[derive(Debug, Clone)]
+pub struct ModelInfo {
+    /// The architecture's name as in `config.json`, such as `bert`.
+    pub architecture: &'static str,
+    /// Values a vector.
+    pub dim: usize,
+    /// The most tokens of a text that the model reads, special tokens included.
+    pub tokens_max: usize,
+    /// How token vectors become one.
+    pub pooling: Pooling,
+    /// The number type computed in.
+    pub dtype: DType,
+    /// Where it computes.
+    pub device: Device,
+    /// Compute threads.
+    pub threads: usize,
+}
+
+/// Loads the model in `folder` (`config.json`, `model.safetensors`, `tokenizer.json`, and what
+/// sentence-transformers keeps beside them).
+pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> {
+    let dtype = options.resolve_dtype()?;
+    let threads = options.resolve_threads();
+    let folder = ModelFolder::open(folder)?;
+    let Architecture::Bert(config) = folder.architecture()?;
+    let tokens_max = folder.tokens_max(config.max_position_embeddings)?;
+    let pooling = folder.pooling()?;
+    let tokenizer = Tokenizer::load(&folder, tokens_max)?;
+    let weights = Weights::open(&folder.weights_path())?;
+    let info = ModelInfo {
+        architecture: "bert",
+        dim: config.hidden_size,
+        tokens_max,
+        pooling,
+        dtype,
+        device: options.device,
+        threads,
+    };
+    let encoder = BertEncoder::load(&config, &weights, pooling, threads)?;
+    Ok(Model { tokenizer: Arc::new(tokenizer), encoder: Box::new(encoder), info })
+}

@@ -1,0 +1,108 @@
+//! `model.safetensors`: tensors read one by one, each checked against the shape that `config.json` implies.
+//!
+//! Each tensor is read straight into its own memory. The file is not mapped: a file that is replaced or cut
+//! while it is read then gives an error instead of a signal.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+
+use crate::EngineError;
+
+/// The largest header that is read; the safetensors format's own limit.
+const HEADER_BYTES_MAX: u64 = 100_000_000;
+/// Bytes of the header's length, at the start of the file.
+const LENGTH_BYTES: u64 = 8;
+
+/// An open weights file.
+pub(crate) struct Weights {
+    path: PathBuf,
+    file: RefCell<File>,
+    metadata: Metadata,
+    data_start: u64,
+}
+
+impl Weights {
+    /// Opens the file and checks that it is as long as its header says.
+    pub(crate) fn open(path: &Path) -> Result<Self, EngineError> {
+        let io = |source| EngineError::File { path: path.to_owned(), source };
+        let broken = |problem: String| EngineError::Safetensors { path: path.to_owned(), problem };
+        let mut file = File::open(path).map_err(io)?;
+        let file_bytes = file.metadata().map_err(io)?.len();
+        if file_bytes < LENGTH_BYTES {
+            return Err(broken(format!("only {file_bytes} bytes long")));
+        }
+        let mut length = [0; LENGTH_BYTES as usize];
+        file.read_exact(&mut length).map_err(io)?;
+        let header_bytes = u64::from_le_bytes(length);
+        if header_bytes > HEADER_BYTES_MAX.min(file_bytes - LENGTH_BYTES) {
+            return Err(broken(format!(
+                "a header of {header_bytes} bytes in a file of {file_bytes}"
+            )));
+        }
+        let mut header = vec![0; header_bytes as usize];
+        file.read_exact(&mut header).map_err(io)?;
+        let metadata: Metadata =
+            serde_json::from_slice(&header).map_err(|error| broken(format!("header: {error}")))?;
+        let data_start = LENGTH_BYTES + header_bytes;
+        let whole_bytes = data_start + metadata.data_len() as u64;
+        if whole_bytes != file_bytes {
+            return Err(broken(format!("{file_bytes} bytes long, its header says {whole_bytes}")));
+        }
+        Ok(Self { path: path.to_owned(), file: RefCell::new(file), metadata, data_start })
+    }
+
+    /// True when there is a tensor of that name.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.metadata.info(name).is_some()
+    }
+
+    /// The tensor in f32, on the processor.
+    pub(crate) fn f32(&self, name: &str, shape: &[usize]) -> Result<Tensor, EngineError> {
+        let Some(info) = self.metadata.info(name) else {
+            return Err(EngineError::TensorMissing {
+                path: self.path.clone(),
+                name: name.to_owned(),
+            });
+        };
+        if info.shape != shape {
+            return Err(EngineError::TensorShape {
+                path: self.path.clone(),
+                name: name.to_owned(),
+                expected: shape.to_vec(),
+                actual: info.shape.clone(),
+            });
+        }
+        let dtype = self.readable_dtype(name, info.dtype)?;
+        let bytes = self.read(info.data_offsets.0, info.data_offsets.1)?;
+        Ok(Tensor::from_raw_buffer(&bytes, dtype, shape, &Device::Cpu)?.to_dtype(DType::F32)?)
+    }
+
+    fn readable_dtype(&self, name: &str, dtype: Dtype) -> Result<DType, EngineError> {
+        match dtype {
+            Dtype::F32 => Ok(DType::F32),
+            Dtype::F16 => Ok(DType::F16),
+            Dtype::BF16 => Ok(DType::BF16),
+            Dtype::F64 => Ok(DType::F64),
+            other => Err(EngineError::TensorDType {
+                path: self.path.clone(),
+                name: name.to_owned(),
+                dtype: format!("{other:?}"),
+            }),
+        }
+    }
+
+    fn read(&self, begin: usize, end: usize) -> Result<Vec<u8>, EngineError> {
+        let mut bytes = vec![0; end - begin];
+        let mut file = self.file.borrow_mut();
+        file.seek(SeekFrom::Start(self.data_start + begin as u64))
+            .and_then(|_| file.read_exact(&mut bytes))
+            .map_err(|source| EngineError::File { path: self.path.clone(), source })?;
+        Ok(bytes)
+    }
+}

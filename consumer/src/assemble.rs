@@ -1,0 +1,180 @@
+//! Puts the rows of computed batches back into their jobs, and says which jobs are whole.
+
+use std::sync::Arc;
+
+use forebay_fabric::intake::Ticket;
+use forebay_schemas::{EmbedOutput, ErrorCode, JobError, Outcome, Output, Timing};
+
+use crate::{
+    compute::Computed,
+    job::{InFlight, Progress},
+};
+
+/// Hands each job its rows. Returns the jobs that this batch made whole, with their outcomes.
+pub fn assemble(batch: Computed) -> Vec<(Ticket, Outcome)> {
+    let Computed { pieces, vectors, dim, failures, started_at, ended_at, tokens } = batch;
+    let size: usize = pieces.iter().map(|piece| piece.count).sum();
+    let mut row = 0;
+    let mut whole = Vec::new();
+    for piece in pieces {
+        let rows = row..row + piece.count;
+        row = rows.end;
+        let mut progress = piece.job.progress();
+        if progress.vectors.is_empty() {
+            progress.vectors = vec![0.0; piece.job.inputs * dim];
+        }
+        let values = &vectors[rows.start * dim..rows.end * dim];
+        progress.vectors[piece.first * dim..][..values.len()].copy_from_slice(values);
+        if progress.error.is_none() {
+            progress.error = first_error(&failures, rows, piece.first, values, dim);
+        }
+        let first_start = progress.computed.map_or(started_at, |(first, _)| first);
+        progress.computed = Some((first_start, ended_at));
+        progress.batch_size = size as u64;
+        progress.batch_tokens = tokens as u64;
+        drop(progress);
+        // The last piece of a job that comes back is its last reference.
+        whole.extend(Arc::into_inner(piece.job).map(|job| finish(job, dim)));
+    }
+    whole
+}
+
+fn first_error(
+    failures: &std::collections::BTreeMap<usize, JobError>,
+    rows: std::ops::Range<usize>,
+    first_input: usize,
+    values: &[f32],
+    dim: usize,
+) -> Option<JobError> {
+    if let Some((row, error)) = failures.range(rows.clone()).next() {
+        return Some(error.clone().at(first_input + row - rows.start));
+    }
+    let wrong =
+        values.chunks_exact(dim).position(|row| row.iter().any(|value| !value.is_finite()))?;
+    let index = first_input + wrong;
+    let message = format!("the model's output for input {index} is not finite");
+    Some(JobError::new(ErrorCode::NumericalError, message).at(index))
+}
+
+fn finish(job: InFlight, dim: usize) -> (Ticket, Outcome) {
+    let (queued_ms, admitted_at) = (job.queued_ms, job.admitted_at);
+    let kept = job.finish.dimensions.unwrap_or(dim).min(dim);
+    let (job, ticket, usage, progress) = job.into_parts();
+    let Progress { vectors, error, computed, batch_size, batch_tokens } = progress;
+    let (started_at, ended_at) = computed.unwrap_or((admitted_at, admitted_at));
+    let timing = Timing {
+        queued_ms,
+        batch_wait_ms: started_at.saturating_duration_since(admitted_at).as_millis() as u64,
+        compute_ms: ended_at.saturating_duration_since(started_at).as_millis() as u64,
+        batch_size,
+        batch_tokens,
+    };
+    let mut outcome = if let Some(error) = error {
+        Outcome::failed(&job, error)
+    } else {
+        let data = if kept == dim { vectors } else { shorten(&vectors, dim, kept) };
+        let output = Output::Embed(EmbedOutput { dim: kept, data });
+        Outcome::succeeded(&job, output, usage, timing)
+    };
+    (outcome.usage, outcome.timing) = (usage, timing);
+    (ticket, outcome)
+}
+
+/// The first `kept` values of each row.
+fn shorten(vectors: &[f32], dim: usize, kept: usize) -> Vec<f32> {
+    vectors.chunks_exact(dim).flat_map(|row| &row[..kept]).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, time::Instant};
+
+    use forebay_engine::Finish;
+    use forebay_fabric::broker::Acker;
+    use forebay_schemas::{ContentType, Job, Lane, State, Usage};
+
+    use super::*;
+    use crate::{job::Admitted, packer::Piece};
+
+    fn job(inputs: usize, dimensions: Option<usize>) -> Arc<InFlight> {
+        let job = Job::embed("m".parse().unwrap(), vec![]);
+        let ticket = Ticket {
+            id: job.id.clone(),
+            acker: Acker::detached(),
+            content_type: ContentType::Json,
+            attempts: 1,
+            result_ttl_s: 60,
+            notify: None,
+            reply_to: None,
+        };
+        let (lane, queued_ms, at) = (Lane::Batch, 0, Instant::now());
+        let admitted = Admitted { job, ticket, lane, queued_ms, at };
+        let finish = Finish { normalize: true, dimensions };
+        Arc::new(InFlight::new(admitted, inputs, Usage::default(), finish))
+    }
+
+    fn computed(pieces: Vec<Piece>, vectors: &[f32]) -> Computed {
+        Computed {
+            pieces,
+            vectors: vectors.to_vec(),
+            dim: 2,
+            failures: BTreeMap::new(),
+            started_at: Instant::now(),
+            ended_at: Instant::now(),
+            tokens: 10,
+        }
+    }
+
+    fn data(outcome: &Outcome) -> Vec<f32> {
+        match &outcome.output {
+            Some(Output::Embed(vectors)) => vectors.data.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_split_job_is_whole_with_its_last_batch_and_in_order() {
+        let (split, small) = (job(3, None), job(1, None));
+        let first = Piece { job: split.clone(), first: 0, count: 2 };
+        let rest = Piece { job: split, first: 2, count: 1 };
+        assert!(assemble(computed(vec![first], &[1., 2., 3., 4.])).is_empty());
+        let other = Piece { job: small, first: 0, count: 1 };
+        let whole = assemble(computed(vec![other, rest], &[9., 9., 5., 6.]));
+        assert_eq!(whole.len(), 2);
+        assert_eq!(data(&whole[0].1), [9., 9.]);
+        assert_eq!(data(&whole[1].1), [1., 2., 3., 4., 5., 6.]);
+        assert_eq!(whole[1].1.timing.batch_size, 2);
+    }
+
+    #[test]
+    fn an_output_that_is_not_finite_fails_its_job_alone_and_names_the_input() {
+        let pieces = vec![
+            Piece { job: job(1, None), first: 0, count: 1 },
+            Piece { job: job(2, None), first: 0, count: 2 },
+        ];
+        let whole = assemble(computed(pieces, &[1., 2., 3., 4., f32::NAN, 6.]));
+        assert_eq!(whole[0].1.state, State::Succeeded);
+        let error = whole[1].1.error.as_ref().unwrap();
+        assert_eq!((error.code, error.index), (ErrorCode::NumericalError, Some(1)));
+    }
+
+    #[test]
+    fn an_input_that_failed_fails_its_job_alone_and_is_named() {
+        let pieces = vec![
+            Piece { job: job(2, None), first: 0, count: 2 },
+            Piece { job: job(1, None), first: 0, count: 1 },
+        ];
+        let mut batch = computed(pieces, &[0.; 6]);
+        batch.failures.insert(1, JobError::new(ErrorCode::Internal, "broke"));
+        let whole = assemble(batch);
+        assert_eq!(whole[0].1.error.as_ref().unwrap().index, Some(1));
+        assert_eq!(whole[1].1.state, State::Succeeded);
+    }
+
+    #[test]
+    fn fewer_dimensions_keep_the_first_of_each_row() {
+        let piece = Piece { job: job(2, Some(1)), first: 0, count: 2 };
+        let whole = assemble(computed(vec![piece], &[1., 0., 3., 0.]));
+        assert_eq!(data(&whole[0].1), [1., 3.]);
+    }
+}

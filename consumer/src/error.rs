@@ -1,0 +1,86 @@
+//! Why a worker could not start or had to end.
+
+use std::path::PathBuf;
+
+use forebay_engine::EngineError;
+use forebay_fabric::{
+    broker::BrokerError,
+    config::ConfigError,
+    store::StoreError,
+    telemetry::{ServerError, TelemetryError},
+};
+use forebay_schemas::ModelId;
+
+/// Why a worker could not start or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// No model was named, and the configuration does not have exactly one.
+    #[error("name the model with --model; the configuration has: {0}")]
+    NoModel(String),
+    /// The model's files are not in the cache.
+    #[error("model `{model}` is not in {folder}; get it with: forebay pull {model}")]
+    NotPulled {
+        /// The model.
+        model: ModelId,
+        /// Where its files would be.
+        folder: PathBuf,
+    },
+    /// The model can't be loaded, or the engine failed as a whole.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The broker can't be used.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The store's address is wrong.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Logs or metrics can't be set up.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// The telemetry port can't be had.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// Input or output of a command failed.
+    #[error("{action}: {source}")]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// What failed.
+        source: std::io::Error,
+    },
+    /// A line of the input is not what it should be.
+    #[error("line {line} of the input: {reason}; write {{\"id\": \"...\", \"text\": \"...\"}}")]
+    Line {
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A stage ended while it was needed.
+    #[error("the stage `{0}` ended unexpectedly; its log line above says why")]
+    StageEnded(&'static str),
+}
+
+impl WorkerError {
+    /// The exit code: 2 for wrong usage or configuration, 1 for the rest.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Broker(error) => 1 + u8::from(error.is_final()),
+            Self::Config(_)
+            | Self::NoModel(_)
+            | Self::Line { .. }
+            | Self::Store(StoreError::Address { .. })
+            | Self::Telemetry(TelemetryError::Filter { .. })
+            | Self::Engine(
+                EngineError::DeviceUnknown(_)
+                | EngineError::DeviceNotBuiltIn(_)
+                | EngineError::DTypeUnknown(_)
+                | EngineError::DTypeNotSupported { .. },
+            ) => 2,
+            _ => 1,
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! A bounded channel with two lanes: the urgent one goes first, the other is never starved.
+
+use forebay_schemas::Lane;
+use tokio::sync::mpsc;
+
+/// After so many urgent items in a row one of the other lane has its turn.
+const URGENT_STREAK_MAX: u32 = 8;
+
+/// Makes a channel whose lanes hold at most `capacity` items each.
+pub fn channel<T>(capacity: usize) -> (LaneSender<T>, LaneReceiver<T>) {
+    let (interactive, from_interactive) = mpsc::channel(capacity);
+    let (batch, from_batch) = mpsc::channel(capacity);
+    let receiver =
+        LaneReceiver { interactive: from_interactive, batch: from_batch, urgent_streak: 0 };
+    (LaneSender { interactive, batch }, receiver)
+}
+
+/// The sending half. The channel ends when all its clones are gone.
+#[derive(Debug)]
+pub struct LaneSender<T> {
+    interactive: mpsc::Sender<T>,
+    batch: mpsc::Sender<T>,
+}
+
+impl<T> Clone for LaneSender<T> {
+    fn clone(&self) -> Self {
+        Self { interactive: self.interactive.clone(), batch: self.batch.clone() }
+    }
+}
+
+impl<T> LaneSender<T> {
+    /// Waits for room in `lane`. Gives the item back when nobody receives any more.
+    pub async fn send(&self, lane: Lane, item: T) -> Result<(), T> {
+        let sender = match lane {
+            Lane::Interactive => &self.interactive,
+            Lane::Batch => &self.batch,
+        };
+        sender.send(item).await.map_err(|unsent| unsent.0)
+    }
+}
+
+/// The receiving half.
+#[derive(Debug)]
+pub struct LaneReceiver<T> {
+    interactive: mpsc::Receiver<T>,
+    batch: mpsc::Receiver<T>,
+    urgent_streak: u32,
+}
+
+impl<T> LaneReceiver<T> {
+    /// The next item; `None` when both lanes are empty and nobody sends any more. Loses nothing when
+    /// dropped while waiting.
+    pub async fn recv(&mut self) -> Option<T> {
+        if self.urgent_streak >= URGENT_STREAK_MAX {
+            self.urgent_streak = 0;
+            if let Ok(item) = self.batch.try_recv() {
+                return Some(item);
+            }
+        }
+        // A lane that is closed yields `None` and is passed over; both closed end the wait.
+        tokio::select! {
+            biased;
+            Some(item) = self.interactive.recv() => {
+                self.urgent_streak += 1;
+                Some(item)
+            }
+            Some(item) = self.batch.recv() => {
+                self.urgent_streak = 0;
+                Some(item)
+            }
+            else => None,
+        }
+    }
+
+    /// Waits for one item and takes what else is there, `max` at most. Empty at the end.
+    pub async fn recv_some(&mut self, max: usize) -> Vec<T> {
+        let mut items: Vec<T> = self.recv().await.into_iter().collect();
+        while !items.is_empty() && items.len() < max {
+            let next = self.interactive.try_recv().or_else(|_| self.batch.try_recv());
+            match next {
+                Ok(item) => items.push(item),
+                Err(_) => break,
+            }
+        }
+        items
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn urgent_items_go_first_and_others_are_not_starved() {
+        let (sender, mut receiver) = channel(64);
+        for i in 0..32 {
+            sender.send(Lane::Batch, ("batch", i)).await.unwrap();
+            sender.send(Lane::Interactive, ("interactive", i)).await.unwrap();
+        }
+        drop(sender);
+        let mut order = Vec::new();
+        while let Some((lane, _)) = receiver.recv().await {
+            order.push(lane);
+        }
+        assert_eq!(order.len(), 64);
+        let streak = URGENT_STREAK_MAX as usize;
+        assert!(order[..streak].iter().all(|lane| *lane == "interactive"));
+        assert_eq!(order[streak], "batch");
+        assert!(order[..36].iter().filter(|lane| **lane == "interactive").count() == 32);
+    }
+
+    #[tokio::test]
+    async fn one_lane_alone_flows_and_the_end_is_seen() {
+        let (sender, mut receiver) = channel(4);
+        sender.send(Lane::Batch, 1).await.unwrap();
+        sender.send(Lane::Batch, 2).await.unwrap();
+        assert_eq!(receiver.recv_some(8).await, [1, 2]);
+        drop(sender);
+        assert!(receiver.recv_some(8).await.is_empty());
+        assert_eq!(receiver.recv().await, None);
+    }
+
+    #[tokio::test]
+    async fn an_item_that_nobody_receives_comes_back() {
+        let (sender, receiver) = channel(1);
+        drop(receiver);
+        assert_eq!(sender.send(Lane::Batch, 7).await, Err(7));
+    }
+}

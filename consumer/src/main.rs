@@ -1,0 +1,118 @@
+//! `forebay-worker`: runs one model for the fleet, or the engine alone.
+// Doc comments on arguments are help texts: no markup.
+#![allow(clippy::doc_markdown)]
+
+use std::{
+    io::{self, BufWriter, Write},
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use forebay_consumer::{WorkerError, embed, packer::BatchLimits, worker};
+use forebay_engine::{DType, Device, LoadOptions};
+use forebay_fabric::{Config, shutdown, telemetry};
+use forebay_schemas::ModelId;
+
+/// Drains a model's queues in large packed batches and writes the results to Redis.
+///
+/// Stops on SIGTERM: finishes what it holds within worker.grace_s and hands the rest back.
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    /// The configuration; without it, forebay.toml if there is one.
+    #[arg(long, env = "FOREBAY_CONFIG", global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the effective configuration, secrets hidden, and exit.
+    #[arg(long)]
+    print_config: bool,
+    #[command(flatten)]
+    engine: EngineArguments,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the engine alone: {"id", "text"} lines in, {"id", "embedding"} lines out, in order.
+    Embed,
+}
+
+#[derive(clap::Args)]
+struct EngineArguments {
+    /// The model to run; the configuration's only one if not named.
+    #[arg(long, global = true)]
+    model: Option<ModelId>,
+    /// Where to compute: cpu or cuda:N.
+    #[arg(long, global = true, default_value = "cpu")]
+    device: Device,
+    /// In which number type: f32, bf16 or f16; the device's best if not named.
+    #[arg(long, global = true)]
+    dtype: Option<DType>,
+    /// On how many threads; all processors if not named.
+    #[arg(long, global = true)]
+    threads: Option<usize>,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Standard error may be gone; then nobody reads this either.
+            let _ = writeln!(io::stderr(), "forebay-worker: {error:#}");
+            ExitCode::from(error.downcast_ref::<WorkerError>().map_or(1, WorkerError::exit_code))
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    forebay_fabric::install_crypto();
+    let loaded = Config::load(arguments.config.as_deref()).map_err(WorkerError::from)?;
+    let config = loaded.config;
+    if arguments.print_config {
+        return write!(io::stdout(), "{}", config.to_toml()).context("printing the configuration");
+    }
+    telemetry::init_logs(&config.telemetry).map_err(WorkerError::from)?;
+    for warning in loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let EngineArguments { model, device, dtype, threads } = arguments.engine;
+    let model = worker::choose_model(&config, model)?;
+    let options = LoadOptions { device, dtype, threads };
+    match arguments.command {
+        Some(Command::Embed) => run_embed(&config, &model, &options),
+        None => run_worker(config, model, options),
+    }
+}
+
+fn run_worker(config: Config, model: ModelId, options: LoadOptions) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(2) // the work is on the engine's threads; these only wait and pass on
+        .build()
+        .context("starting the runtime")?;
+    let result = runtime.block_on(async {
+        let stop = shutdown::on_signal().context("listening for signals")?;
+        worker::run(config, model, options, stop).await.map_err(anyhow::Error::from)
+    });
+    // A batch that outlived the grace period must not outlive the process.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    result
+}
+
+fn run_embed(config: &Config, model: &ModelId, options: &LoadOptions) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let model = worker::load(config, model, options)?;
+    let load = started.elapsed();
+    let limits = BatchLimits {
+        tokens_max: config.worker.batch_tokens_max,
+        items_max: config.worker.batch_items_max,
+    };
+    let input = io::BufReader::new(io::stdin());
+    let output = BufWriter::new(io::stdout().lock());
+    let summary = embed::run(model, load, limits, input, output)?;
+    let line = serde_json::to_string(&summary).context("writing the summary")?;
+    writeln!(io::stderr(), "{line}").context("writing the summary")
+}

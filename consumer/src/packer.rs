@@ -1,0 +1,251 @@
+//! How inputs become batches: a pure, bounded, first-come-first-served packer with two lanes.
+//!
+//! Inputs of many jobs share a batch, and a job that does not fit is continued in the next. Tokens are
+//! packed without padding, so a batch is full when its tokens are, whatever the lengths.
+
+use std::{collections::VecDeque, sync::Arc, time::Instant};
+
+use forebay_engine::{Finish, PackedBatch};
+use forebay_schemas::Lane;
+
+use crate::job::InFlight;
+
+/// After so many batches in a row that begin with the urgent lane the other lane begins one.
+const URGENT_STREAK_MAX: u32 = 8;
+
+/// What limits a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchLimits {
+    /// The most tokens, unless one input alone has more.
+    pub tokens_max: usize,
+    /// The most inputs.
+    pub items_max: usize,
+}
+
+/// Consecutive inputs of one job in a batch. Each piece holds a handle `J` to its job.
+#[derive(Debug)]
+pub struct Piece<J = Arc<InFlight>> {
+    /// Whose inputs they are.
+    pub job: J,
+    /// The first one's place in the job.
+    pub first: usize,
+    /// How many they are.
+    pub count: usize,
+}
+
+/// Inputs that are computed together.
+#[derive(Debug)]
+pub struct Batch<J = Arc<InFlight>> {
+    /// The pieces, in the order of the packed sequences.
+    pub pieces: Vec<Piece<J>>,
+    /// The packed sequences.
+    pub packed: PackedBatch,
+}
+
+/// A job of which some inputs are not packed yet.
+#[derive(Debug)]
+struct Pending<J> {
+    job: J,
+    finish: Finish,
+    inputs: Vec<Vec<u32>>,
+    /// The first input that is not packed yet.
+    next: usize,
+    arrived_at: Instant,
+}
+
+/// Jobs that wait to be packed.
+#[derive(Debug)]
+pub struct Packer<J = Arc<InFlight>> {
+    limits: BatchLimits,
+    interactive: VecDeque<Pending<J>>,
+    batch: VecDeque<Pending<J>>,
+    tokens: usize,
+    items: usize,
+    urgent_streak: u32,
+}
+
+impl<J: Clone> Packer<J> {
+    /// An empty packer.
+    pub fn new(limits: BatchLimits) -> Self {
+        let (interactive, batch) = (VecDeque::new(), VecDeque::new());
+        Self { limits, interactive, batch, tokens: 0, items: 0, urgent_streak: 0 }
+    }
+
+    /// Adds a job's inputs behind those of its lane.
+    pub fn push(
+        &mut self,
+        lane: Lane,
+        job: J,
+        inputs: Vec<Vec<u32>>,
+        finish: Finish,
+        now: Instant,
+    ) {
+        self.tokens += inputs.iter().map(Vec::len).sum::<usize>();
+        self.items += inputs.len();
+        self.lane(lane).push_back(Pending { job, finish, inputs, next: 0, arrived_at: now });
+    }
+
+    fn lane(&mut self, lane: Lane) -> &mut VecDeque<Pending<J>> {
+        match lane {
+            Lane::Interactive => &mut self.interactive,
+            Lane::Batch => &mut self.batch,
+        }
+    }
+
+    /// Tokens that wait.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.items == 0
+    }
+
+    /// Whether what waits fills a batch.
+    pub fn is_full(&self) -> bool {
+        self.tokens >= self.limits.tokens_max || self.items >= self.limits.items_max
+    }
+
+    /// Since when the longest-waiting job waits.
+    pub fn oldest(&self) -> Option<Instant> {
+        let heads = [self.interactive.front(), self.batch.front()];
+        heads.into_iter().flatten().map(|pending| pending.arrived_at).min()
+    }
+
+    /// The next batch: as much as fits, the urgent lane first. Empty only when nothing waits.
+    pub fn pack(&mut self) -> Batch<J> {
+        let both_wait = !self.interactive.is_empty() && !self.batch.is_empty();
+        let order = if both_wait && self.urgent_streak >= URGENT_STREAK_MAX {
+            self.urgent_streak = 0;
+            [Lane::Batch, Lane::Interactive]
+        } else {
+            self.urgent_streak = if both_wait { self.urgent_streak + 1 } else { 0 };
+            Lane::ALL
+        };
+        let mut batch = Batch { pieces: Vec::new(), packed: PackedBatch::new() };
+        for lane in order {
+            while let Some(mut pending) = self.lane(lane).pop_front() {
+                let done = self.take(&mut pending, &mut batch);
+                if !done {
+                    self.lane(lane).push_front(pending);
+                    return batch;
+                }
+            }
+        }
+        batch
+    }
+
+    /// Moves what fits of one job into the batch; whether that was all of it.
+    fn take(&mut self, pending: &mut Pending<J>, batch: &mut Batch<J>) -> bool {
+        let first = pending.next;
+        let done = loop {
+            let Some(ids) = pending.inputs.get_mut(pending.next) else { break true };
+            let fits = batch.packed.tokens() + ids.len() <= self.limits.tokens_max
+                && batch.packed.sequences() < self.limits.items_max;
+            if !fits && !batch.packed.is_empty() {
+                break false;
+            }
+            let ids = std::mem::take(ids);
+            batch.packed.push(&ids, pending.finish);
+            pending.next += 1;
+            self.tokens -= ids.len();
+            self.items -= 1;
+        };
+        let count = pending.next - first;
+        if count > 0 {
+            batch.pieces.push(Piece { job: pending.job.clone(), first, count });
+        }
+        done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    fn packer(tokens_max: usize, items_max: usize) -> Packer<usize> {
+        Packer::new(BatchLimits { tokens_max, items_max })
+    }
+
+    /// `inputs` sequences of `tokens` each.
+    fn texts(inputs: usize, tokens: usize) -> Vec<Vec<u32>> {
+        vec![vec![7; tokens]; inputs]
+    }
+
+    fn pieces(batch: &Batch<usize>) -> Vec<(usize, usize, usize)> {
+        batch.pieces.iter().map(|piece| (piece.job, piece.first, piece.count)).collect()
+    }
+
+    #[test]
+    fn small_jobs_share_a_batch_and_a_large_one_is_split() {
+        let (mut packer, now) = (packer(100, 50), Instant::now());
+        packer.push(Lane::Batch, 1, texts(1, 30), Finish::default(), now);
+        packer.push(Lane::Batch, 2, texts(9, 20), Finish::default(), now);
+        assert_eq!(pieces(&packer.pack()), [(1, 0, 1), (2, 0, 3)]);
+        assert_eq!(pieces(&packer.pack()), [(2, 3, 5)]);
+        assert_eq!(pieces(&packer.pack()), [(2, 8, 1)]);
+        assert!(packer.is_empty() && packer.tokens() == 0);
+    }
+
+    #[test]
+    fn an_input_over_the_budget_is_computed_alone() {
+        let (mut packer, now) = (packer(100, 50), Instant::now());
+        packer.push(Lane::Batch, 1, texts(2, 200), Finish::default(), now);
+        assert_eq!(pieces(&packer.pack()), [(1, 0, 1)]);
+        assert_eq!(pieces(&packer.pack()), [(1, 1, 1)]);
+    }
+
+    #[test]
+    fn the_urgent_lane_goes_first_but_not_for_ever() {
+        let (mut packer, now) = (packer(10, 50), Instant::now());
+        packer.push(Lane::Batch, 0, texts(2, 10), Finish::default(), now);
+        packer.push(Lane::Interactive, 1, texts(20, 10), Finish::default(), now);
+        let order: Vec<usize> = (0..10).map(|_| packer.pack().pieces[0].job).collect();
+        assert_eq!(order, [1, 1, 1, 1, 1, 1, 1, 1, 0, 1]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_input_is_packed_once_in_order_and_within_limits(
+            jobs in vec((any::<bool>(), vec(0_usize..40, 1..12)), 1..20),
+            tokens_max in 1_usize..100,
+            items_max in 1_usize..10,
+        ) {
+            let mut packer = packer(tokens_max, items_max);
+            for (job, (urgent, lengths)) in jobs.iter().enumerate() {
+                let lane = if *urgent { Lane::Interactive } else { Lane::Batch };
+                let inputs = lengths.iter().map(|&length| vec![job as u32; length]).collect();
+                packer.push(lane, job, inputs, Finish::default(), Instant::now());
+            }
+            let mut packed: BTreeMap<usize, usize> = BTreeMap::new();
+            while !packer.is_empty() {
+                let batch = packer.pack();
+                let sequences = batch.packed.sequences();
+                prop_assert!(sequences > 0 && sequences <= items_max);
+                prop_assert!(batch.packed.tokens() <= tokens_max || sequences == 1);
+                let mut row = 0;
+                for piece in &batch.pieces {
+                    let next = packed.entry(piece.job).or_default();
+                    prop_assert_eq!(piece.first, *next);
+                    *next += piece.count;
+                    for index in piece.first..piece.first + piece.count {
+                        let range = batch.packed.cu_seqlens().range(row);
+                        prop_assert_eq!(range.len(), jobs[piece.job].1[index]);
+                        let ids = &batch.packed.token_ids()[range];
+                        prop_assert!(ids.iter().all(|&id| id as usize == piece.job));
+                        row += 1;
+                    }
+                }
+                prop_assert_eq!(row, sequences);
+            }
+            for (job, (_, lengths)) in jobs.iter().enumerate() {
+                prop_assert_eq!(packed.get(&job), Some(&lengths.len()));
+            }
+        }
+    }
+}

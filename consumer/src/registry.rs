@@ -1,0 +1,105 @@
+//! Tells the fleet who this worker is and how it fares, every two seconds.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use forebay_fabric::{Store, clock};
+use forebay_schemas::{ModelId, WorkerRecord, WorkerState, worker::BEAT_EVERY_MS};
+use tokio_util::sync::CancellationToken;
+
+use crate::stats::Stats;
+
+/// This worker's record, kept fresh in the store.
+#[derive(Clone)]
+pub struct Registry {
+    store: Arc<Store>,
+    stats: Arc<Stats>,
+    /// What does not change from beat to beat.
+    record: Arc<Mutex<WorkerRecord>>,
+    batch_tokens_max: u64,
+}
+
+/// The host's name, as the kernel has it.
+pub fn host() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "unknown".into(), |name| name.trim().to_owned())
+}
+
+impl Registry {
+    /// A record for a worker that starts; nothing is written yet.
+    pub fn new(
+        id: String,
+        model: &ModelId,
+        store: Arc<Store>,
+        stats: Arc<Stats>,
+        batch_tokens_max: usize,
+    ) -> Self {
+        let now_ms = clock::now_ms();
+        let record = WorkerRecord {
+            id,
+            model: model.to_string(),
+            state: WorkerState::Starting,
+            device: String::new(),
+            dtype: String::new(),
+            host: host(),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            started_at_ms: now_ms,
+            beat_at_ms: now_ms,
+            progress_at_ms: now_ms,
+            in_flight: 0,
+            jobs_done: 0,
+            tokens_done: 0,
+            busy_ms: 0,
+            load_ms: 0,
+            slots_free_tokens: 0,
+        };
+        let batch_tokens_max = batch_tokens_max as u64;
+        Self { store, stats, record: Arc::new(Mutex::new(record)), batch_tokens_max }
+    }
+
+    /// Changes what is told, and tells it.
+    pub async fn update(&self, change: impl FnOnce(&mut WorkerRecord)) {
+        change(&mut self.record.lock().unwrap_or_else(PoisonError::into_inner));
+        self.beat().await;
+    }
+
+    /// Beats until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(Duration::from_millis(BEAT_EVERY_MS));
+        while stop.run_until_cancelled(tick.tick()).await.is_some() {
+            self.beat().await;
+        }
+    }
+
+    /// Removes the record, on a clean exit.
+    pub async fn remove(&self) {
+        let id = self.snapshot().id;
+        if let Err(error) = self.store.remove_worker(&id).await {
+            tracing::warn!(%error, "can't remove this worker's record; it expires by itself");
+        }
+    }
+
+    async fn beat(&self) {
+        let record = self.snapshot();
+        if let Err(error) = self.store.beat(&record).await {
+            // The next beat comes anyway, and /readyz tells of the store.
+            tracing::debug!(%error, "a beat was lost");
+        }
+    }
+
+    fn snapshot(&self) -> WorkerRecord {
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let now = self.stats.snapshot();
+        record.beat_at_ms = clock::now_ms();
+        record.progress_at_ms = now.progress_at_ms;
+        record.in_flight = now.in_flight;
+        record.jobs_done = now.jobs_done;
+        record.tokens_done = now.tokens_done;
+        record.busy_ms = now.busy_ms;
+        record.slots_free_tokens = self.batch_tokens_max.saturating_sub(now.pending_tokens);
+        record
+    }
+}

@@ -1,0 +1,149 @@
+//! A worker's life: load, connect, work, drain.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use forebay_engine::{Finish, LoadOptions, Model, PackedBatch};
+use forebay_fabric::{
+    Broker, Config, Store,
+    telemetry::{self, Health, Server},
+};
+use forebay_schemas::{ModelId, WorkerState, topology::Topology};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    WorkerError,
+    pipeline::{Parts, Pipeline},
+    registry::{self, Registry},
+    stats::Stats,
+};
+
+/// The model to run: the one that is named, or the only one of the configuration.
+pub fn choose_model(config: &Config, named: Option<ModelId>) -> Result<ModelId, WorkerError> {
+    let mut models = config.models.keys();
+    match (named, models.next(), models.next()) {
+        (Some(model), ..) => Ok(model),
+        (None, Some(only), None) => Ok(only.clone()),
+        _ => {
+            let models: Vec<&str> = config.models.keys().map(ModelId::as_str).collect();
+            Err(WorkerError::NoModel(models.join(", ")))
+        }
+    }
+}
+
+/// Loads a model from the cache and runs one small batch, so that the first job finds warm memory.
+pub fn load(config: &Config, name: &ModelId, options: &LoadOptions) -> Result<Model, WorkerError> {
+    let folder = config.model_dir(name);
+    if !Path::new(&folder).join("config.json").is_file() {
+        return Err(WorkerError::NotPulled { model: name.clone(), folder });
+    }
+    let mut model = forebay_engine::load(&folder, options)?;
+    let mut batch = PackedBatch::new();
+    batch.push(&model.tokenizer.encode("warm up")?.ids, Finish::default());
+    model.encoder.embed(&batch)?;
+    Ok(model)
+}
+
+/// Runs a worker until `stop`, then drains it.
+pub async fn run(
+    config: Config,
+    name: ModelId,
+    options: LoadOptions,
+    stop: CancellationToken,
+) -> Result<(), WorkerError> {
+    let id = format!("{}-{}-{:08x}", registry::host(), std::process::id(), started_bits());
+    let health = Health::new(&["broker", "store", "model"]);
+    let server =
+        Server::start(config.telemetry.listen, telemetry::init_metrics()?, health.clone()).await?;
+    let store = Arc::new(Store::new(&config)?);
+    let stats = Arc::new(Stats::default());
+    let registry = Registry::new(
+        id.clone(),
+        &name,
+        store.clone(),
+        stats.clone(),
+        config.worker.batch_tokens_max,
+    );
+    let background = CancellationToken::new();
+    store.report_health(health.clone(), background.clone());
+    tokio::spawn(registry.clone().run(background.clone()));
+
+    let topology = Topology::new(config.models.keys().chain([&name]), &config.queues);
+    let broker = Broker::start(&config, &format!("forebay-worker {id}"), topology)?;
+    broker.report_health(health.clone());
+    let result = async {
+        let model = load_blocking(&config, &name, options, &registry).await?;
+        health.set("model", Ok(()));
+        let Some(ready) = stop.run_until_cancelled(broker.ready()).await else { return Ok(()) };
+        ready?;
+        let grace = Duration::from_secs(config.worker.grace_s);
+        let broker = broker.clone();
+        let mut pipeline =
+            Pipeline::start(Parts { config, name, model, worker: id, broker, store, stats });
+        registry.update(|record| record.state = WorkerState::Ready).await;
+        work_and_drain(&mut pipeline, &stop, &registry, &health, grace).await
+    }
+    .await;
+    // What is not settled by now goes back to its queue with the connection.
+    broker.close().await;
+    background.cancel();
+    registry.remove().await;
+    server.stop().await;
+    result
+}
+
+async fn load_blocking(
+    config: &Config,
+    name: &ModelId,
+    options: LoadOptions,
+    registry: &Registry,
+) -> Result<Model, WorkerError> {
+    let started = Instant::now();
+    let (config, name) = (config.clone(), name.clone());
+    let loading = tokio::task::spawn_blocking(move || load(&config, &name, &options));
+    let model = loading.await.map_err(|_| WorkerError::StageEnded("load"))??;
+    let load_ms = started.elapsed().as_millis() as u64;
+    let info = &model.info;
+    tracing::info!(
+        architecture = info.architecture, dim = info.dim, tokens_max = info.tokens_max,
+        device = %info.device, dtype = %info.dtype, threads = info.threads, load_ms, "model loaded"
+    );
+    registry
+        .update(|record| {
+            record.device = info.device.to_string();
+            record.dtype = info.dtype.to_string();
+            record.load_ms = load_ms;
+        })
+        .await;
+    Ok(model)
+}
+
+async fn work_and_drain(
+    pipeline: &mut Pipeline,
+    stop: &CancellationToken,
+    registry: &Registry,
+    health: &Health,
+    grace: Duration,
+) -> Result<(), WorkerError> {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        stage = pipeline.ended() => return Err(WorkerError::StageEnded(stage.unwrap_or("panicked"))),
+    }
+    health.set("model", Err("draining".into()));
+    registry.update(|record| record.state = WorkerState::Draining).await;
+    let started = Instant::now();
+    if tokio::time::timeout(grace, pipeline.drain()).await.is_ok() {
+        tracing::info!(took_ms = started.elapsed().as_millis() as u64, "drained");
+    } else {
+        tracing::warn!(grace_s = grace.as_secs(), "the grace period is over; the rest goes back");
+    }
+    Ok(())
+}
+
+/// Tells apart two workers of which one got the other's process id.
+fn started_bits() -> u32 {
+    forebay_fabric::clock::now_ms() as u32
+}

@@ -1,0 +1,141 @@
+//! What can go wrong with the broker, and what to do about it.
+
+use std::sync::Arc;
+
+use lapin::{
+    ErrorKind,
+    protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
+};
+
+/// The broker can't be used as asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BrokerError {
+    /// The address is wrong.
+    #[error(
+        "amqp_url {url} is not an address of a broker: {reason}; write amqp://user:password@host:5672/vhost"
+    )]
+    Address {
+        /// The address, password hidden.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// There is no connection.
+    #[error("can't reach RabbitMQ at {url}: {source}; check amqp_url and that RabbitMQ runs")]
+    Unreachable {
+        /// The address, password hidden.
+        url: String,
+        /// Why.
+        source: Arc<lapin::Error>,
+    },
+    /// Connecting took too long.
+    #[error("RabbitMQ at {url} did not answer within {after_ms} ms")]
+    Silent {
+        /// The address, password hidden.
+        url: String,
+        /// How long it was waited for.
+        after_ms: u64,
+    },
+    /// User, password or virtual host are refused.
+    #[error(
+        "RabbitMQ at {url} refuses the login: {reason}; check user, password and virtual host in amqp_url"
+    )]
+    Refused {
+        /// The address, password hidden.
+        url: String,
+        /// What the broker said.
+        reason: String,
+    },
+    /// A queue or exchange exists with other arguments.
+    #[error(
+        "RabbitMQ has `{name}` with other arguments: {reason}; delete it, or set the [queues] of forebay.toml to what it was declared with"
+    )]
+    Conflict {
+        /// The queue or exchange.
+        name: String,
+        /// What the broker said: the argument, the value asked for, and the value there.
+        reason: String,
+    },
+    /// The broker refused or dropped a command.
+    #[error("RabbitMQ failed at {action}: {source}")]
+    Command {
+        /// What was being done.
+        action: String,
+        /// Why it failed.
+        source: Arc<lapin::Error>,
+    },
+    /// The connection has been closed on our side.
+    #[error("the connection to RabbitMQ is closed")]
+    Closed,
+}
+
+impl BrokerError {
+    pub(super) fn command(action: impl Into<String>, source: lapin::Error) -> Self {
+        Self::Command { action: action.into(), source: Arc::new(source) }
+    }
+
+    /// Whether trying again can't mend it.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Address { .. } | Self::Refused { .. } | Self::Conflict { .. })
+    }
+}
+
+/// A message that is not, or not known to be, in a queue.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PublishError {
+    /// No queue is bound for it.
+    #[error("no queue takes messages of exchange `{exchange}` with routing key `{routing_key}`")]
+    Unroutable {
+        /// The exchange.
+        exchange: String,
+        /// The routing key.
+        routing_key: String,
+    },
+    /// The queue is full and refuses it.
+    #[error(
+        "the queue for `{routing_key}` is full and refuses the message; send it again later, or start more workers"
+    )]
+    Full {
+        /// The routing key.
+        routing_key: String,
+    },
+    /// Nothing was heard of it in time; it may be in the queue. Sending the same id again is safe.
+    #[error(
+        "RabbitMQ did not confirm the message within {after_ms} ms ({last}); sending it again is safe"
+    )]
+    Unconfirmed {
+        /// How long it was waited for.
+        after_ms: u64,
+        /// What was seen last.
+        last: String,
+    },
+}
+
+pub(super) fn is_not_found(error: &lapin::Error) -> bool {
+    soft(error) == Some(&AMQPSoftError::NOTFOUND)
+}
+
+pub(super) fn is_conflict(error: &lapin::Error) -> bool {
+    soft(error) == Some(&AMQPSoftError::PRECONDITIONFAILED)
+}
+
+pub(super) fn is_refused(error: &lapin::Error) -> bool {
+    match error.kind() {
+        ErrorKind::ProtocolError(e) => matches!(
+            e.kind(),
+            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)
+                | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED)
+        ),
+        _ => false,
+    }
+}
+
+fn soft(error: &lapin::Error) -> Option<&AMQPSoftError> {
+    match error.kind() {
+        ErrorKind::ProtocolError(e) => match e.kind() {
+            AMQPErrorKind::Soft(soft) => Some(soft),
+            AMQPErrorKind::Hard(_) => None,
+        },
+        _ => None,
+    }
+}

@@ -1,0 +1,173 @@
+//! The supervisor: connect, declare, watch, and again.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use forebay_schemas::topology::Topology;
+use futures_util::StreamExt;
+use lapin::{Connection, ConnectionProperties, Event, uri::AMQPUri};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{declare, error::is_refused};
+use crate::{
+    backoff::Backoff,
+    broker::BrokerError,
+    config::{BrokerConfig, Config, SecretUrl},
+};
+
+/// The state of the connection.
+#[derive(Clone)]
+pub enum Link {
+    /// There is none, and why the last attempt failed.
+    Down {
+        /// Why the last attempt failed; `None` while the first is under way.
+        error: Option<Arc<BrokerError>>,
+    },
+    /// It is there, and the topology stands.
+    Up {
+        /// The connection.
+        connection: Arc<Connection>,
+        /// Why the broker takes no publishes for now, if it does not.
+        blocked: Option<String>,
+    },
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Down { error } => f.debug_struct("Down").field("error", error).finish(),
+            Self::Up { blocked, .. } => f.debug_struct("Up").field("blocked", blocked).finish(),
+        }
+    }
+}
+
+/// The connection that is up now, or the next one; `None` once there will be none.
+pub(super) async fn next_up(mut link: watch::Receiver<Link>) -> Option<Arc<Connection>> {
+    match &*link.wait_for(|link| matches!(link, Link::Up { .. })).await.ok()? {
+        Link::Up { connection, .. } => Some(connection.clone()),
+        Link::Down { .. } => None,
+    }
+}
+
+struct Supervisor {
+    uri: AMQPUri,
+    url: SecretUrl,
+    name: String,
+    topology: Topology,
+    config: BrokerConfig,
+    link: watch::Sender<Link>,
+    stop: CancellationToken,
+}
+
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// Events announce a lost connection; this finds one whose event was missed.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// Starts the supervisor. It ends, and closes the connection, when `stop` is cancelled.
+pub(super) fn supervise(
+    config: &Config,
+    name: &str,
+    topology: Topology,
+    stop: CancellationToken,
+) -> Result<watch::Receiver<Link>, BrokerError> {
+    let url = config.amqp_url.clone();
+    let mut uri: AMQPUri = url
+        .expose()
+        .parse()
+        .map_err(|reason: String| BrokerError::Address { url: url.to_string(), reason })?;
+    uri.query.heartbeat.get_or_insert(config.broker.heartbeat_s);
+    let (link, watcher) = watch::channel(Link::Down { error: None });
+    let (name, config) = (name.to_owned(), config.broker.clone());
+    let supervisor = Supervisor { uri, url, name, topology, config, link, stop };
+    tokio::spawn(supervisor.run());
+    Ok(watcher)
+}
+
+impl Supervisor {
+    async fn run(self) {
+        let backoff_max = Duration::from_millis(self.config.backoff_ms_max);
+        let mut backoff = Backoff::new(BACKOFF_MIN, backoff_max);
+        while !self.stop.is_cancelled() {
+            let error = match self.stop.run_until_cancelled(self.connect()).await {
+                None => return,
+                Some(Ok(connection)) => {
+                    backoff.reset();
+                    tracing::info!(url = %self.url, "connected to RabbitMQ");
+                    metrics::counter!("forebay_broker_connects_total").increment(1);
+                    match self.watch(Arc::new(connection)).await {
+                        Some(error) => error,
+                        None => return,
+                    }
+                }
+                Some(Err(error)) => error,
+            };
+            let pause = backoff.next_pause();
+            tracing::warn!(%error, again_in_ms = pause.as_millis() as u64, "no connection to RabbitMQ");
+            self.link.send_replace(Link::Down { error: Some(Arc::new(error)) });
+            self.stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, BrokerError> {
+        let properties =
+            ConnectionProperties::default().with_connection_name(self.name.clone().into());
+        let attempt = async {
+            let connection = Connection::connect_uri(self.uri.clone(), properties)
+                .await
+                .map_err(|error| self.not_connected(error))?;
+            declare::topology(&connection, &self.topology).await?;
+            Ok(connection)
+        };
+        let after_ms = self.config.connect_timeout_ms;
+        tokio::time::timeout(Duration::from_millis(after_ms), attempt)
+            .await
+            .unwrap_or_else(|_| Err(BrokerError::Silent { url: self.url.to_string(), after_ms }))
+    }
+
+    fn not_connected(&self, error: lapin::Error) -> BrokerError {
+        let url = self.url.to_string();
+        if is_refused(&error) {
+            return BrokerError::Refused { url, reason: error.to_string() };
+        }
+        BrokerError::Unreachable { url, source: Arc::new(error) }
+    }
+
+    /// Holds the connection up until it is lost (and says why) or is to be closed.
+    async fn watch(&self, connection: Arc<Connection>) -> Option<BrokerError> {
+        let mut events = Box::pin(connection.events_listener());
+        let up = |blocked| Link::Up { connection: connection.clone(), blocked };
+        self.link.send_replace(up(None));
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => {
+                    // Best effort: the socket is closed with the process anyway.
+                    let _ = connection.close(200, "bye".into()).await;
+                    return None;
+                }
+                event = events.next() => match event {
+                    Some(Event::Error(error)) => return Some(self.not_connected(error)),
+                    Some(Event::ConnectionBlocked(reason)) => {
+                        tracing::warn!(reason, "RabbitMQ takes no publishes for now");
+                        self.link.send_replace(up(Some(reason)));
+                    }
+                    Some(Event::ConnectionUnblocked) => {
+                        tracing::info!("RabbitMQ takes publishes again");
+                        self.link.send_replace(up(None));
+                    }
+                    Some(_) => {}
+                    None => return Some(self.lost()),
+                },
+                () = tokio::time::sleep(CHECK_EVERY) => {
+                    if !connection.status().connected() && !connection.status().blocked() {
+                        return Some(self.lost());
+                    }
+                }
+            }
+        }
+    }
+
+    fn lost(&self) -> BrokerError {
+        let error = lapin::Error::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
+        self.not_connected(error)
+    }
+}

@@ -1,0 +1,135 @@
+//! RabbitMQ: one supervised connection that comes back for ever, and what is done on it.
+//!
+//! [`Broker::start`] returns at once; a task connects, declares the topology, and does both again
+//! whenever the connection is lost. Publishing and subscribing wait for the connection that is there
+//! next. `deadpool` keeps the publishing channels.
+
+mod channels;
+mod declare;
+mod delivery;
+mod error;
+mod link;
+mod publish;
+mod queues;
+mod subscribe;
+
+use std::{sync::Arc, time::Duration};
+
+use forebay_schemas::topology::Topology;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{
+    config::{BrokerConfig, Config},
+    telemetry::Health,
+};
+
+pub use delivery::{Acker, Delivery};
+pub use error::{BrokerError, PublishError};
+pub use link::Link;
+pub use publish::{HeaderValue, Headers, Message, Properties};
+pub use queues::QueueDepth;
+pub use subscribe::Subscription;
+
+/// A connection to the broker that comes back. Clones share it; the last one closes it.
+#[derive(Clone)]
+pub struct Broker {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: BrokerConfig,
+    link: watch::Receiver<Link>,
+    channels: channels::Pool,
+    /// One permit a publish that waits for its confirmation.
+    confirms: Semaphore,
+    stop: CancellationToken,
+    _stop_on_drop: DropGuard,
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker").field("link", &*self.inner.link.borrow()).finish_non_exhaustive()
+    }
+}
+
+impl Broker {
+    /// Starts to connect as `name` (shown in the broker's list of connections) and to declare
+    /// `topology`.
+    pub fn start(config: &Config, name: &str, topology: Topology) -> Result<Self, BrokerError> {
+        let stop = CancellationToken::new();
+        let link = link::supervise(config, name, topology, stop.clone())?;
+        let config = config.broker.clone();
+        Ok(Self {
+            inner: Arc::new(Inner {
+                channels: channels::pool(link.clone(), config.channels_max)?,
+                confirms: Semaphore::new(config.confirms_in_flight_max),
+                config,
+                link,
+                _stop_on_drop: stop.clone().drop_guard(),
+                stop,
+            }),
+        })
+    }
+
+    /// Waits until the broker is connected and the topology stands. An error that waiting does not
+    /// mend (a queue with other arguments, a refused login) comes back at once.
+    pub async fn ready(&self) -> Result<(), BrokerError> {
+        let mut link = self.inner.link.clone();
+        loop {
+            match &*link.borrow_and_update() {
+                Link::Up { .. } => return Ok(()),
+                Link::Down { error: Some(error) } if error.is_final() => {
+                    return Err((**error).clone());
+                }
+                Link::Down { .. } => {}
+            }
+            if link.changed().await.is_err() {
+                return Err(BrokerError::Closed);
+            }
+        }
+    }
+
+    /// [`Broker::ready`], but not for ever: for commands, where somebody waits.
+    pub async fn ready_within(&self, timeout: Duration) -> Result<(), BrokerError> {
+        match tokio::time::timeout(timeout, self.ready()).await {
+            Ok(ready) => ready,
+            Err(_) => Err(match &*self.inner.link.borrow() {
+                Link::Down { error: Some(error) } => (**error).clone(),
+                _ => BrokerError::Closed,
+            }),
+        }
+    }
+
+    /// The state of the connection, now and as it changes.
+    pub fn link(&self) -> watch::Receiver<Link> {
+        self.inner.link.clone()
+    }
+
+    /// Keeps the condition `broker` of `health` true to the connection's state.
+    pub fn report_health(&self, health: Health) {
+        let mut link = self.link();
+        tokio::spawn(async move {
+            loop {
+                let state = match &*link.borrow_and_update() {
+                    Link::Up { .. } => Ok(()),
+                    Link::Down { error: None } => Err("connecting".to_owned()),
+                    Link::Down { error: Some(error) } => Err(error.to_string()),
+                };
+                health.set("broker", state);
+                if link.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Closes the connection. Deliveries that are not settled go back to their queues.
+    pub async fn close(&self) {
+        self.inner.stop.cancel();
+        let mut link = self.inner.link.clone();
+        // The supervisor ends, and with it the sender; a broker that does not answer is not waited for.
+        let closed = async { while link.changed().await.is_ok() {} };
+        let _ = tokio::time::timeout(Duration::from_secs(2), closed).await;
+    }
+}

@@ -1,0 +1,114 @@
+//! Publishing: mandatory, confirmed, bounded, and repeated over reconnects until its time is up.
+
+use std::time::Duration;
+
+use lapin::{
+    BasicProperties, Confirmation,
+    options::BasicPublishOptions,
+    types::{AMQPValue, FieldTable},
+};
+use tokio::time::Instant;
+
+use super::{Broker, Link, PublishError};
+use crate::backoff::Backoff;
+
+/// The AMQP properties of a message.
+pub type Properties = BasicProperties;
+
+/// The headers among them.
+pub type Headers = FieldTable;
+/// The value of one header.
+pub type HeaderValue = AMQPValue;
+
+/// A message to be published.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// The exchange; empty for the default one, which routes by queue name.
+    pub exchange: String,
+    /// The routing key.
+    pub routing_key: String,
+    /// The AMQP properties.
+    pub properties: Properties,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+enum Attempt {
+    Done,
+    Never(PublishError),
+    Again(String),
+}
+
+impl Broker {
+    /// Publishes and waits until the broker has the message on a queue. Many of these may run at
+    /// once: they share channels, and their confirmations are awaited together.
+    pub async fn publish(&self, message: &Message) -> Result<(), PublishError> {
+        let after_ms = self.inner.config.publish_timeout_ms;
+        let deadline = Instant::now() + Duration::from_millis(after_ms);
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+        let mut last = "nothing was heard".to_owned();
+        loop {
+            match tokio::time::timeout_at(deadline, self.attempt(message)).await {
+                Ok(Attempt::Done) => return Ok(()),
+                Ok(Attempt::Never(error)) => return Err(error),
+                Ok(Attempt::Again(reason)) => last = reason,
+                Err(_) => {
+                    let last = self.why_slow().unwrap_or(last);
+                    return Err(PublishError::Unconfirmed { after_ms, last });
+                }
+            }
+            // The deadline ends this too: the next attempt finds it passed.
+            tokio::time::sleep_until(deadline.min(Instant::now() + backoff.next_pause())).await;
+        }
+    }
+
+    /// One attempt. An error of the channel leaves the outcome unknown: the message is sent again,
+    /// which its id makes harmless.
+    async fn attempt(&self, message: &Message) -> Attempt {
+        // The semaphore is never closed.
+        let Ok(_permit) = self.inner.confirms.acquire().await else {
+            return Attempt::Again("closed".into());
+        };
+        let channel = match self.inner.channels.get().await {
+            Ok(channel) => channel,
+            Err(error) => return Attempt::Again(error.to_string()),
+        };
+        let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+        let sent = channel
+            .basic_publish(
+                message.exchange.as_str().into(),
+                message.routing_key.as_str().into(),
+                options,
+                &message.body,
+                message.properties.clone(),
+            )
+            .await;
+        drop(channel);
+        let confirmation = match sent {
+            Ok(confirmation) => confirmation.await,
+            Err(error) => Err(error),
+        };
+        match confirmation {
+            Ok(Confirmation::Ack(None)) => Attempt::Done,
+            Ok(Confirmation::Ack(Some(_))) => Attempt::Never(PublishError::Unroutable {
+                exchange: message.exchange.clone(),
+                routing_key: message.routing_key.clone(),
+            }),
+            Ok(Confirmation::Nack(_)) => {
+                Attempt::Never(PublishError::Full { routing_key: message.routing_key.clone() })
+            }
+            // All channels of the pool are in confirm mode.
+            Ok(Confirmation::NotRequested) => Attempt::Again("not in confirm mode".into()),
+            Err(error) => Attempt::Again(error.to_string()),
+        }
+    }
+
+    fn why_slow(&self) -> Option<String> {
+        match &*self.inner.link.borrow() {
+            Link::Up { blocked, .. } => {
+                blocked.as_ref().map(|reason| format!("the broker takes no publishes: {reason}"))
+            }
+            Link::Down { error } => error.as_ref().map(ToString::to_string),
+        }
+    }
+}

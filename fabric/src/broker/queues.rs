@@ -1,0 +1,38 @@
+//! Looking at queues without touching them.
+
+use lapin::{options::QueueDeclareOptions, types::FieldTable};
+
+use super::{Broker, BrokerError, Link, error::is_not_found};
+
+/// What a passive declaration tells of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueDepth {
+    /// Messages that wait; those handed out and not acknowledged don't count.
+    pub ready: u32,
+    /// Consumers.
+    pub consumers: u32,
+}
+
+impl Broker {
+    /// How full a queue is; `None` if there is no such queue.
+    pub async fn queue_depth(&self, queue: &str) -> Result<Option<QueueDepth>, BrokerError> {
+        let connection = match &*self.inner.link.borrow() {
+            Link::Up { connection, .. } => connection.clone(),
+            Link::Down { error: Some(error) } => return Err((**error).clone()),
+            Link::Down { error: None } => return Err(BrokerError::Closed),
+        };
+        let failed = |e| BrokerError::command(format!("looking at queue `{queue}`"), e);
+        // A channel of its own: the broker closes it when the queue is not there.
+        let channel = connection.create_channel().await.map_err(failed)?;
+        let options = QueueDeclareOptions { passive: true, ..Default::default() };
+        match channel.queue_declare(queue.into(), options, FieldTable::default()).await {
+            Ok(state) => {
+                let _ = channel.close(200, "seen".into()).await;
+                let (ready, consumers) = (state.message_count(), state.consumer_count());
+                Ok(Some(QueueDepth { ready, consumers }))
+            }
+            Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Subscriptions: deliveries as they come, over as many connections as it takes.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::StreamExt;
+use lapin::{
+    Channel, Connection, Consumer,
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
+    types::FieldTable,
+};
+use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use super::{Broker, BrokerError, Delivery, link};
+use crate::backoff::Backoff;
+
+/// The deliveries of one queue.
+#[derive(Debug)]
+pub struct Subscription {
+    deliveries: mpsc::Receiver<Delivery>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Subscription {
+    /// The next delivery; `None` once stopped.
+    pub async fn next(&mut self) -> Option<Delivery> {
+        self.deliveries.recv().await
+    }
+
+    /// Takes no more: cancels the consumer and hands back what has not been taken yet. Deliveries
+    /// already taken can still be settled.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        self.deliveries.close();
+        while let Some(delivery) = self.deliveries.recv().await {
+            delivery.acker.hand_back().await;
+        }
+        // The task ends by itself at the token; a panic in it has been logged by then.
+        let _ = self.task.await;
+    }
+}
+
+struct Subscriber {
+    broker: Broker,
+    queue: String,
+    prefetch: u16,
+    deliveries: mpsc::Sender<Delivery>,
+    stop: CancellationToken,
+}
+
+impl Broker {
+    /// Subscribes to `queue` with at most `prefetch` deliveries unsettled, now and after every
+    /// reconnect.
+    pub fn subscribe(&self, queue: &str, prefetch: u16) -> Subscription {
+        // What the broker sends ahead waits in the client already; one more is enough here.
+        let (sender, deliveries) = mpsc::channel(1);
+        let stop = CancellationToken::new();
+        let subscriber = Subscriber {
+            broker: self.clone(),
+            queue: queue.into(),
+            prefetch,
+            deliveries: sender,
+            stop: stop.clone(),
+        };
+        Subscription { deliveries, stop, task: tokio::spawn(subscriber.run()) }
+    }
+}
+
+impl Subscriber {
+    async fn run(self) {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        loop {
+            let up = self.stop.run_until_cancelled(link::next_up(self.broker.link())).await;
+            let Some(Some(connection)) = up else { return };
+            match self.consume(&connection, &mut backoff).await {
+                Ok(()) => return,
+                Err(error) => {
+                    let pause = backoff.next_pause();
+                    let again_in_ms = pause.as_millis() as u64;
+                    tracing::warn!(queue = self.queue, %error, again_in_ms, "subscription lost");
+                    self.stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+                }
+            }
+        }
+    }
+
+    /// Passes deliveries on until stopped; an error when the channel or the consumer is lost.
+    async fn consume(
+        &self,
+        connection: &Connection,
+        backoff: &mut Backoff,
+    ) -> Result<(), BrokerError> {
+        let failed = |e| BrokerError::command(format!("subscribing to `{}`", self.queue), e);
+        let (channel, mut consumer) = self.open(connection).await.map_err(failed)?;
+        tracing::info!(queue = self.queue, prefetch = self.prefetch, "subscribed");
+        loop {
+            let delivery = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                delivery = consumer.next() => delivery,
+            };
+            let delivery = match delivery {
+                Some(Ok(delivery)) => Delivery::new(delivery, channel.clone()),
+                Some(Err(error)) => return Err(failed(error)),
+                None => return Err(BrokerError::Closed),
+            };
+            backoff.reset();
+            if let Err(unsent) = self.deliveries.send(delivery).await {
+                unsent.0.acker.hand_back().await;
+                break;
+            }
+        }
+        // The broker forgets the consumer; what it sent ahead is handed back.
+        let cancel = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+        let cancelled = cancel.await;
+        while let Some(Ok(delivery)) = consumer.next().await {
+            Delivery::new(delivery, channel.clone()).acker.hand_back().await;
+        }
+        cancelled.map_err(failed).or(Ok(()))
+    }
+
+    async fn open(&self, connection: &Connection) -> lapin::Result<(Arc<Channel>, Consumer)> {
+        let channel = connection.create_channel().await?;
+        channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
+        let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+        let consumer = channel
+            .basic_consume(self.queue.as_str().into(), "".into(), options, arguments)
+            .await?;
+        Ok((Arc::new(channel), consumer))
+    }
+}

@@ -1,0 +1,274 @@
+//! Reading the configuration: a file, then the environment, each mistake named with its place.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use super::Config;
+
+/// The file that is read when none is named.
+pub const FILE_DEFAULT: &str = "forebay.toml";
+
+const PREFIX: &str = "FOREBAY_";
+
+/// A configuration that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("can't read the configuration {path}: {source}; name another with --config")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A line of the file is wrong.
+    #[error("{path}:{line}: {message}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// A variable is wrong.
+    #[error("the environment variable {name}: {message}")]
+    Variable {
+        /// The variable.
+        name: String,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// A value is out of its range, wherever it came from.
+    #[error("configuration: {0}")]
+    Range(String),
+}
+
+/// A configuration and what was noticed while it was read.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// The file it came from; `None` when there was none and the defaults hold.
+    pub file: Option<PathBuf>,
+    /// Things that are not wrong but that somebody should know.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// Reads `file` (or `forebay.toml`, which may be absent) and applies the process's `FOREBAY_*`.
+    pub fn load(file: Option<&Path>) -> Result<Loaded, ConfigError> {
+        Self::load_from(file, std::env::vars())
+    }
+
+    /// [`Config::load`] with any environment.
+    pub fn load_from(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Loaded, ConfigError> {
+        let path = file.unwrap_or(Path::new(FILE_DEFAULT));
+        let (text, found) = match std::fs::read_to_string(path) {
+            Ok(text) => (text, Some(path.to_path_buf())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound && file.is_none() => {
+                (String::new(), None)
+            }
+            Err(source) => return Err(ConfigError::Read { path: path.into(), source }),
+        };
+        let from_file: Config = toml::from_str(&text).map_err(|e| in_file(path, &text, &e))?;
+        let table: Table = toml::from_str(&text).map_err(|e| in_file(path, &text, &e))?;
+        let (config, warnings) = apply(from_file, table, environment)?;
+        config.check().map_err(ConfigError::Range)?;
+        Ok(Loaded { config, file: found, warnings })
+    }
+}
+
+fn in_file(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
+    let start = error.span().map_or(0, |span| span.start.min(text.len()));
+    let line = text.get(..start).unwrap_or_default().matches('\n').count() + 1;
+    ConfigError::File { path: path.into(), line, message: with_remedy(error.message()) }
+}
+
+/// Applies the overrides one at a time, so that a wrong one is known by name.
+fn apply(
+    mut config: Config,
+    mut table: Table,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<(Config, Vec<String>), ConfigError> {
+    let mut overrides: Vec<(String, String)> =
+        environment.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
+    overrides.sort();
+    let mut warnings = Vec::new();
+    for (name, value) in overrides {
+        let path: Vec<String> =
+            name[PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
+        // An orchestrator invents variables such as FOREBAY_GATEWAY_PORT for its services: at the top
+        // level only names that are keys are ours. Nested ones, with two underscores, can only be ours.
+        if path.len() == 1 && !is_top_level_key(&path[0]) {
+            if !KNOWN_ELSEWHERE.contains(&name.as_str()) {
+                warnings.push(format!("{name} is no setting of ours and is passed over"));
+            }
+            continue;
+        }
+        (config, table) = override_one(&table, &path, &value).map_err(|message| {
+            ConfigError::Variable { name: name.clone(), message: with_remedy(&message) }
+        })?;
+    }
+    Ok((config, warnings))
+}
+
+/// Variables that other parts read.
+const KNOWN_ELSEWHERE: [&str; 1] = ["FOREBAY_CONFIG"];
+
+fn is_top_level_key(key: &str) -> bool {
+    ["amqp_url", "redis_url", "management_url", "gateway_url", "models_dir"].contains(&key)
+}
+
+/// Text first, then as TOML: a number, a flag or a list where text does not fit.
+fn override_one(table: &Table, path: &[String], text: &str) -> Result<(Config, Table), String> {
+    let as_toml =
+        toml::from_str::<Table>(&format!("v = {text}")).ok().and_then(|mut t| t.remove("v"));
+    let mut first_error = None;
+    for value in as_toml.into_iter().chain([Value::String(text.into())]) {
+        let mut candidate = table.clone();
+        insert(&mut candidate, path, value)?;
+        match Config::deserialize(candidate.clone()) {
+            Ok(config) => return Ok((config, candidate)),
+            Err(error) => first_error = first_error.or(Some(error.message().to_owned())),
+        }
+    }
+    Err(first_error.unwrap_or_default())
+}
+
+fn insert(table: &mut Table, path: &[String], value: Value) -> Result<(), String> {
+    let (last, parents) = path.split_last().ok_or("names no setting")?;
+    let mut here = table;
+    for parent in parents {
+        here = here
+            .entry(parent.clone())
+            .or_insert_with(|| Value::Table(Table::new()))
+            .as_table_mut()
+            .ok_or_else(|| format!("`{parent}` is a value, not a table"))?;
+    }
+    here.insert(last.clone(), value);
+    Ok(())
+}
+
+/// Adds "did you mean" to serde's "unknown field `x`, expected one of `a`, `b`".
+fn with_remedy(message: &str) -> String {
+    let message = message.trim().replace('\n', " ");
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let (Some(wrong), true) = (quoted.first(), message.starts_with("unknown")) else {
+        return message;
+    };
+    let nearest = quoted[1..].iter().min_by_key(|known| distance(wrong, known));
+    match nearest.filter(|known| distance(wrong, known) <= wrong.len() / 2) {
+        Some(nearest) => format!("{message}; did you mean `{nearest}`?"),
+        None => message,
+    }
+}
+
+/// Levenshtein's edit distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, environment: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+        let file = std::env::temp_dir().join(format!("forebay-config-{:x}", rand::random::<u64>()));
+        std::fs::write(&file, text).unwrap();
+        let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let loaded = Config::load_from(Some(&file), environment);
+        std::fs::remove_file(&file).unwrap();
+        loaded
+    }
+
+    fn error(text: &str, environment: &[(&str, &str)]) -> String {
+        load(text, environment).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_empty_file_gives_the_defaults() {
+        let config = load("", &[]).unwrap().config;
+        assert_eq!(config.limits.inputs_max, 2_048);
+        assert!(config.telemetry.listen.ip().is_loopback());
+    }
+
+    #[test]
+    fn a_mistake_in_the_file_is_named_with_its_line_and_remedy() {
+        let message = error("# first\namqp_ur = \"amqp://x\"\n", &[]);
+        assert!(message.contains(":2: unknown field `amqp_ur`"), "{message}");
+        assert!(message.ends_with("did you mean `amqp_url`?"), "{message}");
+        let message = error("[worker]\n\nprefetch_batch = \"many\"\n", &[]);
+        assert!(message.contains(":3: ") && message.contains("many"), "{message}");
+        let message = error("[worker\n", &[]);
+        assert!(message.contains(":1: "), "{message}");
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file() {
+        let environment = [
+            ("FOREBAY_AMQP_URL", "amqp://me:pw@there"),
+            ("FOREBAY_WORKER__BATCH_TOKENS_MAX", "77"),
+            ("FOREBAY_TELEMETRY__LOG_FILTER", "7"),
+            ("FOREBAY_CONFIG", "elsewhere.toml"),
+            ("OTHER", "x"),
+        ];
+        let loaded = load("amqp_url = \"amqp://here\"", &environment).unwrap();
+        assert_eq!(loaded.config.amqp_url.expose(), "amqp://me:pw@there");
+        assert_eq!(loaded.config.worker.batch_tokens_max, 77);
+        assert_eq!(loaded.config.telemetry.log_filter, "7");
+        assert!(loaded.warnings.is_empty());
+    }
+
+    #[test]
+    fn a_wrong_variable_is_named() {
+        let message = error("", &[("FOREBAY_WORKER__BATCH_TOKEN_MAX", "77")]);
+        assert!(message.contains("FOREBAY_WORKER__BATCH_TOKEN_MAX"), "{message}");
+        assert!(message.contains("did you mean `batch_tokens_max`?"), "{message}");
+        let message = error("", &[("FOREBAY_WORKER__BATCH_TOKENS_MAX", "lots")]);
+        assert!(message.contains("FOREBAY_WORKER__BATCH_TOKENS_MAX"), "{message}");
+    }
+
+    #[test]
+    fn variables_of_an_orchestrator_are_passed_over_with_a_warning() {
+        let loaded = load("", &[("FOREBAY_GATEWAY_PORT", "tcp://10.0.0.1:80")]).unwrap();
+        assert_eq!(loaded.warnings.len(), 1);
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_named() {
+        assert!(error("[worker]\nprefetch_batch = 0", &[]).contains("worker.prefetch_batch"));
+    }
+
+    #[test]
+    fn a_file_that_was_named_must_be_there() {
+        let error = Config::load_from(Some(Path::new("/nowhere/f.toml")), []).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/f.toml"));
+    }
+
+    #[test]
+    fn the_printed_configuration_hides_secrets_and_can_be_read_again() {
+        let text = "amqp_url = \"amqp://me:canary@host\"\n[models.m]\nsource = \"folder:/m\"\n";
+        let printed = load(text, &[]).unwrap().config.to_toml();
+        assert!(!printed.contains("canary"), "{printed}");
+        assert!(toml::from_str::<Config>(&printed).is_ok(), "{printed}");
+    }
+}

@@ -1,0 +1,30 @@
+//! What every service stands on: the broker, the store, telemetry and configuration.
+//!
+//! - [`config`]: `forebay.toml` and `FOREBAY_*`
+//! - [`broker`]: a supervised AMQP connection; confirmed publishing; subscriptions
+//! - [`store`]: results, cancel requests and the worker registry in Redis
+//! - [`intake`] and [`answer`]: from a delivery to a job, from an outcome to a settled delivery
+//! - [`telemetry`]: logs, metrics, health
+//! - [`shutdown`]: signals to a token that everything listens to
+//! - [`backoff`], [`clock`]: pauses and time
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod answer;
+pub mod backoff;
+pub mod broker;
+pub mod clock;
+pub mod config;
+pub mod intake;
+pub mod shutdown;
+pub mod store;
+pub mod telemetry;
+
+pub use broker::Broker;
+pub use config::Config;
+pub use store::Store;
+
+/// Chooses the cryptography that all TLS of this process uses. Call once, first thing in `main`.
+pub fn install_crypto() {
+    // It fails only where a provider is installed already, which is what is wanted.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}

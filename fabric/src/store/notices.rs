@@ -1,0 +1,44 @@
+//! A channel on which job ids are published as their results are written.
+
+use std::time::Duration;
+
+use forebay_schemas::JobId;
+use futures_util::StreamExt;
+use redis::aio::PubSub;
+
+use super::{Store, StoreError};
+
+/// One subscription on a connection of its own, for as many waiters as there are.
+pub struct Notices {
+    subscription: PubSub,
+}
+
+impl Store {
+    /// Subscribes to `channel`. Whoever needs it for long subscribes again when it ends.
+    pub async fn notices(&self, channel: &str) -> Result<Notices, StoreError> {
+        let failed = |source| StoreError::Command { url: self.url.to_string(), source };
+        let connect = tokio::time::timeout(CONNECT_TIMEOUT, self.client.get_async_pubsub());
+        let Ok(connected) = connect.await else {
+            let reason = "no connection in time".to_owned();
+            return Err(StoreError::Unreachable { url: self.url.to_string(), reason });
+        };
+        let mut subscription = connected.map_err(failed)?;
+        subscription.subscribe(channel).await.map_err(failed)?;
+        Ok(Notices { subscription })
+    }
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Notices {
+    /// The next id; `None` once the connection is lost. Messages that are no id are passed over.
+    pub async fn next(&mut self) -> Option<JobId> {
+        let mut messages = self.subscription.on_message();
+        loop {
+            let text: String = messages.next().await?.get_payload().unwrap_or_default();
+            if let Ok(id) = text.parse() {
+                return Some(id);
+            }
+        }
+    }
+}

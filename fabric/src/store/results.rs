@@ -1,0 +1,138 @@
+//! Terminal records: written once, whoever comes first.
+
+use forebay_schemas::JobId;
+use redis::{ExistenceCheck, SetExpiry, SetOptions, pipe};
+
+use super::{Store, StoreError};
+
+/// A terminal record to be written.
+#[derive(Debug, Clone)]
+pub struct ResultRecord {
+    /// Whose record it is.
+    pub id: JobId,
+    /// The record, encoded.
+    pub bytes: Vec<u8>,
+    /// How long it is kept.
+    pub ttl_s: u64,
+    /// The channel on which the id is published once it is written.
+    pub notify: Option<String>,
+}
+
+/// What became of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// It is the job's record.
+    First,
+    /// The job had one already, which stands.
+    AlreadyThere,
+}
+
+/// The most bytes of records in one pipeline: a large batch must not hold a connection past its
+/// time-out on a slow network.
+const PIPELINE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The most keys read at once.
+const KEYS_MAX: usize = 512;
+
+impl Store {
+    /// Writes each record unless its job has one, then wakes who waits. An error leaves it unknown
+    /// which were written; writing them again is safe.
+    pub async fn write_results(
+        &self,
+        records: &[ResultRecord],
+    ) -> Result<Vec<Written>, StoreError> {
+        let mut written = Vec::with_capacity(records.len());
+        let mut rest = records;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(fitting(rest));
+            written.extend(self.write_pipeline(now).await?);
+            rest = later;
+        }
+        Ok(written)
+    }
+
+    async fn write_pipeline(&self, records: &[ResultRecord]) -> Result<Vec<Written>, StoreError> {
+        let mut commands = pipe();
+        for record in records {
+            let options = SetOptions::default()
+                .conditional_set(ExistenceCheck::NX)
+                .with_expiration(SetExpiry::EX(record.ttl_s));
+            commands.set_options(record.id.result_key(), &record.bytes, options);
+        }
+        // A notice is a hint: who gets one reads the record, and finds none if its write failed.
+        for record in records {
+            if let Some(channel) = &record.notify {
+                commands.publish(channel, record.id.as_str()).ignore();
+            }
+        }
+        let replies: Vec<Option<String>> =
+            self.run(async |connection| commands.query_async(connection).await).await?;
+        let written = |reply: Option<String>| match reply {
+            Some(_) => Written::First,
+            None => Written::AlreadyThere,
+        };
+        Ok(replies.into_iter().map(written).collect())
+    }
+
+    /// The records of these jobs, in their order; `None` where there is none yet.
+    pub async fn read_results(&self, ids: &[JobId]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let mut records = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(KEYS_MAX) {
+            let keys: Vec<String> = ids.iter().map(JobId::result_key).collect();
+            let found: Vec<Option<Vec<u8>>> = self
+                .run(async |connection| redis::cmd("MGET").arg(&keys).query_async(connection).await)
+                .await?;
+            records.extend(found);
+        }
+        Ok(records)
+    }
+
+    /// Asks for a job to be cancelled. The request is forgotten after `ttl_s`.
+    pub async fn request_cancel(&self, id: &JobId, ttl_s: u64) -> Result<(), StoreError> {
+        let key = id.cancel_key();
+        self.run(async |connection| {
+            redis::cmd("SET").arg(&key).arg("1").arg("EX").arg(ttl_s).query_async(connection).await
+        })
+        .await
+    }
+
+    /// For each of these jobs, whether its cancellation was asked for.
+    pub async fn cancelled(&self, ids: &[JobId]) -> Result<Vec<bool>, StoreError> {
+        let mut cancelled = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(KEYS_MAX) {
+            let mut commands = pipe();
+            for id in ids {
+                commands.exists(id.cancel_key());
+            }
+            let found: Vec<bool> =
+                self.run(async |connection| commands.query_async(connection).await).await?;
+            cancelled.extend(found);
+        }
+        Ok(cancelled)
+    }
+}
+
+/// How many of the first records go into one pipeline: at least one.
+fn fitting(records: &[ResultRecord]) -> usize {
+    let mut bytes = 0;
+    let fits = |record: &&ResultRecord| {
+        bytes += record.bytes.len();
+        bytes <= PIPELINE_BYTES_MAX
+    };
+    records.iter().take_while(fits).count().max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(bytes: usize) -> ResultRecord {
+        ResultRecord { id: JobId::random(), bytes: vec![0; bytes], ttl_s: 1, notify: None }
+    }
+
+    #[test]
+    fn a_pipeline_takes_what_fits_and_never_nothing() {
+        let half = PIPELINE_BYTES_MAX / 2;
+        assert_eq!(fitting(&[record(half), record(half), record(1)]), 2);
+        assert_eq!(fitting(&[record(PIPELINE_BYTES_MAX + 1), record(1)]), 1);
+    }
+}

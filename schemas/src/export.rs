@@ -1,0 +1,20 @@
+//! The JSON Schemas of the contract's types, as they lie in `schemas/json/`.
+
+use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
+
+use crate::{outcome::Outcome, wire::WireJob, worker::WorkerRecord};
+
+fn schema<T: JsonSchema>() -> String {
+    let generator: SchemaGenerator = SchemaSettings::draft2020_12().into_generator();
+    let schema = generator.into_root_schema_for::<T>();
+    format!("{:#}\n", schema.as_value())
+}
+
+/// File names and contents.
+pub fn json_schemas() -> [(&'static str, String); 3] {
+    [
+        ("job.schema.json", schema::<WireJob<'_>>()),
+        ("result.schema.json", schema::<Outcome>()),
+        ("worker.schema.json", schema::<WorkerRecord>()),
+    ]
+}

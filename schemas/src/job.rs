@@ -1,0 +1,245 @@
+//! The job: what is asked of which model, and how its answer is to be kept.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    codec::{self, CodecError, ContentType},
+    limits::{Limits, RESULT_TTL_S_DEFAULT},
+    names::{JobId, ModelId, shown},
+    outcome::JobError,
+    validate, wire,
+};
+
+/// What a model is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Task {
+    /// Texts to vectors.
+    Embed,
+    /// Documents to scores against a query.
+    Rerank,
+    /// Texts to labels.
+    Classify,
+    /// A prompt to more text.
+    Generate,
+}
+
+impl Task {
+    /// Every task of this version.
+    pub const ALL: [Self; 4] = [Self::Embed, Self::Rerank, Self::Classify, Self::Generate];
+
+    /// The task's name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Embed => "embed",
+            Self::Rerank => "rerank",
+            Self::Classify => "classify",
+            Self::Generate => "generate",
+        }
+    }
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A task that this version does not know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown task `{0}`: use `embed`, `rerank`, `classify` or `generate`")]
+pub struct UnknownTask(pub String);
+
+impl FromStr for Task {
+    type Err = UnknownTask;
+
+    fn from_str(text: &str) -> Result<Self, UnknownTask> {
+        Self::ALL
+            .into_iter()
+            .find(|task| task.as_str() == text)
+            .ok_or_else(|| UnknownTask(shown(text)))
+    }
+}
+
+/// One job: a message on the queue, one terminal record at its result key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
+    /// Equals the message id; chosen by the publisher.
+    pub id: JobId,
+    /// Who shall do it.
+    pub model: ModelId,
+    /// What is to be done.
+    pub work: Work,
+    /// Who is billed.
+    pub tenant: Option<String>,
+    /// When it was submitted, in Unix milliseconds.
+    pub submitted_at_ms: Option<u64>,
+    /// Not worth doing later than this after it was submitted.
+    pub expires_in_ms: Option<u64>,
+    /// How long the result is kept.
+    pub result_ttl_s: Option<u64>,
+    /// A Redis channel on which the id is published once the result is written.
+    pub notify: Option<String>,
+    /// Handed back untouched.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// A task with its input and its parameters.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Work {
+    /// One vector for each text.
+    Embed {
+        /// The texts.
+        input: Vec<String>,
+        /// How the vectors are finished.
+        params: EmbedParams,
+    },
+    /// One score for each document.
+    Rerank {
+        /// What the documents are held against.
+        query: String,
+        /// The documents.
+        documents: Vec<String>,
+        /// How many are returned.
+        params: RerankParams,
+    },
+    /// Scored labels for each text.
+    Classify {
+        /// The texts.
+        input: Vec<String>,
+    },
+    /// More text.
+    Generate {
+        /// A bare prompt or a conversation.
+        prompt: Prompt,
+        /// How it is sampled.
+        params: GenerateParams,
+    },
+}
+
+impl Work {
+    /// The task that this is.
+    pub fn task(&self) -> Task {
+        match self {
+            Self::Embed { .. } => Task::Embed,
+            Self::Rerank { .. } => Task::Rerank,
+            Self::Classify { .. } => Task::Classify,
+            Self::Generate { .. } => Task::Generate,
+        }
+    }
+
+    /// How many texts, documents or messages it carries.
+    pub fn inputs(&self) -> usize {
+        match self {
+            Self::Embed { input, .. } | Self::Classify { input } => input.len(),
+            Self::Rerank { documents, .. } => documents.len(),
+            Self::Generate { prompt: Prompt::Text(_), .. } => 1,
+            Self::Generate { prompt: Prompt::Messages(messages), .. } => messages.len(),
+        }
+    }
+}
+
+/// How embeddings are finished.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmbedParams {
+    /// Scale each vector to length 1.
+    pub normalize: bool,
+    /// Cut a text that is longer than the model reads; otherwise it is refused.
+    pub truncate: bool,
+    /// Keep only the first so many dimensions.
+    pub dimensions: Option<u32>,
+}
+
+impl Default for EmbedParams {
+    fn default() -> Self {
+        Self { normalize: true, truncate: true, dimensions: None }
+    }
+}
+
+/// How a ranking is returned.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RerankParams {
+    /// Return only the best so many.
+    pub top_n: Option<u32>,
+}
+
+/// What a generation starts from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prompt {
+    /// Text that is continued.
+    Text(String),
+    /// A conversation that is answered.
+    Messages(Vec<Message>),
+}
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Message {
+    /// Who speaks: `system`, `user` or `assistant`.
+    pub role: String,
+    /// What is said.
+    pub content: String,
+}
+
+/// How text is sampled. What is absent is the model's own choice.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct GenerateParams {
+    /// Stop after so many tokens.
+    pub max_tokens: Option<u32>,
+    /// 0 always takes the likeliest token.
+    pub temperature: Option<f32>,
+    /// Sample from the likeliest tokens that together have this probability.
+    pub top_p: Option<f32>,
+    /// Sample from this many of the likeliest tokens.
+    pub top_k: Option<u32>,
+    /// End where one of these begins.
+    pub stop: Vec<String>,
+    /// Makes sampling repeatable.
+    pub seed: Option<u64>,
+}
+
+impl Job {
+    /// A job with a new id and every option at its default.
+    pub fn new(model: ModelId, work: Work) -> Self {
+        Self {
+            id: JobId::random(),
+            model,
+            work,
+            tenant: None,
+            submitted_at_ms: None,
+            expires_in_ms: None,
+            result_ttl_s: None,
+            notify: None,
+            metadata: BTreeMap::new(),
+        }
+    }
+
+    /// A job that embeds `input` with the default parameters.
+    pub fn embed(model: ModelId, input: Vec<String>) -> Self {
+        Self::new(model, Work::Embed { input, params: EmbedParams::default() })
+    }
+
+    /// How long the result is kept, in seconds.
+    pub fn result_ttl_s(&self) -> u64 {
+        self.result_ttl_s.unwrap_or(RESULT_TTL_S_DEFAULT)
+    }
+
+    /// The Unix millisecond after which the job is not worth doing; `None` if it never expires or
+    /// does not say when it was submitted.
+    pub fn expires_at_ms(&self) -> Option<u64> {
+        Some(self.submitted_at_ms?.saturating_add(self.expires_in_ms?))
+    }
+
+    /// Checks everything that [`decode_job`](crate::decode_job) would refuse on the other side.
+    pub fn validate(&self, limits: &Limits) -> Result<(), JobError> {
+        validate::job(self, limits)
+    }
+
+    /// The body of this job's message.
+    pub fn encode(&self, content_type: ContentType) -> Result<Vec<u8>, CodecError> {
+        codec::encode(&wire::WireJob::from(self), content_type)
+    }
+}

@@ -1,0 +1,44 @@
+//! The contract as types: what travels through the queue, what is left at the result key, and what
+//! everything is called.
+//!
+//! Nothing here does I/O or waits. A program that speaks to a Forebay fleet needs this crate alone to
+//! read and write the wire; the other crates bring the connections.
+//!
+//! - [`names`]: model and job ids, lanes, queue and key names
+//! - [`limits`]: the bounds that a job must keep
+//! - [`job`]: the job, and [`decode`]: its bounded decoder
+//! - [`outcome`]: the terminal record of a job, and [`output`]: what it asked for
+//! - [`worker`]: a worker's entry in the registry
+//! - [`topology`]: exchanges, queues and bindings as data
+//! - [`codec`]: msgpack and JSON
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod bounded;
+pub mod codec;
+pub mod decode;
+pub mod export;
+mod input;
+pub mod job;
+pub mod limits;
+pub mod names;
+pub mod outcome;
+pub mod output;
+pub mod topology;
+mod validate;
+mod wire;
+pub mod worker;
+
+pub use codec::{CodecError, ContentType};
+pub use decode::{Head, Refusal, decode_job};
+pub use job::{EmbedParams, GenerateParams, Job, Message, Prompt, RerankParams, Task, Work};
+pub use limits::Limits;
+pub use names::{JobId, Lane, ModelId, NameError};
+pub use outcome::{ErrorCode, JobError, Outcome, State, Timing, Usage};
+pub use output::{EmbedOutput, LabelScore, Output};
+pub use worker::{WorkerRecord, WorkerState};
+
+/// The version of the contract that this crate speaks.
+pub const VERSION: u64 = 1;
+
+/// The AMQP `type` property of a job.
+pub const MESSAGE_TYPE: &str = "forebay.job.v1";

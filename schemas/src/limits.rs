@@ -1,0 +1,40 @@
+//! The bounds that a job must keep. All are configurable; these are the contract's defaults.
+
+use serde::{Deserialize, Serialize};
+
+/// Bounds that differ between fleets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// The longest body of a message, in bytes.
+    pub body_bytes_max: usize,
+    /// The most texts (or documents, or messages) in one job.
+    pub inputs_max: usize,
+    /// How deep maps and lists may nest in a body.
+    pub depth_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { body_bytes_max: 8 * 1024 * 1024, inputs_max: 2_048, depth_max: 32 }
+    }
+}
+
+/// The most pairs in `metadata`.
+pub const METADATA_PAIRS_MAX: usize = 16;
+/// The longest key in `metadata`, in characters.
+pub const METADATA_KEY_CHARS_MAX: usize = 64;
+/// The longest value in `metadata`, in characters.
+pub const METADATA_VALUE_CHARS_MAX: usize = 512;
+/// The longest `tenant`, in characters.
+pub const TENANT_CHARS_MAX: usize = 128;
+/// The longest name of a `notify` channel, in characters.
+pub const NOTIFY_CHARS_MAX: usize = 256;
+/// The most `stop` strings of a generation.
+pub const STOPS_MAX: usize = 16;
+/// The longest `stop` string, in characters.
+pub const STOP_CHARS_MAX: usize = 256;
+/// How long a result is kept unless the job says otherwise, in seconds: one day.
+pub const RESULT_TTL_S_DEFAULT: u64 = 86_400;
+/// The longest that a job may ask for its result to be kept, in seconds: thirty days.
+pub const RESULT_TTL_S_MAX: u64 = 2_592_000;

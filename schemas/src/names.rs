@@ -1,0 +1,234 @@
+//! Names: ids with their alphabets, and what queues, keys and headers are called.
+
+use std::{fmt, str::FromStr};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The exchange that every job is published to.
+pub const JOBS: &str = "forebay.jobs";
+/// Exchange and queue of jobs whose routing key matches no model.
+pub const UNROUTABLE: &str = "forebay.unroutable";
+/// Exchange and queue of dead letters.
+pub const DEAD: &str = "forebay.dead";
+/// Header: the number of earlier attempts at this job.
+pub const HEADER_ATTEMPTS: &str = "x-forebay-attempts";
+/// Header on a dead letter that Forebay itself published: why it is there.
+pub const HEADER_REASON: &str = "x-forebay-reason";
+/// How every worker's registry key begins.
+pub const WORKER_KEY_PREFIX: &str = "forebay:worker:";
+
+/// A name that is not one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// The model id has a wrong character or length.
+    #[error(
+        "`{0}` is not a model id: use 1 to 63 of a-z, 0-9, `.`, `_`, `-`, starting with a letter or digit"
+    )]
+    Model(String),
+    /// The job id has a wrong character or length.
+    #[error("`{0}` is not a job id: use 1 to 64 of A-Z, a-z, 0-9, `_`, `-`")]
+    Job(String),
+    /// The lane is unknown.
+    #[error("`{0}` is not a lane: use `interactive` or `batch`")]
+    Lane(String),
+}
+
+/// At most this much of a wrong name is repeated in its error.
+const NAME_SHOWN_CHARS_MAX: usize = 80;
+
+pub(crate) fn shown(text: &str) -> String {
+    let mut shown: String = text.chars().take(NAME_SHOWN_CHARS_MAX).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// A model's name in queues, jobs and configuration: `[a-z0-9][a-z0-9._-]{0,62}`.
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(try_from = "String", into = "String")]
+pub struct ModelId(#[schemars(regex(pattern = r"^[a-z0-9][a-z0-9._-]{0,62}$"))] String);
+
+/// A job's name, chosen by its publisher and unguessable: `[A-Za-z0-9_-]{1,64}`.
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(try_from = "String", into = "String")]
+pub struct JobId(#[schemars(regex(pattern = r"^[A-Za-z0-9_-]{1,64}$"))] String);
+
+impl FromStr for ModelId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let bytes = text.as_bytes();
+        let good = (1..=63).contains(&bytes.len())
+            && plain(bytes[0])
+            && bytes.iter().all(|&b| plain(b) || b"._-".contains(&b));
+        if good { Ok(Self(text.to_owned())) } else { Err(NameError::Model(shown(text))) }
+    }
+}
+
+impl FromStr for JobId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let bytes = text.as_bytes();
+        let good = (1..=64).contains(&bytes.len())
+            && bytes.iter().all(|&b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
+        if good { Ok(Self(text.to_owned())) } else { Err(NameError::Job(shown(text))) }
+    }
+}
+
+impl JobId {
+    /// A new UUIDv7: ordered by time, with 74 random bits.
+    pub fn random() -> Self {
+        Self(uuid::Uuid::now_v7().to_string())
+    }
+
+    /// The Redis key of this job's result.
+    pub fn result_key(&self) -> String {
+        format!("forebay:result:{self}")
+    }
+
+    /// The Redis key whose presence asks for this job's cancellation.
+    pub fn cancel_key(&self) -> String {
+        format!("forebay:cancel:{self}")
+    }
+}
+
+/// The Redis key of a worker's registry record.
+pub fn worker_key(worker: &str) -> String {
+    format!("{WORKER_KEY_PREFIX}{worker}")
+}
+
+macro_rules! string_like {
+    ($name:ident) => {
+        impl $name {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+        impl TryFrom<String> for $name {
+            type Error = NameError;
+            fn try_from(text: String) -> Result<Self, NameError> {
+                text.parse()
+            }
+        }
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0
+            }
+        }
+    };
+}
+string_like!(ModelId);
+string_like!(JobId);
+
+/// Which of a model's two queues a job waits in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lane {
+    /// Somebody waits for the answer.
+    Interactive,
+    /// Nobody waits: throughput counts.
+    Batch,
+}
+
+impl Lane {
+    /// Both lanes, the more urgent first.
+    pub const ALL: [Self; 2] = [Self::Interactive, Self::Batch];
+
+    /// The lane's name in queue names and routing keys.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Interactive => "interactive",
+            Self::Batch => "batch",
+        }
+    }
+
+    /// The queue of this lane for `model`.
+    pub fn queue(self, model: &ModelId) -> String {
+        format!("{JOBS}.{model}.{}", self.as_str())
+    }
+
+    /// The routing key that leads to this lane of `model`.
+    pub fn routing_key(self, model: &ModelId) -> String {
+        format!("{model}.{}", self.as_str())
+    }
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Lane {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        Self::ALL
+            .into_iter()
+            .find(|lane| lane.as_str() == text)
+            .ok_or_else(|| NameError::Lane(shown(text)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn model_ids_keep_to_their_alphabet_and_length() {
+        for good in ["a", "0", "all-minilm-l6-v2", "e5_large.v2", &"m".repeat(63)] {
+            assert!(good.parse::<ModelId>().is_ok(), "{good}");
+        }
+        for bad in ["", "-a", ".a", "A", "a b", "a/b", "ä", &"m".repeat(64)] {
+            assert!(bad.parse::<ModelId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn job_ids_keep_to_their_alphabet_and_length() {
+        for good in ["a", "_", "A-z_0", &"j".repeat(64)] {
+            assert!(good.parse::<JobId>().is_ok(), "{good}");
+        }
+        for bad in ["", "a.b", "a:b", "ä", "a\n", &"j".repeat(65)] {
+            assert!(bad.parse::<JobId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn random_ids_are_valid_and_differ() {
+        let (one, two) = (JobId::random(), JobId::random());
+        assert_ne!(one, two);
+        assert!(one.as_str().parse::<JobId>().is_ok());
+    }
+
+    #[test]
+    fn a_long_wrong_name_is_cut_in_its_error() {
+        let error = "x".repeat(10_000).parse::<JobId>().unwrap_err();
+        assert!(error.to_string().len() < 300);
+    }
+
+    #[test]
+    fn names_follow_the_contract() {
+        let model: ModelId = "m".parse().unwrap();
+        assert_eq!(Lane::Batch.queue(&model), "forebay.jobs.m.batch");
+        assert_eq!(Lane::Interactive.routing_key(&model), "m.interactive");
+        let id: JobId = "j1".parse().unwrap();
+        assert_eq!(id.result_key(), "forebay:result:j1");
+        assert_eq!(id.cancel_key(), "forebay:cancel:j1");
+        assert_eq!(worker_key("w"), "forebay:worker:w");
+    }
+}

@@ -1,0 +1,283 @@
+//! The terminal record of a job: what came of it, who did it, how long it took.
+
+use std::{collections::BTreeMap, fmt};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    codec::{self, CodecError, ContentType},
+    job::{Job, Task},
+    names::JobId,
+    output::Output,
+};
+
+/// A result is our own writing, but it lies where others can write: it is read with this bound.
+const DEPTH_MAX: usize = 32;
+
+/// What is left at a job's result key, written once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "Forebay result, version 1")]
+pub struct Outcome {
+    /// The contract's version: 1.
+    pub v: u64,
+    /// The job's id.
+    pub id: JobId,
+    /// The model as the job named it; absent when the job could not be read that far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The task as the job named it; absent when the job could not be read that far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+    /// Handed back untouched.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// How it ended.
+    pub state: State,
+    /// What was asked for; absent unless it succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Output>,
+    /// What went wrong; absent when it succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<JobError>,
+    /// What it took.
+    #[serde(default)]
+    pub usage: Usage,
+    /// Where the time went.
+    #[serde(default)]
+    pub timing: Timing,
+    /// Who wrote this record.
+    pub worker: String,
+    /// How often the job was tried, this time included.
+    pub attempts: u32,
+    /// When this record was made, in Unix milliseconds.
+    pub finished_at_ms: u64,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// The output is there.
+    Succeeded,
+    /// The error says why.
+    Failed,
+    /// It was not done in time.
+    Expired,
+    /// Its publisher took it back.
+    Cancelled,
+}
+
+impl State {
+    /// The state's name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a job did not succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// The job is not what the contract says.
+    InvalidRequest,
+    /// The job is of a version that is not spoken here.
+    UnsupportedVersion,
+    /// No such model in this fleet.
+    ModelNotFound,
+    /// The model does not do this task, or nobody does.
+    TaskNotSupported,
+    /// A text is longer than the model reads, and truncation was refused.
+    InputTooLong,
+    /// The body is longer than the limit.
+    PayloadTooLarge,
+    /// It was not done in time.
+    DeadlineExceeded,
+    /// Its publisher took it back.
+    Cancelled,
+    /// It was tried as often as allowed.
+    AttemptsExhausted,
+    /// The model's output was not finite.
+    NumericalError,
+    /// It does not fit the device's memory, even alone.
+    OutOfMemory,
+    /// A fault of the fleet.
+    Internal,
+}
+
+impl ErrorCode {
+    /// The code's name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::UnsupportedVersion => "unsupported_version",
+            Self::ModelNotFound => "model_not_found",
+            Self::TaskNotSupported => "task_not_supported",
+            Self::InputTooLong => "input_too_long",
+            Self::PayloadTooLarge => "payload_too_large",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::Cancelled => "cancelled",
+            Self::AttemptsExhausted => "attempts_exhausted",
+            Self::NumericalError => "numerical_error",
+            Self::OutOfMemory => "out_of_memory",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// Whether the same job may succeed when it is sent again.
+    pub fn retryable(self) -> bool {
+        matches!(self, Self::AttemptsExhausted | Self::OutOfMemory | Self::Internal)
+    }
+
+    /// The state of a job that ended with this code.
+    pub fn state(self) -> State {
+        match self {
+            Self::DeadlineExceeded => State::Expired,
+            Self::Cancelled => State::Cancelled,
+            _ => State::Failed,
+        }
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What went wrong, for a program (`code`) and for a person (`message`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
+#[error("{message} ({code})")]
+pub struct JobError {
+    /// What went wrong, for a program.
+    pub code: ErrorCode,
+    /// What went wrong and what to do, for a person.
+    pub message: String,
+    /// Whether the same job may succeed when it is sent again.
+    pub retryable: bool,
+    /// Which input is to blame, where one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<usize>,
+}
+
+impl JobError {
+    /// An error of the job as a whole.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), retryable: code.retryable(), index: None }
+    }
+
+    /// The job is not what the contract says.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::InvalidRequest, message)
+    }
+
+    /// The same error, laid to one input.
+    #[must_use]
+    pub fn at(mut self, index: usize) -> Self {
+        self.index = Some(index);
+        self
+    }
+}
+
+/// What a job took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Usage {
+    /// Tokens read, special tokens included.
+    pub input_tokens: u64,
+    /// Tokens written.
+    pub output_tokens: u64,
+    /// Inputs that were cut to the model's length.
+    pub truncated: u64,
+}
+
+/// Where the time went, and in what company.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Timing {
+    /// From submission (or, unknown, from delivery) to the worker's admission, in milliseconds.
+    pub queued_ms: u64,
+    /// From admission to the start of its first batch, in milliseconds.
+    pub batch_wait_ms: u64,
+    /// From the start of its first batch to the end of its last, in milliseconds.
+    pub compute_ms: u64,
+    /// Inputs, of all jobs, in its last batch.
+    pub batch_size: u64,
+    /// Tokens, of all jobs, in its last batch.
+    pub batch_tokens: u64,
+}
+
+impl Outcome {
+    /// The record of a job that succeeded.
+    pub fn succeeded(job: &Job, output: Output, usage: Usage, timing: Timing) -> Self {
+        Self { output: Some(output), usage, timing, ..Self::bare(job.id.clone(), State::Succeeded) }
+            .of(job)
+    }
+
+    /// The record of a job that did not succeed.
+    pub fn failed(job: &Job, error: JobError) -> Self {
+        Self::refused(job.id.clone(), error).of(job)
+    }
+
+    /// The record of a message that never became a job.
+    pub fn refused(id: JobId, error: JobError) -> Self {
+        let state = error.code.state();
+        Self { error: Some(error), ..Self::bare(id, state) }
+    }
+
+    fn bare(id: JobId, state: State) -> Self {
+        Self {
+            v: crate::VERSION,
+            id,
+            model: None,
+            task: None,
+            metadata: BTreeMap::new(),
+            state,
+            output: None,
+            error: None,
+            usage: Usage::default(),
+            timing: Timing::default(),
+            worker: String::new(),
+            attempts: 1,
+            finished_at_ms: 0,
+        }
+    }
+
+    fn of(self, job: &Job) -> Self {
+        let task: Task = job.work.task();
+        Self {
+            model: Some(job.model.to_string()),
+            task: Some(task.to_string()),
+            metadata: job.metadata.clone(),
+            ..self
+        }
+    }
+
+    /// Signs the record: who made it, at which attempt, when.
+    #[must_use]
+    pub fn signed(mut self, worker: &str, attempts: u32, finished_at_ms: u64) -> Self {
+        worker.clone_into(&mut self.worker);
+        self.attempts = attempts;
+        self.finished_at_ms = finished_at_ms;
+        self
+    }
+
+    /// The record's bytes.
+    pub fn encode(&self, content_type: ContentType) -> Result<Vec<u8>, CodecError> {
+        codec::encode(self, content_type)
+    }
+
+    /// Reads a record; the codec is told by its first byte.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        codec::decode(bytes, ContentType::guess(bytes), DEPTH_MAX)
+    }
+}

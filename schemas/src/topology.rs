@@ -1,0 +1,212 @@
+//! Exchanges, queues and bindings as data, so that every service declares the same.
+//!
+//! All queues are quorum queues: replicated, counted (`x-delivery-limit`), and refusing a publish when
+//! full instead of dropping what they hold.
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{DEAD, JOBS, Lane, ModelId, UNROUTABLE};
+
+/// The back-off steps: the queue's suffix and how long a message stays there, in milliseconds.
+pub const RETRY_STEPS: [(&str, u64); 5] =
+    [("1s", 1_000), ("5s", 5_000), ("30s", 30_000), ("2m", 120_000), ("10m", 600_000)];
+
+/// The settings that queues are declared with. All services of a fleet must agree on them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QueueSettings {
+    /// The most messages that a queue holds; a publish beyond is refused.
+    pub length_max: u64,
+    /// How often the broker hands a message out again before it becomes a dead letter. This is the
+    /// last net: a lost worker raises the count of every message that it had prefetched.
+    pub delivery_limit: u64,
+}
+
+impl Default for QueueSettings {
+    fn default() -> Self {
+        Self { length_max: 1_000_000, delivery_limit: 50 }
+    }
+}
+
+/// A queue's or exchange's argument.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Argument {
+    /// A string.
+    Text(String),
+    /// A number.
+    Number(u64),
+}
+
+/// Arguments in the order in which they are declared.
+pub type Arguments = Vec<(&'static str, Argument)>;
+
+/// How an exchange routes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExchangeKind {
+    /// To the queues bound with the message's routing key.
+    Direct,
+    /// To every queue bound.
+    Fanout,
+}
+
+/// A durable exchange.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// Its name.
+    pub name: String,
+    /// How it routes.
+    pub kind: ExchangeKind,
+    /// Its arguments.
+    pub arguments: Arguments,
+}
+
+/// A durable quorum queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// Its name.
+    pub name: String,
+    /// Its arguments.
+    pub arguments: Arguments,
+}
+
+/// A binding of a queue to an exchange.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// The exchange.
+    pub exchange: String,
+    /// The queue.
+    pub queue: String,
+    /// The routing key; empty for a fanout.
+    pub routing_key: String,
+}
+
+/// What is to be declared, in this order: exchanges, queues, bindings.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Topology {
+    /// The exchanges.
+    pub exchanges: Vec<Exchange>,
+    /// The queues.
+    pub queues: Vec<Queue>,
+    /// The bindings.
+    pub bindings: Vec<Binding>,
+}
+
+impl Topology {
+    /// What a fleet with these models needs.
+    pub fn new<'a>(
+        models: impl IntoIterator<Item = &'a ModelId>,
+        settings: &QueueSettings,
+    ) -> Self {
+        let mut topology = Self::shared(settings);
+        for model in models {
+            topology.add_model(model, settings);
+        }
+        topology
+    }
+
+    fn shared(settings: &QueueSettings) -> Self {
+        let mut topology = Self::default();
+        topology.exchanges.push(Exchange {
+            name: JOBS.into(),
+            kind: ExchangeKind::Direct,
+            arguments: vec![("alternate-exchange", Argument::Text(UNROUTABLE.into()))],
+        });
+        topology.add_fanout(UNROUTABLE.into(), arguments(settings, DEAD));
+        topology.add_fanout(DEAD.into(), dead_letter_arguments(settings));
+        for (step, delay_ms) in RETRY_STEPS {
+            let mut retry = arguments(settings, JOBS);
+            retry.push(("x-message-ttl", Argument::Number(delay_ms)));
+            topology.add_fanout(format!("forebay.retry.{step}"), retry);
+        }
+        topology
+    }
+
+    fn add_fanout(&mut self, name: String, arguments: Arguments) {
+        self.exchanges.push(Exchange {
+            name: name.clone(),
+            kind: ExchangeKind::Fanout,
+            arguments: Vec::new(),
+        });
+        self.queues.push(Queue { name: name.clone(), arguments });
+        let routing_key = String::new();
+        self.bindings.push(Binding { exchange: name.clone(), queue: name, routing_key });
+    }
+
+    fn add_model(&mut self, model: &ModelId, settings: &QueueSettings) {
+        for lane in Lane::ALL {
+            let queue = lane.queue(model);
+            self.queues.push(Queue { name: queue.clone(), arguments: arguments(settings, DEAD) });
+            self.bind(&queue, lane.routing_key(model));
+        }
+        // The bare model name is the short way to the batch lane.
+        self.bind(&Lane::Batch.queue(model), model.to_string());
+    }
+
+    fn bind(&mut self, queue: &str, routing_key: String) {
+        self.bindings.push(Binding { exchange: JOBS.into(), queue: queue.into(), routing_key });
+    }
+}
+
+fn bounded(settings: &QueueSettings) -> Arguments {
+    vec![
+        ("x-queue-type", Argument::Text("quorum".into())),
+        ("x-max-length", Argument::Number(settings.length_max)),
+        ("x-overflow", Argument::Text("reject-publish".into())),
+    ]
+}
+
+fn arguments(settings: &QueueSettings, dead_letters_to: &str) -> Arguments {
+    let mut arguments = bounded(settings);
+    arguments.push(("x-dead-letter-exchange", Argument::Text(dead_letters_to.into())));
+    arguments.push(("x-dead-letter-strategy", Argument::Text("at-least-once".into())));
+    arguments.push(("x-delivery-limit", Argument::Number(settings.delivery_limit)));
+    arguments
+}
+
+/// Dead letters have nowhere to go from there, and past its limit a queue discards. RabbitMQ 4 gives
+/// a queue without a limit one of 20, so ours is one that is never reached.
+fn dead_letter_arguments(settings: &QueueSettings) -> Arguments {
+    let mut arguments = bounded(settings);
+    arguments.push(("x-delivery-limit", Argument::Number(1_000_000_000)));
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topology() -> Topology {
+        let models: Vec<ModelId> = vec!["a".parse().unwrap(), "b".parse().unwrap()];
+        Topology::new(&models, &QueueSettings::default())
+    }
+
+    #[test]
+    fn both_lanes_and_the_short_key_lead_to_a_model() {
+        let topology = topology();
+        let leads = |key: &str| -> Vec<&str> {
+            let bound = topology.bindings.iter().filter(|b| b.routing_key == key);
+            bound.map(|b| b.queue.as_str()).collect()
+        };
+        assert_eq!(leads("a"), ["forebay.jobs.a.batch"]);
+        assert_eq!(leads("a.batch"), ["forebay.jobs.a.batch"]);
+        assert_eq!(leads("b.interactive"), ["forebay.jobs.b.interactive"]);
+    }
+
+    #[test]
+    fn every_queue_is_bounded_and_only_the_last_has_nowhere_to_put_dead_letters() {
+        for queue in topology().queues {
+            let has = |name: &str| queue.arguments.iter().any(|(key, _)| *key == name);
+            assert!(has("x-max-length") && has("x-delivery-limit"), "{}", queue.name);
+            assert_eq!(has("x-dead-letter-exchange"), queue.name != DEAD, "{}", queue.name);
+        }
+    }
+
+    #[test]
+    fn every_binding_joins_what_is_declared() {
+        let topology = topology();
+        for binding in &topology.bindings {
+            assert!(topology.exchanges.iter().any(|e| e.name == binding.exchange));
+            assert!(topology.queues.iter().any(|q| q.name == binding.queue));
+        }
+    }
+}

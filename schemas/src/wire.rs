@@ -1,0 +1,193 @@
+//! The job as its body has it: one flat map, where the program's type is a tree.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::{
+    job::{EmbedParams, GenerateParams, Job, Message, Prompt, RerankParams, Task, Work},
+    names::{JobId, ModelId},
+};
+
+/// A job as its body has it.
+#[derive(Serialize, JsonSchema)]
+#[schemars(title = "Forebay job, version 1")]
+pub(crate) struct WireJob<'a> {
+    /// The contract's version: 1.
+    #[schemars(range(min = 1, max = 1))]
+    v: u64,
+    /// Equals the AMQP property `message_id`.
+    id: &'a JobId,
+    /// Who shall do it.
+    model: &'a ModelId,
+    /// What is asked.
+    task: Task,
+    /// `embed`, `classify`: a string or a list of strings. `rerank`: `{query, documents}`.
+    /// `generate`: `{prompt}` or `{messages}`.
+    input: WireInput<'a>,
+    /// How it is done; each task reads its own.
+    #[serde(skip_serializing_if = "WireParams::is_empty")]
+    params: WireParams<'a>,
+    /// Who is billed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    tenant: Option<&'a str>,
+    /// Unix milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    submitted_at_ms: Option<u64>,
+    /// Not worth doing later than this after it was submitted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_in_ms: Option<u64>,
+    /// How long the result is kept; 86,400 when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2_592_000))]
+    result_ttl_s: Option<u64>,
+    /// A Redis channel on which the id is published once the result is written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    notify: Option<&'a str>,
+    /// Handed back untouched: at most 16 pairs of at most 64 and 512 characters.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    metadata: &'a BTreeMap<String, String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+enum WireInput<'a> {
+    // Never written (a list of one says the same), yet part of the schema: it is read.
+    #[allow(dead_code)]
+    One(&'a str),
+    Many(&'a [String]),
+    Rerank {
+        query: &'a str,
+        documents: &'a [String],
+    },
+    Prompt {
+        prompt: &'a str,
+    },
+    Messages {
+        messages: &'a [Message],
+    },
+}
+
+#[derive(Default, Serialize, JsonSchema)]
+#[serde(default)]
+struct WireParams<'a> {
+    /// `embed`: scale each vector to length 1; true when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    normalize: Option<bool>,
+    /// `embed`: cut texts that are too long; true when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    truncate: Option<bool>,
+    /// `embed`: keep the first so many dimensions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    dimensions: Option<u32>,
+    /// `rerank`: return only the best so many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    top_n: Option<u32>,
+    /// `generate`: stop after so many tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    max_tokens: Option<u32>,
+    /// `generate`: 0 takes the likeliest token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<f32>,
+    /// `generate`: sample from the likeliest tokens with this probability together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_p: Option<f32>,
+    /// `generate`: sample from so many of the likeliest tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    top_k: Option<u32>,
+    /// `generate`: end where one of these begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop: Option<&'a [String]>,
+    /// `generate`: makes sampling repeatable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u64>,
+}
+
+impl WireParams<'_> {
+    fn is_empty(&self) -> bool {
+        matches!(
+            self,
+            Self {
+                normalize: None,
+                truncate: None,
+                dimensions: None,
+                top_n: None,
+                max_tokens: None,
+                temperature: None,
+                top_p: None,
+                top_k: None,
+                stop: None,
+                seed: None,
+            }
+        )
+    }
+}
+
+impl<'a> From<&'a Job> for WireJob<'a> {
+    fn from(job: &'a Job) -> Self {
+        Self {
+            v: crate::VERSION,
+            id: &job.id,
+            model: &job.model,
+            task: job.work.task(),
+            input: WireInput::from(&job.work),
+            params: WireParams::from(&job.work),
+            tenant: job.tenant.as_deref(),
+            submitted_at_ms: job.submitted_at_ms,
+            expires_in_ms: job.expires_in_ms,
+            result_ttl_s: job.result_ttl_s,
+            notify: job.notify.as_deref(),
+            metadata: &job.metadata,
+        }
+    }
+}
+
+impl<'a> From<&'a Work> for WireInput<'a> {
+    fn from(work: &'a Work) -> Self {
+        match work {
+            Work::Embed { input, .. } | Work::Classify { input } => Self::Many(input),
+            Work::Rerank { query, documents, .. } => Self::Rerank { query, documents },
+            Work::Generate { prompt: Prompt::Text(prompt), .. } => Self::Prompt { prompt },
+            Work::Generate { prompt: Prompt::Messages(messages), .. } => {
+                Self::Messages { messages }
+            }
+        }
+    }
+}
+
+impl<'a> From<&'a Work> for WireParams<'a> {
+    /// Only what differs from the default is written.
+    fn from(work: &'a Work) -> Self {
+        match work {
+            Work::Embed { params: EmbedParams { normalize, truncate, dimensions }, .. } => Self {
+                normalize: (!normalize).then_some(false),
+                truncate: (!truncate).then_some(false),
+                dimensions: *dimensions,
+                ..Self::default()
+            },
+            Work::Rerank { params: RerankParams { top_n }, .. } => {
+                Self { top_n: *top_n, ..Self::default() }
+            }
+            Work::Classify { .. } => Self::default(),
+            Work::Generate {
+                params: GenerateParams { max_tokens, temperature, top_p, top_k, stop, seed },
+                ..
+            } => Self {
+                max_tokens: *max_tokens,
+                temperature: *temperature,
+                top_p: *top_p,
+                top_k: *top_k,
+                stop: (!stop.is_empty()).then_some(stop),
+                seed: *seed,
+                ..Self::default()
+            },
+        }
+    }
+}

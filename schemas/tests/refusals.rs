@@ -1,0 +1,142 @@
+//! Each mistake in a body has its code, its message, and a head that still finds the publisher.
+#![allow(clippy::unwrap_used)]
+
+use forebay_schemas::{ContentType, ErrorCode, Limits, Refusal, decode_job};
+use serde_json::{Value, json};
+
+fn refusal(body: &[u8], content_type: ContentType) -> Refusal {
+    decode_job(body, content_type, &Limits::default()).unwrap_err()
+}
+
+fn good() -> Value {
+    json!({"v": 1, "id": "j1", "model": "m", "task": "embed", "input": "text", "result_ttl_s": 60,
+           "metadata": {"k": "v"}, "notify": "channel"})
+}
+
+/// The good job with one field changed (or removed, by null); refused equally through both codecs.
+fn change(field: &str, value: Value) -> Refusal {
+    let mut job = good();
+    if value.is_null() {
+        job.as_object_mut().unwrap().remove(field);
+    } else {
+        job[field] = value;
+    }
+    let json = refusal(&serde_json::to_vec(&job).unwrap(), ContentType::Json);
+    let msgpack = refusal(&rmp_serde::to_vec_named(&job).unwrap(), ContentType::Msgpack);
+    assert_eq!(json.error.code, msgpack.error.code);
+    assert_eq!(json.head, msgpack.head);
+    json
+}
+
+#[test]
+fn each_mistake_has_its_code_and_names_the_field() {
+    use ErrorCode::{InvalidRequest, TaskNotSupported, UnsupportedVersion};
+    let many = vec!["x"; 3_000];
+    for (field, value, code, says) in [
+        ("v", json!(2), UnsupportedVersion, "version 2"),
+        ("v", json!(null), InvalidRequest, "`v` is missing"),
+        ("v", json!("1"), InvalidRequest, "string"),
+        ("id", json!(null), InvalidRequest, "`id` is missing"),
+        ("id", json!("a b"), InvalidRequest, "`a b` is not a job id"),
+        ("id", json!("x".repeat(65)), InvalidRequest, "`id` is longer than 64"),
+        ("model", json!("Über"), InvalidRequest, "is not a model id"),
+        ("model", json!(7), InvalidRequest, "`model`"),
+        ("task", json!("paint"), TaskNotSupported, "unknown task `paint`"),
+        ("task", json!(null), InvalidRequest, "`task` is missing"),
+        ("input", json!(null), InvalidRequest, "`input` is missing"),
+        ("input", json!([]), InvalidRequest, "`input` is empty"),
+        ("input", json!(many), InvalidRequest, "2048"),
+        ("input", json!([1]), InvalidRequest, "each input"),
+        ("input", json!(5), InvalidRequest, "`input` to be a string"),
+        ("input", json!({"query": "q"}), InvalidRequest, "a string or a list of strings"),
+        ("params", json!({"dimensions": 0}), InvalidRequest, "`dimensions` is 0"),
+        ("params", json!({"normalize": "yes"}), InvalidRequest, "boolean"),
+        ("params", json!([]), InvalidRequest, "`params`"),
+        ("result_ttl_s", json!(0), InvalidRequest, "`result_ttl_s` is 0"),
+        ("tenant", json!("t".repeat(129)), InvalidRequest, "`tenant`"),
+        ("notify", json!(""), InvalidRequest, "`notify`"),
+        ("metadata", json!({"k": 1}), InvalidRequest, "metadata value"),
+        ("metadata", json!({"k".repeat(65): ""}), InvalidRequest, "metadata key"),
+    ] {
+        let refusal = change(field, value.clone());
+        let message = &refusal.error.message;
+        assert_eq!(refusal.error.code, code, "{field}: {message}");
+        assert!(message.contains(says), "{field} = {value}: {message}");
+    }
+}
+
+#[test]
+fn what_can_be_read_is_kept_for_the_answer() {
+    let head = change("input", json!(3)).head;
+    assert_eq!(head.id.unwrap().as_str(), "j1");
+    assert_eq!(head.model.unwrap(), "m");
+    assert_eq!(head.task.unwrap(), "embed");
+    assert_eq!(head.result_ttl_s, Some(60));
+    assert_eq!(head.notify.unwrap(), "channel");
+    assert_eq!(head.metadata["k"], "v");
+}
+
+#[test]
+fn the_version_is_to_blame_even_when_the_shape_changed_with_it() {
+    let body = json!({"input": [[1, 2]], "params": 7, "v": 9, "id": "later", "model": ["m"]});
+    let refusal = refusal(&serde_json::to_vec(&body).unwrap(), ContentType::Json);
+    assert_eq!(refusal.error.code, ErrorCode::UnsupportedVersion);
+    assert_eq!(refusal.head.id.unwrap().as_str(), "later");
+}
+
+#[test]
+fn a_body_that_breaks_off_keeps_the_id_that_came_before() {
+    let mut body = rmp_serde::to_vec_named(&good()).unwrap();
+    body.truncate(body.len() - 3);
+    let refusal = refusal(&body, ContentType::Msgpack);
+    assert_eq!(refusal.error.code, ErrorCode::InvalidRequest);
+    assert_eq!(refusal.head.id.unwrap().as_str(), "j1");
+}
+
+#[test]
+fn a_body_over_the_limit_is_not_read_at_all() {
+    let limits = Limits { body_bytes_max: 100, ..Limits::default() };
+    let refusal = decode_job(&[b' '; 101], ContentType::Json, &limits).unwrap_err();
+    assert_eq!(refusal.error.code, ErrorCode::PayloadTooLarge);
+    assert!(refusal.error.message.contains("101"));
+}
+
+#[test]
+fn a_field_that_stands_twice_is_refused() {
+    let body = br#"{"v":1,"v":1,"id":"j","model":"m","task":"embed","input":"x"}"#;
+    assert!(refusal(body, ContentType::Json).error.message.contains("twice"));
+}
+
+#[test]
+fn a_list_that_announces_more_than_allowed_is_refused_before_it_is_read() {
+    // {"v":1,"input": <array of 2^32-1 elements>
+    let body = b"\x82\xa1v\x01\xa5input\xdd\xff\xff\xff\xff";
+    let refusal = refusal(body, ContentType::Msgpack);
+    assert!(refusal.error.message.contains("more than 2048"), "{}", refusal.error.message);
+}
+
+#[test]
+fn a_thousand_levels_are_refused_without_recursion() {
+    for (open, content_type) in
+        [(&b"{\"x\":"[..], ContentType::Json), (b"\x81\xa1x", ContentType::Msgpack)]
+    {
+        let refusal = refusal(&open.repeat(100_000), content_type);
+        assert!(refusal.error.message.contains("32 levels"), "{}", refusal.error.message);
+    }
+}
+
+#[test]
+fn unknown_fields_and_nulls_are_passed_over() {
+    let mut job = good();
+    job["later"] = json!({"a": [1, {"b": 2}]});
+    for field in ["tenant", "submitted_at_ms", "expires_in_ms", "params"] {
+        job[field] = Value::Null;
+    }
+    for (body, content_type) in [
+        (serde_json::to_vec(&job).unwrap(), ContentType::Json),
+        (rmp_serde::to_vec_named(&job).unwrap(), ContentType::Msgpack),
+    ] {
+        let job = decode_job(&body, content_type, &Limits::default()).unwrap();
+        assert_eq!(job.work.inputs(), 1);
+    }
+}

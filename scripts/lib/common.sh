@@ -1,0 +1,25 @@
+# shellcheck shell=bash
+# What every script here stands on: where things are, how to speak, how to fail, how to build.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+model=${FOREBAY_MODEL:-all-minilm-l6-v2}
+export -n FOREBAY_MODEL # these scripts' own setting, not one of the programs'
+
+say() { printf '%s\n' "$*"; }
+
+die() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# The folder of the built programs: binaries release|debug.
+binaries() { printf '%s/%s\n' "${CARGO_TARGET_DIR:-$root/target}" "$1"; }
+
+# Builds every program and example, always with the same selection of packages: another selection would unify
+# features differently and build the dependencies once more. build release|dev
+build() {
+    have cargo || die "cargo is not installed: get a Rust toolchain from https://rustup.rs"
+    (cd "$root" && cargo build --locked --workspace --bins --examples --profile "$1")
+}

@@ -1,0 +1,48 @@
+# shellcheck shell=bash
+# Installs what is missing from Debian's packages, and leaves no service behind that nobody asked for.
+
+# Runs a command as root: directly, or through sudo where it asks for no password.
+as_root() {
+    if ((EUID == 0)); then
+        "$@"
+    elif have sudo && sudo -n true 2>/dev/null; then
+        sudo -n "$@"
+    else
+        return 1
+    fi
+}
+
+can_install() { have apt-get && as_root true; }
+
+apt_install() {
+    say "installing $* from Debian's packages"
+    as_root apt-get update -qq &&
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+# The folder with RabbitMQ's own scripts. Debian's wrapper in /usr/sbin switches to the user `rabbitmq`,
+# who may not write to a checkout; these run as whoever calls them.
+rabbitmq_sbin() {
+    local folder
+    for folder in /usr/lib/rabbitmq/lib/*/sbin "$(dirname "$(command -v rabbitmq-server || echo /)")"; do
+        [[ -x $folder/rabbitmq-server ]] && echo "$folder" && return
+    done
+    return 1
+}
+
+have_servers() { rabbitmq_sbin >/dev/null && have redis-server; }
+
+# Installs RabbitMQ and Redis for their programs only: nothing of them is started, now or at the next boot.
+# A policy that the machine already has stays in force.
+install_servers() (
+    policy=/usr/sbin/policy-rc.d
+    if [[ ! -e $policy ]]; then
+        trap 'as_root rm -f "$policy"' EXIT
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+        as_root chmod 755 "$policy"
+    fi
+    apt_install rabbitmq-server redis-server || exit 1
+    if [[ -d /run/systemd/system ]]; then
+        as_root systemctl disable --quiet rabbitmq-server redis-server
+    fi
+)
