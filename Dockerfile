@@ -10,11 +10,12 @@ COPY . .
 RUN cargo build --release --locked --workspace --bins
 
 FROM ${RUNTIME_IMAGE}
-# The certificates are for `forebay pull`. The user's number is fixed, so that volumes outlive rebuilt images.
+# The certificates are for `forebay pull`. The user's numbers are fixed, so that volumes outlive rebuilt images.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --user-group --home-dir /var/lib/forebay forebay \
+    && groupadd --gid 10001 forebay \
+    && useradd --uid 10001 --gid 10001 --home-dir /var/lib/forebay --shell /usr/sbin/nologin forebay \
     && install -d -o forebay -g forebay /var/lib/forebay /var/lib/forebay/models
 COPY forebay.toml /etc/forebay/forebay.toml
 COPY --from=build /src/target/release/forebay /src/target/release/forebay-worker \

@@ -19,6 +19,7 @@ use forebay_fabric::{
     broker::BrokerError,
     config::ConfigError,
     shutdown,
+    store::StoreError,
     telemetry::{self, Health, Server},
 };
 use forebay_schemas::{names::UNROUTABLE, topology::Topology};
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
             // Standard error may be gone; then nobody reads this either.
             let _ = writeln!(io::stderr(), "forebay-autoscaler: {error:#}");
             let wrong_setting = error.is::<ConfigError>()
+                || matches!(error.downcast_ref(), Some(StoreError::Address { .. }))
                 || error.downcast_ref::<BrokerError>().is_some_and(BrokerError::is_final);
             ExitCode::from(if wrong_setting { 2 } else { 1 })
         }

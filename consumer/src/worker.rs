@@ -75,10 +75,14 @@ pub async fn run(
     let broker = Broker::start(&config, &format!("forebay-worker {id}"), topology)?;
     broker.report_health(health.clone());
     let result = async {
-        let model = load_blocking(&config, &name, options, &registry).await?;
+        let starting = async {
+            tokio::try_join!(load_blocking(&config, &name, options, &registry), async {
+                Ok(broker.ready().await?)
+            })
+        };
+        let Some(started) = stop.run_until_cancelled(starting).await else { return Ok(()) };
+        let (model, ()) = started?;
         health.set("model", Ok(()));
-        let Some(ready) = stop.run_until_cancelled(broker.ready()).await else { return Ok(()) };
-        ready?;
         let grace = Duration::from_secs(config.worker.grace_s);
         let broker = broker.clone();
         let mut pipeline =

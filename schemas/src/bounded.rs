@@ -170,10 +170,73 @@ impl<'de> Visitor<'de> for BoundedMap {
     }
 }
 
-/// A string, a whole number, or something else that is passed over.
+/// A whole number, or null; the error names the field.
+pub(crate) struct Number(pub(crate) &'static str);
+/// A whole number that fits 32 bits, or null; the error names the field.
+pub(crate) struct SmallNumber(pub(crate) &'static str);
+/// Any number, or null; the error names the field.
+pub(crate) struct Real(pub(crate) &'static str);
+/// True, false or null; the error names the field.
+pub(crate) struct Flag(pub(crate) &'static str);
+
+impl<'de> DeserializeSeed<'de> for Number {
+    type Value = Option<u64>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        match Scalar::deserialize(from)? {
+            Scalar::Null => Ok(None),
+            Scalar::Number(number) => Ok(Some(number)),
+            _ => Err(wrong_type(self.0, "a whole number from 0 up")),
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for SmallNumber {
+    type Value = Option<u32>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        let number = Number(self.0).deserialize(from)?;
+        let small = number.map(u32::try_from).transpose();
+        small.map_err(|_| wrong_type(self.0, "a whole number below 2^32"))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Real {
+    type Value = Option<f32>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        match Scalar::deserialize(from)? {
+            Scalar::Null => Ok(None),
+            Scalar::Number(number) => Ok(Some(number as f32)),
+            Scalar::Real(number) => Ok(Some(number as f32)),
+            _ => Err(wrong_type(self.0, "a number")),
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Flag {
+    type Value = Option<bool>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        match Scalar::deserialize(from)? {
+            Scalar::Null => Ok(None),
+            Scalar::Flag(flag) => Ok(Some(flag)),
+            _ => Err(wrong_type(self.0, "true or false")),
+        }
+    }
+}
+
+fn wrong_type<E: Error>(field: &str, expected: &str) -> E {
+    E::custom(format_args!("`{field}` must be {expected}"))
+}
+
+/// A single value of whatever type. Lists, maps, bytes and long strings are passed over.
 pub(crate) enum Scalar {
-    Text(String),
+    Null,
+    Flag(bool),
     Number(u64),
+    Real(f64),
+    Text(String),
     Other,
 }
 
@@ -203,19 +266,19 @@ impl<'de> Visitor<'de> for ScalarVisitor {
     }
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<Scalar, E> {
-        Ok(u64::try_from(number).map_or(Scalar::Other, Scalar::Number))
+        Ok(u64::try_from(number).map_or(Scalar::Real(number as f64), Scalar::Number))
     }
 
-    fn visit_f64<E: Error>(self, _: f64) -> Result<Scalar, E> {
-        Ok(Scalar::Other)
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Scalar, E> {
+        Ok(Scalar::Real(number))
     }
 
-    fn visit_bool<E: Error>(self, _: bool) -> Result<Scalar, E> {
-        Ok(Scalar::Other)
+    fn visit_bool<E: Error>(self, flag: bool) -> Result<Scalar, E> {
+        Ok(Scalar::Flag(flag))
     }
 
     fn visit_unit<E: Error>(self) -> Result<Scalar, E> {
-        Ok(Scalar::Other)
+        Ok(Scalar::Null)
     }
 
     fn visit_bytes<E: Error>(self, _: &[u8]) -> Result<Scalar, E> {

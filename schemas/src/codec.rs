@@ -56,7 +56,7 @@ impl fmt::Display for ContentType {
 #[derive(Debug, thiserror::Error)]
 pub enum CodecError {
     /// The bytes are not what they should be.
-    #[error("not a valid {0} body: {1}")]
+    #[error("can't read the {0} body: {1}")]
     Decode(ContentType, String),
     /// There are bytes after the end of the message.
     #[error("the {0} body goes on after its end: send one map and nothing else")]

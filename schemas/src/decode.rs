@@ -11,7 +11,7 @@ use serde::{
 };
 
 use crate::{
-    bounded::{BoundedMap, BoundedText},
+    bounded::{BoundedMap, BoundedText, Number},
     codec::{self, CodecError, ContentType},
     input::{InputSeed, ParamsSeed, WireInputs, WireParamsRead},
     job::{EmbedParams, GenerateParams, Job, Prompt, RerankParams, Task, Work},
@@ -173,7 +173,7 @@ impl<'de> Visitor<'de> for FieldsSeed<'_> {
             }
             seen |= field.bit();
             match field {
-                Field::V => fields.v = Some(map.next_value()?),
+                Field::V => fields.v = map.next_value_seed(Number("v"))?,
                 Field::Id => fields.id = Some(map.next_value_seed(BoundedText::new("id", 64))?),
                 Field::Model => {
                     fields.model = Some(map.next_value_seed(BoundedText::new("model", 63))?);
@@ -186,9 +186,15 @@ impl<'de> Visitor<'de> for FieldsSeed<'_> {
                 }
                 Field::Params => fields.params = map.next_value_seed(ParamsSeed)?,
                 Field::Tenant => fields.tenant = map.next_value_seed(TENANT.optional())?,
-                Field::SubmittedAtMs => fields.submitted_at_ms = map.next_value()?,
-                Field::ExpiresInMs => fields.expires_in_ms = map.next_value()?,
-                Field::ResultTtlS => fields.result_ttl_s = map.next_value()?,
+                Field::SubmittedAtMs => {
+                    fields.submitted_at_ms = map.next_value_seed(Number("submitted_at_ms"))?
+                }
+                Field::ExpiresInMs => {
+                    fields.expires_in_ms = map.next_value_seed(Number("expires_in_ms"))?
+                }
+                Field::ResultTtlS => {
+                    fields.result_ttl_s = map.next_value_seed(Number("result_ttl_s"))?
+                }
                 Field::Notify => fields.notify = map.next_value_seed(NOTIFY.optional())?,
                 Field::Metadata => fields.metadata = map.next_value_seed(BoundedMap)?,
                 Field::Other => {

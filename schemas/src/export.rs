@@ -4,8 +4,10 @@ use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 
 use crate::{outcome::Outcome, wire::WireJob, worker::WorkerRecord};
 
+/// As it is written: what is left out when it is absent is not required.
 fn schema<T: JsonSchema>() -> String {
-    let generator: SchemaGenerator = SchemaSettings::draft2020_12().into_generator();
+    let generator: SchemaGenerator =
+        SchemaSettings::draft2020_12().for_serialize().into_generator();
     let schema = generator.into_root_schema_for::<T>();
     format!("{:#}\n", schema.as_value())
 }

@@ -8,7 +8,7 @@ use serde::{
 };
 
 use crate::{
-    bounded::{BoundedList, BoundedText},
+    bounded::{BoundedList, BoundedText, Flag, Number, Real, SmallNumber},
     job::Message,
     limits::{Limits, STOP_CHARS_MAX, STOPS_MAX},
 };
@@ -204,16 +204,24 @@ impl<'de> Visitor<'de> for ParamsSeed {
         let mut read = WireParamsRead::default();
         while let Some(field) = map.next_key::<ParamsField>()? {
             match field {
-                ParamsField::Normalize => read.normalize = map.next_value()?,
-                ParamsField::Truncate => read.truncate = map.next_value()?,
-                ParamsField::Dimensions => read.dimensions = map.next_value()?,
-                ParamsField::TopN => read.top_n = map.next_value()?,
-                ParamsField::MaxTokens => read.max_tokens = map.next_value()?,
-                ParamsField::Temperature => read.temperature = map.next_value()?,
-                ParamsField::TopP => read.top_p = map.next_value()?,
-                ParamsField::TopK => read.top_k = map.next_value()?,
+                ParamsField::Normalize => {
+                    read.normalize = map.next_value_seed(Flag("normalize"))?
+                }
+                ParamsField::Truncate => read.truncate = map.next_value_seed(Flag("truncate"))?,
+                ParamsField::Dimensions => {
+                    read.dimensions = map.next_value_seed(SmallNumber("dimensions"))?
+                }
+                ParamsField::TopN => read.top_n = map.next_value_seed(SmallNumber("top_n"))?,
+                ParamsField::MaxTokens => {
+                    read.max_tokens = map.next_value_seed(SmallNumber("max_tokens"))?
+                }
+                ParamsField::Temperature => {
+                    read.temperature = map.next_value_seed(Real("temperature"))?
+                }
+                ParamsField::TopP => read.top_p = map.next_value_seed(Real("top_p"))?,
+                ParamsField::TopK => read.top_k = map.next_value_seed(SmallNumber("top_k"))?,
                 ParamsField::Stop => read.stop = map.next_value_seed(STOPS)?,
-                ParamsField::Seed => read.seed = map.next_value()?,
+                ParamsField::Seed => read.seed = map.next_value_seed(Number("seed"))?,
                 ParamsField::Other => {
                     map.next_value::<IgnoredAny>()?;
                 }

@@ -17,9 +17,11 @@ have() { command -v "$1" >/dev/null 2>&1; }
 # The folder of the built programs: binaries release|debug.
 binaries() { printf '%s/%s\n' "${CARGO_TARGET_DIR:-$root/target}" "$1"; }
 
-# Builds every program and example, always with the same selection of packages: another selection would unify
-# features differently and build the dependencies once more. build release|dev
+# build release|dev: every program, and optimised the demo too. Always with the same selection of packages: another one
+# would unify features differently and build the dependencies once more. In `dev` it is what the tests ask cargo for.
 build() {
+    local selection=(--workspace --bins)
     have cargo || die "cargo is not installed: get a Rust toolchain from https://rustup.rs"
-    (cd "$root" && cargo build --locked --workspace --bins --examples --profile "$1")
+    [[ $1 == dev ]] || selection+=(--examples)
+    (cd "$root" && cargo build --locked "${selection[@]}" --profile "$1")
 }

@@ -30,19 +30,14 @@ struct EmbeddingTables {
     norm: LayerNorm,
 }
 
+/// The projections that `add_layer_norm` follows leave their bias to it.
 struct Layer {
-    qkv: Dense,
-    attention_out: Tensor,
+    qkv: Linear,
+    attention_out: Linear,
     attention_norm: AddLayerNorm,
-    up: Dense,
-    down: Tensor,
+    up: Linear,
+    down: Linear,
     output_norm: AddLayerNorm,
-}
-
-/// A weight `[out, in]` with the bias and activation that follow it.
-struct Dense {
-    weight: Tensor,
-    op: Linear,
 }
 
 impl BertEncoder {
@@ -143,18 +138,11 @@ impl Layer {
         hidden: &Tensor,
         attention: &VarlenAttention<'_>,
     ) -> Result<Tensor, EngineError> {
-        let plain = Linear::default();
         let context = attention.forward(&self.qkv.forward(hidden)?)?;
         let attended =
-            self.attention_norm.forward(&plain.forward(&context, &self.attention_out)?, hidden)?;
+            self.attention_norm.forward(&self.attention_out.forward(&context)?, hidden)?;
         let inner = self.up.forward(&attended)?;
-        Ok(self.output_norm.forward(&plain.forward(&inner, &self.down)?, &attended)?)
-    }
-}
-
-impl Dense {
-    fn forward(&self, x: &Tensor) -> Result<Tensor, EngineError> {
-        Ok(self.op.forward(x, &self.weight)?)
+        Ok(self.output_norm.forward(&self.down.forward(&inner)?, &attended)?)
     }
 }
 
@@ -198,39 +186,37 @@ impl Named<'_> {
     fn layer(&self, index: usize) -> Result<Layer, EngineError> {
         let (hidden, inner) = (self.config.hidden_size, self.config.intermediate_size);
         let layer = format!("encoder.layer.{index}");
+        let dense = |name: &str, shape: &[usize]| -> Result<Linear, EngineError> {
+            let weight = self.tensor(&format!("{layer}.{name}.dense.weight"), shape)?;
+            Ok(Linear::new(&weight, None, Activation::None)?)
+        };
         let add_norm = |name: &str| -> Result<AddLayerNorm, EngineError> {
             Ok(AddLayerNorm {
                 bias: self.tensor(&format!("{layer}.{name}.dense.bias"), &[hidden])?,
                 norm: self.norm(&format!("{layer}.{name}.LayerNorm"))?,
             })
         };
+        let up_weight =
+            self.tensor(&format!("{layer}.intermediate.dense.weight"), &[inner, hidden])?;
         let up_bias = self.tensor(&format!("{layer}.intermediate.dense.bias"), &[inner])?;
         Ok(Layer {
             qkv: self.qkv(&format!("{layer}.attention.self"))?,
-            attention_out: self
-                .tensor(&format!("{layer}.attention.output.dense.weight"), &[hidden, hidden])?,
+            attention_out: dense("attention.output", &[hidden, hidden])?,
             attention_norm: add_norm("attention.output")?,
-            up: Dense {
-                weight: self
-                    .tensor(&format!("{layer}.intermediate.dense.weight"), &[inner, hidden])?,
-                op: Linear { bias: Some(up_bias), activation: Activation::Gelu },
-            },
-            down: self.tensor(&format!("{layer}.output.dense.weight"), &[hidden, inner])?,
+            up: Linear::new(&up_weight, Some(up_bias), Activation::Gelu)?,
+            down: dense("output", &[hidden, inner])?,
             output_norm: add_norm("output")?,
         })
     }
 
     /// The three projections as one: their rows stacked, queries first.
-    fn qkv(&self, name: &str) -> Result<Dense, EngineError> {
+    fn qkv(&self, name: &str) -> Result<Linear, EngineError> {
         let hidden = self.config.hidden_size;
         let stacked = |part: &str, shape: &[usize]| -> Result<Tensor, EngineError> {
             let of = |role: &str| self.tensor(&format!("{name}.{role}.{part}"), shape);
             Ok(Tensor::cat(&[of("query")?, of("key")?, of("value")?], 0)?)
         };
-        let bias = stacked("bias", &[hidden])?;
-        Ok(Dense {
-            weight: stacked("weight", &[hidden, hidden])?,
-            op: Linear { bias: Some(bias), activation: Activation::None },
-        })
+        let (weight, bias) = (stacked("weight", &[hidden, hidden])?, stacked("bias", &[hidden])?);
+        Ok(Linear::new(&weight, Some(bias), Activation::None)?)
     }
 }

@@ -10,6 +10,7 @@
 //! contiguous f32.
 
 mod add_layer_norm;
+mod block;
 mod cu_seqlens;
 mod embed_layer_norm;
 mod error;
@@ -18,7 +19,10 @@ mod linear;
 mod math;
 mod operand;
 mod pool_normalize;
+mod product;
 mod simd;
+#[cfg(test)]
+mod tests;
 mod varlen_attention;
 
 pub use add_layer_norm::AddLayerNorm;

@@ -13,13 +13,13 @@
 //! happen while those rows' scores are in the first cache. Sequences of up to [`KEYS`] tokens take one tile.
 #![allow(unsafe_code)]
 
-use std::marker::PhantomData;
-
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
-use crate::math::{LANES, exp};
+use crate::block::{Block, Columns};
+use crate::math::{LANES, exp, largest_lane, sum_lanes};
 use crate::operand::{Operand, values};
+use crate::product::{COLUMNS_MAX, multiply, multiply_column};
 use crate::simd::{Isa, Target, dispatched};
 use crate::{CuSeqlens, KernelError};
 
@@ -144,23 +144,23 @@ dispatched! {
 
 #[inline(always)]
 fn attend<T: Target>(head: Head<'_>, out: &mut Block<'_>, scratch: &mut Scratch) {
-    // As many sums as registers hold beside the operands: 16 of 32, or 8 of 16.
-    if T::WIDE {
-        attend_tiled::<T, 8, 32>(head, out, scratch);
+    // Sums fill half of the registers: fewer than would fit, for the sake of short sequences.
+    if T::MANY {
+        attend_tiled::<T, 8>(head, out, scratch);
     } else {
-        attend_tiled::<T, 4, 16>(head, out, scratch);
+        attend_tiled::<T, 4>(head, out, scratch);
     }
 }
 
-/// Queries `R` at a time against tiles of keys; products `C` columns at a time.
+/// Queries `R` at a time against tiles of keys.
 #[inline(always)]
-fn attend_tiled<T: Target, const R: usize, const C: usize>(
+fn attend_tiled<T: Target, const R: usize>(
     head: Head<'_>,
     out: &mut Block<'_>,
     scratch: &mut Scratch,
 ) {
     let tokens = head.tokens();
-    let width = tokens.min(KEYS).next_multiple_of(C);
+    let width = tokens.min(KEYS).next_multiple_of(LANES);
     let Scratch { keys, scores, running } = scratch;
     keys.resize(head.dim * width, 0.0);
     scores.resize(R * width, 0.0);
@@ -172,15 +172,16 @@ fn attend_tiled<T: Target, const R: usize, const C: usize>(
         let tile = Tile { keys, values: head.values_from(first_key), count, width };
         for (group, running) in running.chunks_mut(R).enumerate() {
             let first = group * R;
-            score::<T, R, C>(head, first, tile, scores);
+            score::<T, R>(head, first, tile, scores);
             let mut keep = [0.0; R];
             for ((row, running), keep) in
                 scores.chunks_exact_mut(width).zip(running.iter_mut()).zip(&mut keep)
             {
-                *keep = soften::<T>(&mut row[..count], running, head.scale());
+                *keep =
+                    soften::<T>(&mut row[..count.next_multiple_of(LANES)], running, head.scale());
             }
             let group = Group { scores, keep: &keep[..running.len()], first };
-            weigh::<T, R, C>(head, group, tile, out);
+            weigh::<T, R>(head, group, tile, out);
         }
     }
     for (token, running) in running.iter().enumerate() {
@@ -228,7 +229,7 @@ fn transpose_keys(head: Head<'_>, first: usize, count: usize, width: usize, keys
 
 /// `scores = q * transpose(k)` for the queries from `first` on. Past the last token the last one is repeated.
 #[inline(always)]
-fn score<T: Target, const R: usize, const C: usize>(
+fn score<T: Target, const R: usize>(
     head: Head<'_>,
     first: usize,
     tile: Tile<'_>,
@@ -239,158 +240,82 @@ fn score<T: Target, const R: usize, const C: usize>(
     for (row, query) in queries.iter_mut().enumerate() {
         *query = head.row(QUERY, last.min(first + row));
     }
-    for column in (0..tile.count).step_by(C) {
-        let sums = multiply::<T, R, C>(queries, &tile.keys[column..], tile.width, head.dim);
+    let mut sums = [[0.0; COLUMNS_MAX]; R];
+    let columns = 2 * T::WIDTH;
+    for column in (0..tile.count).step_by(columns) {
+        multiply::<T, R, 2>(queries, &tile.keys[column..], tile.width, head.dim, &mut sums);
         for (row, sums) in scores.chunks_exact_mut(tile.width).zip(&sums) {
-            row[column..column + C].copy_from_slice(sums);
+            row[column..column + columns].copy_from_slice(&sums[..columns]);
         }
+    }
+    for row in scores.chunks_exact_mut(tile.width) {
+        row[tile.count..tile.count.next_multiple_of(LANES)].fill(f32::NEG_INFINITY);
     }
 }
 
 /// Scores to exponentials under the running maximum. Returns the factor by which earlier sums shrink.
+///
+/// The row is whole lanes long; its end beyond the last key holds negative infinity, whose exponential is
+/// too small to change a sum that the largest score adds 1 to.
 #[inline(always)]
 fn soften<T: Target>(row: &mut [f32], running: &mut Running, scale: f32) -> f32 {
-    let max = largest(row, running.max);
+    let (chunks, _) = row.as_chunks_mut::<LANES>();
+    let mut lanes = [running.max; LANES];
+    for chunk in &*chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane = if *value > *lane { *value } else { *lane };
+        }
+    }
+    let max = largest_lane(lanes);
     let mut lanes = [0.0; LANES];
-    let (chunks, tail) = row.as_chunks_mut::<LANES>();
     for chunk in chunks {
         for (value, lane) in chunk.iter_mut().zip(&mut lanes) {
             *value = exp::<T>((*value - max) * scale);
             *lane += *value;
         }
     }
-    for (value, lane) in tail.iter_mut().zip(&mut lanes) {
-        *value = exp::<T>((*value - max) * scale);
-        *lane += *value;
-    }
     let keep = exp::<T>((running.max - max) * scale);
-    *running = Running { max, sum: running.sum * keep + lanes.iter().sum::<f32>() };
+    *running = Running { max, sum: running.sum * keep + sum_lanes(lanes) };
     keep
-}
-
-#[inline(always)]
-fn largest(row: &[f32], start: f32) -> f32 {
-    let mut lanes = [start; LANES];
-    let (chunks, tail) = row.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *lane = if *value > *lane { *value } else { *lane };
-        }
-    }
-    for (lane, value) in lanes.iter_mut().zip(tail) {
-        *lane = if *value > *lane { *value } else { *lane };
-    }
-    lanes.iter().fold(start, |max, lane| max.max(*lane))
 }
 
 /// `out = out * keep + exponentials * values` for a group of queries.
 #[inline(always)]
-fn weigh<T: Target, const R: usize, const C: usize>(
+fn weigh<T: Target, const R: usize>(
     head: Head<'_>,
     group: Group<'_>,
     tile: Tile<'_>,
     out: &mut Block<'_>,
-) {
-    let mut column = 0;
-    while column + C <= head.dim {
-        weigh_columns::<T, R, C>(head, group, tile, out, column);
-        column += C;
-    }
-    while column < head.dim {
-        weigh_columns::<T, R, 1>(head, group, tile, out, column);
-        column += 1;
-    }
-}
-
-#[inline(always)]
-fn weigh_columns<T: Target, const R: usize, const C: usize>(
-    head: Head<'_>,
-    group: Group<'_>,
-    tile: Tile<'_>,
-    out: &mut Block<'_>,
-    column: usize,
 ) {
     let mut rows = [group.scores; R];
     for (row, scores) in rows.iter_mut().zip(group.scores.chunks_exact(tile.width)) {
         *row = scores;
     }
-    let sums = multiply::<T, R, C>(rows, &tile.values[column..], 3 * head.hidden, tile.count);
-    for (row, (sums, keep)) in sums.iter().zip(group.keep).enumerate() {
-        let out = &mut out.row(group.first + row)[column..column + C];
-        for (out, sum) in out.iter_mut().zip(sums) {
-            *out = T::mul_add(*out, *keep, *sum);
-        }
-    }
-}
-
-/// `R` rows of `depth` values by the first `C` columns of a matrix of `depth` rows, `stride` apart. All sums
-/// stay in registers.
-#[inline(always)]
-fn multiply<T: Target, const R: usize, const C: usize>(
-    rows: [&[f32]; R],
-    matrix: &[f32],
-    stride: usize,
-    depth: usize,
-) -> [[f32; C]; R] {
-    let mut sums = [[0.0; C]; R];
-    for index in 0..depth {
-        let columns = &matrix[index * stride..][..C];
-        for (sums, row) in sums.iter_mut().zip(rows) {
-            let value = row[index];
-            for (sum, column) in sums.iter_mut().zip(columns) {
-                *sum = T::mul_add(value, *column, *sum);
+    let stride = 3 * head.hidden;
+    let mut sums = [[0.0; COLUMNS_MAX]; R];
+    let mut column = 0;
+    while column < head.dim {
+        let values = &tile.values[column..];
+        let columns = match head.dim - column {
+            rest if rest >= 2 * T::WIDTH => {
+                multiply::<T, R, 2>(rows, values, stride, tile.count, &mut sums);
+                2 * T::WIDTH
+            }
+            rest if rest >= T::WIDTH => {
+                multiply::<T, R, 1>(rows, values, stride, tile.count, &mut sums);
+                T::WIDTH
+            }
+            _ => {
+                multiply_column::<T, R>(rows, values, stride, tile.count, &mut sums);
+                1
+            }
+        };
+        for (row, (sums, keep)) in sums.iter().zip(group.keep).enumerate() {
+            let out = &mut out.row(group.first + row)[column..column + columns];
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out = T::mul_add(*out, *keep, *sum);
             }
         }
-    }
-    sums
-}
-
-/// A matrix that tasks write disjoint blocks of.
-struct Columns<'a> {
-    start: *mut f32,
-    len: usize,
-    stride: usize,
-    matrix: PhantomData<&'a mut [f32]>,
-}
-
-// SAFETY: it is a mutable borrow of plain values, used only through `block`, whose callers promise that
-// no two blocks overlap.
-unsafe impl Sync for Columns<'_> {}
-
-impl<'a> Columns<'a> {
-    /// The whole of `matrix`, its rows `stride` long.
-    fn new(matrix: &'a mut [f32], stride: usize) -> Self {
-        Self { start: matrix.as_mut_ptr(), len: matrix.len(), stride, matrix: PhantomData }
-    }
-
-    /// `rows` rows of `width` values, from that row and column on.
-    ///
-    /// # Safety
-    /// No other block that is alive may share a value with this one.
-    unsafe fn block(&self, row: usize, rows: usize, column: usize, width: usize) -> Block<'a> {
-        assert!(column + width <= self.stride && (row + rows) * self.stride <= self.len);
-        // SAFETY: the first value of the block, or one past the last row when it has no rows.
-        let start =
-            unsafe { self.start.add(row * self.stride + if rows == 0 { 0 } else { column }) };
-        Block { start, rows, width, stride: self.stride, matrix: PhantomData }
-    }
-}
-
-/// Some columns of some rows of a matrix.
-struct Block<'a> {
-    start: *mut f32,
-    rows: usize,
-    width: usize,
-    stride: usize,
-    matrix: PhantomData<&'a mut [f32]>,
-}
-
-impl Block<'_> {
-    #[inline(always)]
-    fn row(&mut self, row: usize) -> &mut [f32] {
-        assert!(row < self.rows);
-        // SAFETY: `Columns::block` checked that all rows of the block lie inside the matrix, and no other
-        // block shares them; the borrow of `self` keeps this block's own rows from being borrowed twice.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.stride), self.width) }
+        column += columns;
     }
 }

@@ -186,7 +186,8 @@ impl Default for TelemetryConfig {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9_100)),
             log_format: LogFormat::Text,
-            log_filter: "info".into(),
+            // lapin calls an error what its user handles and tells in its own words.
+            log_filter: "info,lapin=off".into(),
         }
     }
 }
@@ -241,5 +242,34 @@ impl Config {
         at_least("limits.depth_max", self.limits.depth_max as u64, 4)?;
         at_least("queues.length_max", self.queues.length_max, 1)?;
         at_least("queues.delivery_limit", self.queues.delivery_limit, 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_page_has_every_key_with_its_default() {
+        let page = include_str!("../../../docs/configuration.md");
+        let defaults: toml::Table = toml::from_str(&Config::default().to_toml()).unwrap();
+        for (section, value) in defaults {
+            let Some(keys) = value.as_table() else {
+                assert!(page.contains(&format!("| `{section}` |")), "`{section}` is missing");
+                continue;
+            };
+            if keys.is_empty() {
+                continue;
+            }
+            let start =
+                page.find(&format!("## `[{section}]`")).unwrap_or_else(|| panic!("[{section}]"));
+            let end = page[start + 3..].find("\n## ").map_or(page.len(), |at| start + 3 + at);
+            for (key, value) in keys {
+                let value =
+                    value.as_str().map_or_else(|| value.to_string(), |text| format!("`{text}`"));
+                let row = format!("| `{key}` | {value} |");
+                assert!(page[start..end].contains(&row), "[{section}] lacks: {row}");
+            }
+        }
     }
 }

@@ -110,7 +110,8 @@ impl Store {
     }
 
     async fn connection(&self) -> Result<Connection, StoreError> {
-        self.pool.get().await.map_err(|error| {
+        // Connecting is rare and its future large: boxed, it weighs on no command.
+        Box::pin(self.pool.get()).await.map_err(|error| {
             let reason = match error {
                 PoolError::Timeout(_) => "no connection in time".to_owned(),
                 other => other.to_string(),

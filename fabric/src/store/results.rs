@@ -97,17 +97,26 @@ impl Store {
 
     /// For each of these jobs, whether its cancellation was asked for.
     pub async fn cancelled(&self, ids: &[JobId]) -> Result<Vec<bool>, StoreError> {
-        let mut cancelled = Vec::with_capacity(ids.len());
-        for ids in ids.chunks(KEYS_MAX) {
+        self.exist(ids.iter().map(JobId::cancel_key).collect()).await
+    }
+
+    /// For each of these jobs, whether its record is there.
+    pub async fn present(&self, ids: &[JobId]) -> Result<Vec<bool>, StoreError> {
+        self.exist(ids.iter().map(JobId::result_key).collect()).await
+    }
+
+    async fn exist(&self, keys: Vec<String>) -> Result<Vec<bool>, StoreError> {
+        let mut exist = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(KEYS_MAX) {
             let mut commands = pipe();
-            for id in ids {
-                commands.exists(id.cancel_key());
+            for key in keys {
+                commands.exists(key);
             }
             let found: Vec<bool> =
                 self.run(async |connection| commands.query_async(connection).await).await?;
-            cancelled.extend(found);
+            exist.extend(found);
         }
-        Ok(cancelled)
+        Ok(exist)
     }
 }
 

@@ -1,0 +1,68 @@
+//! Blocks of one output matrix, for tasks that write some columns of some rows side by side.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+
+/// A matrix that tasks write disjoint blocks of.
+pub(crate) struct Columns<'a> {
+    start: *mut f32,
+    len: usize,
+    stride: usize,
+    matrix: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: it is a mutable borrow of plain values, used only through `block`, whose callers promise that
+// no two blocks overlap.
+unsafe impl Sync for Columns<'_> {}
+
+impl<'a> Columns<'a> {
+    /// The whole of `matrix`, its rows `stride` long.
+    pub(crate) fn new(matrix: &'a mut [f32], stride: usize) -> Self {
+        Self { start: matrix.as_mut_ptr(), len: matrix.len(), stride, matrix: PhantomData }
+    }
+
+    /// `rows` rows of `width` values, from that row and column on.
+    ///
+    /// # Safety
+    /// No other block that is alive may share a value with this one.
+    pub(crate) unsafe fn block(
+        &self,
+        row: usize,
+        rows: usize,
+        column: usize,
+        width: usize,
+    ) -> Block<'a> {
+        assert!(column + width <= self.stride && (row + rows) * self.stride <= self.len);
+        // SAFETY: the first value of the block, or one past the last row when it has no rows.
+        let start =
+            unsafe { self.start.add(row * self.stride + if rows == 0 { 0 } else { column }) };
+        Block { start, rows, width, stride: self.stride, matrix: PhantomData }
+    }
+}
+
+/// Some columns of some rows of a matrix.
+pub(crate) struct Block<'a> {
+    start: *mut f32,
+    rows: usize,
+    width: usize,
+    stride: usize,
+    matrix: PhantomData<&'a mut [f32]>,
+}
+
+impl Block<'_> {
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn width(&self) -> usize {
+        self.width
+    }
+
+    #[inline(always)]
+    pub(crate) fn row(&mut self, row: usize) -> &mut [f32] {
+        assert!(row < self.rows);
+        // SAFETY: `Columns::block` checked that all rows of the block lie inside the matrix, and no other
+        // block shares them; the borrow of `self` keeps this block's own rows from being borrowed twice.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.stride), self.width) }
+    }
+}

@@ -1,0 +1,164 @@
+//! The work in bulk: all texts on the batch lane, with a live line while they are embedded.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use forebay_producer::{
+    Client, Job, JobId, Lane, ModelId, Outcome, SubmitError, client::WaitError,
+};
+use forebay_schemas::{Timing, Usage};
+use futures_util::{StreamExt, stream};
+
+use super::{
+    Problems,
+    say::Live,
+    texts::Text,
+    vectors::{Embedded, checked},
+};
+
+/// Texts in a job, as a publisher of small records would choose.
+const TEXTS_A_JOB: usize = 4;
+/// How long all of it may take.
+const WAIT_MAX: Duration = Duration::from_secs(900);
+/// How often the live line may change.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What came of it.
+pub(crate) struct Run<'a> {
+    pub(crate) vectors: Vec<Embedded<'a>>,
+    pub(crate) jobs: Vec<JobStats>,
+    pub(crate) elapsed: Duration,
+    pub(crate) problems: Problems,
+}
+
+/// What is told of one job.
+pub(crate) struct JobStats {
+    /// From its submission to its result in our hands.
+    pub(crate) latency: Duration,
+    pub(crate) usage: Usage,
+    pub(crate) timing: Timing,
+}
+
+/// Jobs that are under way: their texts, and when they were submitted.
+type UnderWay<'a> = HashMap<JobId, (&'a [Text], Instant)>;
+
+/// Embeds `texts` on the batch lane.
+pub(crate) async fn embed<'a>(
+    client: &Client,
+    model: &ModelId,
+    texts: &'a [Text],
+) -> Result<Run<'a>, SubmitError> {
+    let began = Instant::now();
+    let under_way = submit(client, model, texts).await?;
+    let mut live = Live::new();
+    let mut counts = Counts { submitted: under_way.len(), ..Counts::default() };
+    let mut run = Run {
+        vectors: Vec::new(),
+        jobs: Vec::new(),
+        elapsed: Duration::ZERO,
+        problems: Vec::new(),
+    };
+    let ids: Vec<JobId> = under_way.keys().cloned().collect();
+    let mut waits = std::pin::pin!(client.wait_many(ids, WAIT_MAX));
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            waited = waits.next() => {
+                let Some((id, result)) = waited else { break };
+                if let Some((texts, since)) = under_way.get(&id) {
+                    counts.jobs += 1;
+                    run.add(texts, since.elapsed(), result, &mut counts);
+                }
+            }
+            _ = tick.tick(), if live.is_due() => {
+                // For the eye only: a broker that does not say shows as an empty queue.
+                counts.queued = client.backlog(model).await.unwrap_or(0) as usize;
+                live.show(&counts.line(began.elapsed()));
+            }
+        }
+    }
+    counts.queued = 0;
+    run.elapsed = began.elapsed();
+    live.end(&counts.line(run.elapsed));
+    Ok(run)
+}
+
+async fn submit<'a>(
+    client: &Client,
+    model: &ModelId,
+    texts: &'a [Text],
+) -> Result<UnderWay<'a>, SubmitError> {
+    let mut under_way = UnderWay::new();
+    let jobs: Vec<Job> = texts
+        .chunks(TEXTS_A_JOB)
+        .map(|texts| {
+            let input = texts.iter().map(|text| text.text.clone()).collect();
+            let job = Job::embed(model.clone(), input);
+            under_way.insert(job.id.clone(), (texts, Instant::now()));
+            job
+        })
+        .collect();
+    let mut submitted = std::pin::pin!(client.submit_many(stream::iter(jobs), Lane::Batch));
+    while let Some((_, result)) = submitted.next().await {
+        result?;
+    }
+    Ok(under_way)
+}
+
+impl<'a> Run<'a> {
+    fn add(
+        &mut self,
+        texts: &'a [Text],
+        latency: Duration,
+        result: Result<Outcome, WaitError>,
+        counts: &mut Counts,
+    ) {
+        let vectors = result.map_err(|error| error.to_string()).and_then(|outcome| {
+            let vectors = checked(&outcome, texts.len())?;
+            counts.tokens += outcome.usage.input_tokens;
+            self.jobs.push(JobStats { latency, usage: outcome.usage, timing: outcome.timing });
+            Ok(vectors)
+        });
+        let dim = self.vectors.first().map(|first| first.values.len());
+        match vectors {
+            Ok(vectors) if vectors.iter().all(|v| dim.is_none_or(|dim| v.len() == dim)) => {
+                counts.texts += texts.len();
+                let embedded = texts.iter().zip(vectors);
+                self.vectors.extend(embedded.map(|(text, values)| Embedded {
+                    id: &text.id,
+                    text: &text.text,
+                    values,
+                }));
+            }
+            Ok(_) => self.problems.push("two results have different dimensions".to_owned()),
+            Err(problem) => self.problems.push(problem),
+        }
+    }
+}
+
+/// What the live line tells.
+#[derive(Default)]
+struct Counts {
+    submitted: usize,
+    queued: usize,
+    jobs: usize,
+    texts: usize,
+    tokens: u64,
+}
+
+impl Counts {
+    fn line(&self, elapsed: Duration) -> String {
+        let in_flight = self.submitted.saturating_sub(self.queued + self.jobs);
+        let seconds = elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
+        format!(
+            "  jobs: {} queued, {in_flight} in flight, {} of {} done   {:.0} texts/s   {:.0} tokens/s",
+            self.queued,
+            self.jobs,
+            self.submitted,
+            self.texts as f64 / seconds,
+            self.tokens as f64 / seconds,
+        )
+    }
+}

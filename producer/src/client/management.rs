@@ -1,0 +1,155 @@
+//! RabbitMQ's management API: the names of all queues and how much of each is being worked on, which
+//! AMQP does not tell.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use forebay_fabric::{Config, config::SecretUrl};
+use serde::Deserialize;
+use ureq::tls::{RootCerts, TlsConfig};
+
+use super::ClientError;
+
+/// The longest that one request may take.
+const REQUEST_MAX: Duration = Duration::from_secs(10);
+/// The most queues that the API gives at once.
+const PAGE_SIZE: usize = 500;
+/// The most pages that are asked for.
+const PAGES_MAX: usize = 20;
+
+#[derive(Deserialize)]
+struct Page {
+    page_count: usize,
+    items: Vec<Queue>,
+}
+
+#[derive(Deserialize)]
+struct Queue {
+    name: String,
+    /// Absent until the queue was counted for the first time.
+    #[serde(default)]
+    messages_unacknowledged: u64,
+}
+
+/// Unacknowledged messages by the names of all queues of the fleet; `None` when there is no
+/// `management_url`.
+pub(super) async fn queues(config: &Config) -> Result<Option<BTreeMap<String, u64>>, ClientError> {
+    let Some(url) = config.management_url.clone() else { return Ok(None) };
+    let vhost = vhost(config.amqp_url.expose()).to_owned();
+    let shown = url.to_string();
+    let asked = tokio::task::spawn_blocking(move || ask(&url, &vhost)).await;
+    match asked.map_err(|error| error.to_string()).flatten() {
+        Ok(queues) => Ok(Some(queues)),
+        Err(reason) => Err(ClientError::Management { url: shown, reason }),
+    }
+}
+
+fn ask(url: &SecretUrl, vhost: &str) -> Result<BTreeMap<String, u64>, String> {
+    let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
+    let agent = ureq::Agent::config_builder()
+        .timeout_global(Some(REQUEST_MAX))
+        .tls_config(tls)
+        .build()
+        .new_agent();
+    let Address { base, authorization } = Address::of(url.expose());
+    let mut queues = BTreeMap::new();
+    for page in 1..=PAGES_MAX {
+        let mut request = agent.get(format!(
+            "{base}/api/queues/{vhost}?page={page}&page_size={PAGE_SIZE}&name=%5Eforebay%5C.&use_regex=true"
+        ));
+        if let Some(authorization) = &authorization {
+            request = request.header("authorization", authorization);
+        }
+        let mut response = request.call().map_err(|error| error.to_string())?;
+        let answer: Page = response.body_mut().read_json().map_err(|error| error.to_string())?;
+        queues.extend(answer.items.into_iter().map(|q| (q.name, q.messages_unacknowledged)));
+        if page >= answer.page_count {
+            break;
+        }
+    }
+    Ok(queues)
+}
+
+/// The virtual host in an AMQP address, still percent-encoded as the API wants it.
+fn vhost(amqp_url: &str) -> &str {
+    let rest = amqp_url.split_once("://").map_or(amqp_url, |(_, rest)| rest);
+    let path = rest.split(['?', '#']).next().unwrap_or(rest);
+    match path.split_once('/') {
+        Some((_, vhost)) if !vhost.is_empty() => vhost,
+        _ => "%2F",
+    }
+}
+
+/// An address without its user and password, and those as a header.
+struct Address {
+    base: String,
+    authorization: Option<String>,
+}
+
+impl Address {
+    fn of(url: &str) -> Self {
+        let url = url.trim_end_matches('/');
+        let split = url.split_once("://").and_then(|(scheme, rest)| {
+            let authority = rest.split('/').next().unwrap_or(rest);
+            let user = authority.rsplit_once('@')?.0;
+            Some((scheme, user, &rest[user.len() + 1..]))
+        });
+        let Some((scheme, user, rest)) = split else {
+            return Self { base: url.to_owned(), authorization: None };
+        };
+        let (name, password) = user.split_once(':').unwrap_or((user, ""));
+        let pair = [&percent_decoded(name)[..], b":", &percent_decoded(password)].concat();
+        let authorization = Some(format!("Basic {}", STANDARD.encode(pair)));
+        Self { base: format!("{scheme}://{rest}"), authorization }
+    }
+}
+
+fn percent_decoded(text: &str) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let escaped = tail
+            .get(..2)
+            .and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        match escaped {
+            Some(byte) if *first == b'%' => {
+                decoded.push(byte);
+                rest = &tail[2..];
+            }
+            _ => {
+                decoded.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    decoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_and_password_leave_the_address_for_a_header() {
+        let address = Address::of("http://me:p%40ss:w@host:15672/");
+        assert_eq!(address.base, "http://host:15672");
+        let expected = format!("Basic {}", STANDARD.encode("me:p@ss:w"));
+        assert_eq!(address.authorization, Some(expected));
+        let plain = Address::of("https://host/rabbit");
+        assert_eq!((plain.base.as_str(), plain.authorization), ("https://host/rabbit", None));
+    }
+
+    #[test]
+    fn broken_escapes_stay_as_they_are() {
+        assert_eq!(percent_decoded("100%"), b"100%");
+        assert_eq!(percent_decoded("%zz%41"), b"%zzA");
+    }
+
+    #[test]
+    fn the_virtual_host_is_the_path_of_the_broker() {
+        assert_eq!(vhost("amqp://u:p@host:5672/%2f"), "%2f");
+        assert_eq!(vhost("amqp://host/prod?heartbeat=1"), "prod");
+        assert_eq!(vhost("amqp://host"), "%2F");
+        assert_eq!(vhost("amqp://host/"), "%2F");
+    }
+}

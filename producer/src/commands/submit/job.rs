@@ -1,0 +1,138 @@
+//! The job that texts are made into, as the options say.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use forebay_producer::{EmbedParams, Job, ModelId, Work};
+use forebay_schemas::{
+    GenerateParams, Prompt, RerankParams, Task, limits::METADATA_VALUE_CHARS_MAX,
+};
+
+use super::{super::CommandError, Label, duration, parse_task};
+
+/// Options of the job itself.
+#[derive(clap::Args)]
+#[group(id = "job")]
+pub(super) struct JobArgs {
+    /// `embed`, `rerank`, `classify` or `generate`
+    #[arg(long, default_value = "embed", value_parser = parse_task)]
+    task: Task,
+    /// What the texts are ranked against
+    #[arg(long, required_if_eq("task", "rerank"))]
+    query: Option<String>,
+    /// Texts in a job; 1, but for `rerank` all that fit
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+    /// Keep only the first N dimensions of the vectors
+    #[arg(long, value_name = "N")]
+    dimensions: Option<u32>,
+    /// Leave the vectors' lengths as they are
+    #[arg(long)]
+    no_normalize: bool,
+    /// Refuse texts that are longer than the model reads instead of cutting them
+    #[arg(long)]
+    no_truncate: bool,
+    /// Not worth doing later than this
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    expires_in: Option<Duration>,
+    /// How long the results are kept [default: 1d]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    ttl: Option<Duration>,
+    /// Who is billed
+    #[arg(long)]
+    tenant: Option<String>,
+    /// Handed back with the result; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    metadata: Vec<(String, String)>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Everything of a job but its texts.
+pub(super) struct Template {
+    model: ModelId,
+    task: Task,
+    query: String,
+    batch: usize,
+    embed: EmbedParams,
+    expires_in_ms: Option<u64>,
+    result_ttl_s: Option<u64>,
+    tenant: Option<String>,
+    metadata: BTreeMap<String, String>,
+}
+
+impl Template {
+    pub(super) fn new(
+        args: &JobArgs,
+        model: &ModelId,
+        inputs_max: usize,
+    ) -> Result<Self, CommandError> {
+        let batch = args.batch.unwrap_or(match args.task {
+            Task::Rerank => inputs_max,
+            Task::Embed | Task::Classify | Task::Generate => 1,
+        });
+        if batch == 0 || batch > inputs_max {
+            return Err(CommandError::Usage(format!("--batch is {batch}: use 1 to {inputs_max}")));
+        }
+        if args.task == Task::Generate && batch > 1 {
+            return Err(CommandError::Usage(
+                "a `generate` job has one text: leave out --batch".into(),
+            ));
+        }
+        Ok(Self {
+            model: model.clone(),
+            task: args.task,
+            query: args.query.clone().unwrap_or_default(),
+            batch,
+            embed: EmbedParams {
+                normalize: !args.no_normalize,
+                truncate: !args.no_truncate,
+                dimensions: args.dimensions,
+            },
+            expires_in_ms: args.expires_in.map(|time| time.as_millis() as u64),
+            result_ttl_s: args.ttl.map(|time| time.as_secs()),
+            tenant: args.tenant.clone(),
+            metadata: args.metadata.iter().cloned().collect(),
+        })
+    }
+
+    /// How many texts go into a job.
+    pub(super) fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// The job with these texts. A text that is alone leaves its id in the metadata, so that the result
+    /// can be told by it.
+    pub(super) fn job(&self, labels: &[Label], texts: Vec<String>) -> Job {
+        let mut job = Job::new(self.model.clone(), self.work(texts));
+        job.expires_in_ms = self.expires_in_ms;
+        job.result_ttl_s = self.result_ttl_s;
+        job.tenant.clone_from(&self.tenant);
+        job.metadata.clone_from(&self.metadata);
+        if let [Label { id: Some(id), .. }] = labels
+            && id.chars().count() <= METADATA_VALUE_CHARS_MAX
+        {
+            job.metadata.entry("id".to_owned()).or_insert_with(|| id.clone());
+        }
+        job
+    }
+
+    fn work(&self, texts: Vec<String>) -> Work {
+        match self.task {
+            Task::Embed => Work::Embed { input: texts, params: self.embed.clone() },
+            Task::Classify => Work::Classify { input: texts },
+            Task::Rerank => Work::Rerank {
+                query: self.query.clone(),
+                documents: texts,
+                params: RerankParams::default(),
+            },
+            Task::Generate => Work::Generate {
+                // One text: `new` saw to it.
+                prompt: Prompt::Text(texts.concat()),
+                params: GenerateParams::default(),
+            },
+        }
+    }
+}

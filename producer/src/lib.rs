@@ -1,0 +1,8 @@
+//! The client library: submits jobs, waits for their outcomes, looks at the fleet, and pulls models.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod client;
+pub mod pull;
+
+pub use client::{Client, ClientError, ModelInfo, QueueInfo, Queues, SubmitError, WaitError};
+pub use forebay_schemas::{EmbedParams, Job, JobId, Lane, ModelId, Outcome, Output, State, Work};

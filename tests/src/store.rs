@@ -1,0 +1,94 @@
+//! A private Redis for one test, which can be frozen, killed and started again.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use redis::aio::MultiplexedConnection;
+use tempfile::TempDir;
+
+use crate::leash::{Leash, Streams};
+use crate::patience::{SOON, until, until_true};
+use crate::ports;
+
+/// A running server with an empty store. It logs every write, so that a kill loses nothing.
+#[derive(Debug)]
+pub struct Store {
+    server: Option<Leash>,
+    folder: TempDir,
+    port: u16,
+}
+
+impl Store {
+    /// Starts a server; well under a second.
+    pub async fn start() -> Self {
+        let folder = tempfile::Builder::new().prefix("forebay-redis-").tempdir().unwrap();
+        let mut store = Self { server: None, folder, port: ports::free_port() };
+        store.restart().await;
+        store
+    }
+
+    /// What a client connects to.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    /// A folder that goes when the server goes, also for what else belongs to the test.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A connection of one's own.
+    pub async fn connect(&self) -> MultiplexedConnection {
+        let client = redis::Client::open(self.url()).unwrap();
+        until("Redis takes a connection", SOON, async || {
+            client.get_multiplexed_async_connection().await.ok()
+        })
+        .await
+    }
+
+    /// Stops the server from answering, while connections stay open.
+    pub fn freeze(&self) {
+        self.server.as_ref().expect("a running Redis").signal("STOP");
+    }
+
+    /// Lets a frozen server go on.
+    pub fn thaw(&self) {
+        self.server.as_ref().expect("a running Redis").signal("CONT");
+    }
+
+    /// Ends the server at once.
+    pub fn kill(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.kill();
+        }
+    }
+
+    /// Starts the server again on the same port with what it held.
+    pub async fn restart(&mut self) {
+        self.kill();
+        let log = self.log();
+        self.server =
+            Some(Leash::tie(&self.command(), &Streams::to(&log).sweeping(self.folder.path())));
+        until_true("Redis answers", SOON, async || self.answers().await).await;
+    }
+
+    async fn answers(&self) -> bool {
+        let client = redis::Client::open(self.url()).unwrap();
+        let Ok(mut connection) = client.get_multiplexed_async_connection().await else {
+            return false;
+        };
+        redis::cmd("PING").query_async::<String>(&mut connection).await.is_ok()
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("output.log")
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new("redis-server");
+        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"]);
+        command.arg("--dir").arg(self.folder.path());
+        command.args(["--appendonly", "yes", "--save", ""]);
+        command
+    }
+}

@@ -1,0 +1,20 @@
+//! The services as their users meet them: real programs, a real `RabbitMQ` and a real Redis.
+//!
+//! One binary, so that the broker boots once. Each test has a virtual host and a Redis of its own, or
+//! borrows the shared fleet when it only submits jobs and looks at results.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod service {
+    mod batching;
+    mod commands;
+    mod disturbance;
+    mod drain;
+    mod journey;
+    mod python;
+    mod refusals;
+    mod schema;
+    mod servers;
+    mod settling;
+    mod telemetry;
+    mod topology;
+}
