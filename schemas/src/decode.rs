@@ -187,13 +187,13 @@ impl<'de> Visitor<'de> for FieldsSeed<'_> {
                 Field::Params => fields.params = map.next_value_seed(ParamsSeed)?,
                 Field::Tenant => fields.tenant = map.next_value_seed(TENANT.optional())?,
                 Field::SubmittedAtMs => {
-                    fields.submitted_at_ms = map.next_value_seed(Number("submitted_at_ms"))?
+                    fields.submitted_at_ms = map.next_value_seed(Number("submitted_at_ms"))?;
                 }
                 Field::ExpiresInMs => {
-                    fields.expires_in_ms = map.next_value_seed(Number("expires_in_ms"))?
+                    fields.expires_in_ms = map.next_value_seed(Number("expires_in_ms"))?;
                 }
                 Field::ResultTtlS => {
-                    fields.result_ttl_s = map.next_value_seed(Number("result_ttl_s"))?
+                    fields.result_ttl_s = map.next_value_seed(Number("result_ttl_s"))?;
                 }
                 Field::Notify => fields.notify = map.next_value_seed(NOTIFY.optional())?,
                 Field::Metadata => fields.metadata = map.next_value_seed(BoundedMap)?,

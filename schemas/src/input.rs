@@ -205,18 +205,18 @@ impl<'de> Visitor<'de> for ParamsSeed {
         while let Some(field) = map.next_key::<ParamsField>()? {
             match field {
                 ParamsField::Normalize => {
-                    read.normalize = map.next_value_seed(Flag("normalize"))?
+                    read.normalize = map.next_value_seed(Flag("normalize"))?;
                 }
                 ParamsField::Truncate => read.truncate = map.next_value_seed(Flag("truncate"))?,
                 ParamsField::Dimensions => {
-                    read.dimensions = map.next_value_seed(SmallNumber("dimensions"))?
+                    read.dimensions = map.next_value_seed(SmallNumber("dimensions"))?;
                 }
                 ParamsField::TopN => read.top_n = map.next_value_seed(SmallNumber("top_n"))?,
                 ParamsField::MaxTokens => {
-                    read.max_tokens = map.next_value_seed(SmallNumber("max_tokens"))?
+                    read.max_tokens = map.next_value_seed(SmallNumber("max_tokens"))?;
                 }
                 ParamsField::Temperature => {
-                    read.temperature = map.next_value_seed(Real("temperature"))?
+                    read.temperature = map.next_value_seed(Real("temperature"))?;
                 }
                 ParamsField::TopP => read.top_p = map.next_value_seed(Real("top_p"))?,
                 ParamsField::TopK => read.top_k = map.next_value_seed(SmallNumber("top_k"))?,

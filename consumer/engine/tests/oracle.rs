@@ -33,7 +33,7 @@ fn assert_close_in_any_company(model: &mut Model, rows: &[Row]) {
         Config::default(),
         TestRng::deterministic_rng(RngAlgorithm::ChaCha),
     );
-    for _ in 0..6 {
+    for _ in 0..3 {
         let order = Just(all.clone()).prop_shuffle().new_tree(&mut runner).unwrap().current();
         let size = (1..=rows.len()).new_tree(&mut runner).unwrap().current();
         for batch in order.chunks(size) {

@@ -63,16 +63,9 @@ impl Linear {
         if let Some(bias) = &bias {
             Operand { op: OP, name: "bias", tensor: bias }.expect(&[outputs])?;
         }
-        let rows = weight.flatten_all()?.to_vec1::<f32>()?;
-        let panels = outputs.div_ceil(PANEL);
-        let mut packed = vec![0.0; panels * inputs * PANEL];
-        for (output, row) in rows.chunks_exact(inputs.max(1)).enumerate() {
-            let panel = &mut packed[output / PANEL * inputs * PANEL..][..inputs * PANEL];
-            for (columns, value) in panel.chunks_exact_mut(PANEL).zip(row) {
-                columns[output % PANEL] = *value;
-            }
-        }
-        let packed = Tensor::from_vec(packed, (panels, inputs, PANEL), weight.device())?;
+        let packed = pack(&weight.flatten_all()?.to_vec1()?, outputs, inputs);
+        let packed =
+            Tensor::from_vec(packed, (outputs.div_ceil(PANEL), inputs, PANEL), weight.device())?;
         Ok(Self { packed, bias, activation, outputs })
     }
 
@@ -86,6 +79,18 @@ impl Linear {
         }
         Ok(x.apply_op2_no_bwd(&self.packed, self)?)
     }
+}
+
+/// `[panels, inputs, PANEL]` from `[outputs, inputs]`.
+fn pack(weight: &[f32], outputs: usize, inputs: usize) -> Vec<f32> {
+    let mut packed = vec![0.0; outputs.div_ceil(PANEL) * inputs * PANEL];
+    for (output, row) in weight.chunks_exact(inputs.max(1)).enumerate() {
+        let panel = &mut packed[output / PANEL * inputs * PANEL..][..inputs * PANEL];
+        for (columns, value) in panel.chunks_exact_mut(PANEL).zip(row) {
+            columns[output % PANEL] = *value;
+        }
+    }
+    packed
 }
 
 impl CustomOp2 for Linear {
@@ -202,14 +207,15 @@ fn pass_rows<T: Target, const R: usize>(x: &[f32], weights: Weights<'_>, out: &m
                 *values = &x[last.min(first + row) * inputs..];
             }
             multiply::<T, R, 2>(rows, panel, PANEL, inputs, &mut sums);
+            let bias = weights.bias.map(|bias| &bias[column..column + width]);
             for (row, sums) in sums.iter_mut().take(out.rows() - first).enumerate() {
-                let sums = &mut sums[..width];
-                finish::<T>(
-                    sums,
-                    weights.bias.map(|bias| &bias[column..column + width]),
-                    weights.activation,
-                );
-                out.row(first + row)[column..column + width].copy_from_slice(sums);
+                let out = &mut out.row(first + row)[column..column + width];
+                // In the first branch the compiler knows how long the row is.
+                if width == columns {
+                    finish::<T>(&mut sums[..columns], bias, weights.activation, out);
+                } else {
+                    finish::<T>(&mut sums[..width], bias, weights.activation, out);
+                }
             }
         }
     }
@@ -217,15 +223,21 @@ fn pass_rows<T: Target, const R: usize>(x: &[f32], weights: Weights<'_>, out: &m
 
 /// Bias and activation.
 #[inline(always)]
-fn finish<T: Target>(sums: &mut [f32], bias: Option<&[f32]>, activation: Activation) {
+fn finish<T: Target>(
+    sums: &mut [f32],
+    bias: Option<&[f32]>,
+    activation: Activation,
+    out: &mut [f32],
+) {
     if let Some(bias) = bias {
         for (sum, bias) in sums.iter_mut().zip(bias) {
             *sum += bias;
         }
     }
     if activation == Activation::Gelu {
-        for sum in sums {
+        for sum in sums.iter_mut() {
             *sum = gelu::<T>(*sum);
         }
     }
+    out.copy_from_slice(sums);
 }

@@ -1,0 +1,158 @@
+//! What callers rely on beside the numbers: cutting, finishing, empty batches, and texts of any length.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{assert_close, load_default, tiny_copy, tiny_folder};
+use forebay_engine::{EngineError, Finish, PackedBatch, Pooling};
+
+#[test]
+fn a_long_text_is_cut_and_keeps_its_closing_token() {
+    let model = load_default(&tiny_folder());
+    let cut = model.tokenizer.encode(&"water ".repeat(1000)).unwrap();
+    assert!(cut.truncated);
+    assert_eq!((cut.ids.len(), cut.ids[0], cut.ids[127]), (128, 2, 3));
+    let short = model.tokenizer.encode("water").unwrap();
+    assert!(!short.truncated);
+    assert_eq!(short.ids[1], cut.ids[1]);
+}
+
+#[test]
+fn a_text_cut_early_gives_the_tokens_that_all_of_it_gives() {
+    let model = load_default(&tiny_folder());
+    // Words of every length with marks, a special token and spaces of other kinds, far longer than one try.
+    let pieces = [
+        "a",
+        "naïve",
+        "e\u{301}",
+        "[SEP]",
+        "\u{3000}x\u{a0}y",
+        "日本",
+        "supercalifragilistic",
+        "😀!?",
+        "\n\n",
+    ];
+    let text: String = (0..40_000).map(|index| format!("{} ", pieces[index * index % 9])).collect();
+    let whole = match model.tokenizer.encode_untruncated(&text) {
+        Err(EngineError::InputTooLong { tokens, tokens_max }) => {
+            assert_eq!(tokens_max, 128);
+            tokens
+        }
+        other => panic!("{other:?}"),
+    };
+    assert!(whole > 40_000);
+    // Short enough to be tokenized in one try, yet longer than the model reads.
+    let head: String = text.chars().take(1500).collect();
+    assert_eq!(model.tokenizer.encode(&text).unwrap(), model.tokenizer.encode(&head).unwrap());
+}
+
+#[test]
+fn spaces_that_fill_the_first_try_do_not_hide_the_words_after_them() {
+    let model = load_default(&tiny_folder());
+    let padded = format!("{}water", " ".repeat(100_000));
+    assert_eq!(model.tokenizer.encode(&padded).unwrap(), model.tokenizer.encode("water").unwrap());
+}
+
+#[test]
+fn a_text_that_may_not_be_cut_is_refused_with_its_length() {
+    let model = load_default(&tiny_folder());
+    let error = model.tokenizer.encode_untruncated(&"1 ".repeat(200)).unwrap_err();
+    assert!(matches!(error, EngineError::InputTooLong { tokens: 202, tokens_max: 128 }), "{error}");
+    let fitting = model.tokenizer.encode_untruncated(&"1 ".repeat(126)).unwrap();
+    assert_eq!((fitting.ids.len(), fitting.truncated), (128, false));
+}
+
+#[test]
+fn a_tokenizer_file_that_asks_for_padding_and_cutting_is_overruled() {
+    let folder = tiny_copy();
+    let path = folder.path().join("tokenizer.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut tokenizer: serde_json::Value = serde_json::from_str(&text).unwrap();
+    tokenizer["padding"] = serde_json::json!({
+        "strategy": {"Fixed": 32}, "direction": "Right", "pad_to_multiple_of": null,
+        "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]",
+    });
+    tokenizer["truncation"] = serde_json::json!({"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0});
+    std::fs::write(&path, tokenizer.to_string()).unwrap();
+    let (plain, overruled) = (load_default(&tiny_folder()), load_default(folder.path()));
+    let text = "a pool in front of a turbine";
+    assert_eq!(overruled.tokenizer.encode(text).unwrap(), plain.tokenizer.encode(text).unwrap());
+}
+
+#[test]
+fn each_item_of_a_batch_is_finished_as_it_asks() {
+    let mut model = load_default(&tiny_folder());
+    let ids = model.tokenizer.encode("a pool in front of a turbine").unwrap().ids;
+    let mut batch = PackedBatch::new();
+    let raw = Finish { normalize: false, dimensions: None };
+    for finish in [raw, Finish::default(), Finish { normalize: true, dimensions: Some(10) }] {
+        batch.push(&ids, finish);
+    }
+    let embeddings = model.encoder.embed(&batch).unwrap();
+    let scaled = |row: &[f32]| {
+        let norm = row.iter().map(|value| value * value).sum::<f32>().sqrt();
+        row.iter().map(|value| value / norm).collect::<Vec<_>>()
+    };
+    assert_close(embeddings.row(1), &scaled(embeddings.row(0)), "normalized");
+    assert_close(
+        &embeddings.row(2)[..10],
+        &scaled(&embeddings.row(0)[..10]),
+        "cut, then normalized",
+    );
+    assert_eq!(embeddings.row(2)[10..], [0.0; 54]);
+}
+
+#[test]
+fn empty_sequences_and_empty_batches_give_zeros_and_nothing() {
+    let mut model = load_default(&tiny_folder());
+    let mut batch = PackedBatch::new();
+    assert_eq!(model.encoder.embed(&batch).unwrap().rows().len(), 0);
+    batch.push(&[], Finish::default());
+    assert_eq!(model.encoder.embed(&batch).unwrap().row(0), [0.0; 64]);
+    batch.push(&[2, 61, 3], Finish::default());
+    batch.push(&[], Finish::default());
+    let embeddings = model.encoder.embed(&batch).unwrap();
+    assert_eq!(embeddings.row(0), [0.0; 64]);
+    assert_eq!(embeddings.row(2), [0.0; 64]);
+    assert!(embeddings.row(1).iter().any(|value| *value != 0.0));
+}
+
+#[test]
+fn a_cleared_batch_starts_anew() {
+    let mut batch = PackedBatch::new();
+    batch.push(&[2, 61, 3], Finish::default());
+    batch.clear();
+    assert_eq!((batch.tokens(), batch.sequences(), batch.is_empty()), (0, 0, true));
+    batch.push(&[2, 3], Finish::default());
+    assert_eq!((batch.tokens(), batch.sequences(), batch.is_empty()), (2, 1, false));
+}
+
+#[test]
+fn a_bare_transformer_is_mean_pooled_over_all_its_positions() {
+    let folder = tiny_copy();
+    for file in ["modules.json", "sentence_bert_config.json", "1_Pooling/config.json"] {
+        std::fs::remove_file(folder.path().join(file)).unwrap();
+    }
+    let model = load_default(folder.path());
+    assert_eq!((model.info.pooling, model.info.tokens_max), (Pooling::Mean, 130));
+    std::fs::write(folder.path().join("tokenizer_config.json"), "{\"model_max_length\": 100}")
+        .unwrap();
+    assert_eq!(load_default(folder.path()).info.tokens_max, 100);
+    std::fs::write(folder.path().join("tokenizer_config.json"), "{\"model_max_length\": 1e30}")
+        .unwrap();
+    assert_eq!(load_default(folder.path()).info.tokens_max, 130);
+}
+
+#[test]
+fn weights_under_the_prefix_of_a_task_model_are_found() {
+    let folder = tiny_copy();
+    let path = folder.path().join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let renamed = tensors.iter().map(|(name, tensor)| (format!("bert.{name}"), tensor));
+    std::fs::write(&path, safetensors::serialize(renamed, None).unwrap()).unwrap();
+    let mut batch = PackedBatch::new();
+    batch.push(&[2, 61, 3], Finish::default());
+    let plain = load_default(&tiny_folder()).encoder.embed(&batch).unwrap();
+    assert_eq!(load_default(folder.path()).encoder.embed(&batch).unwrap(), plain);
+}
