@@ -3,6 +3,7 @@
 //! `make bench` runs it against a stack of its own: one worker, the example texts. Both sides of a ratio are
 //! measured in the same run, in turns, since machines drift. It prints a table for people and, last, one
 //! line of JSON for machines.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // it is a command for people
 
 use std::{
     fs::File,

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use forebay_kernels::Pooling;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use crate::EngineError;
 use crate::config::Architecture;
@@ -40,27 +41,6 @@ struct SentenceConfig {
 #[derive(Default, Deserialize)]
 struct TokenizerConfig {
     model_max_length: Option<f64>,
-}
-
-/// `1_Pooling/config.json`; absent switches are what sentence-transformers takes them for.
-#[derive(Deserialize)]
-struct PoolingConfig {
-    #[serde(default)]
-    pooling_mode_cls_token: bool,
-    #[serde(default = "yes")]
-    pooling_mode_mean_tokens: bool,
-    #[serde(default)]
-    pooling_mode_max_tokens: bool,
-    #[serde(default)]
-    pooling_mode_mean_sqrt_len_tokens: bool,
-    #[serde(default)]
-    pooling_mode_weightedmean_tokens: bool,
-    #[serde(default)]
-    pooling_mode_lasttoken: bool,
-}
-
-fn yes() -> bool {
-    true
 }
 
 impl ModelFolder {
@@ -116,15 +96,15 @@ impl ModelFolder {
         let Some(path) = &self.pooling_config else {
             return Ok(Pooling::Mean);
         };
-        let config: PoolingConfig = parse(path, &read(path)?)?;
-        match config.modes().as_slice() {
-            [] | ["mean"] => Ok(Pooling::Mean),
-            ["cls"] => Ok(Pooling::Cls),
+        let config = parse(path, &read(path)?)?;
+        match pooling_modes(&config).as_slice() {
+            ["mean_tokens"] => Ok(Pooling::Mean),
+            ["cls_token"] => Ok(Pooling::Cls),
             modes => Err(EngineError::NotSupported {
                 path: path.clone(),
                 field: "pooling_mode",
                 value: modes.join("+"),
-                supported: "mean, cls",
+                supported: "mean_tokens, cls_token",
             }),
         }
     }
@@ -145,20 +125,19 @@ impl ModelFolder {
     }
 }
 
-impl PoolingConfig {
-    fn modes(&self) -> Vec<&'static str> {
-        [
-            ("cls", self.pooling_mode_cls_token),
-            ("mean", self.pooling_mode_mean_tokens),
-            ("max", self.pooling_mode_max_tokens),
-            ("mean_sqrt_len", self.pooling_mode_mean_sqrt_len_tokens),
-            ("weightedmean", self.pooling_mode_weightedmean_tokens),
-            ("lasttoken", self.pooling_mode_lasttoken),
-        ]
-        .into_iter()
-        .filter_map(|(name, on)| on.then_some(name))
-        .collect()
+/// The switches that are on in a pooling's `config.json`, without their common prefix. As in
+/// sentence-transformers, the mean is on where its switch is absent.
+fn pooling_modes(config: &Map<String, Value>) -> Vec<&str> {
+    const PREFIX: &str = "pooling_mode_";
+    const MEAN: &str = "mean_tokens";
+    let switches =
+        config.iter().filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value)));
+    let mut modes: Vec<&str> =
+        switches.filter(|(_, value)| **value == Value::Bool(true)).map(|(mode, _)| mode).collect();
+    if !config.contains_key(&format!("{PREFIX}{MEAN}")) {
+        modes.push(MEAN);
     }
+    modes
 }
 
 /// The file's bytes, or an error that names it.

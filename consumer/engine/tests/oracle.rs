@@ -1,4 +1,4 @@
-//! Whole models against what PyTorch computed: token ids exact, vectors to f32 rounding, alone or in company.
+//! Whole models against what `PyTorch` computed: token ids exact, vectors to f32 rounding, alone or in company.
 #![allow(clippy::unwrap_used)]
 
 mod common;

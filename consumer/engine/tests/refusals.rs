@@ -60,7 +60,7 @@ fn other_activations_and_poolings_are_refused_by_name() {
         "\"pooling_mode_cls_token\": false",
         "\"pooling_mode_max_tokens\": true",
     );
-    assert!(error.to_string().contains("mean+max"), "{error}");
+    assert!(error.to_string().contains("max_tokens+mean_tokens"), "{error}");
     let error = error_after_edit("modules.json", "models.Normalize", "models.Dense");
     assert!(error.to_string().contains("sentence_transformers.models.Dense"), "{error}");
 }

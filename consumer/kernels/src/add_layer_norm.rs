@@ -58,12 +58,12 @@ impl CustomOp2 for AddLayerNorm {
         let hidden = bias.len();
         let mut out = vec![0.0; x.len()];
         if hidden > 0 {
-            let task = rows_per_task(x.len() / hidden) * hidden;
+            let task = rows_per_task(x_layout.dims()[0]) * hidden;
             let isa = Isa::best();
             out.par_chunks_mut(task)
                 .zip(x.par_chunks(task).zip(residual.par_chunks(task)))
                 .for_each(|(out, (x, residual))| {
-                    add_and_normalize(isa, out, x, residual, bias, norm)
+                    add_and_normalize(isa, out, x, residual, bias, norm);
                 });
         }
         Ok((CpuStorage::F32(out), x_layout.shape().clone()))

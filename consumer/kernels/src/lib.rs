@@ -9,6 +9,9 @@
 //! so nothing is padded and no operation can mix two sequences by mistake. All operations take and give
 //! contiguous f32.
 
+// Loops are compiled for an instruction set by being inlined into a function that enables it (`simd`).
+#![allow(clippy::inline_always)]
+
 mod add_layer_norm;
 mod block;
 mod cu_seqlens;

@@ -59,7 +59,11 @@ impl Linear {
         bias: Option<Tensor>,
         activation: Activation,
     ) -> Result<Self, KernelError> {
-        let (outputs, inputs) = Operand { op: OP, name: "weight", tensor: weight }.matrix()?;
+        let operand = Operand { op: OP, name: "weight", tensor: weight };
+        let (outputs, inputs) = operand.matrix()?;
+        if inputs == 0 {
+            return Err(operand.shape_error("at least one input".to_owned()));
+        }
         if let Some(bias) = &bias {
             Operand { op: OP, name: "bias", tensor: bias }.expect(&[outputs])?;
         }
@@ -84,7 +88,7 @@ impl Linear {
 /// `[panels, inputs, PANEL]` from `[outputs, inputs]`.
 fn pack(weight: &[f32], outputs: usize, inputs: usize) -> Vec<f32> {
     let mut packed = vec![0.0; outputs.div_ceil(PANEL) * inputs * PANEL];
-    for (output, row) in weight.chunks_exact(inputs.max(1)).enumerate() {
+    for (output, row) in weight.chunks_exact(inputs).enumerate() {
         let panel = &mut packed[output / PANEL * inputs * PANEL..][..inputs * PANEL];
         for (columns, value) in panel.chunks_exact_mut(PANEL).zip(row) {
             columns[output % PANEL] = *value;
@@ -142,7 +146,7 @@ struct Grid {
 impl Grid {
     fn new(rows: usize, inputs: usize, panels: usize) -> Self {
         let threads = rayon::current_num_threads();
-        let rows_max = (CHUNK_BYTES / size_of::<f32>() / inputs.max(1)).max(1);
+        let rows_max = (CHUNK_BYTES / size_of::<f32>() / inputs).max(1);
         let rounds = rows.div_ceil(threads * rows_max).max(1);
         let rows_per_chunk =
             rows.div_ceil(threads * rounds).max(1).next_multiple_of(CHUNK_ROWS_STEP);

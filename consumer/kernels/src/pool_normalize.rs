@@ -17,7 +17,7 @@ use crate::simd::{Isa, Target, dispatched};
 use crate::{CuSeqlens, KernelError};
 
 const OP: &str = "pool_normalize";
-/// The norm below which a vector is not scaled up: what PyTorch's `normalize` takes.
+/// The norm below which a vector is not scaled up: what `normalize` of `PyTorch` takes.
 const NORM_MIN: f32 = 1e-12;
 
 /// How a sequence's token vectors become one.

@@ -29,8 +29,9 @@ async fn a_worker_told_to_stop_among_a_thousand_jobs_leaves_none_missing() {
     let done = finished(&mut redis, &ids).await;
     assert!(done < JOBS, "the first worker had finished all before it was told to stop");
     assert_eq!(registered(&mut redis).await, 0, "a clean exit takes its record away");
-    let handed_back = async || stack.vhost.depth(QUEUE) == (JOBS - done) as u64;
-    until_true("exactly the unfinished jobs are back in the queue", SOON, handed_back).await;
+    // A few more may be: a quorum queue forgets acknowledgements that were on their way as the link closed.
+    let handed_back = async || stack.vhost.depth(QUEUE) >= (JOBS - done) as u64;
+    until_true("the unfinished jobs are back in the queue", SOON, handed_back).await;
 
     let _second = stack.worker(&[]).await;
     until_true("all are done", PATIENT, async || finished(&mut redis, &ids).await == JOBS).await;

@@ -1,12 +1,13 @@
 //! What the engine's tests share: model folders, expected rows and how close is close.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
+// Each test file uses some of this.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 
 use forebay_engine::{Finish, LoadOptions, Model, PackedBatch, load};
 use serde_json::Value;
 
-/// A text with what PyTorch made of it.
+/// A text with what `PyTorch` made of it.
 pub struct Row {
     pub text: String,
     pub token_ids: Vec<u32>,

@@ -61,7 +61,7 @@ proptest! {
 fn a_far_mean_does_not_swallow_the_variance() {
     let hidden = 64;
     let (noise, noise_values) = noisy(7, &[1, hidden]);
-    let (far, _) = (noise.ones_like().unwrap().affine(4096.0, 0.0).unwrap(), ());
+    let far = noise.ones_like().unwrap().affine(4096.0, 0.0).unwrap();
     let bias = noise.zeros_like().unwrap().flatten_all().unwrap();
     let op = AddLayerNorm { bias, norm: layer_norm(8, hidden) };
     // The sum rounds to 2^-12; with the one-pass formula (mean square minus squared mean) nothing would remain.

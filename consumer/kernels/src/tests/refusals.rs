@@ -19,7 +19,7 @@ fn assert_shape_refused<T: std::fmt::Debug>(
 ) {
     match result.unwrap_err() {
         KernelError::Shape { op: actual_op, operand: actual, .. } => {
-            assert_eq!((actual_op, actual), (op, operand))
+            assert_eq!((actual_op, actual), (op, operand));
         }
         other => panic!("{other}"),
     }
@@ -29,6 +29,7 @@ fn assert_shape_refused<T: std::fmt::Debug>(
 fn linear_names_the_operand_that_does_not_fit() {
     let make = |weight: &Tensor, bias| Linear::new(weight, bias, Activation::None);
     assert_shape_refused(make(&zeros(&[3]), None), "linear", "weight");
+    assert_shape_refused(make(&zeros(&[3, 0]), None), "linear", "weight");
     assert_shape_refused(make(&zeros(&[3, 4]), Some(zeros(&[4]))), "linear", "bias");
     let layer = make(&zeros(&[3, 4]), None).unwrap();
     assert_shape_refused(layer.forward(&zeros(&[2, 5])), "linear", "x");
