@@ -65,10 +65,12 @@ await_end() {
 
 # wait_for PART LIMIT_S PROBE...: until the probe succeeds. Fails with the end of the part's log.
 wait_for() {
-    local part=$1 limit_s=$2 begun=$SECONDS told=$SECONDS
+    local part=$1 limit_s=$2 begun=$SECONDS told=$SECONDS unseen=0
     shift 2
     until "$@"; do
-        alive "$part" || fail_with_log "$part" "ended before it was ready"
+        # Between two programs of one process its environment can't be read for a moment: look again before believing it.
+        if alive "$part"; then unseen=0; else unseen=$((unseen + 1)); fi
+        ((unseen < 5)) || fail_with_log "$part" "ended before it was ready"
         ((SECONDS - begun < limit_s)) || fail_with_log "$part" "was not ready within $limit_s s"
         if ((SECONDS - told >= 5)); then
             told=$SECONDS
