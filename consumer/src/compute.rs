@@ -9,6 +9,7 @@ use std::{
 };
 
 use forebay_engine::{Encoder, EngineError, PackedBatch};
+use forebay_fabric::fail;
 use forebay_schemas::{ErrorCode, JobError};
 use metrics::{counter, histogram};
 use tokio::sync::mpsc;
@@ -54,6 +55,7 @@ impl Compute {
     pub fn run(mut self, mut batches: mpsc::Receiver<Batch>) {
         while let Some(batch) = batches.blocking_recv() {
             let computed = self.compute(batch);
+            fail::point("after_compute");
             if self.computed.blocking_send(computed).is_err() {
                 return;
             }

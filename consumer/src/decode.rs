@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use forebay_fabric::{
     broker::Subscription,
-    clock,
+    clock, fail,
     intake::{self, Ended},
 };
 use forebay_schemas::{Lane, Limits};
@@ -34,6 +34,7 @@ impl Decode {
         let lane = self.lane;
         while let Some(Some(delivery)) = stop.run_until_cancelled(subscription.next()).await {
             self.stats.taken();
+            fail::point("after_delivery");
             let passed_on = match intake::read(delivery, &self.limits) {
                 Ok((job, ticket)) => {
                     counter!("forebay_decode_jobs_total", "lane" => lane.as_str()).increment(1);

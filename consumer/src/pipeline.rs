@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use forebay_engine::Model;
-use forebay_fabric::{Broker, Config, Store, answer::Answerer};
+use forebay_fabric::{Broker, Config, Store, answer::Answerer, fail};
 use forebay_schemas::{Lane, ModelId, Task};
 use tokio::{
     sync::mpsc,
@@ -114,6 +114,7 @@ impl Pipeline {
     /// Takes no more and finishes what was taken. Abandoned, it leaves the rest to the broker.
     pub async fn drain(&mut self) {
         self.take_no_more.cancel();
+        fail::point("during_drain");
         while let Some(stage) = self.stages.join_next().await {
             match stage {
                 Ok(stage) => tracing::debug!(stage, "drained"),

@@ -13,7 +13,7 @@ use crate::{
     Broker, Store,
     backoff::Backoff,
     broker::{Acker, Message, Properties},
-    clock,
+    clock, fail,
     intake::{Ended, Ticket},
     store::ResultRecord,
 };
@@ -61,9 +61,11 @@ impl Answerer {
         let answers: Vec<Answer> = answers.into_iter().map(|(t, o)| self.signed(t, o)).collect();
         let records: Vec<ResultRecord> = answers.iter().map(|a| a.record.clone()).collect();
         self.write(&records).await;
+        fail::point("after_result_write");
         self.reply(&answers).await;
         stream::iter(answers)
             .for_each_concurrent(IN_FLIGHT_MAX, |answer| async move {
+                fail::point("before_ack");
                 answer.ticket.acker.ack().await;
                 counter!("forebay_settle_jobs_total", "state" => answer.state).increment(1);
             })

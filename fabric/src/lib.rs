@@ -7,6 +7,7 @@
 //! - [`telemetry`]: logs, metrics, health
 //! - [`shutdown`]: signals to a token that everything listens to
 //! - [`backoff`], [`clock`]: pauses and time
+//! - [`fail`]: places where tests make a program die
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod answer;
@@ -14,6 +15,7 @@ pub mod backoff;
 pub mod broker;
 pub mod clock;
 pub mod config;
+pub mod fail;
 pub mod intake;
 pub mod shutdown;
 pub mod store;

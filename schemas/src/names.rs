@@ -9,12 +9,16 @@ use serde::{Deserialize, Serialize};
 pub const JOBS: &str = "forebay.jobs";
 /// Exchange and queue of jobs whose routing key matches no model.
 pub const UNROUTABLE: &str = "forebay.unroutable";
-/// Exchange and queue of dead letters.
+/// Exchange of dead letters, and the queue that keeps them for people.
 pub const DEAD: &str = "forebay.dead";
+/// The queue with a copy of each dead letter that is still to be answered.
+pub const DEAD_SETTLE: &str = "forebay.dead.settle";
 /// Header: the number of earlier attempts at this job.
 pub const HEADER_ATTEMPTS: &str = "x-forebay-attempts";
 /// Header on a dead letter that Forebay itself published: why it is there.
 pub const HEADER_REASON: &str = "x-forebay-reason";
+/// The Redis key of the sorted set of workers that have a note of what they compute.
+pub const COMPUTING_INDEX: &str = "forebay:computing";
 /// How every worker's registry key begins.
 pub const WORKER_KEY_PREFIX: &str = "forebay:worker:";
 
@@ -94,10 +98,25 @@ impl JobId {
         format!("forebay:result:{self}")
     }
 
+    /// The Redis key of the set of workers that died while they computed this job.
+    pub fn suspect_key(&self) -> String {
+        format!("forebay:suspect:{self}")
+    }
+
     /// The Redis key whose presence asks for this job's cancellation.
     pub fn cancel_key(&self) -> String {
         format!("forebay:cancel:{self}")
     }
+}
+
+/// Exchange and queue of messages that are tried again after the back-off `step`, such as `30s`.
+pub fn retry(step: &str) -> String {
+    format!("forebay.retry.{step}")
+}
+
+/// The Redis key of a worker's note of the jobs that it is computing.
+pub fn computing_key(worker: &str) -> String {
+    format!("{COMPUTING_INDEX}:{worker}")
 }
 
 /// The Redis key of a worker's registry record.

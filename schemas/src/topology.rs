@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{DEAD, JOBS, Lane, ModelId, UNROUTABLE};
+use crate::names::{DEAD, DEAD_SETTLE, JOBS, Lane, ModelId, UNROUTABLE, retry};
 
 /// The back-off steps: the queue's suffix and how long a message stays there, in milliseconds.
 pub const RETRY_STEPS: [(&str, u64); 5] =
@@ -112,11 +112,20 @@ impl Topology {
             arguments: vec![("alternate-exchange", Argument::Text(UNROUTABLE.into()))],
         });
         topology.add_fanout(UNROUTABLE.into(), arguments(settings, DEAD));
-        topology.add_fanout(DEAD.into(), dead_letter_arguments(settings));
+        topology.add_fanout(DEAD.into(), kept_arguments(settings));
+        // Every dead letter is routed to both: one copy to be answered, one for people.
+        topology
+            .queues
+            .push(Queue { name: DEAD_SETTLE.into(), arguments: to_be_settled_arguments(settings) });
+        topology.bindings.push(Binding {
+            exchange: DEAD.into(),
+            queue: DEAD_SETTLE.into(),
+            routing_key: String::new(),
+        });
         for (step, delay_ms) in RETRY_STEPS {
-            let mut retry = arguments(settings, JOBS);
-            retry.push(("x-message-ttl", Argument::Number(delay_ms)));
-            topology.add_fanout(format!("forebay.retry.{step}"), retry);
+            let mut arguments = arguments(settings, JOBS);
+            arguments.push(("x-message-ttl", Argument::Number(delay_ms)));
+            topology.add_fanout(retry(step), arguments);
         }
         topology
     }
@@ -147,29 +156,43 @@ impl Topology {
     }
 }
 
-fn bounded(settings: &QueueSettings) -> Arguments {
+fn bounded(settings: &QueueSettings, overflow: &str) -> Arguments {
     vec![
         ("x-queue-type", Argument::Text("quorum".into())),
         ("x-max-length", Argument::Number(settings.length_max)),
-        ("x-overflow", Argument::Text("reject-publish".into())),
+        ("x-overflow", Argument::Text(overflow.into())),
     ]
 }
 
 fn arguments(settings: &QueueSettings, dead_letters_to: &str) -> Arguments {
-    let mut arguments = bounded(settings);
+    let mut arguments = bounded(settings, "reject-publish");
     arguments.push(("x-dead-letter-exchange", Argument::Text(dead_letters_to.into())));
     arguments.push(("x-dead-letter-strategy", Argument::Text("at-least-once".into())));
     arguments.push(("x-delivery-limit", Argument::Number(settings.delivery_limit)));
     arguments
 }
 
-/// Dead letters have nowhere to go from there, and past its limit a queue discards. RabbitMQ 4 gives
-/// a queue without a limit one of 20, so ours is one that is never reached.
-fn dead_letter_arguments(settings: &QueueSettings) -> Arguments {
-    let mut arguments = bounded(settings);
-    arguments.push(("x-delivery-limit", Argument::Number(1_000_000_000)));
+/// Letters kept for people are answered from their copy, so the oldest may go when there are too many
+/// or they are too old. A full queue that refused them would hold up every queue that sends it any.
+fn kept_arguments(settings: &QueueSettings) -> Arguments {
+    let mut arguments = bounded(settings, "drop-head");
+    arguments.push(("x-message-ttl", Argument::Number(DEAD_TTL_MS)));
+    arguments.push(NEVER_REACHED);
     arguments
 }
+
+fn to_be_settled_arguments(settings: &QueueSettings) -> Arguments {
+    let mut arguments = bounded(settings, "reject-publish");
+    arguments.push(NEVER_REACHED);
+    arguments
+}
+
+/// Dead letters have nowhere to go from there, and past its limit a queue discards. RabbitMQ 4 gives
+/// a queue without a limit one of 20, so ours is one that is never reached.
+const NEVER_REACHED: (&str, Argument) = ("x-delivery-limit", Argument::Number(1_000_000_000));
+
+/// How long a dead letter is kept for people, in milliseconds: fourteen days.
+const DEAD_TTL_MS: u64 = 14 * 86_400_000;
 
 #[cfg(test)]
 mod tests {
@@ -193,11 +216,12 @@ mod tests {
     }
 
     #[test]
-    fn every_queue_is_bounded_and_only_the_last_has_nowhere_to_put_dead_letters() {
+    fn every_queue_is_bounded_and_only_the_last_have_nowhere_to_put_dead_letters() {
         for queue in topology().queues {
             let has = |name: &str| queue.arguments.iter().any(|(key, _)| *key == name);
             assert!(has("x-max-length") && has("x-delivery-limit"), "{}", queue.name);
-            assert_eq!(has("x-dead-letter-exchange"), queue.name != DEAD, "{}", queue.name);
+            let last = [DEAD, DEAD_SETTLE].contains(&queue.name.as_str());
+            assert_eq!(has("x-dead-letter-exchange"), !last, "{}", queue.name);
         }
     }
 
