@@ -8,6 +8,7 @@
 //! - [`telemetry`]: logs, metrics, health
 //! - [`shutdown`]: signals to a token that everything listens to
 //! - [`backoff`], [`clock`]: pauses and time
+//! - [`dice`]: chance that a test can repeat
 //! - [`fail`]: places where tests make a program die
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -16,6 +17,7 @@ pub mod backoff;
 pub mod broker;
 pub mod clock;
 pub mod config;
+pub mod dice;
 pub mod fail;
 pub mod intake;
 pub mod retry;

@@ -74,8 +74,8 @@ pub trait ResultStore: Send + Sync {
     fn present<'a>(&'a self, ids: &'a [JobId]) -> Asked<'a, Vec<bool>>;
     /// Writes what `worker` is about to compute, in place of what it wrote before.
     fn note<'a>(&'a self, worker: &'a str, note: &'a Note) -> Asked<'a, ()>;
-    /// For each of these jobs, how many batches with it in them ended with their worker, as far as
-    /// notes tell; `worker`'s own note does not count, since it is alive.
+    /// For each of these jobs, how many workers died while they computed it, as far as notes tell.
+    /// `worker` asks, so it is alive, and its own note does not count.
     fn deaths<'a>(&'a self, worker: &'a str, ids: &'a [JobId]) -> Asked<'a, Vec<u32>>;
 }
 
