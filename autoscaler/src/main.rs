@@ -17,16 +17,21 @@ use forebay_fabric::{
     Broker, Config, Store,
     answer::Answerer,
     broker::BrokerError,
+    clock::Clock,
     config::ConfigError,
     shutdown,
     store::StoreError,
     telemetry::{self, Health, Server},
 };
-use forebay_schemas::{names::UNROUTABLE, topology::Topology};
+use forebay_schemas::{
+    names::{DEAD_SETTLE, UNROUTABLE},
+    topology::Topology,
+};
+use settle::Settler;
 use tokio_util::sync::CancellationToken;
 
-/// Answers jobs for models that the fleet does not have, so that every confirmed publish ends in a
-/// result.
+/// Answers what no worker will: jobs for models that the fleet does not have, expired ones, and those
+/// that died on their way. So every confirmed publish ends in a result.
 #[derive(Parser)]
 #[command(version, about)]
 struct Arguments {
@@ -38,7 +43,7 @@ struct Arguments {
     print_config: bool,
 }
 
-/// Messages of unknown models that are answered at once.
+/// Messages of one queue that are answered at once.
 const PREFETCH: u16 = 64;
 
 fn main() -> ExitCode {
@@ -87,9 +92,19 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     if let Some(ready) = stop.run_until_cancelled(broker.ready()).await {
         ready?;
         let signature = format!("autoscaler-{}", std::process::id());
-        let answerer = Answerer { signature, store, broker: broker.clone() };
-        let subscription = broker.subscribe(UNROUTABLE, PREFETCH);
-        settle::unroutable(subscription, answerer, config.limits, stop).await;
+        let answerer = Answerer {
+            signature,
+            store,
+            publisher: Arc::new(broker.clone()),
+            attempts_max: config.worker.attempts_max,
+            clock: Clock::default(),
+        };
+        let settle = |queue, how| {
+            let subscription = broker.subscribe(queue, PREFETCH);
+            Settler { answerer: answerer.clone(), limits: config.limits.clone(), how }
+                .run(subscription, stop.clone())
+        };
+        tokio::join!(settle(UNROUTABLE, settle::unroutable), settle(DEAD_SETTLE, settle::dead));
     }
     broker.close().await;
     background.cancel();

@@ -1,40 +1,79 @@
-//! Settles what no worker will: jobs for models that this fleet does not have.
+//! Settles what no worker will: jobs for models that this fleet does not have, jobs that expired in
+//! their queue, and jobs that the broker gave up on.
 
 use forebay_fabric::{
     answer::Answerer,
-    broker::{Delivery, Subscription},
+    broker::{Death, Delivery, Subscription},
     intake::{self, Ended},
 };
 use forebay_schemas::{ErrorCode, JobError, Limits};
 use metrics::counter;
 use tokio_util::sync::CancellationToken;
 
-/// Answers every message of `forebay.unroutable`, until `stop`.
-pub async fn unroutable(
-    mut subscription: Subscription,
-    answerer: Answerer,
-    limits: Limits,
-    stop: CancellationToken,
-) {
-    while let Some(Some(delivery)) = stop.run_until_cancelled(subscription.next()).await {
-        counter!("forebay_settle_unroutable_total").increment(1);
-        answerer.end(vec![end(delivery, &limits)]).await;
-    }
-    subscription.stop().await;
+/// Answers every message of one queue.
+pub struct Settler {
+    /// Writes the answers.
+    pub answerer: Answerer,
+    /// The bounds that jobs must keep.
+    pub limits: Limits,
+    /// Why the messages of this queue are there.
+    pub how: fn(&Delivery) -> JobError,
 }
 
-fn end(delivery: Delivery, limits: &Limits) -> Ended {
-    let routing_key = delivery.routing_key.clone();
-    match intake::read(delivery, limits) {
-        Ok((job, ticket)) => {
-            let message = format!(
-                "no queue takes the routing key `{routing_key}`: model `{}` is not in this fleet",
-                job.model
-            );
-            tracing::info!(id = %job.id, model = %job.model, "unknown model");
-            Ended::failed(&job, ticket, JobError::new(ErrorCode::ModelNotFound, message))
+impl Settler {
+    /// Takes messages until `stop`.
+    pub async fn run(self, mut subscription: Subscription, stop: CancellationToken) {
+        while let Some(Some(delivery)) = stop.run_until_cancelled(subscription.next()).await {
+            let ended = self.end(delivery);
+            self.answerer.end_all(vec![ended]).await;
         }
-        // What is no job at all is answered, or kept, for that reason.
-        Err(ended) => ended,
+        subscription.stop().await;
+    }
+
+    /// The end of one message. A dead letter that names nobody to answer has a copy that is kept.
+    fn end(&self, delivery: Delivery) -> Ended {
+        let error = (self.how)(&delivery);
+        counter!("forebay_settle_for_others_total", "code" => error.code.as_str()).increment(1);
+        let is_kept = delivery.exchange == forebay_schemas::names::DEAD;
+        match intake::read(delivery, &self.limits) {
+            Ok((job, ticket)) => {
+                tracing::info!(id = %job.id, model = %job.model, %error, "settled for want of a worker");
+                Ended::failed(&job, ticket, error)
+            }
+            Err(Ended::Unanswerable { acker, .. }) if is_kept => Ended::Settled(acker),
+            // What is no job at all is answered, or kept, for that reason.
+            Err(ended) => ended,
+        }
+    }
+}
+
+/// Why a message has no queue.
+pub fn unroutable(delivery: &Delivery) -> JobError {
+    let message = format!(
+        "no queue takes the routing key `{}`: that model is not in this fleet",
+        delivery.routing_key
+    );
+    JobError::new(ErrorCode::ModelNotFound, message)
+}
+
+/// Why a message died.
+pub fn dead(delivery: &Delivery) -> JobError {
+    match delivery.death() {
+        Some(Death { reason, .. }) if reason == "expired" => JobError::new(
+            ErrorCode::DeadlineExceeded,
+            "expired in its queue before a worker could take it",
+        ),
+        Some(Death { reason, count, .. }) if reason == "delivery_limit" => JobError::new(
+            ErrorCode::AttemptsExhausted,
+            format!(
+                "handed out {} times and never settled: each of its workers was lost",
+                count.max(delivery.delivery_count())
+            ),
+        ),
+        Some(Death { reason, queue, .. }) => JobError::new(
+            ErrorCode::AttemptsExhausted,
+            format!("queue `{queue}` gave it up as `{reason}`"),
+        ),
+        None => JobError::new(ErrorCode::AttemptsExhausted, "became a dead letter"),
     }
 }

@@ -1,15 +1,17 @@
 //! Stage 2: which jobs are done at all: those of this model and a task it does, in time, not taken
-//! back.
+//! back, not answered already, and not known to kill workers.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use forebay_fabric::{
+    backoff::Backoff,
+    clock::Clock,
+    intake::{Ended, Ticket},
+    store::{Asked, ResultStore},
 };
-
-use forebay_fabric::{Store, backoff::Backoff, clock, intake::Ended};
 use forebay_schemas::{ErrorCode, Job, JobError, JobId, ModelId, Task};
 use metrics::counter;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     job::{Admitted, Decoded},
@@ -25,8 +27,14 @@ pub struct Admit {
     pub model: ModelId,
     /// The tasks that the model does.
     pub tasks: Vec<Task>,
-    /// Where cancel requests lie.
-    pub store: Arc<Store>,
+    /// Who asks.
+    pub worker: String,
+    /// The most attempts at a job.
+    pub attempts_max: u32,
+    /// Where cancel requests and notes of other workers lie.
+    pub store: Arc<dyn ResultStore>,
+    /// What tells the time.
+    pub clock: Clock,
     /// Where admitted jobs go.
     pub jobs: LaneSender<Admitted>,
     /// Where the rest goes.
@@ -37,38 +45,63 @@ impl Admit {
     /// Runs until its input ends.
     pub async fn run(self, mut decoded: LaneReceiver<Decoded>) {
         loop {
-            let jobs = decoded.recv_some(LOOKUP_MAX).await;
+            let mut jobs = decoded.recv_some(LOOKUP_MAX).await;
             if jobs.is_empty() {
                 return;
             }
-            let cancelled = self.cancelled(&jobs).await;
+            let answered = self.look_at_returned(&mut jobs).await;
+            let ids: Vec<JobId> = jobs.iter().map(|decoded| decoded.job.id.clone()).collect();
+            let cancelled = self.patiently(|| self.store.cancelled(&ids)).await;
             for (decoded, cancelled) in jobs.into_iter().zip(cancelled) {
-                if !self.pass_on(decoded, cancelled).await {
+                let is_answered = answered.contains(&decoded.job.id);
+                if !self.pass_on(decoded, cancelled, is_answered).await {
                     return;
                 }
             }
         }
     }
 
+    /// Jobs that others had before may have their answer already: those are told. Or their worker died
+    /// of them: their tickets learn how often that happened.
+    async fn look_at_returned(&self, jobs: &mut [Decoded]) -> BTreeSet<JobId> {
+        let was_tried =
+            |decoded: &&mut Decoded| decoded.ticket.returned || decoded.ticket.failures > 0;
+        let mut tried: Vec<&mut Decoded> = jobs.iter_mut().filter(was_tried).collect();
+        if tried.is_empty() {
+            return BTreeSet::new();
+        }
+        let ids: Vec<JobId> = tried.iter().map(|decoded| decoded.job.id.clone()).collect();
+        let deaths = self.patiently(|| self.store.deaths(&self.worker, &ids)).await;
+        for (decoded, deaths) in tried.iter_mut().zip(deaths) {
+            decoded.ticket.deaths = deaths;
+        }
+        let present = self.patiently(|| self.store.present(&ids)).await;
+        ids.into_iter().zip(present).filter_map(|(id, present)| present.then_some(id)).collect()
+    }
+
     /// Without a store no result could be written either: this waits until it is back.
-    async fn cancelled(&self, jobs: &[Decoded]) -> Vec<bool> {
-        let ids: Vec<JobId> = jobs.iter().map(|decoded| decoded.job.id.clone()).collect();
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+    async fn patiently<'a, T>(&self, ask: impl Fn() -> Asked<'a, T>) -> T {
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         loop {
-            match self.store.cancelled(&ids).await {
-                Ok(cancelled) => return cancelled,
+            match ask().await {
+                Ok(answer) => return answer,
                 Err(error) => {
-                    tracing::warn!(%error, "can't look for cancel requests; waiting for the store");
+                    tracing::warn!(%error, "can't look jobs up; waiting for the store");
                     tokio::time::sleep(backoff.next_pause()).await;
                 }
             }
         }
     }
 
-    async fn pass_on(&self, decoded: Decoded, cancelled: bool) -> bool {
+    async fn pass_on(&self, decoded: Decoded, cancelled: bool, answered: bool) -> bool {
         let Decoded { job, ticket, lane, received_at_ms } = decoded;
-        let now_ms = clock::now_ms();
-        if let Err(error) = check(&job, &self.model, &self.tasks, cancelled, now_ms) {
+        if answered {
+            return self.ended.send(Ended::Settled(ticket.acker)).await.is_ok();
+        }
+        let now_ms = self.clock.now_ms();
+        let checked = check(&job, &self.model, &self.tasks, cancelled, now_ms)
+            .and_then(|()| check_attempts(&ticket, self.attempts_max));
+        if let Err(error) = checked {
             counter!("forebay_admit_refused_total", "code" => error.code.as_str()).increment(1);
             return self.ended.send(Ended::failed(&job, ticket, error)).await.is_ok();
         }
@@ -80,6 +113,19 @@ impl Admit {
         let admitted = Admitted { job, ticket, lane, queued_ms, at: Instant::now() };
         self.jobs.send(lane, admitted).await.is_ok()
     }
+}
+
+/// A job that is tried once more than it may be would take one more worker with it.
+fn check_attempts(ticket: &Ticket, attempts_max: u32) -> Result<(), JobError> {
+    if ticket.deaths == 0 || ticket.attempts() <= attempts_max {
+        return Ok(());
+    }
+    let message = format!(
+        "{} workers died while they computed it, of {} attempts; it is not tried again",
+        ticket.deaths,
+        ticket.attempts() - 1
+    );
+    Err(JobError::new(ErrorCode::AttemptsExhausted, message))
 }
 
 fn check(
@@ -138,6 +184,18 @@ mod tests {
             Some(ErrorCode::DeadlineExceeded)
         );
         assert_eq!(code(|job| job.expires_in_ms = None, false), None);
+    }
+
+    #[test]
+    fn a_job_that_killed_as_many_workers_as_it_may_is_not_tried_again() {
+        let code = |failures, deaths| {
+            let ticket = Ticket { failures, deaths, ..Ticket::detached(JobId::random()) };
+            check_attempts(&ticket, 5).err().map(|error| error.code)
+        };
+        assert_eq!(code(0, 4), None);
+        assert_eq!(code(0, 5), Some(ErrorCode::AttemptsExhausted));
+        assert_eq!(code(2, 3), Some(ErrorCode::AttemptsExhausted));
+        assert_eq!(code(9, 0), None, "failures alone are the business of whoever settles");
     }
 
     #[test]

@@ -87,26 +87,18 @@ fn shorten(vectors: &[f32], dim: usize, kept: usize) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, time::Instant};
+    use std::collections::BTreeMap;
 
     use forebay_engine::Finish;
-    use forebay_fabric::broker::Acker;
-    use forebay_schemas::{ContentType, Job, Lane, State, Usage};
+    use forebay_schemas::{Job, Lane, State, Usage};
+    use tokio::time::Instant;
 
     use super::*;
     use crate::{job::Admitted, packer::Piece};
 
     fn job(inputs: usize, dimensions: Option<usize>) -> Arc<InFlight> {
         let job = Job::embed("m".parse().unwrap(), vec![]);
-        let ticket = Ticket {
-            id: job.id.clone(),
-            acker: Acker::detached(),
-            content_type: ContentType::Json,
-            attempts: 1,
-            result_ttl_s: 60,
-            notify: None,
-            reply_to: None,
-        };
+        let ticket = Ticket::detached(job.id.clone());
         let (lane, queued_ms, at) = (Lane::Batch, 0, Instant::now());
         let admitted = Admitted { job, ticket, lane, queued_ms, at };
         let finish = Finish { normalize: true, dimensions };

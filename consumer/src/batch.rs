@@ -1,17 +1,15 @@
 //! Stage 4: tokenised jobs to batches. A full batch goes at once; one that is not full waits a moment
 //! for company, and for as long as the device is busy.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use metrics::histogram;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
+    budget::Budget,
     lanes::LaneReceiver,
-    packer::{Batch, BatchLimits, Packer},
+    packer::{Batch, BatchLimits, Entry, Packer},
     stats::Stats,
     tokenize::Tokenized,
 };
@@ -22,6 +20,8 @@ pub struct Batching {
     pub limits: BatchLimits,
     /// How long a batch that is not full waits for company.
     pub linger: Duration,
+    /// How many tokens a batch may have just now.
+    pub budget: Arc<Budget>,
     /// Told how much waits.
     pub stats: Arc<Stats>,
     /// Where batches go.
@@ -37,19 +37,12 @@ impl Batching {
         let mut input_ended = false;
         while !(input_ended && packer.is_empty()) {
             self.stats.pending(packer.tokens());
+            packer.set_tokens_max(self.budget.tokens());
             let due_at = packer.oldest().map(|since| since + self.linger);
             let due =
                 packer.is_full() || input_ended || due_at.is_some_and(|at| at <= Instant::now());
             tokio::select! {
-                job = tokenized.recv(), if !input_ended && packer.tokens() < pending_tokens_max => {
-                    match job {
-                        Some(Tokenized { job, lane, inputs }) => {
-                            let finish = job.finish;
-                            packer.push(lane, job, inputs, finish, Instant::now());
-                        }
-                        None => input_ended = true,
-                    }
-                }
+                biased;
                 room = self.batches.reserve(), if due && !packer.is_empty() => match room {
                     Ok(room) => {
                         let batch = packer.pack();
@@ -59,15 +52,27 @@ impl Batching {
                     }
                     Err(_) => return,
                 },
+                job = tokenized.recv(), if !input_ended && packer.tokens() < pending_tokens_max => {
+                    match job {
+                        Some(job) => packer.push(job.lane, entry(job)),
+                        None => input_ended = true,
+                    }
+                }
                 () = sleep_until(due_at), if !due => {}
             }
         }
     }
 }
 
+fn entry(tokenized: Tokenized) -> Entry {
+    let Tokenized { job, inputs, .. } = tokenized;
+    let (finish, alone) = (job.finish, job.alone);
+    Entry { job, inputs, finish, alone, arrived_at: Instant::now() }
+}
+
 async fn sleep_until(at: Option<Instant>) {
     match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
+        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }

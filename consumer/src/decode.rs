@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use forebay_fabric::{
-    broker::Subscription,
-    clock, fail,
+    broker::{Delivery, JobSource},
+    clock::Clock,
+    fail,
     intake::{self, Ended},
+    telemetry::Health,
 };
 use forebay_schemas::{Lane, Limits};
 use metrics::counter;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::{job::Decoded, lanes::LaneSender, stats::Stats};
+use crate::{job::Decoded, lanes::LaneSender, memory, stats::Stats};
 
 /// One lane's decoder.
 pub struct Decode {
@@ -20,6 +22,10 @@ pub struct Decode {
     pub lane: Lane,
     /// The bounds that jobs must keep.
     pub limits: Limits,
+    /// Says when nothing is to be taken.
+    pub health: Health,
+    /// What tells the time.
+    pub clock: Clock,
     /// Counts what is taken.
     pub stats: Arc<Stats>,
     /// Where jobs go.
@@ -30,15 +36,15 @@ pub struct Decode {
 
 impl Decode {
     /// Takes deliveries until `stop`, then hands back what it has not taken.
-    pub async fn run(self, mut subscription: Subscription, stop: CancellationToken) {
+    pub async fn run(self, mut source: Box<dyn JobSource>, stop: CancellationToken) {
         let lane = self.lane;
-        while let Some(Some(delivery)) = stop.run_until_cancelled(subscription.next()).await {
+        while let Some(Some(delivery)) = stop.run_until_cancelled(self.next(&mut source)).await {
             self.stats.taken();
             fail::point("after_delivery");
             let passed_on = match intake::read(delivery, &self.limits) {
                 Ok((job, ticket)) => {
                     counter!("forebay_decode_jobs_total", "lane" => lane.as_str()).increment(1);
-                    let received_at_ms = clock::now_ms();
+                    let received_at_ms = self.clock.now_ms();
                     self.jobs
                         .send(lane, Decoded { job, ticket, lane, received_at_ms })
                         .await
@@ -53,6 +59,12 @@ impl Decode {
                 break;
             }
         }
-        subscription.stop().await;
+        source.stop().await;
+    }
+
+    /// Without a store or memory to hold its result, a job is better left in its queue.
+    async fn next(&self, source: &mut Box<dyn JobSource>) -> Option<Delivery> {
+        self.health.until(&["store", memory::CONDITION]).await;
+        source.next().await
     }
 }

@@ -28,6 +28,16 @@ pub enum WorkerError {
         /// Where its files would be.
         folder: PathBuf,
     },
+    /// What the model gives are no numbers.
+    #[error(
+        "model `{model}` in {folder} gives values that are not finite; its weights are broken, fetch it again"
+    )]
+    NotFinite {
+        /// The model.
+        model: ModelId,
+        /// Where its files are.
+        folder: PathBuf,
+    },
     /// The model can't be loaded, or the engine failed as a whole.
     #[error(transparent)]
     Engine(#[from] EngineError),

@@ -1,13 +1,11 @@
 //! A job on its way through the stages.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use forebay_engine::Finish;
 use forebay_fabric::intake::Ticket;
 use forebay_schemas::{Job, JobError, Lane, Usage};
+use tokio::time::Instant;
 
 /// A job that was read.
 #[derive(Debug)]
@@ -53,6 +51,8 @@ pub struct InFlight {
     pub queued_ms: u64,
     /// When it was admitted.
     pub admitted_at: Instant,
+    /// Whether it must not share a batch: a worker died of it, or of its company.
+    pub alone: bool,
     /// How many inputs it has.
     pub inputs: usize,
     progress: Mutex<Progress>,
@@ -77,8 +77,8 @@ impl InFlight {
     /// A job of which nothing is computed yet.
     pub fn new(admitted: Admitted, inputs: usize, usage: Usage, finish: Finish) -> Self {
         let Admitted { job, ticket, queued_ms, at: admitted_at, .. } = admitted;
-        let progress = Mutex::default();
-        Self { job, ticket, usage, finish, queued_ms, admitted_at, inputs, progress }
+        let (alone, progress) = (ticket.deaths > 0, Mutex::default());
+        Self { job, ticket, usage, finish, queued_ms, admitted_at, alone, inputs, progress }
     }
 
     /// What has come of it so far.

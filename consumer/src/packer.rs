@@ -3,10 +3,11 @@
 //! Inputs of many jobs share a batch, and a job that does not fit is continued in the next. Tokens are
 //! packed without padding, so a batch is full when its tokens are, whatever the lengths.
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{collections::VecDeque, sync::Arc};
 
 use forebay_engine::{Finish, PackedBatch};
 use forebay_schemas::Lane;
+use tokio::time::Instant;
 
 use crate::job::InFlight;
 
@@ -36,21 +37,35 @@ pub struct Piece<J = Arc<InFlight>> {
 /// Inputs that are computed together.
 #[derive(Debug)]
 pub struct Batch<J = Arc<InFlight>> {
+    /// Which one it is, from 1.
+    pub number: u64,
     /// The pieces, in the order of the packed sequences.
     pub pieces: Vec<Piece<J>>,
     /// The packed sequences.
     pub packed: PackedBatch,
 }
 
+/// A job that is to be packed.
+#[derive(Debug)]
+pub struct Entry<J = Arc<InFlight>> {
+    /// The job.
+    pub job: J,
+    /// Its inputs' token ids.
+    pub inputs: Vec<Vec<u32>>,
+    /// How its vectors are finished.
+    pub finish: Finish,
+    /// Whether it must not share a batch: a worker died of it, or of its company.
+    pub alone: bool,
+    /// When it came.
+    pub arrived_at: Instant,
+}
+
 /// A job of which some inputs are not packed yet.
 #[derive(Debug)]
 struct Pending<J> {
-    job: J,
-    finish: Finish,
-    inputs: Vec<Vec<u32>>,
+    entry: Entry<J>,
     /// The first input that is not packed yet.
     next: usize,
-    arrived_at: Instant,
 }
 
 /// Jobs that wait to be packed.
@@ -61,6 +76,10 @@ pub struct Packer<J = Arc<InFlight>> {
     batch: VecDeque<Pending<J>>,
     tokens: usize,
     items: usize,
+    /// Jobs that must not share a batch.
+    alone: usize,
+    /// Batches packed so far.
+    packed: u64,
     urgent_streak: u32,
 }
 
@@ -68,21 +87,21 @@ impl<J: Clone> Packer<J> {
     /// An empty packer.
     pub fn new(limits: BatchLimits) -> Self {
         let (interactive, batch) = (VecDeque::new(), VecDeque::new());
-        Self { limits, interactive, batch, tokens: 0, items: 0, urgent_streak: 0 }
+        let (tokens, items, alone, packed, urgent_streak) = (0, 0, 0, 0, 0);
+        Self { limits, interactive, batch, tokens, items, alone, packed, urgent_streak }
+    }
+
+    /// Changes how many tokens a batch may have, from the next one on.
+    pub fn set_tokens_max(&mut self, tokens_max: usize) {
+        self.limits.tokens_max = tokens_max;
     }
 
     /// Adds a job's inputs behind those of its lane.
-    pub fn push(
-        &mut self,
-        lane: Lane,
-        job: J,
-        inputs: Vec<Vec<u32>>,
-        finish: Finish,
-        now: Instant,
-    ) {
-        self.tokens += inputs.iter().map(Vec::len).sum::<usize>();
-        self.items += inputs.len();
-        self.lane(lane).push_back(Pending { job, finish, inputs, next: 0, arrived_at: now });
+    pub fn push(&mut self, lane: Lane, entry: Entry<J>) {
+        self.tokens += entry.inputs.iter().map(Vec::len).sum::<usize>();
+        self.items += entry.inputs.len();
+        self.alone += usize::from(entry.alone);
+        self.lane(lane).push_back(Pending { entry, next: 0 });
     }
 
     fn lane(&mut self, lane: Lane) -> &mut VecDeque<Pending<J>> {
@@ -102,15 +121,17 @@ impl<J: Clone> Packer<J> {
         self.items == 0
     }
 
-    /// Whether what waits fills a batch.
+    /// Whether waiting for company is of no use: a batch is full, or a job wants none.
     pub fn is_full(&self) -> bool {
-        self.tokens >= self.limits.tokens_max || self.items >= self.limits.items_max
+        self.alone > 0
+            || self.tokens >= self.limits.tokens_max
+            || self.items >= self.limits.items_max
     }
 
     /// Since when the longest-waiting job waits.
     pub fn oldest(&self) -> Option<Instant> {
         let heads = [self.interactive.front(), self.batch.front()];
-        heads.into_iter().flatten().map(|pending| pending.arrived_at).min()
+        heads.into_iter().flatten().map(|pending| pending.entry.arrived_at).min()
     }
 
     /// The next batch: as much as fits, the urgent lane first. Empty only when nothing waits.
@@ -123,12 +144,20 @@ impl<J: Clone> Packer<J> {
             self.urgent_streak = if both_wait { self.urgent_streak + 1 } else { 0 };
             Lane::ALL
         };
-        let mut batch = Batch { pieces: Vec::new(), packed: PackedBatch::new() };
+        self.packed += 1;
+        let (number, pieces) = (self.packed, Vec::new());
+        let mut batch = Batch { number, pieces, packed: PackedBatch::new() };
         for lane in order {
             while let Some(mut pending) = self.lane(lane).pop_front() {
-                let done = self.take(&mut pending, &mut batch);
+                let alone = pending.entry.alone;
+                let done =
+                    (!alone || batch.packed.is_empty()) && self.take(&mut pending, &mut batch);
                 if !done {
                     self.lane(lane).push_front(pending);
+                    return batch;
+                }
+                self.alone -= usize::from(alone);
+                if alone {
                     return batch;
                 }
             }
@@ -140,21 +169,21 @@ impl<J: Clone> Packer<J> {
     fn take(&mut self, pending: &mut Pending<J>, batch: &mut Batch<J>) -> bool {
         let first = pending.next;
         let done = loop {
-            let Some(ids) = pending.inputs.get_mut(pending.next) else { break true };
+            let Some(ids) = pending.entry.inputs.get_mut(pending.next) else { break true };
             let fits = batch.packed.tokens() + ids.len() <= self.limits.tokens_max
                 && batch.packed.sequences() < self.limits.items_max;
             if !fits && !batch.packed.is_empty() {
                 break false;
             }
             let ids = std::mem::take(ids);
-            batch.packed.push(&ids, pending.finish);
+            batch.packed.push(&ids, pending.entry.finish);
             pending.next += 1;
             self.tokens -= ids.len();
             self.items -= 1;
         };
         let count = pending.next - first;
         if count > 0 {
-            batch.pieces.push(Piece { job: pending.job.clone(), first, count });
+            batch.pieces.push(Piece { job: pending.entry.job.clone(), first, count });
         }
         done
     }
@@ -177,15 +206,19 @@ mod tests {
         vec![vec![7; tokens]; inputs]
     }
 
+    fn entry(job: usize, inputs: Vec<Vec<u32>>) -> Entry<usize> {
+        Entry { job, inputs, finish: Finish::default(), alone: false, arrived_at: Instant::now() }
+    }
+
     fn pieces(batch: &Batch<usize>) -> Vec<(usize, usize, usize)> {
         batch.pieces.iter().map(|piece| (piece.job, piece.first, piece.count)).collect()
     }
 
     #[test]
     fn small_jobs_share_a_batch_and_a_large_one_is_split() {
-        let (mut packer, now) = (packer(100, 50), Instant::now());
-        packer.push(Lane::Batch, 1, texts(1, 30), Finish::default(), now);
-        packer.push(Lane::Batch, 2, texts(9, 20), Finish::default(), now);
+        let mut packer = packer(100, 50);
+        packer.push(Lane::Batch, entry(1, texts(1, 30)));
+        packer.push(Lane::Batch, entry(2, texts(9, 20)));
         assert_eq!(pieces(&packer.pack()), [(1, 0, 1), (2, 0, 3)]);
         assert_eq!(pieces(&packer.pack()), [(2, 3, 5)]);
         assert_eq!(pieces(&packer.pack()), [(2, 8, 1)]);
@@ -194,33 +227,50 @@ mod tests {
 
     #[test]
     fn an_input_over_the_budget_is_computed_alone() {
-        let (mut packer, now) = (packer(100, 50), Instant::now());
-        packer.push(Lane::Batch, 1, texts(2, 200), Finish::default(), now);
+        let mut packer = packer(100, 50);
+        packer.push(Lane::Batch, entry(1, texts(2, 200)));
         assert_eq!(pieces(&packer.pack()), [(1, 0, 1)]);
         assert_eq!(pieces(&packer.pack()), [(1, 1, 1)]);
     }
 
     #[test]
     fn the_urgent_lane_goes_first_but_not_for_ever() {
-        let (mut packer, now) = (packer(10, 50), Instant::now());
-        packer.push(Lane::Batch, 0, texts(2, 10), Finish::default(), now);
-        packer.push(Lane::Interactive, 1, texts(20, 10), Finish::default(), now);
+        let mut packer = packer(10, 50);
+        packer.push(Lane::Batch, entry(0, texts(2, 10)));
+        packer.push(Lane::Interactive, entry(1, texts(20, 10)));
         let order: Vec<usize> = (0..10).map(|_| packer.pack().pieces[0].job).collect();
         assert_eq!(order, [1, 1, 1, 1, 1, 1, 1, 1, 0, 1]);
+    }
+
+    #[test]
+    fn a_suspect_shares_no_batch_and_waits_for_no_company() {
+        let mut packer = packer(100, 50);
+        packer.push(Lane::Batch, entry(1, texts(1, 10)));
+        assert!(!packer.is_full());
+        packer.push(Lane::Batch, Entry { alone: true, ..entry(2, texts(3, 40)) });
+        packer.push(Lane::Batch, entry(3, texts(2, 10)));
+        packer.push(Lane::Interactive, entry(4, texts(1, 10)));
+        assert!(packer.is_full());
+        assert_eq!(pieces(&packer.pack()), [(4, 0, 1), (1, 0, 1)]);
+        assert_eq!(pieces(&packer.pack()), [(2, 0, 2)], "it may take several batches");
+        assert_eq!(pieces(&packer.pack()), [(2, 2, 1)], "and none of them is shared");
+        assert!(!packer.is_full());
+        let last = packer.pack();
+        assert_eq!((last.number, pieces(&last)), (4, vec![(3, 0, 2)]));
     }
 
     proptest! {
         #[test]
         fn every_input_is_packed_once_in_order_and_within_limits(
-            jobs in vec((any::<bool>(), vec(0_usize..40, 1..12)), 1..20),
+            jobs in vec((any::<bool>(), any::<bool>(), vec(0_usize..40, 1..12)), 1..20),
             tokens_max in 1_usize..100,
             items_max in 1_usize..10,
         ) {
             let mut packer = packer(tokens_max, items_max);
-            for (job, (urgent, lengths)) in jobs.iter().enumerate() {
+            for (job, (urgent, alone, lengths)) in jobs.iter().enumerate() {
                 let lane = if *urgent { Lane::Interactive } else { Lane::Batch };
                 let inputs = lengths.iter().map(|&length| vec![job as u32; length]).collect();
-                packer.push(lane, job, inputs, Finish::default(), Instant::now());
+                packer.push(lane, Entry { alone: *alone, ..entry(job, inputs) });
             }
             let mut packed: BTreeMap<usize, usize> = BTreeMap::new();
             while !packer.is_empty() {
@@ -228,6 +278,8 @@ mod tests {
                 let sequences = batch.packed.sequences();
                 prop_assert!(sequences > 0 && sequences <= items_max);
                 prop_assert!(batch.packed.tokens() <= tokens_max || sequences == 1);
+                let shared = batch.pieces.len() > 1;
+                prop_assert!(!shared || batch.pieces.iter().all(|piece| !jobs[piece.job].1));
                 let mut row = 0;
                 for piece in &batch.pieces {
                     let next = packed.entry(piece.job).or_default();
@@ -235,7 +287,7 @@ mod tests {
                     *next += piece.count;
                     for index in piece.first..piece.first + piece.count {
                         let range = batch.packed.cu_seqlens().range(row);
-                        prop_assert_eq!(range.len(), jobs[piece.job].1[index]);
+                        prop_assert_eq!(range.len(), jobs[piece.job].2[index]);
                         let ids = &batch.packed.token_ids()[range];
                         prop_assert!(ids.iter().all(|&id| id as usize == piece.job));
                         row += 1;
@@ -243,7 +295,7 @@ mod tests {
                 }
                 prop_assert_eq!(row, sequences);
             }
-            for (job, (_, lengths)) in jobs.iter().enumerate() {
+            for (job, (_, _, lengths)) in jobs.iter().enumerate() {
                 prop_assert_eq!(packed.get(&job), Some(&lengths.len()));
             }
         }

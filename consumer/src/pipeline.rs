@@ -3,8 +3,17 @@
 use std::{sync::Arc, time::Duration};
 
 use forebay_engine::Model;
-use forebay_fabric::{Broker, Config, Store, answer::Answerer, fail};
-use forebay_schemas::{Lane, ModelId, Task};
+use forebay_fabric::{
+    answer::Answerer,
+    broker::{JobSource, Publisher},
+    clock::Clock,
+    config::WorkerConfig,
+    fail,
+    intake::Ended,
+    store::ResultStore,
+    telemetry::Health,
+};
+use forebay_schemas::{Lane, Limits, ModelId, Task};
 use tokio::{
     sync::mpsc,
     task::{JoinError, JoinSet},
@@ -12,8 +21,19 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admit::Admit, batch::Batching, compute::Compute, decode::Decode, lanes, packer::BatchLimits,
-    settle::Settle, stats::Stats, tokenize::Tokenize,
+    admit::Admit,
+    batch::Batching,
+    budget::Budget,
+    compute::{Compute, Computed},
+    decode::Decode,
+    job::{Admitted, Decoded},
+    lanes::{self, LaneSender},
+    memory::Memory,
+    note::Noting,
+    packer::{Batch, BatchLimits},
+    settle::Settle,
+    stats::Stats,
+    tokenize::{Tokenize, Tokenized},
 };
 
 /// Jobs that wait between two stages, in each lane.
@@ -23,22 +43,43 @@ const BATCHES_AHEAD: usize = 1;
 /// Computed batches that wait to be settled.
 const BATCHES_BEHIND: usize = 4;
 
-/// What the stages work with.
+/// What the stages have in common.
 pub struct Parts {
-    /// The configuration.
-    pub config: Config,
+    /// How the worker works.
+    pub config: WorkerConfig,
+    /// The bounds that jobs must keep.
+    pub limits: Limits,
     /// The model's name.
     pub name: ModelId,
-    /// The model.
-    pub model: Model,
     /// This worker's id.
     pub worker: String,
-    /// The broker.
-    pub broker: Broker,
-    /// The store.
-    pub store: Arc<Store>,
+    /// How much memory there is.
+    pub memory: Memory,
+    /// Where copies, dead letters and further tries go.
+    pub publisher: Arc<dyn Publisher>,
+    /// Where results go.
+    pub store: Arc<dyn ResultStore>,
+    /// Says when nothing is to be taken.
+    pub health: Health,
     /// The worker's counts.
     pub stats: Arc<Stats>,
+    /// What tells the time.
+    pub clock: Clock,
+    /// Where the engine computes.
+    pub seat: Seat,
+}
+
+/// Where one lane's jobs come from.
+pub type Source = (Lane, Box<dyn JobSource>);
+
+/// Where the engine computes.
+#[derive(Debug, Clone, Copy)]
+pub enum Seat {
+    /// On a thread of its own, as fast as it can; texts are tokenised on threads too.
+    Threads,
+    /// In place, each batch taking as long as this says of its tokens: for tests of whole schedules on
+    /// a clock that stands still, where a thread would bring in a time of its own.
+    InPlace(fn(usize) -> Duration),
 }
 
 /// The running stages.
@@ -48,60 +89,43 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Subscribes and starts every stage.
-    pub fn start(parts: Parts) -> Self {
-        let Parts { config, name, model, worker, broker, store, stats } = parts;
-        let Model { tokenizer, encoder, info } = model;
+    /// Starts every stage.
+    pub fn start(parts: &Parts, model: Model, sources: [Source; 2]) -> Self {
         let take_no_more = CancellationToken::new();
         let (to_admit, from_decode) = lanes::channel(JOBS_BETWEEN_STAGES);
         let (to_tokenize, from_admit) = lanes::channel(JOBS_BETWEEN_STAGES);
         let (to_batch, from_tokenize) = lanes::channel(JOBS_BETWEEN_STAGES);
-        let (to_compute, from_batch) = mpsc::channel(BATCHES_AHEAD);
+        let (to_note, from_batch) = mpsc::channel(BATCHES_AHEAD);
+        let (to_compute, from_note) = mpsc::channel(BATCHES_AHEAD);
         let (to_settle, from_compute) = mpsc::channel(BATCHES_BEHIND);
         let (ended, from_all) = mpsc::channel(JOBS_BETWEEN_STAGES);
+        let budget = Arc::new(Budget::new(parts.config.batch_tokens_max));
 
         let mut stages = JoinSet::new();
-        for (lane, prefetch) in [
-            (Lane::Interactive, config.worker.prefetch_interactive),
-            (Lane::Batch, config.worker.prefetch_batch),
-        ] {
-            let decode = Decode {
-                lane,
-                limits: config.limits.clone(),
-                stats: stats.clone(),
-                jobs: to_admit.clone(),
-                ended: ended.clone(),
-            };
-            let subscription = broker.subscribe(&lane.queue(&name), prefetch);
-            let stage = decode.run(subscription, take_no_more.clone());
-            stages.spawn(named("decode", stage));
+        for (lane, source) in sources {
+            let decode = parts.decode(lane, to_admit.clone(), ended.clone());
+            stages.spawn(named("decode", decode.run(source, take_no_more.clone())));
         }
         drop(to_admit);
-        let tasks = vec![Task::Embed];
-        let admit = Admit {
-            model: name,
-            tasks,
-            store: store.clone(),
-            jobs: to_tokenize,
-            ended: ended.clone(),
-        };
+        let admit = parts.admit(to_tokenize, ended.clone());
         stages.spawn(named("admit", admit.run(from_decode)));
-        let threads = config.worker.tokenize_threads;
-        let tokenize = Tokenize { tokenizer, dim: info.dim, threads, jobs: to_batch, ended };
+        let tokenize = parts.tokenize(&model, to_batch, ended);
         stages.spawn(named("tokenize", tokenize.run(from_admit)));
-        let limits = BatchLimits {
-            tokens_max: config.worker.batch_tokens_max,
-            items_max: config.worker.batch_items_max,
-        };
-        let linger = Duration::from_millis(config.worker.linger_ms_max);
-        let batching = Batching { limits, linger, stats: stats.clone(), batches: to_compute };
+        let batching = parts.batching(budget.clone(), to_note);
         stages.spawn(named("batch", batching.run(from_tokenize)));
-        let compute = Compute { encoder, dim: info.dim, stats: stats.clone(), computed: to_settle };
-        stages.spawn_blocking(move || {
-            compute.run(from_batch);
-            "compute"
-        });
-        let settle = Settle { answerer: Answerer { signature: worker, store, broker }, stats };
+        let noting = parts.noting(to_compute);
+        stages.spawn(named("note", noting.run(from_batch)));
+        let compute = parts.compute(model, budget, to_settle);
+        match parts.seat {
+            Seat::Threads => drop(stages.spawn_blocking(move || {
+                compute.run(from_note);
+                "compute"
+            })),
+            Seat::InPlace(cost) => {
+                drop(stages.spawn(named("compute", compute.run_in_place(from_note, cost))));
+            }
+        }
+        let settle = parts.settle();
         stages.spawn(named("settle", settle.run(from_compute, from_all)));
         Self { stages, take_no_more }
     }
@@ -121,6 +145,82 @@ impl Pipeline {
                 Err(error) => tracing::error!(%error, "a stage failed while draining"),
             }
         }
+    }
+}
+
+impl Parts {
+    fn decode(&self, lane: Lane, jobs: LaneSender<Decoded>, ended: mpsc::Sender<Ended>) -> Decode {
+        Decode {
+            lane,
+            limits: self.limits.clone(),
+            health: self.health.clone(),
+            clock: self.clock,
+            stats: self.stats.clone(),
+            jobs,
+            ended,
+        }
+    }
+
+    fn admit(&self, jobs: LaneSender<Admitted>, ended: mpsc::Sender<Ended>) -> Admit {
+        Admit {
+            model: self.name.clone(),
+            tasks: vec![Task::Embed],
+            worker: self.worker.clone(),
+            attempts_max: self.config.attempts_max,
+            store: self.store.clone(),
+            clock: self.clock,
+            jobs,
+            ended,
+        }
+    }
+
+    fn tokenize(
+        &self,
+        model: &Model,
+        jobs: LaneSender<Tokenized>,
+        ended: mpsc::Sender<Ended>,
+    ) -> Tokenize {
+        let threads = match self.seat {
+            Seat::Threads => self.config.tokenize_threads,
+            Seat::InPlace(_) => 0,
+        };
+        let (tokenizer, dim) = (model.tokenizer.clone(), model.info.dim);
+        Tokenize { tokenizer, dim, threads, jobs, ended }
+    }
+
+    fn batching(&self, budget: Arc<Budget>, batches: mpsc::Sender<Batch>) -> Batching {
+        let limits = BatchLimits {
+            tokens_max: self.config.batch_tokens_max,
+            items_max: self.config.batch_items_max,
+        };
+        let linger = Duration::from_millis(self.config.linger_ms_max);
+        Batching { limits, linger, budget, stats: self.stats.clone(), batches }
+    }
+
+    fn noting(&self, batches: mpsc::Sender<Batch>) -> Noting {
+        let (worker, store) = (self.worker.clone(), self.store.clone());
+        Noting { worker, store, stats: self.stats.clone(), batches }
+    }
+
+    fn compute(
+        &self,
+        model: Model,
+        budget: Arc<Budget>,
+        computed: mpsc::Sender<Computed>,
+    ) -> Compute {
+        let (encoder, dim) = (model.encoder, model.info.dim);
+        Compute { encoder, dim, budget, memory: self.memory, stats: self.stats.clone(), computed }
+    }
+
+    fn settle(&self) -> Settle {
+        let answerer = Answerer {
+            signature: self.worker.clone(),
+            store: self.store.clone(),
+            publisher: self.publisher.clone(),
+            attempts_max: self.config.attempts_max,
+            clock: self.clock,
+        };
+        Settle { answerer, stats: self.stats.clone() }
     }
 }
 

@@ -1,10 +1,15 @@
-//! Stage 6: writes results, then acknowledges; nothing else in the worker does either.
+//! Stage 7: writes results, then acknowledges; nothing else in the worker does either.
 //!
 //! While the store is away everything waits here, and the stages before fill up and stop taking work.
+//! What waits for the broker alone (copies, another try, dead letters) waits beside it.
 
 use std::sync::Arc;
 
-use forebay_fabric::{answer::Answerer, intake::Ended};
+use forebay_fabric::{
+    answer::{Answerer, Errand},
+    intake::Ended,
+};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::mpsc;
 
 use crate::{assemble::assemble, compute::Computed, stats::Stats};
@@ -27,22 +32,28 @@ impl Settle {
         mut computed: mpsc::Receiver<Computed>,
         mut ended: mpsc::Receiver<Ended>,
     ) {
+        // No more than there are unsettled deliveries.
+        let mut errands: FuturesUnordered<Errand> = FuturesUnordered::new();
         loop {
             tokio::select! {
+                biased;
+                Some(()) = errands.next() => self.stats.settled(1),
                 Some(batch) = computed.recv() => {
                     let whole = assemble(batch);
-                    let jobs = whole.len() as u64;
-                    self.answerer.answer(whole).await;
-                    self.stats.settled(jobs);
+                    let jobs = whole.len();
+                    let left = self.answerer.answer(whole).await;
+                    self.stats.settled((jobs - left.len()) as u64);
+                    errands.extend(left);
                 }
                 Some(first) = ended.recv() => {
                     let mut together = vec![first];
                     while together.len() < ENDED_MAX && let Ok(next) = ended.try_recv() {
                         together.push(next);
                     }
-                    let jobs = together.len() as u64;
-                    self.answerer.end(together).await;
-                    self.stats.settled(jobs);
+                    let jobs = together.len();
+                    let left = self.answerer.end(together).await;
+                    self.stats.settled((jobs - left.len()) as u64);
+                    errands.extend(left);
                 }
                 else => return,
             }

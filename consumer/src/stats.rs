@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use forebay_fabric::clock;
+use forebay_fabric::clock::Clock;
+use tokio::sync::Notify;
 
 /// Running counts. Each is told on its own, so their order among each other does not matter.
 #[derive(Debug, Default)]
@@ -13,6 +14,14 @@ pub struct Stats {
     busy_us: AtomicU64,
     progress_at_ms: AtomicU64,
     pending_tokens: AtomicU64,
+    /// The number of the engine's call that is under way; 0 between calls.
+    engine_call: AtomicU64,
+    engine_calls: AtomicU64,
+    /// The number of the last batch that was computed.
+    batch_computed: AtomicU64,
+    /// Told of each.
+    pub computed_one: Notify,
+    clock: Clock,
 }
 
 /// The counts at one moment.
@@ -33,6 +42,11 @@ pub struct Snapshot {
 }
 
 impl Stats {
+    /// Counts that begin at nothing.
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, ..Self::default() }
+    }
+
     /// A message was taken.
     pub fn taken(&self) {
         self.in_flight.fetch_add(1, Relaxed);
@@ -42,14 +56,37 @@ impl Stats {
     pub fn settled(&self, jobs: u64) {
         self.in_flight.fetch_sub(jobs, Relaxed);
         self.jobs_done.fetch_add(jobs, Relaxed);
-        self.progress_at_ms.store(clock::now_ms(), Relaxed);
+        self.progress_at_ms.store(self.clock.now_ms(), Relaxed);
     }
 
     /// A batch was computed.
-    pub fn computed(&self, tokens: u64, took: std::time::Duration) {
+    pub fn computed(&self, number: u64, tokens: u64, took: std::time::Duration) {
         self.tokens_done.fetch_add(tokens, Relaxed);
         self.busy_us.fetch_add(took.as_micros() as u64, Relaxed);
-        self.progress_at_ms.store(clock::now_ms(), Relaxed);
+        self.progress_at_ms.store(self.clock.now_ms(), Relaxed);
+        self.batch_computed.store(number, Relaxed);
+        self.computed_one.notify_one();
+    }
+
+    /// The number of the last batch that was computed; 0 before the first.
+    pub fn batch_computed(&self) -> u64 {
+        self.batch_computed.load(Relaxed)
+    }
+
+    /// The engine begins a call.
+    pub fn call_begins(&self) {
+        let call = self.engine_calls.fetch_add(1, Relaxed) + 1;
+        self.engine_call.store(call, Relaxed);
+    }
+
+    /// The engine's call ended.
+    pub fn call_ends(&self) {
+        self.engine_call.store(0, Relaxed);
+    }
+
+    /// The number of the engine's call that is under way; 0 between calls.
+    pub fn engine_call(&self) -> u64 {
+        self.engine_call.load(Relaxed)
     }
 
     /// So many tokens wait to be packed.
@@ -66,7 +103,11 @@ impl Stats {
             jobs_done: self.jobs_done.load(Relaxed),
             tokens_done: self.tokens_done.load(Relaxed),
             busy_ms: self.busy_us.load(Relaxed) / 1_000,
-            progress_at_ms: if idle { clock::now_ms() } else { self.progress_at_ms.load(Relaxed) },
+            progress_at_ms: if idle {
+                self.clock.now_ms()
+            } else {
+                self.progress_at_ms.load(Relaxed)
+            },
             pending_tokens: self.pending_tokens.load(Relaxed),
         }
     }

@@ -1,6 +1,9 @@
 //! Stage 3: texts to token ids, on threads of its own, ahead of the device.
 
-use std::sync::Arc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use forebay_engine::{EngineError, Finish, Tokenizer};
 use forebay_fabric::intake::Ended;
@@ -30,7 +33,7 @@ pub struct Tokenize {
     pub tokenizer: Arc<Tokenizer>,
     /// Values in one of the model's vectors.
     pub dim: usize,
-    /// How many jobs are tokenised at once.
+    /// How many jobs are tokenised at once; 0 tokenises in place, for tests of whole schedules.
     pub threads: usize,
     /// Where tokenised jobs go.
     pub jobs: LaneSender<Tokenized>,
@@ -41,6 +44,12 @@ pub struct Tokenize {
 impl Tokenize {
     /// Runs until its input ends and all that it took is passed on.
     pub async fn run(self, mut admitted: LaneReceiver<Admitted>) {
+        if self.threads == 0 {
+            while let Some(job) = admitted.recv().await {
+                self.pass_on(self.tokenize(job)).await;
+            }
+            return;
+        }
         let this = Arc::new(self);
         let threads = Arc::new(Semaphore::new(this.threads));
         while let Some(job) = admitted.recv().await {
@@ -51,16 +60,23 @@ impl Tokenize {
                 let stage = this.clone();
                 let tokenized = tokio::task::spawn_blocking(move || stage.tokenize(job)).await;
                 match tokenized {
-                    Ok(Ok(job)) => drop(this.jobs.send(job.lane, job).await),
-                    Ok(Err(ended)) => drop(this.ended.send(ended).await),
-                    // The job was lost in the panic; its delivery goes back to the queue.
-                    Err(panic) => tracing::error!(%panic, "tokenising panicked"),
+                    Ok(tokenized) => this.pass_on(tokenized).await,
+                    // The runtime is shutting down; the delivery goes back to its queue.
+                    Err(error) => tracing::debug!(%error, "not tokenised"),
                 }
                 drop(thread);
             });
         }
         // The threads end before the stage does.
         let _ = threads.acquire_many(this.threads as u32).await;
+    }
+
+    async fn pass_on(&self, tokenized: Result<Tokenized, Ended>) {
+        // An error says that the next stage has ended: what it can't take goes back to its queue.
+        match tokenized {
+            Ok(job) => drop(self.jobs.send(job.lane, job).await),
+            Err(ended) => drop(self.ended.send(ended).await),
+        }
     }
 
     fn tokenize(&self, mut admitted: Admitted) -> Result<Tokenized, Ended> {
@@ -71,7 +87,9 @@ impl Tokenize {
         };
         // From here on only the tokens are needed.
         let (texts, params) = (std::mem::take(input), params.clone());
-        match self.encode(&texts, &params) {
+        let encoded = catch_unwind(AssertUnwindSafe(|| self.encode(&texts, &params)));
+        let panicked = |_| Err(JobError::new(ErrorCode::Internal, "the tokenizer panicked"));
+        match encoded.unwrap_or_else(panicked) {
             Ok((inputs, usage)) => {
                 counter!("forebay_tokenize_tokens_total").increment(usage.input_tokens);
                 let lane = admitted.lane;

@@ -9,16 +9,20 @@ use std::{
 use forebay_engine::{Finish, LoadOptions, Model, PackedBatch};
 use forebay_fabric::{
     Broker, Config, Store,
+    broker::JobSource,
+    clock::Clock,
     telemetry::{self, Health, Server},
 };
-use forebay_schemas::{ModelId, WorkerState, topology::Topology};
+use forebay_schemas::{Lane, ModelId, WorkerState, topology::Topology};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     WorkerError,
-    pipeline::{Parts, Pipeline},
+    memory::Memory,
+    pipeline::{Parts, Pipeline, Seat, Source},
     registry::{self, Registry},
     stats::Stats,
+    watchdog,
 };
 
 /// The model to run: the one that is named, or the only one of the configuration.
@@ -43,7 +47,11 @@ pub fn load(config: &Config, name: &ModelId, options: &LoadOptions) -> Result<Mo
     let mut model = forebay_engine::load(&folder, options)?;
     let mut batch = PackedBatch::new();
     batch.push(&model.tokenizer.encode("warm up")?.ids, Finish::default());
-    model.encoder.embed(&batch)?;
+    let warm = model.encoder.embed(&batch)?;
+    // A model that gives no numbers for two words gives none for anything.
+    if warm.data.iter().any(|value| !value.is_finite()) {
+        return Err(WorkerError::NotFinite { model: name.clone(), folder });
+    }
     Ok(model)
 }
 
@@ -83,10 +91,27 @@ pub async fn run(
         let Some(started) = stop.run_until_cancelled(starting).await else { return Ok(()) };
         let (model, ()) = started?;
         health.set("model", Ok(()));
+        let deadline = Duration::from_secs(config.worker.batch_deadline_s);
+        watchdog::start(stats.clone(), deadline)
+            .map_err(|source| WorkerError::Io { action: "starting the watchdog", source })?;
+        let memory = Memory::new(config.worker.memory_bytes_max, model.info.bytes_per_token);
+        tokio::spawn(memory.watch(health.clone(), background.clone()));
         let grace = Duration::from_secs(config.worker.grace_s);
-        let broker = broker.clone();
-        let mut pipeline =
-            Pipeline::start(Parts { config, name, model, worker: id, broker, store, stats });
+        let sources = sources(&broker, &config, &name);
+        let parts = Parts {
+            config: config.worker,
+            limits: config.limits,
+            name,
+            worker: id.clone(),
+            memory,
+            publisher: Arc::new(broker.clone()),
+            store: store.clone(),
+            health: health.clone(),
+            stats,
+            clock: Clock::default(),
+            seat: Seat::Threads,
+        };
+        let mut pipeline = Pipeline::start(&parts, model, sources);
         registry.update(|record| record.state = WorkerState::Ready).await;
         work_and_drain(&mut pipeline, &stop, &registry, &health, grace).await
     }
@@ -97,6 +122,14 @@ pub async fn run(
     registry.remove().await;
     server.stop().await;
     result
+}
+
+fn sources(broker: &Broker, config: &Config, model: &ModelId) -> [Source; 2] {
+    let (interactive, batch) = (config.worker.prefetch_interactive, config.worker.prefetch_batch);
+    [(Lane::Interactive, interactive), (Lane::Batch, batch)].map(|(lane, prefetch)| {
+        let subscription = broker.subscribe(&lane.queue(model), prefetch);
+        (lane, Box::new(subscription) as Box<dyn JobSource>)
+    })
 }
 
 async fn load_blocking(

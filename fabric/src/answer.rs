@@ -1,35 +1,47 @@
 //! Writing answers: the record first, a copy to who asked for one, the acknowledgement last.
 //!
-//! A message is acknowledged only after the store has confirmed its record, or the broker its dead
-//! letter. While either is away, this waits.
+//! A message is acknowledged only after the store has confirmed its record, or the broker has taken it
+//! over as a dead letter or for another try. While either is away, this waits.
 
 use std::{sync::Arc, time::Duration};
 
-use forebay_schemas::{ErrorCode, JobError, Outcome};
-use futures_util::{StreamExt, stream};
+use forebay_schemas::{ErrorCode, JobError, Outcome, topology::RETRY_STEPS};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use metrics::counter;
 
 use crate::{
-    Broker, Store,
     backoff::Backoff,
-    broker::{Acker, Message, Properties},
-    clock, fail,
+    broker::{Acker, Message, Properties, Publisher},
+    clock::Clock,
+    fail,
     intake::{Ended, Ticket},
-    store::ResultRecord,
+    retry::{self, Next},
+    store::{ResultRecord, ResultStore},
 };
 
-/// Copies of answers, and acknowledgements, that are under way at once.
+/// Acknowledgements, and errands of those who run them to their end, that are under way at once.
 const IN_FLIGHT_MAX: usize = 256;
 
+/// What is left to do for one message after its record is safe: it ends with the acknowledgement.
+///
+/// Errands wait for the broker, which may take no publishes for a long time while acknowledgements
+/// still go through. So whoever settles polls them beside its other work. There are never more than
+/// there are unsettled deliveries.
+pub type Errand = BoxFuture<'static, ()>;
+
 /// Who writes answers.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Answerer {
     /// The id that signs them.
     pub signature: String,
     /// Where they go.
-    pub store: Arc<Store>,
-    /// Where copies and dead letters go.
-    pub broker: Broker,
+    pub store: Arc<dyn ResultStore>,
+    /// Where copies, dead letters and further tries go.
+    pub publisher: Arc<dyn Publisher>,
+    /// The most attempts at a job.
+    pub attempts_max: u32,
+    /// What tells when.
+    pub clock: Clock,
 }
 
 struct Answer {
@@ -38,42 +50,77 @@ struct Answer {
     state: &'static str,
 }
 
+/// What becomes of one ticket.
+enum Fate {
+    Answered(Box<Answer>),
+    Again { ticket: Box<Ticket>, step: usize },
+}
+
 impl Answerer {
-    /// Ends messages that were not computed.
-    pub async fn end(&self, ended: Vec<Ended>) {
+    /// Ends messages that were not computed. What comes back is left to do.
+    pub async fn end(&self, ended: Vec<Ended>) -> Vec<Errand> {
+        let mut errands = Vec::new();
         let mut answered = Vec::with_capacity(ended.len());
         for end in ended {
             match end {
                 Ended::Answered(pair) => answered.push(*pair),
+                Ended::Settled(acker) => {
+                    counter!("forebay_settle_already_total").increment(1);
+                    acker.ack().await;
+                }
                 Ended::Unanswerable { letter, acker } => {
-                    self.keep_dead_letter(&letter, acker).await;
+                    errands.push(self.clone().keep_dead_letter(letter, acker).boxed());
                 }
             }
         }
-        self.answer(answered).await;
+        errands.extend(self.answer(answered).await);
+        errands
     }
 
-    /// Writes these answers in one go, then settles their messages.
-    pub async fn answer(&self, answers: Vec<(Ticket, Outcome)>) {
-        if answers.is_empty() {
-            return;
+    /// Writes these answers in one go, then settles their messages. Jobs whose failure may pass are
+    /// not answered but tried again. What comes back is left to do.
+    pub async fn answer(&self, outcomes: Vec<(Ticket, Outcome)>) -> Vec<Errand> {
+        let mut errands: Vec<Errand> = Vec::new();
+        let mut answers = Vec::with_capacity(outcomes.len());
+        for (ticket, outcome) in outcomes {
+            match self.fate(ticket, outcome) {
+                Fate::Answered(answer) => answers.push(*answer),
+                Fate::Again { ticket, step } => {
+                    errands.push(self.clone().try_again(ticket, step).boxed());
+                }
+            }
         }
-        let answers: Vec<Answer> = answers.into_iter().map(|(t, o)| self.signed(t, o)).collect();
+        if answers.is_empty() {
+            return errands;
+        }
         let records: Vec<ResultRecord> = answers.iter().map(|a| a.record.clone()).collect();
         self.write(&records).await;
         fail::point("after_result_write");
-        self.reply(&answers).await;
-        stream::iter(answers)
-            .for_each_concurrent(IN_FLIGHT_MAX, |answer| async move {
-                fail::point("before_ack");
-                answer.ticket.acker.ack().await;
-                counter!("forebay_settle_jobs_total", "state" => answer.state).increment(1);
-            })
-            .await;
+        let (replied, plain): (Vec<Answer>, Vec<Answer>) =
+            answers.into_iter().partition(|answer| answer.ticket.reply_to.is_some());
+        errands.extend(replied.into_iter().map(|answer| self.clone().reply(answer).boxed()));
+        stream::iter(plain).for_each_concurrent(IN_FLIGHT_MAX, acknowledge).await;
+        errands
+    }
+
+    /// Ends messages and stays until nothing is left to do.
+    pub async fn end_all(&self, ended: Vec<Ended>) {
+        let errands = self.end(ended).await;
+        stream::iter(errands).for_each_concurrent(IN_FLIGHT_MAX, |errand| errand).await;
+    }
+
+    fn fate(&self, ticket: Ticket, mut outcome: Outcome) -> Fate {
+        if let Some(error) = outcome.error.take() {
+            match retry::next(error, ticket.attempts(), self.attempts_max) {
+                Next::Again(step) => return Fate::Again { ticket: Box::new(ticket), step },
+                Next::Answer(error) => outcome.error = Some(error),
+            }
+        }
+        Fate::Answered(Box::new(self.signed(ticket, outcome)))
     }
 
     fn signed(&self, ticket: Ticket, outcome: Outcome) -> Answer {
-        let outcome = outcome.signed(&self.signature, ticket.attempts, clock::now_ms());
+        let outcome = outcome.signed(&self.signature, ticket.attempts(), self.clock.now_ms());
         let state = outcome.state.as_str();
         let bytes = outcome.encode(ticket.content_type).unwrap_or_else(|error| {
             // No value that a model gives is beyond the codecs; the asker is told all the same.
@@ -88,7 +135,7 @@ impl Answerer {
 
     /// Writes until the store confirms. A record that is there already stands; both end the job.
     async fn write(&self, records: &[ResultRecord]) {
-        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+        let mut backoff = backoff();
         while let Err(error) = self.store.write_results(records).await {
             counter!("forebay_settle_store_errors_total").increment(1);
             tracing::warn!(%error, waiting = records.len(), "can't write results; trying again");
@@ -96,28 +143,54 @@ impl Answerer {
         }
     }
 
-    /// Publishes a copy of each answer that was asked for. The record is safe by now, so an asker who
+    /// Publishes a copy of the answer to who asked for one. The record is safe by now, so an asker who
     /// left his queue behind costs a log line and no more.
-    async fn reply(&self, answers: &[Answer]) {
-        stream::iter(answers.iter().filter_map(reply))
-            .for_each_concurrent(IN_FLIGHT_MAX, |message| async move {
-                if let Err(error) = self.broker.publish(&message).await {
-                    tracing::info!(%error, "a reply was not delivered");
-                }
-            })
-            .await;
+    async fn reply(self, answer: Answer) {
+        if let Some(message) = reply(&answer)
+            && let Err(error) = self.publisher.publish(&message).await
+        {
+            tracing::info!(%error, "a reply was not delivered");
+        }
+        acknowledge(answer).await;
     }
 
-    /// Publishes until the broker confirms: without an answer, the letter is all there is.
-    async fn keep_dead_letter(&self, letter: &Message, acker: Acker) {
-        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
-        while let Err(error) = self.broker.publish(letter).await {
-            tracing::warn!(%error, "can't keep a dead letter; trying again");
-            tokio::time::sleep(backoff.next_pause()).await;
-        }
+    /// Hands the message to its back-off step; the broker brings it back.
+    async fn try_again(self, ticket: Box<Ticket>, step: usize) {
+        let failures = ticket.failures.saturating_add(1);
+        let message = retry::message(&ticket.message, step, failures);
+        let delay = RETRY_STEPS[step].0;
+        tracing::info!(id = %ticket.id, failures, delay, "failed for a passing cause; tried again");
+        self.publish("another try", &message).await;
+        ticket.acker.ack().await;
+        counter!("forebay_settle_retries_total", "delay" => delay).increment(1);
+    }
+
+    /// Without an answer, the letter is all there is.
+    async fn keep_dead_letter(self, letter: Box<Message>, acker: Acker) {
+        self.publish("a dead letter", &letter).await;
         acker.ack().await;
         counter!("forebay_settle_jobs_total", "state" => "dead").increment(1);
     }
+
+    /// Publishes until the broker confirms.
+    async fn publish(&self, what: &'static str, message: &Message) {
+        let mut backoff = backoff();
+        while let Err(error) = self.publisher.publish(message).await {
+            tracing::warn!(%error, what, "can't publish; trying again");
+            tokio::time::sleep(backoff.next_pause()).await;
+        }
+    }
+}
+
+/// Short pauses: throughput is to be back within seconds of what was away.
+fn backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(50), Duration::from_secs(2))
+}
+
+async fn acknowledge(answer: Answer) {
+    fail::point("before_ack");
+    answer.ticket.acker.ack().await;
+    counter!("forebay_settle_jobs_total", "state" => answer.state).increment(1);
 }
 
 fn reply(answer: &Answer) -> Option<Message> {

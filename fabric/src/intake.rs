@@ -10,7 +10,7 @@ use forebay_schemas::{
 
 use lapin::types::ShortString;
 
-use crate::broker::{Acker, Delivery, HeaderValue, Message};
+use crate::broker::{Acker, Delivery, HeaderValue, Message, Properties};
 
 /// The longest reason that goes into a dead letter's header: headers must fit one frame.
 const REASON_CHARS_MAX: usize = 512;
@@ -24,14 +24,49 @@ pub struct Ticket {
     pub acker: Acker,
     /// How the answer is written: as the job was.
     pub content_type: ContentType,
-    /// Which attempt this is, from 1.
-    pub attempts: u32,
+    /// Attempts that failed and were answered with another one.
+    pub failures: u32,
+    /// Workers that died while they computed it, as far as is known.
+    pub deaths: u32,
+    /// Whether somebody had the message before, and did not settle it.
+    pub returned: bool,
     /// How long the answer is kept.
     pub result_ttl_s: u64,
     /// The channel on which waiters listen.
     pub notify: Option<String>,
     /// The queue that gets a copy.
     pub reply_to: Option<ReplyTo>,
+    /// The message as it came, for when it has to be tried again.
+    pub message: Box<Message>,
+}
+
+impl Ticket {
+    /// Which attempt this is, from 1.
+    pub fn attempts(&self) -> u32 {
+        self.failures.saturating_add(self.deaths).saturating_add(1)
+    }
+
+    /// A ticket that leads nowhere: for tests of what carries one.
+    pub fn detached(id: JobId) -> Self {
+        let message = Message {
+            exchange: String::new(),
+            routing_key: String::new(),
+            properties: Properties::default(),
+            body: Vec::new(),
+        };
+        Self {
+            id,
+            acker: Acker::detached(),
+            content_type: ContentType::Json,
+            failures: 0,
+            deaths: 0,
+            returned: false,
+            result_ttl_s: RESULT_TTL_S_DEFAULT,
+            notify: None,
+            reply_to: None,
+            message: Box::new(message),
+        }
+    }
 }
 
 /// The AMQP way to ask for an answer.
@@ -48,6 +83,8 @@ pub struct ReplyTo {
 pub enum Ended {
     /// It has an answer.
     Answered(Box<(Ticket, Outcome)>),
+    /// It has its answer already, and needs no other.
+    Settled(Acker),
     /// It can't be answered: nothing says to whom. It becomes a dead letter.
     Unanswerable {
         /// The message as it came, with the reason in a header, addressed to the dead letters.
@@ -147,11 +184,11 @@ fn refuse(delivery: Delivery, refusal: Refusal) -> Ended {
 
 fn unanswerable(delivery: Delivery, error: &JobError) -> Ended {
     let reason: String = error.to_string().chars().take(REASON_CHARS_MAX).collect();
-    let Delivery { body, properties, routing_key, acker, .. } = delivery;
-    let mut headers = properties.headers().clone().unwrap_or_default();
+    let (mut letter, acker) = delivery.into_message();
+    let mut headers = letter.properties.headers().clone().unwrap_or_default();
     headers.insert(HEADER_REASON.into(), HeaderValue::LongString(reason.into()));
-    let properties = properties.with_headers(headers);
-    let letter = Message { exchange: DEAD.into(), routing_key, properties, body };
+    letter.properties = letter.properties.with_headers(headers);
+    letter.exchange = DEAD.into();
     Ended::Unanswerable { letter: Box::new(letter), acker }
 }
 
@@ -162,18 +199,22 @@ fn ticket(
     result_ttl_s: u64,
     notify: Option<String>,
 ) -> Ticket {
-    let earlier = delivery.header_number(HEADER_ATTEMPTS).unwrap_or(0);
-    let attempts = earlier.saturating_add(delivery.delivery_count()).saturating_add(1);
+    let failures = delivery.header_number(HEADER_ATTEMPTS).unwrap_or(0);
+    let returned = delivery.delivery_count() > 0;
     let properties = &delivery.properties;
     let correlation_id = properties.correlation_id().as_ref().map(ToString::to_string);
     let reply_to = properties.reply_to().as_ref().map(ToString::to_string);
+    let (message, acker) = delivery.into_message();
     Ticket {
         id,
+        acker,
         content_type,
-        attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+        failures: u32::try_from(failures).unwrap_or(u32::MAX),
+        deaths: 0,
+        returned,
         result_ttl_s,
         notify,
         reply_to: reply_to.map(|queue| ReplyTo { queue, correlation_id }),
-        acker: delivery.acker,
+        message: Box::new(message),
     }
 }

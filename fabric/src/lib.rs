@@ -4,6 +4,7 @@
 //! - [`broker`]: a supervised AMQP connection; confirmed publishing; subscriptions
 //! - [`store`]: results, cancel requests and the worker registry in Redis
 //! - [`intake`] and [`answer`]: from a delivery to a job, from an outcome to a settled delivery
+//! - [`retry`]: what becomes of a job that failed
 //! - [`telemetry`]: logs, metrics, health
 //! - [`shutdown`]: signals to a token that everything listens to
 //! - [`backoff`], [`clock`]: pauses and time
@@ -17,6 +18,7 @@ pub mod clock;
 pub mod config;
 pub mod fail;
 pub mod intake;
+pub mod retry;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;

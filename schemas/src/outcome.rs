@@ -135,9 +135,18 @@ impl ErrorCode {
         }
     }
 
+    /// What is to be done about a job that failed this way.
+    pub fn intent(self) -> Intent {
+        match self {
+            Self::Internal => Intent::TryAgain,
+            Self::OutOfMemory => Intent::TryAgainLater,
+            _ => Intent::GiveUp,
+        }
+    }
+
     /// Whether the same job may succeed when it is sent again.
     pub fn retryable(self) -> bool {
-        matches!(self, Self::AttemptsExhausted | Self::OutOfMemory | Self::Internal)
+        self == Self::AttemptsExhausted || self.intent() != Intent::GiveUp
     }
 
     /// The state of a job that ended with this code.
@@ -148,6 +157,17 @@ impl ErrorCode {
             _ => State::Failed,
         }
     }
+}
+
+/// What is to be done about a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intent {
+    /// It would fail again: the error is the answer.
+    GiveUp,
+    /// The cause may have passed by the next moment.
+    TryAgain,
+    /// The cause takes time to pass, such as memory that somebody else holds.
+    TryAgainLater,
 }
 
 impl fmt::Display for ErrorCode {

@@ -114,6 +114,18 @@ pub enum EngineError {
         /// The device asked for.
         device: String,
     },
+    /// The memory that is left does not suffice for a batch.
+    #[error(
+        "a batch of {tokens} tokens needs {needed} bytes of memory and {left} are left; make it smaller"
+    )]
+    OutOfMemory {
+        /// Tokens in the batch.
+        tokens: usize,
+        /// Bytes that it would take.
+        needed: u64,
+        /// Bytes that are left.
+        left: u64,
+    },
     /// An item that no batch can hold: leave it out and compute the others.
     #[error("item {index} of the batch: {problem}")]
     Item {
@@ -136,4 +148,19 @@ pub enum EngineError {
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+impl EngineError {
+    /// Whether a smaller batch may fit where this one did not.
+    pub fn is_out_of_memory(&self) -> bool {
+        match self {
+            Self::OutOfMemory { .. } => true,
+            // candle hands the driver's words on.
+            Self::Tensor(error) => {
+                let words = error.to_string().to_ascii_lowercase();
+                words.contains("out of memory") || words.contains("out_of_memory")
+            }
+            _ => false,
+        }
+    }
 }

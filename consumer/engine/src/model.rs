@@ -47,6 +47,8 @@ pub struct ModelInfo {
     pub device: Device,
     /// Compute threads.
     pub threads: usize,
+    /// An upper bound of the memory that a token of a batch takes while it is computed.
+    pub bytes_per_token: usize,
 }
 
 /// Loads the model in `folder` (`config.json`, `model.safetensors`, `tokenizer.json`, and what
@@ -68,6 +70,7 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
         dtype,
         device: options.device,
         threads,
+        bytes_per_token: config.bytes_per_token(),
     };
     let encoder = BertEncoder::load(&config, &weights, pooling, threads)?;
     Ok(Model { tokenizer: Arc::new(tokenizer), encoder: Box::new(encoder), info })

@@ -15,9 +15,10 @@ pub(super) struct Manager {
     link: watch::Receiver<Link>,
 }
 
-pub(super) fn pool(link: watch::Receiver<Link>, channels_max: usize) -> Result<Pool, BrokerError> {
-    // Building fails only with time-outs and no runtime; there are none.
-    Pool::builder(Manager { link }).max_size(channels_max).build().map_err(|_| BrokerError::Closed)
+pub(super) fn pool(link: watch::Receiver<Link>, channels_max: usize) -> Pool {
+    #[allow(clippy::expect_used)]
+    // only a pool with time-outs needs a runtime named, and this has none
+    Pool::builder(Manager { link }).max_size(channels_max).build().expect("no time-outs")
 }
 
 impl managed::Manager for Manager {

@@ -8,7 +8,9 @@ use lapin::{
     types::AMQPValue,
 };
 
-use super::publish::Properties;
+use forebay_schemas::{names, topology::RETRY_STEPS};
+
+use super::publish::{Message, Properties};
 
 /// A message that was handed to us and must be settled.
 #[derive(Debug)]
@@ -17,6 +19,8 @@ pub struct Delivery {
     pub body: Vec<u8>,
     /// The AMQP properties.
     pub properties: Properties,
+    /// The exchange that brought it to its queue.
+    pub exchange: String,
     /// The routing key it was published with.
     pub routing_key: String,
     /// Whether somebody had it before.
@@ -30,86 +34,202 @@ impl Delivery {
         Self {
             body: delivery.data,
             properties: delivery.properties,
+            exchange: delivery.exchange.to_string(),
             routing_key: delivery.routing_key.to_string(),
             redelivered: delivery.redelivered,
-            acker: Acker { acker: Some(delivery.acker), channel: Some(channel) },
+            acker: Acker::new(delivery.acker, channel),
         }
     }
 
     /// A whole, non-negative number from a header.
     pub fn header_number(&self, name: &str) -> Option<u64> {
-        let value = self.properties.headers().as_ref()?.inner().get(name)?;
-        match value {
-            AMQPValue::LongLongInt(n) => u64::try_from(*n).ok(),
-            AMQPValue::LongInt(n) => u64::try_from(*n).ok(),
-            AMQPValue::ShortInt(n) => u64::try_from(*n).ok(),
-            AMQPValue::ShortShortInt(n) => u64::try_from(*n).ok(),
-            AMQPValue::LongUInt(n) => Some((*n).into()),
-            AMQPValue::ShortUInt(n) => Some((*n).into()),
-            AMQPValue::ShortShortUInt(n) => Some((*n).into()),
-            AMQPValue::Timestamp(n) => Some(*n),
-            _ => None,
-        }
+        number(self.properties.headers().as_ref()?.inner().get(name)?)
+    }
+
+    /// The last time that a queue gave this message up; a wait in a back-off queue is none.
+    pub fn death(&self) -> Option<Death> {
+        let headers = self.properties.headers().as_ref()?.inner();
+        let AMQPValue::FieldArray(deaths) = headers.get("x-death")? else { return None };
+        // The newest comes first.
+        deaths.as_slice().iter().filter_map(Death::read).find(|death| !is_back_off(&death.queue))
     }
 
     /// How often the broker has handed it out before.
     pub fn delivery_count(&self) -> u64 {
-        self.header_number("x-delivery-count").unwrap_or(u64::from(self.redelivered))
+        let counted = self.header_number("x-delivery-count").unwrap_or(0);
+        counted.max(u64::from(self.redelivered))
+    }
+
+    /// The message as it came, and what settles it.
+    pub fn into_message(self) -> (Message, Acker) {
+        let Self { body, properties, routing_key, acker, .. } = self;
+        (Message { exchange: String::new(), routing_key, properties, body }, acker)
+    }
+}
+
+/// How a message became a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Death {
+    /// The queue that gave it up.
+    pub queue: String,
+    /// Why, in the broker's words: `expired`, `delivery_limit`, `rejected` or `maxlen`.
+    pub reason: String,
+    /// How often that happened.
+    pub count: u64,
+    /// When it first happened, in Unix seconds, as far as the broker tells.
+    pub at_s: Option<u64>,
+}
+
+impl Death {
+    fn read(entry: &AMQPValue) -> Option<Self> {
+        let AMQPValue::FieldTable(fields) = entry else { return None };
+        let text = |name: &str| match fields.inner().get(name)? {
+            AMQPValue::LongString(text) => Some(text.to_string()),
+            _ => None,
+        };
+        let count = fields.inner().get("count").and_then(number).unwrap_or(1);
+        let at_s = fields.inner().get("time").and_then(number);
+        Some(Self { queue: text("queue")?, reason: text("reason")?, count, at_s })
+    }
+}
+
+fn is_back_off(queue: &str) -> bool {
+    RETRY_STEPS.iter().any(|(step, _)| names::retry(step) == queue)
+}
+
+fn number(value: &AMQPValue) -> Option<u64> {
+    match value {
+        AMQPValue::LongLongInt(n) => u64::try_from(*n).ok(),
+        AMQPValue::LongInt(n) => u64::try_from(*n).ok(),
+        AMQPValue::ShortInt(n) => u64::try_from(*n).ok(),
+        AMQPValue::ShortShortInt(n) => u64::try_from(*n).ok(),
+        AMQPValue::LongUInt(n) => Some((*n).into()),
+        AMQPValue::ShortUInt(n) => Some((*n).into()),
+        AMQPValue::ShortShortUInt(n) => Some((*n).into()),
+        AMQPValue::Timestamp(n) => Some(*n),
+        _ => None,
+    }
+}
+
+/// What is decided about a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is done with.
+    Ack,
+    /// It becomes a dead letter.
+    DeadLetter,
+    /// It goes back to its queue unharmed.
+    HandBack,
+}
+
+impl Verdict {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ack => "ack",
+            Self::DeadLetter => "dead_letter",
+            Self::HandBack => "hand_back",
+        }
     }
 }
 
 /// Settles one delivery. Each way to settle consumes it, so nothing is settled twice; one that is
 /// dropped unsettled goes back to its queue.
 pub struct Acker {
-    acker: Option<lapin::Acker>,
-    /// The channel closes with its last user, and a closed channel can't settle.
-    channel: Option<Arc<Channel>>,
+    to: Option<To>,
+}
+
+/// Who is told the verdict.
+enum To {
+    /// The broker, on the delivery's own channel. That closes with its last user, and a closed channel
+    /// can't settle.
+    Broker { acker: lapin::Acker, channel: Arc<Channel> },
+    /// Somebody in the broker's place.
+    Other(Box<dyn FnOnce(Verdict) -> bool + Send + Sync>),
 }
 
 impl Acker {
+    fn new(acker: lapin::Acker, channel: Arc<Channel>) -> Self {
+        Self { to: Some(To::Broker { acker, channel }) }
+    }
+
     /// Settles nothing: for tests of what carries an acker.
     pub fn detached() -> Self {
-        Self { acker: None, channel: None }
+        Self { to: None }
+    }
+
+    /// Tells the verdict to `told`, which answers whether the delivery was still there to be settled.
+    pub fn telling(told: impl FnOnce(Verdict) -> bool + Send + Sync + 'static) -> Self {
+        Self { to: Some(To::Other(Box::new(told))) }
     }
 
     /// The message is done with. `false` when its channel is gone: the broker will hand it out again.
-    pub async fn ack(mut self) -> bool {
-        let Some(acker) = self.acker.take() else { return false };
-        settled("ack", &acker.ack(BasicAckOptions::default()).await)
+    pub async fn ack(self) -> bool {
+        self.settle(Verdict::Ack).await
     }
 
     /// The message becomes a dead letter. `false` when its channel is gone.
-    pub async fn dead_letter(mut self) -> bool {
-        let Some(acker) = self.acker.take() else { return false };
-        settled("dead_letter", &acker.reject(BasicRejectOptions { requeue: false }).await)
+    pub async fn dead_letter(self) -> bool {
+        self.settle(Verdict::DeadLetter).await
     }
 
     /// The message goes back to its queue unharmed. `false` when its channel is gone.
-    pub async fn hand_back(mut self) -> bool {
-        let Some(acker) = self.acker.take() else { return false };
-        settled("hand_back", &acker.nack(HAND_BACK).await)
+    pub async fn hand_back(self) -> bool {
+        self.settle(Verdict::HandBack).await
+    }
+
+    async fn settle(mut self, verdict: Verdict) -> bool {
+        match self.to.take() {
+            None => false,
+            Some(to) => to.tell(verdict).await,
+        }
     }
 }
 
-const HAND_BACK: BasicNackOptions = BasicNackOptions { multiple: false, requeue: true };
-
-fn settled(how: &'static str, result: &lapin::Result<bool>) -> bool {
-    let done = matches!(result, Ok(true));
-    let result = if done { "done" } else { "lost" };
-    metrics::counter!("forebay_broker_settled_total", "how" => how, "result" => result)
-        .increment(1);
-    done
+impl To {
+    async fn tell(self, verdict: Verdict) -> bool {
+        let done = match self {
+            Self::Other(told) => told(verdict),
+            // The channel is held until the broker has been told.
+            Self::Broker { acker, channel: _channel } => {
+                let told = match verdict {
+                    Verdict::Ack => acker.ack(BasicAckOptions::default()).await,
+                    Verdict::DeadLetter => acker.reject(DEAD_LETTER).await,
+                    Verdict::HandBack => acker.nack(HAND_BACK).await,
+                };
+                matches!(told, Ok(true))
+            }
+        };
+        let result = if done { "done" } else { "lost" };
+        metrics::counter!("forebay_broker_settled_total", "how" => verdict.as_str(), "result" => result)
+            .increment(1);
+        done
+    }
 }
+
+const DEAD_LETTER: BasicRejectOptions = BasicRejectOptions { requeue: false };
+const HAND_BACK: BasicNackOptions = BasicNackOptions { multiple: false, requeue: true };
 
 impl Drop for Acker {
     fn drop(&mut self) {
-        let Some(acker) = self.acker.take().filter(lapin::Acker::usable) else { return };
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let channel = self.channel.clone();
-            runtime.spawn(async move {
-                settled("hand_back", &acker.nack(HAND_BACK).await);
-                drop(channel);
-            });
+        match self.to.take() {
+            Some(To::Other(told)) => {
+                told(Verdict::HandBack);
+            }
+            Some(to @ To::Broker { .. }) if to.is_usable() => {
+                if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                    runtime.spawn(to.tell(Verdict::HandBack));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl To {
+    fn is_usable(&self) -> bool {
+        match self {
+            Self::Broker { acker, .. } => acker.usable(),
+            Self::Other(_) => true,
         }
     }
 }
@@ -117,5 +237,63 @@ impl Drop for Acker {
 impl std::fmt::Debug for Acker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Acker")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lapin::types::{FieldArray, FieldTable};
+
+    use super::*;
+
+    fn death(queue: &str, reason: &str) -> AMQPValue {
+        let mut entry = FieldTable::default();
+        entry.insert("queue".into(), AMQPValue::LongString(queue.into()));
+        entry.insert("reason".into(), AMQPValue::LongString(reason.into()));
+        entry.insert("count".into(), AMQPValue::LongLongInt(3));
+        entry.insert("time".into(), AMQPValue::Timestamp(1_700_000_000));
+        AMQPValue::FieldTable(entry)
+    }
+
+    fn letter(deaths: Vec<AMQPValue>) -> Delivery {
+        let mut headers = FieldTable::default();
+        headers.insert("x-death".into(), AMQPValue::FieldArray(FieldArray::from(deaths)));
+        Delivery {
+            body: Vec::new(),
+            properties: Properties::default().with_headers(headers),
+            exchange: String::new(),
+            routing_key: String::new(),
+            redelivered: false,
+            acker: Acker::detached(),
+        }
+    }
+
+    #[test]
+    fn the_newest_death_counts_and_a_back_off_is_none() {
+        let job_queue = "forebay.jobs.m.batch";
+        let backed_off = death("forebay.retry.5s", "expired");
+        let deaths = vec![backed_off.clone(), death(job_queue, "delivery_limit")];
+        let found = letter(deaths).death().unwrap();
+        assert_eq!((found.queue.as_str(), found.reason.as_str()), (job_queue, "delivery_limit"));
+        assert_eq!((found.count, found.at_s), (3, Some(1_700_000_000)));
+        assert_eq!(letter(vec![backed_off]).death(), None);
+        let broken = vec![AMQPValue::Boolean(true), death(job_queue, "expired")];
+        assert_eq!(letter(broken).death().unwrap().reason, "expired");
+    }
+
+    #[test]
+    fn whoever_stands_in_for_the_broker_hears_each_verdict_once() {
+        let (tell, heard) = std::sync::mpsc::channel();
+        let acker = || {
+            let tell = tell.clone();
+            Acker::telling(move |verdict| tell.send(verdict).is_ok())
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        assert!(runtime.block_on(acker().ack()));
+        assert!(runtime.block_on(acker().dead_letter()));
+        drop(acker());
+        drop(tell);
+        let verdicts: Vec<Verdict> = heard.iter().collect();
+        assert_eq!(verdicts, [Verdict::Ack, Verdict::DeadLetter, Verdict::HandBack]);
     }
 }

@@ -49,50 +49,68 @@ pub(super) async fn next_up(mut link: watch::Receiver<Link>) -> Option<Arc<Conne
     }
 }
 
-struct Supervisor {
+/// Where to connect, as whom, and what to declare there.
+#[derive(Clone)]
+pub(super) struct Plan {
     uri: AMQPUri,
     url: SecretUrl,
     name: String,
     topology: Topology,
     config: BrokerConfig,
-    link: watch::Sender<Link>,
     stop: CancellationToken,
+}
+
+struct Supervisor {
+    plan: Plan,
+    link: watch::Sender<Link>,
 }
 
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// Events announce a lost connection; this finds one whose event was missed.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// Starts the supervisor. It ends, and closes the connection, when `stop` is cancelled.
-pub(super) fn supervise(
-    config: &Config,
-    name: &str,
-    topology: Topology,
-    stop: CancellationToken,
-) -> Result<watch::Receiver<Link>, BrokerError> {
-    let url = config.amqp_url.clone();
-    let mut uri: AMQPUri = url
-        .expose()
-        .parse()
-        .map_err(|reason: String| BrokerError::Address { url: url.to_string(), reason })?;
-    uri.query.heartbeat.get_or_insert(config.broker.heartbeat_s);
-    let (link, watcher) = watch::channel(Link::Down { error: None });
-    let (name, config) = (name.to_owned(), config.broker.clone());
-    let supervisor = Supervisor { uri, url, name, topology, config, link, stop };
-    tokio::spawn(supervisor.run());
-    Ok(watcher)
+impl Plan {
+    /// A plan that ends, and closes its connections, when `stop` is cancelled.
+    pub(super) fn new(
+        config: &Config,
+        name: &str,
+        topology: Topology,
+        stop: CancellationToken,
+    ) -> Result<Self, BrokerError> {
+        let url = config.amqp_url.clone();
+        let mut uri: AMQPUri = url
+            .expose()
+            .parse()
+            .map_err(|reason: String| BrokerError::Address { url: url.to_string(), reason })?;
+        uri.query.heartbeat.get_or_insert(config.broker.heartbeat_s);
+        let (name, config) = (name.to_owned(), config.broker.clone());
+        Ok(Self { uri, url, name, topology, config, stop })
+    }
+
+    /// The same for a connection beside the first, which has declared the topology by then.
+    pub(super) fn beside(&self, what: &str) -> Self {
+        let name = format!("{} ({what})", self.name);
+        Self { name, topology: Topology::default(), ..self.clone() }
+    }
+
+    /// Starts the supervisor.
+    pub(super) fn supervise(self) -> watch::Receiver<Link> {
+        let (link, watcher) = watch::channel(Link::Down { error: None });
+        tokio::spawn(Supervisor { plan: self, link }.run());
+        watcher
+    }
 }
 
 impl Supervisor {
     async fn run(self) {
-        let backoff_max = Duration::from_millis(self.config.backoff_ms_max);
+        let backoff_max = Duration::from_millis(self.plan.config.backoff_ms_max);
         let mut backoff = Backoff::new(BACKOFF_MIN, backoff_max);
-        while !self.stop.is_cancelled() {
-            let error = match self.stop.run_until_cancelled(self.connect()).await {
+        while !self.plan.stop.is_cancelled() {
+            let error = match self.plan.stop.run_until_cancelled(self.connect()).await {
                 None => return,
                 Some(Ok(connection)) => {
                     backoff.reset();
-                    tracing::info!(url = %self.url, "connected to RabbitMQ");
+                    tracing::info!(url = %self.plan.url, "connected to RabbitMQ");
                     metrics::counter!("forebay_broker_connects_total").increment(1);
                     match self.watch(Arc::new(connection)).await {
                         Some(error) => error,
@@ -104,28 +122,28 @@ impl Supervisor {
             let pause = backoff.next_pause();
             tracing::warn!(%error, again_in_ms = pause.as_millis() as u64, "no connection to RabbitMQ");
             self.link.send_replace(Link::Down { error: Some(Arc::new(error)) });
-            self.stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+            self.plan.stop.run_until_cancelled(tokio::time::sleep(pause)).await;
         }
     }
 
     async fn connect(&self) -> Result<Connection, BrokerError> {
         let properties =
-            ConnectionProperties::default().with_connection_name(self.name.clone().into());
+            ConnectionProperties::default().with_connection_name(self.plan.name.clone().into());
         let attempt = async {
-            let connection = Connection::connect_uri(self.uri.clone(), properties)
+            let connection = Connection::connect_uri(self.plan.uri.clone(), properties)
                 .await
                 .map_err(|error| self.not_connected(error))?;
-            declare::topology(&connection, &self.topology).await?;
+            declare::topology(&connection, &self.plan.topology).await?;
             Ok(connection)
         };
-        let after_ms = self.config.connect_timeout_ms;
-        tokio::time::timeout(Duration::from_millis(after_ms), attempt)
-            .await
-            .unwrap_or_else(|_| Err(BrokerError::Silent { url: self.url.to_string(), after_ms }))
+        let after_ms = self.plan.config.connect_timeout_ms;
+        tokio::time::timeout(Duration::from_millis(after_ms), attempt).await.unwrap_or_else(|_| {
+            Err(BrokerError::Silent { url: self.plan.url.to_string(), after_ms })
+        })
     }
 
     fn not_connected(&self, error: lapin::Error) -> BrokerError {
-        let url = self.url.to_string();
+        let url = self.plan.url.to_string();
         if is_refused(&error) {
             return BrokerError::Refused { url, reason: error.to_string() };
         }
@@ -139,7 +157,7 @@ impl Supervisor {
         self.link.send_replace(up(None));
         loop {
             tokio::select! {
-                () = self.stop.cancelled() => {
+                () = self.plan.stop.cancelled() => {
                     // Best effort: the socket is closed with the process anyway.
                     let _ = connection.close(200, "bye".into()).await;
                     return None;

@@ -2,7 +2,9 @@
 //!
 //! [`Broker::start`] returns at once; a task connects, declares the topology, and does both again
 //! whenever the connection is lost. Publishing and subscribing wait for the connection that is there
-//! next. `deadpool` keeps the publishing channels.
+//! next. Publishing has a connection of its own, made with the first message: a broker that wants
+//! memory stops reading from connections that publish, and acknowledgements must go through then.
+//! `deadpool` keeps the publishing channels.
 
 mod channels;
 mod declare;
@@ -13,7 +15,10 @@ mod publish;
 mod queues;
 mod subscribe;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use forebay_schemas::topology::Topology;
 use tokio::sync::{Semaphore, watch};
@@ -24,12 +29,14 @@ use crate::{
     telemetry::Health,
 };
 
-pub use delivery::{Acker, Delivery};
+use link::Plan;
+
+pub use delivery::{Acker, Death, Delivery, Verdict};
 pub use error::{BrokerError, PublishError};
 pub use link::Link;
-pub use publish::{HeaderValue, Headers, Message, Properties};
+pub use publish::{HeaderValue, Headers, Message, Properties, Publisher};
 pub use queues::QueueDepth;
-pub use subscribe::Subscription;
+pub use subscribe::{JobSource, Subscription};
 
 /// A connection to the broker that comes back. Clones share it; the last one closes it.
 #[derive(Clone)]
@@ -40,11 +47,19 @@ pub struct Broker {
 struct Inner {
     config: BrokerConfig,
     link: watch::Receiver<Link>,
-    channels: channels::Pool,
+    /// How the connection that publishes is made.
+    plan: Plan,
+    publishing: OnceLock<Publishing>,
     /// One permit a publish that waits for its confirmation.
     confirms: Semaphore,
     stop: CancellationToken,
     _stop_on_drop: DropGuard,
+}
+
+/// The connection that publishes, and the channels on it.
+struct Publishing {
+    link: watch::Receiver<Link>,
+    channels: channels::Pool,
 }
 
 impl std::fmt::Debug for Broker {
@@ -58,14 +73,15 @@ impl Broker {
     /// `topology`.
     pub fn start(config: &Config, name: &str, topology: Topology) -> Result<Self, BrokerError> {
         let stop = CancellationToken::new();
-        let link = link::supervise(config, name, topology, stop.clone())?;
+        let plan = Plan::new(config, name, topology, stop.clone())?;
         let config = config.broker.clone();
         Ok(Self {
             inner: Arc::new(Inner {
-                channels: channels::pool(link.clone(), config.channels_max)?,
+                link: plan.clone().supervise(),
+                plan: plan.beside("publishing"),
+                publishing: OnceLock::new(),
                 confirms: Semaphore::new(config.confirms_in_flight_max),
                 config,
-                link,
                 _stop_on_drop: stop.clone().drop_guard(),
                 stop,
             }),
@@ -104,6 +120,22 @@ impl Broker {
     /// The state of the connection, now and as it changes.
     pub fn link(&self) -> watch::Receiver<Link> {
         self.inner.link.clone()
+    }
+
+    /// Why the broker takes no publishes for now, if it has said so.
+    pub fn blocked(&self) -> Option<String> {
+        match &*self.inner.publishing.get()?.link.borrow() {
+            Link::Up { blocked, .. } => blocked.clone(),
+            Link::Down { .. } => None,
+        }
+    }
+
+    fn publishing(&self) -> &Publishing {
+        self.inner.publishing.get_or_init(|| {
+            let link = self.inner.plan.clone().supervise();
+            let channels = channels::pool(link.clone(), self.inner.config.channels_max);
+            Publishing { link, channels }
+        })
     }
 
     /// Keeps the condition `broker` of `health` true to the connection's state.

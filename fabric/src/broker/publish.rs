@@ -9,6 +9,8 @@ use lapin::{
 };
 use tokio::time::Instant;
 
+use futures_util::{FutureExt, future::BoxFuture};
+
 use super::{Broker, Link, PublishError};
 use crate::backoff::Backoff;
 
@@ -31,6 +33,18 @@ pub struct Message {
     pub properties: Properties,
     /// The body.
     pub body: Vec<u8>,
+}
+
+/// Who publishes: the broker, or a test in its place.
+pub trait Publisher: Send + Sync {
+    /// Publishes and waits until the message is on a queue.
+    fn publish<'a>(&'a self, message: &'a Message) -> BoxFuture<'a, Result<(), PublishError>>;
+}
+
+impl Publisher for Broker {
+    fn publish<'a>(&'a self, message: &'a Message) -> BoxFuture<'a, Result<(), PublishError>> {
+        Broker::publish(self, message).boxed()
+    }
 }
 
 enum Attempt {
@@ -69,7 +83,7 @@ impl Broker {
         let Ok(_permit) = self.inner.confirms.acquire().await else {
             return Attempt::Again("closed".into());
         };
-        let channel = match self.inner.channels.get().await {
+        let channel = match self.publishing().channels.get().await {
             Ok(channel) => channel,
             Err(error) => return Attempt::Again(error.to_string()),
         };
@@ -104,7 +118,7 @@ impl Broker {
     }
 
     fn why_slow(&self) -> Option<String> {
-        match &*self.inner.link.borrow() {
+        match &*self.publishing().link.borrow() {
             Link::Up { blocked, .. } => {
                 blocked.as_ref().map(|reason| format!("the broker takes no publishes: {reason}"))
             }

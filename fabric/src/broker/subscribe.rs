@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt, future::BoxFuture};
 use lapin::{
     Channel, Connection, Consumer,
     options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
@@ -38,6 +38,25 @@ impl Subscription {
         }
         // The task ends by itself at the token; a panic in it has been logged by then.
         let _ = self.task.await;
+    }
+}
+
+/// Where deliveries come from: a subscription, or a test in its place.
+pub trait JobSource: Send {
+    /// The next delivery; `None` when there will be none.
+    fn next(&mut self) -> BoxFuture<'_, Option<Delivery>>;
+
+    /// Takes no more, and hands back what has not been taken yet.
+    fn stop(self: Box<Self>) -> BoxFuture<'static, ()>;
+}
+
+impl JobSource for Subscription {
+    fn next(&mut self) -> BoxFuture<'_, Option<Delivery>> {
+        Subscription::next(self).boxed()
+    }
+
+    fn stop(self: Box<Self>) -> BoxFuture<'static, ()> {
+        Subscription::stop(*self).boxed()
     }
 }
 

@@ -104,6 +104,13 @@ pub struct WorkerConfig {
     pub tokenize_threads: usize,
     /// How long a worker that is told to stop may take to finish what it holds.
     pub grace_s: u64,
+    /// The most attempts at a job whose failures may pass, or that its worker dies of.
+    pub attempts_max: u32,
+    /// The longest that one batch may compute; a worker that takes longer is stuck, and ends.
+    pub batch_deadline_s: u64,
+    /// The most memory that a worker uses before it takes no more work, in bytes; 0 stands for what its
+    /// control group allows.
+    pub memory_bytes_max: u64,
 }
 
 /// What a service tells about itself.
@@ -163,7 +170,7 @@ impl Default for BrokerConfig {
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { connections_max: 8, timeout_ms: 5_000 }
+        Self { connections_max: 8, timeout_ms: 3_000 }
     }
 }
 
@@ -177,6 +184,10 @@ impl Default for WorkerConfig {
             prefetch_batch: 256,
             tokenize_threads: 1,
             grace_s: 30,
+            attempts_max: 5,
+            // A sixth of RabbitMQ's consumer time-out of half an hour.
+            batch_deadline_s: 300,
+            memory_bytes_max: 0,
         }
     }
 }
@@ -230,6 +241,8 @@ impl Config {
         at_least("worker.prefetch_batch", worker.prefetch_batch.into(), 1)?;
         at_least("worker.tokenize_threads", worker.tokenize_threads as u64, 1)?;
         at_least("worker.grace_s", worker.grace_s, 1)?;
+        at_least("worker.attempts_max", worker.attempts_max.into(), 1)?;
+        at_least("worker.batch_deadline_s", worker.batch_deadline_s, 1)?;
         at_least("broker.connect_timeout_ms", broker.connect_timeout_ms, 1)?;
         at_least("broker.backoff_ms_max", broker.backoff_ms_max, 100)?;
         at_least("broker.publish_timeout_ms", broker.publish_timeout_ms, 1)?;

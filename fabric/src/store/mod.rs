@@ -3,15 +3,18 @@
 //! Every command has a time-out, after which its outcome is unknown; all that is written here may
 //! therefore be written again.
 
+mod blame;
 mod notices;
 mod registry;
 mod results;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime};
 use redis::{AsyncConnectionConfig, Client, RedisError};
 
+use forebay_schemas::JobId;
+use futures_util::{FutureExt, future::BoxFuture};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -54,7 +57,54 @@ pub enum StoreError {
     Record(#[from] serde_json::Error),
 }
 
+/// What has been asked of the store.
+pub type Asked<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+/// The job ids of the batches that a worker computes, by the batch's number.
+pub type Note = BTreeMap<u64, Vec<JobId>>;
+
+/// What a worker asks of the store: Redis, or a test in its place.
+pub trait ResultStore: Send + Sync {
+    /// Writes each record unless its job has one. An error leaves it unknown which were written;
+    /// writing them again is safe.
+    fn write_results<'a>(&'a self, records: &'a [ResultRecord]) -> Asked<'a, Vec<Written>>;
+    /// For each of these jobs, whether its cancellation was asked for.
+    fn cancelled<'a>(&'a self, ids: &'a [JobId]) -> Asked<'a, Vec<bool>>;
+    /// For each of these jobs, whether its record is there.
+    fn present<'a>(&'a self, ids: &'a [JobId]) -> Asked<'a, Vec<bool>>;
+    /// Writes what `worker` is about to compute, in place of what it wrote before.
+    fn note<'a>(&'a self, worker: &'a str, note: &'a Note) -> Asked<'a, ()>;
+    /// For each of these jobs, how many batches with it in them ended with their worker, as far as
+    /// notes tell; `worker`'s own note does not count, since it is alive.
+    fn deaths<'a>(&'a self, worker: &'a str, ids: &'a [JobId]) -> Asked<'a, Vec<u32>>;
+}
+
+impl ResultStore for Store {
+    fn write_results<'a>(&'a self, records: &'a [ResultRecord]) -> Asked<'a, Vec<Written>> {
+        Store::write_results(self, records).boxed()
+    }
+
+    fn cancelled<'a>(&'a self, ids: &'a [JobId]) -> Asked<'a, Vec<bool>> {
+        Store::cancelled(self, ids).boxed()
+    }
+
+    fn present<'a>(&'a self, ids: &'a [JobId]) -> Asked<'a, Vec<bool>> {
+        Store::present(self, ids).boxed()
+    }
+
+    fn note<'a>(&'a self, worker: &'a str, note: &'a Note) -> Asked<'a, ()> {
+        Store::note(self, worker, note).boxed()
+    }
+
+    fn deaths<'a>(&'a self, worker: &'a str, ids: &'a [JobId]) -> Asked<'a, Vec<u32>> {
+        Store::deaths(self, worker, ids).boxed()
+    }
+}
+
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
+/// A store that answers more slowly than this is none to begin new work with.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
+const SLOW: &str = "Redis does not answer within a second";
 
 /// A pool of connections to Redis. Clones share it.
 #[derive(Clone)]
@@ -104,7 +154,12 @@ impl Store {
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(HEALTH_EVERY);
             while stop.run_until_cancelled(tick.tick()).await.is_some() {
-                health.set("store", store.ping().await.map_err(|error| error.to_string()));
+                let answer = tokio::time::timeout(HEALTH_TIMEOUT, store.ping()).await;
+                let state = answer.map_or_else(
+                    |_| Err(SLOW.to_owned()),
+                    |answer| answer.map_err(|error| error.to_string()),
+                );
+                health.set("store", state);
             }
         });
     }

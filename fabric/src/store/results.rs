@@ -31,7 +31,7 @@ pub enum Written {
 /// time-out on a slow network.
 const PIPELINE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The most keys read at once.
-const KEYS_MAX: usize = 512;
+pub(super) const KEYS_MAX: usize = 512;
 
 impl Store {
     /// Writes each record unless its job has one, then wakes who waits. An error leaves it unknown

@@ -1,17 +1,18 @@
 //! Named conditions that must all hold before a service calls itself ready.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
+use metrics::gauge;
 use serde::Serialize;
+use tokio::sync::watch;
 
 /// The conditions of one service. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
-    conditions: Arc<Mutex<BTreeMap<&'static str, Condition>>>,
+    conditions: Arc<watch::Sender<Conditions>>,
 }
+
+type Conditions = BTreeMap<&'static str, Condition>;
 
 /// One condition.
 #[derive(Debug, Clone, Serialize)]
@@ -25,7 +26,7 @@ struct Condition {
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Report {
     pub(super) ready: bool,
-    conditions: BTreeMap<&'static str, Condition>,
+    conditions: Conditions,
 }
 
 impl Health {
@@ -41,7 +42,11 @@ impl Health {
     /// Says whether a condition holds, and why not.
     pub fn set(&self, name: &'static str, state: Result<(), String>) {
         let condition = Condition { ok: state.is_ok(), detail: state.err().unwrap_or_default() };
-        let before = self.lock().insert(name, condition.clone());
+        gauge!("forebay_condition", "name" => name).set(f64::from(u8::from(condition.ok)));
+        let mut before = None;
+        self.conditions.send_modify(|conditions| {
+            before = conditions.insert(name, condition.clone());
+        });
         if before.is_some_and(|before| before.ok) != condition.ok {
             if condition.ok {
                 tracing::info!(condition = name, "now holds");
@@ -56,14 +61,19 @@ impl Health {
         self.report().ready
     }
 
-    pub(super) fn report(&self) -> Report {
-        let conditions = self.lock().clone();
-        Report { ready: conditions.values().all(|condition| condition.ok), conditions }
+    /// Waits until all of these conditions hold.
+    pub async fn until(&self, names: &[&'static str]) {
+        let mut watcher = self.conditions.subscribe();
+        let hold = |conditions: &Conditions| {
+            names.iter().all(|name| conditions.get(name).is_none_or(|condition| condition.ok))
+        };
+        // The sender lives in `self`.
+        let _ = watcher.wait_for(hold).await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Condition>> {
-        // A panic while it was held leaves a whole map behind: every change is one insert.
-        self.conditions.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn report(&self) -> Report {
+        let conditions = self.conditions.borrow().clone();
+        Report { ready: conditions.values().all(|condition| condition.ok), conditions }
     }
 }
 
@@ -83,5 +93,18 @@ mod tests {
         assert!(!health.ready());
         let report = serde_json::to_value(health.report()).unwrap();
         assert_eq!(report["conditions"]["broker"]["detail"], "gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_conditions_goes_on_when_they_hold() {
+        let health = Health::new(&["store", "model"]);
+        let waits = tokio::spawn({
+            let health = health.clone();
+            async move { health.until(&["store", "memory"]).await }
+        });
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        assert!(!waits.is_finished(), "the store is not there yet");
+        health.set("store", Ok(()));
+        waits.await.unwrap();
     }
 }

@@ -98,6 +98,9 @@ pub(super) struct Routes {
     unknown: HashMap<ModelId, Instant>,
 }
 
+/// The longest `expiration` that RabbitMQ takes.
+const EXPIRATION_MS_MAX: u64 = u32::MAX as u64;
+
 /// How long a model without a queue is not looked for again.
 const UNKNOWN_FOR: Duration = Duration::from_secs(10);
 /// The most models remembered as unknown.
@@ -217,6 +220,11 @@ fn message(job: &Job, lane: Lane, body: Vec<u8>) -> Message {
         .with_type(MESSAGE_TYPE.into())
         // Persistent.
         .with_delivery_mode(2);
+    // So that the job is answered in time even when no worker runs.
+    let properties = match job.expires_in_ms.filter(|&ms| ms <= EXPIRATION_MS_MAX) {
+        Some(ms) => properties.with_expiration(ms.to_string().into()),
+        None => properties,
+    };
     Message {
         exchange: JOBS.to_owned(),
         routing_key: lane.routing_key(&job.model),

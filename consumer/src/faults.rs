@@ -1,0 +1,124 @@
+//! Faults that a job asks for, in a build for tests: `"metadata": {"fault": "abort"}`.
+//!
+//! They strike where real ones do, in the engine's call, so that everything around it is put to the
+//! test. Without the cargo feature `fail-points`, which no released program has, nothing asks and
+//! nothing strikes.
+
+use std::ops::Range;
+
+use forebay_engine::{Embeddings, EngineError};
+
+use crate::packer::Piece;
+
+/// The faults of a batch's rows.
+#[derive(Debug, Default)]
+pub struct Faults {
+    #[cfg(feature = "fail-points")]
+    by_row: Vec<Option<armed::Fault>>,
+}
+
+impl Faults {
+    /// Those that the pieces' jobs ask for.
+    pub fn of(pieces: &[Piece]) -> Self {
+        #[cfg(feature = "fail-points")]
+        return Self { by_row: armed::by_row(pieces) };
+        #[cfg(not(feature = "fail-points"))]
+        {
+            let _ = pieces;
+            Self::default()
+        }
+    }
+
+    /// Strikes before rows of so many tokens are computed.
+    pub fn before(&self, rows: Range<usize>, tokens: usize) -> Result<(), EngineError> {
+        #[cfg(feature = "fail-points")]
+        armed::before(self.by_row.get(rows).unwrap_or_default(), tokens)?;
+        #[cfg(not(feature = "fail-points"))]
+        let _ = (rows, tokens);
+        Ok(())
+    }
+
+    /// Strikes at what was computed for rows.
+    pub fn after(&self, rows: Range<usize>, computed: &mut Embeddings) {
+        #[cfg(feature = "fail-points")]
+        armed::after(self.by_row.get(rows).unwrap_or_default(), computed);
+        #[cfg(not(feature = "fail-points"))]
+        let _ = (rows, computed);
+    }
+}
+
+#[cfg(feature = "fail-points")]
+mod armed {
+    use std::time::Duration;
+
+    use super::{Embeddings, EngineError, Piece};
+
+    /// Batches of more tokens do not fit the memory of a device with the fault `out_of_memory`.
+    const FITTING_TOKENS_MAX: usize = 64;
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(super) enum Fault {
+        Abort,
+        Hang,
+        Panic,
+        Nan,
+        OutOfMemory,
+        Error,
+    }
+
+    pub(super) fn by_row(pieces: &[Piece]) -> Vec<Option<Fault>> {
+        let rows = pieces.iter().flat_map(|piece| {
+            let asked = piece.job.job.metadata.get("fault");
+            let fault = asked.and_then(|text| parse(text, piece.job.ticket.failures));
+            std::iter::repeat_n(fault, piece.count)
+        });
+        rows.collect()
+    }
+
+    /// `error:2` fails the first two attempts, and `error` all of them.
+    fn parse(text: &str, failures: u32) -> Option<Fault> {
+        match text.split_once(':') {
+            Some(("error", times)) => {
+                (failures < times.parse().unwrap_or(u32::MAX)).then_some(Fault::Error)
+            }
+            _ => match text {
+                "abort" => Some(Fault::Abort),
+                "hang" => Some(Fault::Hang),
+                "panic" => Some(Fault::Panic),
+                "nan" => Some(Fault::Nan),
+                "out_of_memory" => Some(Fault::OutOfMemory),
+                "error" => Some(Fault::Error),
+                _ => None,
+            },
+        }
+    }
+
+    pub(super) fn before(faults: &[Option<Fault>], tokens: usize) -> Result<(), EngineError> {
+        for fault in faults.iter().flatten() {
+            match fault {
+                Fault::Abort => std::process::abort(),
+                Fault::Hang => loop {
+                    std::thread::sleep(Duration::from_secs(1));
+                },
+                Fault::Panic => panic!("a fault that a job asked for"),
+                Fault::Error => {
+                    return Err(EngineError::Tokenizer { problem: "asked to fail".into() });
+                }
+                Fault::OutOfMemory if tokens > FITTING_TOKENS_MAX => {
+                    return Err(EngineError::OutOfMemory { tokens, needed: 1, left: 0 });
+                }
+                Fault::OutOfMemory | Fault::Nan => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn after(faults: &[Option<Fault>], computed: &mut Embeddings) {
+        let dim = computed.dim.max(1);
+        for (row, fault) in computed.data.chunks_exact_mut(dim).zip(faults) {
+            if *fault == Some(Fault::Nan) {
+                row[0] = f32::NAN;
+            }
+        }
+    }
+}
