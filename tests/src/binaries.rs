@@ -2,8 +2,8 @@
 //!
 //! `cargo test` builds a package's programs for that package's own tests only, so the first test that needs
 //! one asks cargo for all of them, in the profile and target folder of the test itself. When they are
-//! fresh, that takes a fraction of a second. `FOREBAY_TEST_BIN_DIR` names a folder of ready-made programs
-//! instead.
+//! fresh, that takes a fraction of a second. They have their fail points, which no released program has.
+//! `FOREBAY_TEST_BIN_DIR` names a folder of ready-made programs instead.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -37,6 +37,8 @@ fn build() -> PathBuf {
         "--workspace",
         "--bins",
         "--quiet",
+        "--features",
+        "forebay-consumer/fail-points,forebay-autoscaler/fail-points",
         "--target-dir",
     ]);
     cargo.arg(folder.parent().expect("a target folder"));

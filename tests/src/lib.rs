@@ -5,18 +5,24 @@
 //! - [`patience`] waits for a condition until a deadline; nothing here sleeps for luck.
 //! - [`leash`] starts a process that can't outlive the test process, however that ends.
 //! - [`broker`] and [`store`] are private servers: one `RabbitMQ` a test process with one virtual host a
-//!   test, one Redis a test. Nothing is shared with an instance of the system.
+//!   test, one Redis a test, and nodes, clusters and replicas for tests that lose some. Nothing is shared
+//!   with an instance of the system.
+//! - [`relay`] stands between a program and a server and fails as networks do.
 //! - [`binaries`] builds and finds the programs under test; [`model`] says what they run.
 //! - [`service`] is one of them as it runs, with its telemetry and its log; [`stack`] puts all together:
 //!   servers for one test, and the services and commands that use them.
 //! - [`job`], [`publisher`], [`record`] and [`oracle`] speak the wire format without the project's own
 //!   codecs, so that a mistake in those can't hide itself.
+//! - [`history`] remembers what was sent and what was seen, and says what breaks a promise; [`chaos`] makes
+//!   such a history on a stack that is disturbed by a schedule drawn from a seed.
 //!
 //! Everything panics on failure with a message that says what was awaited: this is test code.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod binaries;
 pub mod broker;
+pub mod chaos;
+pub mod history;
 pub mod job;
 pub mod leash;
 pub mod model;
@@ -26,6 +32,8 @@ pub mod ports;
 pub mod probe;
 pub mod publisher;
 pub mod record;
+pub mod relay;
+pub mod sentinel;
 pub mod service;
 pub mod stack;
 pub mod store;

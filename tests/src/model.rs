@@ -1,10 +1,38 @@
-//! The model that every test uses.
+//! The models that tests use.
 
-use std::env;
-use std::path::PathBuf;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use crate::binaries::checkout;
 
 /// Small, and fetched by `make model`.
 pub const MODEL: &str = "all-minilm-l6-v2";
+
+/// A model of a few hundred kilobytes with random weights.
+pub const TINY: &str = "tiny";
+
+/// The tiny model where a worker looks for it, and a configuration that names it.
+#[derive(Debug)]
+pub struct TinyModel {
+    /// The models folder.
+    pub models: PathBuf,
+    /// The configuration file.
+    pub config: PathBuf,
+}
+
+impl TinyModel {
+    /// Puts both into `folder`.
+    pub fn prepare(folder: &Path) -> Self {
+        let (models, config) = (folder.join("models"), folder.join("forebay.toml"));
+        let files = checkout().join("consumer/engine/tests/data/tiny/bert");
+        fs::create_dir(&models).unwrap();
+        symlink(&files, models.join(TINY)).unwrap();
+        let source = files.display();
+        fs::write(&config, format!("[models.{TINY}]\nsource = \"folder:{source}\"\n")).unwrap();
+        Self { models, config }
+    }
+}
 
 /// Fails with the remedy when the weights are not where the services look for them.
 pub fn require_weights() {

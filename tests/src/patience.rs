@@ -27,3 +27,20 @@ pub async fn until<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() 
 pub async fn until_true(what: &str, limit: Duration, mut holds: impl AsyncFnMut() -> bool) {
     until(what, limit, async || holds().await.then_some(())).await;
 }
+
+/// Whether `holds` says yes within `limit`: for those who have more to say about it than a panic.
+pub async fn comes_true(limit: Duration, mut holds: impl AsyncFnMut() -> bool) -> bool {
+    let started = Instant::now();
+    while !holds().await {
+        if started.elapsed() >= limit {
+            return false;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    true
+}
+
+/// Waits until `moment`. Only for what is about time itself, as a slow link or a schedule is.
+pub async fn at(moment: Instant) {
+    tokio::time::sleep_until(moment.into()).await;
+}

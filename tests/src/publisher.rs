@@ -27,20 +27,32 @@ pub struct Publisher {
 impl Publisher {
     /// Connects.
     pub async fn connect(url: &str) -> Self {
-        let connection = Connection::connect(url, ConnectionProperties::default())
-            .await
-            .expect("connect to RabbitMQ");
-        let channel = connection.create_channel().await.expect("open a channel");
-        channel.confirm_select(ConfirmSelectOptions::default()).await.expect("turn confirms on");
-        Self { channel, _connection: connection }
+        Self::try_connect(url).await.expect("connect to RabbitMQ and turn confirms on")
+    }
+
+    /// Connects to a broker that may be away.
+    pub async fn try_connect(url: &str) -> lapin::Result<Self> {
+        let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok(Self { channel, _connection: connection })
     }
 
     /// Publishes any bytes and waits until the broker has taken them.
     pub async fn publish(&self, key: &str, body: &[u8], properties: BasicProperties) {
-        let options = BasicPublishOptions::default();
-        let sent = self.channel.basic_publish(JOBS.into(), key.into(), options, body, properties);
-        let confirmation = sent.await.expect("publish").await.expect("a confirm");
+        let confirmation = self.try_publish(key, body, properties).await.expect("a confirm");
         assert!(matches!(confirmation, Confirmation::Ack(None)), "not taken: {confirmation:?}");
+    }
+
+    /// Publishes any bytes; what the broker says to that, if it says anything.
+    pub async fn try_publish(
+        &self,
+        key: &str,
+        body: &[u8],
+        properties: BasicProperties,
+    ) -> lapin::Result<Confirmation> {
+        let options = BasicPublishOptions::default();
+        self.channel.basic_publish(JOBS.into(), key.into(), options, body, properties).await?.await
     }
 
     /// Publishes a job as the contract says.

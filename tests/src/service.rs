@@ -79,6 +79,11 @@ impl Service {
         until(&what, limit, async || self.leash.exit_code()).await
     }
 
+    /// Its exit code, if it has ended.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.leash.exit_code()
+    }
+
     /// Whether it is still running.
     pub fn is_running(&mut self) -> bool {
         self.leash.exit_code().is_none()

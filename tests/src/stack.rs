@@ -1,6 +1,7 @@
 //! Servers for one test, and the services and commands that use them.
 
 use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 use std::{env, fs};
@@ -9,11 +10,12 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::OnceCell;
 
 use crate::binaries::{binary, checkout};
-use crate::broker::{Broker, Vhost};
+use crate::broker::{self, Vhost};
 use crate::leash::{Leash, Streams};
-use crate::model::{MODEL, require_weights};
+use crate::model::{MODEL, TINY, TinyModel, require_weights};
 use crate::patience::{SOON, until};
 use crate::publisher::Publisher;
+use crate::relay::Relay;
 use crate::service::Service;
 use crate::store::Store;
 
@@ -32,13 +34,60 @@ pub struct Stack {
     pub vhost: Vhost,
     /// The results' side.
     pub store: Store,
+    relays: Option<Relays>,
+    tiny: Option<TinyModel>,
+}
+
+/// What stands between the programs and the servers of a stack.
+#[derive(Debug)]
+pub struct Relays {
+    /// On the way to the broker.
+    pub broker: Relay,
+    /// On the way to the store.
+    pub store: Relay,
 }
 
 impl Stack {
     /// New and empty: no topology, no keys, no services.
     pub async fn start() -> Self {
-        let vhost = Broker::shared().await.vhost();
-        Self { vhost, store: Store::start().await }
+        Self::on(broker::shared().await.vhost()).await
+    }
+
+    /// The same on any broker.
+    pub async fn on(vhost: Vhost) -> Self {
+        Self { vhost, store: Store::start().await, relays: None, tiny: None }
+    }
+
+    /// The same stack, whose programs reach its servers through relays. A test's own publishers and
+    /// connections to the store don't.
+    #[must_use]
+    pub fn relayed(mut self) -> Self {
+        let (broker, store) = (self.vhost.amqp_port(), self.store.port());
+        self.relays = Some(Relays { broker: Relay::to(broker), store: Relay::to(store) });
+        self
+    }
+
+    /// The same stack, whose workers run the tiny model: they start at once, and only what becomes of jobs
+    /// matters.
+    #[must_use]
+    pub fn tiny(mut self) -> Self {
+        self.tiny = Some(TinyModel::prepare(self.store.folder()));
+        self
+    }
+
+    /// The relays of a relayed stack.
+    pub fn relays(&self) -> &Relays {
+        self.relays.as_ref().expect("a relayed stack")
+    }
+
+    /// The model that its workers run.
+    pub fn model(&self) -> &'static str {
+        if self.tiny.is_some() { TINY } else { MODEL }
+    }
+
+    /// The queue of its model's batch lane.
+    pub fn batch_queue(&self) -> String {
+        format!("forebay.jobs.{}.batch", self.model())
     }
 
     /// New, with the topology declared: whoever connects does that.
@@ -56,17 +105,24 @@ impl Stack {
 
     /// The same, not waited for.
     pub fn starting_worker(&self, overrides: &[(&str, &str)]) -> Service {
-        require_weights();
+        if self.tiny.is_none() {
+            require_weights();
+        }
         let mut command = self.program("forebay-worker", overrides);
         // The reference is float32, whatever type this machine's processor would do best in.
-        command.args(["--model", MODEL, "--threads", "1", "--dtype", "f32"]);
+        command.args(["--model", self.model(), "--threads", "1", "--dtype", "f32"]);
         Service::start("forebay-worker", command, self.store.folder())
     }
 
     /// An autoscaler, ready.
     pub async fn autoscaler(&self, overrides: &[(&str, &str)]) -> Service {
+        self.starting_autoscaler(overrides).ready().await
+    }
+
+    /// The same, not waited for.
+    pub fn starting_autoscaler(&self, overrides: &[(&str, &str)]) -> Service {
         let command = self.program("forebay-autoscaler", overrides);
-        Service::start("forebay-autoscaler", command, self.store.folder()).ready().await
+        Service::start("forebay-autoscaler", command, self.store.folder())
     }
 
     /// Runs `forebay` with `arguments` to its end.
@@ -93,9 +149,30 @@ impl Stack {
     pub fn program(&self, name: &str, overrides: &[(&str, &str)]) -> Command {
         let mut command = Command::new(binary(name));
         self.address(&mut command);
-        command.arg("--config").arg(checkout().join("forebay.toml"));
+        command.arg("--config").arg(self.config());
         command.envs(overrides.iter().copied());
         command
+    }
+
+    fn config(&self) -> PathBuf {
+        let tiny = self.tiny.as_ref().map(|tiny| tiny.config.clone());
+        tiny.unwrap_or_else(|| checkout().join("forebay.toml"))
+    }
+
+    /// Where its programs find the broker.
+    pub fn amqp_url(&self) -> String {
+        match &self.relays {
+            Some(relays) => self.vhost.amqp_url_at(relays.broker.port()),
+            None => self.vhost.amqp_url(),
+        }
+    }
+
+    /// Where its programs find the store.
+    pub fn redis_url(&self) -> String {
+        match &self.relays {
+            Some(relays) => Store::url_at(relays.store.port()),
+            None => self.store.url(),
+        }
     }
 
     /// Puts this stack's addresses into a command's environment.
@@ -107,10 +184,13 @@ impl Stack {
             command.env_remove(name);
         }
         command
-            .env("FOREBAY_AMQP_URL", self.vhost.amqp_url())
+            .env("FOREBAY_AMQP_URL", self.amqp_url())
             .env("FOREBAY_MANAGEMENT_URL", self.vhost.management_url())
-            .env("FOREBAY_REDIS_URL", self.store.url())
+            .env("FOREBAY_REDIS_URL", self.redis_url())
             .env("NO_COLOR", "1");
+        if let Some(tiny) = &self.tiny {
+            command.env("FOREBAY_MODELS_DIR", &tiny.models);
+        }
     }
 
     /// A raw publisher.

@@ -1,5 +1,6 @@
 //! A private Redis for one test, which can be frozen, killed and started again.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -29,7 +30,7 @@ impl Store {
 
     /// What a client connects to.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/0", self.port)
+        Self::url_at(self.port)
     }
 
     /// A folder that goes when the server goes, also for what else belongs to the test.
@@ -67,9 +68,55 @@ impl Store {
     pub async fn restart(&mut self) {
         self.kill();
         let log = self.log();
-        self.server =
-            Some(Leash::tie(&self.command(), &Streams::to(&log).sweeping(self.folder.path())));
+        self.server = Some(Leash::tie(
+            &self.server_command(),
+            &Streams::to(&log).sweeping(self.folder.path()),
+        ));
         until_true("Redis answers", SOON, async || self.answers().await).await;
+    }
+
+    /// Starts the server again with nothing, as after the loss of its disk.
+    pub async fn restart_empty(&mut self) {
+        self.kill();
+        for entry in fs::read_dir(self.folder()).unwrap().map(Result::unwrap) {
+            if entry.file_name().to_string_lossy().starts_with("appendonly") {
+                fs::remove_dir_all(entry.path()).unwrap();
+            }
+        }
+        self.restart().await;
+    }
+
+    /// Makes it a replica of another port's server, so that it refuses writes.
+    pub async fn follow(&self, primary_port: u16) {
+        self.command(&["REPLICAOF", "127.0.0.1", &primary_port.to_string()]).await;
+    }
+
+    /// Makes it a primary again, with what it holds.
+    pub async fn lead(&self) {
+        self.command(&["REPLICAOF", "NO", "ONE"]).await;
+    }
+
+    /// Sets one of its settings.
+    pub async fn configure(&self, name: &str, value: &str) {
+        self.command(&["CONFIG", "SET", name, value]).await;
+    }
+
+    /// Runs any command and forgets the answer.
+    pub async fn command(&self, words: &[&str]) {
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        let answer = command.query_async::<redis::Value>(&mut self.connect().await).await;
+        answer.unwrap_or_else(|error| panic!("{words:?}: {error}"));
+    }
+
+    /// The server's port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What a client connects to by way of another port.
+    pub fn url_at(port: u16) -> String {
+        format!("redis://127.0.0.1:{port}/0")
     }
 
     async fn answers(&self) -> bool {
@@ -84,11 +131,14 @@ impl Store {
         self.folder.path().join("output.log")
     }
 
-    fn command(&self) -> Command {
+    /// Every write reaches its log before it is answered. The default would put off writing to the log while
+    /// the disk is busy, and a kill would lose what was answered meanwhile.
+    fn server_command(&self) -> Command {
         let mut command = Command::new("redis-server");
         command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"]);
         command.arg("--dir").arg(self.folder.path());
-        command.args(["--appendonly", "yes", "--save", ""]);
+        command.args(["--appendonly", "yes", "--appendfsync", "no", "--save", ""]);
+        command.args(["--repl-diskless-sync-delay", "0"]);
         command
     }
 }

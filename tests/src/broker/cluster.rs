@@ -1,0 +1,53 @@
+//! Nodes that replicate each other's queues.
+
+use std::fmt::Write as _;
+
+use super::node::{Neighbourhood, Node, node_name};
+use super::vhost::Vhost;
+use crate::patience::{PATIENT, until_true};
+
+const NAMES: [&str; 3] = ["one", "two", "three"];
+
+/// Three nodes, the fewest that go on when one is lost.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The nodes.
+    pub nodes: [Node; 3],
+}
+
+impl Cluster {
+    /// Boots all of them, and waits until each knows the others.
+    pub async fn boot() -> Self {
+        let mut more = "cluster_formation.peer_discovery_backend = classic_config\n".to_owned();
+        for (at, name) in NAMES.iter().enumerate() {
+            let node = node_name(name);
+            writeln!(more, "cluster_formation.classic_config.nodes.{} = {node}", at + 1).unwrap();
+        }
+        let neighbourhood = Neighbourhood::new();
+        let mut nodes = NAMES.map(|name| Node::place(&neighbourhood, name, &more));
+        // The first alone: those who come later find one to join.
+        for node in &mut nodes {
+            node.start().await;
+        }
+        let cluster = Self { nodes };
+        cluster.is_whole().await;
+        cluster
+    }
+
+    /// Waits until the first node sees all of them run.
+    pub async fn is_whole(&self) {
+        let running = async || {
+            let Some((200, nodes)) = self.nodes[0].management().request("GET", "/api/nodes") else {
+                return false;
+            };
+            let running = |node: &&serde_json::Value| node["running"] == true;
+            nodes.as_array().is_some_and(|nodes| nodes.iter().filter(running).count() == 3)
+        };
+        until_true("all three nodes run", PATIENT, running).await;
+    }
+
+    /// A new virtual host, asked for at the first node.
+    pub fn vhost(&self) -> Vhost {
+        self.nodes[0].vhost()
+    }
+}

@@ -1,0 +1,203 @@
+//! A `RabbitMQ` node on ports of its own, which can be stopped, killed and started again with its data.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use super::management::Management;
+use super::vhost::Vhost;
+use crate::leash::{Leash, Streams};
+use crate::patience::{PATIENT, SOON, until, until_true};
+use crate::ports;
+
+/// The port between nodes on the loopback interface too, and quorum queues that count themselves every half
+/// second rather than every five: tests wait for that.
+const RUNTIME_ARGUMENTS: &str =
+    "-kernel inet_dist_use_interface {127,0,0,1} -rabbit quorum_tick_interval 500";
+
+/// Where Debian's package keeps the scripts; those in `/usr/sbin` switch to the system's own user and node.
+const INSTALLED: &str = "/usr/lib/rabbitmq/lib";
+
+/// What nodes that know each other share: a name server and, in its folder, the cookie.
+#[derive(Debug)]
+pub(super) struct Neighbourhood {
+    epmd_port: u16,
+    // Ends before its folder goes.
+    _epmd: Leash,
+    home: TempDir,
+}
+
+impl Neighbourhood {
+    pub(super) fn new() -> Arc<Self> {
+        let home = tempfile::Builder::new().prefix("forebay-rabbitmq-").tempdir().unwrap();
+        let epmd_port = ports::free_port();
+        let mut command = Command::new("epmd");
+        command.args(["-port", &epmd_port.to_string(), "-address", "127.0.0.1"]);
+        let log = home.path().join("epmd.log");
+        let epmd = Leash::tie(&command, &Streams::to(&log).sweeping(home.path()));
+        Arc::new(Self { epmd_port, _epmd: epmd, home })
+    }
+}
+
+/// A node; gone with its value, and its data with it.
+#[derive(Debug)]
+pub struct Node {
+    server: Option<Leash>,
+    name: String,
+    dist_port: u16,
+    amqp_port: u16,
+    management_port: u16,
+    folder: PathBuf,
+    // Last: it outlives the node.
+    neighbourhood: Arc<Neighbourhood>,
+}
+
+impl Node {
+    /// Boots a node of its own; five to ten seconds.
+    pub async fn boot() -> Self {
+        let mut node = Self::place(&Neighbourhood::new(), "alone", "");
+        node.start().await;
+        node
+    }
+
+    /// Finds a place for a node, with more lines for its configuration.
+    pub(super) fn place(neighbourhood: &Arc<Neighbourhood>, name: &str, more: &str) -> Self {
+        let folder = neighbourhood.home.path().join(name);
+        fs::create_dir(&folder).unwrap();
+        let node = Self {
+            server: None,
+            name: node_name(name),
+            dist_port: ports::free_port(),
+            amqp_port: ports::free_port(),
+            management_port: ports::free_port(),
+            folder,
+            neighbourhood: neighbourhood.clone(),
+        };
+        node.write_configuration(more);
+        node
+    }
+
+    /// Boots it, with the data that it had.
+    pub async fn start(&mut self) {
+        self.begin();
+        self.answers().await;
+    }
+
+    /// Begins to boot it.
+    pub fn begin(&mut self) {
+        let streams = Streams::to(&self.log()).sweeping(self.neighbourhood.home.path());
+        self.server = Some(Leash::tie(&self.command("rabbitmq-server"), &streams));
+    }
+
+    /// Waits until a node that was begun answers.
+    pub async fn answers(&mut self) {
+        let (management, log) = (self.management(), self.log());
+        let server = self.server.as_mut().expect("a node that was begun");
+        until_true("RabbitMQ answers on its management port", PATIENT, async || {
+            if let Some(code) = server.exit_code() {
+                let log = fs::read_to_string(&log).unwrap_or_default();
+                panic!("RabbitMQ ended with code {code}:\n{log}");
+            }
+            matches!(management.request("GET", "/api/overview"), Some((200, _)))
+        })
+        .await;
+    }
+
+    /// Ends it at once, as a power failure would.
+    pub fn kill(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.kill();
+        }
+    }
+
+    /// Stops it in order.
+    pub async fn stop(&mut self) {
+        let Some(mut server) = self.server.take() else { return };
+        server.signal("TERM");
+        until("RabbitMQ stops", PATIENT, async || server.exit_code()).await;
+    }
+
+    /// Runs `rabbitmqctl` on it and answers what that printed. It takes seconds.
+    pub async fn ctl(&self, arguments: &[&str]) -> String {
+        let mut command = self.command("rabbitmqctl");
+        command.args(["--node", &self.name]).args(arguments);
+        let scratch = tempfile::tempdir_in(&self.folder).unwrap();
+        let log = scratch.path().join("output");
+        let mut running = Leash::tie(&command, &Streams::to(&log));
+        let code = until("rabbitmqctl ends", SOON * 2, async || running.exit_code()).await;
+        let said = fs::read_to_string(&log).unwrap_or_default();
+        assert_eq!(code, 0, "rabbitmqctl {arguments:?}: {said}");
+        said
+    }
+
+    /// The port of AMQP.
+    pub fn amqp_port(&self) -> u16 {
+        self.amqp_port
+    }
+
+    /// The management plug-in.
+    pub fn management(&self) -> Management {
+        Management::new(self.management_port)
+    }
+
+    /// A new virtual host, empty and nobody else's.
+    pub fn vhost(&self) -> Vhost {
+        Vhost::create(self.amqp_port, self.management())
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join("output.log")
+    }
+
+    /// Statistics every half second rather than every five: tests wait for them.
+    fn write_configuration(&self, more: &str) {
+        let (amqp_port, management_port) = (self.amqp_port, self.management_port);
+        let configuration = format!(
+            "listeners.tcp.1 = 127.0.0.1:{amqp_port}\n\
+             management.tcp.ip = 127.0.0.1\n\
+             management.tcp.port = {management_port}\n\
+             collect_statistics_interval = 500\n\
+             {more}"
+        );
+        fs::write(self.folder.join("rabbitmq.conf"), configuration).unwrap();
+        fs::write(self.folder.join("plugins"), "[rabbitmq_management].\n").unwrap();
+    }
+
+    /// One of its scripts, in its environment.
+    fn command(&self, script: &str) -> Command {
+        let folder = self.folder.as_path();
+        let mut command = Command::new(scripts().join(script));
+        command
+            .current_dir(folder)
+            .env("HOME", self.neighbourhood.home.path()) // the cookie is made there
+            .env("ERL_EPMD_PORT", self.neighbourhood.epmd_port.to_string())
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .env("RABBITMQ_NODENAME", &self.name)
+            .env("RABBITMQ_DIST_PORT", self.dist_port.to_string())
+            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", RUNTIME_ARGUMENTS)
+            .env("RABBITMQ_MNESIA_BASE", folder.join("data"))
+            .env("RABBITMQ_LOG_BASE", folder.join("log"))
+            .env("RABBITMQ_CONFIG_FILE", folder.join("rabbitmq.conf"))
+            .env("RABBITMQ_ENABLED_PLUGINS_FILE", folder.join("plugins"))
+            .env("RABBITMQ_ADVANCED_CONFIG_FILE", folder.join("none"))
+            .env("RABBITMQ_CONF_ENV_FILE", folder.join("none"));
+        command
+    }
+}
+
+/// What nodes call each other.
+pub(super) fn node_name(name: &str) -> String {
+    format!("forebay-tests-{}-{name}@localhost", std::process::id())
+}
+
+fn scripts() -> PathBuf {
+    let versions = fs::read_dir(INSTALLED).into_iter().flatten().flatten();
+    let folders = versions.map(|version| version.path().join("sbin"));
+    let newest = folders.filter(|folder| folder.join("rabbitmq-server").exists()).max();
+    newest.unwrap_or_else(|| {
+        panic!("no RabbitMQ under {INSTALLED}; run: apt-get install rabbitmq-server")
+    })
+}

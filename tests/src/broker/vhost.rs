@@ -1,0 +1,106 @@
+//! A virtual host: one test's own corner of a node.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::Value;
+
+use super::management::Management;
+use crate::patience::{SOON, until_true};
+
+static CREATED: AtomicU32 = AtomicU32::new(0);
+
+/// Removed when dropped.
+#[derive(Debug)]
+pub struct Vhost {
+    amqp_port: u16,
+    management: Management,
+    name: String,
+}
+
+impl Vhost {
+    pub(super) fn create(amqp_port: u16, management: Management) -> Self {
+        let name = format!("test-{}", CREATED.fetch_add(1, Ordering::Relaxed));
+        for path in [format!("/api/vhosts/{name}"), format!("/api/permissions/{name}/guest")] {
+            let (status, body) = management.call("PUT", &path);
+            assert!(matches!(status, 200..=204), "PUT {path}: {status} {body}");
+        }
+        Self { amqp_port, management, name }
+    }
+
+    /// What a client connects to.
+    pub fn amqp_url(&self) -> String {
+        self.amqp_url_at(self.amqp_port)
+    }
+
+    /// The same by way of another port.
+    pub fn amqp_url_at(&self, port: u16) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{port}/{}", self.name)
+    }
+
+    /// The broker's port.
+    pub fn amqp_port(&self) -> u16 {
+        self.amqp_port
+    }
+
+    /// What a client asks about queues.
+    pub fn management_url(&self) -> String {
+        self.management.url()
+    }
+
+    /// A queue's properties as the management plug-in knows them (they lag by half a second); `None` when
+    /// there is no such queue.
+    pub fn queue(&self, name: &str) -> Option<Value> {
+        match self.management.call("GET", &format!("/api/queues/{}/{name}", self.name)) {
+            (200, body) => Some(body),
+            _ => None,
+        }
+    }
+
+    /// Every queue with its messages, ready and unacknowledged. `None` when nobody answers.
+    pub fn depths(&self) -> Option<Vec<(String, u64)>> {
+        let (_, body) = self.management.request("GET", &format!("/api/queues/{}", self.name))?;
+        let depth = |queue: &Value| {
+            Some((queue["name"].as_str()?.to_owned(), queue["messages"].as_u64().unwrap_or(0)))
+        };
+        body.as_array()?.iter().map(depth).collect()
+    }
+
+    /// Messages in a queue, ready and unacknowledged; 0 when there is no such queue.
+    pub fn depth(&self, name: &str) -> u64 {
+        self.queue(name).and_then(|queue| queue["messages"].as_u64()).unwrap_or(0)
+    }
+
+    /// Deletes a queue with what it holds.
+    pub fn delete_queue(&self, name: &str) {
+        self.management.call("DELETE", &format!("/api/queues/{}/{name}", self.name));
+    }
+
+    /// Waits until the broker lists as many connections; it learns of them half a second late.
+    pub async fn connected(&self, count: usize) {
+        let listed = async || self.connections().len() >= count;
+        until_true("the broker lists its connections", SOON, listed).await;
+    }
+
+    /// Cuts every listed connection to this virtual host, as an administrator would; answers how many.
+    pub fn cut_connections(&self) -> usize {
+        let names = self.connections();
+        for name in &names {
+            let escaped = name.replace(' ', "%20").replace('>', "%3E");
+            self.management.request("DELETE", &format!("/api/connections/{escaped}"));
+        }
+        names.len()
+    }
+
+    fn connections(&self) -> Vec<String> {
+        let path = format!("/api/vhosts/{}/connections", self.name);
+        let Some((_, body)) = self.management.request("GET", &path) else { return Vec::new() };
+        let connections = body.as_array().map(Vec::as_slice).unwrap_or_default();
+        connections.iter().filter_map(|one| one["name"].as_str().map(str::to_owned)).collect()
+    }
+}
+
+impl Drop for Vhost {
+    fn drop(&mut self) {
+        self.management.request("DELETE", &format!("/api/vhosts/{}", self.name));
+    }
+}

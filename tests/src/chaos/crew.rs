@@ -1,0 +1,82 @@
+//! The programs of a run: kept running, whatever becomes of them.
+
+use super::schedule::WORKERS;
+use crate::history::Violation;
+use crate::service::Service;
+use crate::stack::Stack;
+
+/// Time-outs and pauses much shorter than in a real fleet, so that a run of seconds has many of each.
+const HURRIED: &[(&str, &str)] = &[
+    ("FOREBAY_BROKER__BACKOFF_MS_MAX", "500"),
+    ("FOREBAY_BROKER__CONNECT_TIMEOUT_MS", "2000"),
+    ("FOREBAY_BROKER__HEARTBEAT_S", "2"),
+    ("FOREBAY_BROKER__PUBLISH_TIMEOUT_MS", "5000"),
+    ("FOREBAY_STORE__TIMEOUT_MS", "1000"),
+    ("FOREBAY_WORKER__GRACE_S", "5"),
+];
+
+/// How a program may end here: in order, by SIGKILL, or by an abort that a job asked for.
+const ENDINGS: [i32; 3] = [0, 128 + 9, 128 + 6];
+
+/// Workers and an autoscaler.
+pub struct Crew {
+    workers: Vec<Service>,
+    autoscaler: Service,
+}
+
+impl Crew {
+    /// Starts them, and waits until they are ready.
+    pub async fn start(stack: &Stack) -> Self {
+        let mut workers = Vec::new();
+        let autoscaler = stack.starting_autoscaler(HURRIED);
+        for _ in 0..WORKERS {
+            workers.push(stack.starting_worker(HURRIED));
+        }
+        let mut ready = Vec::new();
+        for worker in workers {
+            ready.push(worker.ready().await);
+        }
+        Self { workers: ready, autoscaler: autoscaler.ready().await }
+    }
+
+    /// Starts those that have ended again; answers endings that none may have.
+    pub fn keep(&mut self, stack: &Stack) -> Vec<Violation> {
+        let mut violations = Vec::new();
+        for worker in &mut self.workers {
+            if let Some(code) = worker.ended() {
+                violations.extend(judged("worker", code, worker));
+                *worker = stack.starting_worker(HURRIED);
+            }
+        }
+        if let Some(code) = self.autoscaler.ended() {
+            violations.extend(judged("autoscaler", code, &self.autoscaler));
+            self.autoscaler = stack.starting_autoscaler(HURRIED);
+        }
+        violations
+    }
+
+    /// Sends a worker a signal.
+    pub fn signal_worker(&self, worker: usize, signal: &str) {
+        self.workers[worker].signal(signal);
+    }
+
+    /// Sends the autoscaler a signal.
+    pub fn signal_autoscaler(&self, signal: &str) {
+        self.autoscaler.signal(signal);
+    }
+
+    /// Replaces a worker, which is killed, by one that dies at a fail point.
+    pub fn arm_worker(&mut self, stack: &Stack, worker: usize, point: &str, turn: u64) {
+        let armed = format!("{point}=kill:{turn}");
+        let overrides = [HURRIED, &[("FOREBAY_FAIL_POINTS", armed.as_str())]].concat();
+        self.workers[worker] = stack.starting_worker(&overrides);
+    }
+}
+
+fn judged(name: &str, code: i32, service: &Service) -> Option<Violation> {
+    if ENDINGS.contains(&code) {
+        return None;
+    }
+    service.show_log();
+    Some(Violation::Ended(name.into(), code))
+}

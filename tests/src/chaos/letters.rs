@@ -1,0 +1,102 @@
+//! What is published in a run, drawn from the seed: mostly good jobs, some bad in every way.
+
+use lapin::BasicProperties;
+use serde_json::json;
+
+use super::random::Random;
+use crate::history::{Outcome, SUCCEEDED};
+use crate::job::{Codec, Job, now_ms, properties};
+use crate::model::TINY;
+
+/// A message to publish.
+#[derive(Debug, Clone)]
+pub struct Letter {
+    /// The job's id.
+    pub id: String,
+    /// The routing key.
+    pub key: String,
+    /// The body.
+    pub body: Vec<u8>,
+    /// The properties.
+    pub properties: BasicProperties,
+    /// What has to become of it.
+    pub outcome: Outcome,
+    /// The text of a good job.
+    pub text: Option<String>,
+    /// Published again later, as by a publisher that lost a confirmation.
+    pub twice: bool,
+    /// Sent again until it is confirmed; else one attempt has to do, and its end may stay unknown.
+    pub insisted: bool,
+}
+
+/// A stream of letters.
+#[derive(Debug)]
+pub struct Letters {
+    random: Random,
+    /// At most one job of a run ends the worker that computes it, each time.
+    aborts_left: u32,
+}
+
+impl Letters {
+    /// The stream of a seed.
+    pub fn new(seed: u64) -> Self {
+        Self { random: Random::new(seed, 2), aborts_left: 1 }
+    }
+
+    /// The next letter.
+    pub fn next(&mut self) -> Letter {
+        let codec = self.random.one_of(&Codec::BOTH);
+        let text = self.text();
+        let job = Job::embed(text.as_str()).with("model", TINY);
+        let lane = self.random.one_of(&["", ".batch", ".interactive"]);
+        let mut letter = Letter {
+            id: job.id().to_owned(),
+            key: format!("{TINY}{lane}"),
+            body: job.body(codec),
+            properties: properties(job.id(), codec),
+            outcome: SUCCEEDED,
+            text: Some(text),
+            twice: self.random.permille(30),
+            insisted: !self.random.permille(100),
+        };
+        if self.random.permille(60) {
+            self.spoil(&mut letter, job, codec);
+        }
+        letter
+    }
+
+    /// One of a few hundred, so that texts come again and their vectors can be compared.
+    fn text(&mut self) -> String {
+        let number = self.random.below(300);
+        let words = "river water gate ".repeat(1 + number as usize % 7);
+        format!("{words} {number}")
+    }
+
+    /// Makes it a letter that can't succeed.
+    fn spoil(&mut self, letter: &mut Letter, job: Job, codec: Codec) {
+        letter.text = None;
+        let faulty = |fault: &str| job.clone().with("metadata", json!({ "fault": fault }));
+        let (outcome, body) = match self.random.below(8) {
+            0 => (("failed", "invalid_request"), b"\xc1 no body at all".to_vec()),
+            1 => (("failed", "invalid_request"), job.with("input", 7).body(codec)),
+            2 => {
+                letter.key = "no-such-model".into();
+                let job = job.with("model", "no-such-model");
+                (("failed", "model_not_found"), job.body(codec))
+            }
+            3 => (("failed", "task_not_supported"), job.with("task", "classify").body(codec)),
+            4 if self.aborts_left > 0 && self.random.permille(200) => {
+                self.aborts_left -= 1;
+                (("failed", "attempts_exhausted"), faulty("abort").body(codec))
+            }
+            5 => (("failed", "numerical_error"), faulty("nan").body(codec)),
+            6 => (SUCCEEDED, faulty("error:1").body(codec)),
+            _ => {
+                let job = job.with("submitted_at_ms", now_ms() - 60_000);
+                (("expired", "deadline_exceeded"), job.with("expires_in_ms", 1_000).body(codec))
+            }
+        };
+        letter.outcome = outcome;
+        letter.body = body;
+    }
+}

@@ -1,0 +1,263 @@
+//! One run: publish, disturb, heal, check.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+
+use super::courier::{Courier, locked};
+use super::crew::Crew;
+use super::letters::Letters;
+use super::schedule::{Action, Schedule};
+use super::span;
+use crate::broker::Node;
+use crate::history::{self, History, SUCCEEDED, Violation};
+use crate::job::{Codec, Job};
+use crate::patience::{self, PATIENT, SOON, comes_true};
+use crate::record::result_key;
+use crate::stack::Stack;
+
+/// How often the run looks at everything.
+const TICK: Duration = Duration::from_millis(50);
+/// How often the records are read.
+const READ_EVERY: Duration = Duration::from_millis(400);
+/// Letters in here are kept for people, and answered from their copies.
+const KEPT: &str = "forebay.dead";
+/// How long the store may take for that before it counts as away.
+const READ_WITHIN: Duration = Duration::from_millis(800);
+
+/// How a run went.
+#[derive(Debug)]
+pub struct Ended {
+    sent: usize,
+    confirmed: usize,
+    answered: usize,
+    disturbed: Duration,
+    healed: Duration,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sent, confirmed, answered, disturbed, healed } = self;
+        write!(f, "{sent} jobs, {confirmed} confirmed, {answered} answered, ")?;
+        let (disturbed, healed) = (disturbed.as_secs_f64(), healed.as_secs_f64());
+        write!(f, "{disturbed:.1} s disturbed, {healed:.1} s to come to rest")
+    }
+}
+
+/// Runs one seed on a virtual host and a store of its own; panics with all there is to know when a promise
+/// was broken.
+pub async fn run(node: &mut Node, seed: u64, jobs: usize) -> Ended {
+    let stack = Stack::on(node.vhost()).await.tiny().relayed();
+    let schedule = Schedule::draw(seed, span(jobs));
+    let history = Arc::new(Mutex::new(History::default()));
+    let crew = Crew::start(&stack).await;
+    let mut run = Run { stack, node, crew, history, store: None, frozen: false };
+    let ended = run.go(seed, jobs, &schedule).await;
+    let violations = locked(&run.history).violations();
+    if !violations.is_empty() {
+        let logs = keep_logs(&run.stack, seed);
+        panic!("{}", report(seed, jobs, &schedule, &violations, &logs));
+    }
+    ended
+}
+
+struct Run<'a> {
+    // First: programs end before the servers and folders that they use.
+    crew: Crew,
+    stack: Stack,
+    node: &'a mut Node,
+    history: Arc<Mutex<History>>,
+    /// A connection for reading records, while the store answers.
+    store: Option<MultiplexedConnection>,
+    frozen: bool,
+}
+
+impl Run<'_> {
+    async fn go(&mut self, seed: u64, jobs: usize, schedule: &Schedule) -> Ended {
+        let started = Instant::now();
+        let give_up = started + span(jobs) * 2 + PATIENT;
+        let courier = Courier::new(self.stack.amqp_url(), self.history.clone(), give_up);
+        let publishing = tokio::spawn(courier.run(Letters::new(seed), jobs, span(jobs)));
+        self.disturb(started, schedule).await;
+        let disturbed = started.elapsed();
+        self.heal().await;
+        let published = comes_true(PATIENT, async || {
+            self.look(Instant::now()).await;
+            publishing.is_finished()
+        });
+        if !published.await {
+            self.breaks(Violation::Wedged("publishing did not end".into()));
+        }
+        publishing.abort();
+        self.comes_to_rest().await;
+        let (sent, confirmed, answered) = locked(&self.history).counts();
+        let healed = started.elapsed().saturating_sub(disturbed);
+        Ended { sent, confirmed, answered, disturbed, healed }
+    }
+
+    async fn disturb(&mut self, started: Instant, schedule: &Schedule) {
+        let mut due: VecDeque<_> = schedule.0.iter().copied().collect();
+        let mut read_at = started;
+        while let Some((at, action)) = due.front().copied() {
+            if started.elapsed() >= at {
+                due.pop_front();
+                self.act(action).await;
+                continue;
+            }
+            read_at = self.look(read_at).await;
+            patience::at(Instant::now() + TICK).await;
+        }
+    }
+
+    async fn act(&mut self, action: Action) {
+        let relays = self.stack.relays();
+        match action {
+            Action::BrokerLink(mode) => relays.broker.set(mode),
+            Action::StoreLink(mode) => relays.store.set(mode),
+            Action::CutConnections => _ = self.stack.vhost.cut_connections(),
+            Action::RestartBroker => {
+                self.node.kill();
+                self.node.begin();
+            }
+            Action::FreezeStore => {
+                self.stack.store.freeze();
+                self.frozen = true;
+            }
+            Action::ThawStore => {
+                self.stack.store.thaw();
+                self.frozen = false;
+            }
+            Action::RestartStore => {
+                self.stack.store.restart().await;
+                self.frozen = false;
+            }
+            Action::KillWorker(worker) => self.crew.signal_worker(worker, "KILL"),
+            Action::StopWorker(worker) => self.crew.signal_worker(worker, "TERM"),
+            Action::ArmWorker(worker, point, turn) => {
+                self.crew.arm_worker(&self.stack, worker, point, turn);
+            }
+            Action::KillAutoscaler => self.crew.signal_autoscaler("KILL"),
+            Action::StopAutoscaler => self.crew.signal_autoscaler("TERM"),
+        }
+    }
+
+    async fn heal(&mut self) {
+        self.stack.relays().broker.heal();
+        self.stack.relays().store.heal();
+        self.stack.store.thaw();
+        self.frozen = false;
+        self.node.answers().await;
+    }
+
+    /// Keeps the programs running and, when it is time, reads the records; answers when it is time again.
+    async fn look(&mut self, read_at: Instant) -> Instant {
+        for violation in self.crew.keep(&self.stack) {
+            self.breaks(violation);
+        }
+        if Instant::now() < read_at || self.frozen {
+            return read_at;
+        }
+        self.read().await;
+        Instant::now() + READ_EVERY
+    }
+
+    /// Reads every record; a store that is away is asked again another time.
+    async fn read(&mut self) {
+        let ids = locked(&self.history).ids();
+        let reading = async {
+            let mut connection = if let Some(connection) = self.store.take() {
+                connection
+            } else {
+                let client = redis::Client::open(self.stack.store.url())?;
+                client.get_multiplexed_async_connection().await?
+            };
+            let records = history::read(&mut connection, &ids).await?;
+            Ok::<_, redis::RedisError>((connection, records))
+        };
+        if let Ok(Ok((connection, records))) = tokio::time::timeout(READ_WITHIN, reading).await {
+            locked(&self.history).observe(&ids, &records);
+            self.store = Some(connection);
+        }
+    }
+
+    /// Waits for what was promised, then looks for what was not.
+    async fn comes_to_rest(&mut self) {
+        let all_answered = comes_true(PATIENT, async || {
+            self.look(Instant::now()).await;
+            locked(&self.history).unanswered().is_empty()
+        });
+        all_answered.await; // what is missing speaks for itself
+        self.probe().await;
+        let mut left = Vec::new();
+        let emptied = comes_true(SOON, async || {
+            self.look(Instant::now()).await;
+            let Some(depths) = self.stack.vhost.depths() else { return false };
+            let waits = |(name, messages): &(String, u64)| *messages > 0 && name != KEPT;
+            left = depths.into_iter().filter(waits).collect();
+            left.is_empty()
+        });
+        if !emptied.await {
+            for (queue, messages) in left {
+                self.breaks(Violation::Left(queue, messages));
+            }
+        }
+        self.read().await;
+        let mut redis = self.stack.redis().await;
+        let keys: Vec<String> =
+            redis::cmd("KEYS").arg(result_key("*")).query_async(&mut redis).await.unwrap();
+        locked(&self.history).observe_keys(&keys);
+    }
+
+    /// A fleet that survived does new work.
+    async fn probe(&mut self) {
+        let publisher = self.stack.publisher().await;
+        for lane in ["batch", "interactive"] {
+            let job = Job::embed("still there?").with("model", self.stack.model());
+            locked(&self.history).sends(job.id(), SUCCEEDED, Some("still there?"));
+            publisher.submit(&format!("{}.{lane}", self.stack.model()), &job, Codec::Json).await;
+            locked(&self.history).confirmed(job.id());
+        }
+        let answered = comes_true(PATIENT, async || {
+            self.look(Instant::now()).await;
+            locked(&self.history).unanswered().is_empty()
+        });
+        if !answered.await {
+            self.breaks(Violation::Wedged("a job at the end was not done".into()));
+        }
+    }
+
+    fn breaks(&self, violation: Violation) {
+        locked(&self.history).breaks(violation);
+    }
+}
+
+/// Copies the logs of a run to where they outlive it.
+fn keep_logs(stack: &Stack, seed: u64) -> String {
+    let folder = std::env::temp_dir().join(format!("forebay-chaos-{seed}"));
+    std::fs::create_dir_all(&folder).unwrap();
+    let files = std::fs::read_dir(stack.store.folder()).unwrap().map(Result::unwrap);
+    for file in files.filter(|file| file.path().extension().is_some_and(|end| end == "log")) {
+        std::fs::copy(file.path(), folder.join(file.file_name())).unwrap();
+    }
+    folder.display().to_string()
+}
+
+fn report(
+    seed: u64,
+    jobs: usize,
+    schedule: &Schedule,
+    violations: &[Violation],
+    logs: &str,
+) -> String {
+    let shown: Vec<String> = violations.iter().take(40).map(|v| format!("  {v:?}")).collect();
+    format!(
+        "seed {seed} broke {} promises:\n{}\nits schedule:\n{schedule}its logs: {logs}\n\
+         once more: FOREBAY_CHAOS_SEED={seed} FOREBAY_CHAOS_RUNS=1 FOREBAY_CHAOS_JOBS={jobs} \
+         cargo test -p forebay-tests --test chaos",
+        violations.len(),
+        shown.join("\n"),
+    )
+}

@@ -1,0 +1,138 @@
+//! What goes wrong in a run, and when: drawn from the seed.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::random::Random;
+use crate::relay::Mode;
+
+/// How many workers there are.
+pub const WORKERS: usize = 2;
+
+/// Where a worker can be made to die.
+const POINTS: [&str; 5] =
+    ["after_delivery", "after_compute", "after_result_write", "before_ack", "during_drain"];
+
+/// One thing that is done to the fleet or its servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// The link to the broker changes.
+    BrokerLink(Mode),
+    /// The link to the store changes.
+    StoreLink(Mode),
+    /// The broker cuts every connection.
+    CutConnections,
+    /// The broker is killed and boots again.
+    RestartBroker,
+    /// The store stops to answer.
+    FreezeStore,
+    /// It goes on.
+    ThawStore,
+    /// The store is killed and started again with what it held.
+    RestartStore,
+    /// A worker is killed.
+    KillWorker(usize),
+    /// A worker is told to stop.
+    StopWorker(usize),
+    /// A worker is replaced by one that dies at a fail point, at its n-th passage.
+    ArmWorker(usize, &'static str, u64),
+    /// The autoscaler is killed.
+    KillAutoscaler,
+    /// The autoscaler is told to stop.
+    StopAutoscaler,
+}
+
+/// All of it, in the order of time from the start of the run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedule(pub Vec<(Duration, Action)>);
+
+impl Schedule {
+    /// Six to twelve faults over `span`, each with its end.
+    pub fn draw(seed: u64, span: Duration) -> Self {
+        let mut random = Random::new(seed, 1);
+        let mut actions = Vec::new();
+        let span_ms = span.as_millis() as u64;
+        // One run in six loses its broker: that takes seconds.
+        if random.below(6) == 0 {
+            actions.push((random.between(span_ms / 10, span_ms / 2), Action::RestartBroker));
+        }
+        for _ in 0..random.between(6, 12) {
+            let at = random.between(span_ms / 20, span_ms);
+            draw_fault(&mut random, at, &mut actions);
+        }
+        actions.sort_by_key(|(at, _)| *at);
+        Self(actions.into_iter().map(|(at, action)| (Duration::from_millis(at), action)).collect())
+    }
+}
+
+fn draw_fault(random: &mut Random, at: u64, actions: &mut Vec<(u64, Action)>) {
+    // Some shorter, some longer than the time-outs and heartbeats of the fleet.
+    let end = at + random.between(100, 3_000);
+    let worker = random.below(WORKERS as u64) as usize;
+    match random.below(12) {
+        0 | 1 => {
+            actions.push((at, Action::BrokerLink(draw_mode(random))));
+            actions.push((end, Action::BrokerLink(Mode::Pass)));
+        }
+        2 | 3 => {
+            actions.push((at, Action::StoreLink(draw_mode(random))));
+            actions.push((end, Action::StoreLink(Mode::Pass)));
+        }
+        4 => actions.push((at, Action::CutConnections)),
+        5 => {
+            actions.push((at, Action::FreezeStore));
+            actions.push((end, Action::ThawStore));
+        }
+        6 => actions.push((at, Action::RestartStore)),
+        7 => actions.push((at, Action::KillWorker(worker))),
+        8 => actions.push((at, Action::StopWorker(worker))),
+        9 | 10 => {
+            let point = random.one_of(&POINTS);
+            let turn = if point == "during_drain" { 1 } else { random.between(1, 40) };
+            actions.push((at, Action::ArmWorker(worker, point, turn)));
+            if point == "during_drain" {
+                actions.push((end, Action::StopWorker(worker)));
+            }
+        }
+        _ => {
+            let end_it = random.one_of(&[Action::KillAutoscaler, Action::StopAutoscaler]);
+            actions.push((at, end_it));
+        }
+    }
+}
+
+fn draw_mode(random: &mut Random) -> Mode {
+    let delay = Duration::from_millis(random.between(5, 300));
+    random.one_of(&[
+        Mode::Cut,
+        Mode::Stall,
+        Mode::Delay(delay),
+        Mode::LoseRequests,
+        Mode::LoseReplies,
+    ])
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, action) in &self.0 {
+            writeln!(f, "  {:>6} ms  {action:?}", at.as_millis())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_draws_one_schedule_in_the_order_of_time() {
+        let span = Duration::from_secs(8);
+        for seed in 0..200 {
+            let schedule = Schedule::draw(seed, span);
+            assert_eq!(schedule, Schedule::draw(seed, span));
+            assert!(schedule.0.len() >= 6 && schedule.0.is_sorted_by_key(|(at, _)| *at));
+        }
+        assert_ne!(Schedule::draw(1, span), Schedule::draw(2, span));
+    }
+}
