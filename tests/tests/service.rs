@@ -10,6 +10,7 @@ mod service {
     mod disturbance;
     mod drain;
     mod journey;
+    mod killer;
     mod python;
     mod refusals;
     mod schema;
