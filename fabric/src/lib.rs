@@ -5,6 +5,7 @@
 //! - [`store`]: results, cancel requests and the worker registry in Redis
 //! - [`intake`] and [`answer`]: from a delivery to a job, from an outcome to a settled delivery
 //! - [`telemetry`]: logs, metrics, health
+//! - [`tls`]: certificate authorities and client certificates
 //! - [`shutdown`]: signals to a token that everything listens to
 //! - [`backoff`], [`clock`]: pauses and time
 //! - [`fail`]: places where tests make a program die
@@ -20,6 +21,7 @@ pub mod intake;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 
 pub use broker::Broker;
 pub use config::Config;

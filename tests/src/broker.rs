@@ -1,5 +1,6 @@
 //! A private `RabbitMQ` for this test process, and a virtual host for each test.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
+use crate::certificates::{Authority, Files, HOST, OTHER_HOST};
 use crate::leash::{Leash, Streams};
 use crate::patience::{PATIENT, SOON, until_true};
 use crate::{ports, probe};
@@ -35,6 +37,7 @@ static VHOSTS: AtomicU32 = AtomicU32::new(0);
 pub struct Broker {
     amqp_port: u16,
     management_port: u16,
+    encrypted: Encrypted,
     _node: Leash,
     _folder: TempDir,
 }
@@ -49,6 +52,7 @@ impl Broker {
         let folder = tempfile::Builder::new().prefix("forebay-rabbitmq-").tempdir().unwrap();
         let (amqp_port, management_port) = (ports::free_port(), ports::free_port());
         write_configuration(folder.path(), amqp_port, management_port);
+        let encrypted = Encrypted::listen(folder.path());
         let log = folder.path().join("output.log");
         let mut node =
             Leash::tie(&node_command(folder.path()), &Streams::to(&log).sweeping(folder.path()));
@@ -62,7 +66,7 @@ impl Broker {
             matches!(request(management_port, "GET", "/api/overview"), Some((200, _)))
         })
         .await;
-        Self { amqp_port, management_port, _node: node, _folder: folder }
+        Self { amqp_port, management_port, encrypted, _node: node, _folder: folder }
     }
 
     /// `http://guest:guest@127.0.0.1:port`
@@ -81,6 +85,41 @@ impl Broker {
     }
 }
 
+/// The encrypted side of the node: a certificate, and the ports that show it.
+#[derive(Debug)]
+struct Encrypted {
+    amqp_port: u16,
+    management_port: u16,
+    files: Files,
+}
+
+impl Encrypted {
+    /// Adds the listeners to the node's configuration. A client that shows a certificate has to show one of
+    /// the same authority.
+    fn listen(folder: &Path) -> Self {
+        let files = Authority::shared().certify(&folder.join("certificates"));
+        let (amqp_port, management_port) = (ports::free_port(), ports::free_port());
+        let mut lines = format!(
+            "listeners.ssl.1 = {HOST}:{amqp_port}\n\
+             listeners.ssl.2 = {OTHER_HOST}:{amqp_port}\n\
+             ssl_options.verify = verify_peer\n\
+             ssl_options.fail_if_no_peer_cert = false\n\
+             management.ssl.ip = {HOST}\n\
+             management.ssl.port = {management_port}\n"
+        );
+        for options in ["ssl_options", "management.ssl"] {
+            for (key, file) in
+                [("cacertfile", &files.ca), ("certfile", &files.cert), ("keyfile", &files.key)]
+            {
+                writeln!(lines, "{options}.{key} = {}", file.display()).unwrap();
+            }
+        }
+        let path = folder.join("rabbitmq.conf");
+        fs::write(&path, fs::read_to_string(&path).unwrap() + &lines).unwrap();
+        Self { amqp_port, management_port, files }
+    }
+}
+
 /// One test's own corner of the broker; removed when dropped.
 #[derive(Debug)]
 pub struct Vhost {
@@ -94,9 +133,24 @@ impl Vhost {
         format!("amqp://guest:guest@127.0.0.1:{}/{}", self.broker.amqp_port, self.name)
     }
 
+    /// The same, encrypted, with the server under any of its names.
+    pub fn amqps_url(&self, host: &str) -> String {
+        format!("amqps://guest:guest@{host}:{}/{}", self.broker.encrypted.amqp_port, self.name)
+    }
+
     /// What a client asks about queues.
     pub fn management_url(&self) -> String {
         self.broker.management_url()
+    }
+
+    /// The same, encrypted.
+    pub fn encrypted_management_url(&self) -> String {
+        format!("https://guest:guest@{HOST}:{}", self.broker.encrypted.management_port)
+    }
+
+    /// The certificate of the encrypted side.
+    pub fn certificate(&self) -> &Files {
+        &self.broker.encrypted.files
     }
 
     /// A queue's properties as the management plug-in knows them (they lag by half a second); `None` when

@@ -6,6 +6,7 @@
 //! - [`leash`] starts a process that can't outlive the test process, however that ends.
 //! - [`broker`] and [`store`] are private servers: one `RabbitMQ` a test process with one virtual host a
 //!   test, one Redis a test. Nothing is shared with an instance of the system.
+//! - [`certificates`] makes what both need to speak TLS.
 //! - [`binaries`] builds and finds the programs under test; [`model`] says what they run.
 //! - [`service`] is one of them as it runs, with its telemetry and its log; [`stack`] puts all together:
 //!   servers for one test, and the services and commands that use them.
@@ -17,6 +18,7 @@
 
 pub mod binaries;
 pub mod broker;
+pub mod certificates;
 pub mod job;
 pub mod leash;
 pub mod model;

@@ -16,5 +16,6 @@ mod service {
     mod servers;
     mod settling;
     mod telemetry;
+    mod tls;
     mod topology;
 }
