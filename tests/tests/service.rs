@@ -6,13 +6,16 @@
 
 mod service {
     mod batching;
+    mod bounds;
     mod commands;
     mod disturbance;
     mod drain;
     mod journey;
+    mod permissions;
     mod python;
     mod refusals;
     mod schema;
+    mod secrets;
     mod servers;
     mod settling;
     mod telemetry;
