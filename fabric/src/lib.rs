@@ -6,6 +6,7 @@
 //! - [`intake`] and [`answer`]: from a delivery to a job, from an outcome to a settled delivery
 //! - [`retry`]: what becomes of a job that failed
 //! - [`telemetry`]: logs, metrics, health
+//! - [`tls`]: certificate authorities and client certificates
 //! - [`shutdown`]: signals to a token that everything listens to
 //! - [`backoff`], [`clock`]: pauses and time
 //! - [`dice`]: chance that a test can repeat
@@ -24,6 +25,7 @@ pub mod retry;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 
 pub use broker::Broker;
 pub use config::Config;

@@ -4,7 +4,13 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use forebay_schemas::topology::Topology;
 use futures_util::StreamExt;
-use lapin::{Connection, ConnectionProperties, Event, uri::AMQPUri};
+use lapin::{
+    Connection, ConnectionProperties, Event,
+    runtime::default_runtime,
+    tcp::{OwnedIdentity, OwnedTLSConfig},
+    uri::AMQPUri,
+};
+use secrecy::ExposeSecret;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +19,7 @@ use crate::{
     backoff::Backoff,
     broker::BrokerError,
     config::{BrokerConfig, Config, SecretUrl},
+    tls::{self, Tls},
 };
 
 /// The state of the connection.
@@ -54,6 +61,7 @@ pub(super) async fn next_up(mut link: watch::Receiver<Link>) -> Option<Arc<Conne
 pub(super) struct Plan {
     uri: AMQPUri,
     url: SecretUrl,
+    tls: Tls,
     name: String,
     topology: Topology,
     config: BrokerConfig,
@@ -69,6 +77,7 @@ const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// Events announce a lost connection; this finds one whose event was missed.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
+<<<<<<< HEAD
 impl Plan {
     /// A plan that ends, and closes its connections, when `stop` is cancelled.
     pub(super) fn new(
@@ -99,6 +108,27 @@ impl Plan {
         tokio::spawn(Supervisor { plan: self, link }.run());
         watcher
     }
+=======
+/// Starts the supervisor. It ends, and closes the connection, when `stop` is cancelled.
+pub(super) fn supervise(
+    config: &Config,
+    name: &str,
+    topology: Topology,
+    stop: CancellationToken,
+) -> Result<watch::Receiver<Link>, BrokerError> {
+    let url = config.amqp_url.clone();
+    let mut uri: AMQPUri = url
+        .expose()
+        .parse()
+        .map_err(|reason: String| BrokerError::Address { url: url.to_string(), reason })?;
+    uri.query.heartbeat.get_or_insert(config.broker.heartbeat_s);
+    let tls = Tls::load(&config.tls)?;
+    let (link, watcher) = watch::channel(Link::Down { error: None });
+    let (name, config) = (name.to_owned(), config.broker.clone());
+    let supervisor = Supervisor { uri, url, tls, name, topology, config, link, stop };
+    tokio::spawn(supervisor.run());
+    Ok(watcher)
+>>>>>>> sec
 }
 
 impl Supervisor {
@@ -130,10 +160,20 @@ impl Supervisor {
         let properties =
             ConnectionProperties::default().with_connection_name(self.plan.name.clone().into());
         let attempt = async {
+<<<<<<< HEAD
             let connection = Connection::connect_uri(self.plan.uri.clone(), properties)
                 .await
                 .map_err(|error| self.not_connected(error))?;
             declare::topology(&connection, &self.plan.topology).await?;
+=======
+            let (uri, tls) = (self.uri.clone(), amqp_tls(&self.tls));
+            let connect = async {
+                let runtime = default_runtime()?;
+                Connection::connect_uri_with_config(uri, properties, tls, runtime).await
+            };
+            let connection = connect.await.map_err(|error| self.not_connected(error))?;
+            declare::topology(&connection, &self.topology).await?;
+>>>>>>> sec
             Ok(connection)
         };
         let after_ms = self.plan.config.connect_timeout_ms;
@@ -146,6 +186,9 @@ impl Supervisor {
         let url = self.plan.url.to_string();
         if is_refused(&error) {
             return BrokerError::Refused { url, reason: error.to_string() };
+        }
+        if let Some(reason) = tls::distrust(&error) {
+            return BrokerError::Untrusted { url, reason };
         }
         BrokerError::Unreachable { url, source: Arc::new(error) }
     }
@@ -187,5 +230,16 @@ impl Supervisor {
     fn lost(&self) -> BrokerError {
         let error = lapin::Error::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
         self.not_connected(error)
+    }
+}
+
+/// `[tls]` as the AMQP library takes it: it adds the authorities to the system's by itself.
+fn amqp_tls(tls: &Tls) -> OwnedTLSConfig {
+    OwnedTLSConfig {
+        cert_chain: tls.ca_pem().map(str::to_owned),
+        identity: tls.identity().map(|identity| OwnedIdentity::PKCS8 {
+            pem: identity.cert_pem.clone().into_bytes(),
+            key: identity.key_pem.expose_secret().as_bytes().to_vec(),
+        }),
     }
 }

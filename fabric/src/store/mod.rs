@@ -11,15 +11,24 @@ mod results;
 use std::{collections::BTreeMap, time::Duration};
 
 use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime};
+<<<<<<< HEAD
 use redis::{AsyncConnectionConfig, Client, RedisError};
 
 use forebay_schemas::JobId;
 use futures_util::{FutureExt, future::BoxFuture};
+=======
+use redis::{
+    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo, RedisError,
+    TlsCertificates,
+};
+use secrecy::ExposeSecret;
+>>>>>>> sec
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, SecretUrl},
     telemetry::Health,
+    tls::{self, Tls, TlsError},
 };
 
 pub use notices::Notices;
@@ -44,6 +53,19 @@ pub enum StoreError {
         /// Why.
         reason: String,
     },
+    /// It shows a certificate that is not accepted.
+    #[error(
+        "Redis at {url} is not trusted: {reason}; its certificate has to come from an authority of the system or of tls.ca_file, be valid today, and name the host in redis_url"
+    )]
+    Untrusted {
+        /// The address, password hidden.
+        url: String,
+        /// What is wrong with the certificate.
+        reason: String,
+    },
+    /// A file of `[tls]` can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Redis refused or did not answer in time.
     #[error("Redis at {url} failed: {source}")]
     Command {
@@ -129,8 +151,9 @@ impl Store {
         let connection = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(timeout))
             .set_response_timeout(Some(timeout));
-        let client = Client::open(url.expose()).map_err(|e| address(e.to_string()))?;
-        let manager = Manager::new_with_config(url.expose(), connection)
+        let tls = Tls::load(&config.tls)?;
+        let client = client(&url, &tls).map_err(|e| address(e.to_string()))?;
+        let manager = Manager::new_with_config(client.get_connection_info().clone(), connection)
             .map_err(|e| address(e.to_string()))?;
         let pool = Pool::builder(manager)
             .max_size(config.store.connections_max)
@@ -167,12 +190,23 @@ impl Store {
     async fn connection(&self) -> Result<Connection, StoreError> {
         // Connecting is rare and its future large: boxed, it weighs on no command.
         Box::pin(self.pool.get()).await.map_err(|error| {
-            let reason = match error {
-                PoolError::Timeout(_) => "no connection in time".to_owned(),
-                other => other.to_string(),
-            };
-            StoreError::Unreachable { url: self.url.to_string(), reason }
+            let url = self.url.to_string();
+            match error {
+                PoolError::Timeout(_) => {
+                    StoreError::Unreachable { url, reason: "no connection in time".to_owned() }
+                }
+                PoolError::Backend(error) => self.not_connected(&error),
+                other => StoreError::Unreachable { url, reason: other.to_string() },
+            }
         })
+    }
+
+    fn not_connected(&self, error: &RedisError) -> StoreError {
+        let url = self.url.to_string();
+        match tls::distrust(error) {
+            Some(reason) => StoreError::Untrusted { url, reason },
+            None => StoreError::Unreachable { url, reason: error.to_string() },
+        }
     }
 
     /// Runs commands on a pooled connection. One that failed is not pooled again: a demoted primary
@@ -190,4 +224,20 @@ impl Store {
             }
         }
     }
+}
+
+/// A client that connects as `[tls]` says; nothing of it holds for an address without TLS.
+fn client(url: &SecretUrl, tls: &Tls) -> Result<Client, RedisError> {
+    let info = url.expose().into_connection_info()?;
+    let encrypted = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
+    if !encrypted || (tls.ca_pem().is_none() && tls.identity().is_none()) {
+        return Client::open(info);
+    }
+    let client_tls = tls.identity().map(|identity| ClientTlsConfig {
+        client_cert: identity.cert_pem.clone().into_bytes(),
+        client_key: identity.key_pem.expose_secret().as_bytes().to_vec(),
+    });
+    // Roots that are given here replace the system's.
+    let root_cert = tls.all_roots_pem().map(String::into_bytes);
+    Client::build_with_tls(info, TlsCertificates { client_tls, root_cert })
 }
