@@ -5,14 +5,10 @@
 //! - [`patience`] waits for a condition until a deadline; nothing here sleeps for luck.
 //! - [`leash`] starts a process that can't outlive the test process, however that ends.
 //! - [`broker`] and [`store`] are private servers: one `RabbitMQ` a test process with one virtual host a
-<<<<<<< HEAD
 //!   test, one Redis a test, and nodes, clusters and replicas for tests that lose some. Nothing is shared
 //!   with an instance of the system.
 //! - [`relay`] stands between a program and a server and fails as networks do.
-=======
-//!   test, one Redis a test. Nothing is shared with an instance of the system.
 //! - [`certificates`] makes what both need to speak TLS.
->>>>>>> sec
 //! - [`binaries`] builds and finds the programs under test; [`model`] says what they run.
 //! - [`service`] is one of them as it runs, with its telemetry and its log; [`stack`] puts all together:
 //!   servers for one test, and the services and commands that use them.
@@ -26,12 +22,9 @@
 
 pub mod binaries;
 pub mod broker;
-<<<<<<< HEAD
+pub mod certificates;
 pub mod chaos;
 pub mod history;
-=======
-pub mod certificates;
->>>>>>> sec
 pub mod job;
 pub mod leash;
 pub mod model;

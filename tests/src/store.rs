@@ -167,11 +167,8 @@ impl Store {
         let mut command = Command::new("redis-server");
         command.args(["--port", &self.port.to_string(), "--bind", HOST, OTHER_HOST]);
         command.arg("--dir").arg(self.folder.path());
-<<<<<<< HEAD
         command.args(["--appendonly", "yes", "--appendfsync", "no", "--save", ""]);
         command.args(["--repl-diskless-sync-delay", "0"]);
-=======
-        command.args(["--appendonly", "yes", "--save", ""]);
         if let Some(Encrypted { port, files, asks_clients }) = &self.encrypted {
             command.args(["--tls-port", &port.to_string()]);
             command.args(["--tls-auth-clients", if *asks_clients { "yes" } else { "optional" }]);
@@ -179,7 +176,6 @@ impl Store {
             command.arg("--tls-cert-file").arg(&files.cert);
             command.arg("--tls-key-file").arg(&files.key);
         }
->>>>>>> sec
         command
     }
 }

@@ -77,7 +77,6 @@ const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// Events announce a lost connection; this finds one whose event was missed.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-<<<<<<< HEAD
 impl Plan {
     /// A plan that ends, and closes its connections, when `stop` is cancelled.
     pub(super) fn new(
@@ -92,8 +91,9 @@ impl Plan {
             .parse()
             .map_err(|reason: String| BrokerError::Address { url: url.to_string(), reason })?;
         uri.query.heartbeat.get_or_insert(config.broker.heartbeat_s);
+        let tls = Tls::load(&config.tls)?;
         let (name, config) = (name.to_owned(), config.broker.clone());
-        Ok(Self { uri, url, name, topology, config, stop })
+        Ok(Self { uri, url, tls, name, topology, config, stop })
     }
 
     /// The same for a connection beside the first, which has declared the topology by then.
@@ -108,27 +108,6 @@ impl Plan {
         tokio::spawn(Supervisor { plan: self, link }.run());
         watcher
     }
-=======
-/// Starts the supervisor. It ends, and closes the connection, when `stop` is cancelled.
-pub(super) fn supervise(
-    config: &Config,
-    name: &str,
-    topology: Topology,
-    stop: CancellationToken,
-) -> Result<watch::Receiver<Link>, BrokerError> {
-    let url = config.amqp_url.clone();
-    let mut uri: AMQPUri = url
-        .expose()
-        .parse()
-        .map_err(|reason: String| BrokerError::Address { url: url.to_string(), reason })?;
-    uri.query.heartbeat.get_or_insert(config.broker.heartbeat_s);
-    let tls = Tls::load(&config.tls)?;
-    let (link, watcher) = watch::channel(Link::Down { error: None });
-    let (name, config) = (name.to_owned(), config.broker.clone());
-    let supervisor = Supervisor { uri, url, tls, name, topology, config, link, stop };
-    tokio::spawn(supervisor.run());
-    Ok(watcher)
->>>>>>> sec
 }
 
 impl Supervisor {
@@ -160,20 +139,13 @@ impl Supervisor {
         let properties =
             ConnectionProperties::default().with_connection_name(self.plan.name.clone().into());
         let attempt = async {
-<<<<<<< HEAD
-            let connection = Connection::connect_uri(self.plan.uri.clone(), properties)
-                .await
-                .map_err(|error| self.not_connected(error))?;
-            declare::topology(&connection, &self.plan.topology).await?;
-=======
-            let (uri, tls) = (self.uri.clone(), amqp_tls(&self.tls));
+            let (uri, tls) = (self.plan.uri.clone(), amqp_tls(&self.plan.tls));
             let connect = async {
                 let runtime = default_runtime()?;
                 Connection::connect_uri_with_config(uri, properties, tls, runtime).await
             };
             let connection = connect.await.map_err(|error| self.not_connected(error))?;
-            declare::topology(&connection, &self.topology).await?;
->>>>>>> sec
+            declare::topology(&connection, &self.plan.topology).await?;
             Ok(connection)
         };
         let after_ms = self.plan.config.connect_timeout_ms;

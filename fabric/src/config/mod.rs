@@ -101,6 +101,8 @@ pub struct StoreConfig {
     pub connections_max: usize,
     /// The longest that one command, or one pipeline of commands, may take.
     pub timeout_ms: u64,
+    /// The fewest replicas that must have a result before its job is acknowledged.
+    pub replicas_min: u32,
 }
 
 /// How a worker works.
@@ -188,7 +190,7 @@ impl Default for BrokerConfig {
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { connections_max: 8, timeout_ms: 3_000 }
+        Self { connections_max: 8, timeout_ms: 3_000, replicas_min: 0 }
     }
 }
 

@@ -11,22 +11,17 @@ mod results;
 use std::{collections::BTreeMap, time::Duration};
 
 use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime};
-<<<<<<< HEAD
-use redis::{AsyncConnectionConfig, Client, RedisError};
-
 use forebay_schemas::JobId;
 use futures_util::{FutureExt, future::BoxFuture};
-=======
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo, RedisError,
     TlsCertificates,
 };
 use secrecy::ExposeSecret;
->>>>>>> sec
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Config, SecretUrl},
+    config::{Config, SecretUrl, StoreConfig},
     telemetry::Health,
     tls::{self, Tls, TlsError},
 };
@@ -73,6 +68,16 @@ pub enum StoreError {
         url: String,
         /// What it said.
         source: RedisError,
+    },
+    /// Too few replicas have what was written.
+    #[error(
+        "{replicas} replicas of Redis have the result, store.replicas_min asks for {replicas_min}; mend the replicas, or ask for fewer"
+    )]
+    Replicas {
+        /// Replicas that have it.
+        replicas: u32,
+        /// Replicas that must have it.
+        replicas_min: u32,
     },
     /// A record can't be written as JSON.
     #[error("can't write the record: {0}")]
@@ -123,6 +128,8 @@ impl ResultStore for Store {
     }
 }
 
+const PROBE_KEY: &str = "forebay:probe";
+const PROBE_TTL_S: u64 = 60;
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 /// A store that answers more slowly than this is none to begin new work with.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -132,6 +139,7 @@ const SLOW: &str = "Redis does not answer within a second";
 #[derive(Clone)]
 pub struct Store {
     pool: Pool,
+    config: StoreConfig,
     client: Client,
     url: SecretUrl,
 }
@@ -163,21 +171,25 @@ impl Store {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|e| address(e.to_string()))?;
-        Ok(Self { pool, client, url })
+        Ok(Self { pool, config: config.store.clone(), client, url })
     }
 
-    /// Whether Redis answers.
-    pub async fn ping(&self) -> Result<(), StoreError> {
-        self.run(async |connection| redis::cmd("PING").query_async::<()>(connection).await).await
+    /// Whether Redis takes a write: one that is full, or was demoted, still answers everything else.
+    pub async fn probe(&self) -> Result<(), StoreError> {
+        self.run(async |connection| {
+            let mut set = redis::cmd("SET");
+            set.arg(PROBE_KEY).arg(1).arg("EX").arg(PROBE_TTL_S).query_async(connection).await
+        })
+        .await
     }
 
-    /// Keeps the condition `store` of `health` true to whether Redis answers, until `stop`.
+    /// Keeps the condition `store` of `health` true to whether Redis takes writes, until `stop`.
     pub fn report_health(&self, health: Health, stop: CancellationToken) {
         let store = self.clone();
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(HEALTH_EVERY);
             while stop.run_until_cancelled(tick.tick()).await.is_some() {
-                let answer = tokio::time::timeout(HEALTH_TIMEOUT, store.ping()).await;
+                let answer = tokio::time::timeout(HEALTH_TIMEOUT, store.probe()).await;
                 let state = answer.map_or_else(
                     |_| Err(SLOW.to_owned()),
                     |answer| answer.map_err(|error| error.to_string()),

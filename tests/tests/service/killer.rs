@@ -116,7 +116,9 @@ async fn faults_of_one_job_in_the_engine_leave_its_company_alone() {
     ];
     let mut jobs = innocent(&stack, 100);
     let bad: Vec<Job> = codes.iter().map(|(fault, _)| faulty(&stack, fault)).collect();
-    bad.iter().for_each(|job| jobs.insert(jobs.len() / 2, job.clone()));
+    for job in &bad {
+        jobs.insert(jobs.len() / 2, job.clone());
+    }
     publisher.submit_all(stack.model(), &jobs, Codec::Json).await;
     for job in &jobs {
         let expected = bad.iter().zip(codes).find(|(bad, _)| bad.id() == job.id());

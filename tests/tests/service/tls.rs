@@ -2,7 +2,7 @@
 //! an error that says why.
 
 use forebay_tests::MODEL;
-use forebay_tests::broker::Broker;
+use forebay_tests::broker;
 use forebay_tests::certificates::{Authority, Files, HOST, OTHER_HOST};
 use forebay_tests::patience::{SOON, until};
 use forebay_tests::service::Service;
@@ -22,9 +22,9 @@ const IMPATIENT: (&str, &str) = ("FOREBAY_BROKER__CONNECT_TIMEOUT_MS", "3000");
 
 /// The shared broker and a Redis that shows a certificate of the same authority.
 async fn encrypted(asks_clients: bool) -> Stack {
-    let vhost = Broker::shared().await.vhost();
+    let vhost = broker::shared().await.vhost();
     let store = Store::start_encrypted(vhost.certificate().clone(), asks_clients).await;
-    Stack { vhost, store }
+    Stack::of(vhost, store)
 }
 
 async fn forebay(stack: &Stack, overrides: &[(&str, &str)], arguments: &[&str]) -> Finished {
@@ -36,7 +36,7 @@ async fn forebay(stack: &Stack, overrides: &[(&str, &str)], arguments: &[&str]) 
 /// Waits until the service says why `condition` does not hold, and expects all of `named` in that.
 async fn assert_distrusted(service: &Service, condition: &str, named: &[&str]) {
     let what = format!("{condition} is refused for: {named:?}");
-    let (status, _) = until(&what, SOON, async || {
+    let (status, ()) = until(&what, SOON, async || {
         let (status, body) = service.get("/readyz")?;
         let report: Value = serde_json::from_str(&body).ok()?;
         let detail = report["conditions"][condition]["detail"].as_str()?;
@@ -121,8 +121,8 @@ async fn a_certificate_of_another_host_is_refused_by_that_name() {
 async fn a_certificate_that_has_expired_is_refused_for_that() {
     let place = tempfile::tempdir().unwrap();
     let expired = Authority::shared().certify_expired(place.path());
-    let vhost = Broker::shared().await.vhost();
-    let stack = Stack { vhost, store: Store::start_encrypted(expired.clone(), false).await };
+    let vhost = broker::shared().await.vhost();
+    let stack = Stack::of(vhost, Store::start_encrypted(expired.clone(), false).await);
     // Certificates are looked at before a word is spoken, so any server will do for the broker too.
     let amqp = format!("amqps://guest:guest@{HOST}:{}/%2f", stack.store.encrypted_port());
     let redis = stack.store.encrypted_url(HOST);
