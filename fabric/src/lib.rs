@@ -4,6 +4,7 @@
 //! - [`broker`]: a supervised AMQP connection; confirmed publishing; subscriptions
 //! - [`store`]: results, cancel requests and the worker registry in Redis
 //! - [`intake`] and [`answer`]: from a delivery to a job, from an outcome to a settled delivery
+//! - [`death`]: why a dead letter is dead
 //! - [`telemetry`]: logs, metrics, health
 //! - [`shutdown`]: signals to a token that everything listens to
 //! - [`backoff`], [`clock`]: pauses and time
@@ -15,6 +16,7 @@ pub mod backoff;
 pub mod broker;
 pub mod clock;
 pub mod config;
+pub mod death;
 pub mod fail;
 pub mod intake;
 pub mod shutdown;

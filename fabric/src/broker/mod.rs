@@ -8,6 +8,7 @@ mod channels;
 mod declare;
 mod delivery;
 mod error;
+mod letters;
 mod link;
 mod publish;
 mod queues;
@@ -26,6 +27,7 @@ use crate::{
 
 pub use delivery::{Acker, Delivery};
 pub use error::{BrokerError, PublishError};
+pub use letters::{Letter, Walk};
 pub use link::Link;
 pub use publish::{HeaderValue, Headers, Message, Properties};
 pub use queues::QueueDepth;

@@ -6,6 +6,7 @@
 mod notices;
 mod registry;
 mod results;
+mod retract;
 
 use std::time::Duration;
 
