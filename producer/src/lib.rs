@@ -4,5 +4,7 @@
 pub mod client;
 pub mod pull;
 
-pub use client::{Client, ClientError, ModelInfo, QueueInfo, Queues, SubmitError, WaitError};
+pub use client::{
+    Client, ClientError, HeldUp, ModelInfo, QueueInfo, Queues, SubmitError, WaitError, WhenFull,
+};
 pub use forebay_schemas::{EmbedParams, Job, JobId, Lane, ModelId, Outcome, Output, State, Work};

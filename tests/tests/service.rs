@@ -9,6 +9,7 @@ mod service {
     mod commands;
     mod disturbance;
     mod drain;
+    mod full;
     mod journey;
     mod python;
     mod refusals;

@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use lapin::{
     Channel,
-    options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions},
+    options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions},
     types::FieldTable,
 };
 
@@ -31,13 +31,16 @@ impl Letter {
 }
 
 /// A walk over a queue from its head. What it came by is held back from everybody else until it ends,
-/// and then returned; so a walk sees each message once, and two walks at a time see different ones.
+/// and then returned in its order, behind what was not looked at; so a walk sees each message once, and two
+/// walks at a time see different ones.
 #[derive(Debug)]
 pub struct Walk {
     /// Its own: what is not acknowledged returns when it closes.
     channel: Channel,
     queue: String,
     left: u32,
+    /// Of all that it came by, in their order. Those of taken messages do nothing any more.
+    ackers: Vec<lapin::Acker>,
 }
 
 /// The longest that the broker may take to hand out a message.
@@ -52,7 +55,7 @@ impl Broker {
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
         let state = channel.queue_declare(queue.into(), options, FieldTable::default()).await;
         let left = state.map_err(failed)?.message_count();
-        Ok(Walk { channel, queue: queue.to_owned(), left })
+        Ok(Walk { channel, queue: queue.to_owned(), left, ackers: Vec::new() })
     }
 }
 
@@ -74,7 +77,9 @@ impl Walk {
         let got = got.map_err(|e| self.failed(e))?;
         // Somebody else may have taken what was ahead.
         self.left = if got.is_some() { self.left - 1 } else { 0 };
-        Ok(got.map(|got| Letter {
+        let Some(got) = got else { return Ok(None) };
+        self.ackers.push(got.delivery.acker.clone());
+        Ok(Some(Letter {
             body: got.delivery.data,
             properties: got.delivery.properties,
             routing_key: got.delivery.routing_key.to_string(),
@@ -83,7 +88,12 @@ impl Walk {
     }
 
     /// Ends the walk: once this is back, everything that was not taken is in the queue again.
-    pub async fn end(self) -> Result<(), BrokerError> {
+    pub async fn end(mut self) -> Result<(), BrokerError> {
+        // One by one, because what returns with its channel returns in any order.
+        let hand_back = BasicNackOptions { multiple: false, requeue: true };
+        for acker in std::mem::take(&mut self.ackers) {
+            acker.nack(hand_back).await.map_err(|e| self.failed(e))?;
+        }
         self.channel.close(200, "seen".into()).await.map_err(|e| self.failed(e))
     }
 

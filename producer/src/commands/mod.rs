@@ -6,6 +6,7 @@ mod get;
 mod ids;
 mod input;
 mod models;
+mod progress;
 mod pull;
 mod queues;
 mod show;
@@ -205,8 +206,8 @@ mod tests {
         let unknown = CommandError::Submit(SubmitError::UnknownModel { model, known: vec![] });
         assert_eq!((usage.exit_code(), unknown.exit_code()), (2, 2));
         let model = "m".parse().unwrap();
-        let lane = forebay_producer::Lane::Batch;
-        let full = CommandError::Submit(SubmitError::QueueFull { model, lane });
+        let (lane, waited) = (forebay_producer::Lane::Batch, std::time::Duration::ZERO);
+        let full = CommandError::Submit(SubmitError::QueueFull { model, lane, waited });
         assert_eq!((full.exit_code(), CommandError::Failed(String::new()).exit_code()), (1, 1));
     }
 }
