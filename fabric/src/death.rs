@@ -26,7 +26,8 @@ pub enum Reason {
 }
 
 impl Reason {
-    const NAMED: [Self; 6] = [
+    /// Those that have names here.
+    pub const NAMED: [Self; 6] = [
         Self::Expired,
         Self::DeliveryLimit,
         Self::Rejected,

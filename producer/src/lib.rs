@@ -5,6 +5,7 @@ pub mod client;
 pub mod pull;
 
 pub use client::{
-    Client, ClientError, HeldUp, ModelInfo, QueueInfo, Queues, SubmitError, WaitError, WhenFull,
+    Client, ClientError, DeadLetter, DeadLetters, HeldUp, Kept, LetterFilter, LetterInfo,
+    ModelInfo, QueueInfo, Queues, ReplayError, SubmitError, WaitError, WhenFull,
 };
 pub use forebay_schemas::{EmbedParams, Job, JobId, Lane, ModelId, Outcome, Output, State, Work};

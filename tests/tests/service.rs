@@ -7,6 +7,7 @@
 mod service {
     mod batching;
     mod commands;
+    mod dead;
     mod disturbance;
     mod drain;
     mod full;

@@ -15,6 +15,7 @@
 //! # }
 //! ```
 
+mod dead;
 mod inspect;
 mod management;
 mod submit;
@@ -26,10 +27,15 @@ use std::{
     time::Duration,
 };
 
-use forebay_fabric::{Broker, Config, Store, broker::BrokerError, store::StoreError};
+use forebay_fabric::{
+    Broker, Config, Store,
+    broker::{BrokerError, PublishError},
+    store::StoreError,
+};
 use forebay_schemas::{JobId, topology::Topology};
 use tokio::sync::{Mutex, OnceCell, watch};
 
+pub use dead::{DeadLetter, DeadLetters, Kept, LetterFilter, LetterInfo, ReplayError};
 pub use inspect::{ModelInfo, QueueInfo, Queues};
 pub use submit::{HeldUp, SubmitError, WhenFull};
 pub use wait::WaitError;
@@ -43,6 +49,9 @@ pub enum ClientError {
     /// The broker did not.
     #[error(transparent)]
     Broker(#[from] BrokerError),
+    /// The broker did not take a message.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
     /// Redis did not.
     #[error(transparent)]
     Store(#[from] StoreError),

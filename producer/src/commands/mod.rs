@@ -1,6 +1,7 @@
 //! The subcommands, one file each; what they share is here.
 
 mod cancel;
+mod dead;
 mod duration;
 mod get;
 mod ids;
@@ -70,6 +71,11 @@ enum Command {
     Workers,
     /// List the queues and how full they are
     Queues,
+    /// Look at dead letters, try their jobs anew, or drop them
+    ///
+    /// Dead letters are jobs that the broker gave up, and messages that are no jobs. They are kept for
+    /// fourteen days. While a command looks through them, no other command sees them.
+    Dead(dead::Args),
 }
 
 /// Why a command did not do what it was asked.
@@ -165,6 +171,7 @@ pub(crate) async fn run(cli: Cli) -> CommandResult {
         Command::Pull(args) => pull::run(args, &mut context).await,
         Command::Workers => workers::run(&mut context).await,
         Command::Queues => queues::run(&mut context).await,
+        Command::Dead(args) => dead::run(args, &mut context).await,
     }
 }
 
