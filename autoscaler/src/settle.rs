@@ -3,7 +3,8 @@
 
 use forebay_fabric::{
     answer::Answerer,
-    broker::{Death, Delivery, Subscription},
+    broker::{Delivery, Subscription},
+    death::{Death, Reason},
     intake::{self, Ended},
 };
 use forebay_schemas::{ErrorCode, JobError, Limits};
@@ -58,22 +59,18 @@ pub fn unroutable(delivery: &Delivery) -> JobError {
 
 /// Why a message died.
 pub fn dead(delivery: &Delivery) -> JobError {
-    match delivery.death() {
-        Some(Death { reason, .. }) if reason == "expired" => JobError::new(
+    let death = Death::read(delivery.properties.headers().as_ref());
+    let queue = death.queue.as_deref().unwrap_or("unknown");
+    let (code, message) = match death.reason {
+        Reason::Expired => (
             ErrorCode::DeadlineExceeded,
-            "expired in its queue before a worker could take it",
+            "expired in its queue before a worker could take it".to_owned(),
         ),
-        Some(Death { reason, count, .. }) if reason == "delivery_limit" => JobError::new(
+        Reason::DeliveryLimit => (
             ErrorCode::AttemptsExhausted,
-            format!(
-                "handed out {} times and never settled: each of its workers was lost",
-                count.max(delivery.delivery_count())
-            ),
+            format!("queue `{queue}` handed it out as often as it may, and each worker was lost"),
         ),
-        Some(Death { reason, queue, .. }) => JobError::new(
-            ErrorCode::AttemptsExhausted,
-            format!("queue `{queue}` gave it up as `{reason}`"),
-        ),
-        None => JobError::new(ErrorCode::AttemptsExhausted, "became a dead letter"),
-    }
+        reason => (ErrorCode::AttemptsExhausted, format!("queue `{queue}` gave it up: {reason}")),
+    };
+    JobError::new(code, message)
 }

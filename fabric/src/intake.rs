@@ -10,7 +10,7 @@ use forebay_schemas::{
 
 use lapin::types::ShortString;
 
-use crate::broker::{Acker, Delivery, HeaderValue, Message, Properties};
+use crate::broker::{Acker, Delivery, HeaderValue, Message, Properties, afresh};
 
 /// The longest reason that goes into a dead letter's header: headers must fit one frame.
 const REASON_CHARS_MAX: usize = 512;
@@ -185,9 +185,10 @@ fn refuse(delivery: Delivery, refusal: Refusal) -> Ended {
 fn unanswerable(delivery: Delivery, error: &JobError) -> Ended {
     let reason: String = error.to_string().chars().take(REASON_CHARS_MAX).collect();
     let (mut letter, acker) = delivery.into_message();
-    let mut headers = letter.properties.headers().clone().unwrap_or_default();
+    let properties = afresh(&letter.properties);
+    let mut headers = properties.headers().clone().unwrap_or_default();
     headers.insert(HEADER_REASON.into(), HeaderValue::LongString(reason.into()));
-    letter.properties = letter.properties.with_headers(headers);
+    letter.properties = properties.with_headers(headers);
     letter.exchange = DEAD.into();
     Ended::Unanswerable { letter: Box::new(letter), acker }
 }

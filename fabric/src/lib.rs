@@ -5,6 +5,7 @@
 //! - [`store`]: results, cancel requests and the worker registry in Redis
 //! - [`intake`] and [`answer`]: from a delivery to a job, from an outcome to a settled delivery
 //! - [`retry`]: what becomes of a job that failed
+//! - [`death`]: why a dead letter is dead
 //! - [`telemetry`]: logs, metrics, health
 //! - [`tls`]: certificate authorities and client certificates
 //! - [`shutdown`]: signals to a token that everything listens to
@@ -18,6 +19,7 @@ pub mod backoff;
 pub mod broker;
 pub mod clock;
 pub mod config;
+pub mod death;
 pub mod dice;
 pub mod fail;
 pub mod intake;

@@ -5,25 +5,12 @@ use std::time::Duration;
 use forebay_schemas::{ErrorCode, Intent, JobError, names, topology::RETRY_STEPS};
 
 use crate::{
-    broker::{HeaderValue, Headers, Message, Properties},
+    broker::{HeaderValue, Message, afresh},
     dice,
 };
 
 /// "Later" begins at this step: half a minute.
 const LATER: usize = 2;
-
-/// Headers that tell of an earlier life of the message. The broker drops a message whose deaths look
-/// like a circle, and what killed it then is not what will kill it next.
-const OF_EARLIER_LIVES: [&str; 8] = [
-    "x-death",
-    "x-delivery-count",
-    "x-first-death-exchange",
-    "x-first-death-queue",
-    "x-first-death-reason",
-    "x-last-death-exchange",
-    "x-last-death-queue",
-    "x-last-death-reason",
-];
 
 /// What is to be done with a job that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,33 +43,22 @@ fn exhausted(last: &JobError, attempts: u32) -> JobError {
 /// The message as it goes to its step: the same job, with one more failure to its name.
 pub fn message(original: &Message, step: usize, failures: u32) -> Message {
     let (name, delay_ms) = RETRY_STEPS[step.min(RETRY_STEPS.len() - 1)];
-    let mut headers = without_earlier_lives(original.properties.headers().as_ref());
+    let properties = afresh(&original.properties);
+    let mut headers = properties.headers().clone().unwrap_or_default();
     headers.insert(names::HEADER_ATTEMPTS.into(), HeaderValue::LongUInt(failures));
     // The queue's own limit is the whole step; the jitter keeps what failed together apart.
     let delay = Duration::from_millis(delay_ms).mul_f64(dice::throw(0.5..=1.0));
-    let properties: Properties = original
-        .properties
-        .clone()
+    let properties = properties
         .with_headers(headers)
         .with_expiration(delay.as_millis().to_string().into())
         .with_delivery_mode(2);
     Message { exchange: names::retry(name), properties, ..original.clone() }
 }
 
-/// The headers that its publisher gave it.
-pub fn without_earlier_lives(headers: Option<&Headers>) -> Headers {
-    let mut kept = Headers::default();
-    for (name, value) in headers.into_iter().flat_map(Headers::inner) {
-        if !OF_EARLIER_LIVES.contains(&name.as_str()) {
-            kept.insert(name.clone(), value.clone());
-        }
-    }
-    kept
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::{Headers, Properties};
 
     fn error(code: ErrorCode) -> JobError {
         JobError::new(code, "it broke").at(3)
@@ -121,6 +97,7 @@ mod tests {
         let properties = Properties::default()
             .with_headers(headers)
             .with_message_id("job".into())
+            .with_user_id("somebody else than this connection's".into())
             .with_correlation_id("mine".into());
         let (exchange, routing_key) = (names::JOBS.to_owned(), "m.batch".to_owned());
         let original = Message { exchange, routing_key, properties, body: b"body".to_vec() };
@@ -136,6 +113,7 @@ mod tests {
         assert_eq!(told.correlation_id(), original.properties.correlation_id());
         let delay_ms: u64 = told.expiration().as_ref().unwrap().as_str().parse().unwrap();
         assert!((2_500..=5_000).contains(&delay_ms), "{delay_ms}");
+        assert_eq!(told.user_id(), &None, "the broker takes it from that user alone");
         assert!(kept.contains_key("traceparent") && !kept.contains_key("x-death"));
         assert_eq!(kept[names::HEADER_ATTEMPTS], HeaderValue::LongUInt(2));
     }

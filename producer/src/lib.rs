@@ -4,7 +4,10 @@
 pub mod client;
 pub mod pull;
 
-pub use client::{Client, ClientError, ModelInfo, QueueInfo, Queues, SubmitError, WaitError};
+pub use client::{
+    Client, ClientError, DeadLetter, DeadLetters, HeldUp, Kept, LetterFilter, LetterInfo,
+    ModelInfo, QueueInfo, Queues, ReplayError, SubmitError, WaitError, WhenFull,
+};
 pub use forebay_schemas::{EmbedParams, Job, JobId, Lane, ModelId, Outcome, Output, State, Work};
 
 /// What only the targets in `fuzz/` see of this crate: its parsers of outside bytes.

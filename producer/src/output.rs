@@ -64,6 +64,19 @@ fn table_lines<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> Vec<St
     [line(&names)].into_iter().chain(rows.iter().map(line)).collect()
 }
 
+/// Text of a stranger, without what a terminal would take for a command.
+pub(crate) fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            plain.extend(c.escape_default());
+        } else {
+            plain.push(c);
+        }
+    }
+    plain
+}
+
 /// `1,234,567`
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -105,6 +118,11 @@ mod tests {
         let rows = [["ä".to_owned(), "7".to_owned()], ["longer".to_owned(), "1,000".to_owned()]];
         let lines = table_lines(["NAME", "COUNT>"], &rows);
         assert_eq!(lines, ["NAME    COUNT", "ä           7", "longer  1,000"]);
+    }
+
+    #[test]
+    fn control_characters_of_strangers_are_spelled_out() {
+        assert_eq!(plain("ä\u{1b}[2J\n"), "ä\\u{1b}[2J\\n");
     }
 
     #[test]

@@ -8,8 +8,10 @@ mod service {
     mod batching;
     mod bounds;
     mod commands;
+    mod dead;
     mod disturbance;
     mod drain;
+    mod full;
     mod journey;
     mod killer;
     mod permissions;

@@ -8,8 +8,6 @@ use lapin::{
     types::AMQPValue,
 };
 
-use forebay_schemas::{names, topology::RETRY_STEPS};
-
 use super::publish::{Message, Properties};
 
 /// A message that was handed to us and must be settled.
@@ -46,14 +44,6 @@ impl Delivery {
         number(self.properties.headers().as_ref()?.inner().get(name)?)
     }
 
-    /// The last time that a queue gave this message up; a wait in a back-off queue is none.
-    pub fn death(&self) -> Option<Death> {
-        let headers = self.properties.headers().as_ref()?.inner();
-        let AMQPValue::FieldArray(deaths) = headers.get("x-death")? else { return None };
-        // The newest comes first.
-        deaths.as_slice().iter().filter_map(Death::read).find(|death| !is_back_off(&death.queue))
-    }
-
     /// How often the broker has handed it out before.
     pub fn delivery_count(&self) -> u64 {
         let counted = self.header_number("x-delivery-count").unwrap_or(0);
@@ -65,36 +55,6 @@ impl Delivery {
         let Self { body, properties, routing_key, acker, .. } = self;
         (Message { exchange: String::new(), routing_key, properties, body }, acker)
     }
-}
-
-/// How a message became a dead letter.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Death {
-    /// The queue that gave it up.
-    pub queue: String,
-    /// Why, in the broker's words: `expired`, `delivery_limit`, `rejected` or `maxlen`.
-    pub reason: String,
-    /// How often that happened.
-    pub count: u64,
-    /// When it first happened, in Unix seconds, as far as the broker tells.
-    pub at_s: Option<u64>,
-}
-
-impl Death {
-    fn read(entry: &AMQPValue) -> Option<Self> {
-        let AMQPValue::FieldTable(fields) = entry else { return None };
-        let text = |name: &str| match fields.inner().get(name)? {
-            AMQPValue::LongString(text) => Some(text.to_string()),
-            _ => None,
-        };
-        let count = fields.inner().get("count").and_then(number).unwrap_or(1);
-        let at_s = fields.inner().get("time").and_then(number);
-        Some(Self { queue: text("queue")?, reason: text("reason")?, count, at_s })
-    }
-}
-
-fn is_back_off(queue: &str) -> bool {
-    RETRY_STEPS.iter().any(|(step, _)| names::retry(step) == queue)
 }
 
 fn number(value: &AMQPValue) -> Option<u64> {
@@ -242,44 +202,7 @@ impl std::fmt::Debug for Acker {
 
 #[cfg(test)]
 mod tests {
-    use lapin::types::{FieldArray, FieldTable};
-
     use super::*;
-
-    fn death(queue: &str, reason: &str) -> AMQPValue {
-        let mut entry = FieldTable::default();
-        entry.insert("queue".into(), AMQPValue::LongString(queue.into()));
-        entry.insert("reason".into(), AMQPValue::LongString(reason.into()));
-        entry.insert("count".into(), AMQPValue::LongLongInt(3));
-        entry.insert("time".into(), AMQPValue::Timestamp(1_700_000_000));
-        AMQPValue::FieldTable(entry)
-    }
-
-    fn letter(deaths: Vec<AMQPValue>) -> Delivery {
-        let mut headers = FieldTable::default();
-        headers.insert("x-death".into(), AMQPValue::FieldArray(FieldArray::from(deaths)));
-        Delivery {
-            body: Vec::new(),
-            properties: Properties::default().with_headers(headers),
-            exchange: String::new(),
-            routing_key: String::new(),
-            redelivered: false,
-            acker: Acker::detached(),
-        }
-    }
-
-    #[test]
-    fn the_newest_death_counts_and_a_back_off_is_none() {
-        let job_queue = "forebay.jobs.m.batch";
-        let backed_off = death("forebay.retry.5s", "expired");
-        let deaths = vec![backed_off.clone(), death(job_queue, "delivery_limit")];
-        let found = letter(deaths).death().unwrap();
-        assert_eq!((found.queue.as_str(), found.reason.as_str()), (job_queue, "delivery_limit"));
-        assert_eq!((found.count, found.at_s), (3, Some(1_700_000_000)));
-        assert_eq!(letter(vec![backed_off]).death(), None);
-        let broken = vec![AMQPValue::Boolean(true), death(job_queue, "expired")];
-        assert_eq!(letter(broken).death().unwrap().reason, "expired");
-    }
 
     #[test]
     fn whoever_stands_in_for_the_broker_hears_each_verdict_once() {

@@ -6,10 +6,12 @@
 //! memory stops reading from connections that publish, and acknowledgements must go through then.
 //! `deadpool` keeps the publishing channels.
 
+mod afresh;
 mod channels;
 mod declare;
 mod delivery;
 mod error;
+mod letters;
 mod link;
 mod publish;
 mod queues;
@@ -31,8 +33,10 @@ use crate::{
 
 use link::Plan;
 
-pub use delivery::{Acker, Death, Delivery, Verdict};
+pub use afresh::afresh;
+pub use delivery::{Acker, Delivery, Verdict};
 pub use error::{BrokerError, PublishError};
+pub use letters::{Letter, Walk};
 pub use link::Link;
 pub use publish::{HeaderValue, Headers, Message, Properties, Publisher};
 pub use queues::QueueDepth;
@@ -127,6 +131,21 @@ impl Broker {
         match &*self.inner.publishing.get()?.link.borrow() {
             Link::Up { blocked, .. } => blocked.clone(),
             Link::Down { .. } => None,
+        }
+    }
+
+    /// Waits until the broker says that it takes no publishes, and why. It says so only after it was
+    /// sent one.
+    pub async fn until_blocked(&self) -> String {
+        let mut link = self.publishing().link.clone();
+        loop {
+            if let Link::Up { blocked: Some(reason), .. } = &*link.borrow_and_update() {
+                return reason.clone();
+            }
+            if link.changed().await.is_err() {
+                // Closed: nobody will say anything any more.
+                std::future::pending::<()>().await;
+            }
         }
     }
 

@@ -1,6 +1,8 @@
 //! Looking at queues without touching them.
 
-use lapin::{options::QueueDeclareOptions, types::FieldTable};
+use std::sync::Arc;
+
+use lapin::{Connection, options::QueueDeclareOptions, types::FieldTable};
 
 use super::{Broker, BrokerError, Link, error::is_not_found};
 
@@ -16,14 +18,9 @@ pub struct QueueDepth {
 impl Broker {
     /// How full a queue is; `None` if there is no such queue.
     pub async fn queue_depth(&self, queue: &str) -> Result<Option<QueueDepth>, BrokerError> {
-        let connection = match &*self.inner.link.borrow() {
-            Link::Up { connection, .. } => connection.clone(),
-            Link::Down { error: Some(error) } => return Err((**error).clone()),
-            Link::Down { error: None } => return Err(BrokerError::Closed),
-        };
         let failed = |e| BrokerError::command(format!("looking at queue `{queue}`"), e);
         // A channel of its own: the broker closes it when the queue is not there.
-        let channel = connection.create_channel().await.map_err(failed)?;
+        let channel = self.connection()?.create_channel().await.map_err(failed)?;
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
         match channel.queue_declare(queue.into(), options, FieldTable::default()).await {
             Ok(state) => {
@@ -33,6 +30,15 @@ impl Broker {
             }
             Err(error) if is_not_found(&error) => Ok(None),
             Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// The connection that is up now.
+    pub(super) fn connection(&self) -> Result<Arc<Connection>, BrokerError> {
+        match &*self.inner.link.borrow() {
+            Link::Up { connection, .. } => Ok(connection.clone()),
+            Link::Down { error: Some(error) } => Err((**error).clone()),
+            Link::Down { error: None } => Err(BrokerError::Closed),
         }
     }
 }

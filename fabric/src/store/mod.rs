@@ -7,6 +7,7 @@ mod blame;
 mod notices;
 mod registry;
 mod results;
+mod retract;
 
 use std::{collections::BTreeMap, time::Duration};
 

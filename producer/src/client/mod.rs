@@ -15,6 +15,7 @@
 //! # }
 //! ```
 
+mod dead;
 mod inspect;
 mod management;
 mod submit;
@@ -26,14 +27,19 @@ use std::{
     time::Duration,
 };
 
-use forebay_fabric::{Broker, Config, Store, broker::BrokerError, store::StoreError};
+use forebay_fabric::{
+    Broker, Config, Store,
+    broker::{BrokerError, PublishError},
+    store::StoreError,
+};
 use forebay_schemas::{JobId, topology::Topology};
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::{Mutex, OnceCell, watch};
 
+pub use dead::{DeadLetter, DeadLetters, Kept, LetterFilter, LetterInfo, ReplayError};
 pub use inspect::{ModelInfo, QueueInfo, Queues};
 #[cfg(fuzzing)]
 pub(crate) use management::fuzzing;
-pub use submit::SubmitError;
+pub use submit::{HeldUp, SubmitError, WhenFull};
 pub use wait::WaitError;
 
 use submit::Routes;
@@ -45,6 +51,9 @@ pub enum ClientError {
     /// The broker did not.
     #[error(transparent)]
     Broker(#[from] BrokerError),
+    /// The broker did not take a message.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
     /// Redis did not.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -59,10 +68,11 @@ pub enum ClientError {
 }
 
 /// A client of one fleet. Clones share its connections, which are made when they are first needed and
-/// come back when they are lost.
+/// come back when they are lost; what a full queue means to each is its own.
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
+    when_full: WhenFull,
 }
 
 struct Inner {
@@ -71,6 +81,8 @@ struct Inner {
     broker: OnceCell<Broker>,
     routes: Mutex<Routes>,
     waiter: OnceLock<Waiter>,
+    /// What submits wait for, as far as is known.
+    held_up: watch::Sender<Option<HeldUp>>,
     /// The channel on which this client hears of results.
     channel: String,
 }
@@ -94,10 +106,24 @@ impl Client {
             broker: OnceCell::new(),
             routes: Mutex::default(),
             waiter: OnceLock::new(),
+            held_up: watch::Sender::new(None),
             // As unguessable as a job's id, and no other client's.
             channel: format!("forebay:notify:{}", JobId::random()),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), when_full: WhenFull::default() })
+    }
+
+    /// The same client, which does this when a queue is full or the broker takes no publishes.
+    #[must_use]
+    pub fn when_full(mut self, when_full: WhenFull) -> Self {
+        self.when_full = when_full;
+        self
+    }
+
+    /// What submits of this client and its clones wait for, now and as it changes; `None` once one
+    /// got through. Only those with [`WhenFull::Wait`] wait.
+    pub fn held_up(&self) -> watch::Receiver<Option<HeldUp>> {
+        self.inner.held_up.subscribe()
     }
 
     /// The broker, connected before this comes back the first time.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use forebay_fabric::{
-    broker::{BrokerError, Link, Message, Properties, PublishError},
+    broker::{BrokerError, Message, Properties},
     clock::now_ms,
 };
 use forebay_schemas::{
@@ -17,6 +17,11 @@ use futures_util::{Stream, StreamExt};
 use tokio::time::Instant;
 
 use super::Client;
+
+mod room;
+
+pub use room::{HeldUp, WhenFull};
+use room::{Refused, with_room};
 
 /// A job that is not, or not known to be, in its queue.
 #[derive(Debug, thiserror::Error)]
@@ -50,19 +55,27 @@ pub enum SubmitError {
     },
     /// The model's queue is full; the job is not in it.
     #[error(
-        "the {lane} queue of `{model}` is full; send the job again later, or start more workers"
+        "the {lane} queue of `{model}` is full{}; send the job again later, or start more workers",
+        after(.waited)
     )]
     QueueFull {
         /// The model.
         model: ModelId,
         /// The lane.
         lane: Lane,
+        /// For how long it was tried again: [`WhenFull`].
+        waited: Duration,
     },
     /// The broker takes no publishes at present, and did not for all the time allowed.
-    #[error("RabbitMQ takes no publishes at present: {reason}; it wants memory or disk space")]
+    #[error(
+        "RabbitMQ takes no publishes at present: {reason}{}; it wants memory or disk space",
+        after(.waited)
+    )]
     Blocked {
         /// What the broker says.
         reason: String,
+        /// For how long it was tried again: [`WhenFull`].
+        waited: Duration,
     },
     /// No confirmation came in time: the job may be in its queue. Sending it again under its own id
     /// is safe.
@@ -80,6 +93,13 @@ pub enum SubmitError {
     /// The broker can't be used.
     #[error(transparent)]
     Broker(#[from] BrokerError),
+}
+
+fn after(waited: &Duration) -> String {
+    if waited.is_zero() {
+        return String::new();
+    }
+    format!(", and was when it was tried again for {:.1} s", waited.as_secs_f64())
 }
 
 fn known_models(known: &[String]) -> String {
@@ -118,9 +138,26 @@ impl Client {
         // Listening begins before the job can be answered.
         self.waiter();
         let message = message(&job, lane, body);
-        match self.broker().await?.publish(&message).await {
+        let broker = self.broker().await?;
+        let attempt = || async {
+            // What is sent into a blocked connection lies there until it is unblocked.
+            if let Some(reason) = self.blocked() {
+                return Err(Refused::NoRoom(HeldUp::Blocked { reason }));
+            }
+            tokio::select! {
+                biased;
+                published = broker.publish(&message) => {
+                    published.map_err(|error| Refused::of(error, || self.blocked()))
+                }
+                // The broker says so only once it was sent something, which it may take later on.
+                reason = broker.until_blocked(), if self.when_full == WhenFull::Fail => {
+                    Err(Refused::NoRoom(HeldUp::Blocked { reason }))
+                }
+            }
+        };
+        match with_room(self.when_full, &self.inner.held_up, attempt).await {
             Ok(()) => Ok(job.id),
-            Err(error) => Err(self.explain(error, &job, lane).await),
+            Err((refused, waited)) => Err(self.explain(refused, waited, &job, lane).await),
         }
     }
 
@@ -155,31 +192,37 @@ impl Client {
         Ok(body)
     }
 
-    /// Whether the model has queues: looked up once, then remembered.
     async fn check_route(&self, model: &ModelId) -> Result<(), SubmitError> {
+        if self.has_queues(model).await? {
+            return Ok(());
+        }
+        Err(SubmitError::UnknownModel { model: model.clone(), known: self.known_models().await })
+    }
+
+    /// Whether the model has queues: looked up once, then remembered.
+    pub(super) async fn has_queues(&self, model: &ModelId) -> Result<bool, BrokerError> {
         // Configured models have queues: this client's own connection declares them.
         if self.inner.config.models.contains_key(model) {
-            return Ok(());
+            return Ok(true);
         }
         let mut routes = self.inner.routes.lock().await;
         if routes.known.contains(model) {
-            return Ok(());
+            return Ok(true);
         }
-        let lately = routes.unknown.get(model).is_some_and(|at| at.elapsed() < UNKNOWN_FOR);
-        if !lately {
-            let broker = self.broker().await?;
-            broker.ready_within(self.connect_timeout()).await?;
-            if broker.queue_depth(&Lane::Batch.queue(model)).await?.is_some() {
-                routes.known.insert(model.clone());
-                return Ok(());
-            }
-            if routes.unknown.len() >= UNKNOWN_MAX {
-                routes.unknown.clear();
-            }
-            routes.unknown.insert(model.clone(), Instant::now());
+        if routes.unknown.get(model).is_some_and(|at| at.elapsed() < UNKNOWN_FOR) {
+            return Ok(false);
         }
-        drop(routes);
-        Err(SubmitError::UnknownModel { model: model.clone(), known: self.known_models().await })
+        let broker = self.broker().await?;
+        broker.ready_within(self.connect_timeout()).await?;
+        if broker.queue_depth(&Lane::Batch.queue(model)).await?.is_some() {
+            routes.known.insert(model.clone());
+            return Ok(true);
+        }
+        if routes.unknown.len() >= UNKNOWN_MAX {
+            routes.unknown.clear();
+        }
+        routes.unknown.insert(model.clone(), Instant::now());
+        Ok(false)
     }
 
     async fn known_models(&self) -> Vec<String> {
@@ -191,25 +234,28 @@ impl Client {
         known.into_iter().collect()
     }
 
-    async fn explain(&self, error: PublishError, job: &Job, lane: Lane) -> SubmitError {
-        match error {
-            PublishError::Full { .. } => SubmitError::QueueFull { model: job.model.clone(), lane },
-            PublishError::Unroutable { .. } => {
-                let (model, known) = (job.model.clone(), self.known_models().await);
-                SubmitError::UnknownModel { model, known }
+    async fn explain(
+        &self,
+        refused: Refused,
+        waited: Duration,
+        job: &Job,
+        lane: Lane,
+    ) -> SubmitError {
+        let model = job.model.clone();
+        match refused {
+            Refused::NoRoom(HeldUp::QueueFull) => SubmitError::QueueFull { model, lane, waited },
+            Refused::NoRoom(HeldUp::Blocked { reason }) => SubmitError::Blocked { reason, waited },
+            Refused::NoRoute => {
+                SubmitError::UnknownModel { model, known: self.known_models().await }
             }
-            PublishError::Unconfirmed { after_ms, last } => match self.blocked() {
-                Some(reason) => SubmitError::Blocked { reason },
-                None => SubmitError::Unconfirmed { id: job.id.clone(), after_ms, last },
-            },
+            Refused::Unconfirmed { after_ms, last } => {
+                SubmitError::Unconfirmed { id: job.id.clone(), after_ms, last }
+            }
         }
     }
 
     fn blocked(&self) -> Option<String> {
-        match &*self.inner.broker.get()?.link().borrow() {
-            Link::Up { blocked, .. } => blocked.clone(),
-            Link::Down { .. } => None,
-        }
+        self.inner.broker.get()?.blocked()
     }
 }
 

@@ -1,11 +1,13 @@
 //! The subcommands, one file each; what they share is here.
 
 mod cancel;
+mod dead;
 mod duration;
 mod get;
 mod ids;
 mod input;
 mod models;
+mod progress;
 mod pull;
 mod queues;
 mod show;
@@ -69,6 +71,11 @@ enum Command {
     Workers,
     /// List the queues and how full they are
     Queues,
+    /// Look at dead letters, try their jobs anew, or drop them
+    ///
+    /// Dead letters are jobs that the broker gave up, and messages that are no jobs. They are kept for
+    /// fourteen days. While a command looks through them, no other command sees them.
+    Dead(dead::Args),
 }
 
 /// Why a command did not do what it was asked.
@@ -164,6 +171,7 @@ pub(crate) async fn run(cli: Cli) -> CommandResult {
         Command::Pull(args) => pull::run(args, &mut context).await,
         Command::Workers => workers::run(&mut context).await,
         Command::Queues => queues::run(&mut context).await,
+        Command::Dead(args) => dead::run(args, &mut context).await,
     }
 }
 
@@ -205,8 +213,8 @@ mod tests {
         let unknown = CommandError::Submit(SubmitError::UnknownModel { model, known: vec![] });
         assert_eq!((usage.exit_code(), unknown.exit_code()), (2, 2));
         let model = "m".parse().unwrap();
-        let lane = forebay_producer::Lane::Batch;
-        let full = CommandError::Submit(SubmitError::QueueFull { model, lane });
+        let (lane, waited) = (forebay_producer::Lane::Batch, std::time::Duration::ZERO);
+        let full = CommandError::Submit(SubmitError::QueueFull { model, lane, waited });
         assert_eq!((full.exit_code(), CommandError::Failed(String::new()).exit_code()), (1, 1));
     }
 }

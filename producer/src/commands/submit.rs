@@ -7,23 +7,27 @@ use std::{
     time::Duration,
 };
 
-use forebay_producer::{Client, JobId, Lane, ModelId, Outcome, Output as JobOutput, State};
+use forebay_producer::{
+    Client, HeldUp, JobId, Lane, ModelId, Outcome, Output as JobOutput, State, WhenFull,
+};
 use forebay_schemas::Task;
 use futures_util::{Stream, StreamExt, stream};
 use serde::Serialize;
 use serde_json::json;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     CommandError, CommandResult, Context, duration,
     input::{self, Format, Item, Label},
+    progress::Progress,
     show,
 };
+use crate::output::grouped;
 
 mod job;
-mod progress;
 
 use job::{JobArgs, Template};
-use progress::Progress;
 
 /// Texts come from the command line, from a file, or from standard input.
 ///
@@ -52,8 +56,32 @@ pub(super) struct Args {
     /// How long to wait for each job
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration::parse)]
     timeout: Duration,
+    /// When the model's queue is full, or RabbitMQ takes no publishes: wait for room, or fail
+    #[arg(long, value_enum, default_value_t = Full::Wait)]
+    when_full: Full,
+    /// How long to wait for room
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration::parse)]
+    full_timeout: Duration,
     #[command(flatten)]
     job: JobArgs,
+}
+
+/// `--when-full`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Full {
+    /// Wait for as long as --full-timeout
+    Wait,
+    /// Fail at once
+    Fail,
+}
+
+impl Args {
+    fn when_full(&self) -> WhenFull {
+        match self.when_full {
+            Full::Wait => WhenFull::Wait(self.full_timeout),
+            Full::Fail => WhenFull::Fail,
+        }
+    }
 }
 
 /// Jobs that wait for the broker's confirmation at once: enough for twenty thousand a second at three
@@ -79,22 +107,31 @@ struct Done {
 pub(super) async fn run(args: Args, context: &mut Context) -> CommandResult {
     let items = items(&args, context)?;
     let template = Template::new(&args.job, &args.model, context.config.limits.inputs_max)?;
-    let client = context.client()?;
+    let client = context.client()?.when_full(args.when_full());
     if args.wait {
         look_for_workers(&client, &args.model).await?;
     }
     let lane = args.lane.unwrap_or(if args.wait { Lane::Interactive } else { Lane::Batch });
     let wait = args.wait.then_some(args.timeout);
-    let submit = |batch: Result<Vec<Item>, CommandError>| submit(&client, &template, lane, batch);
-    let finish = |submitted| finish(&client, wait, submitted);
     let stop = context.stop.clone();
     // Ctrl-C, and the first job that is not accepted, end the taking of texts: what was sent is settled.
     let halt = stop.child_token();
+    let submit = |batch: Result<Vec<Item>, CommandError>| async {
+        tokio::select! {
+            biased;
+            submitted = submit(&client, &template, lane, batch) => submitted,
+            () = halted_without_room(&client, &halt) => {
+                Err(CommandError::Interrupted(" while it waited for room".into()))
+            }
+        }
+    };
+    let finish = |submitted| finish(&client, wait, submitted);
     let batches = batches(items, template.batch()).take_until(halt.clone().cancelled_owned());
     let submitted = batches.map(submit).buffered(CONFIRMS_MAX);
     let mut finished = pin!(submitted.map(finish).buffered(IN_FLIGHT_MAX));
     let mut report = Report::new(context, args.wait);
-    while let Some(done) = next(&mut finished, &stop, args.wait).await {
+    let mut held_up = client.held_up();
+    while let Some(done) = next(&mut finished, &stop, args.wait, &mut held_up, &report).await {
         if let Err(error) = report.add(done) {
             let unheard = matches!(error, CommandError::Output(_));
             report.first_error.get_or_insert(error);
@@ -116,13 +153,30 @@ async fn look_for_workers(client: &Client, model: &ModelId) -> CommandResult {
     Ok(())
 }
 
+/// Comes back when `halt` was called for and there is no room to be had: nobody waits for it then.
+async fn halted_without_room(client: &Client, halt: &CancellationToken) {
+    halt.cancelled().await;
+    // The client that sends this is there as long as the command.
+    let _ = client.held_up().wait_for(Option::is_some).await;
+}
+
 /// The next job that is finished. After Ctrl-C nobody waits for results any more.
 async fn next<T>(
     finished: &mut (impl Stream<Item = T> + Unpin),
-    stop: &tokio_util::sync::CancellationToken,
+    stop: &CancellationToken,
     waiting: bool,
+    held_up: &mut watch::Receiver<Option<HeldUp>>,
+    report: &Report<'_>,
 ) -> Option<T> {
-    if waiting { stop.run_until_cancelled(finished.next()).await? } else { finished.next().await }
+    loop {
+        tokio::select! {
+            biased;
+            done = finished.next() => return done,
+            () = stop.cancelled(), if waiting => return None,
+            // The client that sends this is there as long as the command.
+            _ = held_up.changed() => report.progress.waits(held_up.borrow_and_update().as_ref()),
+        }
+    }
 }
 
 fn items(
@@ -189,6 +243,7 @@ async fn finish(
 struct Report<'a> {
     context: &'a mut Context,
     progress: Progress,
+    word: &'static str,
     accepted: usize,
     texts: usize,
     failed: usize,
@@ -197,8 +252,9 @@ struct Report<'a> {
 
 impl<'a> Report<'a> {
     fn new(context: &'a mut Context, wait: bool) -> Self {
-        let progress = Progress::new(if wait { "done" } else { "submitted" });
-        Self { context, progress, accepted: 0, texts: 0, failed: 0, first_error: None }
+        let word = if wait { "done" } else { "submitted" };
+        let progress = Progress::new();
+        Self { context, progress, word, accepted: 0, texts: 0, failed: 0, first_error: None }
     }
 
     /// Prints one job. An error ends the taking of texts.
@@ -206,7 +262,8 @@ impl<'a> Report<'a> {
         let Done { labels, id, result } = done?;
         self.accepted += 1;
         self.texts += labels.len();
-        self.progress.at(self.accepted, self.texts);
+        let (jobs, texts) = (grouped(self.accepted as u64), grouped(self.texts as u64));
+        self.progress.at(format_args!("{jobs} jobs, {texts} texts {}", self.word));
         let json = self.context.output.json;
         let output = &mut self.context.output;
         self.progress.aside(|| match result {

@@ -11,7 +11,7 @@ use forebay_tests::stack::{Finished, SHARED_BODY_BYTES_MAX, Shared, Stack};
 use serde_json::{Value, json};
 
 /// The JSON lines of a command that succeeded.
-fn json_lines(finished: &Finished) -> Vec<Value> {
+pub(super) fn json_lines(finished: &Finished) -> Vec<Value> {
     assert_eq!(finished.code, 0, "{finished:?}");
     finished
         .output

@@ -1,0 +1,41 @@
+//! Taking back what was written of a job, so that it can be tried anew.
+
+use std::sync::LazyLock;
+
+use forebay_schemas::{JobId, limits::RESULT_TTL_S_DEFAULT};
+use redis::Script;
+
+use super::{Store, StoreError};
+
+/// Answers for how many seconds the record would have stayed; nothing if it is another one.
+static RETRACT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end
+         local ttl = redis.call('TTL', KEYS[1])
+         redis.call('DEL', KEYS[1])
+         return ttl",
+    )
+});
+
+impl Store {
+    /// Removes a job's record if it still is `bytes`, and tells for how many seconds it would have
+    /// been kept. `None` if it is another by now, or none: then nothing was done.
+    pub async fn retract_result(
+        &self,
+        id: &JobId,
+        bytes: &[u8],
+    ) -> Result<Option<u64>, StoreError> {
+        let key = id.result_key();
+        let left_s: Option<i64> = self
+            .run(async |connection| RETRACT.key(&key).arg(bytes).invoke_async(connection).await)
+            .await?;
+        // A record in its last second has 0 left; one that somebody wrote without an end has -1.
+        Ok(left_s.map(|s| u64::try_from(s).map_or(RESULT_TTL_S_DEFAULT, |s| s.max(1))))
+    }
+
+    /// Forgets which workers died while they computed this job.
+    pub async fn forget_suspicion(&self, id: &JobId) -> Result<(), StoreError> {
+        let key = id.suspect_key();
+        self.run(async |connection| redis::cmd("DEL").arg(&key).query_async(connection).await).await
+    }
+}

@@ -1,0 +1,197 @@
+//! What a dead letter says of itself.
+
+use std::fmt::Write;
+
+use forebay_fabric::{
+    broker::{HeaderValue, Headers, Letter, Properties},
+    death::{Death, Reason},
+};
+use forebay_schemas::{ContentType, Job, JobId, Lane, Limits, ModelId, decode_job};
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+/// What there is to know of a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LetterInfo {
+    /// The letter's own name: made from what it holds, so that it stays the same whatever else comes
+    /// and goes. Only letters that hold the same share one.
+    pub letter: JobId,
+    /// The job, if the letter names one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobId>,
+    /// The model that its routing key names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelId>,
+    /// The lane that its routing key names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lane: Option<Lane>,
+    /// The routing key it was published with.
+    pub routing_key: String,
+    /// Why it is dead.
+    #[serde(serialize_with = "as_name")]
+    pub reason: Reason,
+    /// The same in words, where Forebay itself found it wanting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// The queue in which it died.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+    /// When it died, in Unix milliseconds, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub died_at_ms: Option<u64>,
+    /// The size of its body.
+    pub bytes: usize,
+    /// How its body is read.
+    #[serde(serialize_with = "as_mime")]
+    pub content_type: ContentType,
+}
+
+fn as_name<S: Serializer>(reason: &Reason, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(reason.as_str())
+}
+
+// Serde hands over a reference, however small the value.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn as_mime<S: Serializer>(content_type: &ContentType, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(content_type.as_str())
+}
+
+impl LetterInfo {
+    /// What it can be asked for by: its own name, and its job's.
+    pub fn names(&self) -> impl Iterator<Item = &JobId> {
+        [Some(&self.letter), self.job.as_ref()].into_iter().flatten()
+    }
+
+    pub(super) fn of(letter: &Letter, limits: &Limits) -> Self {
+        let death = Death::read(letter.properties.headers().as_ref());
+        let (model, lane) = addressee(&letter.routing_key).unzip();
+        Self {
+            letter: name(letter),
+            job: job_id(letter, limits),
+            model,
+            lane,
+            routing_key: letter.routing_key.clone(),
+            reason: death.reason,
+            detail: death.detail,
+            queue: death.queue,
+            died_at_ms: death.at_ms,
+            bytes: letter.body.len(),
+            content_type: content_type(letter),
+        }
+    }
+}
+
+/// Twelve hexadecimal digits: among a million letters, two share a name once in five hundred times.
+const NAME_BYTES: usize = 6;
+
+fn name(letter: &Letter) -> JobId {
+    let message_id = letter.properties.message_id().as_ref();
+    let message_id = message_id.map(ToString::to_string).unwrap_or_default();
+    // The headers are left out: the broker counts in them.
+    let mut hash = Sha256::new();
+    for part in [letter.routing_key.as_bytes(), message_id.as_bytes()] {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.update(&letter.body);
+    let mut name = String::new();
+    for byte in hash.finalize().iter().take(NAME_BYTES) {
+        // Writing to a string does not fail.
+        let _ = write!(name, "{byte:02x}");
+    }
+    name.parse().unwrap_or_else(|_| JobId::random())
+}
+
+/// Who would be answered: the same as a worker finds.
+fn job_id(letter: &Letter, limits: &Limits) -> Option<JobId> {
+    let message_id = letter.properties.message_id().as_ref();
+    message_id.and_then(|id| id.as_str().parse().ok()).or_else(|| {
+        match decode_job(&letter.body, content_type(letter), limits) {
+            Ok(job) => Some(job.id),
+            Err(refusal) => refusal.head.id,
+        }
+    })
+}
+
+/// The job, if the body is one.
+pub(super) fn job(letter: &Letter, limits: &Limits) -> Option<Job> {
+    decode_job(&letter.body, content_type(letter), limits).ok()
+}
+
+fn content_type(letter: &Letter) -> ContentType {
+    let mime = letter.properties.content_type().as_ref();
+    mime.and_then(|mime| ContentType::parse(mime.as_str()))
+        .unwrap_or_else(|| ContentType::guess(&letter.body))
+}
+
+/// `<model>.<lane>`, or `<model>` for its batch lane.
+fn addressee(routing_key: &str) -> Option<(ModelId, Lane)> {
+    let (model, lane) = match routing_key.rsplit_once('.').map(|(m, lane)| (m, lane.parse())) {
+        Some((model, Ok(lane))) => (model, lane),
+        _ => (routing_key, Lane::Batch),
+    };
+    Some((model.parse().ok()?, lane))
+}
+
+/// The headers as JSON.
+pub(super) fn headers(properties: &Properties) -> Map<String, Value> {
+    properties.headers().as_ref().map(table).unwrap_or_default()
+}
+
+fn table(table: &Headers) -> Map<String, Value> {
+    table.inner().iter().map(|(name, value)| (name.to_string(), json(value))).collect()
+}
+
+fn json(value: &HeaderValue) -> Value {
+    match value {
+        HeaderValue::Boolean(yes) => (*yes).into(),
+        HeaderValue::ShortShortInt(n) => (*n).into(),
+        HeaderValue::ShortShortUInt(n) => (*n).into(),
+        HeaderValue::ShortInt(n) => (*n).into(),
+        HeaderValue::ShortUInt(n) => (*n).into(),
+        HeaderValue::LongInt(n) => (*n).into(),
+        HeaderValue::LongUInt(n) => (*n).into(),
+        HeaderValue::LongLongInt(n) => (*n).into(),
+        HeaderValue::Timestamp(n) => (*n).into(),
+        HeaderValue::Float(x) => (*x).into(),
+        HeaderValue::Double(x) => (*x).into(),
+        HeaderValue::DecimalValue(x) => format!("{x:?}").into(),
+        HeaderValue::ShortString(text) => text.as_str().into(),
+        HeaderValue::LongString(text) => String::from_utf8_lossy(text.as_bytes()).into(),
+        HeaderValue::FieldArray(items) => items.as_slice().iter().map(json).collect(),
+        HeaderValue::FieldTable(inner) => table(inner).into(),
+        HeaderValue::ByteArray(bytes) => json!(bytes.as_slice()),
+        HeaderValue::Void => Value::Null,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_routing_key_names_model_and_lane() {
+        let of = |key: &str| addressee(key).map(|(model, lane)| (model.to_string(), lane));
+        assert_eq!(of("m.interactive"), Some(("m".into(), Lane::Interactive)));
+        assert_eq!(of("e5.v2.batch"), Some(("e5.v2".into(), Lane::Batch)));
+        assert_eq!(of("e5.v2"), Some(("e5.v2".into(), Lane::Batch)));
+        assert_eq!(of("No Model"), None);
+    }
+
+    #[test]
+    fn headers_of_every_depth_become_json() {
+        let mut death = Headers::default();
+        death.insert("time".into(), HeaderValue::Timestamp(7));
+        death.insert("queue".into(), HeaderValue::LongString("q".into()));
+        let mut all = Headers::default();
+        let deaths = vec![HeaderValue::FieldTable(death)];
+        all.insert("x-death".into(), HeaderValue::FieldArray(deaths.into()));
+        all.insert("yes".into(), HeaderValue::Boolean(true));
+        let shown = headers(&Properties::default().with_headers(all));
+        assert_eq!(
+            Value::Object(shown),
+            json!({"x-death": [{"time": 7, "queue": "q"}], "yes": true})
+        );
+    }
+}

@@ -1,0 +1,208 @@
+//! Waiting for room: what to do while a queue is full or the broker takes no publishes.
+
+use std::{fmt, time::Duration};
+
+use forebay_fabric::{backoff::Backoff, broker::PublishError};
+use tokio::{sync::watch, time::Instant};
+
+/// What a submit does when the queue is full or the broker takes no publishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenFull {
+    /// It fails at once.
+    #[default]
+    Fail,
+    /// It tries again until there is room, for as long as this; then it fails.
+    Wait(Duration),
+}
+
+/// What a submit waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeldUp {
+    /// The queue is full: workers make room.
+    QueueFull,
+    /// The broker takes no publishes: it wants memory or disk space.
+    Blocked {
+        /// What the broker says.
+        reason: String,
+    },
+}
+
+impl fmt::Display for HeldUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::QueueFull => f.write_str("queue full, waiting for room"),
+            Self::Blocked { reason } => {
+                write!(f, "RabbitMQ takes no publishes: {reason}, waiting")
+            }
+        }
+    }
+}
+
+/// Why a message is not, or not known to be, in its queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// It may be taken later.
+    NoRoom(HeldUp),
+    /// No queue takes it.
+    NoRoute,
+    /// Nothing was heard of it.
+    Unconfirmed { after_ms: u64, last: String },
+}
+
+impl Refused {
+    /// What an error means, where `blocked` tells why the broker takes no publishes, if it does not.
+    pub(super) fn of(error: PublishError, blocked: impl FnOnce() -> Option<String>) -> Self {
+        match error {
+            PublishError::Full { .. } => Self::NoRoom(HeldUp::QueueFull),
+            PublishError::Unroutable { .. } => Self::NoRoute,
+            PublishError::Unconfirmed { after_ms, last } => match blocked() {
+                Some(reason) => Self::NoRoom(HeldUp::Blocked { reason }),
+                None => Self::Unconfirmed { after_ms, last },
+            },
+        }
+    }
+}
+
+/// Pauses between two tries: short enough that a queue that was full does not run empty meanwhile, and
+/// with jitter, so that many publishers do not come as one wave.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Makes attempts until one finds room, as long as `when_full` allows; keeps `held_up` true to what is
+/// waited for. The last refusal comes back with how long it was waited.
+pub(super) async fn with_room<F: Future<Output = Result<(), Refused>>>(
+    when_full: WhenFull,
+    held_up: &watch::Sender<Option<HeldUp>>,
+    attempt: impl Fn() -> F,
+) -> Result<(), (Refused, Duration)> {
+    let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
+    let mut since = None;
+    loop {
+        let refused = match attempt().await {
+            Ok(()) => {
+                note(held_up, None);
+                return Ok(());
+            }
+            Err(refused) => refused,
+        };
+        let waited = since.map_or(Duration::ZERO, |since: Instant| since.elapsed());
+        let (Refused::NoRoom(what), WhenFull::Wait(limit)) = (&refused, when_full) else {
+            return Err((refused, waited));
+        };
+        if waited >= limit {
+            return Err((refused, waited));
+        }
+        note(held_up, Some(what));
+        since.get_or_insert_with(Instant::now);
+        tokio::time::sleep(backoff.next_pause().min(limit.saturating_sub(waited))).await;
+    }
+}
+
+fn note(held_up: &watch::Sender<Option<HeldUp>>, now: Option<&HeldUp>) {
+    held_up.send_if_modified(|before| {
+        let changed = before.as_ref() != now;
+        if changed {
+            *before = now.cloned();
+        }
+        changed
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, future::ready};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    fn full() -> Refused {
+        Refused::NoRoom(HeldUp::QueueFull)
+    }
+
+    fn blocked() -> Refused {
+        Refused::NoRoom(HeldUp::Blocked { reason: "low on disk".into() })
+    }
+
+    /// Attempts that end like these, and like the last of them from then on; counted.
+    fn attempts<'a>(
+        ends: &'a [Result<(), Refused>],
+        made: &'a Cell<usize>,
+    ) -> impl Fn() -> std::future::Ready<Result<(), Refused>> + 'a {
+        move || {
+            let end = ends[made.get().min(ends.len() - 1)].clone();
+            made.set(made.get() + 1);
+            ready(end)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_does_not_want_to_wait_is_told_at_once() {
+        let (held_up, made) = (watch::Sender::new(None), Cell::new(0));
+        for refused in [full(), blocked()] {
+            let ends = [Err(refused.clone())];
+            let ended = with_room(WhenFull::Fail, &held_up, attempts(&ends, &made)).await;
+            assert_eq!(ended, Err((refused, Duration::ZERO)));
+        }
+        assert_eq!((made.get(), held_up.borrow().clone()), (2, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_goes_on_until_there_is_room() {
+        let (held_up, made) = (watch::Sender::new(None), Cell::new(0));
+        let ends = [Err(full()), Err(blocked()), Err(full()), Ok(())];
+        let ended = with_room(WhenFull::Wait(LIMIT), &held_up, attempts(&ends, &made)).await;
+        assert_eq!((ended, made.get()), (Ok(()), 4));
+        assert_eq!(*held_up.borrow(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_ends_with_its_time_and_says_how_long_it_was() {
+        let (held_up, made) = (watch::Sender::new(None), Cell::new(0));
+        let ends = [Err(full()), Err(blocked())];
+        let began = Instant::now();
+        let ended = with_room(WhenFull::Wait(LIMIT), &held_up, attempts(&ends, &made)).await;
+        assert_eq!(ended, Err((blocked(), LIMIT)));
+        assert_eq!(began.elapsed(), LIMIT);
+        // Between half of the longest pause and all of it, after the first short ones.
+        assert!((30..=70).contains(&made.get()), "{} attempts in a minute", made.get());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_waited_for_can_be_seen_while_it_is() {
+        let (held_up, made) = (watch::Sender::new(None), Cell::new(0));
+        let mut seen = held_up.subscribe();
+        let ends = [Err(full()), Err(full()), Err(blocked()), Ok(())];
+        let watched = async {
+            let mut all = Vec::new();
+            while all.last() != Some(&None) {
+                seen.changed().await.unwrap();
+                all.push(seen.borrow_and_update().clone());
+            }
+            all
+        };
+        let attempts = attempts(&ends, &made);
+        let (ended, all) =
+            tokio::join!(with_room(WhenFull::Wait(LIMIT), &held_up, attempts), watched);
+        assert_eq!(ended, Ok(()));
+        let reason = "low on disk".to_owned();
+        assert_eq!(all, [Some(HeldUp::QueueFull), Some(HeldUp::Blocked { reason }), None]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waiting_does_not_mend_ends_it() {
+        let (held_up, made) = (watch::Sender::new(None), Cell::new(0));
+        let ends = [Err(full()), Err(Refused::NoRoute)];
+        let ended = with_room(WhenFull::Wait(LIMIT), &held_up, attempts(&ends, &made)).await;
+        assert!(matches!(ended, Err((Refused::NoRoute, _))));
+        assert_eq!(made.get(), 2);
+    }
+
+    #[test]
+    fn a_silent_broker_that_says_it_is_blocked_is_blocked() {
+        let error = PublishError::Unconfirmed { after_ms: 5, last: "nothing".into() };
+        assert_eq!(Refused::of(error.clone(), || Some("low on disk".into())), blocked());
+        let last = "nothing".to_owned();
+        assert_eq!(Refused::of(error, || None), Refused::Unconfirmed { after_ms: 5, last });
+    }
+}

@@ -1,0 +1,88 @@
+//! Full queues: whoever submits is told at once, or waits for room, as he likes.
+
+use std::process::Command;
+
+use forebay_tests::MODEL;
+use forebay_tests::patience::{SOON, until, until_true};
+use forebay_tests::service::Service;
+use forebay_tests::stack::{Finished, Stack};
+use lapin::options::{BasicAckOptions, BasicGetOptions};
+
+const BATCH_QUEUE: &str = "forebay.jobs.all-minilm-l6-v2.batch";
+const LENGTH_MAX: (&str, &str) = ("FOREBAY_QUEUES__LENGTH_MAX", "5");
+/// More than that: what is published at once comes in at once, and the next is refused.
+const FULL: usize = 8;
+
+fn submitting(stack: &Stack, texts: usize, arguments: &[&str]) -> Command {
+    let mut command = stack.program("forebay", &[LENGTH_MAX]);
+    command.args(["submit", "--model", MODEL]).args(arguments);
+    command.args((0..texts).map(|n| format!("text {n}")));
+    command
+}
+
+async fn submit(stack: &Stack, texts: usize, arguments: &[&str]) -> Finished {
+    stack.run(submitting(stack, texts, arguments)).await
+}
+
+/// A fleet without workers whose batch queue is full.
+async fn full() -> Stack {
+    let stack = Stack::start().await;
+    let filled = submit(&stack, FULL, &["--when-full", "fail"]).await;
+    assert_eq!(filled.code, 0, "{filled:?}");
+    stack
+}
+
+/// Takes as many messages out of the batch queue, as a worker would.
+async fn take(stack: &Stack, count: usize) {
+    let publisher = stack.publisher().await;
+    for n in 0..count {
+        let message = until(&format!("message {n} is there"), SOON, async || {
+            let get = publisher.channel.basic_get(BATCH_QUEUE.into(), BasicGetOptions::default());
+            get.await.expect("ask for a message")
+        })
+        .await;
+        message.delivery.acker.ack(BasicAckOptions::default()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_full_queue_is_told_at_once_to_whoever_does_not_want_to_wait() {
+    let stack = full().await;
+    let refused = submit(&stack, 3, &["--when-full", "fail"]).await;
+    assert_eq!((refused.code, refused.output.as_str()), (1, ""), "{refused:?}");
+    for named in ["batch", MODEL, "full", "workers"] {
+        assert!(refused.errors.contains(named), "{named}: {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_submit_that_waits_goes_on_by_itself_when_there_is_room() {
+    let stack = full().await;
+    let mut waits = Service::start("forebay", submitting(&stack, 20, &[]), stack.store.folder());
+    let told = async || waits.log().contains("queue full, waiting for room");
+    until_true("it says what it waits for", SOON, told).await;
+    assert!(waits.is_running());
+    take(&stack, FULL + 20).await;
+    assert_eq!(waits.exit_code(SOON).await, 0);
+}
+
+#[tokio::test]
+async fn waiting_for_room_ends_when_its_time_is_up() {
+    let stack = full().await;
+    let refused = submit(&stack, 3, &["--full-timeout", "1s"]).await;
+    assert_eq!((refused.code, refused.output.as_str()), (1, ""), "{refused:?}");
+    for named in ["batch", "full", "1.0 s"] {
+        assert!(refused.errors.contains(named), "{named}: {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_waits_for_room_can_be_interrupted() {
+    let stack = full().await;
+    let mut waits = Service::start("forebay", submitting(&stack, 3, &[]), stack.store.folder());
+    let told = async || waits.log().contains("queue full, waiting for room");
+    until_true("it says what it waits for", SOON, told).await;
+    waits.signal("INT");
+    assert_eq!(waits.exit_code(SOON).await, 1);
+    assert!(waits.log().contains("interrupted"), "{}", waits.log());
+}
