@@ -1,12 +1,12 @@
 # Every target starts from a fresh clone and installs what it needs. The work is done by the scripts in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help build model up down status demo test chaos soak lint bench
+.PHONY: help build model up down status demo test chaos soak fuzz lint bench compose-check
 
 MODEL ?= all-minilm-l6-v2
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\): .*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\): .*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
 
 build: ## build every program, optimised
 	@scripts/build
@@ -38,5 +38,8 @@ soak: ## send a million small jobs through one worker and watch its memory (FORE
 lint: ## check formatting, clippy, licences and the scripts
 	@scripts/lint
 
-bench: ## measure the bare engine and the whole path
+bench: ## measure the bare engine, the whole path, and other engines where they are installed
 	@scripts/bench
+
+compose-check: ## prove docker-compose.yml on this machine's Docker engine, with stand-ins for images out of reach
+	@scripts/compose-check

@@ -11,19 +11,12 @@ choose_servers() {
         servers=programs
     else
         die "RabbitMQ and Redis are missing. Install them (Debian: apt-get install rabbitmq-server redis-server)," \
-            "or start a Docker engine that has the images $(image rabbitmq) and $(image redis)."
+            "or start a Docker engine that has the images $(image_of rabbitmq) and $(image_of redis)."
     fi
 }
 
-# The image of a service, as docker-compose.yml names it.
-image() { sed -n "s|^ *image: *\($1:.*\)|\1|p" "$root/docker-compose.yml"; }
-
 have_images() {
-    local name
-    have docker && docker info >/dev/null 2>&1 || return 1
-    for name in "$(image rabbitmq)" "$(image redis)"; do
-        docker image inspect "$name" >/dev/null 2>&1 || timeout 300 docker pull --quiet "$name" || return 1
-    done
+    have docker && docker info >/dev/null 2>&1 && get_image "$(image_of rabbitmq)" && get_image "$(image_of redis)"
 }
 
 # That it is ours counts too: something else may have taken the port.
@@ -98,12 +91,12 @@ rabbitmq_in_containers() {
         --env RABBITMQ_DEFAULT_USER=forebay --env RABBITMQ_DEFAULT_PASS="$password" \
         --volume "$(container_name rabbitmq):/var/lib/rabbitmq" \
         --publish "127.0.0.1:${port[amqp]}:5672" --publish "127.0.0.1:${port[management]}:15672" \
-        "$(image rabbitmq)"
+        "$(image_of rabbitmq)"
 }
 
 redis_in_containers() {
     container redis --volume "$(container_name redis):/data" --publish "127.0.0.1:${port[redis]}:6379" \
-        "$(image redis)" redis-server --requirepass "$password" --appendonly yes --save ''
+        "$(image_of redis)" redis-server --requirepass "$password" --appendonly yes --save ''
 }
 
 # Named after the checkout: the sum of its path keeps two of one name apart.

@@ -1,0 +1,230 @@
+//! How fast the whole path is beside the bare engine, the engine beside its peers, and the plumbing beside bare lapin.
+//!
+//! `make bench` runs it against a stack of its own: one worker, the example texts. Both sides of a ratio are
+//! measured in the same run, in turns, since machines drift. It prints tables for people and, last, one
+//! line of JSON for machines.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // it is a command for people
+
+mod peers;
+mod plumbing;
+
+use std::{
+    fs::File,
+    io::{BufReader, prelude::*},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use forebay_fabric::{Config, config::ModelConfig};
+use forebay_producer::{Client, Job, Lane};
+use forebay_schemas::{JobId, ModelId, State};
+use futures_util::{StreamExt, stream};
+use serde_json::{Value, json};
+
+use crate::{peers::Peers, plumbing::BareClient};
+
+const MODEL: &str = "all-minilm-l6-v2";
+const ROUNDS: usize = 3;
+const TEXTS_A_JOB: usize = 8;
+/// What the engine and its peers embed in a round: enough for full batches, and a peer may be slow.
+const PEER_TEXTS: usize = 500;
+const PATIENCE: Duration = Duration::from_secs(300);
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let mut config = Config::load(None)?.config;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the checkout")?;
+    let file = root.join("examples/data/descriptions.jsonl");
+    let source = ModelConfig { source: "folder:.".into(), sha256: None };
+    config.models.insert(plumbing::SINK.parse()?, source);
+    let engine = Engine::of(root);
+
+    let mut rows = whole_path_rows(&config, &engine, &file).await?;
+    let peers = peer_rows(&config, root, &engine, &file)?;
+    rows.extend(plumbing_rows(&config).await?);
+    println!(
+        "{}",
+        json!({ "rounds": ROUNDS, "texts_a_job": TEXTS_A_JOB, "rows": rows, "peers": peers })
+    );
+    Ok(())
+}
+
+async fn whole_path_rows(config: &Config, engine: &Engine, file: &Path) -> Result<Vec<Value>> {
+    let (mut alone, mut path) = (Vec::new(), Vec::new());
+    for round in 1..=ROUNDS {
+        eprintln!("engine and whole path, round {round} of {ROUNDS}");
+        alone.push(rate(&engine.run(file, Stdio::null())?)?);
+        path.push(whole_path(config, file).await?);
+    }
+    println!("{:<44} {:>10} {:>10} {:>10}   of peer", "", "min", "median", "max");
+    Ok(vec![
+        row("engine alone, tokens/s", &alone, None),
+        row("whole path, one worker, tokens/s", &path, Some(&alone)),
+    ])
+}
+
+async fn plumbing_rows(config: &Config) -> Result<Vec<Value>> {
+    let (mut publish, mut publish_bare) = (Vec::new(), Vec::new());
+    let (mut consume, mut consume_bare) = (Vec::new(), Vec::new());
+    let bare = BareClient::connect(config).await?;
+    for round in 1..=ROUNDS {
+        eprintln!("plumbing, round {round} of {ROUNDS}");
+        publish.push(plumbing::publish_rate(config).await?);
+        consume.push(plumbing::consume_rate(config).await?);
+        publish_bare.push(bare.publish_rate().await?);
+        consume_bare.push(bare.consume_rate().await?);
+    }
+    bare.remove_sink().await?;
+    println!("{:<44} {:>10} {:>10} {:>10}   of peer", "", "min", "median", "max");
+    Ok(vec![
+        row("lapin, confirmed publishes/s", &publish_bare, None),
+        row("client library, confirmed publishes/s", &publish, Some(&publish_bare)),
+        row("lapin, consumed and acknowledged/s", &consume_bare, None),
+        row("subscription, consumed and acknowledged/s", &consume, Some(&consume_bare)),
+    ])
+}
+
+/// The engine and each peer in turns; nothing where no peers are installed.
+fn peer_rows(config: &Config, root: &Path, engine: &Engine, file: &Path) -> Result<Value> {
+    let folder = tempfile::tempdir()?;
+    let (texts, vectors) = (folder.path().join("texts.jsonl"), folder.path().join("vectors.jsonl"));
+    let first: Vec<String> =
+        BufReader::new(File::open(file)?).lines().take(PEER_TEXTS).collect::<Result<_, _>>()?;
+    std::fs::write(&texts, first.join("\n"))?;
+    let model = config.model_dir(&MODEL.parse()?);
+    let Some(mut peers) = Peers::start(root, &model, &texts)? else {
+        return Ok(Value::Null);
+    };
+    let summary = engine.run(&texts, Stdio::from(File::create(&vectors)?))?;
+    ensure!(summary["tokens"] == peers.tokens, "{} tokens at the peers: {summary}", peers.tokens);
+    let cosine_min = peers.compare(&vectors)?;
+
+    let (mut ours, mut theirs) = (Vec::new(), vec![Vec::new(); peers.all.len()]);
+    for round in 1..=ROUNDS {
+        eprintln!("engine and its peers, round {round} of {ROUNDS}");
+        ours.push(rate(&engine.run(&texts, Stdio::null())?)?);
+        for (peer, figures) in theirs.iter_mut().enumerate() {
+            figures.push(peers.round(peer)?);
+        }
+    }
+    println!(
+        "{:<44} {:>10} {:>10} {:>10}   {:<12} least cosine",
+        format!("{PEER_TEXTS} texts, {} tokens, tokens/s", peers.tokens),
+        "min",
+        "median",
+        "max",
+        "ours of it"
+    );
+    let mut rows = vec![peer_row("Forebay's engine", &ours, None, cosine_min)];
+    for (peer, figures) in peers.all.iter().zip(&theirs) {
+        let name = format!("{} ({})", peer.name, peer.version);
+        rows.push(peer_row(&name, figures, Some(&ours), peer.cosine_min));
+    }
+    let (threads, tokens) = (peers.threads, peers.tokens);
+    peers.close()?;
+    Ok(json!({ "texts": PEER_TEXTS, "tokens": tokens, "threads": threads, "rows": rows }))
+}
+
+fn peer_row(name: &str, figures: &[f64], ours: Option<&[f64]>, cosine_min: f64) -> Value {
+    let (min, median, max) = spread(figures);
+    let share = ours.map(|ours| share(ours, figures));
+    let shown = percent(share);
+    println!("{name:<44} {min:>10.0} {median:>10.0} {max:>10.0}   {shown:<12} {cosine_min:.7}");
+    json!({
+        "name": name, "min": min, "median": median, "max": max, "ours_of_it": share, "cosine_min": cosine_min
+    })
+}
+
+/// Prints one row; its share of the peer is the median over the rounds of the two's ratio.
+fn row(name: &str, figures: &[f64], peer: Option<&[f64]>) -> Value {
+    let (min, median, max) = spread(figures);
+    let share = peer.map(|peer| share(figures, peer));
+    let shown = percent(share);
+    println!("{name:<44} {min:>10.0} {median:>10.0} {max:>10.0}   {shown}");
+    json!({ "name": name, "min": min, "median": median, "max": max, "of_peer": share })
+}
+
+/// The median over the rounds of the two's ratio.
+fn share(ours: &[f64], theirs: &[f64]) -> f64 {
+    let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
+    spread(&ratios).1
+}
+
+fn percent(share: Option<f64>) -> String {
+    share.map_or(String::new(), |share| format!("{:.1} %", share * 100.0))
+}
+
+fn spread(figures: &[f64]) -> (f64, f64, f64) {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
+    (at(0), at(sorted.len() / 2), at(sorted.len().saturating_sub(1)))
+}
+
+/// The engine alone: `forebay-worker embed`.
+struct Engine {
+    program: PathBuf,
+}
+
+impl Engine {
+    fn of(root: &Path) -> Self {
+        let program = std::env::var_os("FOREBAY_WORKER_PROGRAM")
+            .map_or_else(|| root.join("target/release/forebay-worker"), Into::into);
+        Self { program }
+    }
+
+    /// Its own summary of one run. The time in it begins when the model is loaded.
+    fn run(&self, texts: &Path, vectors: Stdio) -> Result<Value> {
+        let output = Command::new(&self.program)
+            .args(["embed", "--model", MODEL])
+            .stdin(File::open(texts)?)
+            .stdout(vectors)
+            .output()
+            .with_context(|| format!("running {}", self.program.display()))?;
+        let log = String::from_utf8_lossy(&output.stderr);
+        serde_json::from_str(log.lines().last().unwrap_or_default())
+            .with_context(|| format!("the summary of the engine: {log}"))
+    }
+}
+
+fn rate(summary: &Value) -> Result<f64> {
+    summary["tokens_per_s"].as_f64().context("no tokens_per_s")
+}
+
+/// Tokens a second from the first submission to the last result read.
+async fn whole_path(config: &Config, file: &Path) -> Result<f64> {
+    let client = Client::connect(config)?;
+    let model: ModelId = MODEL.parse()?;
+    let lines = BufReader::new(File::open(file)?).lines().collect::<Result<Vec<_>, _>>()?;
+    let mut texts = Vec::with_capacity(lines.len());
+    for line in &lines {
+        let line: Value = serde_json::from_str(line)?;
+        texts.push(line["text"].as_str().context("a line without a text")?.to_owned());
+    }
+    let jobs: Vec<Job> =
+        texts.chunks(TEXTS_A_JOB).map(|texts| Job::embed(model.clone(), texts.to_vec())).collect();
+    let ids: Vec<JobId> = jobs.iter().map(|job| job.id.clone()).collect();
+
+    let started = Instant::now();
+    let submit = async {
+        let mut submitted = Box::pin(client.submit_many(stream::iter(jobs), Lane::Batch));
+        while let Some((_, result)) = submitted.next().await {
+            result?;
+        }
+        anyhow::Ok(())
+    };
+    let wait = async {
+        let mut tokens = 0;
+        let mut outcomes = Box::pin(client.wait_many(ids, PATIENCE));
+        while let Some((_, outcome)) = outcomes.next().await {
+            let outcome = outcome?;
+            ensure!(outcome.state == State::Succeeded, "a job ended as {}", outcome.state);
+            tokens += outcome.usage.input_tokens;
+        }
+        anyhow::Ok(tokens)
+    };
+    let ((), tokens) = tokio::try_join!(submit, wait)?;
+    Ok(tokens as f64 / started.elapsed().as_secs_f64())
+}
