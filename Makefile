@@ -1,7 +1,7 @@
 # Every target starts from a fresh clone and installs what it needs. The work is done by the scripts in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help build model up down status demo test chaos lint bench
+.PHONY: help build model up down status demo test chaos soak lint bench
 
 MODEL ?= all-minilm-l6-v2
 
@@ -31,6 +31,9 @@ test: ## run every test, against real servers
 
 chaos: ## disturb a fleet by seeded schedules, run after run (FOREBAY_CHAOS_RUNS=20 FOREBAY_CHAOS_JOBS=2000)
 	@scripts/chaos
+
+soak: ## send a million small jobs through one worker and watch its memory (FOREBAY_SOAK_JOBS=1000000)
+	@scripts/soak
 
 lint: ## check formatting, clippy, licences and the scripts
 	@scripts/lint

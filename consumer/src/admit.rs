@@ -94,7 +94,7 @@ impl Admit {
     }
 
     async fn pass_on(&self, decoded: Decoded, cancelled: bool, answered: bool) -> bool {
-        let Decoded { job, ticket, lane, received_at_ms } = decoded;
+        let Decoded { job, mut ticket, lane, received_at_ms } = decoded;
         if answered {
             return self.ended.send(Ended::Settled(ticket.acker)).await.is_ok();
         }
@@ -102,6 +102,9 @@ impl Admit {
         let checked = check(&job, &self.model, &self.tasks, cancelled, now_ms)
             .and_then(|()| check_attempts(&ticket, self.attempts_max));
         if let Err(error) = checked {
+            if error.code == ErrorCode::AttemptsExhausted {
+                ticket.deaths -= 1; // the last of them was the last attempt: this is none
+            }
             counter!("forebay_admit_refused_total", "code" => error.code.as_str()).increment(1);
             return self.ended.send(Ended::failed(&job, ticket, error)).await.is_ok();
         }

@@ -87,7 +87,7 @@ impl Compute {
     }
 
     fn compute(&mut self, batch: Batch) -> Computed {
-        let Batch { number, pieces, packed } = batch;
+        let Batch { number, pieces, packed, .. } = batch;
         let started_at = Instant::now();
         let mut rows = Rows {
             vectors: vec![0.0; packed.sequences() * self.dim],
@@ -229,7 +229,8 @@ mod tests {
             stats: Arc::default(),
             computed: mpsc::channel(1).0,
         };
-        let computed = compute.compute(Batch { number: 1, pieces: Vec::new(), packed });
+        let computed =
+            compute.compute(Batch { number: 1, alone: false, pieces: Vec::new(), packed });
         (computed, compute.budget.tokens())
     }
 

@@ -31,6 +31,7 @@ impl Noting {
     /// Runs until its input ends and all of it is computed, then leaves no note behind.
     pub async fn run(self, mut packed: mpsc::Receiver<Batch>) {
         let mut note = Note::new();
+        let mut suspect_noted = false;
         let mut input_ended = false;
         while !(input_ended && note.is_empty()) {
             tokio::select! {
@@ -38,6 +39,10 @@ impl Noting {
                 batch = packed.recv(), if !input_ended => match batch {
                     None => input_ended = true,
                     Some(batch) => {
+                        if batch.alone || suspect_noted {
+                            self.until_computed(&mut note).await;
+                        }
+                        suspect_noted = batch.alone;
                         // First the room, then the note: what waits elsewhere is not about to be computed.
                         let Ok(room) = self.batches.reserve().await else { return };
                         self.forget_computed(&mut note);
@@ -53,6 +58,15 @@ impl Noting {
                     }
                 }
             }
+        }
+    }
+
+    /// Waits until everything noted is computed.
+    async fn until_computed(&self, note: &mut Note) {
+        self.forget_computed(note);
+        while !note.is_empty() {
+            self.stats.computed_one.notified().await;
+            self.forget_computed(note);
         }
     }
 

@@ -39,6 +39,8 @@ pub struct Piece<J = Arc<InFlight>> {
 pub struct Batch<J = Arc<InFlight>> {
     /// Which one it is, from 1.
     pub number: u64,
+    /// Whether it holds a job that must not share anything.
+    pub alone: bool,
     /// The pieces, in the order of the packed sequences.
     pub pieces: Vec<Piece<J>>,
     /// The packed sequences.
@@ -145,11 +147,12 @@ impl<J: Clone> Packer<J> {
             Lane::ALL
         };
         self.packed += 1;
-        let (number, pieces) = (self.packed, Vec::new());
-        let mut batch = Batch { number, pieces, packed: PackedBatch::new() };
+        let (number, pieces, alone) = (self.packed, Vec::new(), false);
+        let mut batch = Batch { number, alone, pieces, packed: PackedBatch::new() };
         for lane in order {
             while let Some(mut pending) = self.lane(lane).pop_front() {
                 let alone = pending.entry.alone;
+                batch.alone |= alone && batch.packed.is_empty();
                 let done =
                     (!alone || batch.packed.is_empty()) && self.take(&mut pending, &mut batch);
                 if !done {

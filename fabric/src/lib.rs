@@ -6,8 +6,10 @@
 //! - [`intake`] and [`answer`]: from a delivery to a job, from an outcome to a settled delivery
 //! - [`retry`]: what becomes of a job that failed
 //! - [`telemetry`]: logs, metrics, health
+//! - [`tls`]: certificate authorities and client certificates
 //! - [`shutdown`]: signals to a token that everything listens to
 //! - [`backoff`], [`clock`]: pauses and time
+//! - [`dice`]: chance that a test can repeat
 //! - [`fail`]: places where tests make a program die
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -16,12 +18,14 @@ pub mod backoff;
 pub mod broker;
 pub mod clock;
 pub mod config;
+pub mod dice;
 pub mod fail;
 pub mod intake;
 pub mod retry;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 
 pub use broker::Broker;
 pub use config::Config;

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use forebay_schemas::{ErrorCode, Intent, JobError, names, topology::RETRY_STEPS};
-use rand::Rng;
 
-use crate::broker::{HeaderValue, Headers, Message, Properties};
+use crate::{
+    broker::{HeaderValue, Headers, Message, Properties},
+    dice,
+};
 
 /// "Later" begins at this step: half a minute.
 const LATER: usize = 2;
@@ -57,7 +59,7 @@ pub fn message(original: &Message, step: usize, failures: u32) -> Message {
     let mut headers = without_earlier_lives(original.properties.headers().as_ref());
     headers.insert(names::HEADER_ATTEMPTS.into(), HeaderValue::LongUInt(failures));
     // The queue's own limit is the whole step; the jitter keeps what failed together apart.
-    let delay = Duration::from_millis(delay_ms).mul_f64(rand::rng().random_range(0.5..=1.0));
+    let delay = Duration::from_millis(delay_ms).mul_f64(dice::throw(0.5..=1.0));
     let properties: Properties = original
         .properties
         .clone()

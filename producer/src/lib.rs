@@ -6,3 +6,10 @@ pub mod pull;
 
 pub use client::{Client, ClientError, ModelInfo, QueueInfo, Queues, SubmitError, WaitError};
 pub use forebay_schemas::{EmbedParams, Job, JobId, Lane, ModelId, Outcome, Output, State, Work};
+
+/// What only the targets in `fuzz/` see of this crate: its parsers of outside bytes.
+#[cfg(fuzzing)]
+#[allow(missing_docs)]
+pub mod fuzzing {
+    pub use crate::{client::fuzzing::*, pull::fuzzing::*};
+}

@@ -194,7 +194,8 @@ pub struct JobError {
 impl JobError {
     /// An error of the job as a whole.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retryable: code.retryable(), index: None }
+        let message = shortened(message.into());
+        Self { code, message, retryable: code.retryable(), index: None }
     }
 
     /// The job is not what the contract says.
@@ -208,6 +209,24 @@ impl JobError {
         self.index = Some(index);
         self
     }
+}
+
+/// The most characters of a message: it may quote what a stranger wrote, and goes into logs, headers and
+/// records.
+const MESSAGE_CHARS_MAX: usize = 600;
+/// How many of them come from the message's end, where the remedy stands.
+const MESSAGE_CHARS_TAIL: usize = 250;
+
+/// The message with its middle left out, if it is too long.
+fn shortened(message: String) -> String {
+    // Counting stops at the first character too many.
+    if message.chars().nth(MESSAGE_CHARS_MAX).is_none() {
+        return message;
+    }
+    let head = message.chars().take(MESSAGE_CHARS_MAX - MESSAGE_CHARS_TAIL - 3);
+    let from_end = message.char_indices().rev().nth(MESSAGE_CHARS_TAIL - 1);
+    let tail = from_end.map_or("", |(at, _)| &message[at..]);
+    format!("{}...{tail}", head.collect::<String>())
 }
 
 /// What a job took.

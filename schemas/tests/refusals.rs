@@ -148,3 +148,21 @@ fn unknown_fields_and_nulls_are_passed_over() {
         assert_eq!(job.work.inputs(), 1);
     }
 }
+
+#[test]
+fn a_refusal_never_repeats_a_whole_body() {
+    let long = "x".repeat(1 << 20);
+    for (field, value) in [
+        ("params", json!(long)),
+        ("params", json!({long.clone(): 1})),
+        ("task", json!(long)),
+        ("metadata", json!(long)),
+        ("input", json!({long.clone(): long})),
+    ] {
+        let message = change(field, value).error.message;
+        assert!(message.chars().count() <= 600, "{field}: {} bytes", message.len());
+    }
+    let message = change("params", json!(long)).error.message;
+    assert!(message.contains("xxx...xxx"), "{message}");
+    assert!(message.contains("expected"), "the remedy is lost: {message}");
+}

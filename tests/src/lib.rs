@@ -8,6 +8,7 @@
 //!   test, one Redis a test, and nodes, clusters and replicas for tests that lose some. Nothing is shared
 //!   with an instance of the system.
 //! - [`relay`] stands between a program and a server and fails as networks do.
+//! - [`certificates`] makes what both need to speak TLS.
 //! - [`binaries`] builds and finds the programs under test; [`model`] says what they run.
 //! - [`service`] is one of them as it runs, with its telemetry and its log; [`stack`] puts all together:
 //!   servers for one test, and the services and commands that use them.
@@ -21,6 +22,7 @@
 
 pub mod binaries;
 pub mod broker;
+pub mod certificates;
 pub mod chaos;
 pub mod history;
 pub mod job;

@@ -55,7 +55,12 @@ impl Stack {
 
     /// The same on any broker.
     pub async fn on(vhost: Vhost) -> Self {
-        Self { vhost, store: Store::start().await, relays: None, tiny: None }
+        Self::of(vhost, Store::start().await)
+    }
+
+    /// The same with any store.
+    pub fn of(vhost: Vhost, store: Store) -> Self {
+        Self { vhost, store, relays: None, tiny: None }
     }
 
     /// The same stack, whose programs reach its servers through relays. A test's own publishers and

@@ -7,6 +7,7 @@ use std::process::Command;
 use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
 
+use crate::certificates::{Files, HOST, OTHER_HOST};
 use crate::leash::{Leash, Streams};
 use crate::patience::{SOON, until, until_true};
 use crate::ports;
@@ -17,13 +18,32 @@ pub struct Store {
     server: Option<Leash>,
     folder: TempDir,
     port: u16,
+    encrypted: Option<Encrypted>,
+}
+
+/// A second, encrypted port.
+#[derive(Debug)]
+struct Encrypted {
+    port: u16,
+    files: Files,
+    /// Whether clients have to show a certificate of the same authority.
+    asks_clients: bool,
 }
 
 impl Store {
     /// Starts a server; well under a second.
     pub async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// Starts a server that also speaks TLS, with this certificate, on another port.
+    pub async fn start_encrypted(files: Files, asks_clients: bool) -> Self {
+        Self::start_with(Some(Encrypted { port: ports::free_port(), files, asks_clients })).await
+    }
+
+    async fn start_with(encrypted: Option<Encrypted>) -> Self {
         let folder = tempfile::Builder::new().prefix("forebay-redis-").tempdir().unwrap();
-        let mut store = Self { server: None, folder, port: ports::free_port() };
+        let mut store = Self { server: None, folder, port: ports::free_port(), encrypted };
         store.restart().await;
         store
     }
@@ -31,6 +51,16 @@ impl Store {
     /// What a client connects to.
     pub fn url(&self) -> String {
         Self::url_at(self.port)
+    }
+
+    /// The encrypted port.
+    pub fn encrypted_port(&self) -> u16 {
+        self.encrypted.as_ref().expect("a Redis that was started encrypted").port
+    }
+
+    /// The same as [`Self::url`], encrypted, with the server under any of its names.
+    pub fn encrypted_url(&self, host: &str) -> String {
+        format!("rediss://{host}:{}/0", self.encrypted_port())
     }
 
     /// A folder that goes when the server goes, also for what else belongs to the test.
@@ -135,10 +165,17 @@ impl Store {
     /// the disk is busy, and a kill would lose what was answered meanwhile.
     fn server_command(&self) -> Command {
         let mut command = Command::new("redis-server");
-        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"]);
+        command.args(["--port", &self.port.to_string(), "--bind", HOST, OTHER_HOST]);
         command.arg("--dir").arg(self.folder.path());
         command.args(["--appendonly", "yes", "--appendfsync", "no", "--save", ""]);
         command.args(["--repl-diskless-sync-delay", "0"]);
+        if let Some(Encrypted { port, files, asks_clients }) = &self.encrypted {
+            command.args(["--tls-port", &port.to_string()]);
+            command.args(["--tls-auth-clients", if *asks_clients { "yes" } else { "optional" }]);
+            command.arg("--tls-ca-cert-file").arg(&files.ca);
+            command.arg("--tls-cert-file").arg(&files.cert);
+            command.arg("--tls-key-file").arg(&files.key);
+        }
         command
     }
 }

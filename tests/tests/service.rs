@@ -6,15 +6,20 @@
 
 mod service {
     mod batching;
+    mod bounds;
     mod commands;
     mod disturbance;
     mod drain;
     mod journey;
+    mod killer;
+    mod permissions;
     mod python;
     mod refusals;
     mod schema;
+    mod secrets;
     mod servers;
     mod settling;
     mod telemetry;
+    mod tls;
     mod topology;
 }

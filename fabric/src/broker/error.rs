@@ -7,6 +7,8 @@ use lapin::{
     protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
 };
 
+use crate::tls::TlsError;
+
 /// The broker can't be used as asked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum BrokerError {
@@ -36,6 +38,19 @@ pub enum BrokerError {
         /// How long it was waited for.
         after_ms: u64,
     },
+    /// It shows a certificate that is not accepted.
+    #[error(
+        "RabbitMQ at {url} is not trusted: {reason}; its certificate has to come from an authority of the system or of tls.ca_file, be valid today, and name the host in amqp_url"
+    )]
+    Untrusted {
+        /// The address, password hidden.
+        url: String,
+        /// What is wrong with the certificate.
+        reason: String,
+    },
+    /// A file of `[tls]` can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// User, password or virtual host are refused.
     #[error(
         "RabbitMQ at {url} refuses the login: {reason}; check user, password and virtual host in amqp_url"
@@ -76,7 +91,10 @@ impl BrokerError {
 
     /// Whether trying again can't mend it.
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Address { .. } | Self::Refused { .. } | Self::Conflict { .. })
+        matches!(
+            self,
+            Self::Address { .. } | Self::Tls(_) | Self::Refused { .. } | Self::Conflict { .. }
+        )
     }
 }
 

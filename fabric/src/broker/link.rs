@@ -4,7 +4,13 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use forebay_schemas::topology::Topology;
 use futures_util::StreamExt;
-use lapin::{Connection, ConnectionProperties, Event, uri::AMQPUri};
+use lapin::{
+    Connection, ConnectionProperties, Event,
+    runtime::default_runtime,
+    tcp::{OwnedIdentity, OwnedTLSConfig},
+    uri::AMQPUri,
+};
+use secrecy::ExposeSecret;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +19,7 @@ use crate::{
     backoff::Backoff,
     broker::BrokerError,
     config::{BrokerConfig, Config, SecretUrl},
+    tls::{self, Tls},
 };
 
 /// The state of the connection.
@@ -54,6 +61,7 @@ pub(super) async fn next_up(mut link: watch::Receiver<Link>) -> Option<Arc<Conne
 pub(super) struct Plan {
     uri: AMQPUri,
     url: SecretUrl,
+    tls: Tls,
     name: String,
     topology: Topology,
     config: BrokerConfig,
@@ -83,8 +91,9 @@ impl Plan {
             .parse()
             .map_err(|reason: String| BrokerError::Address { url: url.to_string(), reason })?;
         uri.query.heartbeat.get_or_insert(config.broker.heartbeat_s);
+        let tls = Tls::load(&config.tls)?;
         let (name, config) = (name.to_owned(), config.broker.clone());
-        Ok(Self { uri, url, name, topology, config, stop })
+        Ok(Self { uri, url, tls, name, topology, config, stop })
     }
 
     /// The same for a connection beside the first, which has declared the topology by then.
@@ -130,9 +139,12 @@ impl Supervisor {
         let properties =
             ConnectionProperties::default().with_connection_name(self.plan.name.clone().into());
         let attempt = async {
-            let connection = Connection::connect_uri(self.plan.uri.clone(), properties)
-                .await
-                .map_err(|error| self.not_connected(error))?;
+            let (uri, tls) = (self.plan.uri.clone(), amqp_tls(&self.plan.tls));
+            let connect = async {
+                let runtime = default_runtime()?;
+                Connection::connect_uri_with_config(uri, properties, tls, runtime).await
+            };
+            let connection = connect.await.map_err(|error| self.not_connected(error))?;
             declare::topology(&connection, &self.plan.topology).await?;
             Ok(connection)
         };
@@ -146,6 +158,9 @@ impl Supervisor {
         let url = self.plan.url.to_string();
         if is_refused(&error) {
             return BrokerError::Refused { url, reason: error.to_string() };
+        }
+        if let Some(reason) = tls::distrust(&error) {
+            return BrokerError::Untrusted { url, reason };
         }
         BrokerError::Unreachable { url, source: Arc::new(error) }
     }
@@ -187,5 +202,16 @@ impl Supervisor {
     fn lost(&self) -> BrokerError {
         let error = lapin::Error::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
         self.not_connected(error)
+    }
+}
+
+/// `[tls]` as the AMQP library takes it: it adds the authorities to the system's by itself.
+fn amqp_tls(tls: &Tls) -> OwnedTLSConfig {
+    OwnedTLSConfig {
+        cert_chain: tls.ca_pem().map(str::to_owned),
+        identity: tls.identity().map(|identity| OwnedIdentity::PKCS8 {
+            pem: identity.cert_pem.clone().into_bytes(),
+            key: identity.key_pem.expose_secret().as_bytes().to_vec(),
+        }),
     }
 }

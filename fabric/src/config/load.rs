@@ -9,6 +9,7 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::Config;
+use crate::tls::{Tls, TlsError};
 
 /// The file that is read when none is named.
 pub const FILE_DEFAULT: &str = "forebay.toml";
@@ -47,6 +48,9 @@ pub enum ConfigError {
     /// A value is out of its range, wherever it came from.
     #[error("configuration: {0}")]
     Range(String),
+    /// A file that `[tls]` names can't be used.
+    #[error("configuration: {0}")]
+    Tls(#[from] TlsError),
 }
 
 /// A configuration and what was noticed while it was read.
@@ -79,11 +83,24 @@ impl Config {
             }
             Err(source) => return Err(ConfigError::Read { path: path.into(), source }),
         };
-        let from_file: Config = toml::from_str(&text).map_err(|e| in_file(path, &text, &e))?;
-        let table: Table = toml::from_str(&text).map_err(|e| in_file(path, &text, &e))?;
+        let (config, mut warnings) = Self::parse(path, &text, environment)?;
+        Tls::load(&config.tls)?;
+        warnings.extend(config.unencrypted());
+        Ok(Loaded { config, file: found, warnings })
+    }
+
+    /// The configuration that `text` and the environment make, and what was noticed; `path` is for
+    /// messages.
+    pub fn parse(
+        path: &Path,
+        text: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(Self, Vec<String>), ConfigError> {
+        let from_file: Self = toml::from_str(text).map_err(|e| in_file(path, text, &e))?;
+        let table: Table = toml::from_str(text).map_err(|e| in_file(path, text, &e))?;
         let (config, warnings) = apply(from_file, table, environment)?;
         config.check().map_err(ConfigError::Range)?;
-        Ok(Loaded { config, file: found, warnings })
+        Ok((config, warnings))
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Config {
     /// Where models are kept; the user's cache folder unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub models_dir: Option<PathBuf>,
+    /// Whom to trust, and who to be, on encrypted connections.
+    pub tls: TlsConfig,
     /// Bounds that every job must keep.
     pub limits: Limits,
     /// The settings that queues are declared with; equal in all services of a fleet.
@@ -56,6 +58,21 @@ pub struct ModelConfig {
     /// The SHA-256 of what is downloaded; required for `pypi:`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+}
+
+/// Whom to trust, and who to be, on `amqps://`, `rediss://` and `https://`. The files are PEM.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsConfig {
+    /// Certificate authorities that are trusted besides the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// The client certificate, for servers that ask for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<PathBuf>,
+    /// Its private key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
 }
 
 /// How the broker is spoken to.
@@ -84,6 +101,8 @@ pub struct StoreConfig {
     pub connections_max: usize,
     /// The longest that one command, or one pipeline of commands, may take.
     pub timeout_ms: u64,
+    /// The fewest replicas that must have a result before its job is acknowledged.
+    pub replicas_min: u32,
 }
 
 /// How a worker works.
@@ -143,6 +162,7 @@ impl Default for Config {
             management_url: None,
             gateway_url: None,
             models_dir: None,
+            tls: TlsConfig::default(),
             limits: Limits::default(),
             queues: QueueSettings::default(),
             broker: BrokerConfig::default(),
@@ -170,7 +190,7 @@ impl Default for BrokerConfig {
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { connections_max: 8, timeout_ms: 3_000 }
+        Self { connections_max: 8, timeout_ms: 3_000, replicas_min: 0 }
     }
 }
 
@@ -226,6 +246,23 @@ impl Config {
             .unwrap_or_else(|error| format!("# can't be written: {error}\n"))
     }
 
+    /// Connections that are not encrypted although there is a `[tls]`: probably a forgotten `s`.
+    fn unencrypted(&self) -> Vec<String> {
+        if self.tls.ca_file.is_none() && self.tls.cert_file.is_none() {
+            return Vec::new();
+        }
+        let urls =
+            [("amqp_url", &self.amqp_url, "amqps"), ("redis_url", &self.redis_url, "rediss")];
+        let plain = urls.into_iter().filter(|(_, url, scheme)| {
+            url.expose().split_once("://").is_none_or(|(found, _)| found != *scheme)
+        });
+        plain
+            .map(|(key, _, scheme)| {
+                format!("there is a [tls], but `{key}` is not {scheme}://: it is not encrypted")
+            })
+            .collect()
+    }
+
     /// Checks what the types don't say. The error names the key.
     fn check(&self) -> Result<(), String> {
         let at_least = |key: &str, value: u64, min: u64| {
@@ -261,6 +298,29 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_reference_page_has_every_key_of_tls() {
+        let page = include_str!("../../../docs/configuration.md");
+        let start = page.find("## `[tls]`").unwrap();
+        // None of them has a default, so the error that lists them has to tell.
+        let error = toml::from_str::<TlsConfig>("x = 1").unwrap_err().to_string();
+        let keys: Vec<&str> = error.split('`').skip(3).step_by(2).collect();
+        assert_eq!(keys.len(), 3, "{error}");
+        for key in keys {
+            assert!(page[start..].contains(&format!("| `{key}` |")), "[tls] lacks `{key}`");
+        }
+    }
+
+    #[test]
+    fn a_forgotten_s_is_noticed_where_there_is_a_tls_table() {
+        let mut config = Config { amqp_url: "amqps://broker".into(), ..Config::default() };
+        assert!(config.unencrypted().is_empty(), "without [tls] nothing is expected");
+        config.tls.ca_file = Some("ca.pem".into());
+        let noticed = config.unencrypted();
+        assert_eq!(noticed.len(), 1, "{noticed:?}");
+        assert!(noticed[0].contains("`redis_url`"), "{noticed:?}");
+    }
 
     #[test]
     fn the_reference_page_has_every_key_with_its_default() {

@@ -15,19 +15,53 @@ impl SecretUrl {
         self.0.expose_secret()
     }
 
-    /// The URL with its password replaced.
+    /// The URL with its password replaced. In doubt, too much of it is.
     fn redacted(&self) -> String {
         let url = self.expose();
         let start = url.find("://").map_or(0, |at| at + 3);
-        let authority = url[start..].find(['/', '?', '#']).map_or(url.len(), |at| start + at);
-        let Some(at) = url[start..authority].rfind('@').map(|at| start + at) else {
-            return url.to_owned();
+        let (scheme, rest) = url.split_at(start);
+        let (address, query) = match rest.split_once(['?', '#']) {
+            // A password that was not percent-encoded may hold any of the characters that end it.
+            Some((address, after)) if !after.contains('@') => (address, &rest[address.len()..]),
+            _ => (rest, ""),
         };
-        match url[start..at].find(':') {
-            Some(colon) => format!("{}:***{}", &url[..start + colon], &url[at..]),
-            None => url.to_owned(),
-        }
+        let shown = match address.rsplit_once('@') {
+            Some((login, host)) => match login.split_once(':') {
+                Some((user, _)) => format!("{user}:{HIDDEN}@{host}"),
+                None => address.to_owned(),
+            },
+            None => without_stray_password(address),
+        };
+        format!("{scheme}{shown}{}", without_values(query))
     }
+}
+
+const HIDDEN: &str = "***";
+
+/// What follows a colon and is no port is a password whose host was forgotten.
+fn without_stray_password(address: &str) -> String {
+    let authority = address.split('/').next().unwrap_or(address);
+    match authority.split_once(':') {
+        Some((before, port))
+            if !authority.starts_with('[') && !port.bytes().all(|b| b.is_ascii_digit()) =>
+        {
+            format!("{before}:{HIDDEN}")
+        }
+        _ => address.to_owned(),
+    }
+}
+
+/// A query with the values that may be secret replaced: Redis takes `?pass=` for a socket.
+fn without_values(query: &str) -> String {
+    let secret = |key: &str| {
+        let key = key.trim_start_matches(['?', '#']).to_ascii_lowercase();
+        ["pass", "secret", "token", "key"].iter().any(|word| key.contains(word))
+    };
+    let pairs = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((key, _)) if secret(key) => format!("{key}={HIDDEN}"),
+        _ => pair.to_owned(),
+    });
+    pairs.collect::<Vec<_>>().join("&")
 }
 
 impl From<&str> for SecretUrl {
@@ -68,7 +102,18 @@ mod tests {
     fn a_password_is_never_shown() {
         for (url, shown) in [
             ("amqp://me:s3cret@host:5672/%2f", "amqp://me:***@host:5672/%2f"),
-            ("amqp://me:s3c@ret@host/v?x=a@b", "amqp://me:***@host/v?x=a@b"),
+            ("amqp://me:s3c@ret@host/v?x=1", "amqp://me:***@host/v?x=1"),
+            // Not percent-encoded, as it should be: no address at all, but not to be shown either.
+            ("amqp://me:s3/c@ret@host/v", "amqp://me:***@host/v"),
+            ("amqp://me:s3c?r#et@host/v?x=1", "amqp://me:***@host/v?x=1"),
+            ("amqp://me:s3cret", "amqp://me:***"),
+            ("amqp://me:s3:cret/v", "amqp://me:***"),
+            (
+                "unix:///run/redis.sock?db=1&pass=s3cret&user=me",
+                "unix:///run/redis.sock?db=1&pass=***&user=me",
+            ),
+            ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),
+            ("redis://[::1]/0", "redis://[::1]/0"),
             ("redis://:s3cret@host", "redis://:***@host"),
             ("redis://host:6379/0", "redis://host:6379/0"),
             ("http://me@host/", "http://me@host/"),

@@ -2,7 +2,7 @@
 //!
 //! A worker notes what it is about to compute before it computes it. When it dies, all that it had
 //! prefetched comes back, and whoever gets it reads the notes: only jobs that stand in one can have
-//! killed their worker. Each such batch is put down under the job, once, however often it is seen.
+//! killed their worker. Each such worker is put down under the job, once, however often it is seen.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,7 +35,7 @@ impl Store {
         self.run(async |connection| commands.query_async(connection).await).await
     }
 
-    /// For each of these jobs, how many batches with it in them ended with their worker.
+    /// For each of these jobs, how many workers died while they computed it.
     pub async fn deaths(&self, worker: &str, ids: &[JobId]) -> Result<Vec<u32>, StoreError> {
         let noted = self.noted(worker, ids).await?;
         let mut deaths = Vec::with_capacity(ids.len());
@@ -43,8 +43,8 @@ impl Store {
             let mut commands = pipe();
             for id in ids {
                 let key = id.suspect_key();
-                if let Some(batches) = noted.get(id) {
-                    commands.sadd(&key, batches).ignore().expire(&key, NOTE_TTL_S).ignore();
+                if let Some(workers) = noted.get(id) {
+                    commands.sadd(&key, workers).ignore().expire(&key, NOTE_TTL_S).ignore();
                 }
                 commands.scard(&key);
             }
@@ -55,7 +55,7 @@ impl Store {
         Ok(deaths)
     }
 
-    /// The batches of other workers that these jobs are noted in, as `worker/number`.
+    /// The other workers in whose notes these jobs stand.
     async fn noted(
         &self,
         worker: &str,
@@ -64,10 +64,9 @@ impl Store {
         let asked: BTreeSet<&JobId> = ids.iter().collect();
         let mut noted: BTreeMap<JobId, Vec<String>> = BTreeMap::new();
         for (other, note) in self.notes(worker).await? {
-            for (number, ids) in note {
-                for id in ids.into_iter().filter(|id| asked.contains(id)) {
-                    noted.entry(id).or_default().push(format!("{other}/{number}"));
-                }
+            let ids: BTreeSet<JobId> = note.into_values().flatten().collect();
+            for id in ids.into_iter().filter(|id| asked.contains(id)) {
+                noted.entry(id).or_default().push(other.clone());
             }
         }
         Ok(noted)

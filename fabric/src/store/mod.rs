@@ -11,15 +11,19 @@ mod results;
 use std::{collections::BTreeMap, time::Duration};
 
 use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime};
-use redis::{AsyncConnectionConfig, Client, RedisError};
-
 use forebay_schemas::JobId;
 use futures_util::{FutureExt, future::BoxFuture};
+use redis::{
+    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo, RedisError,
+    TlsCertificates,
+};
+use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Config, SecretUrl},
+    config::{Config, SecretUrl, StoreConfig},
     telemetry::Health,
+    tls::{self, Tls, TlsError},
 };
 
 pub use notices::Notices;
@@ -44,6 +48,19 @@ pub enum StoreError {
         /// Why.
         reason: String,
     },
+    /// It shows a certificate that is not accepted.
+    #[error(
+        "Redis at {url} is not trusted: {reason}; its certificate has to come from an authority of the system or of tls.ca_file, be valid today, and name the host in redis_url"
+    )]
+    Untrusted {
+        /// The address, password hidden.
+        url: String,
+        /// What is wrong with the certificate.
+        reason: String,
+    },
+    /// A file of `[tls]` can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Redis refused or did not answer in time.
     #[error("Redis at {url} failed: {source}")]
     Command {
@@ -51,6 +68,16 @@ pub enum StoreError {
         url: String,
         /// What it said.
         source: RedisError,
+    },
+    /// Too few replicas have what was written.
+    #[error(
+        "{replicas} replicas of Redis have the result, store.replicas_min asks for {replicas_min}; mend the replicas, or ask for fewer"
+    )]
+    Replicas {
+        /// Replicas that have it.
+        replicas: u32,
+        /// Replicas that must have it.
+        replicas_min: u32,
     },
     /// A record can't be written as JSON.
     #[error("can't write the record: {0}")]
@@ -74,8 +101,8 @@ pub trait ResultStore: Send + Sync {
     fn present<'a>(&'a self, ids: &'a [JobId]) -> Asked<'a, Vec<bool>>;
     /// Writes what `worker` is about to compute, in place of what it wrote before.
     fn note<'a>(&'a self, worker: &'a str, note: &'a Note) -> Asked<'a, ()>;
-    /// For each of these jobs, how many batches with it in them ended with their worker, as far as
-    /// notes tell; `worker`'s own note does not count, since it is alive.
+    /// For each of these jobs, how many workers died while they computed it, as far as notes tell.
+    /// `worker` asks, so it is alive, and its own note does not count.
     fn deaths<'a>(&'a self, worker: &'a str, ids: &'a [JobId]) -> Asked<'a, Vec<u32>>;
 }
 
@@ -101,6 +128,8 @@ impl ResultStore for Store {
     }
 }
 
+const PROBE_KEY: &str = "forebay:probe";
+const PROBE_TTL_S: u64 = 60;
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 /// A store that answers more slowly than this is none to begin new work with.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -110,6 +139,7 @@ const SLOW: &str = "Redis does not answer within a second";
 #[derive(Clone)]
 pub struct Store {
     pool: Pool,
+    config: StoreConfig,
     client: Client,
     url: SecretUrl,
 }
@@ -129,8 +159,9 @@ impl Store {
         let connection = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(timeout))
             .set_response_timeout(Some(timeout));
-        let client = Client::open(url.expose()).map_err(|e| address(e.to_string()))?;
-        let manager = Manager::new_with_config(url.expose(), connection)
+        let tls = Tls::load(&config.tls)?;
+        let client = client(&url, &tls).map_err(|e| address(e.to_string()))?;
+        let manager = Manager::new_with_config(client.get_connection_info().clone(), connection)
             .map_err(|e| address(e.to_string()))?;
         let pool = Pool::builder(manager)
             .max_size(config.store.connections_max)
@@ -140,21 +171,25 @@ impl Store {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|e| address(e.to_string()))?;
-        Ok(Self { pool, client, url })
+        Ok(Self { pool, config: config.store.clone(), client, url })
     }
 
-    /// Whether Redis answers.
-    pub async fn ping(&self) -> Result<(), StoreError> {
-        self.run(async |connection| redis::cmd("PING").query_async::<()>(connection).await).await
+    /// Whether Redis takes a write: one that is full, or was demoted, still answers everything else.
+    pub async fn probe(&self) -> Result<(), StoreError> {
+        self.run(async |connection| {
+            let mut set = redis::cmd("SET");
+            set.arg(PROBE_KEY).arg(1).arg("EX").arg(PROBE_TTL_S).query_async(connection).await
+        })
+        .await
     }
 
-    /// Keeps the condition `store` of `health` true to whether Redis answers, until `stop`.
+    /// Keeps the condition `store` of `health` true to whether Redis takes writes, until `stop`.
     pub fn report_health(&self, health: Health, stop: CancellationToken) {
         let store = self.clone();
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(HEALTH_EVERY);
             while stop.run_until_cancelled(tick.tick()).await.is_some() {
-                let answer = tokio::time::timeout(HEALTH_TIMEOUT, store.ping()).await;
+                let answer = tokio::time::timeout(HEALTH_TIMEOUT, store.probe()).await;
                 let state = answer.map_or_else(
                     |_| Err(SLOW.to_owned()),
                     |answer| answer.map_err(|error| error.to_string()),
@@ -167,12 +202,23 @@ impl Store {
     async fn connection(&self) -> Result<Connection, StoreError> {
         // Connecting is rare and its future large: boxed, it weighs on no command.
         Box::pin(self.pool.get()).await.map_err(|error| {
-            let reason = match error {
-                PoolError::Timeout(_) => "no connection in time".to_owned(),
-                other => other.to_string(),
-            };
-            StoreError::Unreachable { url: self.url.to_string(), reason }
+            let url = self.url.to_string();
+            match error {
+                PoolError::Timeout(_) => {
+                    StoreError::Unreachable { url, reason: "no connection in time".to_owned() }
+                }
+                PoolError::Backend(error) => self.not_connected(&error),
+                other => StoreError::Unreachable { url, reason: other.to_string() },
+            }
         })
+    }
+
+    fn not_connected(&self, error: &RedisError) -> StoreError {
+        let url = self.url.to_string();
+        match tls::distrust(error) {
+            Some(reason) => StoreError::Untrusted { url, reason },
+            None => StoreError::Unreachable { url, reason: error.to_string() },
+        }
     }
 
     /// Runs commands on a pooled connection. One that failed is not pooled again: a demoted primary
@@ -190,4 +236,20 @@ impl Store {
             }
         }
     }
+}
+
+/// A client that connects as `[tls]` says; nothing of it holds for an address without TLS.
+fn client(url: &SecretUrl, tls: &Tls) -> Result<Client, RedisError> {
+    let info = url.expose().into_connection_info()?;
+    let encrypted = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
+    if !encrypted || (tls.ca_pem().is_none() && tls.identity().is_none()) {
+        return Client::open(info);
+    }
+    let client_tls = tls.identity().map(|identity| ClientTlsConfig {
+        client_cert: identity.cert_pem.clone().into_bytes(),
+        client_key: identity.key_pem.expose_secret().as_bytes().to_vec(),
+    });
+    // Roots that are given here replace the system's.
+    let root_cert = tls.all_roots_pem().map(String::into_bytes);
+    Client::build_with_tls(info, TlsCertificates { client_tls, root_cert })
 }

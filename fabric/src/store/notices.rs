@@ -22,7 +22,7 @@ impl Store {
             let reason = "no connection in time".to_owned();
             return Err(StoreError::Unreachable { url: self.url.to_string(), reason });
         };
-        let mut subscription = connected.map_err(failed)?;
+        let mut subscription = connected.map_err(|error| self.not_connected(&error))?;
         subscription.subscribe(channel).await.map_err(failed)?;
         Ok(Notices { subscription })
     }

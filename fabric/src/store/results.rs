@@ -64,11 +64,22 @@ impl Store {
                 commands.publish(channel, record.id.as_str()).ignore();
             }
         }
-        let replies: Vec<Option<String>> =
+        let replicas_min = self.config.replicas_min;
+        if replicas_min > 0 {
+            // Well within the connection's own time-out, so that the answer is still heard.
+            commands.cmd("WAIT").arg(replicas_min).arg(self.config.timeout_ms / 2);
+        }
+        let mut replies: Vec<redis::Value> =
             self.run(async |connection| commands.query_async(connection).await).await?;
-        let written = |reply: Option<String>| match reply {
-            Some(_) => Written::First,
-            None => Written::AlreadyThere,
+        if replicas_min > 0 {
+            let replicas: u32 = replies.pop().map_or(Ok(0), redis::from_redis_value).unwrap_or(0);
+            if replicas < replicas_min {
+                return Err(StoreError::Replicas { replicas, replicas_min });
+            }
+        }
+        let written = |reply: redis::Value| match reply {
+            redis::Value::Nil => Written::AlreadyThere,
+            _ => Written::First,
         };
         Ok(replies.into_iter().map(written).collect())
     }

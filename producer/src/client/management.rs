@@ -4,9 +4,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use forebay_fabric::{Config, config::SecretUrl};
+use forebay_fabric::{Config, config::SecretUrl, tls::Tls};
+use secrecy::ExposeSecret;
 use serde::Deserialize;
-use ureq::tls::{RootCerts, TlsConfig};
+use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
 use super::ClientError;
 
@@ -36,16 +37,42 @@ struct Queue {
 pub(super) async fn queues(config: &Config) -> Result<Option<BTreeMap<String, u64>>, ClientError> {
     let Some(url) = config.management_url.clone() else { return Ok(None) };
     let vhost = vhost(config.amqp_url.expose()).to_owned();
-    let shown = url.to_string();
-    let asked = tokio::task::spawn_blocking(move || ask(&url, &vhost)).await;
-    match asked.map_err(|error| error.to_string()).flatten() {
+    let (shown, tls) = (url.to_string(), config.tls.clone());
+    let asked = tokio::task::spawn_blocking(move || {
+        let tls = Tls::load(&tls).map_err(|error| error.to_string())?;
+        ask(&url, &vhost, http_tls(&tls)?)
+    });
+    match asked.await.map_err(|error| error.to_string()).flatten() {
         Ok(queues) => Ok(Some(queues)),
         Err(reason) => Err(ClientError::Management { url: shown, reason }),
     }
 }
 
-fn ask(url: &SecretUrl, vhost: &str) -> Result<BTreeMap<String, u64>, String> {
-    let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
+/// `[tls]` as the HTTP library takes it.
+fn http_tls(tls: &Tls) -> Result<TlsConfig, String> {
+    let roots = match tls.all_roots_pem() {
+        None => RootCerts::PlatformVerifier,
+        Some(pem) => RootCerts::new_with_certs(&certificates(&pem)),
+    };
+    let identity = tls.identity().map(|identity| {
+        let key = PrivateKey::from_pem(identity.key_pem.expose_secret().as_bytes());
+        let key = key.map_err(|error| error.to_string())?;
+        Ok::<_, String>(ClientCert::new_with_certs(&certificates(&identity.cert_pem), key))
+    });
+    Ok(TlsConfig::builder().root_certs(roots).client_cert(identity.transpose()?).build())
+}
+
+/// All of them were parsed once when the configuration was read.
+fn certificates(pem: &str) -> Vec<Certificate<'static>> {
+    let items = parse_pem(pem.as_bytes()).filter_map(Result::ok);
+    let certificate = |item| match item {
+        PemItem::Certificate(certificate) => Some(certificate),
+        _ => None,
+    };
+    items.filter_map(certificate).collect()
+}
+
+fn ask(url: &SecretUrl, vhost: &str, tls: TlsConfig) -> Result<BTreeMap<String, u64>, String> {
     let agent = ureq::Agent::config_builder()
         .timeout_global(Some(REQUEST_MAX))
         .tls_config(tls)
@@ -123,6 +150,19 @@ fn percent_decoded(text: &str) -> Vec<u8> {
         }
     }
     decoded
+}
+
+#[cfg(fuzzing)]
+#[allow(missing_docs)]
+pub mod fuzzing {
+    pub fn management_address(url: &str) -> (String, Option<String>) {
+        let super::Address { base, authorization } = super::Address::of(url);
+        (base, authorization)
+    }
+
+    pub fn virtual_host(amqp_url: &str) -> &str {
+        super::vhost(amqp_url)
+    }
 }
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ use forebay_schemas::{JobId, topology::Topology};
 use tokio::sync::{Mutex, OnceCell};
 
 pub use inspect::{ModelInfo, QueueInfo, Queues};
+#[cfg(fuzzing)]
+pub(crate) use management::fuzzing;
 pub use submit::SubmitError;
 pub use wait::WaitError;
 

@@ -22,7 +22,8 @@ pub(super) fn or_stdin(given: Vec<JobId>) -> Result<Vec<JobId>, CommandError> {
     read(io::stdin().lock())
 }
 
-fn read(lines: impl BufRead) -> Result<Vec<JobId>, CommandError> {
+/// The ids in these lines.
+pub(super) fn read(lines: impl BufRead) -> Result<Vec<JobId>, CommandError> {
     let usage = |number: usize, what: String| {
         CommandError::Usage(format!("standard input, line {number}: {what}"))
     };

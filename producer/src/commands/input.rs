@@ -66,7 +66,7 @@ pub(super) fn lines(
     };
     let (to, items) = mpsc::channel(READ_AHEAD);
     tokio::task::spawn_blocking(move || {
-        let mut reader = Reader { name, from: BufReader::new(from), format, bytes_max, line: 0 };
+        let mut reader = Reader::new(name, BufReader::new(from), format, bytes_max);
         while let Some(item) = reader.next().transpose() {
             let last = item.is_err();
             // Nobody listens any more once the command ends.
@@ -78,7 +78,8 @@ pub(super) fn lines(
     Ok(stream::unfold(items, |mut items| async { items.recv().await.map(|item| (item, items)) }))
 }
 
-struct Reader<R> {
+/// Reads texts one by one from what holds them line by line.
+pub(super) struct Reader<R> {
     name: String,
     from: R,
     format: Format,
@@ -87,8 +88,13 @@ struct Reader<R> {
 }
 
 impl<R: BufRead> Reader<R> {
+    /// A reader of lines of at most `bytes_max`; `name` is for messages.
+    pub(super) fn new(name: String, from: R, format: Format, bytes_max: usize) -> Self {
+        Self { name, from, format, bytes_max, line: 0 }
+    }
+
     /// The next text; blank lines are none.
-    fn next(&mut self) -> Result<Option<Item>, CommandError> {
+    pub(super) fn next(&mut self) -> Result<Option<Item>, CommandError> {
         loop {
             let mut bytes = Vec::new();
             let longest = self.bytes_max as u64 + 1;
@@ -161,7 +167,7 @@ mod tests {
 
     fn read(text: &[u8], format: Format) -> Result<Vec<Item>, CommandError> {
         let name = "texts".to_owned();
-        let mut reader = Reader { name, from: text, format, bytes_max: 64, line: 0 };
+        let mut reader = Reader::new(name, text, format, 64);
         let mut items = Vec::new();
         while let Some(item) = reader.next()? {
             items.push(item);

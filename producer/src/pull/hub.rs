@@ -82,11 +82,21 @@ fn list(
         headers.push(("authorization", format!("Bearer {}", token.expose_secret())));
     }
     let text = http.text(&url, &headers, on_event)?;
-    let answer = |reason: String| PullError::Answer { url: shown(&url), reason };
-    let listing: Listing = serde_json::from_str(&text).map_err(|e| answer(e.to_string()))?;
+    read(&text).map_err(|reason| PullError::Answer { url: shown(&url), reason })
+}
+
+fn read(json: &str) -> Result<Listing, String> {
+    let listing: Listing = serde_json::from_str(json).map_err(|error| error.to_string())?;
     // The commit becomes part of the files' addresses.
     if listing.sha.is_empty() || !listing.sha.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return Err(answer(format!("`{}` is not a commit", listing.sha)));
+        return Err(format!("`{}` is not a commit", listing.sha));
     }
     Ok(listing)
+}
+
+/// The names of the files in a listing, for the targets in `fuzz/`.
+#[cfg(fuzzing)]
+pub(super) fn names(json: &str) -> Vec<String> {
+    let siblings = read(json).map(|listing| listing.siblings).unwrap_or_default();
+    siblings.into_iter().map(|sibling| sibling.rfilename).collect()
 }

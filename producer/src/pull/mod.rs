@@ -9,6 +9,8 @@
 mod download;
 mod error;
 mod folder;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod http;
 mod hub;
 mod layout;

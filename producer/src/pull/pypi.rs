@@ -14,12 +14,12 @@ use super::{
 
 /// The page of a package, in the index's JSON form.
 #[derive(Deserialize)]
-struct Page {
+pub(super) struct Page {
     files: Vec<IndexFile>,
 }
 
 #[derive(Deserialize)]
-struct IndexFile {
+pub(super) struct IndexFile {
     filename: String,
     url: String,
     #[serde(default)]
@@ -72,7 +72,7 @@ fn normalised(name: &str) -> String {
     parts.collect::<Vec<_>>().join("-")
 }
 
-fn read_page(text: &str) -> Result<Page, String> {
+pub(super) fn read_page(text: &str) -> Result<Page, String> {
     if text.trim_start().starts_with('<') {
         return Ok(Page { files: links(text) });
     }
@@ -93,7 +93,7 @@ fn links(html: &str) -> Vec<IndexFile> {
 }
 
 /// The wheel with the pinned hash, or what there is instead.
-fn choose<'a>(
+pub(super) fn choose<'a>(
     page: &'a Page,
     name: &str,
     version: &str,
@@ -127,7 +127,7 @@ fn instead(wheels: &[&IndexFile], sha256: &str) -> String {
 }
 
 /// `link` as seen from `page`: absolute, from the server's root, or relative.
-fn absolute(page: &str, link: &str) -> String {
+pub(super) fn absolute(page: &str, link: &str) -> String {
     if link.contains("://") {
         return link.to_owned();
     }

@@ -2,6 +2,7 @@
 //! that stop brokers, nodes and clusters of a test's own.
 
 mod cluster;
+mod encrypted;
 mod management;
 mod node;
 mod vhost;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
+use super::encrypted::Encrypted;
 use super::management::Management;
 use super::vhost::Vhost;
 use crate::leash::{Leash, Streams};
@@ -54,6 +55,7 @@ pub struct Node {
     amqp_port: u16,
     management_port: u16,
     folder: PathBuf,
+    encrypted: Option<Arc<Encrypted>>,
     // Last: it outlives the node.
     neighbourhood: Arc<Neighbourhood>,
 }
@@ -61,7 +63,10 @@ pub struct Node {
 impl Node {
     /// Boots a node of its own; five to ten seconds.
     pub async fn boot() -> Self {
-        let mut node = Self::place(&Neighbourhood::new(), "alone", "");
+        let neighbourhood = Neighbourhood::new();
+        let encrypted = Encrypted::new(neighbourhood.home.path());
+        let mut node = Self::place(&neighbourhood, "alone", &encrypted.configuration());
+        node.encrypted = Some(Arc::new(encrypted));
         node.start().await;
         node
     }
@@ -77,6 +82,7 @@ impl Node {
             amqp_port: ports::free_port(),
             management_port: ports::free_port(),
             folder,
+            encrypted: None,
             neighbourhood: neighbourhood.clone(),
         };
         node.write_configuration(more);
@@ -148,7 +154,7 @@ impl Node {
 
     /// A new virtual host, empty and nobody else's.
     pub fn vhost(&self) -> Vhost {
-        Vhost::create(self.amqp_port, self.management())
+        Vhost::create(self.amqp_port, self.management(), self.encrypted.clone())
     }
 
     /// Shows what it has logged of errors on standard error.

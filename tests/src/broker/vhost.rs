@@ -1,10 +1,13 @@
 //! A virtual host: one test's own corner of a node.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
 
+use super::encrypted::Encrypted;
 use super::management::Management;
+use crate::certificates::{Files, HOST};
 use crate::patience::{SOON, until_true};
 
 static CREATED: AtomicU32 = AtomicU32::new(0);
@@ -14,17 +17,22 @@ static CREATED: AtomicU32 = AtomicU32::new(0);
 pub struct Vhost {
     amqp_port: u16,
     management: Management,
+    encrypted: Option<Arc<Encrypted>>,
     name: String,
 }
 
 impl Vhost {
-    pub(super) fn create(amqp_port: u16, management: Management) -> Self {
+    pub(super) fn create(
+        amqp_port: u16,
+        management: Management,
+        encrypted: Option<Arc<Encrypted>>,
+    ) -> Self {
         let name = format!("test-{}", CREATED.fetch_add(1, Ordering::Relaxed));
         for path in [format!("/api/vhosts/{name}"), format!("/api/permissions/{name}/guest")] {
             let (status, body) = management.call("PUT", &path);
             assert!(matches!(status, 200..=204), "PUT {path}: {status} {body}");
         }
-        Self { amqp_port, management, name }
+        Self { amqp_port, management, encrypted, name }
     }
 
     /// What a client connects to.
@@ -35,6 +43,25 @@ impl Vhost {
     /// The same by way of another port.
     pub fn amqp_url_at(&self, port: u16) -> String {
         format!("amqp://guest:guest@127.0.0.1:{port}/{}", self.name)
+    }
+
+    /// The same, encrypted, with the server under any of its names.
+    pub fn amqps_url(&self, host: &str) -> String {
+        format!("amqps://guest:guest@{host}:{}/{}", self.encrypted().amqp_port, self.name)
+    }
+
+    /// The management API, encrypted.
+    pub fn encrypted_management_url(&self) -> String {
+        format!("https://guest:guest@{HOST}:{}", self.encrypted().management_port)
+    }
+
+    /// The certificate of the encrypted side.
+    pub fn certificate(&self) -> &Files {
+        &self.encrypted().files
+    }
+
+    fn encrypted(&self) -> &Encrypted {
+        self.encrypted.as_deref().expect("a node that listens encrypted too")
     }
 
     /// The broker's port.

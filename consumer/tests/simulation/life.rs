@@ -1,0 +1,46 @@
+//! Whether a worker of the simulation lives, and who hears of its death.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use tokio::sync::mpsc::UnboundedSender;
+
+/// One worker's life. A dead worker has no effect on anything from that very instant on.
+#[derive(Debug, Clone)]
+pub struct Life {
+    pub name: String,
+    dead: Arc<AtomicBool>,
+    told: UnboundedSender<String>,
+}
+
+impl Life {
+    pub fn new(name: String, told: UnboundedSender<String>) -> Self {
+        Self { name, dead: Arc::default(), told }
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Relaxed)
+    }
+
+    /// Dies of what it does; the world hears of it.
+    pub fn die(&self) {
+        if !self.dead.swap(true, Relaxed) {
+            // The world is gone only when the run is over.
+            let _ = self.told.send(self.name.clone());
+        }
+    }
+
+    /// Dies by the world's hand.
+    pub fn end(&self) {
+        self.dead.store(true, Relaxed);
+    }
+
+    /// Goes on only in a living worker.
+    pub async fn breathe(&self) {
+        if self.is_dead() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! A model for the simulation. What a job asks for by its `dimensions` happens to it in the engine.
+
+use std::{path::Path, sync::LazyLock};
+
+use forebay_engine::{
+    Embeddings, Encoder, EngineError, LoadOptions, Model, ModelInfo, PackedBatch,
+};
+use tokio::time::{Duration, Instant};
+
+use super::life::Life;
+
+/// What happens to a job in the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Fate {
+    /// It is computed.
+    Good = 9,
+    /// Its worker dies.
+    Kills = 1,
+    /// It fails every time.
+    Fails = 2,
+    /// It fails in the first seconds of the run.
+    FailsAtFirst = 3,
+    /// It gives no numbers.
+    Nan = 4,
+    /// It needs a small batch.
+    Large = 5,
+    /// It makes the engine panic.
+    Panics = 6,
+}
+
+impl Fate {
+    const ALL: [Self; 7] = [
+        Self::Good,
+        Self::Kills,
+        Self::Fails,
+        Self::FailsAtFirst,
+        Self::Nan,
+        Self::Large,
+        Self::Panics,
+    ];
+
+    fn of(dimensions: Option<usize>) -> Self {
+        let told = |fate: &Self| Some(*fate as usize) == dimensions;
+        Self::ALL.into_iter().find(told).unwrap_or(Self::Good)
+    }
+}
+
+/// How long jobs fail "at first".
+pub const AT_FIRST: Duration = Duration::from_secs(4);
+/// The largest batch that a large job fits into.
+const LARGE_TOKENS_MAX: usize = 48;
+
+/// The tokenizer of a real small model, with the encoder of the simulation.
+pub fn model(life: Life, began: Instant) -> Model {
+    static REAL: LazyLock<(std::sync::Arc<forebay_engine::Tokenizer>, ModelInfo)> =
+        LazyLock::new(|| {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("engine/tests/data/tiny/bert");
+            let options = LoadOptions { threads: Some(1), ..LoadOptions::default() };
+            let real = forebay_engine::load(&folder, &options).unwrap();
+            (real.tokenizer, real.info)
+        });
+    let (tokenizer, info) = REAL.clone();
+    let dim = info.dim;
+    Model { tokenizer, info, encoder: Box::new(Simulated { life, began, dim }) }
+}
+
+struct Simulated {
+    life: Life,
+    began: Instant,
+    dim: usize,
+}
+
+impl Encoder for Simulated {
+    fn embed(&mut self, batch: &PackedBatch) -> Result<Embeddings, EngineError> {
+        let mut data = vec![1.0; batch.sequences() * self.dim];
+        let rows = data.chunks_exact_mut(self.dim);
+        for (row, finish) in rows.zip(batch.finishes()) {
+            match Fate::of(finish.dimensions) {
+                Fate::Kills => self.life.die(),
+                Fate::Nan => row.fill(f32::NAN),
+                Fate::Fails => return Err(failed()),
+                Fate::FailsAtFirst if self.began.elapsed() < AT_FIRST => return Err(failed()),
+                Fate::Large if batch.tokens() > LARGE_TOKENS_MAX => {
+                    let tokens = batch.tokens();
+                    return Err(EngineError::OutOfMemory { tokens, needed: 2, left: 1 });
+                }
+                Fate::Panics => std::panic::resume_unwind(Box::new("on purpose")),
+                Fate::Good | Fate::FailsAtFirst | Fate::Large => {}
+            }
+        }
+        Ok(Embeddings { dim: self.dim, data })
+    }
+}
+
+fn failed() -> EngineError {
+    EngineError::Tokenizer { problem: "failed on purpose".into() }
+}

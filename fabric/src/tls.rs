@@ -1,0 +1,283 @@
+//! TLS: whom to trust besides the system's roots, and who to be.
+//!
+//! The files are read and checked at the start, so that a wrong one is a mistake in the configuration
+//! and not a connection that never comes.
+
+use std::{
+    error::Error,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    sign::CertifiedKey,
+};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::config::TlsConfig;
+
+/// A file of `[tls]` that can't be used.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum TlsError {
+    /// It can't be read.
+    #[error("can't read {path}, which `tls.{key}` names: {reason}")]
+    Read {
+        /// The key that names it.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// It does not hold what it should.
+    #[error("{path}, which `tls.{key}` names, is not {what}: {reason}; it has to be PEM")]
+    Content {
+        /// The key that names it.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What it should be.
+        what: &'static str,
+        /// Why it is not.
+        reason: String,
+    },
+    /// Half of a client certificate.
+    #[error("`tls.{set}` is set and `tls.{missing}` is not: a client certificate needs both")]
+    Half {
+        /// The key that is there.
+        set: &'static str,
+        /// The key that is not.
+        missing: &'static str,
+    },
+    /// Two halves of different client certificates.
+    #[error("the key in {key} does not belong to the certificate in {cert}: {reason}")]
+    Mismatch {
+        /// The key's file.
+        key: PathBuf,
+        /// The certificate's file.
+        cert: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// What `[tls]` names, read and checked.
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    ca_pem: Option<String>,
+    identity: Option<Identity>,
+}
+
+/// A client certificate.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The certificate, and those that lead from it to its authority, in PEM.
+    pub cert_pem: String,
+    /// Its private key in PEM.
+    pub key_pem: SecretString,
+}
+
+impl Tls {
+    /// Reads what `config` names.
+    pub fn load(config: &TlsConfig) -> Result<Self, TlsError> {
+        let ca_pem = config.ca_file.as_deref().map(read_authorities).transpose()?;
+        let identity = match (config.cert_file.as_deref(), config.key_file.as_deref()) {
+            (Some(cert), Some(key)) => Some(read_identity(cert, key)?),
+            (None, None) => None,
+            (Some(_), None) => return Err(TlsError::Half { set: CERT, missing: KEY }),
+            (None, Some(_)) => return Err(TlsError::Half { set: KEY, missing: CERT }),
+        };
+        Ok(Self { ca_pem, identity })
+    }
+
+    /// The authorities of `tls.ca_file` in PEM.
+    pub fn ca_pem(&self) -> Option<&str> {
+        self.ca_pem.as_deref()
+    }
+
+    /// Those and the system's, for clients that trust either the system or a list of their own.
+    pub fn all_roots_pem(&self) -> Option<String> {
+        let mut pem = self.ca_pem.clone()?;
+        for root in rustls_native_certs::load_native_certs().certs {
+            // The system may hold one that no client here understands; it vouches for nobody then.
+            if RootCertStore::empty().add(root.clone()).is_ok() {
+                pem.push_str(&to_pem(&root));
+            }
+        }
+        Some(pem)
+    }
+
+    /// The client certificate.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+}
+
+const CA: &str = "ca_file";
+const CERT: &str = "cert_file";
+const KEY: &str = "key_file";
+
+fn read(key: &'static str, path: &Path) -> Result<String, TlsError> {
+    let failed = |e: io::Error| TlsError::Read { key, path: path.into(), reason: e.to_string() };
+    fs::read_to_string(path).map_err(failed)
+}
+
+/// The certificates in `pem`, at least one.
+fn certificates(
+    key: &'static str,
+    path: &Path,
+    pem: &str,
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let what = if key == CA { "a list of certificate authorities" } else { "a certificate" };
+    let wrong = |reason: String| TlsError::Content { key, path: path.into(), what, reason };
+    let found: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|e| wrong(e.to_string()))?;
+    if found.is_empty() {
+        return Err(wrong("there is no certificate in it".into()));
+    }
+    // What can't be parsed at all is found here; an authority is checked for more than that.
+    for certificate in &found {
+        RootCertStore::empty().add(certificate.clone()).map_err(|e| wrong(e.to_string()))?;
+    }
+    Ok(found)
+}
+
+fn read_authorities(path: &Path) -> Result<String, TlsError> {
+    let pem = read(CA, path)?;
+    certificates(CA, path, &pem)?;
+    Ok(pem + "\n")
+}
+
+fn read_identity(cert: &Path, key: &Path) -> Result<Identity, TlsError> {
+    let (cert_pem, key_pem) = (read(CERT, cert)?, SecretString::from(read(KEY, key)?));
+    let chain = certificates(CERT, cert, &cert_pem)?;
+    let key_der = PrivateKeyDer::from_pem_slice(key_pem.expose_secret().as_bytes());
+    let key_der = key_der.map_err(|e| TlsError::Content {
+        key: KEY,
+        path: key.into(),
+        what: "a private key without a password",
+        reason: e.to_string(),
+    })?;
+    let provider = rustls::crypto::ring::default_provider();
+    CertifiedKey::from_der(chain, key_der, &provider).map_err(|e| TlsError::Mismatch {
+        key: key.into(),
+        cert: cert.into(),
+        reason: e.to_string(),
+    })?;
+    Ok(Identity { cert_pem, key_pem })
+}
+
+fn to_pem(certificate: &CertificateDer<'_>) -> String {
+    const LINE: usize = 64;
+    let text = STANDARD.encode(certificate);
+    let mut pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(LINE.min(rest.len()));
+        pem.push_str(line);
+        pem.push('\n');
+        rest = after;
+    }
+    pem + "-----END CERTIFICATE-----\n"
+}
+
+/// Why a server's certificate is not accepted, if that is what `error` is about.
+pub(crate) fn distrust(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(tls @ rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
+            return Some(tls.to_string());
+        }
+        // The source of an I/O error, and of a shared one, skips the very error that it carries.
+        let carried = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let shared = error.downcast_ref::<Arc<dyn Error + Send + Sync>>();
+        next = match (carried, shared) {
+            (Some(carried), _) => Some(carried),
+            (None, Some(shared)) => Some(&**shared),
+            (None, None) => error.source(),
+        };
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A folder with a certificate, its key, the key of another, and a file of neither.
+    fn folder() -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let make = || generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let (CertifiedKey { cert, signing_key }, other) = (make(), make());
+        for (name, text) in [
+            ("cert.pem", cert.pem()),
+            ("key.pem", signing_key.serialize_pem()),
+            ("other.pem", other.signing_key.serialize_pem()),
+            ("notes.txt", "no certificate".to_owned()),
+            ("cut.pem", cert.pem()[..200].to_owned()),
+            ("empty.pem", to_pem(&CertificateDer::from(vec![1, 2, 3]))),
+        ] {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        folder
+    }
+
+    fn load(folder: &TempDir, [ca, cert, key]: [&str; 3]) -> Result<Tls, TlsError> {
+        let file = |name: &str| (!name.is_empty()).then(|| folder.path().join(name));
+        Tls::load(&TlsConfig { ca_file: file(ca), cert_file: file(cert), key_file: file(key) })
+    }
+
+    #[test]
+    fn without_files_the_system_alone_is_trusted() {
+        let tls = load(&folder(), ["", "", ""]).unwrap();
+        assert!(tls.ca_pem().is_none() && tls.all_roots_pem().is_none());
+        assert!(tls.identity().is_none());
+    }
+
+    #[test]
+    fn authorities_are_added_to_those_of_the_system() {
+        let tls = load(&folder(), ["cert.pem", "cert.pem", "key.pem"]).unwrap();
+        let (own, all) = (tls.ca_pem().unwrap(), tls.all_roots_pem().unwrap());
+        let count = |pem: &str| CertificateDer::pem_slice_iter(pem.as_bytes()).flatten().count();
+        let system = rustls_native_certs::load_native_certs().certs.len();
+        assert_eq!((count(own), count(&all)), (1, 1 + system));
+        assert!(all.starts_with(own));
+    }
+
+    #[test]
+    fn the_private_key_does_not_print() {
+        let folder = folder();
+        let tls = load(&folder, ["", "cert.pem", "key.pem"]).unwrap();
+        let key = fs::read_to_string(folder.path().join("key.pem")).unwrap();
+        let line = key.lines().nth(1).unwrap();
+        assert!(!format!("{tls:?}").contains(line));
+    }
+
+    #[test]
+    fn every_mistake_names_its_key_and_its_file() {
+        let folder = folder();
+        for (files, named) in [
+            (["none.pem", "", ""], "none.pem, which `tls.ca_file` names: No such file"),
+            (["notes.txt", "", ""], "notes.txt, which `tls.ca_file` names, is not a list"),
+            (["cut.pem", "", ""], "cut.pem, which `tls.ca_file` names, is not a list"),
+            (["empty.pem", "", ""], "empty.pem, which `tls.ca_file` names, is not a list"),
+            (["key.pem", "", ""], "there is no certificate in it"),
+            (["", "cert.pem", ""], "`tls.cert_file` is set and `tls.key_file` is not"),
+            (["", "", "key.pem"], "`tls.key_file` is set and `tls.cert_file` is not"),
+            (["", "notes.txt", "key.pem"], "`tls.cert_file` names, is not a certificate"),
+            (["", "cert.pem", "cert.pem"], "`tls.key_file` names, is not a private key"),
+            (["", "cert.pem", "other.pem"], "does not belong to the certificate"),
+        ] {
+            let error = load(&folder, files).unwrap_err().to_string();
+            assert!(error.contains(named), "{files:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Jobs that take their worker with them: they alone end badly, after few deaths, and all others are done.
+
+use forebay_tests::job::{Codec, Job};
+use forebay_tests::patience::{PATIENT, SOON, until, until_true};
+use forebay_tests::record::{find, finished, result};
+use forebay_tests::service::Service;
+use forebay_tests::stack::Stack;
+use redis::AsyncCommands as _;
+use serde_json::json;
+
+/// A job that asks for a fault, in a build for tests.
+fn faulty(stack: &Stack, fault: &str) -> Job {
+    Job::embed(format!("a job with {fault}"))
+        .with("model", stack.model())
+        .with("metadata", json!({"fault": fault}))
+}
+
+fn innocent(stack: &Stack, count: usize) -> Vec<Job> {
+    let text = |n| format!("passage {n}: water in a pool");
+    (0..count).map(|n| Job::embed(text(n)).with("model", stack.model())).collect()
+}
+
+/// Starts a worker whenever the one before has died, until every job has its record. How many died.
+async fn deaths_until_done(stack: &Stack, ids: &[&str], overrides: &[(&str, &str)]) -> usize {
+    let mut redis = stack.redis().await;
+    let mut worker: Service = stack.starting_worker(overrides);
+    let mut deaths = 0;
+    until_true("every job has its record", PATIENT * 2, async || {
+        if !worker.is_running() {
+            deaths += 1;
+            worker = stack.starting_worker(overrides);
+        }
+        finished(&mut redis, ids).await == ids.len()
+    })
+    .await;
+    deaths
+}
+
+#[tokio::test]
+async fn one_killer_among_two_thousand_ends_alone_after_few_deaths() {
+    let stack = Stack::start().await.tiny();
+    assert_eq!(stack.forebay(&["queues"]).await.code, 0);
+    let publisher = stack.publisher().await;
+    let mut jobs = innocent(&stack, 1_999);
+    jobs.insert(1_000, faulty(&stack, "abort"));
+    publisher.submit_all(stack.model(), &jobs, Codec::Msgpack).await;
+    let ids: Vec<&str> = jobs.iter().map(Job::id).collect();
+
+    let deaths = deaths_until_done(&stack, &ids, &[]).await;
+    let mut redis = stack.redis().await;
+    for (n, id) in ids.iter().enumerate() {
+        let record = find(&mut redis, id).await.unwrap();
+        let expected =
+            if n == 1_000 { ("failed", "attempts_exhausted") } else { ("succeeded", "") };
+        assert_eq!((record.state(), record.error_code()), expected, "job {n}: {}", record.fields);
+    }
+    assert!((1..=10).contains(&deaths), "{deaths} workers died");
+    let queue = stack.batch_queue();
+    let empty = async || stack.vhost.depth(&queue) == 0;
+    until_true("nothing is left in the queue", SOON, empty).await;
+    eprintln!("one killer among 2,000 jobs cost {deaths} workers");
+}
+
+#[tokio::test]
+async fn a_job_that_hangs_ends_its_worker_and_then_itself() {
+    let stack = Stack::start().await.tiny();
+    assert_eq!(stack.forebay(&["queues"]).await.code, 0);
+    let publisher = stack.publisher().await;
+    let mut jobs = innocent(&stack, 50);
+    jobs.insert(25, faulty(&stack, "hang"));
+    publisher.submit_all(stack.model(), &jobs, Codec::Json).await;
+    let ids: Vec<&str> = jobs.iter().map(Job::id).collect();
+    let overrides =
+        [("FOREBAY_WORKER__BATCH_DEADLINE_S", "1"), ("FOREBAY_WORKER__ATTEMPTS_MAX", "2")];
+    let deaths = deaths_until_done(&stack, &ids, &overrides).await;
+    let mut redis = stack.redis().await;
+    for (n, id) in ids.iter().enumerate() {
+        let expected = if n == 25 { "attempts_exhausted" } else { "" };
+        assert_eq!(find(&mut redis, id).await.unwrap().error_code(), expected, "job {n}");
+    }
+    assert_eq!(deaths, 2);
+}
+
+#[tokio::test]
+async fn a_failure_that_passes_is_tried_again_and_one_that_stays_ends_exhausted() {
+    let stack = Stack::start().await.tiny();
+    let _worker = stack.worker(&[("FOREBAY_WORKER__ATTEMPTS_MAX", "2")]).await;
+    let (publisher, mut redis) = (stack.publisher().await, stack.redis().await);
+    let (passes, stays) = (faulty(&stack, "error:1"), faulty(&stack, "error"));
+    let good = innocent(&stack, 20);
+    for job in good.iter().chain([&passes, &stays]) {
+        publisher.submit(stack.model(), job, Codec::Msgpack).await;
+    }
+    let record = result(&mut redis, passes.id()).await;
+    assert_eq!((record.state(), record.count("/attempts")), ("succeeded", 2), "{}", record.fields);
+    let record = result(&mut redis, stays.id()).await;
+    assert_eq!(record.error_code(), "attempts_exhausted");
+    assert_eq!(record.count("/attempts"), 2);
+    assert!(record.error_message().contains("asked to fail"), "{}", record.error_message());
+    for job in &good {
+        let record = result(&mut redis, job.id()).await;
+        assert_eq!((record.state(), record.count("/attempts")), ("succeeded", 1));
+    }
+}
+
+#[tokio::test]
+async fn faults_of_one_job_in_the_engine_leave_its_company_alone() {
+    let stack = Stack::start().await.tiny();
+    let worker = stack.worker(&[("FOREBAY_WORKER__ATTEMPTS_MAX", "1")]).await;
+    let (publisher, mut redis) = (stack.publisher().await, stack.redis().await);
+    let codes = [
+        ("panic", "attempts_exhausted"),
+        ("nan", "numerical_error"),
+        ("error", "attempts_exhausted"),
+        ("out_of_memory", ""), // it fits once its batch is small
+    ];
+    let mut jobs = innocent(&stack, 100);
+    let bad: Vec<Job> = codes.iter().map(|(fault, _)| faulty(&stack, fault)).collect();
+    for job in &bad {
+        jobs.insert(jobs.len() / 2, job.clone());
+    }
+    publisher.submit_all(stack.model(), &jobs, Codec::Json).await;
+    for job in &jobs {
+        let expected = bad.iter().zip(codes).find(|(bad, _)| bad.id() == job.id());
+        let record = result(&mut redis, job.id()).await;
+        assert_eq!(record.error_code(), expected.map_or("", |(_, (_, code))| code));
+    }
+    let budget = until("the budget shows", SOON, async || {
+        let (_, metrics) = worker.get("/metrics")?;
+        let line = metrics.lines().find(|line| line.starts_with("forebay_batch_tokens_budget "))?;
+        line.rsplit(' ').next()?.parse::<f64>().ok()
+    })
+    .await;
+    assert!(budget < 4_096.0, "memory was short, and the budget is {budget}");
+}
+
+#[tokio::test]
+async fn a_worker_that_ends_in_good_order_leaves_no_note() {
+    let stack = Stack::start().await.tiny();
+    let mut worker = stack.worker(&[]).await;
+    let (publisher, mut redis) = (stack.publisher().await, stack.redis().await);
+    let jobs = innocent(&stack, 100);
+    publisher.submit_all(stack.model(), &jobs, Codec::Msgpack).await;
+    result(&mut redis, jobs[99].id()).await;
+    worker.signal("TERM");
+    assert_eq!(worker.exit_code(SOON).await, 0);
+    let notes: Vec<String> = redis.keys("forebay:computing*").await.unwrap();
+    assert!(notes.is_empty(), "{notes:?}");
+}
