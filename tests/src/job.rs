@@ -66,6 +66,18 @@ impl Job {
         self
     }
 
+    /// The same for another model.
+    #[must_use]
+    pub fn of(self, model: &str) -> Self {
+        self.with("model", model)
+    }
+
+    /// The same with a fault for its worker, which a build for tests has when it computes the job.
+    #[must_use]
+    pub fn faulty(self, fault: &str) -> Self {
+        self.with("metadata", json!({ "fault": fault }))
+    }
+
     /// The job id.
     pub fn id(&self) -> &str {
         self.0["id"].as_str().expect("a job with an id")

@@ -85,6 +85,9 @@ pub async fn find(redis: &mut MultiplexedConnection, id: &str) -> Option<Record>
 
 /// How many of these jobs have a record now.
 pub async fn finished(redis: &mut MultiplexedConnection, ids: &[&str]) -> usize {
+    if ids.is_empty() {
+        return 0; // a question that Redis refuses
+    }
     let keys: Vec<String> = ids.iter().map(|id| result_key(id)).collect();
     redis::cmd("EXISTS").arg(keys).query_async(redis).await.expect("ask Redis")
 }

@@ -167,13 +167,15 @@ async fn pump(
             passes(&mut state).await;
             return Ok(());
         }
+        if let Mode::Delay(delay) = passes(&mut state).await {
+            patience::at(Instant::now() + delay).await;
+        }
         match (passes(&mut state).await, direction) {
             (mode @ Mode::LoseRequests, Direction::Requests)
             | (mode @ Mode::LoseReplies, Direction::Replies) => {
                 let _ = state.wait_for(|state| state.mode != mode).await;
                 return Ok(());
             }
-            (Mode::Delay(delay), _) => patience::at(Instant::now() + delay).await,
             _ => {}
         }
         to.write_all(&buffer[..count]).await?;

@@ -90,6 +90,11 @@ impl Stack {
         if self.tiny.is_some() { TINY } else { MODEL }
     }
 
+    /// The folder in which its workers look for the tiny model.
+    pub fn tiny_model(&self) -> PathBuf {
+        self.tiny.as_ref().expect("a stack with the tiny model").models.join(TINY)
+    }
+
     /// The queue of its model's batch lane.
     pub fn batch_queue(&self) -> String {
         format!("forebay.jobs.{}.batch", self.model())

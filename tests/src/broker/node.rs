@@ -22,6 +22,9 @@ const RUNTIME_ARGUMENTS: &str =
 /// Where Debian's package keeps the scripts; those in `/usr/sbin` switch to the system's own user and node.
 const INSTALLED: &str = "/usr/lib/rabbitmq/lib";
 
+/// How many lines of errors a failure shows.
+const ERROR_LINES: usize = 40;
+
 /// What nodes that know each other share: a name server and, in its folder, the cookie.
 #[derive(Debug)]
 pub(super) struct Neighbourhood {
@@ -152,6 +155,17 @@ impl Node {
     /// A new virtual host, empty and nobody else's.
     pub fn vhost(&self) -> Vhost {
         Vhost::create(self.amqp_port, self.management(), self.encrypted.clone())
+    }
+
+    /// Shows what it has logged of errors on standard error.
+    pub fn show_log(&self) {
+        for file in fs::read_dir(self.folder.join("log")).into_iter().flatten().flatten() {
+            let log = fs::read_to_string(file.path()).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().filter(|line| line.contains("[error]")).collect();
+            // The first ones: what comes after is mostly their doing.
+            let first = &lines[..lines.len().min(ERROR_LINES)];
+            eprintln!("--- {} logged of errors first:\n{}\n---", self.name, first.join("\n"));
+        }
     }
 
     fn log(&self) -> PathBuf {

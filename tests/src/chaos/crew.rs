@@ -13,9 +13,11 @@ const HURRIED: &[(&str, &str)] = &[
     ("FOREBAY_BROKER__PUBLISH_TIMEOUT_MS", "5000"),
     ("FOREBAY_STORE__TIMEOUT_MS", "1000"),
     ("FOREBAY_WORKER__GRACE_S", "5"),
+    ("FOREBAY_WORKER__BATCH_DEADLINE_S", "1"),
 ];
 
-/// How a program may end here: in order, by SIGKILL, or by an abort that a job asked for.
+/// How a program may end here: in order, by SIGKILL, or by an abort that a job asked for or the watchdog
+/// after a job that hangs.
 const ENDINGS: [i32; 3] = [0, 128 + 9, 128 + 6];
 
 /// Workers and an autoscaler.

@@ -1,12 +1,10 @@
 //! What is published in a run, drawn from the seed: mostly good jobs, some bad in every way.
 
-use lapin::BasicProperties;
-use serde_json::json;
-
 use super::random::Random;
 use crate::history::{Outcome, SUCCEEDED};
 use crate::job::{Codec, Job, now_ms, properties};
 use crate::model::TINY;
+use lapin::BasicProperties;
 
 /// A message to publish.
 #[derive(Debug, Clone)]
@@ -47,7 +45,7 @@ impl Letters {
     pub fn next(&mut self) -> Letter {
         let codec = self.random.one_of(&Codec::BOTH);
         let text = self.text();
-        let job = Job::embed(text.as_str()).with("model", TINY);
+        let job = Job::embed(text.as_str()).of(TINY);
         let lane = self.random.one_of(&["", ".batch", ".interactive"]);
         let mut letter = Letter {
             id: job.id().to_owned(),
@@ -75,19 +73,20 @@ impl Letters {
     /// Makes it a letter that can't succeed.
     fn spoil(&mut self, letter: &mut Letter, job: Job, codec: Codec) {
         letter.text = None;
-        let faulty = |fault: &str| job.clone().with("metadata", json!({ "fault": fault }));
+        let faulty = |fault: &str| job.clone().faulty(fault);
         let (outcome, body) = match self.random.below(8) {
             0 => (("failed", "invalid_request"), b"\xc1 no body at all".to_vec()),
             1 => (("failed", "invalid_request"), job.with("input", 7).body(codec)),
             2 => {
                 letter.key = "no-such-model".into();
-                let job = job.with("model", "no-such-model");
+                let job = job.of("no-such-model");
                 (("failed", "model_not_found"), job.body(codec))
             }
             3 => (("failed", "task_not_supported"), job.with("task", "classify").body(codec)),
             4 if self.aborts_left > 0 && self.random.permille(200) => {
                 self.aborts_left -= 1;
-                (("failed", "attempts_exhausted"), faulty("abort").body(codec))
+                let fault = self.random.one_of(&["abort", "abort", "hang"]);
+                (("failed", "attempts_exhausted"), faulty(fault).body(codec))
             }
             5 => (("failed", "numerical_error"), faulty("nan").body(codec)),
             6 => (SUCCEEDED, faulty("error:1").body(codec)),

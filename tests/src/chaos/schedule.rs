@@ -9,6 +9,10 @@ use crate::relay::Mode;
 /// How many workers there are.
 pub const WORKERS: usize = 2;
 
+/// `RabbitMQ` writes to the disk which quorum queues there are a second or so after they are declared. A node
+/// that is killed sooner forgets the last of them, with all that is in it.
+const DECLARED_FOR_GOOD_MS: u64 = 3_000;
+
 /// Where a worker can be made to die.
 const POINTS: [&str; 5] =
     ["after_delivery", "after_compute", "after_result_write", "before_ack", "during_drain"];
@@ -54,7 +58,8 @@ impl Schedule {
         let span_ms = span.as_millis() as u64;
         // One run in six loses its broker: that takes seconds.
         if random.below(6) == 0 {
-            actions.push((random.between(span_ms / 10, span_ms / 2), Action::RestartBroker));
+            let at = DECLARED_FOR_GOOD_MS + random.below(span_ms / 2);
+            actions.push((at, Action::RestartBroker));
         }
         for _ in 0..random.between(6, 12) {
             let at = random.between(span_ms / 20, span_ms);
