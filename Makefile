@@ -1,7 +1,7 @@
 # Every target starts from a fresh clone and installs what it needs. The work is done by the scripts in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help build model up down status demo test lint bench
+.PHONY: help build model up down status demo test fuzz lint bench
 
 MODEL ?= all-minilm-l6-v2
 
@@ -28,6 +28,9 @@ demo: ## embed the example texts on a stack of its own, ask questions, stop ever
 
 test: ## run every test, against real servers
 	@scripts/test
+
+fuzz: ## feed every parser of outside bytes what nobody would write (SECONDS_EACH=60)
+	@scripts/fuzz
 
 lint: ## check formatting, clippy, licences and the scripts
 	@scripts/lint
