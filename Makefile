@@ -35,6 +35,9 @@ chaos: ## disturb a fleet by seeded schedules, run after run (FOREBAY_CHAOS_RUNS
 soak: ## send a million small jobs through one worker and watch its memory (FOREBAY_SOAK_JOBS=1000000)
 	@scripts/soak
 
+fuzz: ## feed every parser of outside bytes what nobody would write (SECONDS_EACH=60)
+	@scripts/fuzz
+
 lint: ## check formatting, clippy, licences and the scripts
 	@scripts/lint
 

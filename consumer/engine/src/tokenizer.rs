@@ -1,6 +1,7 @@
 //! Texts to token ids: one text on the calling thread, cut to the model's length with its closing tokens kept.
 
 use std::borrow::Cow;
+use std::panic::{self, AssertUnwindSafe};
 
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
 
@@ -36,12 +37,12 @@ impl Tokenizer {
         let invalid = |problem: String| EngineError::Tokenizer {
             problem: format!("{}: {problem}", path.display()),
         };
-        let mut inner = tokenizers::Tokenizer::from_bytes(read(&path)?)
-            .map_err(|error| invalid(error.to_string()))?;
+        let bytes = read(&path)?;
+        let mut inner =
+            contained(|| tokenizers::Tokenizer::from_bytes(&bytes)).map_err(&invalid)?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| invalid(error.to_string()))?;
-        let specials =
-            inner.encode_fast("", true).map_err(|error| invalid(error.to_string()))?.len();
+        let specials = contained(|| inner.encode_fast("", true)).map_err(&invalid)?.len();
         if specials >= tokens_max {
             return Err(invalid(format!(
                 "{specials} special tokens leave no room in {tokens_max} tokens"
@@ -101,8 +102,17 @@ impl Tokenizer {
     fn encoding(&self, text: &str) -> Result<tokenizers::Encoding, EngineError> {
         let text =
             if self.lower_case { Cow::Owned(text.to_lowercase()) } else { Cow::Borrowed(text) };
-        let encoding = self.inner.encode_fast(text, true);
-        encoding.map_err(|error| EngineError::Tokenizer { problem: error.to_string() })
+        contained(|| self.inner.encode_fast(text, true))
+            .map_err(|problem| EngineError::Tokenizer { problem })
+    }
+}
+
+/// Runs a part of the tokenizers library, which panics at some files and texts where it could have said
+/// what is wrong. Nothing that it was building is used afterwards.
+fn contained<T>(part: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match panic::catch_unwind(AssertUnwindSafe(part)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("the tokenizers library can't cope with it".to_owned()),
     }
 }
 

@@ -93,6 +93,21 @@ fn broken_json_is_refused_with_its_file() {
     assert!(matches!(load_error(folder.path()), EngineError::Tokenizer { .. }));
 }
 
+/// The tokenizers library panics at these; the fuzzer found them.
+#[test]
+fn a_tokenizer_file_that_its_library_chokes_on_is_refused_by_name() {
+    let original = fs::read_to_string(tiny_copy().path().join("tokenizer.json")).unwrap();
+    let (before, _) = original.split_once("\"decoder\":").unwrap();
+    for decoder in ["?", "{\"type\": "] {
+        let folder = tiny_copy();
+        let broken = format!("{before}\"decoder\": {decoder}");
+        fs::write(folder.path().join("tokenizer.json"), broken).unwrap();
+        let error = load_error(folder.path());
+        assert!(matches!(&error, EngineError::Tokenizer { .. }), "{error}");
+        assert!(error.to_string().contains("tokenizer.json"), "{error}");
+    }
+}
+
 #[test]
 fn missing_files_are_named() {
     for file in ["config.json", "tokenizer.json", "model.safetensors"] {

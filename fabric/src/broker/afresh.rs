@@ -2,7 +2,7 @@
 
 use forebay_schemas::names::{HEADER_ATTEMPTS, HEADER_REASON};
 
-use super::{Headers, Properties};
+use super::{HeaderValue, Headers, Properties};
 
 /// Headers that tell of the past. A message that comes with `x-death` looks to the broker like one that
 /// goes round in a circle, which it drops.
@@ -39,6 +39,9 @@ pub fn afresh(old: &Properties) -> Properties {
         app_id => with_app_id
     );
     let Some(headers) = old.headers() else { return new };
+    if weight(headers) > HEADERS_BYTES_MAX {
+        return new;
+    }
     let mut kept = Headers::default();
     for (name, value) in headers.inner() {
         if !is_past(name.as_str()) {
@@ -48,10 +51,29 @@ pub fn afresh(old: &Properties) -> Properties {
     if kept.inner().is_empty() { new } else { new.with_headers(kept) }
 }
 
+/// The headers of a message must fit one frame, of 128 KiB by default, and some are still to be added.
+/// A publisher whose headers nearly fill it loses them rather than his message.
+const HEADERS_BYTES_MAX: usize = 64 * 1024;
+
+/// About how many bytes they take on the wire.
+fn weight(headers: &Headers) -> usize {
+    headers.inner().iter().map(|(name, value)| name.as_str().len() + 2 + weight_of(value)).sum()
+}
+
+fn weight_of(value: &HeaderValue) -> usize {
+    match value {
+        HeaderValue::LongString(text) => 4 + text.as_bytes().len(),
+        HeaderValue::ByteArray(bytes) => 4 + bytes.as_slice().len(),
+        HeaderValue::ShortString(text) => 1 + text.as_str().len(),
+        HeaderValue::FieldArray(values) => values.as_slice().iter().map(|v| 5 + weight_of(v)).sum(),
+        HeaderValue::FieldTable(table) => 4 + weight(table),
+        _ => 9,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::HeaderValue;
 
     #[test]
     fn a_message_sent_anew_keeps_its_properties_and_nothing_of_its_past() {
@@ -80,6 +102,17 @@ mod tests {
             .with_delivery_mode(2)
             .with_headers(left);
         assert_eq!(afresh(&old), new);
+    }
+
+    #[test]
+    fn headers_that_nearly_fill_a_frame_go_and_the_rest_stays() {
+        let with = |bytes: usize| {
+            let mut headers = Headers::default();
+            headers.insert("filler".into(), HeaderValue::LongString("z".repeat(bytes).into()));
+            Properties::default().with_message_id("j1".into()).with_headers(headers)
+        };
+        assert_eq!(afresh(&with(1_000)), with(1_000));
+        assert_eq!(afresh(&with(130_950)), Properties::default().with_message_id("j1".into()));
     }
 
     #[test]

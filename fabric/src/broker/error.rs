@@ -109,6 +109,16 @@ pub enum PublishError {
         /// The routing key.
         routing_key: String,
     },
+    /// This user may not publish there.
+    #[error(
+        "RabbitMQ refuses messages to exchange `{exchange}`: {reason}; give this user the right to write there"
+    )]
+    Forbidden {
+        /// The exchange; empty for the default one.
+        exchange: String,
+        /// What the broker said.
+        reason: String,
+    },
     /// The queue is full and refuses it.
     #[error(
         "the queue for `{routing_key}` is full and refuses the message; send it again later, or start more workers"

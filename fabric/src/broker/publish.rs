@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use futures_util::{FutureExt, future::BoxFuture};
 
-use super::{Broker, Link, PublishError};
+use super::{Broker, Link, PublishError, error::is_refused};
 use crate::backoff::Backoff;
 
 /// The AMQP properties of a message.
@@ -113,6 +113,10 @@ impl Broker {
             }
             // All channels of the pool are in confirm mode.
             Ok(Confirmation::NotRequested) => Attempt::Again("not in confirm mode".into()),
+            Err(error) if is_refused(&error) => Attempt::Never(PublishError::Forbidden {
+                exchange: message.exchange.clone(),
+                reason: error.to_string(),
+            }),
             Err(error) => Attempt::Again(error.to_string()),
         }
     }

@@ -58,12 +58,6 @@ impl Store {
                 .with_expiration(SetExpiry::EX(record.ttl_s));
             commands.set_options(record.id.result_key(), &record.bytes, options);
         }
-        // A notice is a hint: who gets one reads the record, and finds none if its write failed.
-        for record in records {
-            if let Some(channel) = &record.notify {
-                commands.publish(channel, record.id.as_str()).ignore();
-            }
-        }
         let replicas_min = self.config.replicas_min;
         if replicas_min > 0 {
             // Well within the connection's own time-out, so that the answer is still heard.
@@ -81,7 +75,27 @@ impl Store {
             redis::Value::Nil => Written::AlreadyThere,
             _ => Written::First,
         };
+        self.notify(records).await;
         Ok(replies.into_iter().map(written).collect())
+    }
+
+    /// Wakes who waits. A notice is a hint: one that can't be given, on a channel that this user may not
+    /// publish on, say, costs a waiter some time and nobody his result.
+    async fn notify(&self, records: &[ResultRecord]) {
+        let mut commands = pipe();
+        for record in records {
+            if let Some(channel) = &record.notify {
+                commands.publish(channel, record.id.as_str()).ignore();
+            }
+        }
+        if commands.is_empty() {
+            return;
+        }
+        let told: Result<(), StoreError> =
+            self.run(async |connection| commands.query_async(connection).await).await;
+        if let Err(error) = told {
+            tracing::debug!(%error, "a notice was not given");
+        }
     }
 
     /// The records of these jobs, in their order; `None` where there is none yet.

@@ -77,6 +77,14 @@ pub enum SubmitError {
         /// For how long it was tried again: [`WhenFull`].
         waited: Duration,
     },
+    /// This user may not submit jobs.
+    #[error(
+        "RabbitMQ refuses jobs from this user: {reason}; give it the right to write to `forebay.jobs`"
+    )]
+    Forbidden {
+        /// What the broker said.
+        reason: String,
+    },
     /// No confirmation came in time: the job may be in its queue. Sending it again under its own id
     /// is safe.
     #[error(
@@ -248,6 +256,7 @@ impl Client {
             Refused::NoRoute => {
                 SubmitError::UnknownModel { model, known: self.known_models().await }
             }
+            Refused::Forbidden { reason } => SubmitError::Forbidden { reason },
             Refused::Unconfirmed { after_ms, last } => {
                 SubmitError::Unconfirmed { id: job.id.clone(), after_ms, last }
             }

@@ -173,3 +173,19 @@ async fn nothing_that_strangers_write_makes_logs_metrics_or_refusals_grow() {
     let record = fleet.answer(BATCH, good.id(), &body, properties(good.id(), Codec::Json)).await;
     assert_eq!(record.state(), "succeeded");
 }
+
+#[tokio::test]
+async fn a_dead_letter_whose_headers_fill_a_frame_is_kept_and_work_goes_on() {
+    let mut fleet = Fleet::start().await;
+    // Frames have 131,072 bytes at most: with one more header the letter is too long for one.
+    let mut headers = FieldTable::default();
+    headers.insert("filler".into(), AMQPValue::LongString("z".repeat(130_950).into()));
+    let with = BasicProperties::default().with_headers(headers);
+    fleet.publisher.publish(BATCH, b"\xc1", with).await;
+    let kept = async || fleet.stack.vhost.depth("forebay.dead") == 1;
+    until_true("it is kept as a dead letter", SOON, kept).await;
+    let good = Job::embed("still there?");
+    let body = good.body(Codec::Json);
+    let record = fleet.answer(BATCH, good.id(), &body, properties(good.id(), Codec::Json)).await;
+    assert_eq!(record.state(), "succeeded");
+}

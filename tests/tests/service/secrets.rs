@@ -264,3 +264,19 @@ async fn hear_of_worker(guarded: &Guarded, changed: &[(&str, &str)], heard: &mut
     .await;
     heard.service(&format!("worker with {changed:?}"), &worker);
 }
+
+#[test]
+fn the_password_is_recognised_in_all_its_forms() {
+    // `c4nary-user:`, `x:` and `yy` before the password, each in base64 as other programs write it.
+    for leaked in [
+        "amqp://u:c4nary%2Fbird",
+        "YzRuYXJ5LXVzZXI6YzRuYXJ5L2JpcmQ/YXQ6ZGF3bg==",
+        "eDpjNG5hcnkvYmlyZD9hdDpkYXdu",
+        "eXljNG5hcnkvYmlyZD9hdDpkYXdu",
+        "eXl5eWM0bmFyeS9iaXJkP2F0OmRhd24=",
+    ] {
+        let mut heard = Heard::default();
+        heard.add("somewhere", format!("a line\nwith {leaked} in it"));
+        assert!(std::panic::catch_unwind(|| heard.assert_no_canary()).is_err(), "{leaked}");
+    }
+}

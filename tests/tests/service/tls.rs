@@ -36,11 +36,11 @@ async fn forebay(stack: &Stack, overrides: &[(&str, &str)], arguments: &[&str]) 
 /// Waits until the service says why `condition` does not hold, and expects all of `named` in that.
 async fn assert_distrusted(service: &Service, condition: &str, named: &[&str]) {
     let what = format!("{condition} is refused for: {named:?}");
-    let (status, ()) = until(&what, SOON, async || {
+    let status = until(&what, SOON, async || {
         let (status, body) = service.get("/readyz")?;
         let report: Value = serde_json::from_str(&body).ok()?;
         let detail = report["conditions"][condition]["detail"].as_str()?;
-        named.iter().all(|what| detail.contains(what)).then_some((status, ()))
+        named.iter().all(|what| detail.contains(what)).then_some(status)
     })
     .await;
     assert_eq!(status, 503);

@@ -45,6 +45,8 @@ pub(super) enum Refused {
     NoRoom(HeldUp),
     /// No queue takes it.
     NoRoute,
+    /// This user may not publish there.
+    Forbidden { reason: String },
     /// Nothing was heard of it.
     Unconfirmed { after_ms: u64, last: String },
 }
@@ -55,6 +57,7 @@ impl Refused {
         match error {
             PublishError::Full { .. } => Self::NoRoom(HeldUp::QueueFull),
             PublishError::Unroutable { .. } => Self::NoRoute,
+            PublishError::Forbidden { reason, .. } => Self::Forbidden { reason },
             PublishError::Unconfirmed { after_ms, last } => match blocked() {
                 Some(reason) => Self::NoRoom(HeldUp::Blocked { reason }),
                 None => Self::Unconfirmed { after_ms, last },

@@ -1,6 +1,4 @@
 //! Any body is a job or a refusal; a job that was read is written and read again the same.
-//!
-//! `cargo +nightly fuzz run decode_job` in `schemas/`; `schemas/golden` is a good first corpus.
 #![no_main]
 
 use forebay_schemas::{ContentType, Limits, decode_job};

@@ -1,0 +1,35 @@
+//! An address never shows its password, whatever stands in it, and is taken apart for the management API without
+//! a panic.
+//!
+//! A line each: scheme, user, password, the rest. Without four lines the whole is one address.
+#![no_main]
+
+use forebay_fabric::config::SecretUrl;
+use forebay_producer::fuzzing::{management_address, virtual_host};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let parts: Vec<&str> = text.splitn(4, '\n').collect();
+    let url = match parts[..] {
+        [scheme, user, password, rest] => format!("{scheme}://{user}:{password}@{rest}"),
+        _ => text.to_owned(),
+    };
+    let shown = SecretUrl::from(url.as_str()).to_string();
+    let (base, authorization) = management_address(&url);
+    assert!(authorization.is_none_or(|header| header.starts_with("Basic ")));
+    assert!(virtual_host(&url).len() <= url.len().max(3));
+    if let [scheme, user, password, rest] = parts[..] {
+        let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric());
+        // With another `@` behind it nobody can tell where the password ends: then more is hidden than that.
+        if !plain(scheme) || !plain(user) || rest.contains('@') {
+            return;
+        }
+        let without = format!("{scheme}://{user}:***@{rest}");
+        if !without.contains(password) {
+            assert!(!shown.contains(password), "{password:?} shows in {shown:?}");
+        }
+        if plain(password) && !password.is_empty() {
+            assert!(!base.contains(&format!(":{password}@")), "{password:?} shows in {base:?}");
+        }
+    }
+});
