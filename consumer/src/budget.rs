@@ -22,7 +22,10 @@ pub struct Budget {
 impl Budget {
     /// Begins with all of `tokens_max`.
     pub fn new(tokens_max: usize) -> Self {
-        Self { tokens_max, tokens: AtomicUsize::new(tokens_max), clean: Mutex::new(0) }
+        let tokens = AtomicUsize::new(tokens_max);
+        let budget = Self { tokens_max, tokens, clean: Mutex::new(0) };
+        budget.set(tokens_max);
+        budget
     }
 
     /// The budget now.

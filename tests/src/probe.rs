@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use ureq::Agent;
 
-/// An agent that reports every status as an answer, and gives up after ten seconds.
+/// An agent that reports every status as an answer, and gives up after a minute: a virtual host on a
+/// cluster takes its time on a busy machine.
 pub fn agent() -> Agent {
     Agent::config_builder()
         .http_status_as_error(false)
-        .timeout_global(Some(Duration::from_secs(10)))
+        .timeout_global(Some(Duration::from_secs(60)))
         .build()
         .into()
 }

@@ -73,9 +73,8 @@ async fn a_broker_that_takes_no_publishes_still_hands_out_work() {
     // The worker has a reply to publish by then, and computes and acknowledges all the same.
     fleet.all_succeed().await;
     assert_eq!(result(&mut fleet.redis, asks.id()).await.state(), "succeeded");
-    let hurried = [("FOREBAY_BROKER__PUBLISH_TIMEOUT_MS", "2000")];
-    let mut command = fleet.stack.program("forebay", &hurried);
-    command.args(["submit", "--model", fleet.stack.model(), "text"]);
+    let mut command = fleet.stack.program("forebay", &[]);
+    command.args(["submit", "--when-full", "fail", "--model", fleet.stack.model(), "text"]);
     let refused = fleet.stack.run(command).await;
     node.ctl(&["set_vm_memory_high_watermark", "0.4"]).await;
     assert_eq!(refused.code, 1, "{refused:?}");
@@ -157,7 +156,7 @@ async fn a_full_queue_refuses_and_what_it_took_is_done() {
     }
     assert!(taken.len() >= 10 && refused >= 10, "{} taken, {refused} refused", taken.len());
     let mut command = stack.program("forebay", &short);
-    command.args(["submit", "--model", stack.model(), "one too many"]);
+    command.args(["submit", "--when-full", "fail", "--model", stack.model(), "one too many"]);
     let said = stack.run(command).await;
     assert_ne!(said.code, 0, "{said:?}");
     assert!(said.errors.contains("full"), "{said:?}");
