@@ -3,6 +3,7 @@
 
 use forebay_fabric::{
     broker::{Acker, Delivery, HeaderValue, Headers, Properties},
+    death::Death,
     intake::{Ended, read},
 };
 use forebay_schemas::{ContentType, Limits};
@@ -74,6 +75,7 @@ fn properties(bytes: &mut Unstructured<'_>) -> Result<Properties> {
 fn delivery(mut bytes: Unstructured<'_>) -> Result<Delivery> {
     Ok(Delivery {
         properties: properties(&mut bytes)?,
+        exchange: String::new(),
         routing_key: short(&mut bytes, &["all-minilm-l6-v2"])?,
         redelivered: bytes.arbitrary()?,
         acker: Acker::detached(),
@@ -84,10 +86,11 @@ fn delivery(mut bytes: Unstructured<'_>) -> Result<Delivery> {
 fuzz_target!(|bytes: &[u8]| {
     let Ok(delivery) = delivery(Unstructured::new(bytes)) else { return };
     let body = delivery.body.clone();
+    let _ = Death::read(delivery.properties.headers().as_ref());
     match read(delivery, &Limits::default()) {
         Ok((job, ticket)) => {
             assert_eq!(job.id, ticket.id);
-            assert!(ticket.attempts >= 1 && ticket.result_ttl_s >= 1);
+            assert!(ticket.attempts() >= 1 && ticket.result_ttl_s >= 1);
         }
         Err(Ended::Answered(answer)) => {
             let (ticket, outcome) = *answer;
@@ -96,8 +99,9 @@ fuzz_target!(|bytes: &[u8]| {
                 let written = outcome.encode(content_type).expect("a refusal can be written");
                 assert!(written.len() < 64 * 1024, "a refusal of {} bytes", written.len());
             }
-            assert!(ticket.attempts >= 1 && ticket.result_ttl_s >= 1);
+            assert!(ticket.attempts() >= 1 && ticket.result_ttl_s >= 1);
         }
         Err(Ended::Unanswerable { letter, .. }) => assert_eq!(letter.body, body),
+        Err(Ended::Settled(_)) => panic!("nobody has looked for its answer yet"),
     }
 });

@@ -92,7 +92,8 @@ impl BertConfig {
     /// An upper bound of the memory that a token takes while it is computed: of one layer the input, the
     /// three projections, the context, both sides of both residuals, and the wide inner state, in f32.
     pub(crate) fn bytes_per_token(&self) -> usize {
-        (8 * self.hidden_size + self.intermediate_size).saturating_mul(size_of::<f32>())
+        let values = self.hidden_size.saturating_mul(8).saturating_add(self.intermediate_size);
+        values.saturating_mul(size_of::<f32>())
     }
 
     fn check(&self, path: &Path) -> Result<(), EngineError> {
