@@ -20,10 +20,33 @@ const HURRIED: &[(&str, &str)] = &[
 /// after a job that hangs.
 const ENDINGS: [i32; 3] = [0, 128 + 9, 128 + 6];
 
+/// A program, and whether it was told to stop.
+struct Member {
+    service: Service,
+    told: bool,
+}
+
+impl Member {
+    fn new(service: Service) -> Self {
+        Self { service, told: false }
+    }
+
+    fn kill(&self) {
+        self.service.signal("KILL");
+    }
+
+    /// Tells it to stop, once: a second time means at once, unfinished, with an error.
+    fn stop(&mut self) {
+        if !std::mem::replace(&mut self.told, true) {
+            self.service.signal("TERM");
+        }
+    }
+}
+
 /// Workers and an autoscaler.
 pub struct Crew {
-    workers: Vec<Service>,
-    autoscaler: Service,
+    workers: Vec<Member>,
+    autoscaler: Member,
 }
 
 impl Crew {
@@ -36,42 +59,52 @@ impl Crew {
         }
         let mut ready = Vec::new();
         for worker in workers {
-            ready.push(worker.ready().await);
+            ready.push(Member::new(worker.ready().await));
         }
-        Self { workers: ready, autoscaler: autoscaler.ready().await }
+        Self { workers: ready, autoscaler: Member::new(autoscaler.ready().await) }
     }
 
     /// Starts those that have ended again; answers endings that none may have.
     pub fn keep(&mut self, stack: &Stack) -> Vec<Violation> {
         let mut violations = Vec::new();
         for worker in &mut self.workers {
-            if let Some(code) = worker.ended() {
-                violations.extend(judged("worker", code, worker));
-                *worker = stack.starting_worker(HURRIED);
+            if let Some(code) = worker.service.ended() {
+                violations.extend(judged("worker", code, &worker.service));
+                *worker = Member::new(stack.starting_worker(HURRIED));
             }
         }
-        if let Some(code) = self.autoscaler.ended() {
-            violations.extend(judged("autoscaler", code, &self.autoscaler));
-            self.autoscaler = stack.starting_autoscaler(HURRIED);
+        if let Some(code) = self.autoscaler.service.ended() {
+            violations.extend(judged("autoscaler", code, &self.autoscaler.service));
+            self.autoscaler = Member::new(stack.starting_autoscaler(HURRIED));
         }
         violations
     }
 
-    /// Sends a worker a signal.
-    pub fn signal_worker(&self, worker: usize, signal: &str) {
-        self.workers[worker].signal(signal);
+    /// Kills a worker.
+    pub fn kill_worker(&self, worker: usize) {
+        self.workers[worker].kill();
     }
 
-    /// Sends the autoscaler a signal.
-    pub fn signal_autoscaler(&self, signal: &str) {
-        self.autoscaler.signal(signal);
+    /// Tells a worker to stop.
+    pub fn stop_worker(&mut self, worker: usize) {
+        self.workers[worker].stop();
+    }
+
+    /// Kills the autoscaler.
+    pub fn kill_autoscaler(&self) {
+        self.autoscaler.kill();
+    }
+
+    /// Tells the autoscaler to stop.
+    pub fn stop_autoscaler(&mut self) {
+        self.autoscaler.stop();
     }
 
     /// Replaces a worker, which is killed, by one that dies at a fail point.
     pub fn arm_worker(&mut self, stack: &Stack, worker: usize, point: &str, turn: u64) {
         let armed = format!("{point}=kill:{turn}");
         let overrides = [HURRIED, &[("FOREBAY_FAIL_POINTS", armed.as_str())]].concat();
-        self.workers[worker] = stack.starting_worker(&overrides);
+        self.workers[worker] = Member::new(stack.starting_worker(&overrides));
     }
 }
 

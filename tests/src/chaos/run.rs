@@ -134,13 +134,13 @@ impl Run<'_> {
                 self.stack.store.restart().await;
                 self.frozen = false;
             }
-            Action::KillWorker(worker) => self.crew.signal_worker(worker, "KILL"),
-            Action::StopWorker(worker) => self.crew.signal_worker(worker, "TERM"),
+            Action::KillWorker(worker) => self.crew.kill_worker(worker),
+            Action::StopWorker(worker) => self.crew.stop_worker(worker),
             Action::ArmWorker(worker, point, turn) => {
                 self.crew.arm_worker(&self.stack, worker, point, turn);
             }
-            Action::KillAutoscaler => self.crew.signal_autoscaler("KILL"),
-            Action::StopAutoscaler => self.crew.signal_autoscaler("TERM"),
+            Action::KillAutoscaler => self.crew.kill_autoscaler(),
+            Action::StopAutoscaler => self.crew.stop_autoscaler(),
         }
     }
 
