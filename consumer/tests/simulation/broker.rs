@@ -141,7 +141,6 @@ impl Broker {
         match verdict {
             Verdict::Ack => {}
             Verdict::HandBack => state.give_back(waiting),
-            Verdict::DeadLetter => state.dead_letters.push(waiting.body),
         }
         drop(state);
         self.changed.notify_waiters();

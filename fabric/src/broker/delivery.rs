@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lapin::{
     Channel,
-    options::{BasicAckOptions, BasicNackOptions, BasicRejectOptions},
+    options::{BasicAckOptions, BasicNackOptions},
     types::AMQPValue,
 };
 
@@ -76,8 +76,6 @@ fn number(value: &AMQPValue) -> Option<u64> {
 pub enum Verdict {
     /// It is done with.
     Ack,
-    /// It becomes a dead letter.
-    DeadLetter,
     /// It goes back to its queue unharmed.
     HandBack,
 }
@@ -86,7 +84,6 @@ impl Verdict {
     fn as_str(self) -> &'static str {
         match self {
             Self::Ack => "ack",
-            Self::DeadLetter => "dead_letter",
             Self::HandBack => "hand_back",
         }
     }
@@ -127,11 +124,6 @@ impl Acker {
         self.settle(Verdict::Ack).await
     }
 
-    /// The message becomes a dead letter. `false` when its channel is gone.
-    pub async fn dead_letter(self) -> bool {
-        self.settle(Verdict::DeadLetter).await
-    }
-
     /// The message goes back to its queue unharmed. `false` when its channel is gone.
     pub async fn hand_back(self) -> bool {
         self.settle(Verdict::HandBack).await
@@ -153,7 +145,6 @@ impl To {
             Self::Broker { acker, channel: _channel } => {
                 let told = match verdict {
                     Verdict::Ack => acker.ack(BasicAckOptions::default()).await,
-                    Verdict::DeadLetter => acker.reject(DEAD_LETTER).await,
                     Verdict::HandBack => acker.nack(HAND_BACK).await,
                 };
                 matches!(told, Ok(true))
@@ -166,7 +157,6 @@ impl To {
     }
 }
 
-const DEAD_LETTER: BasicRejectOptions = BasicRejectOptions { requeue: false };
 const HAND_BACK: BasicNackOptions = BasicNackOptions { multiple: false, requeue: true };
 
 impl Drop for Acker {
@@ -213,10 +203,9 @@ mod tests {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         assert!(runtime.block_on(acker().ack()));
-        assert!(runtime.block_on(acker().dead_letter()));
         drop(acker());
         drop(tell);
         let verdicts: Vec<Verdict> = heard.iter().collect();
-        assert_eq!(verdicts, [Verdict::Ack, Verdict::DeadLetter, Verdict::HandBack]);
+        assert_eq!(verdicts, [Verdict::Ack, Verdict::HandBack]);
     }
 }

@@ -1,7 +1,7 @@
 //! Terminal records: written once, whoever comes first.
 
 use forebay_schemas::JobId;
-use redis::{ExistenceCheck, SetExpiry, SetOptions, pipe};
+use redis::{ExistenceCheck, RedisResult, SetExpiry, SetOptions, pipe};
 
 use super::{Store, StoreError};
 
@@ -63,8 +63,22 @@ impl Store {
             // Well within the connection's own time-out, so that the answer is still heard.
             commands.cmd("WAIT").arg(replicas_min).arg(self.config.timeout_ms / 2);
         }
-        let mut replies: Vec<redis::Value> =
-            self.run(async |connection| commands.query_async(connection).await).await?;
+        // A notice is a hint: one that can't be given, on a channel that this user may not publish on,
+        // say, costs a waiter some time and nobody his result.
+        for record in records {
+            if let Some(channel) = &record.notify {
+                commands.publish(channel, record.id.as_str()).ignore();
+            }
+        }
+        commands.ignore_errors();
+        let mut replies: Vec<redis::Value> = self
+            .run(async |connection| {
+                let replies: Vec<RedisResult<redis::Value>> =
+                    commands.query_async(connection).await?;
+                // The first error stands for all: they have one cause.
+                replies.into_iter().collect()
+            })
+            .await?;
         if replicas_min > 0 {
             let replicas: u32 = replies.pop().map_or(Ok(0), redis::from_redis_value).unwrap_or(0);
             if replicas < replicas_min {
@@ -75,27 +89,7 @@ impl Store {
             redis::Value::Nil => Written::AlreadyThere,
             _ => Written::First,
         };
-        self.notify(records).await;
         Ok(replies.into_iter().map(written).collect())
-    }
-
-    /// Wakes who waits. A notice is a hint: one that can't be given, on a channel that this user may not
-    /// publish on, say, costs a waiter some time and nobody his result.
-    async fn notify(&self, records: &[ResultRecord]) {
-        let mut commands = pipe();
-        for record in records {
-            if let Some(channel) = &record.notify {
-                commands.publish(channel, record.id.as_str()).ignore();
-            }
-        }
-        if commands.is_empty() {
-            return;
-        }
-        let told: Result<(), StoreError> =
-            self.run(async |connection| commands.query_async(connection).await).await;
-        if let Err(error) = told {
-            tracing::debug!(%error, "a notice was not given");
-        }
     }
 
     /// The records of these jobs, in their order; `None` where there is none yet.

@@ -46,7 +46,7 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// Nothing, and a line that says so, where no Python has been set up for them.
+    /// Nothing, and a line that says so, where no Python has what they need.
     pub(crate) fn start(root: &Path, model: &Path, texts: &Path) -> Result<Option<Self>> {
         let Some(python) = python(root) else {
             eprintln!(
@@ -101,7 +101,11 @@ impl Peers {
     }
 }
 
+/// The Python that has what every peer stands on; which peers it has is for the program to see.
 fn python(root: &Path) -> Option<PathBuf> {
-    let usual = || Some(root.join(".forebay/venv-bench/bin/python")).filter(|path| path.exists());
-    env::var_os("FOREBAY_BENCH_PYTHON").map(PathBuf::from).or_else(usual)
+    let usual = root.join(".forebay/venv-bench/bin/python");
+    let python = env::var_os("FOREBAY_BENCH_PYTHON").map_or(usual, PathBuf::from);
+    let base = ["-c", "import numpy, tokenizers, torch, transformers"];
+    let found = Command::new(&python).args(base).stderr(Stdio::null()).status();
+    found.is_ok_and(|status| status.success()).then_some(python)
 }

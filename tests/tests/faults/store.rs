@@ -12,8 +12,8 @@ use forebay_tests::store::Store;
 
 use super::fleet::{Fleet, SMALL_BATCHES, says};
 
-/// Long enough for every pause between two attempts to have grown to its longest.
-const OUTAGE: Duration = Duration::from_secs(20);
+/// A minute, by when every pause between two attempts has long grown to its longest.
+const OUTAGE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn after_a_long_outage_of_the_store_work_is_back_within_five_seconds() {

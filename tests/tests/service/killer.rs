@@ -62,48 +62,6 @@ async fn one_killer_among_two_thousand_ends_alone_after_few_deaths() {
 }
 
 #[tokio::test]
-async fn a_job_that_hangs_ends_its_worker_and_then_itself() {
-    let stack = Stack::start().await.tiny();
-    assert_eq!(stack.forebay(&["queues"]).await.code, 0);
-    let publisher = stack.publisher().await;
-    let mut jobs = innocent(&stack, 50);
-    jobs.insert(25, faulty(&stack, "hang"));
-    publisher.submit_all(stack.model(), &jobs, Codec::Json).await;
-    let ids: Vec<&str> = jobs.iter().map(Job::id).collect();
-    let overrides =
-        [("FOREBAY_WORKER__BATCH_DEADLINE_S", "1"), ("FOREBAY_WORKER__ATTEMPTS_MAX", "2")];
-    let deaths = deaths_until_done(&stack, &ids, &overrides).await;
-    let mut redis = stack.redis().await;
-    for (n, id) in ids.iter().enumerate() {
-        let expected = if n == 25 { "attempts_exhausted" } else { "" };
-        assert_eq!(find(&mut redis, id).await.unwrap().error_code(), expected, "job {n}");
-    }
-    assert_eq!(deaths, 2);
-}
-
-#[tokio::test]
-async fn a_failure_that_passes_is_tried_again_and_one_that_stays_ends_exhausted() {
-    let stack = Stack::start().await.tiny();
-    let _worker = stack.worker(&[("FOREBAY_WORKER__ATTEMPTS_MAX", "2")]).await;
-    let (publisher, mut redis) = (stack.publisher().await, stack.redis().await);
-    let (passes, stays) = (faulty(&stack, "error:1"), faulty(&stack, "error"));
-    let good = innocent(&stack, 20);
-    for job in good.iter().chain([&passes, &stays]) {
-        publisher.submit(stack.model(), job, Codec::Msgpack).await;
-    }
-    let record = result(&mut redis, passes.id()).await;
-    assert_eq!((record.state(), record.count("/attempts")), ("succeeded", 2), "{}", record.fields);
-    let record = result(&mut redis, stays.id()).await;
-    assert_eq!(record.error_code(), "attempts_exhausted");
-    assert_eq!(record.count("/attempts"), 2);
-    assert!(record.error_message().contains("asked to fail"), "{}", record.error_message());
-    for job in &good {
-        let record = result(&mut redis, job.id()).await;
-        assert_eq!((record.state(), record.count("/attempts")), ("succeeded", 1));
-    }
-}
-
-#[tokio::test]
 async fn faults_of_one_job_in_the_engine_leave_its_company_alone() {
     let stack = Stack::start().await.tiny();
     let _worker = stack.worker(&[("FOREBAY_WORKER__ATTEMPTS_MAX", "1")]).await;

@@ -160,3 +160,21 @@ async fn a_job_of_an_unknown_model_that_waited_for_the_autoscaler_is_answered() 
     autoscaler.signal("TERM");
     assert_eq!(autoscaler.exit_code(PATIENT.min(Duration::from_secs(30))).await, 0);
 }
+
+#[tokio::test]
+async fn a_channel_that_the_worker_may_not_publish_on_costs_nobody_his_result() {
+    let stack = Stack::start().await;
+    let mut redis = stack.redis().await;
+    let mut acl = redis::cmd("ACL");
+    acl.arg("SETUSER").arg("worker").arg("on").arg(">pw").arg("~*").arg("+@all");
+    let () = acl.arg("resetchannels").query_async(&mut redis).await.unwrap();
+    let url = stack.store.url().replace("redis://", "redis://worker:pw@");
+    let _worker = stack.worker(&[("FOREBAY_REDIS_URL", url.as_str())]).await;
+    let publisher = stack.publisher().await;
+    let told = Job::embed("told").with("notify", "a-channel-of-somebody-else");
+    publisher.submit(BATCH, &told, Codec::Json).await;
+    assert_eq!(result(&mut redis, told.id()).await.state(), "succeeded");
+    let queue = "forebay.jobs.all-minilm-l6-v2.batch";
+    let empty = async || stack.vhost.depth(queue) == 0;
+    until_true("and it is acknowledged", SOON, empty).await;
+}
