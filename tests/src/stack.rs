@@ -50,7 +50,7 @@ pub struct Relays {
 impl Stack {
     /// New and empty: no topology, no keys, no services.
     pub async fn start() -> Self {
-        Self::on(broker::shared().await.vhost()).await
+        Self::on(broker::shared().await.vhost().await).await
     }
 
     /// The same on any broker.

@@ -47,7 +47,7 @@ impl Cluster {
     }
 
     /// A new virtual host, asked for at the first node.
-    pub fn vhost(&self) -> Vhost {
-        self.nodes[0].vhost()
+    pub async fn vhost(&self) -> Vhost {
+        self.nodes[0].vhost().await
     }
 }

@@ -153,8 +153,8 @@ impl Node {
     }
 
     /// A new virtual host, empty and nobody else's.
-    pub fn vhost(&self) -> Vhost {
-        Vhost::create(self.amqp_port, self.management(), self.encrypted.clone())
+    pub async fn vhost(&self) -> Vhost {
+        Vhost::create(self.amqp_port, self.management(), self.encrypted.clone()).await
     }
 
     /// Shows what it has logged of errors on standard error.

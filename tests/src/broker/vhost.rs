@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::encrypted::Encrypted;
 use super::management::Management;
 use crate::certificates::{Files, HOST};
-use crate::patience::{SOON, until_true};
+use crate::patience::{PATIENT, SOON, until_true};
 
 static CREATED: AtomicU32 = AtomicU32::new(0);
 
@@ -22,15 +22,17 @@ pub struct Vhost {
 }
 
 impl Vhost {
-    pub(super) fn create(
+    /// On a busy machine the broker answers "timed out while waiting for the vhost to initialise" and goes
+    /// on with it: it is there once asking for it again is answered well.
+    pub(super) async fn create(
         amqp_port: u16,
         management: Management,
         encrypted: Option<Arc<Encrypted>>,
     ) -> Self {
         let name = format!("test-{}", CREATED.fetch_add(1, Ordering::Relaxed));
         for path in [format!("/api/vhosts/{name}"), format!("/api/permissions/{name}/guest")] {
-            let (status, body) = management.call("PUT", &path);
-            assert!(matches!(status, 200..=204), "PUT {path}: {status} {body}");
+            let done = async || matches!(management.request("PUT", &path), Some((200..=204, _)));
+            until_true(&format!("the broker does PUT {path}"), PATIENT, done).await;
         }
         Self { amqp_port, management, encrypted, name }
     }

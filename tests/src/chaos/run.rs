@@ -50,7 +50,7 @@ impl fmt::Display for Ended {
 /// Runs one seed on a virtual host and a store of its own; panics with all there is to know when a promise
 /// was broken.
 pub async fn run(node: &mut Node, seed: u64, jobs: usize) -> Ended {
-    let stack = Stack::on(node.vhost()).await.tiny().relayed();
+    let stack = Stack::on(node.vhost().await).await.tiny().relayed();
     let schedule = Schedule::draw(seed, span(jobs));
     let history = Arc::new(Mutex::new(History::default()));
     let crew = Crew::start(&stack).await;

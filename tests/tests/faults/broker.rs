@@ -19,7 +19,7 @@ const DECLARED_FOR_GOOD: Duration = Duration::from_secs(5);
 #[tokio::test]
 async fn a_broker_that_is_killed_in_the_middle_of_work_loses_nothing() {
     let mut node = Lent::node().await;
-    let mut fleet = Fleet::on(Stack::on(node.vhost()).await.tiny()).await;
+    let mut fleet = Fleet::on(Stack::on(node.vhost().await).await.tiny()).await;
     let mut worker = fleet.stack.worker(&[SMALL_BATCHES]).await;
     at(Instant::now() + DECLARED_FOR_GOOD).await;
     fleet.publish(1_500).await;
@@ -43,7 +43,7 @@ async fn a_delivery_that_outlasts_the_broker_s_patience_is_done_all_the_same() {
         )
     };
     node.ctl(&["eval", &patience(1_500, 500)]).await;
-    let mut fleet = Fleet::on(Stack::on(node.vhost()).await.tiny()).await;
+    let mut fleet = Fleet::on(Stack::on(node.vhost().await).await.tiny()).await;
     let mut worker = fleet.stack.worker(&[]).await;
     fleet.stack.store.freeze();
     fleet.publish(50).await;
@@ -58,7 +58,7 @@ async fn a_delivery_that_outlasts_the_broker_s_patience_is_done_all_the_same() {
 #[tokio::test]
 async fn a_broker_that_takes_no_publishes_still_hands_out_work() {
     let node = Lent::node().await;
-    let mut fleet = Fleet::on(Stack::on(node.vhost()).await.tiny()).await;
+    let mut fleet = Fleet::on(Stack::on(node.vhost().await).await.tiny()).await;
     let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
     let declared =
         fleet.publisher.channel.queue_declare("".into(), options, FieldTable::default()).await;

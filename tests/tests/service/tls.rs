@@ -22,7 +22,7 @@ const IMPATIENT: (&str, &str) = ("FOREBAY_BROKER__CONNECT_TIMEOUT_MS", "3000");
 
 /// The shared broker and a Redis that shows a certificate of the same authority.
 async fn encrypted(asks_clients: bool) -> Stack {
-    let vhost = broker::shared().await.vhost();
+    let vhost = broker::shared().await.vhost().await;
     let store = Store::start_encrypted(vhost.certificate().clone(), asks_clients).await;
     Stack::of(vhost, store)
 }
@@ -121,7 +121,7 @@ async fn a_certificate_of_another_host_is_refused_by_that_name() {
 async fn a_certificate_that_has_expired_is_refused_for_that() {
     let place = tempfile::tempdir().unwrap();
     let expired = Authority::shared().certify_expired(place.path());
-    let vhost = broker::shared().await.vhost();
+    let vhost = broker::shared().await.vhost().await;
     let stack = Stack::of(vhost, Store::start_encrypted(expired.clone(), false).await);
     // Certificates are looked at before a word is spoken, so any server will do for the broker too.
     let amqp = format!("amqps://guest:guest@{HOST}:{}/%2f", stack.store.encrypted_port());
