@@ -129,10 +129,13 @@ async fn accept(listener: Option<&TcpListener>) -> io::Result<TcpStream> {
 
 /// One connection, until either side closes it or its era ends.
 async fn relay(client: TcpStream, mut state: watch::Receiver<State>) {
-    let (target, era) = {
+    let (mode, target, era) = {
         let state = state.borrow();
-        (state.target, state.era)
+        (state.mode, state.target, state.era)
     };
+    if mode == Mode::Cut {
+        return; // it was taken just as the relay was cut
+    }
     let (requests, replies) = (state.clone(), state.clone());
     let passing = async {
         passes(&mut requests.clone()).await;
