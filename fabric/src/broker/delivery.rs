@@ -1,6 +1,6 @@
 //! A message in our hands, and the one value that can settle it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use lapin::{
     Channel,
@@ -143,11 +143,13 @@ impl To {
             Self::Other(told) => told(verdict),
             // The channel is held until the broker has been told.
             Self::Broker { acker, channel: _channel } => {
-                let told = match verdict {
-                    Verdict::Ack => acker.ack(BasicAckOptions::default()).await,
-                    Verdict::HandBack => acker.nack(HAND_BACK).await,
+                let telling = async {
+                    match verdict {
+                        Verdict::Ack => acker.ack(BasicAckOptions::default()).await,
+                        Verdict::HandBack => acker.nack(HAND_BACK).await,
+                    }
                 };
-                matches!(told, Ok(true))
+                matches!(tokio::time::timeout(TOLD_WITHIN, telling).await, Ok(Ok(true)))
             }
         };
         let result = if done { "done" } else { "lost" };
@@ -157,6 +159,9 @@ impl To {
     }
 }
 
+/// The longest that telling a verdict is waited for. It is written to the socket at once, unless the
+/// connection was lost at that very moment: then nobody may ever say what became of it.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
 const HAND_BACK: BasicNackOptions = BasicNackOptions { multiple: false, requeue: true };
 
 impl Drop for Acker {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use std::{io, time::Duration};
+
 use lapin::{Connection, options::QueueDeclareOptions, types::FieldTable};
 
 use super::{Broker, BrokerError, Link, error::is_not_found};
@@ -15,9 +17,20 @@ pub struct QueueDepth {
     pub consumers: u32,
 }
 
+/// The longest that the broker may take to tell of a queue.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
 impl Broker {
     /// How full a queue is; `None` if there is no such queue.
     pub async fn queue_depth(&self, queue: &str) -> Result<Option<QueueDepth>, BrokerError> {
+        let look = tokio::time::timeout(ANSWER_WITHIN, self.look_at(queue));
+        look.await.unwrap_or_else(|_| {
+            let late = io::Error::from(io::ErrorKind::TimedOut).into();
+            Err(BrokerError::command(format!("looking at queue `{queue}`"), late))
+        })
+    }
+
+    async fn look_at(&self, queue: &str) -> Result<Option<QueueDepth>, BrokerError> {
         let failed = |e| BrokerError::command(format!("looking at queue `{queue}`"), e);
         // A channel of its own: the broker closes it when the queue is not there.
         let channel = self.connection()?.create_channel().await.map_err(failed)?;

@@ -1,6 +1,6 @@
 //! Subscriptions: deliveries as they come, over as many connections as it takes.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture};
 use lapin::{
@@ -86,6 +86,9 @@ impl Broker {
     }
 }
 
+/// The longest that the broker may take to begin a subscription.
+const OPEN_WITHIN: Duration = Duration::from_secs(10);
+
 impl Subscriber {
     async fn run(self) {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
@@ -111,7 +114,10 @@ impl Subscriber {
         backoff: &mut Backoff,
     ) -> Result<(), BrokerError> {
         let failed = |e| BrokerError::command(format!("subscribing to `{}`", self.queue), e);
-        let (channel, mut consumer) = self.open(connection).await.map_err(failed)?;
+        let (channel, mut consumer) = tokio::time::timeout(OPEN_WITHIN, self.open(connection))
+            .await
+            .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+            .map_err(failed)?;
         tracing::info!(queue = self.queue, prefetch = self.prefetch, "subscribed");
         loop {
             let delivery = tokio::select! {

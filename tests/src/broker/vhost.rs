@@ -23,7 +23,7 @@ pub struct Vhost {
 
 impl Vhost {
     /// On a busy machine the broker answers "timed out while waiting for the vhost to initialise" and goes
-    /// on with it: it is there once asking for it again is answered well.
+    /// on with it: it is there once asking for it again is answered well, and it runs on each node some time after that.
     pub(super) async fn create(
         amqp_port: u16,
         management: Management,
@@ -34,6 +34,15 @@ impl Vhost {
             let done = async || matches!(management.request("PUT", &path), Some((200..=204, _)));
             until_true(&format!("the broker does PUT {path}"), PATIENT, done).await;
         }
+        let runs = async || {
+            let Some((200, vhost)) = management.request("GET", &format!("/api/vhosts/{name}"))
+            else {
+                return false;
+            };
+            let nodes = vhost["cluster_state"].as_object();
+            nodes.is_some_and(|nodes| nodes.values().all(|state| state == "running"))
+        };
+        until_true("the virtual host runs on every node", PATIENT, runs).await;
         Self { amqp_port, management, encrypted, name }
     }
 

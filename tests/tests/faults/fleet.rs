@@ -118,7 +118,8 @@ impl Fleet {
     pub async fn all_succeed(&mut self) {
         let all = self.jobs.len();
         let done = comes_true(PATIENT, async || self.finished().await == all).await;
-        assert!(done, "{} of {all} jobs have a result", self.finished().await);
+        let (found, left) = (self.finished().await, self.stack.vhost.depths());
+        assert!(done, "{found} of {all} jobs have a result; in the queues: {left:?}");
         for job in &self.jobs {
             let record = result(&mut self.redis, job.id()).await;
             assert_eq!(record.state(), "succeeded", "{}", record.fields);
