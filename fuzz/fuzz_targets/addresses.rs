@@ -26,7 +26,9 @@ fuzz_target!(|text: &str| {
         }
         let without = format!("{scheme}://{user}:***@{rest}");
         if !without.contains(password) {
-            assert!(!shown.contains(password), "{password:?} shows in {shown:?}");
+            // Between the masks: a password with stars in it may be completed by one that hides something else.
+            let shows = shown.split("***").any(|piece| piece.contains(password));
+            assert!(!shows, "{password:?} shows in {shown:?}");
         }
         if plain(password) && !password.is_empty() {
             assert!(!base.contains(&format!(":{password}@")), "{password:?} shows in {base:?}");

@@ -13,6 +13,7 @@ const NAMES: [&str; 3] = ["one", "two", "three"];
 pub struct Cluster {
     /// The nodes.
     pub nodes: [Node; 3],
+    vhost: Option<Vhost>,
 }
 
 impl Cluster {
@@ -25,12 +26,18 @@ impl Cluster {
         }
         let neighbourhood = Neighbourhood::new();
         let mut nodes = NAMES.map(|name| Node::place(&neighbourhood, name, &more));
-        // The first alone: those who come later find one to join.
-        for node in &mut nodes {
+        // The first alone: those who come later find one to join, and start its virtual host as they boot.
+        // One that is made on a whole cluster is not always started everywhere by RabbitMQ 3.10.
+        nodes[0].start().await;
+        let vhost = nodes[0].vhost().await;
+        for node in &mut nodes[1..] {
             node.start().await;
         }
-        let cluster = Self { nodes };
+        let cluster = Self { nodes, vhost: Some(vhost) };
         cluster.is_whole().await;
+        if let Some(vhost) = &cluster.vhost {
+            vhost.runs_on(NAMES.len()).await;
+        }
         cluster
     }
 
@@ -46,8 +53,8 @@ impl Cluster {
         until_true("all three nodes run", PATIENT, running).await;
     }
 
-    /// A new virtual host, asked for at the first node.
-    pub async fn vhost(&self) -> Vhost {
-        self.nodes[0].vhost().await
+    /// Its one virtual host, asked for at the first node.
+    pub fn vhost(&mut self) -> Vhost {
+        self.vhost.take().expect("asked for once")
     }
 }

@@ -34,16 +34,20 @@ impl Vhost {
             let done = async || matches!(management.request("PUT", &path), Some((200..=204, _)));
             until_true(&format!("the broker does PUT {path}"), PATIENT, done).await;
         }
+        let vhost = Self { amqp_port, management, encrypted, name };
+        vhost.runs_on(1).await;
+        vhost
+    }
+
+    /// Waits until as many nodes run it.
+    pub(super) async fn runs_on(&self, nodes: usize) {
+        let path = format!("/api/vhosts/{}", self.name);
         let runs = async || {
-            let Some((200, vhost)) = management.request("GET", &format!("/api/vhosts/{name}"))
-            else {
-                return false;
-            };
-            let nodes = vhost["cluster_state"].as_object();
-            nodes.is_some_and(|nodes| nodes.values().all(|state| state == "running"))
+            let Some((200, vhost)) = self.management.request("GET", &path) else { return false };
+            let states = vhost["cluster_state"].as_object();
+            states.is_some_and(|of| of.values().filter(|state| *state == "running").count() >= nodes)
         };
-        until_true("the virtual host runs on every node", PATIENT, runs).await;
-        Self { amqp_port, management, encrypted, name }
+        until_true(&format!("the virtual host runs on {nodes} nodes"), PATIENT, runs).await;
     }
 
     /// What a client connects to.

@@ -9,7 +9,7 @@ use super::fleet::{Fleet, SMALL_BATCHES, says};
 #[tokio::test]
 async fn a_cluster_that_loses_a_node_goes_on_and_takes_it_back() {
     let mut cluster = Cluster::boot().await;
-    let stack = Stack::on(cluster.vhost().await).await.tiny().relayed();
+    let stack = Stack::on(cluster.vhost()).await.tiny().relayed();
     // Through the second node, so that queues are led there, and the first is left to be asked about them.
     let second = cluster.nodes[1].amqp_port();
     stack.relays().broker.point_at(second);
