@@ -2,6 +2,8 @@
 // Doc comments on arguments are help texts: no markup.
 #![allow(clippy::doc_markdown)]
 
+#[allow(dead_code)]
+mod act;
 mod settle;
 
 use std::{

@@ -8,7 +8,7 @@
 //! - [`limits`]: the bounds that a job must keep
 //! - [`job`]: the job, and [`decode`]: its bounded decoder
 //! - [`outcome`]: the terminal record of a job, and [`output`]: what it asked for
-//! - [`worker`]: a worker's entry in the registry
+//! - [`worker`]: a worker's entry in the registry, and [`status`]: what the autoscaler tells of the fleet
 //! - [`topology`]: exchanges, queues and bindings as data
 //! - [`codec`]: msgpack and JSON
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -23,6 +23,7 @@ pub mod limits;
 pub mod names;
 pub mod outcome;
 pub mod output;
+pub mod status;
 pub mod topology;
 mod validate;
 mod wire;
@@ -35,6 +36,7 @@ pub use limits::Limits;
 pub use names::{JobId, Lane, ModelId, NameError};
 pub use outcome::{ErrorCode, Intent, JobError, Outcome, State, Timing, Usage};
 pub use output::{EmbedOutput, LabelScore, Output};
+pub use status::{DecisionTold, FleetStatus, PoolStatus};
 pub use worker::{WorkerRecord, WorkerState};
 
 /// The version of the contract that this crate speaks.

@@ -21,6 +21,14 @@ pub const HEADER_REASON: &str = "x-forebay-reason";
 pub const COMPUTING_INDEX: &str = "forebay:computing";
 /// How every worker's registry key begins.
 pub const WORKER_KEY_PREFIX: &str = "forebay:worker:";
+/// The Redis key of the sorted set of workers that may be alive, by their last beat.
+pub const WORKER_INDEX: &str = "forebay:workers";
+/// The Redis key of what the leading autoscaler tells of the fleet.
+pub const STATUS_KEY: &str = "forebay:autoscaler:status";
+/// The Redis key of the autoscalers' lease: who leads, until when.
+pub const LEASE_KEY: &str = "forebay:autoscaler:lease";
+/// The Redis key of the last fencing token that was given out.
+pub const TOKEN_KEY: &str = "forebay:autoscaler:token";
 
 /// A name that is not one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -4,6 +4,7 @@
 //! line, or the variable, and what to do.
 
 mod load;
+mod pools;
 mod secret;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
@@ -12,6 +13,10 @@ use forebay_schemas::{Limits, ModelId, topology::QueueSettings};
 use serde::{Deserialize, Serialize};
 
 pub use load::{ConfigError, Loaded};
+pub use pools::{
+    AutoscalerConfig, DeviceKind, DockerConfig, KubernetesConfig, LauncherKind, PoolConfig,
+    ProcessConfig,
+};
 pub use secret::SecretUrl;
 
 /// The whole configuration.
@@ -43,6 +48,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// How a worker works.
     pub worker: WorkerConfig,
+    /// How the autoscaler works.
+    pub autoscaler: AutoscalerConfig,
     /// What a service tells about itself.
     pub telemetry: TelemetryConfig,
     /// The models of this fleet.
@@ -58,6 +65,9 @@ pub struct ModelConfig {
     /// The SHA-256 of what is downloaded; required for `pypi:`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// How many workers it has.
+    #[serde(default)]
+    pub pool: PoolConfig,
 }
 
 /// Whom to trust, and who to be, on `amqps://`, `rediss://` and `https://`. The files are PEM.
@@ -130,6 +140,9 @@ pub struct WorkerConfig {
     /// The most memory that a worker uses before it takes no more work, in bytes; 0 stands for what its
     /// control group allows.
     pub memory_bytes_max: u64,
+    /// How long a worker without work stays, in seconds, before it ends by itself; 0 is for ever. The autoscaler ends
+    /// it earlier; this is for a worker that was left alone.
+    pub idle_s_max: u64,
 }
 
 /// What a service tells about itself.
@@ -168,6 +181,7 @@ impl Default for Config {
             broker: BrokerConfig::default(),
             store: StoreConfig::default(),
             worker: WorkerConfig::default(),
+            autoscaler: AutoscalerConfig::default(),
             telemetry: TelemetryConfig::default(),
             models: BTreeMap::new(),
         }
@@ -208,6 +222,7 @@ impl Default for WorkerConfig {
             // A sixth of RabbitMQ's consumer time-out of half an hour.
             batch_deadline_s: 300,
             memory_bytes_max: 0,
+            idle_s_max: 0,
         }
     }
 }
@@ -291,7 +306,24 @@ impl Config {
         at_least("limits.inputs_max", self.limits.inputs_max as u64, 1)?;
         at_least("limits.depth_max", self.limits.depth_max as u64, 4)?;
         at_least("queues.length_max", self.queues.length_max, 1)?;
-        at_least("queues.delivery_limit", self.queues.delivery_limit, 1)
+        at_least("queues.delivery_limit", self.queues.delivery_limit, 1)?;
+        let autoscaler = &self.autoscaler;
+        at_least("autoscaler.tick_ms", autoscaler.tick_ms, 50)?;
+        // A leader renews its lease every tick, and one tick may be late.
+        at_least("autoscaler.lease_ms", autoscaler.lease_ms, 3 * autoscaler.tick_ms)?;
+        at_least("autoscaler.stuck_s", autoscaler.stuck_s, 1)?;
+        at_least("autoscaler.start_s_max", autoscaler.start_s_max, 1)?;
+        at_least("autoscaler.drain_s_max", autoscaler.drain_s_max, 1)?;
+        at_least(
+            "autoscaler.process.workers_per_gpu",
+            autoscaler.process.workers_per_gpu.into(),
+            1,
+        )?;
+        at_least("autoscaler.process.log_bytes_max", autoscaler.process.log_bytes_max, 10_000)?;
+        for (model, settings) in &self.models {
+            settings.pool.check(&format!("models.{model}.pool"))?;
+        }
+        Ok(())
     }
 }
 
@@ -327,22 +359,32 @@ mod tests {
         let page = include_str!("../../../docs/configuration.md");
         let defaults: toml::Table = toml::from_str(&Config::default().to_toml()).unwrap();
         for (section, value) in defaults {
-            let Some(keys) = value.as_table() else {
-                assert!(page.contains(&format!("| `{section}` |")), "`{section}` is missing");
-                continue;
-            };
-            if keys.is_empty() {
+            match value.as_table() {
+                None => {
+                    assert!(page.contains(&format!("| `{section}` |")), "`{section}` is missing")
+                }
+                Some(keys) => assert_documented(page, &section, keys),
+            }
+        }
+        let pool = toml::Table::try_from(PoolConfig::default()).unwrap();
+        assert_documented(page, "models.<model id>.pool", &pool);
+    }
+
+    fn assert_documented(page: &str, section: &str, keys: &toml::Table) {
+        if keys.is_empty() {
+            return;
+        }
+        let start = page.find(&format!("# `[{section}]`")).unwrap_or_else(|| panic!("[{section}]"));
+        let end = page[start..].find("\n#").map_or(page.len(), |at| start + at);
+        for (key, value) in keys {
+            if let Some(keys) = value.as_table() {
+                assert_documented(page, &format!("{section}.{key}"), keys);
                 continue;
             }
-            let start =
-                page.find(&format!("## `[{section}]`")).unwrap_or_else(|| panic!("[{section}]"));
-            let end = page[start + 3..].find("\n## ").map_or(page.len(), |at| start + 3 + at);
-            for (key, value) in keys {
-                let value =
-                    value.as_str().map_or_else(|| value.to_string(), |text| format!("`{text}`"));
-                let row = format!("| `{key}` | {value} |");
-                assert!(page[start..end].contains(&row), "[{section}] lacks: {row}");
-            }
+            let value =
+                value.as_str().map_or_else(|| value.to_string(), |text| format!("`{text}`"));
+            let row = format!("| `{key}` | {value} |");
+            assert!(page[start..end].contains(&row), "[{section}] lacks: {row}");
         }
     }
 }

@@ -17,7 +17,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use forebay_fabric::{Config, config::ModelConfig};
+use forebay_fabric::{
+    Config,
+    config::{ModelConfig, PoolConfig},
+};
 use forebay_producer::{Client, Job, Lane};
 use forebay_schemas::{JobId, ModelId, State};
 use futures_util::{StreamExt, stream};
@@ -37,7 +40,8 @@ async fn main() -> Result<()> {
     let mut config = Config::load(None)?.config;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the checkout")?;
     let file = root.join("examples/data/descriptions.jsonl");
-    let source = ModelConfig { source: "folder:.".into(), sha256: None };
+    let source =
+        ModelConfig { source: "folder:.".into(), sha256: None, pool: PoolConfig::default() };
     config.models.insert(plumbing::SINK.parse()?, source);
     let engine = Engine::of(root);
 

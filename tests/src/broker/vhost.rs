@@ -45,7 +45,8 @@ impl Vhost {
         let runs = async || {
             let Some((200, vhost)) = self.management.request("GET", &path) else { return false };
             let states = vhost["cluster_state"].as_object();
-            states.is_some_and(|of| of.values().filter(|state| *state == "running").count() >= nodes)
+            states
+                .is_some_and(|of| of.values().filter(|state| *state == "running").count() >= nodes)
         };
         until_true(&format!("the virtual host runs on {nodes} nodes"), PATIENT, runs).await;
     }

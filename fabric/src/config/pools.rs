@@ -1,0 +1,247 @@
+//! How the autoscaler runs the workers of each model, and what launches them.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// How many workers a model has, and what they run on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PoolConfig {
+    /// The fewest workers: 0 is serverless, 1 or more is dedicated.
+    pub min: u32,
+    /// The most workers; equal to `min` the size is fixed.
+    pub max: u32,
+    /// The wait that the autoscaler aims at: how long what waits may take to be worked off, in seconds.
+    pub wait_s: f64,
+    /// How long a worker that has nothing to do is kept, in seconds. Unset, as long as its cold start is worth.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_s: Option<f64>,
+    /// A model without workers gets one when more jobs wait than this.
+    pub activation_jobs: u64,
+    /// What launches the workers.
+    pub launcher: LauncherKind,
+    /// The kind of device that a worker computes on.
+    pub device: DeviceKind,
+    /// Models with a higher one get devices first when there are too few.
+    pub priority: i32,
+    /// Jobs that one worker does in a second, until that was measured.
+    pub jobs_per_s_prior: f64,
+    /// Seconds from launch to ready, until that was measured.
+    pub cold_start_s_prior: f64,
+}
+
+/// What launches workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LauncherKind {
+    /// Nothing: somebody else runs the workers of this model.
+    None,
+    /// Processes beside the autoscaler.
+    Process,
+    /// Containers, by the Docker Engine API.
+    Docker,
+    /// Pods, by the scale of a Deployment.
+    Kubernetes,
+}
+
+/// The kind of device that a worker computes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceKind {
+    /// The processor.
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
+}
+
+/// How the autoscaler works.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AutoscalerConfig {
+    /// How often queues and workers are looked at, in milliseconds.
+    pub tick_ms: u64,
+    /// How long a leader that is heard no more stays leader, in milliseconds.
+    pub lease_ms: u64,
+    /// How long a worker may hold jobs without progress before it is replaced, in seconds.
+    pub stuck_s: u64,
+    /// How long a worker may take to become ready, in seconds.
+    pub start_s_max: u64,
+    /// How long a drained worker may take to end, in seconds.
+    pub drain_s_max: u64,
+    /// Processes.
+    pub process: ProcessConfig,
+    /// Containers.
+    pub docker: DockerConfig,
+    /// Pods.
+    pub kubernetes: KubernetesConfig,
+}
+
+/// Workers as processes beside the autoscaler.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProcessConfig {
+    /// The worker's program; unset, `forebay-worker` beside the autoscaler's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub program: Option<PathBuf>,
+    /// Where workers leave their logs and their process ids; the user's state folder unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_dir: Option<PathBuf>,
+    /// The most workers that share the processor; 0 is one for every two cores.
+    pub cpu_slots: u32,
+    /// The GPUs that workers may use, by number. Unset, all that there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<Vec<u32>>,
+    /// The most workers on one GPU.
+    pub workers_per_gpu: u32,
+    /// The longest log of one worker, in bytes. It is begun anew then, and the one before is kept.
+    pub log_bytes_max: u64,
+}
+
+/// Workers as containers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DockerConfig {
+    /// The Docker Engine's socket.
+    pub socket: PathBuf,
+    /// The image, with the worker's program in its PATH.
+    pub image: String,
+    /// The network that workers join; unset, the engine's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// What is mounted: `volume-or-folder:/path[:ro]`.
+    pub volumes: Vec<String>,
+    /// More environment of each worker. The autoscaler's own `FOREBAY_*` are handed on in any case.
+    pub environment: BTreeMap<String, String>,
+    /// Tells the containers of this fleet from those of another on the same engine.
+    pub fleet: String,
+    /// The most containers of all models together.
+    pub workers_max: u32,
+}
+
+/// Workers as pods.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KubernetesConfig {
+    /// The namespace; unset, that of the pod or of the kubeconfig.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The Deployment of a model, with `{model}` for its id (dots and underscores become dashes).
+    pub deployment: String,
+    /// A kubeconfig; unset, the pod's service account, else `KUBECONFIG` or `~/.kube/config`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        Self {
+            min: 0,
+            max: 1,
+            wait_s: 10.0,
+            idle_s: None,
+            activation_jobs: 0,
+            launcher: LauncherKind::Process,
+            device: DeviceKind::Cpu,
+            priority: 0,
+            // A short text a job on two processor cores does some 300; a prior that is too low launches one worker
+            // too many once, one that is too high lets the first burst wait.
+            jobs_per_s_prior: 100.0,
+            cold_start_s_prior: 2.0,
+        }
+    }
+}
+
+impl Default for AutoscalerConfig {
+    fn default() -> Self {
+        Self {
+            tick_ms: 500,
+            lease_ms: 5_000,
+            // Twice the longest that one batch may compute.
+            stuck_s: 600,
+            start_s_max: 600,
+            drain_s_max: 120,
+            process: ProcessConfig::default(),
+            docker: DockerConfig::default(),
+            kubernetes: KubernetesConfig::default(),
+        }
+    }
+}
+
+impl Default for ProcessConfig {
+    fn default() -> Self {
+        Self {
+            program: None,
+            state_dir: None,
+            cpu_slots: 0,
+            gpus: None,
+            workers_per_gpu: 1,
+            log_bytes_max: 10_000_000,
+        }
+    }
+}
+
+impl Default for DockerConfig {
+    fn default() -> Self {
+        Self {
+            socket: "/var/run/docker.sock".into(),
+            image: "forebay:local".into(),
+            network: None,
+            volumes: Vec::new(),
+            environment: BTreeMap::new(),
+            fleet: "forebay".into(),
+            workers_max: 8,
+        }
+    }
+}
+
+impl Default for KubernetesConfig {
+    fn default() -> Self {
+        Self { namespace: None, deployment: "forebay-worker-{model}".into(), kubeconfig: None }
+    }
+}
+
+impl ProcessConfig {
+    /// Where workers leave their logs and their process ids: `state_dir`, else the user's state folder.
+    pub fn state_dir(&self) -> PathBuf {
+        if let Some(folder) = &self.state_dir {
+            return folder.clone();
+        }
+        let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+        let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+        state.or(home).unwrap_or_else(std::env::temp_dir).join("forebay").join("workers")
+    }
+}
+
+impl PoolConfig {
+    /// Checks what the types don't say. The error names the key, which begins with `table`.
+    pub(super) fn check(&self, table: &str) -> Result<(), String> {
+        if self.min > self.max {
+            return Err(format!(
+                "`{table}.min` is {} and `{table}.max` is {}: the fewest can't be more than the most",
+                self.min, self.max
+            ));
+        }
+        if self.max > WORKERS_MAX {
+            return Err(format!("`{table}.max` is {}: use {WORKERS_MAX} or less", self.max));
+        }
+        let positive = |key: &str, value: f64| {
+            if value.is_finite() && value > 0.0 {
+                return Ok(());
+            }
+            Err(format!("`{table}.{key}` is {value}: use a number above 0"))
+        };
+        positive("wait_s", self.wait_s)?;
+        positive("jobs_per_s_prior", self.jobs_per_s_prior)?;
+        positive("cold_start_s_prior", self.cold_start_s_prior)?;
+        match self.idle_s {
+            Some(idle) if !idle.is_finite() || idle < 0.0 => {
+                Err(format!("`{table}.idle_s` is {idle}: use 0 or more"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The most workers that one pool may have.
+const WORKERS_MAX: u32 = 1_000;
