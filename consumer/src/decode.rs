@@ -35,10 +35,22 @@ pub struct Decode {
 }
 
 impl Decode {
-    /// Takes deliveries until `stop`, then hands back what it has not taken.
+    /// Takes deliveries until `stop`, and then what the broker had handed out by that time: to give that
+    /// back would make it come again, to another worker.
     pub async fn run(self, mut source: Box<dyn JobSource>, stop: CancellationToken) {
         let lane = self.lane;
-        while let Some(Some(delivery)) = stop.run_until_cancelled(self.next(&mut source)).await {
+        let mut draining = false;
+        loop {
+            let next = if draining {
+                self.next(&mut source).await
+            } else if let Some(next) = stop.run_until_cancelled(self.next(&mut source)).await {
+                next
+            } else {
+                source.cancel();
+                draining = true;
+                continue;
+            };
+            let Some(delivery) = next else { break };
             self.stats.taken();
             fail::point("after_delivery");
             let passed_on = match intake::read(delivery, &self.limits) {

@@ -10,7 +10,7 @@
 //! a worker drains.
 //!
 //! Around them: [`pipeline`] wires the stages, [`worker`] starts and drains them, [`registry`] tells the
-//! fleet, [`watchdog`] ends a worker that is stuck, [`budget`] and [`memory`] keep batches within what
+//! fleet, [`watchdog`] ends a worker that is stuck and [`idle`] one that was forgotten, [`budget`] and [`memory`] keep batches within what
 //! the device has, [`embed`] runs the engine without any of it.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -23,6 +23,7 @@ pub mod decode;
 pub mod embed;
 pub mod error;
 pub mod faults;
+pub mod idle;
 pub mod job;
 pub mod lanes;
 pub mod memory;

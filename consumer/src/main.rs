@@ -28,6 +28,9 @@ struct Arguments {
     /// Print the effective configuration, secrets hidden, and exit.
     #[arg(long)]
     print_config: bool,
+    /// What the worker is called in the registry; made of host and process id if not named.
+    #[arg(long, env = "FOREBAY_WORKER_NAME", value_parser = worker_name)]
+    name: Option<String>,
     #[command(flatten)]
     engine: EngineArguments,
     #[command(subcommand)]
@@ -83,11 +86,25 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let options = LoadOptions { device, dtype, threads };
     match arguments.command {
         Some(Command::Embed) => run_embed(&config, &model, &options),
-        None => run_worker(config, model, options),
+        None => run_worker(config, model, options, arguments.name),
     }
 }
 
-fn run_worker(config: Config, model: ModelId, options: LoadOptions) -> anyhow::Result<()> {
+/// A name becomes part of a Redis key and of log lines.
+fn worker_name(name: &str) -> Result<String, String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if (1..=128).contains(&name.len()) && name.bytes().all(allowed) {
+        return Ok(name.to_owned());
+    }
+    Err("use 1 to 128 letters, digits, dots, underscores and dashes".into())
+}
+
+fn run_worker(
+    config: Config,
+    model: ModelId,
+    options: LoadOptions,
+    name: Option<String>,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(2) // the work is on the engine's threads; these only wait and pass on
@@ -95,7 +112,7 @@ fn run_worker(config: Config, model: ModelId, options: LoadOptions) -> anyhow::R
         .context("starting the runtime")?;
     let result = runtime.block_on(async {
         let stop = shutdown::on_signal().context("listening for signals")?;
-        worker::run(config, model, options, stop).await.map_err(anyhow::Error::from)
+        worker::run(config, model, options, name, stop).await.map_err(anyhow::Error::from)
     });
     // A batch that outlived the grace period must not outlive the process.
     runtime.shutdown_timeout(Duration::from_millis(100));

@@ -17,7 +17,7 @@ use forebay_schemas::{Lane, ModelId, WorkerState, topology::Topology};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    WorkerError,
+    WorkerError, idle,
     memory::Memory,
     pipeline::{Parts, Pipeline, Seat, Source},
     registry::{self, Registry},
@@ -55,14 +55,17 @@ pub fn load(config: &Config, name: &ModelId, options: &LoadOptions) -> Result<Mo
     Ok(model)
 }
 
-/// Runs a worker until `stop`, then drains it.
+/// Runs a worker until `stop`, or until it had nothing to do for too long, then drains it. It is called
+/// `id`, or by a name that it makes up.
 pub async fn run(
     config: Config,
     name: ModelId,
     options: LoadOptions,
+    id: Option<String>,
     stop: CancellationToken,
 ) -> Result<(), WorkerError> {
-    let id = format!("{}-{}-{:08x}", registry::host(), std::process::id(), started_bits());
+    let made_up = || format!("{}-{}-{:08x}", registry::host(), std::process::id(), started_bits());
+    let id = id.unwrap_or_else(made_up);
     let health = Health::new(&["broker", "store", "model"]);
     let server =
         Server::start(config.telemetry.listen, telemetry::init_metrics()?, health.clone()).await?;
@@ -94,6 +97,8 @@ pub async fn run(
         let deadline = Duration::from_secs(config.worker.batch_deadline_s);
         watchdog::start(stats.clone(), deadline)
             .map_err(|source| WorkerError::Io { action: "starting the watchdog", source })?;
+        let idle = Duration::from_secs(config.worker.idle_s_max);
+        tokio::spawn(idle::stop_after(idle, stats.clone(), stop.clone()));
         let memory = Memory::new(config.worker.memory_bytes_max, model.info.bytes_per_token);
         tokio::spawn(memory.watch(health.clone(), background.clone()));
         let grace = Duration::from_secs(config.worker.grace_s);

@@ -2,6 +2,7 @@
 //!
 //! - [`config`]: `forebay.toml` and `FOREBAY_*`
 //! - [`broker`]: a supervised AMQP connection; confirmed publishing; subscriptions
+//! - [`management`]: what AMQP does not tell of queues
 //! - [`store`]: results, cancel requests and the worker registry in Redis
 //! - [`intake`] and [`answer`]: from a delivery to a job, from an outcome to a settled delivery
 //! - [`retry`]: what becomes of a job that failed
@@ -23,6 +24,7 @@ pub mod death;
 pub mod dice;
 pub mod fail;
 pub mod intake;
+pub mod management;
 pub mod retry;
 pub mod shutdown;
 pub mod store;

@@ -4,8 +4,10 @@
 //! A line each: scheme, user, password, the rest. Without four lines the whole is one address.
 #![no_main]
 
-use forebay_fabric::config::SecretUrl;
-use forebay_producer::fuzzing::{management_address, virtual_host};
+use forebay_fabric::{
+    config::SecretUrl,
+    management::fuzzing::{management_address, virtual_host},
+};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

@@ -14,5 +14,5 @@ pub use forebay_schemas::{EmbedParams, Job, JobId, Lane, ModelId, Outcome, Outpu
 #[cfg(fuzzing)]
 #[allow(missing_docs)]
 pub mod fuzzing {
-    pub use crate::{client::fuzzing::*, pull::fuzzing::*};
+    pub use crate::pull::fuzzing::*;
 }

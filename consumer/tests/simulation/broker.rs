@@ -183,6 +183,7 @@ pub struct Source {
     pub life: Life,
     pub lane: Lane,
     pub prefetch: usize,
+    pub cancelled: bool,
 }
 
 impl JobSource for Source {
@@ -191,6 +192,9 @@ impl JobSource for Source {
             loop {
                 let mut changed = std::pin::pin!(self.broker.changed.notified());
                 changed.as_mut().enable();
+                if self.cancelled {
+                    return None;
+                }
                 if let Some(delivery) = self.broker.take(self) {
                     return Some(delivery);
                 }
@@ -198,6 +202,10 @@ impl JobSource for Source {
             }
         }
         .boxed()
+    }
+
+    fn cancel(&mut self) {
+        self.cancelled = true;
     }
 
     fn stop(self: Box<Self>) -> BoxFuture<'static, ()> {

@@ -242,7 +242,7 @@ impl World {
         let life = Life::new(name.clone(), self.deaths.0.clone());
         let sources = Lane::ALL.map(|lane| -> LaneSource {
             let (broker, life) = (self.broker.clone(), life.clone());
-            (lane, Box::new(Source { broker, life, lane, prefetch: 16 }))
+            (lane, Box::new(Source { broker, life, lane, prefetch: 16, cancelled: false }))
         });
         let clock = Clock::of_runtime(UNIX_MS);
         let parts = Parts {

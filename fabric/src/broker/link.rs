@@ -1,6 +1,10 @@
 //! The supervisor: connect, declare, watch, and again.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use forebay_schemas::topology::Topology;
 use futures_util::StreamExt;
@@ -56,6 +60,9 @@ pub(super) async fn next_up(mut link: watch::Receiver<Link>) -> Option<Arc<Conne
     }
 }
 
+/// What is declared on each new connection. It may change while a connection stands.
+pub(super) type Declared = Arc<Mutex<Topology>>;
+
 /// Where to connect, as whom, and what to declare there.
 #[derive(Clone)]
 pub(super) struct Plan {
@@ -63,7 +70,7 @@ pub(super) struct Plan {
     url: SecretUrl,
     tls: Tls,
     name: String,
-    topology: Topology,
+    topology: Declared,
     config: BrokerConfig,
     stop: CancellationToken,
 }
@@ -82,7 +89,7 @@ impl Plan {
     pub(super) fn new(
         config: &Config,
         name: &str,
-        topology: Topology,
+        topology: Declared,
         stop: CancellationToken,
     ) -> Result<Self, BrokerError> {
         let url = config.amqp_url.clone();
@@ -99,7 +106,7 @@ impl Plan {
     /// The same for a connection beside the first, which has declared the topology by then.
     pub(super) fn beside(&self, what: &str) -> Self {
         let name = format!("{} ({what})", self.name);
-        Self { name, topology: Topology::default(), ..self.clone() }
+        Self { name, topology: Declared::default(), ..self.clone() }
     }
 
     /// Starts the supervisor.
@@ -145,7 +152,9 @@ impl Supervisor {
                 Connection::connect_uri_with_config(uri, properties, tls, runtime).await
             };
             let connection = connect.await.map_err(|error| self.not_connected(error))?;
-            declare::topology(&connection, &self.plan.topology).await?;
+            let topology =
+                self.plan.topology.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            declare::topology(&connection, &topology).await?;
             Ok(connection)
         };
         let after_ms = self.plan.config.connect_timeout_ms;

@@ -18,7 +18,7 @@ mod queues;
 mod subscribe;
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -31,7 +31,7 @@ use crate::{
     telemetry::Health,
 };
 
-use link::Plan;
+use link::{Declared, Plan};
 
 pub use afresh::afresh;
 pub use delivery::{Acker, Delivery, Verdict};
@@ -51,6 +51,7 @@ pub struct Broker {
 struct Inner {
     config: BrokerConfig,
     link: watch::Receiver<Link>,
+    declared: Declared,
     /// How the connection that publishes is made.
     plan: Plan,
     publishing: OnceLock<Publishing>,
@@ -77,11 +78,13 @@ impl Broker {
     /// `topology`.
     pub fn start(config: &Config, name: &str, topology: Topology) -> Result<Self, BrokerError> {
         let stop = CancellationToken::new();
-        let plan = Plan::new(config, name, topology, stop.clone())?;
+        let declared = Declared::new(Mutex::new(topology));
+        let plan = Plan::new(config, name, declared.clone(), stop.clone())?;
         let config = config.broker.clone();
         Ok(Self {
             inner: Arc::new(Inner {
                 link: plan.clone().supervise(),
+                declared,
                 plan: plan.beside("publishing"),
                 publishing: OnceLock::new(),
                 confirms: Semaphore::new(config.confirms_in_flight_max),
@@ -90,6 +93,16 @@ impl Broker {
                 stop,
             }),
         })
+    }
+
+    /// Declares this in place of what was declared so far: now, if there is a connection, and on each one to come. What
+    /// stood before and is not in it stays.
+    pub async fn declare(&self, topology: Topology) -> Result<(), BrokerError> {
+        *self.inner.declared.lock().unwrap_or_else(PoisonError::into_inner) = topology.clone();
+        match self.connection() {
+            Ok(connection) => declare::topology(&connection, &topology).await,
+            Err(_) => Ok(()),
+        }
     }
 
     /// Waits until the broker is connected and the topology stands. An error that waiting does not

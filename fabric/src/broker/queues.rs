@@ -1,10 +1,8 @@
 //! Looking at queues without touching them.
 
-use std::sync::Arc;
+use std::{io, sync::Arc, time::Duration};
 
-use std::{io, time::Duration};
-
-use lapin::{Connection, options::QueueDeclareOptions, types::FieldTable};
+use lapin::{Channel, Connection, options::QueueDeclareOptions, types::FieldTable};
 
 use super::{Broker, BrokerError, Link, error::is_not_found};
 
@@ -30,16 +28,48 @@ impl Broker {
         })
     }
 
+    /// How full these queues are, in their order, all looked at on one channel; `None` for one that is not there.
+    pub async fn queue_depths(
+        &self,
+        queues: &[String],
+    ) -> Result<Vec<Option<QueueDepth>>, BrokerError> {
+        let look = tokio::time::timeout(ANSWER_WITHIN, self.look_at_all(queues));
+        look.await.unwrap_or_else(|_| {
+            let late = io::Error::from(io::ErrorKind::TimedOut).into();
+            Err(BrokerError::command("looking at queues", late))
+        })
+    }
+
+    async fn look_at_all(&self, queues: &[String]) -> Result<Vec<Option<QueueDepth>>, BrokerError> {
+        let connection = self.connection()?;
+        let opening = |e| BrokerError::command("opening a channel", e);
+        let mut channel = connection.create_channel().await.map_err(opening)?;
+        let mut depths = Vec::with_capacity(queues.len());
+        for queue in queues {
+            match passive(&channel, queue).await {
+                Ok(depth) => depths.push(Some(depth)),
+                Err(error) if is_not_found(&error) => {
+                    depths.push(None);
+                    // The broker closed the channel with that.
+                    channel = connection.create_channel().await.map_err(opening)?;
+                }
+                Err(e) => {
+                    return Err(BrokerError::command(format!("looking at queue `{queue}`"), e));
+                }
+            }
+        }
+        let _ = channel.close(200, "seen".into()).await;
+        Ok(depths)
+    }
+
     async fn look_at(&self, queue: &str) -> Result<Option<QueueDepth>, BrokerError> {
         let failed = |e| BrokerError::command(format!("looking at queue `{queue}`"), e);
         // A channel of its own: the broker closes it when the queue is not there.
         let channel = self.connection()?.create_channel().await.map_err(failed)?;
-        let options = QueueDeclareOptions { passive: true, ..Default::default() };
-        match channel.queue_declare(queue.into(), options, FieldTable::default()).await {
-            Ok(state) => {
+        match passive(&channel, queue).await {
+            Ok(depth) => {
                 let _ = channel.close(200, "seen".into()).await;
-                let (ready, consumers) = (state.message_count(), state.consumer_count());
-                Ok(Some(QueueDepth { ready, consumers }))
+                Ok(Some(depth))
             }
             Err(error) if is_not_found(&error) => Ok(None),
             Err(error) => Err(failed(error)),
@@ -54,4 +84,10 @@ impl Broker {
             Link::Down { error: None } => Err(BrokerError::Closed),
         }
     }
+}
+
+async fn passive(channel: &Channel, queue: &str) -> lapin::Result<QueueDepth> {
+    let options = QueueDeclareOptions { passive: true, ..Default::default() };
+    let state = channel.queue_declare(queue.into(), options, FieldTable::default()).await?;
+    Ok(QueueDepth { ready: state.message_count(), consumers: state.consumer_count() })
 }

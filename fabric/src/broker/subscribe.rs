@@ -28,10 +28,15 @@ impl Subscription {
         self.deliveries.recv().await
     }
 
+    /// Asks the broker for no more. What it has sent already still comes, then [`Self::next`] says `None`.
+    pub fn cancel(&self) {
+        self.stop.cancel();
+    }
+
     /// Takes no more: cancels the consumer and hands back what has not been taken yet. Deliveries
     /// already taken can still be settled.
     pub async fn stop(mut self) {
-        self.stop.cancel();
+        self.cancel();
         self.deliveries.close();
         while let Some(delivery) = self.deliveries.recv().await {
             delivery.acker.hand_back().await;
@@ -46,6 +51,9 @@ pub trait JobSource: Send {
     /// The next delivery; `None` when there will be none.
     fn next(&mut self) -> BoxFuture<'_, Option<Delivery>>;
 
+    /// Asks for no more. What was handed out already still comes.
+    fn cancel(&mut self);
+
     /// Takes no more, and hands back what has not been taken yet.
     fn stop(self: Box<Self>) -> BoxFuture<'static, ()>;
 }
@@ -53,6 +61,10 @@ pub trait JobSource: Send {
 impl JobSource for Subscription {
     fn next(&mut self) -> BoxFuture<'_, Option<Delivery>> {
         Subscription::next(self).boxed()
+    }
+
+    fn cancel(&mut self) {
+        Subscription::cancel(self);
     }
 
     fn stop(self: Box<Self>) -> BoxFuture<'static, ()> {
@@ -136,11 +148,14 @@ impl Subscriber {
                 break;
             }
         }
-        // The broker forgets the consumer; what it sent ahead is handed back.
+        // The broker forgets the consumer; what it sent ahead is passed on to who still takes it.
         let cancel = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
         let cancelled = cancel.await;
         while let Some(Ok(delivery)) = consumer.next().await {
-            Delivery::new(delivery, channel.clone()).acker.hand_back().await;
+            let sent = self.deliveries.send(Delivery::new(delivery, channel.clone())).await;
+            if let Err(unsent) = sent {
+                unsent.0.acker.hand_back().await;
+            }
         }
         cancelled.map_err(failed).or(Ok(()))
     }

@@ -139,7 +139,7 @@ fn apply(
 }
 
 /// Variables that other parts read.
-const KNOWN_ELSEWHERE: [&str; 2] = ["FOREBAY_CONFIG", "FOREBAY_FAIL_POINTS"];
+const KNOWN_ELSEWHERE: [&str; 3] = ["FOREBAY_CONFIG", "FOREBAY_FAIL_POINTS", "FOREBAY_WORKER_NAME"];
 
 fn is_top_level_key(key: &str) -> bool {
     ["amqp_url", "redis_url", "management_url", "gateway_url", "models_dir"].contains(&key)

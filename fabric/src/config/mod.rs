@@ -314,11 +314,7 @@ impl Config {
         at_least("autoscaler.stuck_s", autoscaler.stuck_s, 1)?;
         at_least("autoscaler.start_s_max", autoscaler.start_s_max, 1)?;
         at_least("autoscaler.drain_s_max", autoscaler.drain_s_max, 1)?;
-        at_least(
-            "autoscaler.process.workers_per_gpu",
-            autoscaler.process.workers_per_gpu.into(),
-            1,
-        )?;
+        at_least("autoscaler.workers_per_gpu", autoscaler.workers_per_gpu.into(), 1)?;
         at_least("autoscaler.process.log_bytes_max", autoscaler.process.log_bytes_max, 10_000)?;
         for (model, settings) in &self.models {
             settings.pool.check(&format!("models.{model}.pool"))?;

@@ -69,6 +69,11 @@ pub struct AutoscalerConfig {
     pub start_s_max: u64,
     /// How long a drained worker may take to end, in seconds.
     pub drain_s_max: u64,
+    /// The GPUs of this host that processes and containers may use, by number. Unset, all that there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<Vec<u32>>,
+    /// The most workers on one GPU.
+    pub workers_per_gpu: u32,
     /// Processes.
     pub process: ProcessConfig,
     /// Containers.
@@ -89,11 +94,8 @@ pub struct ProcessConfig {
     pub state_dir: Option<PathBuf>,
     /// The most workers that share the processor; 0 is one for every two cores.
     pub cpu_slots: u32,
-    /// The GPUs that workers may use, by number. Unset, all that there are.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gpus: Option<Vec<u32>>,
-    /// The most workers on one GPU.
-    pub workers_per_gpu: u32,
+    /// Whether workers stay when the autoscaler is told to stop. They are drained otherwise.
+    pub leave_on_stop: bool,
     /// The longest log of one worker, in bytes. It is begun anew then, and the one before is kept.
     pub log_bytes_max: u64,
 }
@@ -161,6 +163,8 @@ impl Default for AutoscalerConfig {
             stuck_s: 600,
             start_s_max: 600,
             drain_s_max: 120,
+            gpus: None,
+            workers_per_gpu: 1,
             process: ProcessConfig::default(),
             docker: DockerConfig::default(),
             kubernetes: KubernetesConfig::default(),
@@ -174,8 +178,7 @@ impl Default for ProcessConfig {
             program: None,
             state_dir: None,
             cpu_slots: 0,
-            gpus: None,
-            workers_per_gpu: 1,
+            leave_on_stop: false,
             log_bytes_max: 10_000_000,
         }
     }

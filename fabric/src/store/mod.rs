@@ -4,6 +4,7 @@
 //! therefore be written again.
 
 mod blame;
+mod lease;
 mod notices;
 mod registry;
 mod results;
@@ -27,6 +28,7 @@ use crate::{
     tls::{self, Tls, TlsError},
 };
 
+pub use lease::Lease;
 pub use notices::Notices;
 pub use results::{ResultRecord, Written};
 

@@ -50,6 +50,16 @@ impl Server {
         metrics: PrometheusHandle,
         health: Health,
     ) -> Result<Self, ServerError> {
+        Self::start_with(listen, metrics, health, Router::new()).await
+    }
+
+    /// The same, with more pages.
+    pub async fn start_with(
+        listen: SocketAddr,
+        metrics: PrometheusHandle,
+        health: Health,
+        more: Router,
+    ) -> Result<Self, ServerError> {
         let failed = |source| ServerError { address: listen, source };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -59,7 +69,8 @@ impl Server {
             .route("/metrics", get(render))
             .route("/healthz", get(async || "alive\n"))
             .route("/readyz", get(ready))
-            .with_state(Shared { metrics, health });
+            .with_state(Shared { metrics, health })
+            .merge(more);
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
             let serve = axum::serve(listener, router);

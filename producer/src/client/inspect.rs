@@ -1,7 +1,11 @@
 //! Looking at the fleet: its queues, workers and models; and taking a job back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
+use forebay_fabric::management::Management;
 use forebay_schemas::{
     JobId, Lane, ModelId, WorkerRecord, WorkerState,
     limits::RESULT_TTL_S_DEFAULT,
@@ -11,11 +15,13 @@ use forebay_schemas::{
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
-use super::{Client, ClientError, management};
+use super::{Client, ClientError};
 use crate::pull;
 
 /// Queues looked at together, each on a channel of its own for a moment.
 const LOOKS_AT_ONCE: usize = 8;
+/// The longest that the management API may take.
+const MANAGEMENT_MAX: Duration = Duration::from_secs(10);
 
 /// The queues of the fleet.
 #[derive(Debug)]
@@ -112,7 +118,7 @@ impl Client {
     ///
     /// When the management API fails, the rest is told without it.
     pub async fn queues(&self) -> Result<Queues, ClientError> {
-        let (told, management_error) = match management::queues(&self.inner.config).await {
+        let (told, management_error) = match self.unacknowledged().await {
             Ok(told) => (told, None),
             Err(error) => (None, Some(error)),
         };
@@ -131,6 +137,13 @@ impl Client {
         let looks = stream::iter(names).map(look).buffered(LOOKS_AT_ONCE);
         let found: Vec<Option<QueueInfo>> = looks.try_collect().await?;
         Ok(Queues { queues: found.into_iter().flatten().collect(), management_error })
+    }
+
+    async fn unacknowledged(&self) -> Result<Option<BTreeMap<String, u64>>, ClientError> {
+        match Management::new(&self.inner.config, MANAGEMENT_MAX)? {
+            Some(management) => Ok(Some(management.unacknowledged().await?)),
+            None => Ok(None),
+        }
     }
 
     /// How many jobs wait for `model` in both lanes, not counting those handed to a worker.

@@ -17,7 +17,6 @@
 
 mod dead;
 mod inspect;
-mod management;
 mod submit;
 mod wait;
 mod waiter;
@@ -30,6 +29,7 @@ use std::{
 use forebay_fabric::{
     Broker, Config, Store,
     broker::{BrokerError, PublishError},
+    management::ManagementError,
     store::StoreError,
 };
 use forebay_schemas::{JobId, topology::Topology};
@@ -37,8 +37,6 @@ use tokio::sync::{Mutex, OnceCell, watch};
 
 pub use dead::{DeadLetter, DeadLetters, Kept, LetterFilter, LetterInfo, ReplayError};
 pub use inspect::{ModelInfo, QueueInfo, Queues};
-#[cfg(fuzzing)]
-pub(crate) use management::fuzzing;
 pub use submit::{HeldUp, SubmitError, WhenFull};
 pub use wait::WaitError;
 
@@ -58,13 +56,8 @@ pub enum ClientError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The management API did not.
-    #[error("RabbitMQ's management API at {url} failed: {reason}; check management_url")]
-    Management {
-        /// Its address, password hidden.
-        url: String,
-        /// What happened.
-        reason: String,
-    },
+    #[error(transparent)]
+    Management(#[from] ManagementError),
 }
 
 /// A client of one fleet. Clones share its connections, which are made when they are first needed and

@@ -1,18 +1,19 @@
 //! RabbitMQ's management API: the names of all queues and how much of each is being worked on, which
 //! AMQP does not tell.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use forebay_fabric::{Config, config::SecretUrl, tls::Tls};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
-use super::ClientError;
+use crate::{
+    Config,
+    config::SecretUrl,
+    tls::{Tls, TlsError},
+};
 
-/// The longest that one request may take.
-const REQUEST_MAX: Duration = Duration::from_secs(10);
 /// The most queues that the API gives at once.
 const PAGE_SIZE: usize = 500;
 /// The most pages that are asked for.
@@ -32,19 +33,61 @@ struct Queue {
     messages_unacknowledged: u64,
 }
 
-/// Unacknowledged messages by the names of all queues of the fleet; `None` when there is no
-/// `management_url`.
-pub(super) async fn queues(config: &Config) -> Result<Option<BTreeMap<String, u64>>, ClientError> {
-    let Some(url) = config.management_url.clone() else { return Ok(None) };
-    let vhost = vhost(config.amqp_url.expose()).to_owned();
-    let (shown, tls) = (url.to_string(), config.tls.clone());
-    let asked = tokio::task::spawn_blocking(move || {
-        let tls = Tls::load(&tls).map_err(|error| error.to_string())?;
-        ask(&url, &vhost, http_tls(&tls)?)
-    });
-    match asked.await.map_err(|error| error.to_string()).flatten() {
-        Ok(queues) => Ok(Some(queues)),
-        Err(reason) => Err(ClientError::Management { url: shown, reason }),
+/// The management API did not answer as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum ManagementError {
+    /// It can't be asked, or its answer can't be read.
+    #[error(
+        "RabbitMQ's management API at {url} can't be asked: {reason}; check management_url, or leave it out"
+    )]
+    Failed {
+        /// The address, password hidden.
+        url: String,
+        /// Why.
+        reason: String,
+    },
+    /// A file of `[tls]` can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// The way to RabbitMQ's management API. Clones share its connections.
+#[derive(Debug, Clone)]
+pub struct Management {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    agent: ureq::Agent,
+    url: SecretUrl,
+    vhost: String,
+}
+
+impl Management {
+    /// The way to the one of this configuration, with the longest that a request may take; `None` when there is no
+    /// `management_url`.
+    pub fn new(config: &Config, request_max: Duration) -> Result<Option<Self>, ManagementError> {
+        let Some(url) = config.management_url.clone() else { return Ok(None) };
+        let vhost = vhost(config.amqp_url.expose()).to_owned();
+        let tls = http_tls(&Tls::load(&config.tls)?);
+        let tls = tls.map_err(|reason| ManagementError::Failed { url: url.to_string(), reason })?;
+        let agent = ureq::Agent::config_builder()
+            .timeout_global(Some(request_max))
+            .tls_config(tls)
+            .build()
+            .new_agent();
+        Ok(Some(Self { inner: Arc::new(Inner { agent, url, vhost }) }))
+    }
+
+    /// Unacknowledged messages by the names of all queues of the fleet, in one request a page of 500. The API
+    /// counts every five seconds.
+    pub async fn unacknowledged(&self) -> Result<BTreeMap<String, u64>, ManagementError> {
+        let inner = self.inner.clone();
+        let asked = tokio::task::spawn_blocking(move || inner.ask());
+        let answer = asked.await.map_err(|error| error.to_string()).flatten();
+        let url = self.inner.url.to_string();
+        answer.map_err(|reason| ManagementError::Failed { url, reason })
     }
 }
 
@@ -72,29 +115,28 @@ fn certificates(pem: &str) -> Vec<Certificate<'static>> {
     items.filter_map(certificate).collect()
 }
 
-fn ask(url: &SecretUrl, vhost: &str, tls: TlsConfig) -> Result<BTreeMap<String, u64>, String> {
-    let agent = ureq::Agent::config_builder()
-        .timeout_global(Some(REQUEST_MAX))
-        .tls_config(tls)
-        .build()
-        .new_agent();
-    let Address { base, authorization } = Address::of(url.expose());
-    let mut queues = BTreeMap::new();
-    for page in 1..=PAGES_MAX {
-        let mut request = agent.get(format!(
-            "{base}/api/queues/{vhost}?page={page}&page_size={PAGE_SIZE}&name=%5Eforebay%5C.&use_regex=true"
-        ));
-        if let Some(authorization) = &authorization {
-            request = request.header("authorization", authorization);
+impl Inner {
+    fn ask(&self) -> Result<BTreeMap<String, u64>, String> {
+        let Address { base, authorization } = Address::of(self.url.expose());
+        let mut queues = BTreeMap::new();
+        for page in 1..=PAGES_MAX {
+            let mut request = self.agent.get(format!(
+                "{base}/api/queues/{}?page={page}&page_size={PAGE_SIZE}&name=%5Eforebay%5C.&use_regex=true",
+                self.vhost
+            ));
+            if let Some(authorization) = &authorization {
+                request = request.header("authorization", authorization);
+            }
+            let mut response = request.call().map_err(|error| error.to_string())?;
+            let answer: Page =
+                response.body_mut().read_json().map_err(|error| error.to_string())?;
+            queues.extend(answer.items.into_iter().map(|q| (q.name, q.messages_unacknowledged)));
+            if page >= answer.page_count {
+                break;
+            }
         }
-        let mut response = request.call().map_err(|error| error.to_string())?;
-        let answer: Page = response.body_mut().read_json().map_err(|error| error.to_string())?;
-        queues.extend(answer.items.into_iter().map(|q| (q.name, q.messages_unacknowledged)));
-        if page >= answer.page_count {
-            break;
-        }
+        Ok(queues)
     }
-    Ok(queues)
 }
 
 /// The virtual host in an AMQP address, still percent-encoded as the API wants it.
