@@ -1,39 +1,25 @@
-//! `forebay-autoscaler`: the control plane. It settles what no worker will; scaling comes to live here.
+//! `forebay-autoscaler`: the control plane.
 // Doc comments on arguments are help texts: no markup.
 #![allow(clippy::doc_markdown)]
-
-#[allow(dead_code)]
-mod act;
-mod settle;
 
 use std::{
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
-    sync::Arc,
 };
 
 use anyhow::Context;
 use clap::Parser;
+use forebay_autoscaler::service;
 use forebay_fabric::{
-    Broker, Config, Store,
-    answer::Answerer,
-    broker::BrokerError,
-    clock::Clock,
-    config::ConfigError,
-    shutdown,
-    store::StoreError,
-    telemetry::{self, Health, Server},
+    Config, broker::BrokerError, config::ConfigError, store::StoreError, telemetry,
 };
-use forebay_schemas::{
-    names::{DEAD_SETTLE, UNROUTABLE},
-    topology::Topology,
-};
-use settle::Settler;
-use tokio_util::sync::CancellationToken;
 
-/// Answers what no worker will: jobs for models that the fleet does not have, expired ones, and those
-/// that died on their way. So every confirmed publish ends in a result.
+/// Launches workers when there is work and drains them when there is none, and answers what no worker
+/// will: jobs for models that the fleet does not have, expired ones, and those that died on their way.
+///
+/// Reads its configuration again when the file changes, or on SIGHUP. Stops on SIGTERM; workers that
+/// are processes beside it finish and go with it, unless autoscaler.process.leave_on_stop.
 #[derive(Parser)]
 #[command(version, about)]
 struct Arguments {
@@ -45,11 +31,8 @@ struct Arguments {
     print_config: bool,
 }
 
-/// Messages of one queue that are answered at once.
-const PREFETCH: u16 = 64;
-
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Standard error may be gone; then nobody reads this either.
@@ -62,7 +45,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> anyhow::Result<()> {
+fn run(arguments: Arguments) -> anyhow::Result<()> {
     forebay_fabric::install_crypto();
     let loaded = Config::load(arguments.config.as_deref())?;
     if arguments.print_config {
@@ -77,39 +60,5 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .worker_threads(1)
         .build()
         .context("starting the runtime")?;
-    runtime.block_on(serve(loaded.config))
-}
-
-async fn serve(config: Config) -> anyhow::Result<()> {
-    let stop = shutdown::on_signal().context("listening for signals")?;
-    let health = Health::new(&["broker", "store"]);
-    let server =
-        Server::start(config.telemetry.listen, telemetry::init_metrics()?, health.clone()).await?;
-    let store = Arc::new(Store::new(&config)?);
-    let background = CancellationToken::new();
-    store.report_health(health.clone(), background.clone());
-    let topology = Topology::new(config.models.keys(), &config.queues);
-    let broker = Broker::start(&config, "forebay-autoscaler", topology)?;
-    broker.report_health(health);
-    if let Some(ready) = stop.run_until_cancelled(broker.ready()).await {
-        ready?;
-        let signature = format!("autoscaler-{}", std::process::id());
-        let answerer = Answerer {
-            signature,
-            store,
-            publisher: Arc::new(broker.clone()),
-            attempts_max: config.worker.attempts_max,
-            clock: Clock::default(),
-        };
-        let settle = |queue, how| {
-            let subscription = broker.subscribe(queue, PREFETCH);
-            Settler { answerer: answerer.clone(), limits: config.limits.clone(), how }
-                .run(subscription, stop.clone())
-        };
-        tokio::join!(settle(UNROUTABLE, settle::unroutable), settle(DEAD_SETTLE, settle::dead));
-    }
-    broker.close().await;
-    background.cancel();
-    server.stop().await;
-    Ok(())
+    runtime.block_on(service::run(loaded.config, arguments.config))
 }

@@ -5,6 +5,10 @@
 //! and end. `end` is for one that is stuck. `list` tells what is there, whoever launched it: so an autoscaler that
 //! comes back adopts what its predecessor left.
 
+pub mod circuit;
+pub mod launchers;
+pub mod process;
+
 use forebay_schemas::ModelId;
 use futures_util::future::BoxFuture;
 
@@ -83,7 +87,8 @@ pub trait Launcher: Send + Sync {
     /// Ends a worker at once.
     fn end<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), LaunchError>>;
 
-    /// The workers of these models that this launcher launched, now or in an earlier life.
+    /// The workers that this launcher launched, now or in an earlier life: those of these models, and of others as far
+    /// as they can be found.
     fn list<'a>(
         &'a self,
         models: &'a [ModelId],

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 use forebay_schemas::{Limits, ModelId, topology::QueueSettings};
 use serde::{Deserialize, Serialize};
 
-pub use load::{ConfigError, Loaded};
+pub use load::{ConfigError, FILE_DEFAULT, Loaded};
 pub use pools::{
     AutoscalerConfig, DeviceKind, DockerConfig, KubernetesConfig, LauncherKind, PoolConfig,
     ProcessConfig,

@@ -9,6 +9,7 @@ mod notices;
 mod registry;
 mod results;
 mod retract;
+mod status;
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -1,0 +1,87 @@
+//! The launchers that a configuration asks for.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+
+use forebay_fabric::{Config, config::LauncherKind};
+use forebay_schemas::ModelId;
+use futures_util::future::join_all;
+
+use super::{Instance, LaunchError, Launcher, process::Processes};
+
+/// The longest that one call may take.
+const CALL_MAX: Duration = Duration::from_secs(15);
+
+/// Those that were asked for so far, each made once. Clones share them.
+#[derive(Clone, Default)]
+pub struct Launchers {
+    made: BTreeMap<LauncherKind, Result<Arc<dyn Launcher>, String>>,
+}
+
+impl Launchers {
+    /// Makes those that `config` asks for and that are not there yet. One that can't be made is tried again.
+    pub async fn make(&mut self, config: &Config, config_file: Option<&Path>) {
+        for kind in config.models.values().map(|model| model.pool.launcher) {
+            if kind == LauncherKind::None || matches!(self.made.get(&kind), Some(Ok(_))) {
+                continue;
+            }
+            let made = make(kind, config, config_file).await.map_err(|error| error.to_string());
+            if let Err(error) = &made {
+                tracing::warn!(error, "no launcher");
+            }
+            self.made.insert(kind, made);
+        }
+    }
+
+    /// The one of a kind; why there is none.
+    pub fn get(&self, kind: LauncherKind) -> Result<&Arc<dyn Launcher>, String> {
+        match self.made.get(&kind) {
+            Some(Ok(launcher)) => Ok(launcher),
+            Some(Err(reason)) => Err(reason.clone()),
+            None => Err("nothing launches the workers of this model".to_owned()),
+        }
+    }
+
+    /// What each of them has launched.
+    pub async fn list(
+        &self,
+        models: &[ModelId],
+    ) -> BTreeMap<LauncherKind, Result<Vec<Instance>, String>> {
+        let all = self.made.iter().map(async |(kind, launcher)| {
+            let listed = match launcher {
+                Ok(launcher) => within(launcher.kind(), "list its workers", launcher.list(models))
+                    .await
+                    .map_err(|error| error.to_string()),
+                Err(reason) => Err(reason.clone()),
+            };
+            (*kind, listed)
+        });
+        join_all(all).await.into_iter().collect()
+    }
+}
+
+/// Does not wait for ever.
+pub async fn within<T>(
+    launcher: &'static str,
+    action: &str,
+    call: impl Future<Output = Result<T, LaunchError>>,
+) -> Result<T, LaunchError> {
+    tokio::time::timeout(CALL_MAX, call).await.unwrap_or_else(|_| {
+        let reason = format!("it took longer than {} s", CALL_MAX.as_secs());
+        Err(LaunchError { launcher, action: action.to_owned(), reason })
+    })
+}
+
+async fn make(
+    kind: LauncherKind,
+    config: &Config,
+    config_file: Option<&Path>,
+) -> Result<Arc<dyn Launcher>, LaunchError> {
+    let launcher: Arc<dyn Launcher> = match kind {
+        LauncherKind::Process | LauncherKind::None => {
+            let idle_s_max = config.worker.idle_s_max;
+            Arc::new(Processes::new(&config.autoscaler.process, config_file, idle_s_max)?)
+        }
+        LauncherKind::Docker | LauncherKind::Kubernetes => unreachable!("merged later"),
+    };
+    Ok(launcher)
+}

@@ -1,0 +1,259 @@
+//! Workers as processes beside the autoscaler.
+//!
+//! All that is known of them is on disk, one small file each, so that an autoscaler that comes back finds them: the file
+//! is written before the process is started, and again with its id. A worker has a session of its own and outlives us;
+//! its log is a file that is cut when it grows.
+
+mod entry;
+mod logs;
+mod signal;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::unix::process::{CommandExt, ExitStatusExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use forebay_fabric::{clock, config::ProcessConfig};
+use forebay_schemas::ModelId;
+use futures_util::{FutureExt, future::BoxFuture};
+
+use self::entry::Entry;
+use super::{Instance, InstanceState, LaunchError, Launcher, Order};
+
+const KIND: &str = "process";
+/// How long a worker without work stays when nobody is there to drain it, in seconds.
+const IDLE_S_MAX: u64 = 1_800;
+
+/// Launches processes.
+pub struct Processes {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: ProcessConfig,
+    program: PathBuf,
+    folder: PathBuf,
+    /// The threads of a worker that computes on the processor.
+    threads: usize,
+    /// The configuration file that workers read; unset, they find it as we did.
+    config_file: Option<PathBuf>,
+    idle_s_max: u64,
+    /// Those that this process started: their exit status can be had.
+    children: Mutex<BTreeMap<String, Child>>,
+}
+
+impl Processes {
+    /// A launcher that keeps its files in the configured folder, which is made if it is not there.
+    pub fn new(
+        config: &ProcessConfig,
+        config_file: Option<&Path>,
+        idle_s_max: u64,
+    ) -> Result<Self, LaunchError> {
+        let folder = config.state_dir();
+        let failed = |reason: String| error("prepare", reason);
+        std::fs::create_dir_all(&folder).map_err(|e| {
+            failed(format!("{}: {e}; set autoscaler.process.state_dir", folder.display()))
+        })?;
+        let program = match &config.program {
+            Some(program) => program.clone(),
+            None => beside_us().map_err(|e| failed(format!("where its program is: {e}")))?,
+        };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let inner = Inner {
+            program,
+            folder,
+            threads: (cores / cpu_slots(config) as usize).max(1),
+            config_file: config_file.map(Path::to_path_buf),
+            idle_s_max: if idle_s_max == 0 { IDLE_S_MAX } else { idle_s_max },
+            children: Mutex::default(),
+            config: config.clone(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Runs on a thread where it may wait for a disk.
+    fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, LaunchError> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, LaunchError>> {
+        let inner = self.inner.clone();
+        let task = tokio::task::spawn_blocking(move || work(&inner));
+        async move { task.await.map_err(|e| error("do its work", e.to_string())).flatten() }.boxed()
+    }
+}
+
+/// The most workers on the processor: as configured, else one for every two cores.
+pub fn cpu_slots(config: &ProcessConfig) -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    match config.cpu_slots {
+        0 => u32::try_from(cores / 2).unwrap_or(u32::MAX).max(1),
+        slots => slots,
+    }
+}
+
+fn beside_us() -> io::Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name("forebay-worker"))
+}
+
+fn error(action: impl Into<String>, reason: impl Into<String>) -> LaunchError {
+    LaunchError { launcher: KIND, action: action.into(), reason: reason.into() }
+}
+
+impl Launcher for Processes {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn launch<'a>(&'a self, order: &'a Order) -> BoxFuture<'a, Result<(), LaunchError>> {
+        let order = order.clone();
+        self.blocking(move |inner| inner.launch(&order))
+    }
+
+    fn drain<'a>(
+        &'a self,
+        _model: &'a ModelId,
+        names: &'a [String],
+    ) -> BoxFuture<'a, Result<(), LaunchError>> {
+        let names = names.to_vec();
+        self.blocking(move |inner| names.iter().try_for_each(|name| inner.drain(name)))
+    }
+
+    fn end<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), LaunchError>> {
+        let name = name.to_owned();
+        self.blocking(move |inner| inner.end(&name))
+    }
+
+    fn list<'a>(
+        &'a self,
+        _models: &'a [ModelId],
+    ) -> BoxFuture<'a, Result<Vec<Instance>, LaunchError>> {
+        self.blocking(Inner::list)
+    }
+}
+
+impl Inner {
+    fn launch(&self, order: &Order) -> Result<(), LaunchError> {
+        let action = || format!("launch {}", order.name);
+        let mut entry = Entry {
+            name: order.name.clone(),
+            model: order.model.to_string(),
+            device: order.device.clone(),
+            launched_at_ms: clock::now_ms(),
+            process: None,
+            draining: false,
+        };
+        if entry::path(&self.folder, &order.name).exists() {
+            return Ok(()); // asked for twice
+        }
+        entry.save(&self.folder).map_err(|e| error(action(), e.to_string()))?;
+        let child = self.command(order).and_then(|mut command| command.spawn());
+        let child = child.map_err(|e| {
+            entry::remove(&self.folder, &order.name);
+            error(
+                action(),
+                format!("{}: {e}; set autoscaler.process.program", self.program.display()),
+            )
+        })?;
+        entry.process = signal::Process::find(child.id());
+        self.children().insert(order.name.clone(), child);
+        entry.save(&self.folder).map_err(|e| error(action(), e.to_string()))
+    }
+
+    fn command(&self, order: &Order) -> io::Result<Command> {
+        let log = logs::open(&self.folder, &order.name)?;
+        let mut command = Command::new(&self.program);
+        command
+            .args(["--model", order.model.as_str(), "--device", &order.device])
+            .args(["--name", &order.name])
+            // Beside each other they can't all answer on the one port of the configuration.
+            .env("FOREBAY_TELEMETRY__LISTEN", "127.0.0.1:0")
+            .env("FOREBAY_WORKER__IDLE_S_MAX", self.idle_s_max.to_string())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0); // what interrupts the autoscaler does not interrupt its workers
+        if order.device == "cpu" {
+            command.args(["--threads", &self.threads.to_string()]);
+        }
+        if let Some(file) = &self.config_file {
+            command.env("FOREBAY_CONFIG", file);
+        }
+        Ok(command)
+    }
+
+    fn drain(&self, name: &str) -> Result<(), LaunchError> {
+        let Some(mut entry) = Entry::load(&self.folder, name) else { return Ok(()) };
+        entry.draining = true;
+        entry.save(&self.folder).map_err(|e| error(format!("drain {name}"), e.to_string()))?;
+        entry
+            .tell(&self.folder, signal::TERM)
+            .map_err(|e| error(format!("drain {name}"), e.to_string()))
+    }
+
+    fn end(&self, name: &str) -> Result<(), LaunchError> {
+        let Some(entry) = Entry::load(&self.folder, name) else { return Ok(()) };
+        entry
+            .tell(&self.folder, signal::KILL)
+            .map_err(|e| error(format!("end {name}"), e.to_string()))
+    }
+
+    fn list(&self) -> Result<Vec<Instance>, LaunchError> {
+        let entries = entry::all(&self.folder)
+            .map_err(|e| error("list its workers", format!("{}: {e}", self.folder.display())))?;
+        let instances = entries.into_iter().map(|entry| self.look_at(entry)).collect();
+        logs::keep_short(&self.folder, self.config.log_bytes_max);
+        Ok(instances)
+    }
+
+    fn look_at(&self, mut entry: Entry) -> Instance {
+        let ended = self.exit_of(&entry.name);
+        let lives = ended.is_none() && entry.lives(&self.folder);
+        let state = match ended {
+            None if lives && entry.draining => InstanceState::Draining,
+            None if lives => InstanceState::Running,
+            ended => {
+                entry::remove(&self.folder, &entry.name);
+                let well = ended.map_or(entry.draining, |status| status.success());
+                InstanceState::Ended { how: self.how(&entry.name, ended, well), well }
+            }
+        };
+        Instance {
+            name: std::mem::take(&mut entry.name),
+            model: entry.model,
+            device: Some(entry.device),
+            launched_at_ms: entry.launched_at_ms,
+            state,
+        }
+    }
+
+    /// How one that we started has ended; `None` while it runs, or when another autoscaler started it.
+    fn exit_of(&self, name: &str) -> Option<ExitStatus> {
+        let mut children = self.children();
+        let status = children.get_mut(name)?.try_wait().ok()??;
+        children.remove(name);
+        Some(status)
+    }
+
+    fn how(&self, name: &str, status: Option<ExitStatus>, well: bool) -> String {
+        let how = match status {
+            None => "ended while no autoscaler watched".to_owned(),
+            Some(status) => match (status.code(), status.signal()) {
+                (Some(code), _) => format!("exit code {code}"),
+                (None, Some(signal)) => format!("killed by signal {signal}"),
+                (None, None) => "ended".to_owned(),
+            },
+        };
+        match logs::last_line(&self.folder, name) {
+            Some(line) if !well => format!("{how}: {line}"),
+            _ => how,
+        }
+    }
+
+    fn children(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Child>> {
+        self.children.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,114 @@
+//! A process that may not be our child: found again, and told something, without ever meaning another one that got its
+//! id since.
+
+use std::{io, path::PathBuf};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+
+/// Finish and end.
+pub const TERM: Signal = Signal::TERM;
+/// End at once.
+pub const KILL: Signal = Signal::KILL;
+
+/// A process, told apart from later ones of the same id by when it was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
+    /// When it was started, in the kernel's ticks since the machine was.
+    pub started: u64,
+}
+
+impl Process {
+    /// The process that has this id now, unless it has ended.
+    pub fn find(pid: u32) -> Option<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The second field is the program's name in parentheses, which may hold anything.
+        let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+        let state = fields.next()?;
+        // What starttime (field 22) is counted from is the third field, which `fields` began with.
+        let started = fields.nth(18)?.parse().ok()?;
+        (!["Z", "X"].contains(&state)).then_some(Self { pid, started })
+    }
+
+    /// Whether it runs.
+    pub fn lives(self) -> bool {
+        Self::find(self.pid) == Some(self)
+    }
+
+    /// Sends it a signal. One that has ended is let be.
+    pub fn tell(self, signal: Signal) -> io::Result<()> {
+        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
+        // The descriptor means one process for good: it is opened first, and then looked at.
+        let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
+        if !self.lives() {
+            return Ok(());
+        }
+        match pidfd_send_signal(handle, signal) {
+            Err(error) if error != rustix::io::Errno::SRCH => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The process that was started with these arguments next to each other.
+    pub fn with_arguments(wanted: &[&str]) -> Option<Self> {
+        let processes = std::fs::read_dir("/proc").ok()?.filter_map(Result::ok);
+        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        pids.filter(|pid| has_arguments(*pid, wanted)).find_map(Self::find)
+    }
+}
+
+fn has_arguments(pid: u32, wanted: &[&str]) -> bool {
+    let Ok(line) = std::fs::read(PathBuf::from(format!("/proc/{pid}/cmdline"))) else {
+        return false;
+    };
+    let arguments: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+    arguments.windows(wanted.len()).any(|window| {
+        window.iter().zip(wanted).all(|(argument, wanted)| *argument == wanted.as_bytes())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_process_is_found_told_and_known_to_have_ended() {
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        let process = Process::find(child.id()).unwrap();
+        assert!(process.lives());
+        process.tell(TERM).unwrap();
+        child.wait().unwrap();
+        assert!(!process.lives());
+        process.tell(TERM).unwrap();
+    }
+
+    #[test]
+    fn another_one_with_the_same_id_is_not_meant() {
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        let process = Process::find(child.id()).unwrap();
+        let earlier = Process { started: process.started - 1, ..process };
+        assert!(!earlier.lives());
+        earlier.tell(KILL).unwrap();
+        assert!(process.lives());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_process_is_found_by_its_arguments() {
+        let mut child = Command::new("sleep").args(["600.25", "600.75"]).spawn().unwrap();
+        let found = || Process::with_arguments(&["600.25", "600.75"]);
+        // Between fork and exec it has the arguments of this program.
+        while found().is_none() {
+            std::thread::yield_now();
+        }
+        assert_eq!(found().unwrap().pid, child.id());
+        assert_eq!(Process::with_arguments(&["600.75", "600.25"]), None);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}

@@ -1,0 +1,116 @@
+//! How many jobs have arrived, from what can be counted: those that wait, those in hand, those done.
+//!
+//! The three are counted at different moments: a queue is looked at now, a worker told of itself up to two seconds ago. A
+//! job that has just been taken is missing in the sum until its worker tells of it, so the sum dips and recovers. It
+//! counts what has arrived by its highest value, and begins anew when it stays low: then jobs have expired, or a worker is
+//! gone with the count of what it had done.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use forebay_schemas::{WorkerRecord, worker::BEAT_EVERY_MS};
+
+/// A sum that stays low for so long has lost something. Two beats, and a little.
+const DIP_MS_MAX: u64 = 2 * BEAT_EVERY_MS + 1_000;
+
+/// Counts the arrivals of one model.
+#[derive(Debug, Default)]
+pub struct Arrivals {
+    /// Jobs done by the workers that are here, as they told it last.
+    done: BTreeMap<String, u64>,
+    /// Jobs done by those that went.
+    done_by_gone: u64,
+    arrived: u64,
+    /// What is added to the sum: it grows with each loss.
+    lost: u64,
+    begun: bool,
+    /// The sums of the last while, with their times; bounded by [`DIP_MS_MAX`] and the tick.
+    late: VecDeque<(u64, u64)>,
+}
+
+impl Arrivals {
+    /// What has arrived since the first look, after one more: `waiting` in queues, and what workers tell.
+    pub fn look(&mut self, now_ms: u64, waiting: u64, workers: &[&WorkerRecord]) -> u64 {
+        let here: BTreeMap<String, u64> =
+            workers.iter().map(|worker| (worker.id.clone(), worker.jobs_done)).collect();
+        for (id, done) in std::mem::take(&mut self.done) {
+            if !here.contains_key(&id) {
+                self.done_by_gone += done;
+            }
+        }
+        self.done = here;
+        let in_hand: u64 = workers.iter().map(|worker| worker.in_flight).sum();
+        let sum = waiting + in_hand + self.done.values().sum::<u64>() + self.done_by_gone;
+        if !self.begun {
+            // What was there before nobody saw arrive.
+            (self.begun, self.arrived) = (true, sum);
+        }
+        self.arrived = self.arrived.max(sum + self.lost);
+        self.find_losses(now_ms, sum);
+        self.arrived
+    }
+
+    /// When even the highest sum of the last while is below the count, the difference is lost for good.
+    fn find_losses(&mut self, now_ms: u64, sum: u64) {
+        self.late.push_back((now_ms, sum));
+        // One from before the while stays: it shows that the sums cover all of it.
+        while self.late.get(1).is_some_and(|(at_ms, _)| at_ms + DIP_MS_MAX <= now_ms) {
+            self.late.pop_front();
+        }
+        let covered = self.late.front().is_some_and(|(at_ms, _)| at_ms + DIP_MS_MAX <= now_ms);
+        let highest = self.late.iter().map(|(_, sum)| *sum).max().unwrap_or(0);
+        if covered && highest + self.lost < self.arrived {
+            self.lost = self.arrived - highest;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::record;
+
+    fn worker(id: &str, in_flight: u64, jobs_done: u64) -> WorkerRecord {
+        WorkerRecord { in_flight, jobs_done, ..record(id) }
+    }
+
+    #[test]
+    fn a_job_counts_once_on_its_way_from_the_queue_to_its_end() {
+        let mut arrivals = Arrivals::default();
+        assert_eq!(arrivals.look(0, 0, &[]), 0);
+        assert_eq!(arrivals.look(500, 3, &[]), 3);
+        // Two were taken, and their worker has not told of it yet.
+        assert_eq!(arrivals.look(1_000, 1, &[&worker("a", 0, 0)]), 3);
+        assert_eq!(arrivals.look(2_500, 1, &[&worker("a", 2, 0)]), 3);
+        assert_eq!(arrivals.look(4_500, 0, &[&worker("a", 1, 2)]), 3);
+        assert_eq!(arrivals.look(6_500, 2, &[&worker("a", 0, 3)]), 5);
+    }
+
+    #[test]
+    fn what_was_there_at_the_first_look_did_not_arrive_then() {
+        let mut arrivals = Arrivals::default();
+        let begin = arrivals.look(0, 10, &[&worker("a", 5, 1_000_000)]);
+        assert_eq!(arrivals.look(500, 12, &[&worker("a", 5, 1_000_000)]) - begin, 2);
+    }
+
+    #[test]
+    fn workers_that_go_take_nothing_with_them() {
+        let mut arrivals = Arrivals::default();
+        arrivals.look(0, 0, &[&worker("a", 0, 100)]);
+        assert_eq!(arrivals.look(500, 4, &[]), 104);
+        assert_eq!(arrivals.look(1_000, 4, &[&worker("b", 0, 0)]), 104);
+        assert_eq!(arrivals.look(1_500, 5, &[&worker("b", 0, 0)]), 105);
+    }
+
+    #[test]
+    fn after_jobs_expired_new_ones_are_seen_again() {
+        let mut arrivals = Arrivals::default();
+        arrivals.look(0, 0, &[]);
+        assert_eq!(arrivals.look(500, 100, &[]), 100);
+        // All of them expire; for as long as a dip may last, they may come back.
+        for at_ms in (1_000..=7_000).step_by(500) {
+            assert_eq!(arrivals.look(at_ms, 0, &[]), 100);
+        }
+        assert_eq!(arrivals.look(7_500, 3, &[]), 103);
+        assert!(arrivals.late.len() < 20);
+    }
+}

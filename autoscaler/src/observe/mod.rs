@@ -1,0 +1,57 @@
+//! Observing: what waits, who works, and how fast jobs arrive.
+
+pub mod arrivals;
+pub mod queues;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use forebay_fabric::Store;
+use forebay_schemas::{ModelId, WorkerRecord};
+
+pub use arrivals::Arrivals;
+pub use queues::{Queues, Waiting};
+
+/// The longest that the store may take to tell of the workers.
+const WORKERS_WITHIN: Duration = Duration::from_secs(3);
+
+/// What was seen at one moment.
+#[derive(Debug)]
+pub struct Sight {
+    /// The messages of each model; why not, if they could not be seen.
+    pub waiting: Result<BTreeMap<ModelId, Waiting>, String>,
+    /// The workers that are alive; why not, if they could not be seen.
+    pub workers: Result<Vec<WorkerRecord>, String>,
+    /// Why the management API tells nothing, where it should.
+    pub management: Option<String>,
+}
+
+/// Looks at queues and workers at once.
+pub async fn look(queues: &Queues, store: &Store, models: &[ModelId]) -> Sight {
+    let workers = async {
+        match tokio::time::timeout(WORKERS_WITHIN, store.workers()).await {
+            Ok(workers) => workers.map_err(|error| error.to_string()),
+            Err(_) => {
+                Err(format!("Redis did not tell of the workers in {} s", WORKERS_WITHIN.as_secs()))
+            }
+        }
+    };
+    let (waiting, workers) = tokio::join!(queues.look(models), workers);
+    let failed = [("queues", waiting.is_err()), ("workers", workers.is_err())];
+    for (what, _) in failed.into_iter().filter(|(_, failed)| *failed) {
+        metrics::counter!("forebay_observe_failures_total", "what" => what).increment(1);
+    }
+    let (waiting, management) = match waiting {
+        Ok((waiting, problem)) => (Ok(waiting), problem),
+        Err(error) => (Err(error), None),
+    };
+    Sight { waiting, workers, management }
+}
+
+impl Sight {
+    /// Why nothing may shrink, if so.
+    pub fn problems(&self) -> Vec<String> {
+        let told =
+            [self.waiting.as_ref().err(), self.workers.as_ref().err(), self.management.as_ref()];
+        told.into_iter().flatten().cloned().collect()
+    }
+}

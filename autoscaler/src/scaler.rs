@@ -1,0 +1,393 @@
+//! One tick: observe, decide, act, tell.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use forebay_fabric::{
+    Broker, Config, Store, clock,
+    config::{DeviceKind, LauncherKind, PoolConfig},
+};
+use forebay_schemas::{FleetStatus, JobId, ModelId, topology::Topology, worker::BEAT_TTL_MS};
+use futures_util::future::join_all;
+use metrics::{counter, histogram};
+use tokio::time::Instant;
+
+use crate::{
+    act::{
+        Instance, Launcher, Order,
+        launchers::{Launchers, within},
+    },
+    devices::Devices,
+    fleet::Patience,
+    lead::{Held, Lead},
+    observe::{self, Queues, Sight},
+    pool::{self, Plan, Pool},
+    reload::Reload,
+    share::share,
+    status::{self, Board},
+};
+
+/// The part of the autoscaler that scales.
+pub struct Scaler {
+    /// What holds now.
+    pub config: Config,
+    /// Where it comes from.
+    pub config_file: Option<PathBuf>,
+    /// As it changes.
+    pub reload: Reload,
+    /// Declares the queues of models that are new.
+    pub broker: Broker,
+    /// Where workers tell of themselves, and the fleet's status is told.
+    pub store: Arc<Store>,
+    /// What waits.
+    pub queues: Queues,
+    /// Who leads.
+    pub lead: Lead,
+    /// Where `/status` reads.
+    pub board: Board,
+    /// This autoscaler's name.
+    pub id: String,
+    /// What launches workers.
+    pub launchers: Launchers,
+    /// The pools, while we lead.
+    pub pools: BTreeMap<ModelId, Pool>,
+    /// Under which token they were made.
+    pub pools_token: u64,
+}
+
+type Listed = BTreeMap<LauncherKind, Result<Vec<Instance>, String>>;
+
+/// What one pool is to do, once the places are shared.
+struct Share {
+    granted: u32,
+    leaving: Vec<String>,
+    devices: Vec<String>,
+}
+
+impl Scaler {
+    /// One tick.
+    pub async fn tick(&mut self) {
+        let began = Instant::now();
+        if let Some(config) = self.reload.look() {
+            self.apply(config).await;
+        }
+        match self.lead.held() {
+            Some(held) => self.run_fleet(held).await,
+            None => self.watch_the_leader().await,
+        }
+        histogram!("forebay_tick_ms").record(began.elapsed().as_secs_f64() * 1e3);
+    }
+
+    /// What has changed in the configuration begins to hold.
+    async fn apply(&mut self, config: Config) {
+        counter!("forebay_config_reloads_total", "outcome" => "applied").increment(1);
+        let topology = Topology::new(config.models.keys(), &config.queues);
+        if let Err(error) = self.broker.declare(topology).await {
+            tracing::error!(%error, "the queues of the new configuration can't be declared");
+        }
+        self.config.models = config.models;
+        tracing::info!(models = self.config.models.len(), "the configuration was read anew");
+    }
+
+    async fn watch_the_leader(&mut self) {
+        self.pools.clear();
+        let leader = self.lead.leader();
+        let told = self.store.status().await.ok().flatten();
+        let mut status = told.unwrap_or_else(|| self.nothing_known());
+        status.leads = false;
+        status.leader = leader.id;
+        status.problems.extend(leader.error);
+        self.board.write(status);
+    }
+
+    fn nothing_known(&self) -> FleetStatus {
+        FleetStatus {
+            v: 1,
+            leader: String::new(),
+            leads: false,
+            token: 0,
+            at_ms: clock::now_ms(),
+            config_read_at_ms: self.reload.read_at_ms,
+            problems: Vec::new(),
+            pools: Vec::new(),
+        }
+    }
+
+    async fn run_fleet(&mut self, held: Held) {
+        if self.pools_token != held.token {
+            self.pools.clear();
+            self.pools_token = held.token;
+        }
+        self.launchers.make(&self.config, self.config_file.as_deref()).await;
+        let configured: Vec<ModelId> = self.models();
+        let (sight, listed) = tokio::join!(
+            observe::look(&self.queues, &self.store, &configured),
+            self.launchers.list(&configured)
+        );
+        let now_ms = clock::now_ms();
+        self.keep_pools(&listed);
+        let plans = self.plan(now_ms, &sight, &listed);
+        let orders = self.share_places(&plans, &listed);
+        self.act(held.token, now_ms, &plans, &orders).await;
+        self.drain_strays(held.token, &listed).await;
+        self.tell(held, now_ms, &sight, &plans, &orders).await;
+    }
+
+    /// The models of the configuration and those that still have workers.
+    fn models(&self) -> Vec<ModelId> {
+        let models: BTreeSet<&ModelId> =
+            self.config.models.keys().chain(self.pools.keys()).collect();
+        models.into_iter().cloned().collect()
+    }
+
+    /// A pool for each model that has workers or may get some. One whose model was taken out of the configuration is
+    /// drained, and forgotten then.
+    fn keep_pools(&mut self, listed: &Listed) {
+        let mut wanted: BTreeMap<ModelId, PoolConfig> = BTreeMap::new();
+        for (kind, instances) in listed {
+            for instance in instances.iter().flatten() {
+                let Ok(model) = instance.model.parse::<ModelId>() else { continue };
+                let nothing =
+                    PoolConfig { min: 0, max: 0, launcher: *kind, ..PoolConfig::default() };
+                wanted.insert(model, nothing);
+            }
+        }
+        for (model, settings) in &self.config.models {
+            if settings.pool.launcher != LauncherKind::None {
+                wanted.insert(model.clone(), settings.pool.clone());
+            }
+        }
+        self.pools.retain(|model, _| wanted.contains_key(model));
+        for (model, config) in wanted {
+            let fresh = || Pool::new(model.clone(), config.clone());
+            let pool = self.pools.entry(model.clone()).or_insert_with(fresh);
+            pool.config = config;
+        }
+    }
+
+    fn plan(&mut self, now_ms: u64, sight: &Sight, listed: &Listed) -> BTreeMap<ModelId, Plan> {
+        let autoscaler = &self.config.autoscaler;
+        let patience = Patience {
+            start_ms_max: autoscaler.start_s_max * 1_000,
+            stuck_ms: autoscaler.stuck_s * 1_000,
+            drain_ms_max: autoscaler.drain_s_max * 1_000,
+            silent_ms_max: 3 * BEAT_TTL_MS,
+        };
+        let mut plans = BTreeMap::new();
+        for (model, pool) in &mut self.pools {
+            let listed = listed.get(&pool.config.launcher);
+            let mine: Result<Vec<Instance>, &str> = match listed {
+                Some(Ok(all)) => {
+                    Ok(all.iter().filter(|one| one.model == model.as_str()).cloned().collect())
+                }
+                Some(Err(reason)) => Err(reason),
+                None => Err("its launcher is not there"),
+            };
+            let mine = mine.as_deref().map_err(|reason| *reason);
+            plans.insert(model.clone(), pool.plan(now_ms, sight, mine, &patience));
+        }
+        plans
+    }
+
+    /// Shares the places of each launcher among its pools.
+    fn share_places(
+        &self,
+        plans: &BTreeMap<ModelId, Plan>,
+        listed: &Listed,
+    ) -> BTreeMap<ModelId, Share> {
+        let mut groups: BTreeMap<(LauncherKind, DeviceKind), Vec<&Pool>> = BTreeMap::new();
+        for pool in self.pools.values() {
+            groups.entry((pool.config.launcher, pool.config.device)).or_default().push(pool);
+        }
+        let mut orders = BTreeMap::new();
+        for ((launcher, kind), pools) in groups {
+            let devices = Devices::of(&self.config.autoscaler, launcher, kind);
+            let claims: Vec<_> = pools.iter().map(|pool| pool.claim(&plans[&pool.model])).collect();
+            let places = devices.as_ref().map_or(u32::MAX, Devices::places);
+            let mut taken: Vec<String> = listed
+                .get(&launcher)
+                .and_then(|listed| listed.as_ref().ok())
+                .into_iter()
+                .flatten()
+                .filter(|one| !matches!(one.state, crate::act::InstanceState::Ended { .. }))
+                .filter_map(|one| one.device.clone())
+                .collect();
+            for (pool, granted) in pools.iter().zip(share(&claims, places)) {
+                let plan = &plans[&pool.model];
+                let leaving = pool::leaving(plan, granted);
+                let staying = pool::active(&plan.workers) - leaving.len() as u32;
+                let missing = granted.saturating_sub(staying) as usize;
+                let found = match &devices {
+                    Some(devices) => devices.free(&taken, missing),
+                    None => vec![default_device(kind); missing],
+                };
+                taken.extend(found.iter().cloned());
+                orders.insert(pool.model.clone(), Share { granted, leaving, devices: found });
+            }
+        }
+        orders
+    }
+
+    async fn act(
+        &mut self,
+        token: u64,
+        now_ms: u64,
+        plans: &BTreeMap<ModelId, Plan>,
+        orders: &BTreeMap<ModelId, Share>,
+    ) {
+        let idle = |model: &ModelId| {
+            let (plan, order) = (&plans[model], &orders[model]);
+            plan.overdue.is_empty() && order.leaving.is_empty() && order.devices.is_empty()
+        };
+        for (model, pool) in &mut self.pools {
+            let (plan, order) = (&plans[model], &orders[model]);
+            // What could not be seen is left as it is.
+            if !plan.observed && plan.overdue.is_empty() {
+                continue;
+            }
+            if !idle(model) {
+                let launcher = match self.launchers.get(pool.config.launcher) {
+                    Ok(launcher) => launcher.clone(),
+                    Err(reason) => {
+                        pool.circuit.failed(now_ms, reason);
+                        continue;
+                    }
+                };
+                if !self.lead.may_act(token).await {
+                    tracing::warn!(token, "the lease is lost: nothing is done");
+                    return;
+                }
+                act_for(pool, &*launcher, now_ms, plan, order).await;
+            }
+            pool.note(now_ms, order.granted, plan);
+        }
+    }
+
+    /// Workers of a model that another launcher runs now.
+    async fn drain_strays(&self, token: u64, listed: &Listed) {
+        for (kind, instances) in listed {
+            for instance in instances.iter().flatten() {
+                let runs = instance.state == crate::act::InstanceState::Running;
+                let Ok(model) = instance.model.parse::<ModelId>() else { continue };
+                let elsewhere =
+                    self.pools.get(&model).is_some_and(|pool| pool.config.launcher != *kind);
+                if !runs || !elsewhere || !self.lead.may_act(token).await {
+                    continue;
+                }
+                if let Ok(launcher) = self.launchers.get(*kind) {
+                    let names = [instance.name.clone()];
+                    let drained = within(launcher.kind(), "drain", launcher.drain(&model, &names));
+                    if let Err(error) = drained.await {
+                        tracing::warn!(%error, "a worker of another launcher stays for now");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn tell(
+        &self,
+        held: Held,
+        now_ms: u64,
+        sight: &Sight,
+        plans: &BTreeMap<ModelId, Plan>,
+        orders: &BTreeMap<ModelId, Share>,
+    ) {
+        let mut problems = sight.problems();
+        problems.extend(self.reload.refused.clone());
+        problems.extend(self.lead.leader().error);
+        let pools = self.pools.values().map(|pool| {
+            let (plan, order) = (&plans[&pool.model], &orders[&pool.model]);
+            let launcher = kind_name(pool.config.launcher);
+            let told = pool.status(launcher, plan, order.granted);
+            status::measure(&told, plan.observed, pool.circuit.is_open());
+            told
+        });
+        let status = FleetStatus {
+            leader: self.id.clone(),
+            leads: true,
+            token: held.token,
+            at_ms: now_ms,
+            problems,
+            pools: pools.collect(),
+            ..self.nothing_known()
+        };
+        if let Err(error) = self.store.write_status(&status).await {
+            tracing::debug!(%error, "the status was not told");
+        }
+        self.board.write(status);
+    }
+}
+
+async fn act_for(
+    pool: &mut Pool,
+    launcher: &dyn Launcher,
+    now_ms: u64,
+    plan: &Plan,
+    order: &Share,
+) {
+    let (kind, model) = (launcher.kind(), pool.model.clone());
+    for overdue in &plan.overdue {
+        tracing::warn!(%model, worker = overdue.name, why = overdue.why, "ends a worker");
+        let labels = [("model", model.to_string()), ("reason", overdue.reason.to_owned())];
+        counter!("forebay_workers_replaced_total", &labels).increment(1);
+        if let Err(error) = within(kind, "end a worker", launcher.end(&overdue.name)).await {
+            tracing::warn!(%error, "it stays for now");
+        }
+    }
+    if !plan.observed {
+        return;
+    }
+    if !order.leaving.is_empty() {
+        tracing::info!(%model, workers = ?order.leaving, "drains");
+        match within(kind, "drain workers", launcher.drain(&model, &order.leaving)).await {
+            Ok(()) => counter!("forebay_workers_drained_total", "model" => model.to_string())
+                .increment(order.leaving.len() as u64),
+            Err(error) => tracing::warn!(%error, "they stay for now"),
+        }
+    }
+    let starting = pool::starting(&plan.workers);
+    let allowed = pool.circuit.allows(now_ms, order.devices.len() as u32, starting) as usize;
+    let launches = order.devices[..allowed].iter().map(|device| {
+        let order = Order { model: model.clone(), name: name_of(&model), device: device.clone() };
+        async move { within(kind, &format!("launch {}", order.name), launcher.launch(&order)).await }
+    });
+    for launched in join_all(launches).await {
+        match launched {
+            Ok(()) => counter!("forebay_workers_launched_total", "model" => model.to_string())
+                .increment(1),
+            Err(error) => {
+                counter!("forebay_launch_failures_total", "launcher" => kind).increment(1);
+                tracing::warn!(%error, "no worker");
+                pool.circuit.failed(now_ms, error.to_string());
+            }
+        }
+    }
+}
+
+/// `<model>-<8 hexadecimal digits>`.
+fn name_of(model: &ModelId) -> String {
+    // The end of a new id is random.
+    let random = JobId::random().to_string();
+    let digits = &random[random.len() - 8..];
+    format!("{model}-{digits}")
+}
+
+fn default_device(kind: DeviceKind) -> String {
+    match kind {
+        DeviceKind::Cpu => "cpu".to_owned(),
+        DeviceKind::Cuda => "cuda:0".to_owned(),
+    }
+}
+
+fn kind_name(kind: LauncherKind) -> &'static str {
+    match kind {
+        LauncherKind::None => "none",
+        LauncherKind::Process => "process",
+        LauncherKind::Docker => "docker",
+        LauncherKind::Kubernetes => "kubernetes",
+    }
+}

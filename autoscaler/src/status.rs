@@ -1,0 +1,60 @@
+//! `/status`: what the leader tells of the fleet, as JSON.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
+use forebay_schemas::{FleetStatus, PoolStatus};
+use metrics::gauge;
+
+/// The status as it was told last.
+#[derive(Clone, Default)]
+pub struct Board {
+    told: Arc<Mutex<Option<FleetStatus>>>,
+}
+
+impl Board {
+    /// Tells it.
+    pub fn write(&self, status: FleetStatus) {
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
+    }
+
+    /// The page that tells it.
+    pub fn page(&self) -> Router {
+        Router::new().route("/status", get(show)).with_state(self.clone())
+    }
+}
+
+async fn show(State(board): State<Board>) -> impl IntoResponse {
+    match board.told.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+        Some(status) => Json(status).into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "nothing has been seen yet\n").into_response(),
+    }
+}
+
+/// The same for Prometheus.
+pub fn measure(pool: &PoolStatus, observed: bool, circuit_is_open: bool) {
+    let model = || pool.model.clone();
+    let set = |name: &'static str, value: f64| gauge!(name, "model" => model()).set(value);
+    set("forebay_pool_workers_wanted", pool.wanted.into());
+    set("forebay_pool_workers_min", pool.workers_min.into());
+    set("forebay_pool_workers_max", pool.workers_max.into());
+    let states = [("starting", pool.starting), ("ready", pool.ready), ("draining", pool.draining)];
+    for (state, count) in states {
+        gauge!("forebay_pool_workers", "model" => model(), "state" => state).set(count);
+    }
+    let jobs = [("ready", pool.jobs_ready), ("unacknowledged", pool.jobs_unacknowledged)];
+    for (state, count) in jobs {
+        // What could not be seen keeps its last value; `forebay_pool_observed` tells that it is old.
+        if let Some(count) = count {
+            gauge!("forebay_pool_jobs", "model" => model(), "state" => state).set(count as f64);
+        }
+    }
+    set("forebay_pool_arrivals_per_second", pool.arrivals_per_s);
+    set("forebay_pool_worker_jobs_per_second", pool.worker_jobs_per_s);
+    set("forebay_pool_cold_start_seconds", pool.cold_start_s);
+    set("forebay_pool_drain_seconds", pool.drain_s.unwrap_or(0.0));
+    set("forebay_pool_observed", f64::from(u8::from(observed)));
+    let launcher = pool.launcher.clone();
+    gauge!("forebay_launcher_circuit_open", "launcher" => launcher, "model" => model())
+        .set(f64::from(u8::from(circuit_is_open)));
+}
