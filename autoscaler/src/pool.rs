@@ -132,13 +132,13 @@ impl Pool {
         mine: Option<&[&WorkerRecord]>,
     ) -> Option<Backlog> {
         let (waiting, mine) = (sight.waiting.as_ref().ok()?.get(&self.model)?, mine?);
-        let arrived_total = self.arrivals.look(now_ms, waiting.ready, mine);
-        let held: u64 = mine.iter().map(|record| record.in_flight).sum();
+        let counted = self.arrivals.look(now_ms, waiting.ready, mine);
         // The management API is some seconds behind: where nothing waits and nobody holds anything, it is not asked.
         let unacknowledged = match waiting.in_hand {
-            Some(in_hand) if waiting.ready + held > 0 => held.max(in_hand),
-            _ => held,
+            Some(in_hand) if waiting.ready + counted.in_hand > 0 => counted.in_hand.max(in_hand),
+            _ => counted.in_hand,
         };
+        let arrived_total = counted.arrived;
         Some(Backlog { ready: waiting.ready, unacknowledged, arrived_total })
     }
 

@@ -64,6 +64,8 @@ mod armed {
         Nan,
         OutOfMemory,
         Error,
+        /// Takes this many milliseconds longer.
+        Slow(u64),
     }
 
     pub(super) fn by_row(pieces: &[Piece]) -> Vec<Option<Fault>> {
@@ -81,6 +83,7 @@ mod armed {
             Some(("error", times)) => {
                 (failures < times.parse().unwrap_or(u32::MAX)).then_some(Fault::Error)
             }
+            Some(("slow", ms)) => ms.parse().ok().map(Fault::Slow),
             _ => match text {
                 "abort" => Some(Fault::Abort),
                 "hang" => Some(Fault::Hang),
@@ -97,6 +100,7 @@ mod armed {
         for fault in faults.iter().flatten() {
             match fault {
                 Fault::Abort => std::process::abort(),
+                Fault::Slow(ms) => std::thread::sleep(Duration::from_millis(*ms)),
                 Fault::Hang => loop {
                     std::thread::sleep(Duration::from_secs(1));
                 },

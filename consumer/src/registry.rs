@@ -1,4 +1,4 @@
-//! Tells the fleet who this worker is and how it fares, every two seconds.
+//! Tells the fleet who this worker is and how it fares: every two seconds, and when work comes or ends.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -7,9 +7,13 @@ use std::{
 
 use forebay_fabric::{Store, clock};
 use forebay_schemas::{ModelId, WorkerRecord, WorkerState, worker::BEAT_EVERY_MS};
+use tokio::time::Interval;
 use tokio_util::sync::CancellationToken;
 
 use crate::stats::Stats;
+
+/// Work that comes and goes quickly is not told more often than this.
+const BEAT_PAUSE: Duration = Duration::from_millis(100);
 
 /// This worker's record, kept fresh in the store.
 #[derive(Clone)]
@@ -66,11 +70,18 @@ impl Registry {
         self.beat().await;
     }
 
-    /// Beats until `stop`.
+    /// Beats until `stop`: in its rhythm, and when work comes or ends, so that an autoscaler sees that at once.
     pub async fn run(self, stop: CancellationToken) {
         let mut tick = tokio::time::interval(Duration::from_millis(BEAT_EVERY_MS));
-        while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        let next = async |tick: &mut Interval| {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = self.stats.idle_changed.notified() => {}
+            }
+        };
+        while stop.run_until_cancelled(next(&mut tick)).await.is_some() {
             self.beat().await;
+            stop.run_until_cancelled(tokio::time::sleep(BEAT_PAUSE)).await;
         }
     }
 

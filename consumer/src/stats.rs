@@ -21,6 +21,8 @@ pub struct Stats {
     batch_computed: AtomicU64,
     /// Told of each.
     pub computed_one: Notify,
+    /// Told when the first job is taken and when the last one is settled.
+    pub idle_changed: Notify,
     clock: Clock,
 }
 
@@ -49,14 +51,18 @@ impl Stats {
 
     /// A message was taken.
     pub fn taken(&self) {
-        self.in_flight.fetch_add(1, Relaxed);
+        if self.in_flight.fetch_add(1, Relaxed) == 0 {
+            self.idle_changed.notify_one();
+        }
     }
 
     /// So many messages were settled.
     pub fn settled(&self, jobs: u64) {
-        self.in_flight.fetch_sub(jobs, Relaxed);
         self.jobs_done.fetch_add(jobs, Relaxed);
         self.progress_at_ms.store(self.clock.now_ms(), Relaxed);
+        if self.in_flight.fetch_sub(jobs, Relaxed) == jobs {
+            self.idle_changed.notify_one();
+        }
     }
 
     /// A batch was computed.

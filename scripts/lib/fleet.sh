@@ -1,50 +1,34 @@
 # shellcheck shell=bash
 # The programs of Forebay itself: built, given their model, started, and asked whether they are ready.
 
-# The parts that are to run.
-wanted_parts() {
-    echo autoscaler
-    seq -f 'worker-%g' "$workers"
-}
-
-# Those, and any other that runs.
-fleet_parts() {
-    { wanted_parts; running_parts | grep -E '^(autoscaler|worker-[0-9]+)$'; } | sort --version-sort --unique
-}
+# The parts that are to run. Workers are the autoscaler's: it launches them, and takes them along when it stops.
+fleet_parts() { echo autoscaler; }
 
 ready() { alive "$1" && http_answers "$1" /readyz; }
 
-fleet_answers() {
-    local part
-    for part in $(wanted_parts); do ready "$part" || return 1; done
-}
+fleet_answers() { ready autoscaler; }
 
 up_fleet() {
-    local part
     build release
     settings
     say "getting the model $model"
     "$(binaries release)/forebay" pull "$model"
-    for part in $(wanted_parts); do
-        ready "$part" || start_part "$part"
-    done
-    for part in $(wanted_parts); do
-        wait_for "$part" 120 ready "$part" # loading the model takes a second or two
-    done
+    ready autoscaler || start_autoscaler
+    wait_for autoscaler 30 ready autoscaler
 }
 
-start_part() {
-    local part=$1 binary=forebay-autoscaler arguments=()
-    if [[ $part == worker-* ]]; then
-        binary=forebay-worker
-        arguments=(--model "$model" --device cpu)
-        # One worker uses every core by itself; several share them.
-        ((workers == 1)) || arguments+=(--threads $(($(nproc) / workers > 0 ? $(nproc) / workers : 1)))
-    fi
-    stop 40 "$part"
-    choose_ports "$part"
-    start "$part" env FOREBAY_TELEMETRY__LISTEN="127.0.0.1:${port[$part]}" \
-        "$(binaries release)/$binary" "${arguments[@]}"
+# As many workers as there are processors, one thread each, and none while there is nothing to do; or always $workers.
+start_autoscaler() {
+    local pool=FOREBAY_MODELS__${model^^}__POOL cores
+    cores=$(nproc)
+    ((workers <= cores)) || cores=$workers
+    stop 60 autoscaler
+    choose_ports autoscaler
+    start autoscaler env FOREBAY_TELEMETRY__LISTEN="127.0.0.1:${port[autoscaler]}" \
+        "${pool}__MIN=$workers" "${pool}__MAX=$cores" ${idle_s:+"${pool}__IDLE_S=$idle_s"} \
+        FOREBAY_AUTOSCALER__PROCESS__CPU_SLOTS="$cores" \
+        FOREBAY_AUTOSCALER__PROCESS__STATE_DIR="$state/workers" \
+        "$(binaries release)/forebay-autoscaler"
 }
 
 # Points this shell, and what it starts, at the private servers.

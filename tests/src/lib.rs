@@ -14,6 +14,7 @@
 //!   servers for one test, and the services and commands that use them.
 //! - [`job`], [`publisher`], [`record`] and [`oracle`] speak the wire format without the project's own
 //!   codecs, so that a mistake in those can't hide itself.
+//! - [`fleet`] is a stack with work to do; [`pools`] lets an autoscaler launch its workers.
 //! - [`history`] remembers what was sent and what was seen, and says what breaks a promise; [`chaos`] makes
 //!   such a history on a stack that is disturbed by a schedule drawn from a seed.
 //!
@@ -24,12 +25,14 @@ pub mod binaries;
 pub mod broker;
 pub mod certificates;
 pub mod chaos;
+pub mod fleet;
 pub mod history;
 pub mod job;
 pub mod leash;
 pub mod model;
 pub mod oracle;
 pub mod patience;
+pub mod pools;
 pub mod ports;
 pub mod probe;
 pub mod publisher;

@@ -29,7 +29,9 @@ impl TinyModel {
         fs::create_dir(&models).unwrap();
         symlink(&files, models.join(TINY)).unwrap();
         let source = files.display();
-        fs::write(&config, format!("[models.{TINY}]\nsource = \"folder:{source}\"\n")).unwrap();
+        // Tests start their workers themselves, unless they say how an autoscaler is to.
+        let model = format!("[models.{TINY}]\nsource = \"folder:{source}\"\n");
+        fs::write(&config, format!("{model}pool.launcher = \"none\"\n")).unwrap();
         Self { models, config }
     }
 }

@@ -14,6 +14,7 @@ use crate::broker::{self, Vhost};
 use crate::leash::{Leash, Streams};
 use crate::model::{MODEL, TINY, TinyModel, require_weights};
 use crate::patience::{SOON, until};
+use crate::pools::Pools;
 use crate::publisher::Publisher;
 use crate::relay::Relay;
 use crate::service::Service;
@@ -36,6 +37,7 @@ pub struct Stack {
     pub store: Store,
     relays: Option<Relays>,
     tiny: Option<TinyModel>,
+    pools: Option<Pools>,
 }
 
 /// What stands between the programs and the servers of a stack.
@@ -60,7 +62,7 @@ impl Stack {
 
     /// The same with any store.
     pub fn of(vhost: Vhost, store: Store) -> Self {
-        Self { vhost, store, relays: None, tiny: None }
+        Self { vhost, store, relays: None, tiny: None, pools: None }
     }
 
     /// The same stack, whose programs reach its servers through relays. A test's own publishers and
@@ -78,6 +80,38 @@ impl Stack {
     pub fn tiny(mut self) -> Self {
         self.tiny = Some(TinyModel::prepare(self.store.folder()));
         self
+    }
+
+    /// The same stack with the tiny model, whose autoscalers launch workers as these lines of `[models.tiny.pool]`
+    /// say.
+    #[must_use]
+    pub fn pooled(self, pool: &str) -> Self {
+        let mut stack = if self.tiny.is_some() { self } else { self.tiny() };
+        stack.pools = Some(Pools::new(stack.store.folder()));
+        stack.set_pool(pool);
+        stack
+    }
+
+    /// Writes other lines of `[models.tiny.pool]` into the configuration.
+    pub fn set_pool(&self, pool: &str) {
+        let source = fs::canonicalize(self.tiny_model()).unwrap();
+        let model = format!("[models.{TINY}]\nsource = \"folder:{}\"\n", source.display());
+        self.write_config(&format!(
+            "{}\n{model}[models.{TINY}.pool]\n{pool}\n",
+            self.pools().settings()
+        ));
+    }
+
+    /// Writes any configuration, whole or not at all.
+    pub fn write_config(&self, text: &str) {
+        let fresh = self.config().with_extension("new");
+        fs::write(&fresh, text).unwrap();
+        fs::rename(fresh, self.config()).unwrap();
+    }
+
+    /// The workers that its autoscalers launched.
+    pub fn pools(&self) -> &Pools {
+        self.pools.as_ref().expect("a pooled stack")
     }
 
     /// The relays of a relayed stack.
@@ -198,9 +232,11 @@ impl Stack {
             .env("FOREBAY_MANAGEMENT_URL", self.vhost.management_url())
             .env("FOREBAY_REDIS_URL", self.redis_url())
             .env("NO_COLOR", "1");
-        if let Some(tiny) = &self.tiny {
-            command.env("FOREBAY_MODELS_DIR", &tiny.models);
-        }
+        match &self.tiny {
+            Some(tiny) => command.env("FOREBAY_MODELS_DIR", &tiny.models),
+            // Tests start their workers themselves.
+            None => command.env("FOREBAY_MODELS__ALL-MINILM-L6-V2__POOL__LAUNCHER", "none"),
+        };
     }
 
     /// A raw publisher.

@@ -6,7 +6,6 @@
 mod faults {
     mod broker;
     mod cluster;
-    mod fleet;
     mod input;
     mod link;
     mod model;

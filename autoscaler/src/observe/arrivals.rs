@@ -12,6 +12,15 @@ use forebay_schemas::{WorkerRecord, worker::BEAT_EVERY_MS};
 /// A sum that stays low for so long has lost something. Two beats, and a little.
 const DIP_MS_MAX: u64 = 2 * BEAT_EVERY_MS + 1_000;
 
+/// The jobs of one model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    /// Those that have arrived since the first look, and those that were there then.
+    pub arrived: u64,
+    /// Those that workers hold.
+    pub in_hand: u64,
+}
+
 /// Counts the arrivals of one model.
 #[derive(Debug, Default)]
 pub struct Arrivals {
@@ -28,8 +37,9 @@ pub struct Arrivals {
 }
 
 impl Arrivals {
-    /// What has arrived since the first look, after one more: `waiting` in queues, and what workers tell.
-    pub fn look(&mut self, now_ms: u64, waiting: u64, workers: &[&WorkerRecord]) -> u64 {
+    /// What has arrived since the first look and what is in hand, after one more: `waiting` in queues, and what workers
+    /// tell.
+    pub fn look(&mut self, now_ms: u64, waiting: u64, workers: &[&WorkerRecord]) -> Counted {
         let here: BTreeMap<String, u64> =
             workers.iter().map(|worker| (worker.id.clone(), worker.jobs_done)).collect();
         for (id, done) in std::mem::take(&mut self.done) {
@@ -46,7 +56,9 @@ impl Arrivals {
         }
         self.arrived = self.arrived.max(sum + self.lost);
         self.find_losses(now_ms, sum);
-        self.arrived
+        // What is missing in the sum was taken by somebody who has not told of it yet.
+        let missing = self.arrived.saturating_sub(sum + self.lost);
+        Counted { arrived: self.arrived, in_hand: in_hand + missing }
     }
 
     /// When even the highest sum of the last while is below the count, the difference is lost for good.
@@ -76,41 +88,50 @@ mod tests {
     #[test]
     fn a_job_counts_once_on_its_way_from_the_queue_to_its_end() {
         let mut arrivals = Arrivals::default();
-        assert_eq!(arrivals.look(0, 0, &[]), 0);
-        assert_eq!(arrivals.look(500, 3, &[]), 3);
+        assert_eq!(arrivals.look(0, 0, &[]).arrived, 0);
+        assert_eq!(arrivals.look(500, 3, &[]).arrived, 3);
         // Two were taken, and their worker has not told of it yet.
-        assert_eq!(arrivals.look(1_000, 1, &[&worker("a", 0, 0)]), 3);
-        assert_eq!(arrivals.look(2_500, 1, &[&worker("a", 2, 0)]), 3);
-        assert_eq!(arrivals.look(4_500, 0, &[&worker("a", 1, 2)]), 3);
-        assert_eq!(arrivals.look(6_500, 2, &[&worker("a", 0, 3)]), 5);
+        assert_eq!(arrivals.look(1_000, 1, &[&worker("a", 0, 0)]).arrived, 3);
+        assert_eq!(arrivals.look(2_500, 1, &[&worker("a", 2, 0)]).arrived, 3);
+        assert_eq!(arrivals.look(4_500, 0, &[&worker("a", 1, 2)]).arrived, 3);
+        assert_eq!(arrivals.look(6_500, 2, &[&worker("a", 0, 3)]).arrived, 5);
     }
 
     #[test]
     fn what_was_there_at_the_first_look_did_not_arrive_then() {
         let mut arrivals = Arrivals::default();
-        let begin = arrivals.look(0, 10, &[&worker("a", 5, 1_000_000)]);
-        assert_eq!(arrivals.look(500, 12, &[&worker("a", 5, 1_000_000)]) - begin, 2);
+        let begin = arrivals.look(0, 10, &[&worker("a", 5, 1_000_000)]).arrived;
+        assert_eq!(arrivals.look(500, 12, &[&worker("a", 5, 1_000_000)]).arrived - begin, 2);
     }
 
     #[test]
     fn workers_that_go_take_nothing_with_them() {
         let mut arrivals = Arrivals::default();
         arrivals.look(0, 0, &[&worker("a", 0, 100)]);
-        assert_eq!(arrivals.look(500, 4, &[]), 104);
-        assert_eq!(arrivals.look(1_000, 4, &[&worker("b", 0, 0)]), 104);
-        assert_eq!(arrivals.look(1_500, 5, &[&worker("b", 0, 0)]), 105);
+        assert_eq!(arrivals.look(500, 4, &[]).arrived, 104);
+        assert_eq!(arrivals.look(1_000, 4, &[&worker("b", 0, 0)]).arrived, 104);
+        assert_eq!(arrivals.look(1_500, 5, &[&worker("b", 0, 0)]).arrived, 105);
+    }
+
+    #[test]
+    fn what_was_taken_is_in_hand_before_anybody_tells_of_it() {
+        let mut arrivals = Arrivals::default();
+        arrivals.look(0, 400, &[&worker("a", 0, 7)]);
+        assert_eq!(arrivals.look(500, 0, &[&worker("a", 0, 7)]).in_hand, 400);
+        assert_eq!(arrivals.look(2_000, 0, &[&worker("a", 150, 100)]).in_hand, 307);
+        assert_eq!(arrivals.look(4_000, 0, &[&worker("a", 0, 407)]).in_hand, 0);
     }
 
     #[test]
     fn after_jobs_expired_new_ones_are_seen_again() {
         let mut arrivals = Arrivals::default();
         arrivals.look(0, 0, &[]);
-        assert_eq!(arrivals.look(500, 100, &[]), 100);
+        assert_eq!(arrivals.look(500, 100, &[]).arrived, 100);
         // All of them expire; for as long as a dip may last, they may come back.
         for at_ms in (1_000..=7_000).step_by(500) {
-            assert_eq!(arrivals.look(at_ms, 0, &[]), 100);
+            assert_eq!(arrivals.look(at_ms, 0, &[]).arrived, 100);
         }
-        assert_eq!(arrivals.look(7_500, 3, &[]), 103);
+        assert_eq!(arrivals.look(7_500, 3, &[]).arrived, 103);
         assert!(arrivals.late.len() < 20);
     }
 }

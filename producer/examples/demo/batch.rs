@@ -30,6 +30,10 @@ pub(crate) struct Run<'a> {
     pub(crate) vectors: Vec<Embedded<'a>>,
     pub(crate) jobs: Vec<JobStats>,
     pub(crate) elapsed: Duration,
+    /// When the first job was submitted.
+    pub(crate) began: Instant,
+    /// From the first submission to the first result.
+    pub(crate) first_result: Option<Duration>,
     pub(crate) problems: Problems,
 }
 
@@ -58,6 +62,8 @@ pub(crate) async fn embed<'a>(
         vectors: Vec::new(),
         jobs: Vec::new(),
         elapsed: Duration::ZERO,
+        began,
+        first_result: None,
         problems: Vec::new(),
     };
     let ids: Vec<JobId> = under_way.keys().cloned().collect();
@@ -69,6 +75,7 @@ pub(crate) async fn embed<'a>(
                 let Some((id, result)) = waited else { break };
                 if let Some((texts, since)) = under_way.get(&id) {
                     counts.jobs += 1;
+                    run.first_result.get_or_insert_with(|| began.elapsed());
                     run.add(texts, since.elapsed(), result, &mut counts);
                 }
             }

@@ -4,28 +4,22 @@
 //! Takes the texts from its first argument, or from `examples/data/descriptions.jsonl`.
 
 mod batch;
+mod fleet;
 mod questions;
 mod say;
 mod summary;
 mod texts;
 mod vectors;
 
-use std::{
-    env,
-    path::PathBuf,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{env, path::PathBuf, process::ExitCode};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
+use fleet::Fleet;
 use forebay_fabric::Config;
-use forebay_producer::{Client, ModelId};
-use forebay_schemas::WorkerState;
+use forebay_producer::Client;
 use say::say;
 
 const TEXTS_DEFAULT: &str = "examples/data/descriptions.jsonl";
-/// How long a worker may take to load its model.
-const WORKER_WAIT_MAX: Duration = Duration::from_secs(120);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -56,9 +50,12 @@ async fn run() -> anyhow::Result<Problems> {
     let config = Config::load(env::var_os("FOREBAY_CONFIG").map(PathBuf::from).as_deref())?.config;
     let model = config.models.keys().next().context("no model is configured")?.clone();
     let client = Client::connect(&config)?;
-    wait_for_worker(&client, &model).await?;
-
-    say(format_args!("{model} embeds {} texts from {}", texts.len(), path.display()));
+    let fleet = Fleet::watch(client.clone(), model.clone());
+    say(format_args!(
+        "{model} embeds {} texts from {}, and no worker runs yet",
+        texts.len(),
+        path.display()
+    ));
     let run = batch::embed(&client, &model, &texts).await?;
     let mut problems = run.problems.clone();
     if run.vectors.is_empty() {
@@ -66,20 +63,10 @@ async fn run() -> anyhow::Result<Problems> {
         return Ok(problems);
     }
     problems.extend(questions::ask(&client, &model, &run.vectors).await?);
-    summary::print(&run, &client.workers().await?);
+    say("\nNothing is left to do: the workers go.");
+    let life = fleet.comes_to_rest(run.began, Instant::now()).await;
+    summary::print(&run, &life);
+    problems.extend(life.problem());
     client.close().await;
     Ok(problems)
-}
-
-async fn wait_for_worker(client: &Client, model: &ModelId) -> anyhow::Result<()> {
-    let since = Instant::now();
-    while since.elapsed() < WORKER_WAIT_MAX {
-        let workers = client.workers().await?;
-        let serves = |w: &&forebay_schemas::WorkerRecord| w.model == model.as_str();
-        if workers.iter().filter(serves).any(|worker| worker.state == WorkerState::Ready) {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    bail!("no worker of {model} is ready after {} s; see its log", WORKER_WAIT_MAX.as_secs())
 }

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use forebay_schemas::WorkerRecord;
+use super::{batch::Run, fleet::Life, say::say};
 
-use super::{batch::Run, say::say};
-
-pub(crate) fn print(run: &Run<'_>, workers: &[WorkerRecord]) {
+pub(crate) fn print(run: &Run<'_>, life: &Life) {
     let seconds = run.elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
     let tokens: u64 = run.jobs.iter().map(|job| job.usage.input_tokens).sum();
     let mean = |of: fn(&super::batch::JobStats) -> u64| {
@@ -29,12 +27,42 @@ pub(crate) fn print(run: &Run<'_>, workers: &[WorkerRecord]) {
     for (name, value) in rows {
         say(format_args!("{name:<14} {value}"));
     }
-    for worker in workers {
+    for (name, value) in fleet_rows(run, life) {
+        say(format_args!("{name:<14} {value}"));
+    }
+    for worker in life.workers.values() {
         say(format_args!(
             "{:<14} {}: {} on {} {}",
             "worker", worker.id, worker.model, worker.device, worker.dtype
         ));
     }
+}
+
+/// From nothing to the load, and back to nothing.
+fn fleet_rows(run: &Run<'_>, life: &Life) -> Vec<(&'static str, String)> {
+    let since = |at: std::time::Instant, from: std::time::Instant| {
+        format!("{:.1} s", at.saturating_duration_since(from).as_secs_f64())
+    };
+    let mut rows = Vec::new();
+    if let Some(ready) = life.first_ready {
+        rows.push((
+            "first worker",
+            format!("ready {} after the first submission", since(ready, run.began)),
+        ));
+    }
+    if let Some(first) = run.first_result {
+        rows.push((
+            "first result",
+            format!("{:.1} s after the first submission", first.as_secs_f64()),
+        ));
+    }
+    if let Some((most, at)) = life.most {
+        rows.push(("most workers", format!("{most}, after {}", since(at, run.began))));
+    }
+    if let (Some(gone), Some((_, ended))) = (life.gone, life.worked) {
+        rows.push(("no worker", format!("{} after the last answer", since(gone, ended))));
+    }
+    rows
 }
 
 /// From submission to result, queueing behind all the others included.

@@ -10,7 +10,7 @@ use lapin::Confirmation;
 use lapin::options::{ExchangeDeleteOptions, QueueDeclareOptions, QueuePurgeOptions};
 use lapin::types::FieldTable;
 
-use super::fleet::{Fleet, Lent, SMALL_BATCHES, says};
+use forebay_tests::fleet::{Fleet, Lent, SMALL_BATCHES, says};
 
 /// `RabbitMQ` writes to the disk which quorum queues there are a second or so after they are declared. A node
 /// that is killed sooner forgets the last of them, with all that is in it.
@@ -81,23 +81,21 @@ async fn a_broker_that_takes_no_publishes_still_hands_out_work() {
     assert!(refused.errors.contains("memory"), "{refused:?}");
 
     says(&worker, 200).await;
-    fleet.comes_to_rest_with(&replies).await;
+    comes_to_rest_with(&mut fleet, &replies).await;
 }
 
-impl Fleet {
-    /// The same where a queue of replies has to fill first.
-    async fn comes_to_rest_with(&mut self, replies: &lapin::types::ShortString) {
-        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let filled = async || {
-            let channel = &self.publisher.channel;
-            let declared = channel.queue_declare(replies.clone(), options, FieldTable::default());
-            declared.await.unwrap().message_count() == 1
-        };
-        until_true("the reply comes", PATIENT, filled).await;
-        let options = QueuePurgeOptions::default();
-        self.publisher.channel.queue_purge(replies.clone(), options).await.unwrap();
-        self.comes_to_rest().await;
-    }
+/// The same where a queue of replies has to fill first.
+async fn comes_to_rest_with(fleet: &mut Fleet, replies: &lapin::types::ShortString) {
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let filled = async || {
+        let channel = &fleet.publisher.channel;
+        let declared = channel.queue_declare(replies.clone(), options, FieldTable::default());
+        declared.await.unwrap().message_count() == 1
+    };
+    until_true("the reply comes", PATIENT, filled).await;
+    let options = QueuePurgeOptions::default();
+    fleet.publisher.channel.queue_purge(replies.clone(), options).await.unwrap();
+    fleet.comes_to_rest().await;
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use forebay_tests::broker::Cluster;
 use forebay_tests::publisher::Publisher;
 use forebay_tests::stack::Stack;
 
-use super::fleet::{Fleet, SMALL_BATCHES, says};
+use forebay_tests::fleet::{Fleet, SMALL_BATCHES, says};
 
 #[tokio::test]
 async fn a_cluster_that_loses_a_node_goes_on_and_takes_it_back() {

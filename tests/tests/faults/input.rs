@@ -3,7 +3,7 @@
 use forebay_tests::job::{Codec, now_ms};
 use forebay_tests::record::result;
 
-use super::fleet::Fleet;
+use forebay_tests::fleet::Fleet;
 
 #[tokio::test]
 async fn a_hundred_thousand_tiny_inputs_are_refused() {

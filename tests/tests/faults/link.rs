@@ -9,7 +9,7 @@ use forebay_tests::relay::Mode;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 
-use super::fleet::{Fleet, SMALL_BATCHES, says};
+use forebay_tests::fleet::{Fleet, SMALL_BATCHES, says};
 
 #[tokio::test]
 async fn a_link_that_stalls_past_the_heartbeats_is_given_up_and_made_anew() {

@@ -9,7 +9,7 @@ use forebay_tests::patience::PATIENT;
 use forebay_tests::record::result;
 use forebay_tests::stack::Stack;
 
-use super::fleet::Fleet;
+use forebay_tests::fleet::Fleet;
 
 /// Replaces the link to the tiny model by a copy of its files, which may be broken; answers the weights.
 fn own_copy(stack: &Stack) -> PathBuf {

@@ -10,7 +10,7 @@ use forebay_tests::relay::Mode;
 use forebay_tests::sentinel::Sentinel;
 use forebay_tests::store::Store;
 
-use super::fleet::{Fleet, SMALL_BATCHES, says};
+use forebay_tests::fleet::{Fleet, SMALL_BATCHES, says};
 
 /// A minute, by when every pause between two attempts has long grown to its longest.
 const OUTAGE: Duration = Duration::from_secs(60);

@@ -9,7 +9,7 @@ use forebay_tests::relay::Mode;
 use forebay_tests::service::Service;
 use forebay_tests::stack::GRACE;
 
-use super::fleet::{Fleet, SMALL_BATCHES, says};
+use forebay_tests::fleet::{Fleet, SMALL_BATCHES, says};
 
 const KILLED: i32 = 128 + 9;
 const ABORTED: i32 = 128 + 6;

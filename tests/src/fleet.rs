@@ -2,19 +2,20 @@
 
 use std::time::Duration;
 
-use forebay_tests::broker::Node;
-use forebay_tests::job::{Codec, Job};
-use forebay_tests::patience::{PATIENT, SOON, comes_true, until_true};
-use forebay_tests::publisher::Publisher;
-use forebay_tests::record::{finished, result, result_within};
-use forebay_tests::service::Service;
-use forebay_tests::stack::Stack;
+use crate::broker::Node;
+use crate::job::{Codec, Job};
+use crate::patience::{PATIENT, SOON, comes_true, until_true};
+use crate::publisher::Publisher;
+use crate::record::{finished, result, result_within};
+use crate::service::Service;
+use crate::stack::Stack;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{Mutex, MutexGuard};
 
 static NODE: Mutex<Option<Node>> = Mutex::const_new(None);
 
 /// The node for tests that disturb all of a node: they take turns with it, and leave it as it was.
+#[derive(Debug)]
 pub struct Lent(MutexGuard<'static, Option<Node>>);
 
 impl Lent {
@@ -56,10 +57,15 @@ impl Drop for Lent {
 pub const SMALL_BATCHES: (&str, &str) = ("FOREBAY_WORKER__BATCH_TOKENS_MAX", "64");
 
 /// A stack of the tiny model with jobs.
+#[derive(Debug)]
 pub struct Fleet {
+    /// The servers.
     pub stack: Stack,
+    /// Publishes past the relays.
     pub publisher: Publisher,
+    /// Looks at results past the relays.
     pub redis: MultiplexedConnection,
+    /// The good jobs that were published.
     pub jobs: Vec<Job>,
 }
 
@@ -92,6 +98,15 @@ impl Fleet {
         let from = self.jobs.len();
         let text = |n| format!("Passage {n}: the forebay holds the water of the river.");
         let jobs: Vec<Job> = (from..from + count).map(|n| self.job(&text(n))).collect();
+        self.publisher.submit_all(self.stack.model(), &jobs, Codec::Msgpack).await;
+        self.jobs.extend(jobs);
+    }
+
+    /// Publishes this many more jobs that take their worker so many milliseconds each.
+    pub async fn publish_slow(&mut self, count: usize, ms: u64) {
+        let from = self.jobs.len();
+        let job = |n| self.job(&format!("Slow passage {n}.")).faulty(&format!("slow:{ms}"));
+        let jobs: Vec<Job> = (from..from + count).map(job).collect();
         self.publisher.submit_all(self.stack.model(), &jobs, Codec::Msgpack).await;
         self.jobs.extend(jobs);
     }

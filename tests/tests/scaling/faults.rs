@@ -1,0 +1,143 @@
+//! What an autoscaler must survive.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+use forebay_tests::binaries::binary;
+use forebay_tests::fleet::Fleet;
+use forebay_tests::patience::{PATIENT, SOON, at, until, until_true};
+use forebay_tests::pools::{metric, pool, signal, status, until_running};
+use forebay_tests::relay::{Mode, Relay};
+use forebay_tests::stack::Stack;
+
+use super::size::SERVERLESS;
+
+fn says(value: &serde_json::Value, text: &str) -> bool {
+    value["problems"].to_string().contains(text)
+}
+
+#[tokio::test]
+async fn without_the_management_api_a_pool_may_grow_and_does_not_shrink() {
+    let mut fleet = Fleet::on(Stack::start().await.pooled(SERVERLESS)).await;
+    let port = fleet.stack.vhost.management_url().rsplit_once(':').unwrap().1.parse().unwrap();
+    let relay = Relay::to(port);
+    relay.set(Mode::Cut);
+    let url = format!("http://guest:guest@127.0.0.1:{}", relay.port());
+    let autoscaler = fleet.stack.autoscaler(&[("FOREBAY_MANAGEMENT_URL", &url)]).await;
+    fleet.publish_slow(20, 20).await;
+    fleet.all_succeed().await;
+    until_true("the problem is told", SOON, async || {
+        status(&autoscaler).is_some_and(|status| says(&status, "management API"))
+    })
+    .await;
+    // Three times as long as an idle worker stays.
+    at(Instant::now() + Duration::from_secs(3)).await;
+    assert!(!fleet.stack.pools().running().is_empty(), "shrank by half of what there is to see");
+    relay.heal();
+    until_running(&fleet.stack, 0, PATIENT).await;
+}
+
+#[tokio::test]
+async fn without_redis_or_a_broker_a_pool_keeps_its_size() {
+    let fleet = Fleet::on(Stack::start().await.relayed().pooled("min = 2\nmax = 2")).await;
+    let autoscaler = fleet.stack.autoscaler(&[]).await;
+    until_running(&fleet.stack, 2, PATIENT).await;
+    let workers = fleet.stack.pools().running();
+    // Serverless and with nothing to do it would go to zero at once, if it could see.
+    fleet.stack.relays().store.set(Mode::Cut);
+    fleet.stack.relays().broker.set(Mode::Cut);
+    fleet.stack.set_pool(SERVERLESS);
+    until_true("neither is ready", SOON, async || autoscaler.readiness() == Some(503)).await;
+    at(Instant::now() + Duration::from_secs(5)).await;
+    assert_eq!(fleet.stack.pools().running(), workers);
+    fleet.stack.relays().store.heal();
+    fleet.stack.relays().broker.heal();
+    until_running(&fleet.stack, 0, PATIENT).await;
+}
+
+#[tokio::test]
+async fn workers_that_die_at_start_are_tried_less_and_less_until_they_live() {
+    let mut fleet = Fleet::on(Stack::start().await.pooled(SERVERLESS)).await;
+    let program = fleet.stack.store.folder().join("worker");
+    let write = |script: &str| {
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    write("echo 'there is no such device' >&2; exit 2");
+    let path = program.display().to_string();
+    let autoscaler =
+        fleet.stack.autoscaler(&[("FOREBAY_AUTOSCALER__PROCESS__PROGRAM", &path)]).await;
+    fleet.publish(10).await;
+    let told = until("the circuit opens", PATIENT, async || {
+        pool(&autoscaler).filter(|pool| says(pool, "3 times"))
+    })
+    .await;
+    assert!(says(&told, "exit code 2: there is no such device"), "{told:#}");
+    assert_eq!(metric(&autoscaler, "forebay_launcher_circuit_open", "tiny"), 1.0);
+    // Pauses of a second, two, four: by now there were three tries.
+    assert!(metric(&autoscaler, "forebay_workers_launched_total", "tiny") <= 4.0);
+    write(&format!("exec {} \"$@\"", binary("forebay-worker").display()));
+    fleet.all_succeed().await;
+    until_true("the circuit closes", SOON, async || {
+        metric(&autoscaler, "forebay_launcher_circuit_open", "tiny") == 0.0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_there_is_told_by_its_path_and_hurts_nothing() {
+    let mut fleet = Fleet::on(Stack::start().await.pooled(SERVERLESS)).await;
+    let nowhere = [("FOREBAY_AUTOSCALER__PROCESS__PROGRAM", "/nowhere/forebay-worker")];
+    let broken = fleet.stack.autoscaler(&nowhere).await;
+    fleet.publish(10).await;
+    until_true("the problem is told", SOON, async || {
+        pool(&broken).is_some_and(|pool| says(&pool, "/nowhere/forebay-worker"))
+    })
+    .await;
+    assert!(metric(&broken, "forebay_launch_failures_total", "process") >= 1.0);
+    drop(broken);
+    let _whole = fleet.stack.autoscaler(&[]).await;
+    fleet.all_succeed().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_stands_still_is_replaced() {
+    let mut fleet = Fleet::on(Stack::start().await.pooled("min = 1\nmax = 1")).await;
+    let stuck = [("FOREBAY_AUTOSCALER__STUCK_S", "4")];
+    let autoscaler = fleet.stack.autoscaler(&stuck).await;
+    until_running(&fleet.stack, 1, PATIENT).await;
+    // It beats on, and its batch never ends.
+    let hang = fleet.job("never").faulty("hang");
+    fleet.submit(&hang).await;
+    until_true("it is ended", PATIENT, async || {
+        metric(&autoscaler, "forebay_workers_replaced_total", "stuck") >= 1.0
+    })
+    .await;
+    until_running(&fleet.stack, 1, PATIENT).await;
+    // One that is stopped is silent, and replaced as well.
+    fleet.stack.vhost.delete_queue(&fleet.stack.batch_queue());
+    let (_, pid) = fleet.stack.pools().running().remove(0);
+    signal(pid, "STOP");
+    until_true("another runs", PATIENT, async || {
+        let running = fleet.stack.pools().running();
+        running.len() == 1 && running[0].1 != pid
+    })
+    .await;
+    let _ = &mut fleet;
+}
+
+#[tokio::test]
+async fn a_flapping_queue_makes_few_changes() {
+    let mut fleet = Fleet::on(Stack::start().await.pooled(SERVERLESS)).await;
+    let autoscaler = fleet.stack.autoscaler(&[]).await;
+    // Twenty bursts, one a second, each half a second of work for one worker.
+    let begun = Instant::now();
+    for n in 0..20 {
+        at(begun + Duration::from_secs(n)).await;
+        fleet.publish_slow(25, 20).await;
+    }
+    fleet.all_succeed().await;
+    let actions = metric(&autoscaler, "forebay_scale_actions_total", "tiny");
+    assert!((1.0..=8.0).contains(&actions), "{actions} changes for 20 bursts");
+}
