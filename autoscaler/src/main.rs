@@ -2,8 +2,6 @@
 // Doc comments on arguments are help texts: no markup.
 #![allow(clippy::doc_markdown)]
 
-#[allow(dead_code)]
-mod act;
 mod settle;
 
 use std::{

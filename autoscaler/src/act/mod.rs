@@ -5,6 +5,8 @@
 //! and end. `end` is for one that is stuck. `list` tells what is there, whoever launched it: so an autoscaler that
 //! comes back adopts what its predecessor left.
 
+pub mod docker;
+
 use forebay_schemas::ModelId;
 use futures_util::future::BoxFuture;
 
