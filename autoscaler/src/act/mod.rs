@@ -6,6 +6,7 @@
 //! comes back adopts what its predecessor left.
 
 pub mod docker;
+pub mod kubernetes;
 
 use forebay_schemas::ModelId;
 use futures_util::future::BoxFuture;

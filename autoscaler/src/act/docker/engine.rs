@@ -5,8 +5,8 @@ use std::{future::Future, io, path::Path, time::Duration};
 use bollard::{API_DEFAULT_VERSION, Docker, errors::Error};
 use tokio::{net::UnixStream, time::timeout};
 
-/// The longest that one call may take. Creating a container may copy what its image has into a new volume.
-const CALL_S_MAX: u64 = 30;
+/// The longest that one call may take.
+const CALL_S_MAX: u64 = 10;
 
 /// Why the engine did not do what it was asked.
 #[derive(Debug)]
