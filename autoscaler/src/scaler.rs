@@ -121,7 +121,7 @@ impl Scaler {
             self.pools.clear();
             self.pools_token = held.token;
         }
-        self.launchers.make(&self.config, self.config_file.as_deref()).await;
+        self.launchers.make(&self.config, self.config_file.as_deref());
         let configured: Vec<ModelId> = self.models();
         let (sight, listed) = tokio::join!(
             observe::look(&self.queues, &self.store, &configured),

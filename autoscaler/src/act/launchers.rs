@@ -6,7 +6,10 @@ use forebay_fabric::{Config, config::LauncherKind};
 use forebay_schemas::ModelId;
 use futures_util::future::join_all;
 
-use super::{Instance, LaunchError, Launcher, process::Processes};
+use super::{
+    Instance, LaunchError, Launcher, docker::DockerLauncher, kubernetes::KubernetesLauncher,
+    process::Processes,
+};
 
 /// The longest that one call may take.
 const CALL_MAX: Duration = Duration::from_secs(15);
@@ -19,12 +22,12 @@ pub struct Launchers {
 
 impl Launchers {
     /// Makes those that `config` asks for and that are not there yet. One that can't be made is tried again.
-    pub async fn make(&mut self, config: &Config, config_file: Option<&Path>) {
+    pub fn make(&mut self, config: &Config, config_file: Option<&Path>) {
         for kind in config.models.values().map(|model| model.pool.launcher) {
             if kind == LauncherKind::None || matches!(self.made.get(&kind), Some(Ok(_))) {
                 continue;
             }
-            let made = make(kind, config, config_file).await.map_err(|error| error.to_string());
+            let made = make(kind, config, config_file).map_err(|error| error.to_string());
             if let Err(error) = &made {
                 tracing::warn!(error, "no launcher");
             }
@@ -71,7 +74,7 @@ pub async fn within<T>(
     })
 }
 
-async fn make(
+fn make(
     kind: LauncherKind,
     config: &Config,
     config_file: Option<&Path>,
@@ -81,7 +84,12 @@ async fn make(
             let idle_s_max = config.worker.idle_s_max;
             Arc::new(Processes::new(&config.autoscaler.process, config_file, idle_s_max)?)
         }
-        LauncherKind::Docker | LauncherKind::Kubernetes => unreachable!("merged later"),
+        LauncherKind::Docker => {
+            Arc::new(DockerLauncher::new(&config.autoscaler.docker, std::env::vars()))
+        }
+        LauncherKind::Kubernetes => {
+            Arc::new(KubernetesLauncher::new(&config.autoscaler.kubernetes))
+        }
     };
     Ok(launcher)
 }

@@ -6,6 +6,8 @@
 //! comes back adopts what its predecessor left.
 
 pub mod circuit;
+pub mod docker;
+pub mod kubernetes;
 pub mod launchers;
 pub mod process;
 

@@ -1,0 +1,271 @@
+//! Workers as containers, by the Docker Engine API on its unix socket.
+//!
+//! What is known of a container stands in its labels, so whoever comes next adopts it. One that ended is told once with
+//! how, and removed at the next look.
+
+mod container;
+mod engine;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Mutex, PoisonError},
+};
+
+use bollard::{
+    Docker,
+    query_parameters::{
+        CreateContainerOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
+        LogsOptionsBuilder, RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder,
+    },
+};
+use container::{Container, DRAINING, FLEET, Stage};
+use engine::{unless_done, within};
+use forebay_fabric::{clock, config::DockerConfig};
+use forebay_schemas::ModelId;
+use futures_util::{
+    FutureExt, StreamExt,
+    future::{self, BoxFuture},
+};
+
+use super::{Instance, InstanceState, LaunchError, Launcher, Order};
+
+const KIND: &str = "docker";
+
+/// The most ends that one look tells; the rest is told by the next ones.
+const ENDS_TOLD_MAX: usize = 32;
+
+/// How much of a failed worker's last words is told.
+const LAST_WORDS_CHARS_MAX: usize = 200;
+
+/// Exit codes of a worker that ended because it was told to: by itself, or by a SIGTERM that came before it listened.
+const TOLD_TO: [i64; 2] = [0, 143];
+
+/// Launches workers as containers.
+pub struct DockerLauncher {
+    config: DockerConfig,
+    /// The autoscaler's own settings, passwords among them: never shown.
+    environment: BTreeMap<String, String>,
+    /// The ids of containers whose end was told.
+    told: Mutex<HashSet<String>>,
+}
+
+impl DockerLauncher {
+    /// A launcher that hands on the `FOREBAY_*` of `environment`. Nothing is asked of the engine yet.
+    pub fn new(
+        config: &DockerConfig,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Self {
+        let ours = environment.into_iter().filter(|(name, _)| name.starts_with("FOREBAY_"));
+        Self { config: config.clone(), environment: ours.collect(), told: Mutex::default() }
+    }
+
+    async fn connect(&self) -> Result<Docker, String> {
+        engine::connect(&self.config.socket).await
+    }
+
+    /// The containers of this fleet, those that ended included.
+    async fn containers(&self, docker: &Docker) -> Result<Vec<Container>, String> {
+        let label = format!("{FLEET}={}", self.config.fleet);
+        let filters = HashMap::from([("label", vec![label.as_str()])]);
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        let listed = within(docker.list_containers(Some(options))).await;
+        let listed = listed.map_err(|refusal| refusal.reason)?;
+        let ours = listed.into_iter().filter_map(Container::read);
+        Ok(ours.filter(|container| container.stage != Stage::Goes).collect())
+    }
+
+    async fn launch_one(&self, order: &Order) -> Result<(), String> {
+        let docker = self.connect().await?;
+        let ours = self.containers(&docker).await?;
+        if let Some(there) = ours.iter().find(|container| container.name == order.name) {
+            // Launched before, by a call that did not hear so. It may have been cut off before the start.
+            return match there.stage {
+                Stage::Created => start(&docker, &there.id).await,
+                _ => Ok(()),
+            };
+        }
+        let alive = ours.iter().filter(|container| container.stage != Stage::Ended).count();
+        if alive >= self.config.workers_max as usize {
+            return Err(format!(
+                "{alive} containers of the fleet `{}` are there: raise `autoscaler.docker.workers_max` for more",
+                self.config.fleet
+            ));
+        }
+        let body = container::body(&self.config, &self.environment, order, clock::now_ms())?;
+        let options = CreateContainerOptionsBuilder::new().name(&order.name).build();
+        let created = within(docker.create_container(Some(options), body)).await;
+        let created = created.map_err(|refusal| match refusal.status {
+            Some(409) => format!(
+                "a container that is not of the fleet `{}` has that name: remove it (`docker rm --force {}`)",
+                self.config.fleet, order.name
+            ),
+            _ => refusal.reason,
+        })?;
+        start(&docker, &created.id).await
+    }
+
+    async fn drain_all(&self, model: &ModelId, names: &[String]) -> Result<(), String> {
+        let docker = self.connect().await?;
+        let ours = self.containers(&docker).await?;
+        let to_drain = ours.iter().filter(|container| {
+            container.model == model.as_str()
+                && names.contains(&container.name)
+                && !container.draining
+                && container.stage != Stage::Ended
+        });
+        // One that fails keeps no other from draining.
+        let outcomes = future::join_all(to_drain.map(|container| drain(&docker, container))).await;
+        outcomes.into_iter().collect()
+    }
+
+    async fn end_one(&self, name: &str) -> Result<(), String> {
+        let docker = self.connect().await?;
+        let ours = self.containers(&docker).await?;
+        for container in ours.iter().filter(|container| container.name == name) {
+            remove(&docker, &container.id).await?;
+        }
+        Ok(())
+    }
+
+    async fn look(&self) -> Result<Vec<Instance>, String> {
+        let docker = self.connect().await?;
+        let containers = self.containers(&docker).await?;
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut instances = Vec::new();
+        let mut told_now = HashSet::new();
+        for container in &containers {
+            let state = match container.stage {
+                Stage::Created => InstanceState::Pending,
+                Stage::Ended if told.contains(&container.id) => {
+                    if let Err(reason) = remove(&docker, &container.id).await {
+                        tracing::warn!(name = container.name, reason, "can't remove a container");
+                    }
+                    continue;
+                }
+                Stage::Ended if told_now.len() == ENDS_TOLD_MAX => continue,
+                Stage::Ended => {
+                    told_now.insert(container.id.clone());
+                    ended(&docker, container).await?
+                }
+                _ if container.draining => InstanceState::Draining,
+                _ => InstanceState::Running,
+            };
+            instances.push(Instance {
+                name: container.name.clone(),
+                model: container.model.clone(),
+                device: container.device.clone(),
+                launched_at_ms: container.launched_at_ms,
+                state,
+            });
+        }
+        // Only now: a look that failed, or that nobody waited for, has told nothing.
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.retain(|id| containers.iter().any(|container| container.id == *id));
+        told.extend(told_now);
+        Ok(instances)
+    }
+}
+
+/// Starts a container. One that can't be started is removed: it would stay for ever.
+async fn start(docker: &Docker, id: &str) -> Result<(), String> {
+    let Err(refusal) = within(docker.start_container(id, None)).await else {
+        return Ok(());
+    };
+    if let Err(reason) = remove(docker, id).await {
+        tracing::warn!(id, reason, "can't remove a container that did not start");
+    }
+    Err(refusal.reason)
+}
+
+async fn drain(docker: &Docker, container: &Container) -> Result<(), String> {
+    let options = KillContainerOptionsBuilder::new().signal("SIGTERM").build();
+    unless_done(within(docker.kill_container(&container.id, Some(options))).await)?;
+    let name = format!("{}{DRAINING}", container.name);
+    let options = RenameContainerOptionsBuilder::new().name(&name).build();
+    if let Err(refusal) = within(docker.rename_container(&container.id, options)).await {
+        // It drains all the same; that it does is merely not to be seen.
+        tracing::debug!(name, reason = refusal.reason, "can't rename a container that drains");
+    }
+    Ok(())
+}
+
+/// Removes a container, and kills it first if it runs.
+async fn remove(docker: &Docker, id: &str) -> Result<(), String> {
+    let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+    unless_done(within(docker.remove_container(id, Some(options))).await)
+}
+
+/// How a container ended.
+async fn ended(docker: &Docker, container: &Container) -> Result<InstanceState, String> {
+    let state = match within(docker.inspect_container(&container.id, None)).await {
+        Ok(inspected) => inspected.state.unwrap_or_default(),
+        Err(refusal) if refusal.status == Some(404) => {
+            let how = "removed by somebody else".into();
+            return Ok(InstanceState::Ended { how, well: container.draining });
+        }
+        Err(refusal) => return Err(refusal.reason),
+    };
+    let code = state.exit_code.unwrap_or_default();
+    if state.oom_killed == Some(true) {
+        return Ok(InstanceState::Ended { how: "OOMKilled".into(), well: false });
+    }
+    let well = code == 0 || container.draining && TOLD_TO.contains(&code);
+    let mut how = match code {
+        129..=159 => format!("killed by signal {}", code - 128),
+        _ => format!("exit code {code}"),
+    };
+    if !well {
+        let words = match state.error.filter(|error| !error.is_empty()) {
+            Some(error) => Some(error),
+            None => last_words(docker, &container.id).await,
+        };
+        how.extend(words.into_iter().flat_map(|words| [": ".to_owned(), words]));
+    }
+    Ok(InstanceState::Ended { how, well })
+}
+
+/// The last line that a worker wrote: with its container its log goes too.
+async fn last_words(docker: &Docker, id: &str) -> Option<String> {
+    let options = LogsOptionsBuilder::new().stdout(true).stderr(true).tail("1").build();
+    let lines = docker.logs(id, Some(options)).take(1).collect::<Vec<_>>();
+    let lines = within(lines.map(Ok)).await.ok()?;
+    let line = lines.into_iter().last()?.ok()?.to_string();
+    let words = line.trim().chars().take(LAST_WORDS_CHARS_MAX).collect::<String>();
+    Some(words).filter(|words| !words.is_empty())
+}
+
+fn failed(action: String) -> impl FnOnce(String) -> LaunchError {
+    |reason| LaunchError { launcher: KIND, action, reason }
+}
+
+impl Launcher for DockerLauncher {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn launch<'a>(&'a self, order: &'a Order) -> BoxFuture<'a, Result<(), LaunchError>> {
+        let action = format!("launch {}", order.name);
+        async { self.launch_one(order).await.map_err(failed(action)) }.boxed()
+    }
+
+    fn drain<'a>(
+        &'a self,
+        model: &'a ModelId,
+        names: &'a [String],
+    ) -> BoxFuture<'a, Result<(), LaunchError>> {
+        let action = format!("drain {}", names.join(", "));
+        async move { self.drain_all(model, names).await.map_err(failed(action)) }.boxed()
+    }
+
+    fn end<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), LaunchError>> {
+        async move { self.end_one(name).await.map_err(failed(format!("end {name}"))) }.boxed()
+    }
+
+    /// All of this fleet, of whichever model: the label says whose they are.
+    fn list<'a>(
+        &'a self,
+        _models: &'a [ModelId],
+    ) -> BoxFuture<'a, Result<Vec<Instance>, LaunchError>> {
+        async { self.look().await.map_err(failed("list its workers".into())) }.boxed()
+    }
+}

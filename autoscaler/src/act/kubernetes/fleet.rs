@@ -1,0 +1,194 @@
+//! What one look at a cluster tells, given what the looks before it told.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use forebay_schemas::ModelId;
+
+use super::pods::{Stage, Worker};
+use crate::act::{Instance, InstanceState};
+
+/// One model, as it was found.
+pub(super) struct Pool {
+    pub model: ModelId,
+    pub deployment: String,
+    /// How many pods its Deployment is to have.
+    pub replicas: usize,
+    /// All of its pods.
+    pub workers: Vec<Worker>,
+}
+
+/// What was told. It grows no longer than what is there.
+#[derive(Default)]
+pub(super) struct Memory {
+    /// Ends, by the pod's uid and the end's name, and the models whose they were.
+    told: HashMap<(String, String), ModelId>,
+    /// The pods that were there at the last look, by name.
+    seen: HashMap<String, Instance>,
+    /// Since when pods are asked for that are not there yet, by the name that is told of them.
+    awaited: HashMap<String, Awaited>,
+}
+
+struct Awaited {
+    model: ModelId,
+    since_ms: u64,
+}
+
+impl Pool {
+    /// The pods that the Deployment counts.
+    fn live(&self) -> impl Iterator<Item = &Worker> {
+        self.workers.iter().filter(|worker| worker.is_live())
+    }
+
+    /// How many pods go that are not being deleted yet: there are more than there are to be.
+    pub fn surplus(&self) -> usize {
+        self.live().count().saturating_sub(self.replicas)
+    }
+
+    /// How many pods are asked for that are not there yet.
+    pub fn missing(&self) -> usize {
+        self.replicas.saturating_sub(self.live().count())
+    }
+
+    /// The name that is told of the `k`th pod that is asked for and not there yet, from 1. No pod can have such a name.
+    fn awaited(&self, k: usize) -> String {
+        format!("{}#{k}", self.deployment)
+    }
+
+    /// What these names come to when they are drained.
+    pub fn drains(&self, names: &[String]) -> Drains<'_> {
+        let names: HashSet<&str> = names.iter().map(String::as_str).collect();
+        let surplus = self.surplus();
+        let (drained, others): (Vec<_>, Vec<_>) =
+            self.live().partition(|worker| names.contains(worker.name.as_str()));
+        let (marked, unmarked): (Vec<_>, Vec<_>) =
+            drained.into_iter().partition(|worker| worker.is_marked());
+        let prefix = format!("{}#", self.deployment);
+        let awaited = names.iter().filter(|name| name.starts_with(&prefix)).count();
+        Drains {
+            // Those that are marked and too many were drained before: their Deployment has not come to it yet.
+            fewer: unmarked.len()
+                + marked.len().saturating_sub(surplus)
+                + awaited.min(self.missing()),
+            // Marked once for a change that was not made: they would go in place of the others.
+            stale: if surplus == 0 {
+                others.into_iter().filter(|worker| worker.is_marked()).collect()
+            } else {
+                Vec::new()
+            },
+            to_mark: unmarked,
+        }
+    }
+}
+
+/// What has to be done to drain some workers.
+pub(super) struct Drains<'a> {
+    pub to_mark: Vec<&'a Worker>,
+    pub stale: Vec<&'a Worker>,
+    /// By how much the scale is to be lowered.
+    pub fewer: usize,
+}
+
+impl Memory {
+    /// The model of a pod that was told of as asked for and not there yet.
+    pub fn model_awaited(&self, name: &str) -> Option<ModelId> {
+        self.awaited.get(name).map(|awaited| awaited.model.clone())
+    }
+
+    /// What is there now, and what ended since the last look.
+    pub fn tell(&mut self, pools: &[Pool], now_ms: u64) -> Vec<Instance> {
+        let mut instances = Vec::new();
+        let mut ends_there = HashSet::new();
+        for pool in pools {
+            let present = present(pool);
+            self.tell_ends(pool, &present, &mut ends_there, &mut instances);
+            self.tell_awaited(pool, now_ms, &mut instances);
+            let names = present.iter().map(|instance| instance.name.clone());
+            self.seen.extend(names.zip(present.iter().cloned()));
+            instances.extend(present);
+        }
+        let looked_at = |model: &ModelId| pools.iter().any(|pool| pool.model == *model);
+        self.told.retain(|end, model| !looked_at(model) || ends_there.contains(end));
+        instances
+    }
+
+    fn tell_ends(
+        &mut self,
+        pool: &Pool,
+        present: &[Instance],
+        ends_there: &mut HashSet<(String, String)>,
+        instances: &mut Vec<Instance>,
+    ) {
+        for worker in &pool.workers {
+            for end in &worker.ends {
+                let key = (worker.uid.clone(), end.name.clone());
+                if self.told.insert(key.clone(), pool.model.clone()).is_none() {
+                    let (how, well) = (end.how.clone(), end.well);
+                    let state = InstanceState::Ended { how, well };
+                    instances.push(Instance { name: end.name.clone(), ..instance(worker, state) });
+                }
+                ends_there.insert(key);
+            }
+            if worker.stage == Stage::Ended {
+                self.seen.remove(&worker.name);
+            }
+        }
+        let there: HashSet<&str> = present.iter().map(|one| one.name.as_str()).collect();
+        let gone = |name: &String, seen: &mut Instance| {
+            seen.model == pool.model.as_str() && !there.contains(name.as_str())
+        };
+        // Whoever deletes a pod has it told to drain first.
+        instances.extend(self.seen.extract_if(gone).map(|(_, seen)| {
+            let state = InstanceState::Ended { how: "its pod was deleted".into(), well: true };
+            Instance { state, ..seen }
+        }));
+    }
+
+    fn tell_awaited(&mut self, pool: &Pool, now_ms: u64, instances: &mut Vec<Instance>) {
+        let names: BTreeMap<usize, String> =
+            (1..=pool.missing()).map(|k| (k, pool.awaited(k))).collect();
+        let there: HashSet<&String> = names.values().collect();
+        self.awaited.retain(|name, one| one.model != pool.model || there.contains(name));
+        for name in names.into_values() {
+            let model = pool.model.clone();
+            let awaited =
+                self.awaited.entry(name.clone()).or_insert(Awaited { model, since_ms: now_ms });
+            instances.push(Instance {
+                name,
+                model: pool.model.to_string(),
+                device: None,
+                launched_at_ms: awaited.since_ms,
+                state: InstanceState::Pending,
+            });
+        }
+    }
+}
+
+/// The pods that have not ended.
+fn present(pool: &Pool) -> Vec<Instance> {
+    let mut surplus = pool.surplus();
+    let alive = pool.workers.iter().filter(|worker| worker.stage != Stage::Ended);
+    let told = alive.map(|worker| {
+        let state = match worker.stage {
+            Stage::Goes => InstanceState::Draining,
+            // Marked, and too many: its Deployment takes it next.
+            _ if worker.is_marked() && surplus > 0 => {
+                surplus -= 1;
+                InstanceState::Draining
+            }
+            Stage::Running => InstanceState::Running,
+            _ => InstanceState::Pending,
+        };
+        instance(worker, state)
+    });
+    told.collect()
+}
+
+fn instance(worker: &Worker, state: InstanceState) -> Instance {
+    Instance {
+        name: worker.name.clone(),
+        model: worker.model.clone(),
+        device: worker.device.clone(),
+        launched_at_ms: worker.created_at_ms,
+        state,
+    }
+}

@@ -1,0 +1,243 @@
+//! Workers as pods, by the scale of one Deployment a model.
+//!
+//! A Deployment takes counts and no names: to launch is one more, to drain is fewer, after those that are to go were
+//! marked as the cheapest to delete. A worker's name is its pod's. What a Deployment was asked for and has no pod of yet
+//! is told as `<deployment>#1` and so on; an end that a pod outlived, as `<pod>#` and something that tells it from
+//! others. A pod whose container can't start or starts again and again is told as pending, for its Deployment has it,
+//! and each of those ends once beside it.
+
+mod api;
+mod fleet;
+mod pods;
+mod scale;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
+
+use api::{Cluster, Refusal};
+use fleet::{Memory, Pool};
+use forebay_fabric::{clock, config::KubernetesConfig};
+use forebay_schemas::ModelId;
+use futures_util::{
+    FutureExt, StreamExt, TryStreamExt,
+    future::{self, BoxFuture},
+    stream,
+};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use pods::{DELETION_COST, GOES_FIRST, MODEL, Worker};
+use serde_json::json;
+
+use super::{Instance, LaunchError, Launcher, Order};
+
+const KIND: &str = "kubernetes";
+
+/// Pods a page, and pages at most: more pods than any pool may have workers.
+const PAGE_PODS: u32 = 500;
+const PAGES_MAX: usize = 16;
+
+/// Calls of one look that are made at once.
+const CALLS_AT_ONCE_MAX: usize = 8;
+
+/// Launches workers as pods.
+pub struct KubernetesLauncher {
+    cluster: Cluster,
+    /// What a model's Deployment is called, with `{model}`.
+    deployment: String,
+    memory: Mutex<Memory>,
+}
+
+impl KubernetesLauncher {
+    /// A launcher that connects when it is first asked for something.
+    pub fn new(config: &KubernetesConfig) -> Self {
+        Self {
+            cluster: Cluster::new(config.clone()),
+            deployment: config.deployment.clone(),
+            memory: Mutex::default(),
+        }
+    }
+
+    /// The Deployment of a model. Kubernetes allows no dots and underscores in its name.
+    fn deployment(&self, model: &ModelId) -> String {
+        let model = model.as_str().replace(['.', '_'], "-");
+        self.deployment.replace("{model}", model.trim_end_matches('-'))
+    }
+
+    async fn launch_one(&self, model: &ModelId) -> Result<(), String> {
+        let deployment = self.deployment(model);
+        let launched = self.cluster.rescale(&deployment, |replicas| replicas.saturating_add(1));
+        launched.await.map_err(reason)
+    }
+
+    async fn drain_all(&self, model: &ModelId, names: &[String]) -> Result<(), String> {
+        let mut pools = self.pools(std::slice::from_ref(model)).await?;
+        let Some(pool) = pools.pop() else {
+            return Ok(());
+        };
+        let drains = pool.drains(names);
+        if drains.fewer == 0 {
+            return Ok(());
+        }
+        self.set_costs(drains.stale.iter().map(|worker| (*worker, None))).await?;
+        let marks = drains.to_mark.iter().map(|worker| (*worker, Some(GOES_FIRST)));
+        let marked = self.set_costs(marks).await;
+        let fewer = u32::try_from(drains.fewer).unwrap_or(u32::MAX);
+        let scaled = match marked {
+            Ok(()) => self
+                .cluster
+                .rescale(&pool.deployment, |replicas| replicas.saturating_sub(fewer))
+                .await
+                .map_err(|refusal| (refusal.status.is_some(), refusal.reason)),
+            Err(reason) => Err((true, reason)),
+        };
+        let Err((nothing_changed, reason)) = scaled else {
+            return Ok(());
+        };
+        if nothing_changed {
+            let before = drains.to_mark.iter().map(|worker| (*worker, worker.cost.as_deref()));
+            if let Err(reason) = self.set_costs(before).await {
+                tracing::warn!(%model, reason, "can't take back that pods are to go first");
+            }
+        }
+        Err(reason)
+    }
+
+    /// Says what it costs to delete these pods. One that is gone is passed over; one that fails keeps no other from it.
+    async fn set_costs<'a>(
+        &self,
+        costs: impl Iterator<Item = (&'a Worker, Option<&'a str>)>,
+    ) -> Result<(), String> {
+        let calls = costs.map(|(worker, cost)| async move {
+            let patch = json!({ "metadata": { "annotations": { DELETION_COST: cost } } });
+            let (params, patch) = (&PatchParams::default(), &Patch::Merge(patch));
+            let patched = self
+                .cluster
+                .call(|apis| async move { apis.pods.patch(&worker.name, params, patch).await });
+            unless_gone(patched.await.map(drop))
+        });
+        let calls: Vec<_> = calls.collect();
+        let outcomes: Vec<_> =
+            stream::iter(calls).buffer_unordered(CALLS_AT_ONCE_MAX).collect().await;
+        outcomes.into_iter().collect()
+    }
+
+    async fn end_one(&self, name: &str) -> Result<(), String> {
+        if name.contains('#') {
+            let memory = || self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+            let awaited = memory().model_awaited(name);
+            return match awaited {
+                Some(model) => self.drain_all(&model, &[name.to_owned()]).await,
+                None => Ok(()),
+            };
+        }
+        let params = &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+        let deleted =
+            self.cluster.call(|apis| async move { apis.pods.delete(name, params).await }).await;
+        unless_gone(deleted.map(drop))
+    }
+
+    async fn look(&self, models: &[ModelId]) -> Result<Vec<Instance>, String> {
+        let pools = self.pools(models).await?;
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(memory.tell(&pools, clock::now_ms()))
+    }
+
+    /// What there is of these models.
+    async fn pools(&self, models: &[ModelId]) -> Result<Vec<Pool>, String> {
+        if models.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut by_model = self.workers(models).await?;
+        let pools = models.iter().map(|model| {
+            let workers = by_model.remove(model.as_str()).unwrap_or_default();
+            async move {
+                let deployment = self.deployment(model);
+                let replicas = self.cluster.replicas(&deployment).await.map_err(reason)?;
+                if replicas.is_none() {
+                    // Not an error of the look: it would hold the size of every other model too.
+                    tracing::debug!(deployment, "there is no such Deployment");
+                }
+                let (model, replicas) = (model.clone(), replicas.unwrap_or_default() as usize);
+                Ok(Pool { model, deployment, replicas, workers })
+            }
+        });
+        let pools: Vec<_> = pools.collect();
+        stream::iter(pools).buffered(CALLS_AT_ONCE_MAX).try_collect().await
+    }
+
+    async fn workers(&self, models: &[ModelId]) -> Result<BTreeMap<String, Vec<Worker>>, String> {
+        let names: Vec<&str> = models.iter().map(ModelId::as_str).collect();
+        let selector = format!("{MODEL} in ({})", names.join(","));
+        let mut params = ListParams::default().labels(&selector).limit(PAGE_PODS);
+        let mut workers: BTreeMap<String, Vec<Worker>> = BTreeMap::new();
+        for _ in 0..PAGES_MAX {
+            let page = &params;
+            let listed = self.cluster.call(|apis| async move { apis.pods.list(page).await }).await;
+            let listed = listed.map_err(reason)?;
+            for worker in listed.items.into_iter().filter_map(Worker::read) {
+                workers.entry(worker.model.clone()).or_default().push(worker);
+            }
+            match listed.metadata.continue_.filter(|next| !next.is_empty()) {
+                Some(next) => params.continue_token = Some(next),
+                None => return Ok(workers),
+            }
+        }
+        let most = PAGES_MAX * PAGE_PODS as usize;
+        Err(format!(
+            "there are more than {most} pods with the label {MODEL}: delete those that ended"
+        ))
+    }
+}
+
+fn reason(refusal: Refusal) -> String {
+    refusal.reason
+}
+
+fn unless_gone(outcome: Result<(), Refusal>) -> Result<(), String> {
+    match outcome {
+        Err(Refusal { status: Some(404), .. }) | Ok(()) => Ok(()),
+        Err(refusal) => Err(refusal.reason),
+    }
+}
+
+fn failed(action: String) -> impl FnOnce(String) -> LaunchError {
+    |reason| LaunchError { launcher: KIND, action, reason }
+}
+
+impl Launcher for KubernetesLauncher {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    /// One more pod. Its name is not the order's: a Deployment chooses it.
+    fn launch<'a>(&'a self, order: &'a Order) -> BoxFuture<'a, Result<(), LaunchError>> {
+        let action = format!("launch one more worker of {}", order.model);
+        async { self.launch_one(&order.model).await.map_err(failed(action)) }.boxed()
+    }
+
+    fn drain<'a>(
+        &'a self,
+        model: &'a ModelId,
+        names: &'a [String],
+    ) -> BoxFuture<'a, Result<(), LaunchError>> {
+        if names.is_empty() {
+            return future::ready(Ok(())).boxed();
+        }
+        let action = format!("drain {}", names.join(", "));
+        async move { self.drain_all(model, names).await.map_err(failed(action)) }.boxed()
+    }
+
+    /// Deletes the pod at once. Its Deployment replaces it unless it was drained before: the count is the scale's.
+    fn end<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), LaunchError>> {
+        async move { self.end_one(name).await.map_err(failed(format!("end {name}"))) }.boxed()
+    }
+
+    /// Those of these models and of no others: a Deployment that no configuration gives to this launcher is not its own.
+    fn list<'a>(
+        &'a self,
+        models: &'a [ModelId],
+    ) -> BoxFuture<'a, Result<Vec<Instance>, LaunchError>> {
+        async { self.look(models).await.map_err(failed("list its workers".into())) }.boxed()
+    }
+}
