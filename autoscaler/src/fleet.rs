@@ -185,7 +185,8 @@ impl Known {
         }
         if let Some(record) = record {
             // Both by the worker's own clock.
-            let still_ms = record.beat_at_ms.saturating_sub(record.progress_at_ms);
+            let moved_at_ms = record.progress_at_ms.max(record.started_at_ms);
+            let still_ms = record.beat_at_ms.saturating_sub(moved_at_ms);
             if record.in_flight > 0 && still_ms > patience.stuck_ms {
                 let (jobs, for_s) = (record.in_flight, s(still_ms));
                 return overdue(

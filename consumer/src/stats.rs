@@ -52,6 +52,8 @@ impl Stats {
     /// A message was taken.
     pub fn taken(&self) {
         if self.in_flight.fetch_add(1, Relaxed) == 0 {
+            // Until now there was nothing to do.
+            self.progress_at_ms.store(self.clock.now_ms(), Relaxed);
             self.idle_changed.notify_one();
         }
     }
