@@ -14,7 +14,7 @@ build: ## build every program, optimised
 model: build ## get the model into the models folder, checked against its hash
 	@"$${CARGO_TARGET_DIR:-target}/release/forebay" pull $(MODEL)
 
-up: ## start RabbitMQ, Redis and the autoscaler, private to this checkout (FOREBAY_WORKERS=0 stay without work)
+up: ## start RabbitMQ, Redis and the autoscaler, private to this checkout (FOREBAY_WORKERS=2: always two)
 	@scripts/stack up
 
 down: ## stop all that `make up` started

@@ -17,16 +17,15 @@ up_fleet() {
     wait_for autoscaler 30 ready autoscaler
 }
 
-# As many workers as there are processors, one thread each, and none while there is nothing to do; or always $workers.
+# Always $workers; or, if that is 0, as many as there are processors, and none while there is nothing to do.
 start_autoscaler() {
-    local pool=FOREBAY_MODELS__${model^^}__POOL cores
-    cores=$(nproc)
-    ((workers <= cores)) || cores=$workers
+    local pool=FOREBAY_MODELS__${model^^}__POOL most=$workers
+    ((most > 0)) || most=$(nproc)
     stop 60 autoscaler
     choose_ports autoscaler
     start autoscaler env FOREBAY_TELEMETRY__LISTEN="127.0.0.1:${port[autoscaler]}" \
-        "${pool}__MIN=$workers" "${pool}__MAX=$cores" ${idle_s:+"${pool}__IDLE_S=$idle_s"} \
-        FOREBAY_AUTOSCALER__PROCESS__CPU_SLOTS="$cores" \
+        "${pool}__MIN=$workers" "${pool}__MAX=$most" ${idle_s:+"${pool}__IDLE_S=$idle_s"} \
+        FOREBAY_AUTOSCALER__PROCESS__CPU_SLOTS="$most" \
         FOREBAY_AUTOSCALER__PROCESS__STATE_DIR="$state/workers" \
         "$(binaries release)/forebay-autoscaler"
 }
