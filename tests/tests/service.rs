@@ -17,6 +17,7 @@ mod service {
     mod permissions;
     mod python;
     mod refusals;
+    mod registry;
     mod schema;
     mod secrets;
     mod servers;
