@@ -24,5 +24,6 @@ mod service {
     mod settling;
     mod telemetry;
     mod tls;
+    mod top;
     mod topology;
 }
