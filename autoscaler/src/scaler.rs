@@ -7,7 +7,8 @@ use std::{
 };
 
 use forebay_fabric::{
-    Broker, Config, Store, clock,
+    Broker, Config, Store,
+    clock::Clock,
     config::{DeviceKind, LauncherKind, PoolConfig},
 };
 use forebay_schemas::{FleetStatus, JobId, ModelId, topology::Topology, worker::BEAT_TTL_MS};
@@ -48,6 +49,8 @@ pub struct Scaler {
     pub lead: Lead,
     /// Where `/status` reads.
     pub board: Board,
+    /// Goes on evenly, whatever is done to the system's clock.
+    pub clock: Clock,
     /// This autoscaler's name.
     pub id: String,
     /// What launches workers.
@@ -109,7 +112,7 @@ impl Scaler {
             leader: String::new(),
             leads: false,
             token: 0,
-            at_ms: clock::now_ms(),
+            at_ms: self.clock.now_ms(),
             config_read_at_ms: self.reload.read_at_ms,
             problems: Vec::new(),
             pools: Vec::new(),
@@ -127,7 +130,7 @@ impl Scaler {
             observe::look(&self.queues, &self.store, &configured),
             self.launchers.list(&configured)
         );
-        let now_ms = clock::now_ms();
+        let now_ms = self.clock.now_ms();
         self.keep_pools(&listed);
         let plans = self.plan(now_ms, &sight, &listed);
         let orders = self.share_places(&plans, &listed);

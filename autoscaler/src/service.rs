@@ -6,7 +6,7 @@ use anyhow::Context;
 use forebay_fabric::{
     Broker, Config, Store,
     answer::Answerer,
-    clock::Clock,
+    clock::{self, Clock},
     config::LauncherKind,
     shutdown,
     telemetry::{self, Health, Server},
@@ -64,6 +64,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> anyhow::Result
             store: store.clone(),
             queues,
             lead,
+            clock: Clock::of_runtime(clock::now_ms()),
             board,
             id,
             launchers: Launchers::default(),

@@ -25,6 +25,11 @@ use crate::{
     watchdog,
 };
 
+/// How long the connection stays after the last acknowledgement. RabbitMQ passes a channel's acknowledgements on to a
+/// quorum queue a few dozen at a time, as the queue applies them, and forgets those that have not been passed on when
+/// the channel ends: their messages would come again. It tells nobody when it is done; some round trips do.
+const ACKS_PASS_ON: Duration = Duration::from_millis(500);
+
 /// The model to run: the one that is named, or the only one of the configuration.
 pub fn choose_model(config: &Config, named: Option<ModelId>) -> Result<ModelId, WorkerError> {
     let mut models = config.models.keys();
@@ -112,7 +117,7 @@ pub async fn run(
             publisher: Arc::new(broker.clone()),
             store: store.clone(),
             health: health.clone(),
-            stats,
+            stats: stats.clone(),
             clock: Clock::default(),
             seat: Seat::Threads,
         };
@@ -121,6 +126,9 @@ pub async fn run(
         work_and_drain(&mut pipeline, &stop, &registry, &health, grace).await
     }
     .await;
+    if stats.snapshot().jobs_done > 0 {
+        tokio::time::sleep(ACKS_PASS_ON).await;
+    }
     // What is not settled by now goes back to its queue with the connection.
     broker.close().await;
     background.cancel();

@@ -21,7 +21,7 @@ pub const HEADER_REASON: &str = "x-forebay-reason";
 pub const COMPUTING_INDEX: &str = "forebay:computing";
 /// How every worker's registry key begins.
 pub const WORKER_KEY_PREFIX: &str = "forebay:worker:";
-/// The Redis key of the sorted set of workers that may be alive, by their last beat.
+/// The Redis key of the sorted set of workers that may be alive, by their last beat on Redis' clock.
 pub const WORKER_INDEX: &str = "forebay:workers";
 /// The Redis key of what the leading autoscaler tells of the fleet.
 pub const STATUS_KEY: &str = "forebay:autoscaler:status";

@@ -46,3 +46,14 @@ install_servers() (
         as_root systemctl disable --quiet rabbitmq-server redis-server
     fi
 )
+
+# Installs promtool alone, out of the package of Prometheus: nobody here needs its server and its web pages.
+install_promtool() (
+    say "installing promtool from Debian's packages"
+    folder=$(mktemp -d)
+    trap 'rm -rf "$folder"' EXIT
+    as_root apt-get update -qq || exit 1
+    cd "$folder" || exit 1
+    apt-get download -qq prometheus && dpkg -x prometheus_*.deb . &&
+        as_root install -m 755 usr/bin/promtool /usr/local/bin/promtool
+)

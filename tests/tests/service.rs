@@ -17,11 +17,13 @@ mod service {
     mod permissions;
     mod python;
     mod refusals;
+    mod registry;
     mod schema;
     mod secrets;
     mod servers;
     mod settling;
     mod telemetry;
     mod tls;
+    mod top;
     mod topology;
 }

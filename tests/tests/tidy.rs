@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 use forebay_tests::binaries::checkout;
 use toml::{Table, Value};
 
+mod tidy {
+    mod metrics;
+}
+
 /// The rooms and their floors: a room depends on rooms of lower floors only. A new room gets its line here.
 const FLOORS: &[(&str, u32)] = &[
     ("forebay-schemas", 1),

@@ -357,7 +357,7 @@ mod tests {
         for (section, value) in defaults {
             match value.as_table() {
                 None => {
-                    assert!(page.contains(&format!("| `{section}` |")), "`{section}` is missing")
+                    assert!(page.contains(&format!("| `{section}` |")), "`{section}` is missing");
                 }
                 Some(keys) => assert_documented(page, &section, keys),
             }

@@ -1,4 +1,5 @@
-//! Redis: results, cancel requests, the worker registry, and the channels that wake waiters.
+//! Redis: results, cancel requests, the worker registry, the fleet's status, and the channels that
+//! wake waiters.
 //!
 //! Every command has a time-out, after which its outcome is unknown; all that is written here may
 //! therefore be written again.
@@ -14,7 +15,7 @@ mod status;
 use std::{collections::BTreeMap, time::Duration};
 
 use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime};
-use forebay_schemas::JobId;
+use forebay_schemas::{JobId, names::STATUS_KEY};
 use futures_util::{FutureExt, future::BoxFuture};
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo, RedisError,
@@ -83,6 +84,11 @@ pub enum StoreError {
         /// Replicas that must have it.
         replicas_min: u32,
     },
+    /// What an autoscaler told can't be read.
+    #[error(
+        "what the autoscaler told in {STATUS_KEY} can't be read: {0}; run autoscalers and this program at one version"
+    )]
+    Status(String),
     /// A record can't be written as JSON.
     #[error("can't write the record: {0}")]
     Record(#[from] serde_json::Error),

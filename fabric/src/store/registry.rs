@@ -1,68 +1,68 @@
 //! The worker registry: who is alive, told by the workers themselves.
-
-use std::collections::BTreeSet;
+//!
+//! Each worker has a record that expires, and an entry in an index, so that nobody has to look through
+//! all keys. Entries are dated by Redis' own clock: those of the hosts differ.
 
 use forebay_schemas::{
     WorkerRecord,
-    names::{WORKER_KEY_PREFIX, worker_key},
+    names::{WORKER_INDEX, worker_key},
     worker::BEAT_TTL_MS,
 };
+use redis::pipe;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, results::KEYS_MAX};
 
-/// The most workers that are listed.
-const WORKERS_MAX: usize = 10_000;
+/// The most workers that are listed: those that beat last.
+const WORKERS_MAX: isize = 10_000;
 
 impl Store {
     /// Writes a worker's record, which is gone [`BEAT_TTL_MS`] later unless written again.
     pub async fn beat(&self, record: &WorkerRecord) -> Result<(), StoreError> {
         let (key, json) = (worker_key(&record.id), serde_json::to_string(record)?);
-        self.run(async |connection| {
-            let mut set = redis::cmd("SET");
-            set.arg(&key).arg(&json).arg("PX").arg(BEAT_TTL_MS).query_async(connection).await
-        })
-        .await
+        let now_ms = self.server_now_ms().await?;
+        let mut commands = pipe();
+        commands.cmd("SET").arg(&key).arg(&json).arg("PX").arg(BEAT_TTL_MS).ignore();
+        commands.zadd(WORKER_INDEX, &record.id, now_ms).ignore();
+        // Whoever is alive clears away who is not. Without anybody alive the index goes by itself.
+        let expired_ms = now_ms.saturating_sub(BEAT_TTL_MS);
+        commands.zrembyscore(WORKER_INDEX, "-inf", expired_ms).ignore();
+        commands.cmd("PEXPIRE").arg(WORKER_INDEX).arg(BEAT_TTL_MS).ignore();
+        self.run(async |connection| commands.query_async(connection).await).await
     }
 
     /// Removes a worker's record, on its clean exit.
     pub async fn remove_worker(&self, id: &str) -> Result<(), StoreError> {
-        let key = worker_key(id);
-        self.run(async |connection| redis::cmd("DEL").arg(&key).query_async(connection).await).await
+        let mut commands = pipe();
+        commands.del(worker_key(id)).ignore().zrem(WORKER_INDEX, id).ignore();
+        self.run(async |connection| commands.query_async(connection).await).await
     }
 
     /// The workers that are alive, ordered by id. A record that can't be read is passed over.
     pub async fn workers(&self) -> Result<Vec<WorkerRecord>, StoreError> {
-        let keys = self.worker_keys().await?;
-        if keys.is_empty() {
-            return Ok(Vec::new());
-        }
-        let found: Vec<Option<String>> = self
-            .run(async |connection| redis::cmd("MGET").arg(&keys).query_async(connection).await)
+        let ids: Vec<String> = self
+            .run(async |connection| {
+                let mut newest = redis::cmd("ZREVRANGE");
+                newest.arg(WORKER_INDEX).arg(0).arg(WORKERS_MAX - 1).query_async(connection).await
+            })
             .await?;
-        Ok(found
-            .into_iter()
-            .flatten()
-            .filter_map(|json| serde_json::from_str(&json).ok())
-            .collect())
+        let mut workers = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(KEYS_MAX) {
+            let keys: Vec<String> = ids.iter().map(|id| worker_key(id)).collect();
+            // An entry may outlive its worker a little; the record, which expired, tells.
+            let found: Vec<Option<String>> = self
+                .run(async |connection| redis::cmd("MGET").arg(&keys).query_async(connection).await)
+                .await?;
+            let read = |json: String| serde_json::from_str::<WorkerRecord>(&json).ok();
+            workers.extend(found.into_iter().flatten().filter_map(read));
+        }
+        workers.sort_by(|one, other| one.id.cmp(&other.id));
+        Ok(workers)
     }
 
-    async fn worker_keys(&self) -> Result<Vec<String>, StoreError> {
-        let pattern = format!("{WORKER_KEY_PREFIX}*");
-        let mut keys = BTreeSet::new();
-        let mut cursor = 0_u64;
-        loop {
-            let (next, found): (u64, Vec<String>) = self
-                .run(async |connection| {
-                    let mut scan = redis::cmd("SCAN");
-                    scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(1_000);
-                    scan.query_async(connection).await
-                })
-                .await?;
-            keys.extend(found);
-            cursor = next;
-            if cursor == 0 || keys.len() >= WORKERS_MAX {
-                return Ok(keys.into_iter().take(WORKERS_MAX).collect());
-            }
-        }
+    /// The time by Redis' clock, in Unix milliseconds.
+    async fn server_now_ms(&self) -> Result<u64, StoreError> {
+        let (seconds, micros): (u64, u64) =
+            self.run(async |connection| redis::cmd("TIME").query_async(connection).await).await?;
+        Ok(seconds * 1_000 + micros / 1_000)
     }
 }

@@ -1,25 +1,69 @@
-//! stub
+//! What the leading autoscaler tells of the fleet, for whoever has only Redis.
+
+use forebay_schemas::{FleetStatus, VERSION, names::STATUS_KEY, status::STATUS_TTL_MS};
+
 use super::{Store, StoreError};
-use forebay_schemas::{FleetStatus, names::STATUS_KEY, status::STATUS_TTL_MS};
+
 impl Store {
-    /// Tells the fleet's status.
+    /// Writes what the leader tells, which is gone [`STATUS_TTL_MS`] later unless written again.
     pub async fn write_status(&self, status: &FleetStatus) -> Result<(), StoreError> {
         let json = serde_json::to_string(status)?;
-        self.run(async |c| {
-            redis::cmd("SET")
-                .arg(STATUS_KEY)
-                .arg(&json)
-                .arg("PX")
-                .arg(STATUS_TTL_MS)
-                .query_async(c)
-                .await
+        self.run(async |connection| {
+            let mut set = redis::cmd("SET");
+            set.arg(STATUS_KEY).arg(&json).arg("PX").arg(STATUS_TTL_MS);
+            set.query_async(connection).await
         })
         .await
     }
-    /// The fleet's status.
+
+    /// What the leader last told; `None` when none has told anything for [`STATUS_TTL_MS`].
     pub async fn status(&self) -> Result<Option<FleetStatus>, StoreError> {
-        let json: Option<String> =
-            self.run(async |c| redis::cmd("GET").arg(STATUS_KEY).query_async(c).await).await?;
-        Ok(json.and_then(|j| serde_json::from_str(&j).ok()))
+        let json: Option<Vec<u8>> = self
+            .run(async |connection| redis::cmd("GET").arg(STATUS_KEY).query_async(connection).await)
+            .await?;
+        json.map(|json| read(&json)).transpose()
+    }
+}
+
+fn read(json: &[u8]) -> Result<FleetStatus, StoreError> {
+    let status: FleetStatus =
+        serde_json::from_slice(json).map_err(|error| StoreError::Status(error.to_string()))?;
+    match status.v {
+        VERSION => Ok(status),
+        other => Err(StoreError::Status(format!("it is of version {other}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn told() -> FleetStatus {
+        FleetStatus {
+            v: VERSION,
+            leader: "a".into(),
+            leads: true,
+            token: 7,
+            at_ms: 1,
+            config_read_at_ms: 1,
+            problems: vec![],
+            pools: vec![],
+        }
+    }
+
+    #[test]
+    fn a_status_is_read_as_it_was_written() {
+        let json = serde_json::to_vec(&told()).unwrap();
+        assert_eq!(read(&json).unwrap(), told());
+    }
+
+    #[test]
+    fn a_status_that_is_none_or_of_another_version_is_named_with_its_key() {
+        let newer = serde_json::to_vec(&FleetStatus { v: 2, ..told() }).unwrap();
+        for (json, reason) in [(&b"{"[..], "EOF"), (b"[]", "invalid"), (&newer, "version 2")] {
+            let error = read(json).unwrap_err().to_string();
+            assert!(error.contains(STATUS_KEY) && error.contains(reason), "{error}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use forebay_fabric::management::Management;
 use forebay_schemas::{
-    JobId, Lane, ModelId, WorkerRecord, WorkerState,
+    FleetStatus, JobId, Lane, ModelId, WorkerRecord, WorkerState,
     limits::RESULT_TTL_S_DEFAULT,
     names::{DEAD, JOBS, UNROUTABLE},
     topology::{QueueSettings, Topology},
@@ -82,6 +82,11 @@ impl Client {
     /// The workers that are alive, ordered by id.
     pub async fn workers(&self) -> Result<Vec<WorkerRecord>, ClientError> {
         Ok(self.inner.store.workers().await?)
+    }
+
+    /// What the leading autoscaler last told of the fleet; `None` when none leads.
+    pub async fn status(&self) -> Result<Option<FleetStatus>, ClientError> {
+        Ok(self.inner.store.status().await?)
     }
 
     /// The models that are configured here or that `workers` (from [`Client::workers`], where Redis

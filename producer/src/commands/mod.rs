@@ -12,6 +12,7 @@ mod pull;
 mod queues;
 mod show;
 mod submit;
+mod top;
 mod wait;
 mod workers;
 
@@ -71,6 +72,11 @@ enum Command {
     Workers,
     /// List the queues and how full they are
     Queues,
+    /// Watch the fleet live: queues, workers, rates, and why the autoscaler did what it did
+    ///
+    /// Shows what it can: without an autoscaler, Redis or RabbitMQ it says so and goes on asking. With
+    /// --json it prints a line a look.
+    Top(top::Args),
     /// Look at dead letters, try their jobs anew, or drop them
     ///
     /// Dead letters are jobs that the broker gave up, and messages that are no jobs. They are kept for
@@ -156,7 +162,9 @@ pub(crate) async fn run(cli: Cli) -> CommandResult {
     let Some(command) = cli.command else {
         return Err(CommandError::Usage("what is to be done? See `forebay --help`".into()));
     };
-    init_logs(&loaded.config, cli.verbose)?;
+    // What is logged would stand in the middle of the screen, and `top` tells of trouble itself.
+    let quiet = if matches!(command, Command::Top(_)) { "off" } else { "error,lapin=off" };
+    init_logs(&loaded.config, (!cli.verbose).then_some(quiet))?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -171,16 +179,17 @@ pub(crate) async fn run(cli: Cli) -> CommandResult {
         Command::Pull(args) => pull::run(args, &mut context).await,
         Command::Workers => workers::run(&mut context).await,
         Command::Queues => queues::run(&mut context).await,
+        Command::Top(args) => top::run(args, &mut context).await,
         Command::Dead(args) => dead::run(args, &mut context).await,
     }
 }
 
 /// A command is quiet about what happens underneath unless it goes wrong: the AMQP library logs every
 /// question whether a queue exists as an error.
-fn init_logs(config: &Config, verbose: bool) -> CommandResult {
+fn init_logs(config: &Config, quiet: Option<&str>) -> CommandResult {
     let mut telemetry = config.telemetry.clone();
-    if !verbose {
-        "error,lapin=off".clone_into(&mut telemetry.log_filter);
+    if let Some(filter) = quiet {
+        filter.clone_into(&mut telemetry.log_filter);
     }
     telemetry::init_logs(&telemetry).map_err(|error| CommandError::Usage(error.to_string()))
 }

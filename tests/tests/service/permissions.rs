@@ -5,7 +5,7 @@ use std::fs;
 use forebay_tests::MODEL;
 use forebay_tests::binaries::checkout;
 use forebay_tests::job::{Codec, Job};
-use forebay_tests::patience::{SOON, until};
+use forebay_tests::patience::{SOON, until, until_true};
 use forebay_tests::probe;
 use forebay_tests::publisher::{BATCH, INTERACTIVE, Publisher};
 use forebay_tests::record::{Record, result_key};
@@ -103,13 +103,15 @@ async fn every_program_works_with_the_permissions_that_are_listed_for_it() {
         &["queues"],
         &["workers"],
         &["models"],
+        &["top", "--once"],
         &["cancel", cancelled.id()],
     ] {
         let mut command = strict.stack.program("forebay", &overrides(&client));
         command.args(arguments);
         let finished = strict.stack.run(command).await;
         assert_eq!(finished.code, 0, "{arguments:?}: {finished:?}");
-        assert!(!finished.errors.contains("management API"), "{finished:?}");
+        let said = [finished.output.as_str(), &finished.errors].concat();
+        assert!(!said.contains("management API") && !said.contains("NOPERM"), "{finished:?}");
     }
     let publisher = Publisher::connect(&strict.addresses("publisher")[0].1).await;
     let good = Job::embed("text").with("notify", "anywhere");
@@ -127,6 +129,9 @@ async fn every_program_works_with_the_permissions_that_are_listed_for_it() {
         .await;
         assert_eq!(record.state(), state, "{}", record.fields);
     }
+    let leads =
+        async || autoscaler.get("/status").is_some_and(|(_, body)| body.contains("\"leads\":true"));
+    until_true("the autoscaler leads", SOON, leads).await;
     for service in [&worker, &autoscaler] {
         let log = service.log();
         assert!(!log.contains("NOPERM") && !log.contains("ACCESS_REFUSED"), "{log}");

@@ -203,8 +203,12 @@ async fn hear_of_keys(guarded: &Guarded, heard: &mut Heard) {
     let keys: Vec<String> = redis.keys("*").await.unwrap();
     assert!(keys.iter().any(|key| key.starts_with("forebay:worker:")), "{keys:?}");
     for key in keys {
-        let value: Vec<u8> = redis.get(&key).await.unwrap();
-        heard.add(key, String::from_utf8_lossy(&value));
+        let kind: String = redis::cmd("TYPE").arg(&key).query_async(&mut redis).await.unwrap();
+        let said = match kind.as_str() {
+            "zset" => redis.zrange::<_, Vec<String>>(&key, 0, -1).await.unwrap().join(" "),
+            _ => String::from_utf8_lossy(&redis.get::<_, Vec<u8>>(&key).await.unwrap()).into(),
+        };
+        heard.add(key, said);
     }
 }
 

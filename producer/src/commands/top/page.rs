@@ -1,0 +1,259 @@
+//! A frame as lines: a pure function of what is to be told and of how much room there is.
+
+use forebay_schemas::{
+    WorkerState,
+    names::{DEAD, UNROUTABLE},
+};
+
+use super::{
+    line::{Cell, Line, Style, bars, cell, foreign, table},
+    view::{DecisionView, PoolView, View, WorkerView},
+};
+use crate::output::{grouped, span};
+
+/// The room for a frame; `None` is as much as it needs.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Page {
+    pub(super) width: Option<usize>,
+    pub(super) height: Option<usize>,
+}
+
+const MODEL_WIDTH: usize = 32;
+const WORKER_WIDTH: usize = 40;
+const DEVICE_WIDTH: usize = 16;
+const SENTENCE_WIDTH: usize = 240;
+const BARS_WIDTH: usize = 20;
+/// Problems and decisions on a page that has an end.
+const PROBLEMS_MAX: usize = 6;
+const DECISIONS_MAX: usize = 6;
+/// Decisions on one that has none.
+const DECISIONS_ALL: usize = 20;
+/// A worker that has work in hand and ends none for so long is conspicuous.
+const NO_PROGRESS_MS: u64 = 10_000;
+
+impl Page {
+    /// The frame: what is most urgent first, and no more lines than there is room for.
+    pub(super) fn lines(&self, view: &View) -> Vec<Line> {
+        let room = self.height.unwrap_or(usize::MAX);
+        let mut lines = vec![header(view, self.height.is_some())];
+        let problems = view
+            .problems
+            .iter()
+            .map(|it| Line::of(Style::Bad, format!("! {}", foreign(it, SENTENCE_WIDTH))));
+        lines.extend(shortened(problems.collect(), PROBLEMS_MAX.min(room / 4)));
+        lines.extend(other_queues(view));
+        let sections = [pools(&view.pools), workers(&view.workers), decisions(view, self.height)];
+        let left = room.saturating_sub(lines.len());
+        for section in share(sections, left) {
+            if !section.is_empty() {
+                lines.push(Line::default());
+                lines.extend(section);
+            }
+        }
+        lines.truncate(room);
+        let width = self.width.unwrap_or(usize::MAX);
+        lines.into_iter().map(|line| line.fitted(width)).collect()
+    }
+}
+
+/// Pools may have half of the room, decisions what they ask for, workers what is left.
+fn share([pools, workers, decisions]: [Vec<Line>; 3], room: usize) -> [Vec<Line>; 3] {
+    // With the blank line before each.
+    let pools = shortened(pools, (room / 2).saturating_sub(1));
+    let room = room.saturating_sub(pools.len() + 1);
+    let decisions = shortened(decisions, (room / 2).saturating_sub(1));
+    let room = room.saturating_sub(if decisions.is_empty() { 0 } else { decisions.len() + 1 });
+    [pools, shortened(workers, room.saturating_sub(1)), decisions]
+}
+
+/// As many lines as there is room for, the last of which says how many are missing.
+fn shortened(mut lines: Vec<Line>, most: usize) -> Vec<Line> {
+    if lines.len() > most {
+        let missing = lines.len() - most.saturating_sub(1);
+        lines.truncate(most.saturating_sub(1));
+        if most > 0 {
+            lines.push(Line::of(Style::Dim, format!("… {missing} more")));
+        }
+    }
+    lines
+}
+
+fn header(view: &View, live: bool) -> Line {
+    let mut cells = vec![cell(Style::Head, "forebay")];
+    let mut add = |style, text: String| cells.push(cell(style, format!("   {text}")));
+    match &view.leader {
+        Some(leader) => {
+            let id = foreign(&leader.id, WORKER_WIDTH);
+            add(Style::Good, format!("leader {id}, token {}", leader.token));
+            let (told, read) = (span(leader.age_ms), span(leader.config_age_ms));
+            add(Style::Plain, format!("told {told} ago, configuration read {read} ago"));
+        }
+        None if view.waits_for.contains(&"Redis") => {}
+        None => add(Style::Warn, "no leader".to_owned()),
+    }
+    if !view.waits_for.is_empty() {
+        add(Style::Dim, format!("waits for {}", view.waits_for.join(" and ")));
+    }
+    let [models, workers] = [view.pools.len(), view.workers.len()].map(|n| grouped(n as u64));
+    add(Style::Plain, format!("models {models}, workers {workers}"));
+    if live {
+        add(Style::Dim, "q quits".to_owned());
+    }
+    Line(cells)
+}
+
+/// Dead and other messages, if there are any.
+fn other_queues(view: &View) -> Option<Line> {
+    let mut cells = vec![cell(Style::Head, "other queues")];
+    cells.extend(view.other_queues.iter().map(|queue| {
+        let style = match queue.name.as_str() {
+            DEAD => Style::Bad,
+            UNROUTABLE => Style::Warn,
+            _ => Style::Plain,
+        };
+        let name = foreign(&queue.name, MODEL_WIDTH);
+        cell(style, format!("   {name} {}", grouped(queue.ready)))
+    }));
+    (cells.len() > 1).then_some(Line(cells))
+}
+
+const POOL_HEADS: [&str; 15] = [
+    "MODEL",
+    "WANTED>",
+    "MIN-MAX>",
+    "START>",
+    "READY>",
+    "DRAIN>",
+    "WAITING>",
+    "BACKLOG",
+    "IN HAND>",
+    "IN/s>",
+    "DONE/s>",
+    "EACH/s>",
+    "EMPTY IN>",
+    "WORKERS",
+    "LAUNCHER",
+];
+
+fn pools(pools: &[PoolView]) -> Vec<Line> {
+    if pools.is_empty() {
+        return Vec::new();
+    }
+    table(POOL_HEADS, pools.iter().map(pool).collect())
+}
+
+fn pool(pool: &PoolView) -> [Cell; 15] {
+    let plain = |text: String| cell(Style::Plain, text);
+    let count = |style, workers: u32| {
+        cell(if workers == 0 { Style::Dim } else { style }, workers.to_string())
+    };
+    let bounds = pool.workers_min.zip(pool.workers_max);
+    let bounds = bounds.map_or_else(unknown, |(min, max)| format!("{min}-{max}"));
+    let waits_for_nobody = pool.waiting > Some(0) && pool.starting + pool.ready == 0;
+    let waiting_style = if waits_for_nobody { Style::Bad } else { Style::Plain };
+    let at_most = pool.wanted.is_some() && pool.wanted == pool.workers_max;
+    let empty_in = pool.drain_s.map_or_else(unknown, |s| span((s.max(0.0) * 1e3) as u64));
+    [
+        cell(Style::Head, foreign(&pool.model, MODEL_WIDTH)),
+        cell(
+            if at_most { Style::Warn } else { Style::Plain },
+            pool.wanted.map_or_else(unknown, |wanted| wanted.to_string()),
+        ),
+        plain(bounds),
+        count(Style::Warn, pool.starting),
+        count(Style::Good, pool.ready),
+        count(Style::Warn, pool.draining),
+        cell(waiting_style, pool.waiting.map_or_else(unknown, grouped)),
+        plain(bars(pool.waiting_before.iter().copied(), BARS_WIDTH)),
+        plain(pool.in_hand.map_or_else(unknown, grouped)),
+        plain(rate(pool.arrivals_per_s)),
+        plain(rate(pool.done_per_s)),
+        plain(rate(pool.worker_jobs_per_s)),
+        plain(empty_in),
+        plain(bars(pool.workers_before.iter().copied().map(Some), BARS_WIDTH)),
+        plain(pool.launcher.as_deref().map_or_else(unknown, |name| foreign(name, DEVICE_WIDTH))),
+    ]
+}
+
+fn workers(workers: &[WorkerView]) -> Vec<Line> {
+    if workers.is_empty() {
+        return vec![Line::of(Style::Dim, "no worker is alive")];
+    }
+    let heads = [
+        "WORKER",
+        "MODEL",
+        "STATE",
+        "DEVICE",
+        "IN FLIGHT>",
+        "JOBS/s>",
+        "TOKENS/s>",
+        "BUSY>",
+        "IDLE>",
+        "UP>",
+    ];
+    table(heads, workers.iter().map(worker).collect())
+}
+
+fn worker(worker: &WorkerView) -> [Cell; 10] {
+    let plain = |text: String| cell(Style::Plain, text);
+    let record = &worker.record;
+    let stuck_ms = worker.no_progress_ms.filter(|ms| *ms >= NO_PROGRESS_MS);
+    let state = match (record.state, stuck_ms) {
+        (_, Some(ms)) => cell(Style::Bad, format!("no progress for {}", span(ms))),
+        (WorkerState::Starting, None) => cell(Style::Warn, "starting"),
+        (WorkerState::Ready, None) => cell(Style::Good, "ready"),
+        (WorkerState::Draining, None) => cell(Style::Warn, "draining"),
+    };
+    let busy = worker.busy.map_or_else(unknown, |busy| format!("{:.0} %", busy * 100.0));
+    [
+        plain(foreign(&record.id, WORKER_WIDTH)),
+        plain(foreign(&record.model, MODEL_WIDTH)),
+        state,
+        plain(foreign(&format!("{} {}", record.device, record.dtype), DEVICE_WIDTH)),
+        plain(grouped(record.in_flight)),
+        plain(rate(worker.jobs_per_s)),
+        plain(rate(worker.tokens_per_s)),
+        plain(busy),
+        cell(Style::Dim, worker.idle_ms.map_or_else(unknown, span)),
+        plain(span(record.beat_at_ms.saturating_sub(record.started_at_ms))),
+    ]
+}
+
+fn decisions(view: &View, height: Option<usize>) -> Vec<Line> {
+    if view.decisions.is_empty() {
+        return Vec::new();
+    }
+    let most = if height.is_some() { DECISIONS_MAX } else { DECISIONS_ALL };
+    let shown = view.decisions.iter().take(most).map(decision).collect();
+    table(["AT (UTC)", "MODEL", "WORKERS>", "LAST DECISIONS"], shown)
+}
+
+fn decision(decision: &DecisionView) -> [Cell; 4] {
+    let told = &decision.told;
+    let style = if told.wanted > told.before { Style::Good } else { Style::Warn };
+    [
+        cell(Style::Plain, time_of_day(told.at_ms)),
+        cell(Style::Plain, foreign(&decision.model, MODEL_WIDTH)),
+        cell(style, format!("{} > {}", told.before, told.wanted)),
+        cell(Style::Plain, foreign(&told.why, SENTENCE_WIDTH)),
+    ]
+}
+
+fn unknown() -> String {
+    "-".to_owned()
+}
+
+/// `0.3`, `41`, `1,200`
+fn rate(per_s: Option<f64>) -> String {
+    match per_s.filter(|per_s| per_s.is_finite() && *per_s >= 0.0) {
+        None => unknown(),
+        Some(per_s @ 0.0..9.95) => format!("{per_s:.1}"),
+        Some(per_s) => grouped(per_s.round() as u64),
+    }
+}
+
+/// `14:03:22`
+fn time_of_day(at_ms: u64) -> String {
+    let s = at_ms / 1_000 % 86_400;
+    format!("{:02}:{:02}:{:02}", s / 3_600, s / 60 % 60, s % 60)
+}

@@ -1,0 +1,286 @@
+//! What is seen becomes what is shown: views, and pages of given sizes.
+
+use std::time::Duration;
+
+use forebay_producer::QueueInfo;
+use forebay_schemas::{DecisionTold, FleetStatus, PoolStatus, WorkerRecord, WorkerState};
+use tokio::time::Instant;
+
+use super::{
+    page::Page,
+    past::Past,
+    source::{Heard, QueuesSeen, Seen},
+    view::View,
+};
+
+const NOW_MS: u64 = 1_700_000_000_000;
+
+fn heard<T>(value: T) -> Heard<T> {
+    Heard { value: Some(value), at: Some(Instant::now()), error: None }
+}
+
+fn fails<T>(error: &str) -> Heard<T> {
+    Heard { error: Some(error.to_owned()), ..Heard::default() }
+}
+
+/// A worker `beat` beats after its start; it does 20 jobs of 10 tokens a beat.
+fn worker(id: &str, beat: u64) -> WorkerRecord {
+    WorkerRecord {
+        id: id.to_owned(),
+        model: "minilm".to_owned(),
+        state: WorkerState::Ready,
+        device: "cpu".to_owned(),
+        dtype: "f32".to_owned(),
+        host: "h".to_owned(),
+        pid: 1,
+        version: "0".to_owned(),
+        started_at_ms: 5_000,
+        beat_at_ms: 5_000 + beat * 2_000,
+        progress_at_ms: 5_000 + beat * 2_000,
+        in_flight: 4,
+        jobs_done: beat * 20,
+        tokens_done: beat * 200,
+        busy_ms: beat * 1_500,
+        load_ms: 0,
+        slots_free_tokens: 0,
+    }
+}
+
+fn queue(model: Option<&str>, name: &str, ready: u64) -> QueueInfo {
+    let model = model.map(|model| model.parse().unwrap());
+    QueueInfo {
+        name: name.to_owned(),
+        model,
+        lane: None,
+        ready,
+        unacknowledged: None,
+        consumers: 1,
+    }
+}
+
+fn queues(ready: u64) -> Heard<QueuesSeen> {
+    let queues = vec![
+        queue(Some("minilm"), "forebay.jobs.minilm.interactive", 2),
+        queue(Some("minilm"), "forebay.jobs.minilm.batch", ready),
+        queue(None, "forebay.dead", 3),
+        queue(None, "forebay.unroutable", 0),
+    ];
+    heard(QueuesSeen { queues, management_error: None })
+}
+
+fn status() -> FleetStatus {
+    let decision = |ago_ms: u64, before, wanted, why: &str| DecisionTold {
+        at_ms: NOW_MS - ago_ms,
+        before,
+        wanted,
+        code: "backlog".to_owned(),
+        why: why.to_owned(),
+    };
+    FleetStatus {
+        v: 1,
+        leader: "as-1".to_owned(),
+        leads: true,
+        token: 7,
+        at_ms: NOW_MS - 1_000,
+        config_read_at_ms: NOW_MS - 60_000,
+        problems: vec![],
+        pools: vec![PoolStatus {
+            model: "minilm".to_owned(),
+            launcher: "process".to_owned(),
+            workers_min: 0,
+            workers_max: 4,
+            wanted: 3,
+            starting: 1,
+            ready: 2,
+            draining: 0,
+            jobs_ready: Some(1),
+            jobs_unacknowledged: Some(9),
+            arrivals_per_s: 12.5,
+            worker_jobs_per_s: 10.0,
+            cold_start_s: 4.0,
+            drain_s: Some(40.0),
+            problems: vec!["no slot is free".to_owned()],
+            decisions: vec![
+                decision(5_000, 2, 3, "800 jobs wait for 2 workers"),
+                decision(90_000, 0, 2, "jobs wait and nobody works"),
+            ],
+        }],
+    }
+}
+
+/// What there is to see after so many beats.
+fn seen(beat: u64) -> Seen {
+    Seen {
+        status: heard(Some(status())),
+        workers: heard(vec![worker("w-2", beat), worker("w-1", beat)]),
+        queues: queues(100 * beat),
+    }
+}
+
+fn after_looks(looks: impl IntoIterator<Item = Seen>) -> View {
+    let mut past = Past::default();
+    let mut last = Seen::default();
+    for seen in looks {
+        past.note(&seen);
+        last = seen;
+    }
+    View::of(&last, &past, NOW_MS)
+}
+
+fn page(view: &View, width: usize, height: usize) -> Vec<String> {
+    let page = Page { width: Some(width), height: Some(height) };
+    page.lines(view).iter().map(|line| line.text().trim_end().to_owned()).collect()
+}
+
+#[test]
+fn a_page_tells_of_pools_workers_and_decisions() {
+    let lines = page(&after_looks((0..=3).map(seen)), 150, 40);
+    let expected = [
+        "forebay   leader as-1, token 7   told 1 s ago, configuration read 60 s ago   models 1, workers 2   q quits",
+        "! minilm: no slot is free",
+        "other queues   forebay.dead 3",
+        "",
+        "MODEL   WANTED  MIN-MAX  START  READY  DRAIN  WAITING  BACKLOG  IN HAND  IN/s  DONE/s  EACH/s  EMPTY IN  WORKERS  LAUNCHER",
+        "minilm       3      0-4      1      2      0      302  ▂▄▆█           9    13      20      10      40 s  ████     process",
+        "",
+        "WORKER  MODEL   STATE  DEVICE   IN FLIGHT  JOBS/s  TOKENS/s  BUSY  IDLE   UP",
+        "w-1     minilm  ready  cpu f32          4      10       100  75 %     -  6 s",
+        "w-2     minilm  ready  cpu f32          4      10       100  75 %     -  6 s",
+        "",
+        "AT (UTC)  MODEL   WORKERS  LAST DECISIONS",
+        "22:13:15  minilm    2 > 3  800 jobs wait for 2 workers",
+        "22:11:50  minilm    0 > 2  jobs wait and nobody works",
+    ];
+    assert_eq!(lines, expected, "{lines:#?}");
+}
+
+#[test]
+fn no_line_is_wider_and_no_page_longer_than_the_terminal() {
+    let mut crowd = seen(1);
+    crowd.workers = heard((0..200).map(|n| worker(&format!("w-{n:03}"), 1)).collect());
+    let view = after_looks([crowd]);
+    for (width, height) in [(0, 0), (1, 1), (20, 3), (40, 10), (80, 24), (300, 60)] {
+        let lines = page(&view, width, height);
+        assert!(lines.len() <= height, "{} lines in {height}", lines.len());
+        let widest = lines.iter().map(|line| line.chars().count()).max().unwrap_or(0);
+        assert!(widest <= width, "{widest} columns in {width}");
+    }
+    let lines = page(&view, 80, 24);
+    assert_eq!(lines.len(), 24, "{lines:#?}");
+    assert!(lines.iter().any(|line| line.starts_with("… 189 more")), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.contains("800 jobs wait")), "{lines:#?}");
+}
+
+#[test]
+fn without_an_autoscaler_queues_and_workers_are_shown_all_the_same() {
+    let looks = (0..=1).map(|beat| Seen { status: heard(None), ..seen(beat) });
+    let view = after_looks(looks);
+    let lines = page(&view, 120, 30).join("\n");
+    assert!(lines.contains("no leader"), "{lines}");
+    assert!(lines.contains("start `forebay-autoscaler`"), "{lines}");
+    let pool = &view.pools[0];
+    assert_eq!((pool.ready, pool.waiting, pool.in_hand), (2, Some(102), Some(8)));
+    assert_eq!((pool.wanted, pool.drain_s, pool.done_per_s), (None, None, Some(20.0)));
+}
+
+#[test]
+fn servers_that_are_away_are_named_once_and_what_was_heard_stays() {
+    let away = "can't reach Redis at redis://h";
+    let mut gone = seen(1);
+    gone.status.error = Some(away.to_owned());
+    gone.workers.error = Some(away.to_owned());
+    gone.queues = fails("can't reach RabbitMQ at amqp://h");
+    let view = after_looks([gone]);
+    assert_eq!(view.problems[..2], [away, "can't reach RabbitMQ at amqp://h"]);
+    assert_eq!((view.workers.len(), view.pools[0].waiting), (2, Some(1)), "from the status");
+
+    let nothing = Seen {
+        status: fails(away),
+        workers: fails(away),
+        queues: fails("can't reach RabbitMQ at amqp://h"),
+    };
+    let lines = page(&after_looks([nothing]), 80, 24).join("\n");
+    assert!(lines.contains("Redis") && lines.contains("RabbitMQ"), "{lines}");
+}
+
+#[test]
+fn what_is_old_says_how_old_it_is() {
+    let mut gone = seen(1);
+    gone.workers.at = Instant::now().checked_sub(Duration::from_secs(35));
+    gone.workers.error = Some("away".to_owned());
+    let problems = after_looks([gone]).problems;
+    assert_eq!(problems[0], "away (what is shown is 30 s old)");
+}
+
+#[test]
+fn before_anybody_answered_the_page_says_whom_it_waits_for() {
+    let view = after_looks([Seen::default()]);
+    assert!(view.problems.is_empty(), "{:?}", view.problems);
+    assert!(page(&view, 80, 24)[0].contains("waits for Redis and RabbitMQ"));
+}
+
+#[test]
+fn names_from_outside_move_no_cursor() {
+    let mut seen = seen(1);
+    let evil = "w\u{1b}[2J\u{9b}1A\r\u{202e}x";
+    let mut stranger = worker(evil, 1);
+    evil.clone_into(&mut stranger.model);
+    evil.clone_into(&mut stranger.device);
+    seen.workers = heard(vec![stranger]);
+    let Some(Some(status)) = &mut seen.status.value else { panic!("a status") };
+    status.leader = evil.to_owned();
+    status.problems = vec![evil.to_owned()];
+    evil.clone_into(&mut status.pools[0].decisions[0].why);
+    evil.clone_into(&mut status.pools[0].launcher);
+    let lines = page(&after_looks([seen]), 200, 50).join("");
+    let moves = |c: char| c.is_control() || c == '\u{202e}';
+    assert!(!lines.contains(moves), "{lines:?}");
+    assert!(lines.contains("w[2J1Ax"), "{lines}");
+}
+
+#[test]
+fn a_worker_without_work_shows_since_when_and_one_that_hangs_shows_it() {
+    let idle = |beat| WorkerRecord { in_flight: 0, jobs_done: 20, ..worker("w-1", beat) };
+    let hangs = |beat| WorkerRecord { progress_at_ms: 5_000, ..worker("w-2", beat) };
+    let looks =
+        (1..=6).map(|beat| Seen { workers: heard(vec![idle(beat), hangs(beat)]), ..seen(beat) });
+    let view = after_looks(looks);
+    assert_eq!((view.workers[0].idle_ms, view.workers[0].jobs_per_s), (Some(10_000), Some(0.0)));
+    assert_eq!((view.workers[1].idle_ms, view.workers[1].no_progress_ms), (None, Some(12_000)));
+    let lines = page(&view, 120, 30).join("\n");
+    assert!(lines.contains("no progress for 12 s"), "{lines}");
+}
+
+#[test]
+fn rates_need_two_beats_and_begin_anew_with_a_worker_that_did() {
+    // The same beat seen twice is one.
+    assert_eq!(after_looks([seen(1), seen(1)]).workers[0].jobs_per_s, None);
+    let mut anew = seen(5);
+    let again = WorkerRecord { started_at_ms: 14_000, jobs_done: 0, ..worker("w-1", 5) };
+    anew.workers = heard(vec![again, worker("w-2", 5)]);
+    let view = after_looks([seen(3), seen(4), anew]);
+    assert_eq!((view.workers[0].jobs_per_s, view.workers[1].jobs_per_s), (None, Some(10.0)));
+}
+
+#[test]
+fn a_view_is_one_json_object_with_the_rates_beside_the_records() {
+    let json = serde_json::to_value(after_looks((0..=1).map(seen))).unwrap();
+    assert_eq!(json["leader"]["id"], "as-1");
+    assert_eq!(json["workers"][0]["id"], "w-1");
+    assert_eq!(json["workers"][0]["jobs_per_s"], 10.0);
+    assert_eq!(json["pools"][0]["waiting_before"], serde_json::json!([2, 102]));
+    assert_eq!(json["decisions"][0]["why"], "800 jobs wait for 2 workers");
+    assert_eq!(json["other_queues"][0]["name"], "forebay.dead");
+}
+
+#[test]
+fn the_past_is_bounded_and_forgets_who_is_gone() {
+    let mut past = Past::default();
+    for beat in 0..500 {
+        past.note(&seen(beat));
+    }
+    let view = View::of(&seen(499), &past, NOW_MS);
+    assert_eq!(view.pools[0].waiting_before.len(), 60);
+    past.note(&Seen::default());
+    assert_eq!((past.samples("minilm").count(), past.pace("w-1")), (0, None));
+}
