@@ -51,6 +51,7 @@ pub struct Server {
     cluster: Arc<Mutex<Cluster>>,
     /// Told when a call is met with silence.
     pub silent: Arc<Notify>,
+    pub port: u16,
     task: JoinHandle<()>,
     folder: TempDir,
 }
@@ -76,24 +77,29 @@ impl Server {
         let shared: Shared = (Arc::clone(&cluster), Arc::clone(&silent));
         let app = Router::new().fallback(answer).with_state(shared);
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        let server = Self { cluster, silent, task, folder: tempfile::tempdir().unwrap() };
+        let server = Self { cluster, silent, port, task, folder: tempfile::tempdir().unwrap() };
         server.write_token("first-token");
-        let token = server.folder.path().join("token");
-        let kubeconfig = json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{ "name": "c", "cluster": { "server": format!("http://127.0.0.1:{port}") } }],
-            "users": [{ "name": "u", "user": { "tokenFile": token } }],
-            "contexts": [{ "name": "x", "context": { "cluster": "c", "user": "u", "namespace": "forebay" } }],
-            "current-context": "x",
-        });
-        fs::write(server.folder.path().join("config"), kubeconfig.to_string()).unwrap();
+        server.write_kubeconfig(&json!({ "server": format!("http://127.0.0.1:{port}") }));
         server
     }
 
     pub fn config(&self) -> KubernetesConfig {
         let kubeconfig = Some(self.folder.path().join("config"));
         KubernetesConfig { kubeconfig, ..KubernetesConfig::default() }
+    }
+
+    /// Says where the launcher finds the API server.
+    pub fn write_kubeconfig(&self, cluster: &Value) {
+        let token = self.folder.path().join("token");
+        let kubeconfig = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{ "name": "c", "cluster": cluster }],
+            "users": [{ "name": "u", "user": { "tokenFile": token } }],
+            "contexts": [{ "name": "x", "context": { "cluster": "c", "user": "u", "namespace": "forebay" } }],
+            "current-context": "x",
+        });
+        fs::write(self.folder.path().join("config"), kubeconfig.to_string()).unwrap();
     }
 
     /// Puts a token where the launcher reads it.
