@@ -183,8 +183,12 @@ async fn a_worker_that_drains_is_signalled_once_and_known_to_whoever_comes_next(
     let mut watch = Watch::new(&*next, &[model()]);
     watch.look().await;
     assert_eq!(watch.names(&InstanceState::Draining), names);
-    // It would rename it again.
     next.drain(&model(), &names).await.unwrap();
+    // Were it signalled again it would have ended after this exchange with its engine.
+    for _ in 0..20 {
+        watch.look().await;
+    }
+    assert_eq!(watch.names(&InstanceState::Draining), names, "{:?}", watch.ends);
     let shown = engine.inspect(&format!("{}.draining", names[0])).await.name.unwrap();
     assert_eq!(shown, format!("/{}.draining", names[0]));
     next.end(&names[0]).await.unwrap();
@@ -240,6 +244,17 @@ async fn what_keeps_a_worker_from_starting_is_said_with_what_to_do() {
     assert!(text.contains("models"), "{text}");
     let full = engine.launcher_with(|config| config.workers_max = 0);
     assert!(reason(&full).await.contains("autoscaler.docker.workers_max"));
+}
+
+#[tokio::test]
+async fn launches_at_the_same_time_keep_to_the_most_that_there_may_be() {
+    let Some(engine) = engine().await else { return };
+    let launcher = engine.launcher_with(|config| config.workers_max = 2);
+    let orders: Vec<_> = (0..4).map(|_| order(&model())).collect();
+    let launches = orders.iter().map(|order| launcher.launch(order));
+    let launched = futures_util::future::join_all(launches).await;
+    assert_eq!(launched.iter().filter(|launched| launched.is_ok()).count(), 2, "{launched:?}");
+    assert_eq!(launcher.list(&[model()]).await.unwrap().len(), 2);
 }
 
 #[tokio::test]

@@ -46,6 +46,8 @@ pub struct KubernetesLauncher {
     /// What a model's Deployment is called, with `{model}`.
     deployment: String,
     memory: Mutex<Memory>,
+    /// Held while a scale is changed: launches come several at a time, and would come before one another.
+    scaling: tokio::sync::Mutex<()>,
 }
 
 impl KubernetesLauncher {
@@ -55,6 +57,7 @@ impl KubernetesLauncher {
             cluster: Cluster::new(config.clone()),
             deployment: config.deployment.clone(),
             memory: Mutex::default(),
+            scaling: tokio::sync::Mutex::default(),
         }
     }
 
@@ -66,11 +69,13 @@ impl KubernetesLauncher {
 
     async fn launch_one(&self, model: &ModelId) -> Result<(), String> {
         let deployment = self.deployment(model);
+        let _one_at_a_time = self.scaling.lock().await;
         let launched = self.cluster.rescale(&deployment, |replicas| replicas.saturating_add(1));
         launched.await.map_err(reason)
     }
 
     async fn drain_all(&self, model: &ModelId, names: &[String]) -> Result<(), String> {
+        let _one_at_a_time = self.scaling.lock().await;
         let mut pools = self.pools(std::slice::from_ref(model)).await?;
         let Some(pool) = pools.pop() else {
             return Ok(());
