@@ -41,6 +41,8 @@ pub struct Cluster {
     pub faults: Vec<(&'static str, Fault)>,
     /// Each kind of call that was made: verb, resource and, of a Deployment, its name.
     pub calls: BTreeSet<(String, String, Option<String>)>,
+    /// Changes that came too late.
+    pub conflicts: u32,
     /// Controllers that are slow do nothing when the pods are looked at.
     pub controllers_stand: bool,
     version: u64,
@@ -68,6 +70,7 @@ impl Server {
             pods: Vec::new(),
             faults: Vec::new(),
             calls: BTreeSet::new(),
+            conflicts: 0,
             controllers_stand: false,
             version: 1,
         };
@@ -241,6 +244,7 @@ impl Cluster {
             return self.scale(name);
         };
         if patch["metadata"]["resourceVersion"].as_str() != Some(&version.to_string()) {
+            self.conflicts += 1;
             let message = format!(
                 "Operation cannot be fulfilled on deployments.apps \"{name}\": the object has been modified; please \
                  apply your changes to the latest version and try again"

@@ -76,7 +76,7 @@ async fn a_change_that_somebody_else_came_before_is_made_to_what_he_left() {
 }
 
 #[tokio::test]
-async fn many_launches_at_once_are_all_made() {
+async fn many_launches_at_once_are_all_made_and_don_t_come_before_one_another() {
     let server = server().await.unwrap();
     let launcher = server.launcher();
     let orders: Vec<_> = (0..40).map(|_| order(&model())).collect();
@@ -84,7 +84,7 @@ async fn many_launches_at_once_are_all_made() {
     for launched in futures_util::future::join_all(launches).await {
         launched.unwrap();
     }
-    assert_eq!(server.replicas(), 40);
+    assert_eq!((server.replicas(), server.cluster().conflicts), (40, 0));
 }
 
 #[tokio::test]
