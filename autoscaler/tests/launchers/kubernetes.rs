@@ -295,6 +295,20 @@ async fn a_model_without_a_deployment_is_said_to_be_so_and_harms_no_other() {
 }
 
 #[tokio::test]
+async fn a_model_that_the_role_does_not_name_harms_no_other() {
+    let server = server().await.unwrap();
+    let launcher = server.launcher();
+    launcher.launch(&order(&other_model())).await.unwrap();
+    let mut watch = Watch::new(&*launcher, &[model(), other_model()]);
+    for _ in 0..3 {
+        let call = "GET /apis/apps/v1/namespaces/forebay/deployments/forebay-worker-all";
+        server.fail(call, Fault::Answer(403, "Forbidden", "cannot get resource"));
+        watch.look().await;
+    }
+    assert_eq!(watch.running().len(), 1);
+}
+
+#[tokio::test]
 async fn a_look_that_fails_is_an_error_and_never_an_empty_cluster() {
     let server = server().await.unwrap();
     let launcher = server.launcher();

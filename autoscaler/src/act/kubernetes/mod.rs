@@ -158,12 +158,15 @@ impl KubernetesLauncher {
             let workers = by_model.remove(model.as_str()).unwrap_or_default();
             async move {
                 let deployment = self.deployment(model);
-                let replicas = self.cluster.replicas(&deployment).await.map_err(reason)?;
-                if replicas.is_none() {
-                    // Not an error of the look: it would hold the size of every other model too.
-                    tracing::debug!(deployment, "there is no such Deployment");
-                }
-                let (model, replicas) = (model.clone(), replicas.unwrap_or_default() as usize);
+                let replicas = match self.cluster.replicas(&deployment).await {
+                    Ok(Some(replicas)) => replicas,
+                    // A model that was not provided for, and of which nothing is there. Not an error of the look: it
+                    // would hold the size of every other model too. A launch says what is wrong.
+                    Ok(None) => 0,
+                    Err(refusal) if refusal.status == Some(403) && workers.is_empty() => 0,
+                    Err(refusal) => return Err(refusal.reason),
+                };
+                let (model, replicas) = (model.clone(), replicas as usize);
                 Ok(Pool { model, deployment, replicas, workers })
             }
         });
