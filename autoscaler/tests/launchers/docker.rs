@@ -11,15 +11,16 @@ use bollard::{
     models::ContainerInspectResponse,
     query_parameters::{
         CreateContainerOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
-        RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
+        LogsOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
     },
 };
 use forebay_autoscaler::act::{InstanceState, Launcher, Order, docker::DockerLauncher};
 use forebay_fabric::config::DockerConfig;
+use futures_util::StreamExt;
 use tokio::net::UnixStream;
 
 use crate::{
-    contract::{self, Bench, Watch, launch, model, order},
+    contract::{self, Bench, PATIENCE, Watch, launch, model, order},
     image,
 };
 
@@ -64,7 +65,15 @@ impl Engine {
         self.docker.inspect_container(name, None).await.unwrap()
     }
 
+    /// Waits until a stand-in has said something: by then it listens for signals.
+    async fn listens(&self, name: &str) {
+        let options = LogsOptionsBuilder::new().stdout(true).follow(true).build();
+        let mut lines = std::pin::pin!(self.docker.logs(name, Some(options)));
+        tokio::time::timeout(PATIENCE, lines.next()).await.unwrap().unwrap().unwrap();
+    }
+
     async fn signal(&self, name: &str, signal: &str) {
+        self.listens(name).await;
         let options = KillContainerOptionsBuilder::new().signal(signal).build();
         self.docker.kill_container(name, Some(options)).await.unwrap();
     }
@@ -175,6 +184,7 @@ async fn a_worker_that_drains_is_signalled_once_and_known_to_whoever_comes_next(
     });
     let watch = launch(&launcher, 1).await;
     let names = watch.running();
+    engine.listens(&names[0]).await;
     launcher.drain(&model(), &names).await.unwrap();
     let next = engine.launcher();
     let mut watch = Watch::new(&*next, &[model()]);
