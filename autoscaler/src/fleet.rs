@@ -48,6 +48,7 @@ pub struct End {
 
 /// What is remembered of a worker from one look to the next.
 #[derive(Debug, Clone, Default)]
+#[allow(clippy::struct_field_names)] // they are times, and say in what
 struct Known {
     ready_at_ms: Option<u64>,
     beaten_at_ms: Option<u64>,
@@ -94,9 +95,7 @@ impl Fleet {
             let is_new = !known.contains_key(&instance.name);
             let mut this = known.remove(&instance.name).unwrap_or_default();
             if let InstanceState::Ended { how, well } = &instance.state {
-                let (name, how, was_ready) =
-                    (instance.name.clone(), how.clone(), this.ready_at_ms.is_some());
-                looked.ended.push(End { name, how, well: *well, was_ready });
+                looked.ended.push(self.end_of(instance, &this, how, *well));
                 continue;
             }
             let adopted = is_new && !self.looked;
@@ -120,6 +119,13 @@ impl Fleet {
         }
         self.looked = true;
         looked
+    }
+
+    /// A pod whose program ends is started again under its name; each of its ends is told as `<pod>#...`.
+    fn end_of(&self, instance: &Instance, this: &Known, how: &str, well: bool) -> End {
+        let restarted = instance.name.split_once('#').and_then(|(pod, _)| self.known.get(pod));
+        let was_ready = restarted.unwrap_or(this).ready_at_ms.is_some();
+        End { name: instance.name.clone(), how: how.to_owned(), well, was_ready }
     }
 }
 

@@ -1,10 +1,6 @@
 //! One tick: observe, decide, act, tell.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use forebay_fabric::{
     Broker, Config, Store,
@@ -125,10 +121,11 @@ impl Scaler {
             self.pools_token = held.token;
         }
         self.launchers.make(&self.config, self.config_file.as_deref());
-        let configured: Vec<ModelId> = self.models();
+        let models = self.models();
+        let names: Vec<ModelId> = models.iter().map(|(model, _)| model.clone()).collect();
         let (sight, listed) = tokio::join!(
-            observe::look(&self.queues, &self.store, &configured),
-            self.launchers.list(&configured)
+            observe::look(&self.queues, &self.store, &names),
+            self.launchers.list(&models)
         );
         let now_ms = self.clock.now_ms();
         self.keep_pools(&listed);
@@ -139,11 +136,12 @@ impl Scaler {
         self.tell(held, now_ms, &sight, &plans, &orders).await;
     }
 
-    /// The models of the configuration and those that still have workers.
-    fn models(&self) -> Vec<ModelId> {
-        let models: BTreeSet<&ModelId> =
-            self.config.models.keys().chain(self.pools.keys()).collect();
-        models.into_iter().cloned().collect()
+    /// The models of the configuration and those that still have workers, with what launches them.
+    fn models(&self) -> Vec<(ModelId, LauncherKind)> {
+        let had = self.pools.iter().map(|(model, pool)| (model, pool.config.launcher));
+        let configured = self.config.models.iter().map(|(model, it)| (model, it.pool.launcher));
+        let models: BTreeMap<&ModelId, LauncherKind> = had.chain(configured).collect();
+        models.into_iter().map(|(model, kind)| (model.clone(), kind)).collect()
     }
 
     /// A pool for each model that has workers or may get some. One whose model was taken out of the configuration is

@@ -143,7 +143,9 @@ async fn take_processes_along(scaler: &Scaler) {
             for instance in instances.iter().filter(|one| one.state == InstanceState::Running) {
                 tracing::info!(worker = instance.name, "is told to finish");
                 let Ok(model) = instance.model.parse() else { continue };
-                if let Err(error) = launcher.drain(&model, &[instance.name.clone()]).await {
+                if let Err(error) =
+                    launcher.drain(&model, std::slice::from_ref(&instance.name)).await
+                {
                     tracing::warn!(%error, "it stays for now");
                 }
             }

@@ -44,14 +44,20 @@ impl Launchers {
         }
     }
 
-    /// What each of them has launched.
+    /// What each of them has launched. A cluster is asked for the models that it runs and for no others: it has the
+    /// right to no more, and those whose launcher is none are somebody else's.
     pub async fn list(
         &self,
-        models: &[ModelId],
+        models: &[(ModelId, LauncherKind)],
     ) -> BTreeMap<LauncherKind, Result<Vec<Instance>, String>> {
         let all = self.made.iter().map(async |(kind, launcher)| {
+            let mine: Vec<ModelId> = models
+                .iter()
+                .filter(|(_, by)| by == kind)
+                .map(|(model, _)| model.clone())
+                .collect();
             let listed = match launcher {
-                Ok(launcher) => within(launcher.kind(), "list its workers", launcher.list(models))
+                Ok(launcher) => within(launcher.kind(), "list its workers", launcher.list(&mine))
                     .await
                     .map_err(|error| error.to_string()),
                 Err(reason) => Err(reason.clone()),

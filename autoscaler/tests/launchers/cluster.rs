@@ -41,6 +41,8 @@ pub struct Cluster {
     pub faults: Vec<(&'static str, Fault)>,
     /// Each kind of call that was made: verb, resource and, of a Deployment, its name.
     pub calls: BTreeSet<(String, String, Option<String>)>,
+    /// Changes that came too late.
+    pub conflicts: u32,
     /// Controllers that are slow do nothing when the pods are looked at.
     pub controllers_stand: bool,
     version: u64,
@@ -51,6 +53,7 @@ pub struct Server {
     cluster: Arc<Mutex<Cluster>>,
     /// Told when a call is met with silence.
     pub silent: Arc<Notify>,
+    pub port: u16,
     task: JoinHandle<()>,
     folder: TempDir,
 }
@@ -67,6 +70,7 @@ impl Server {
             pods: Vec::new(),
             faults: Vec::new(),
             calls: BTreeSet::new(),
+            conflicts: 0,
             controllers_stand: false,
             version: 1,
         };
@@ -76,24 +80,29 @@ impl Server {
         let shared: Shared = (Arc::clone(&cluster), Arc::clone(&silent));
         let app = Router::new().fallback(answer).with_state(shared);
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        let server = Self { cluster, silent, task, folder: tempfile::tempdir().unwrap() };
+        let server = Self { cluster, silent, port, task, folder: tempfile::tempdir().unwrap() };
         server.write_token("first-token");
-        let token = server.folder.path().join("token");
-        let kubeconfig = json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{ "name": "c", "cluster": { "server": format!("http://127.0.0.1:{port}") } }],
-            "users": [{ "name": "u", "user": { "tokenFile": token } }],
-            "contexts": [{ "name": "x", "context": { "cluster": "c", "user": "u", "namespace": "forebay" } }],
-            "current-context": "x",
-        });
-        fs::write(server.folder.path().join("config"), kubeconfig.to_string()).unwrap();
+        server.write_kubeconfig(&json!({ "server": format!("http://127.0.0.1:{port}") }));
         server
     }
 
     pub fn config(&self) -> KubernetesConfig {
         let kubeconfig = Some(self.folder.path().join("config"));
         KubernetesConfig { kubeconfig, ..KubernetesConfig::default() }
+    }
+
+    /// Says where the launcher finds the API server.
+    pub fn write_kubeconfig(&self, cluster: &Value) {
+        let token = self.folder.path().join("token");
+        let kubeconfig = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{ "name": "c", "cluster": cluster }],
+            "users": [{ "name": "u", "user": { "tokenFile": token } }],
+            "contexts": [{ "name": "x", "context": { "cluster": "c", "user": "u", "namespace": "forebay" } }],
+            "current-context": "x",
+        });
+        fs::write(self.folder.path().join("config"), kubeconfig.to_string()).unwrap();
     }
 
     /// Puts a token where the launcher reads it.
@@ -235,6 +244,7 @@ impl Cluster {
             return self.scale(name);
         };
         if patch["metadata"]["resourceVersion"].as_str() != Some(&version.to_string()) {
+            self.conflicts += 1;
             let message = format!(
                 "Operation cannot be fulfilled on deployments.apps \"{name}\": the object has been modified; please \
                  apply your changes to the latest version and try again"

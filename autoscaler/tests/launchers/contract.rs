@@ -12,7 +12,7 @@ use forebay_schemas::ModelId;
 use tokio::time::{Instant, interval};
 
 /// The longest that anything here may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where a launcher shows what it does.
 pub trait Bench {

@@ -11,14 +11,16 @@ use bollard::{
     models::ContainerInspectResponse,
     query_parameters::{
         CreateContainerOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
-        RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
+        LogsOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
     },
 };
 use forebay_autoscaler::act::{InstanceState, Launcher, Order, docker::DockerLauncher};
 use forebay_fabric::config::DockerConfig;
+use futures_util::StreamExt;
+use tokio::net::UnixStream;
 
 use crate::{
-    contract::{self, Bench, Watch, launch, model, order},
+    contract::{self, Bench, PATIENCE, Watch, launch, model, order},
     image,
 };
 
@@ -38,18 +40,14 @@ async fn engine() -> Option<Engine> {
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let fleet = format!("forebay-launcher-test-{}-{number}", std::process::id());
     let config = DockerConfig { image: format!("{fleet}:local"), fleet, ..DockerConfig::default() };
-    let docker = match connect(&config).await {
-        Ok(docker) => docker,
-        Err(error) => {
-            let at = config.socket.display();
-            // Not by a macro: what those print is kept from whoever runs the tests.
-            let words = format!(
-                "PASSED OVER: no Docker Engine answers at {at} ({error}), so nothing was tested\n"
-            );
-            io::stderr().write_all(words.as_bytes()).unwrap();
-            return None;
-        }
-    };
+    if let Err(error) = UnixStream::connect(&config.socket).await {
+        // Not by a macro: what those print is kept from whoever runs the tests.
+        let at = config.socket.display();
+        let words = format!("PASSED OVER, nothing was tested: no Docker Engine at {at}: {error}\n");
+        io::stderr().write_all(words.as_bytes()).unwrap();
+        return None;
+    }
+    let docker = connect(&config).await.unwrap();
     image::make(&docker, &config.image).await;
     Some(Engine { docker, config })
 }
@@ -67,7 +65,15 @@ impl Engine {
         self.docker.inspect_container(name, None).await.unwrap()
     }
 
+    /// Waits until a stand-in has said something: by then it listens for signals.
+    async fn listens(&self, name: &str) {
+        let options = LogsOptionsBuilder::new().stdout(true).follow(true).build();
+        let mut lines = std::pin::pin!(self.docker.logs(name, Some(options)));
+        tokio::time::timeout(PATIENCE, lines.next()).await.unwrap().unwrap().unwrap();
+    }
+
     async fn signal(&self, name: &str, signal: &str) {
+        self.listens(name).await;
         let options = KillContainerOptionsBuilder::new().signal(signal).build();
         self.docker.kill_container(name, Some(options)).await.unwrap();
     }
@@ -178,13 +184,18 @@ async fn a_worker_that_drains_is_signalled_once_and_known_to_whoever_comes_next(
     });
     let watch = launch(&launcher, 1).await;
     let names = watch.running();
+    engine.listens(&names[0]).await;
     launcher.drain(&model(), &names).await.unwrap();
     let next = engine.launcher();
     let mut watch = Watch::new(&*next, &[model()]);
     watch.look().await;
     assert_eq!(watch.names(&InstanceState::Draining), names);
-    // It would rename it again.
     next.drain(&model(), &names).await.unwrap();
+    // Were it signalled again it would have ended after this exchange with its engine.
+    for _ in 0..20 {
+        watch.look().await;
+    }
+    assert_eq!(watch.names(&InstanceState::Draining), names, "{:?}", watch.ends);
     let shown = engine.inspect(&format!("{}.draining", names[0])).await.name.unwrap();
     assert_eq!(shown, format!("/{}.draining", names[0]));
     next.end(&names[0]).await.unwrap();
@@ -240,6 +251,17 @@ async fn what_keeps_a_worker_from_starting_is_said_with_what_to_do() {
     assert!(text.contains("models"), "{text}");
     let full = engine.launcher_with(|config| config.workers_max = 0);
     assert!(reason(&full).await.contains("autoscaler.docker.workers_max"));
+}
+
+#[tokio::test]
+async fn launches_at_the_same_time_keep_to_the_most_that_there_may_be() {
+    let Some(engine) = engine().await else { return };
+    let launcher = engine.launcher_with(|config| config.workers_max = 2);
+    let orders: Vec<_> = (0..4).map(|_| order(&model())).collect();
+    let launches = orders.iter().map(|order| launcher.launch(order));
+    let launched = futures_util::future::join_all(launches).await;
+    assert_eq!(launched.iter().filter(|launched| launched.is_ok()).count(), 2, "{launched:?}");
+    assert_eq!(launcher.list(&[model()]).await.unwrap().len(), 2);
 }
 
 #[tokio::test]

@@ -5,12 +5,12 @@ use std::{collections::BTreeSet, fs, path::Path, process::Command};
 use bollard::{Docker, body_full, query_parameters::CreateImageOptionsBuilder};
 use futures_util::TryStreamExt;
 
-/// On SIGTERM it ends well, on SIGUSR1 with exit code 3 and a last word. `FOREBAY_STAND_IN` changes what it does.
+/// On SIGTERM it ends well, on SIGUSR1 with exit code 3 and a last word. A stuck one ends on a second SIGTERM only.
 const WORKER: &str = r#"#!/bin/sh
 [ "$FOREBAY_REDIS_URL" = redis://:secret@store ] || exit 9
 trap 'exit 0' TERM
 trap 'echo "it began" >&2; echo "the model folder is missing" >&2; exit 3' USR1
-[ "$FOREBAY_STAND_IN" != stuck ] || trap '' TERM
+[ "$FOREBAY_STAND_IN" != stuck ] || trap 'told=x$told; [ $told = x ] || exit 7' TERM
 echo "$@"
 while :; do sleep 0.05; done
 "#;

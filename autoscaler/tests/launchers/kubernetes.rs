@@ -76,6 +76,18 @@ async fn a_change_that_somebody_else_came_before_is_made_to_what_he_left() {
 }
 
 #[tokio::test]
+async fn many_launches_at_once_are_all_made_and_don_t_come_before_one_another() {
+    let server = server().await.unwrap();
+    let launcher = server.launcher();
+    let orders: Vec<_> = (0..40).map(|_| order(&model())).collect();
+    let launches = orders.iter().map(|order| launcher.launch(order));
+    for launched in futures_util::future::join_all(launches).await {
+        launched.unwrap();
+    }
+    assert_eq!((server.replicas(), server.cluster().conflicts), (40, 0));
+}
+
+#[tokio::test]
 async fn changes_that_are_always_overtaken_end_in_an_error() {
     let server = server().await.unwrap();
     for _ in 0..20 {
@@ -157,7 +169,7 @@ async fn a_scaling_that_nobody_answered_is_told_as_such_and_takes_no_other_pod_l
     let names = watch.running();
     server.fail("PATCH /apis/apps", Fault::Silence);
     let model = model();
-    let drained = launcher.drain(&model, &names[..1]);
+    let drained = launcher.drain(&model, &names[1..]);
     let stop_the_clock = async {
         server.silent.notified().await;
         tokio::time::pause();
@@ -167,12 +179,12 @@ async fn a_scaling_that_nobody_answered_is_told_as_such_and_takes_no_other_pod_l
     let error = error.unwrap_err();
     assert!(error.reason.contains("did not answer within 10 s"), "{error}");
     // Whether the scale was changed is not known then, so the mark stays; here it was not.
-    assert_eq!(server.marked(), names[..1]);
+    assert_eq!(server.marked(), names[1..]);
     watch.look().await;
     assert_eq!(watch.running(), names);
-    launcher.drain(&model, &names[1..]).await.unwrap();
+    launcher.drain(&model, &names[..1]).await.unwrap();
     watch.until("one is left", |watch| watch.now.len() == 1).await;
-    assert_eq!(watch.running(), names[..1]);
+    assert_eq!(watch.running(), names[1..]);
 }
 
 #[tokio::test]
@@ -280,6 +292,20 @@ async fn a_model_without_a_deployment_is_said_to_be_so_and_harms_no_other() {
     launcher.launch(&order(&other_model())).await.unwrap();
     let mut watch = Watch::new(&*launcher, &[model(), other_model()]);
     watch.until("the other runs", |watch| watch.running().len() == 1).await;
+}
+
+#[tokio::test]
+async fn a_model_that_the_role_does_not_name_harms_no_other() {
+    let server = server().await.unwrap();
+    let launcher = server.launcher();
+    launcher.launch(&order(&other_model())).await.unwrap();
+    let mut watch = Watch::new(&*launcher, &[model(), other_model()]);
+    for _ in 0..3 {
+        let call = "GET /apis/apps/v1/namespaces/forebay/deployments/forebay-worker-all";
+        server.fail(call, Fault::Answer(403, "Forbidden", "cannot get resource"));
+        watch.look().await;
+    }
+    assert_eq!(watch.running().len(), 1);
 }
 
 #[tokio::test]

@@ -9,3 +9,4 @@ mod image;
 mod kubernetes;
 mod manifests;
 mod pods;
+mod tls;

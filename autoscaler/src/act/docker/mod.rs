@@ -47,16 +47,24 @@ pub struct DockerLauncher {
     environment: BTreeMap<String, String>,
     /// The ids of containers whose end was told.
     told: Mutex<HashSet<String>>,
+    /// Held from counting containers until the next one is there: launches come several at a time.
+    creating: tokio::sync::Mutex<()>,
 }
 
 impl DockerLauncher {
-    /// A launcher that hands on the `FOREBAY_*` of `environment`. Nothing is asked of the engine yet.
+    /// A launcher that hands on the `FOREBAY_*` of `environment`; paths among them have to be the image's too, or be
+    /// mounted. Nothing is asked of the engine yet.
     pub fn new(
         config: &DockerConfig,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Self {
         let ours = environment.into_iter().filter(|(name, _)| name.starts_with("FOREBAY_"));
-        Self { config: config.clone(), environment: ours.collect(), told: Mutex::default() }
+        Self {
+            config: config.clone(),
+            environment: ours.collect(),
+            told: Mutex::default(),
+            creating: tokio::sync::Mutex::default(),
+        }
     }
 
     async fn connect(&self) -> Result<Docker, String> {
@@ -76,13 +84,19 @@ impl DockerLauncher {
 
     async fn launch_one(&self, order: &Order) -> Result<(), String> {
         let docker = self.connect().await?;
-        let ours = self.containers(&docker).await?;
+        match self.create(&docker, order).await? {
+            Some(id) => start(&docker, &id).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Creates an order's container. The id of what is to be started; `None` where it was started before.
+    async fn create(&self, docker: &Docker, order: &Order) -> Result<Option<String>, String> {
+        let _one_at_a_time = self.creating.lock().await;
+        let ours = self.containers(docker).await?;
         if let Some(there) = ours.iter().find(|container| container.name == order.name) {
             // Launched before, by a call that did not hear so. It may have been cut off before the start.
-            return match there.stage {
-                Stage::Created => start(&docker, &there.id).await,
-                _ => Ok(()),
-            };
+            return Ok((there.stage == Stage::Created).then(|| there.id.clone()));
         }
         let alive = ours.iter().filter(|container| container.stage != Stage::Ended).count();
         if alive >= self.config.workers_max as usize {
@@ -101,7 +115,7 @@ impl DockerLauncher {
             ),
             _ => refusal.reason,
         })?;
-        start(&docker, &created.id).await
+        Ok(Some(created.id))
     }
 
     async fn drain_all(&self, model: &ModelId, names: &[String]) -> Result<(), String> {

@@ -46,6 +46,8 @@ pub struct KubernetesLauncher {
     /// What a model's Deployment is called, with `{model}`.
     deployment: String,
     memory: Mutex<Memory>,
+    /// Held while a scale is changed: launches come several at a time, and would come before one another.
+    scaling: tokio::sync::Mutex<()>,
 }
 
 impl KubernetesLauncher {
@@ -55,6 +57,7 @@ impl KubernetesLauncher {
             cluster: Cluster::new(config.clone()),
             deployment: config.deployment.clone(),
             memory: Mutex::default(),
+            scaling: tokio::sync::Mutex::default(),
         }
     }
 
@@ -66,11 +69,13 @@ impl KubernetesLauncher {
 
     async fn launch_one(&self, model: &ModelId) -> Result<(), String> {
         let deployment = self.deployment(model);
+        let _one_at_a_time = self.scaling.lock().await;
         let launched = self.cluster.rescale(&deployment, |replicas| replicas.saturating_add(1));
         launched.await.map_err(reason)
     }
 
     async fn drain_all(&self, model: &ModelId, names: &[String]) -> Result<(), String> {
+        let _one_at_a_time = self.scaling.lock().await;
         let mut pools = self.pools(std::slice::from_ref(model)).await?;
         let Some(pool) = pools.pop() else {
             return Ok(());
@@ -153,12 +158,15 @@ impl KubernetesLauncher {
             let workers = by_model.remove(model.as_str()).unwrap_or_default();
             async move {
                 let deployment = self.deployment(model);
-                let replicas = self.cluster.replicas(&deployment).await.map_err(reason)?;
-                if replicas.is_none() {
-                    // Not an error of the look: it would hold the size of every other model too.
-                    tracing::debug!(deployment, "there is no such Deployment");
-                }
-                let (model, replicas) = (model.clone(), replicas.unwrap_or_default() as usize);
+                let replicas = match self.cluster.replicas(&deployment).await {
+                    Ok(Some(replicas)) => replicas,
+                    // A model that was not provided for, and of which nothing is there. Not an error of the look: it
+                    // would hold the size of every other model too. A launch says what is wrong.
+                    Ok(None) => 0,
+                    Err(refusal) if refusal.status == Some(403) && workers.is_empty() => 0,
+                    Err(refusal) => return Err(refusal.reason),
+                };
+                let (model, replicas) = (model.clone(), replicas as usize);
                 Ok(Pool { model, deployment, replicas, workers })
             }
         });
