@@ -1,6 +1,9 @@
 //! What the worker counts of itself, shared by the stages and told by the registry.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
 use forebay_fabric::clock::Clock;
 use tokio::sync::Notify;
@@ -13,6 +16,7 @@ pub struct Stats {
     tokens_done: AtomicU64,
     busy_us: AtomicU64,
     progress_at_ms: AtomicU64,
+    settled_at_ms: AtomicU64,
     pending_tokens: AtomicU64,
     /// The number of the engine's call that is under way; 0 between calls.
     engine_call: AtomicU64,
@@ -62,13 +66,20 @@ impl Stats {
     pub fn settled(&self, jobs: u64) {
         self.jobs_done.fetch_add(jobs, Relaxed);
         self.progress_at_ms.store(self.clock.now_ms(), Relaxed);
+        self.settled_at_ms.store(self.clock.now_ms(), Relaxed);
         if self.in_flight.fetch_sub(jobs, Relaxed) == jobs {
             self.idle_changed.notify_one();
         }
     }
 
+    /// How long ago something was settled last.
+    pub fn since_settled(&self) -> Duration {
+        let settled_at_ms = self.settled_at_ms.load(Relaxed);
+        Duration::from_millis(self.clock.now_ms().saturating_sub(settled_at_ms))
+    }
+
     /// A batch was computed.
-    pub fn computed(&self, number: u64, tokens: u64, took: std::time::Duration) {
+    pub fn computed(&self, number: u64, tokens: u64, took: Duration) {
         self.tokens_done.fetch_add(tokens, Relaxed);
         self.busy_us.fetch_add(took.as_micros() as u64, Relaxed);
         self.progress_at_ms.store(self.clock.now_ms(), Relaxed);

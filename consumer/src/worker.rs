@@ -126,8 +126,8 @@ pub async fn run(
         work_and_drain(&mut pipeline, &stop, &registry, &health, grace).await
     }
     .await;
-    if stats.snapshot().jobs_done > 0 {
-        tokio::time::sleep(ACKS_PASS_ON).await;
+    if let Some(pause) = ACKS_PASS_ON.checked_sub(stats.since_settled()) {
+        tokio::time::sleep(pause).await;
     }
     // What is not settled by now goes back to its queue with the connection.
     broker.close().await;

@@ -7,6 +7,7 @@ use lapin::{
     options::{BasicAckOptions, BasicNackOptions},
     types::AMQPValue,
 };
+use tokio::sync::RwLock;
 
 use super::publish::{Message, Properties};
 
@@ -28,14 +29,14 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    pub(super) fn new(delivery: lapin::message::Delivery, channel: Arc<Channel>) -> Self {
+    pub(super) fn new(delivery: lapin::message::Delivery, feed: Arc<Feed>) -> Self {
         Self {
             body: delivery.data,
             properties: delivery.properties,
             exchange: delivery.exchange.to_string(),
             routing_key: delivery.routing_key.to_string(),
             redelivered: delivery.redelivered,
-            acker: Acker::new(delivery.acker, channel),
+            acker: Acker::new(delivery.acker, feed),
         }
     }
 
@@ -89,6 +90,15 @@ impl Verdict {
     }
 }
 
+/// What the deliveries of one consumer have in common.
+#[derive(Debug)]
+pub(super) struct Feed {
+    /// The channel on which they came.
+    pub(super) channel: Channel,
+    /// Shared by those who settle; whoever has it alone stops that for a moment, and with it the flow.
+    pub(super) settling: RwLock<()>,
+}
+
 /// Settles one delivery. Each way to settle consumes it, so nothing is settled twice; one that is
 /// dropped unsettled goes back to its queue.
 pub struct Acker {
@@ -99,14 +109,14 @@ pub struct Acker {
 enum To {
     /// The broker, on the delivery's own channel. That closes with its last user, and a closed channel
     /// can't settle.
-    Broker { acker: lapin::Acker, channel: Arc<Channel> },
+    Broker { acker: lapin::Acker, feed: Arc<Feed> },
     /// Somebody in the broker's place.
     Other(Box<dyn FnOnce(Verdict) -> bool + Send + Sync>),
 }
 
 impl Acker {
-    fn new(acker: lapin::Acker, channel: Arc<Channel>) -> Self {
-        Self { to: Some(To::Broker { acker, channel }) }
+    fn new(acker: lapin::Acker, feed: Arc<Feed>) -> Self {
+        Self { to: Some(To::Broker { acker, feed }) }
     }
 
     /// Settles nothing: for tests of what carries an acker.
@@ -142,8 +152,9 @@ impl To {
         let done = match self {
             Self::Other(told) => told(verdict),
             // The channel is held until the broker has been told.
-            Self::Broker { acker, channel: _channel } => {
+            Self::Broker { acker, feed } => {
                 let telling = async {
+                    let _open = feed.settling.read().await;
                     match verdict {
                         Verdict::Ack => acker.ack(BasicAckOptions::default()).await,
                         Verdict::HandBack => acker.nack(HAND_BACK).await,

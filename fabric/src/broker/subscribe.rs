@@ -4,14 +4,18 @@ use std::{io, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture};
 use lapin::{
-    Channel, Connection, Consumer,
+    Connection, Consumer,
     options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     types::FieldTable,
 };
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    sync::{RwLock, mpsc},
+    task::JoinHandle,
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
-use super::{Broker, BrokerError, Delivery, link};
+use super::{Broker, BrokerError, Delivery, delivery::Feed, link};
 use crate::backoff::Backoff;
 
 /// The deliveries of one queue.
@@ -98,7 +102,9 @@ impl Broker {
     }
 }
 
-/// The longest that the broker may take to begin a subscription.
+/// How long the last deliveries may take from their queue, once nothing is settled any more.
+const FLOW_ENDS: Duration = Duration::from_millis(500);
+/// The longest that the broker may take to begin a subscription, or to end it.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
 
 impl Subscriber {
@@ -126,11 +132,12 @@ impl Subscriber {
         backoff: &mut Backoff,
     ) -> Result<(), BrokerError> {
         let failed = |e| BrokerError::command(format!("subscribing to `{}`", self.queue), e);
-        let (channel, mut consumer) = tokio::time::timeout(OPEN_WITHIN, self.open(connection))
+        let (feed, mut consumer) = tokio::time::timeout(OPEN_WITHIN, self.open(connection))
             .await
             .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
             .map_err(failed)?;
         tracing::info!(queue = self.queue, prefetch = self.prefetch, "subscribed");
+        let mut came_at: Option<Instant> = None;
         loop {
             let delivery = tokio::select! {
                 biased;
@@ -138,21 +145,24 @@ impl Subscriber {
                 delivery = consumer.next() => delivery,
             };
             let delivery = match delivery {
-                Some(Ok(delivery)) => Delivery::new(delivery, channel.clone()),
+                Some(Ok(delivery)) => Delivery::new(delivery, feed.clone()),
                 Some(Err(error)) => return Err(failed(error)),
                 None => return Err(BrokerError::Closed),
             };
             backoff.reset();
+            came_at = Some(Instant::now());
             if let Err(unsent) = self.deliveries.send(delivery).await {
                 unsent.0.acker.hand_back().await;
                 break;
             }
         }
-        // The broker forgets the consumer; what it sent ahead is passed on to who still takes it.
-        let cancel = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
-        let cancelled = cancel.await;
+        let flows = came_at.is_some_and(|at| at.elapsed() < FLOW_ENDS);
+        let cancelled = tokio::time::timeout(OPEN_WITHIN, cancel(&feed, &consumer, flows))
+            .await
+            .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
+        // What the broker sent ahead is passed on to who still takes it.
         while let Some(Ok(delivery)) = consumer.next().await {
-            let sent = self.deliveries.send(Delivery::new(delivery, channel.clone())).await;
+            let sent = self.deliveries.send(Delivery::new(delivery, feed.clone())).await;
             if let Err(unsent) = sent {
                 unsent.0.acker.hand_back().await;
             }
@@ -160,13 +170,24 @@ impl Subscriber {
         cancelled.map_err(failed).or(Ok(()))
     }
 
-    async fn open(&self, connection: &Connection) -> lapin::Result<(Arc<Channel>, Consumer)> {
+    async fn open(&self, connection: &Connection) -> lapin::Result<(Arc<Feed>, Consumer)> {
         let channel = connection.create_channel().await?;
         channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
         let consumer = channel
             .basic_consume(self.queue.as_str().into(), "".into(), options, arguments)
             .await?;
-        Ok((Arc::new(channel), consumer))
+        Ok((Arc::new(Feed { channel, settling: RwLock::new(()) }), consumer))
     }
+}
+
+/// Asks the broker to forget a consumer, when nothing is on its way to it any more: RabbitMQ drops what a quorum queue
+/// sends to one that has just been cancelled, and hands it out again once the channel is closed. While nothing is
+/// settled, no more is sent than what the prefetch still allows.
+async fn cancel(feed: &Feed, consumer: &Consumer, flows: bool) -> lapin::Result<()> {
+    let _alone = feed.settling.write().await;
+    if flows {
+        tokio::time::sleep(FLOW_ENDS).await;
+    }
+    feed.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await
 }

@@ -210,8 +210,9 @@ impl Inner {
     }
 
     fn look_at(&self, mut entry: Entry) -> Instance {
-        let ended = self.exit_of(&entry.name);
-        let lives = ended.is_none() && entry.lives(&self.folder);
+        // In this order: one that ends in between has left its status.
+        let lives = entry.lives(&self.folder);
+        let ended = if lives { None } else { self.exit_of(&entry.name) };
         let state = match ended {
             None if lives && entry.draining => InstanceState::Draining,
             None if lives => InstanceState::Running,
