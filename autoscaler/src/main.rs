@@ -1,4 +1,4 @@
-//! `forebay-autoscaler`: the control plane. It settles what no worker will; scaling comes to live here.
+//! `forebay-autoscaler`: the control plane. It settles what no worker will, and simulates how a fleet would scale.
 // Doc comments on arguments are help texts: no markup.
 #![allow(clippy::doc_markdown)]
 
@@ -12,7 +12,8 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{Parser, Subcommand};
+use forebay_autoscaler::simulate::{self, SimulateArgs, SimulateError};
 use forebay_fabric::{
     Broker, Config, Store,
     answer::Answerer,
@@ -41,6 +42,14 @@ struct Arguments {
     /// Print the effective configuration, secrets hidden, and exit.
     #[arg(long)]
     print_config: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the scaling policy, or a peer's, over a trace in virtual time: waits, costs, actions. Needs no service.
+    Simulate(SimulateArgs),
 }
 
 /// Messages of one queue that are answered at once.
@@ -53,6 +62,7 @@ fn main() -> ExitCode {
             // Standard error may be gone; then nobody reads this either.
             let _ = writeln!(io::stderr(), "forebay-autoscaler: {error:#}");
             let wrong_setting = error.is::<ConfigError>()
+                || error.is::<SimulateError>()
                 || matches!(error.downcast_ref(), Some(StoreError::Address { .. }))
                 || error.downcast_ref::<BrokerError>().is_some_and(BrokerError::is_final);
             ExitCode::from(if wrong_setting { 2 } else { 1 })
@@ -61,6 +71,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if let Some(Command::Simulate(asked)) = &arguments.command {
+        return Ok(simulate::run(asked)?);
+    }
     forebay_fabric::install_crypto();
     let loaded = Config::load(arguments.config.as_deref())?;
     if arguments.print_config {

@@ -44,7 +44,13 @@ pub(super) struct Arrivals {
 }
 
 impl Bursts {
-    pub(super) fn observe(&mut self, look: &Arrivals, jobs_per_s: f64, cold_start_s: f64, drain_s: f64) {
+    pub(super) fn observe(
+        &mut self,
+        look: &Arrivals,
+        jobs_per_s: f64,
+        cold_start_s: f64,
+        drain_s: f64,
+    ) {
         // As long as it takes until workers that are launched at its beginning have worked.
         let beginning_s = cold_start_s + drain_s.clamp(5.0, 60.0);
         if let Some((begun_ms, before)) = self.begun
@@ -110,9 +116,8 @@ impl Bursts {
         let quiet_s = self.quiet_s(now_ms);
         let until_s = quiet_s + DUE_COLD_STARTS * cold_start_s;
         let as_long = self.gaps_s.iter().filter(|gap_s| **gap_s > quiet_s);
-        let (due, all) = as_long.fold((0, 0), |(due, all), gap_s| {
-            (due + usize::from(*gap_s <= until_s), all + 1)
-        });
+        let (due, all) = as_long
+            .fold((0, 0), |(due, all), gap_s| (due + usize::from(*gap_s <= until_s), all + 1));
         let is_due = all >= KNOWN_MIN - 1 && due as f64 >= DUE_SHARE * all as f64;
         self.usual().filter(|_| is_due && quiet_s > 0.0)
     }

@@ -138,8 +138,10 @@ impl Memory {
         let arrivals = Arrivals { now_ms, active, before, total: backlog.arrived_total };
         self.bursts.observe(&arrivals, jobs_per_s, cold_start_s, drain_s);
 
-        let break_even_s = cold_start_s * (1.0 + WAIT_WEIGHT * cold_start_s / (cold_start_s + drain_s));
-        let idle_s = policy.idle_s.unwrap_or_else(|| self.bursts.idle_s(break_even_s).max(IDLE_S_MIN));
+        let break_even_s =
+            cold_start_s * (1.0 + WAIT_WEIGHT * cold_start_s / (cold_start_s + drain_s));
+        let idle_s =
+            policy.idle_s.unwrap_or_else(|| self.bursts.idle_s(break_even_s).max(IDLE_S_MIN));
         let mut measured = Measured {
             now_ms,
             backlog_jobs,
@@ -238,7 +240,9 @@ fn counters(known: Option<Counters>, worker: &WorkerSeen, now_ms: u64) -> Counte
     let since_ms = known.map_or(now_ms, |known| known.since_ms);
     let elapsed_ms = now_ms.saturating_sub(since_ms);
     let (busy, since_ms) = match known {
-        _ if moved_ms > 0 && elapsed_ms > 0 => ((moved_ms as f64 / elapsed_ms as f64).min(1.0), now_ms),
+        _ if moved_ms > 0 && elapsed_ms > 0 => {
+            ((moved_ms as f64 / elapsed_ms as f64).min(1.0), now_ms)
+        }
         _ if idle => (0.0, now_ms),
         Some(known) if elapsed_ms < STALE_MS => (known.busy, since_ms),
         _ => (1.0, since_ms),

@@ -38,9 +38,9 @@ pub(super) fn grow(
     if missing == 0 {
         return (active, Code::Steady);
     }
-    let since_s = memory.last_growth_ms.map_or(f64::INFINITY, |at_ms| {
-        measured.now_ms.saturating_sub(at_ms) as f64 / 1e3
-    });
+    let since_s = memory
+        .last_growth_ms
+        .map_or(f64::INFINITY, |at_ms| measured.now_ms.saturating_sub(at_ms) as f64 / 1e3);
     let share = if measured.actions_in_hand < 0.0 { GROWTH_MIN_OVERSPENT } else { GROWTH_MIN };
     // The last step up to the most is always large enough.
     let step = (share * f64::from(active)).ceil() as u32;
@@ -96,8 +96,8 @@ pub(super) fn shrink(memory: &Memory, pool: &Pool<'_>, measured: &Measured) -> (
     let idle_s = measured.idle_s;
     let covered = memory.demand.covers(measured.now_ms, (idle_s * 1e3) as u64);
     // What waits may still need the workers that are there.
-    let queue = measured.queued_jobs > 0
-        && measured.work_s() / f64::from(active) > measured.drain_s / 4.0;
+    let queue =
+        measured.queued_jobs > 0 && measured.work_s() / f64::from(active) > measured.drain_s / 4.0;
     if queue || !covered || needed(idle_s) >= active {
         return (active, Code::KeptWarm);
     }

@@ -16,7 +16,14 @@ fn policy() -> PoolPolicy {
 
 fn ready(id: &str, in_flight: u64) -> WorkerSeen {
     let cold_start_ms = Some(5_000);
-    WorkerSeen { id: id.into(), phase: Phase::Ready, age_ms: 60_000, in_flight, cold_start_ms, ..WorkerSeen::default() }
+    WorkerSeen {
+        id: id.into(),
+        phase: Phase::Ready,
+        age_ms: 60_000,
+        in_flight,
+        cold_start_ms,
+        ..WorkerSeen::default()
+    }
 }
 
 fn look(now_s: u64, backlog: (u64, u64, u64), workers: &[WorkerSeen]) -> Observed {
@@ -26,13 +33,20 @@ fn look(now_s: u64, backlog: (u64, u64, u64), workers: &[WorkerSeen]) -> Observe
 }
 
 /// The same look, second by second; the last decision.
-fn watch(memory: &mut Memory, policy: &PoolPolicy, from_s: u64, seconds: u64, seen: &Observed) -> Decision {
+fn watch(
+    memory: &mut Memory,
+    policy: &PoolPolicy,
+    from_s: u64,
+    seconds: u64,
+    seen: &Observed,
+) -> Decision {
     let mut last = decide(policy, memory, &Observed { now_ms: from_s * 1_000, ..seen.clone() });
     for second in 1..seconds {
         if !last.drain.is_empty() || last.launch > 0 {
             return last;
         }
-        last = decide(policy, memory, &Observed { now_ms: (from_s + second) * 1_000, ..seen.clone() });
+        last =
+            decide(policy, memory, &Observed { now_ms: (from_s + second) * 1_000, ..seen.clone() });
     }
     last
 }
@@ -68,7 +82,8 @@ fn what_starts_already_counts_as_capacity() {
 
 #[test]
 fn prefetched_jobs_are_backlog() {
-    let decision = decide(&policy(), &mut Memory::new(), &look(0, (0, 900, 900), &[ready("a", 900)]));
+    let decision =
+        decide(&policy(), &mut Memory::new(), &look(0, (0, 900, 900), &[ready("a", 900)]));
     assert!(decision.launch > 0, "{}", decision.why);
 }
 
@@ -127,7 +142,8 @@ fn a_fixed_pool_is_never_changed() {
     let policy = PoolPolicy { workers_min: 1, workers_max: 1, ..policy() };
     let mut memory = Memory::new();
     for (second, jobs) in [(0, 0), (1, 10_000), (2, 0), (500, 0), (501, 9)] {
-        let decision = decide(&policy, &mut memory, &look(second, (jobs, 0, jobs), &[ready("a", 0)]));
+        let decision =
+            decide(&policy, &mut memory, &look(second, (jobs, 0, jobs), &[ready("a", 0)]));
         assert_eq!((decision.wanted, decision.launch, decision.drain.len()), (1, 0, 0));
     }
 }
@@ -137,7 +153,10 @@ fn a_maximum_that_shrinks_drains_the_idle_and_then_the_least_loaded() {
     let policy = PoolPolicy { workers_max: 1, ..policy() };
     let workers = [ready("much", 9), ready("idle", 0), ready("little", 2)];
     let decision = decide(&policy, &mut Memory::new(), &look(0, (50, 11, 61), &workers));
-    assert_eq!((decision.drain, decision.why.code), (vec!["idle".into(), "little".into()], Code::AboveMaximum));
+    assert_eq!(
+        (decision.drain, decision.why.code),
+        (vec!["idle".into(), "little".into()], Code::AboveMaximum)
+    );
 }
 
 #[test]
@@ -183,7 +202,11 @@ fn workers_that_all_hold_jobs_and_hardly_work_become_fewer() {
     // Four workers, each with a job in flight at every look, busy for 50 ms a second.
     let mut memory = Memory::new();
     let drained = (0..600).find_map(|second| {
-        let worker = |n: usize| WorkerSeen { jobs_done: second, busy_ms: second * 50, ..ready(&format!("w{n}"), 1) };
+        let worker = |n: usize| WorkerSeen {
+            jobs_done: second,
+            busy_ms: second * 50,
+            ..ready(&format!("w{n}"), 1)
+        };
         let workers: Vec<WorkerSeen> = (0..4).map(worker).collect();
         let decision = decide(&policy(), &mut memory, &look(second, (0, 4, second * 4), &workers));
         (!decision.drain.is_empty()).then_some(decision.wanted)
@@ -236,15 +259,25 @@ fn every_reason_is_a_sentence_with_its_code() {
 
 fn any_worker() -> impl Strategy<Value = WorkerSeen> {
     let phase = prop_oneof![Just(Phase::Starting), Just(Phase::Ready), Just(Phase::Draining)];
-    let numbers = (0..100_000_u64, 0..3_u64, any::<u64>(), any::<u64>(), prop::option::of(any::<u64>()));
-    (0..40_u32, phase, numbers).prop_map(|(id, phase, (age_ms, in_flight, jobs_done, busy_ms, cold_start_ms))| {
-        WorkerSeen { id: id.to_string(), phase, age_ms, in_flight, jobs_done, busy_ms, cold_start_ms }
-    })
+    let numbers =
+        (0..100_000_u64, 0..3_u64, any::<u64>(), any::<u64>(), prop::option::of(any::<u64>()));
+    (0..40_u32, phase, numbers).prop_map(
+        |(id, phase, (age_ms, in_flight, jobs_done, busy_ms, cold_start_ms))| WorkerSeen {
+            id: id.to_string(),
+            phase,
+            age_ms,
+            in_flight,
+            jobs_done,
+            busy_ms,
+            cold_start_ms,
+        },
+    )
 }
 
 fn any_look() -> impl Strategy<Value = (u64, Option<Backlog>, Vec<WorkerSeen>)> {
-    let backlog = (0..2_000_u64, 0..2_000_u64, any::<u64>())
-        .prop_map(|(ready, unacknowledged, arrived_total)| Backlog { ready, unacknowledged, arrived_total });
+    let backlog = (0..2_000_u64, 0..2_000_u64, any::<u64>()).prop_map(
+        |(ready, unacknowledged, arrived_total)| Backlog { ready, unacknowledged, arrived_total },
+    );
     let workers = prop::collection::vec(any_worker(), 0..12).prop_map(|mut workers| {
         workers.sort_by(|a, b| a.id.cmp(&b.id));
         workers.dedup_by(|a, b| a.id == b.id);
@@ -256,7 +289,13 @@ fn any_look() -> impl Strategy<Value = (u64, Option<Backlog>, Vec<WorkerSeen>)> 
 fn any_policy() -> impl Strategy<Value = PoolPolicy> {
     let numbers = (-1.0..100.0_f64, -1.0..1e4_f64, -1.0..1e4_f64);
     (0..10_u32, 0..10_u32, 0..5_u64, prop::option::of(0.0..100.0_f64), numbers).prop_map(
-        |(least, more, activation_jobs, idle_s, (drain_s, jobs_per_s_prior, cold_start_s_prior))| PoolPolicy {
+        |(
+            least,
+            more,
+            activation_jobs,
+            idle_s,
+            (drain_s, jobs_per_s_prior, cold_start_s_prior),
+        )| PoolPolicy {
             workers_min: least,
             workers_max: least + more,
             drain_s,
@@ -278,7 +317,10 @@ fn check(policy: &PoolPolicy, seen: &Observed, decision: &Decision) {
     assert!(decision.launch == 0 || decision.drain.is_empty(), "{decision:?}");
     assert!(decision.drain.iter().all(|id| active.iter().any(|worker| worker.id == *id)));
     if active.iter().any(|worker| drained(worker) && worker.in_flight > 0) {
-        assert!(active.iter().all(|worker| drained(worker) || worker.in_flight > 0), "{decision:?}");
+        assert!(
+            active.iter().all(|worker| drained(worker) || worker.in_flight > 0),
+            "{decision:?}"
+        );
     }
     let within = (policy.workers_min..=policy.workers_max).contains(&(active.len() as u32));
     if seen.backlog.is_none() && within {

@@ -21,10 +21,20 @@ pub struct SimulateArgs {
     #[arg(long = "trace", value_name = "TRACE", required = true, value_delimiter = ',')]
     pub traces: Vec<String>,
     /// forebay[:SECONDS], keda[:JOBS], sagemaker[:JOBS], fixed:WORKERS, clairvoyant[:SECONDS]; several with commas between.
-    #[arg(long = "policy", value_name = "POLICY", default_value = "forebay", value_delimiter = ',')]
+    #[arg(
+        long = "policy",
+        value_name = "POLICY",
+        default_value = "forebay",
+        value_delimiter = ','
+    )]
     pub policies: Vec<Contender>,
     /// From a launch to the first job; several with commas between.
-    #[arg(long = "cold-start", value_name = "SECONDS", default_value = "20", value_delimiter = ',')]
+    #[arg(
+        long = "cold-start",
+        value_name = "SECONDS",
+        default_value = "20",
+        value_delimiter = ','
+    )]
     pub cold_starts_s: Vec<f64>,
     /// Units of work that a worker does in a second. A unit of the generated traces is a second of a worker.
     #[arg(long, value_name = "UNITS", conflicts_with = "mean_workers")]
@@ -65,12 +75,9 @@ pub struct SimulateArgs {
     /// Print on standard error why Forebay changed the size, each time.
     #[arg(long)]
     pub explain: bool,
-    /// Run all policies over their knobs, and print how Forebay stands against its peers.
+    /// Run all policies over their knobs, and print the frontiers and how Forebay stands against its peers.
     #[arg(long, alias = "compare", conflicts_with_all = ["policies", "explain"])]
     pub sweep: bool,
-    /// With --sweep, print the frontiers too.
-    #[arg(long, requires = "sweep")]
-    pub frontiers: bool,
 }
 
 impl SimulateArgs {
@@ -94,7 +101,8 @@ impl SimulateArgs {
         positive("--workers-min", f64::from(self.workers_min), 0.0, f64::from(self.workers_max))?;
         let runs = self.traces.len() * self.cold_starts_s.len() * self.policies.len();
         if self.plot.is_some() && !self.sweep && runs > 1 {
-            let told = format!("--plot draws one run, not {runs}; give one trace, cold start and policy");
+            let told =
+                format!("--plot draws one run, not {runs}; give one trace, cold start and policy");
             return Err(SimulateError::Option(told));
         }
         Ok(())

@@ -41,7 +41,9 @@ pub fn plan(jobs: &[Job], cold_start_us: u64, workers_max: u32, wait_us: u64) ->
             }
         }
     }
-    lives.iter().for_each(|life| end(life, cold_start_us, &mut outcome));
+    for life in &lives {
+        end(life, cold_start_us, &mut outcome);
+    }
     outcome.waits_us.sort_unstable();
     outcome
 }

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use super::{
     clairvoyant,
     fleet::{self, Job, Setting},
-    forebay::Forebay,
+    forebay::{Forebay, Tell},
     outcome::Outcome,
     peers::{Fixed, Keda, SageMaker},
 };
@@ -13,7 +13,7 @@ use crate::policy::PoolPolicy;
 
 /// The target that KEDA's page on its RabbitMQ scaler and its examples use most.
 const KEDA_TARGET: f64 = 20.0;
-/// The target of the example in SageMaker's guide to scaling asynchronous endpoints.
+/// The target of the example in `SageMaker`'s guide to scaling asynchronous endpoints.
 const SAGEMAKER_TARGET: f64 = 5.0;
 /// More workers than this are no fleet that this simulates.
 const FIXED_MAX: u32 = 10_000;
@@ -99,7 +99,7 @@ impl fmt::Display for Contender {
 
 /// Three digits are enough to tell knobs apart.
 fn short(knob: f64) -> String {
-    let digits = if knob >= 100.0 || knob.fract() == 0.0 { 0 } else { 1 };
+    let digits = usize::from(knob < 100.0 && knob.fract() != 0.0);
     format!("{knob:.digits$}")
 }
 
@@ -117,12 +117,7 @@ pub struct Workload<'a> {
 
 impl Contender {
     /// Runs it to the end of the trace or of the last job. `explain` is told each change of Forebay's.
-    pub fn run(
-        self,
-        workload: &Workload<'_>,
-        samples: usize,
-        explain: Option<Box<dyn FnMut(u64, u32, &crate::policy::Why)>>,
-    ) -> Outcome {
+    pub fn run(self, workload: &Workload<'_>, samples: usize, explain: Option<Tell>) -> Outcome {
         let most = workload.policy.workers_max;
         let cold_start_us = workload.cold_start_us;
         let length_us = workload.length_us;
@@ -160,7 +155,9 @@ mod tests {
 
     #[test]
     fn names_are_read_and_written() {
-        for name in ["forebay", "forebay:15", "keda:20", "sagemaker:2.5", "fixed:4", "clairvoyant:0"] {
+        for name in
+            ["forebay", "forebay:15", "keda:20", "sagemaker:2.5", "fixed:4", "clairvoyant:0"]
+        {
             assert_eq!(name.parse::<Contender>().unwrap().to_string(), name);
         }
         assert_eq!("keda".parse::<Contender>().unwrap(), Contender::Keda { target: 20.0 });
@@ -168,7 +165,9 @@ mod tests {
 
     #[test]
     fn what_is_no_policy_is_told_with_what_is() {
-        for name in ["", "kda", "keda:0", "keda:x", "fixed", "fixed:1.5", "forebay:-1", "fixed:99999"] {
+        for name in
+            ["", "kda", "keda:0", "keda:x", "fixed", "fixed:1.5", "forebay:-1", "fixed:99999"]
+        {
             let told = name.parse::<Contender>().unwrap_err().to_string();
             assert!(told.contains("fixed:WORKERS"), "{told}");
         }

@@ -6,6 +6,9 @@ use crate::policy::{self, Backlog, Memory, Observed, Phase, PoolPolicy, Why, Wor
 /// The service looks about once a second.
 const TICK_US: u64 = 1_000_000;
 
+/// Is told the time in microseconds, the size wanted, and why.
+pub type Tell = Box<dyn FnMut(u64, u32, &Why)>;
+
 /// Calls [`policy::decide`] each second, and at once when a job arrives at a fleet of none.
 pub struct Forebay {
     policy: PoolPolicy,
@@ -13,7 +16,7 @@ pub struct Forebay {
     next_us: u64,
     /// Kept between looks, so that a day of them allocates little.
     seen: Observed,
-    told: Option<Box<dyn FnMut(u64, u32, &Why)>>,
+    told: Option<Tell>,
 }
 
 impl Forebay {
@@ -24,9 +27,10 @@ impl Forebay {
         Self { policy, memory: Memory::new(), next_us: 0, seen, told: None }
     }
 
-    /// Tells each change of size and why, with the time in microseconds.
-    pub fn telling(mut self, told: impl FnMut(u64, u32, &Why) + 'static) -> Self {
-        self.told = Some(Box::new(told));
+    /// Tells each change of size.
+    #[must_use]
+    pub fn telling(mut self, told: Tell) -> Self {
+        self.told = Some(told);
         self
     }
 

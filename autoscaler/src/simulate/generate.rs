@@ -119,9 +119,8 @@ fn diurnal(length_s: f64, random: &mut StdRng) -> Vec<Arrival> {
 
 fn flash(length_s: f64, random: &mut StdRng) -> Vec<Arrival> {
     let quarter_s = length_s / 4.0;
-    let crowds: Vec<f64> = (0..4)
-        .map(|n| quarter_s * (f64::from(n) + 0.1 + 0.6 * random.random::<f64>()))
-        .collect();
+    let crowds: Vec<f64> =
+        (0..4).map(|n| quarter_s * (f64::from(n) + 0.1 + 0.6 * random.random::<f64>())).collect();
     let load = |at_s: f64| {
         let come = crowds.iter().filter(|begins_s| at_s >= **begins_s);
         2.0 + come.map(|begins_s| 24.0 * (-(at_s - begins_s) / 120.0).exp2()).sum::<f64>()

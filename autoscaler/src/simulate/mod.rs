@@ -29,12 +29,13 @@ use serde::Serialize;
 pub use arguments::SimulateArgs;
 use contender::{Contender, Workload};
 use fleet::Job;
+use forebay::Tell;
 use generate::Shape;
 use outcome::{Figures, Outcome};
 use sweep::Sweep;
 use trace::{Arrival, TraceError};
 
-use crate::policy::{PoolPolicy, Why};
+use crate::policy::PoolPolicy;
 
 /// Samples of a plot over time: about one a pixel.
 const SAMPLES: usize = 900;
@@ -83,8 +84,11 @@ struct Ran {
 /// Runs the simulations that `args` ask for, and prints what comes of them.
 pub fn run(args: &SimulateArgs) -> Result<(), SimulateError> {
     args.check()?;
-    let traces =
-        args.traces.iter().map(|name| load(name, args)).collect::<Result<Vec<_>, SimulateError>>()?;
+    let traces = args
+        .traces
+        .iter()
+        .map(|name| load(name, args))
+        .collect::<Result<Vec<_>, SimulateError>>()?;
     if args.sweep { sweeps(args, &traces) } else { runs(args, &traces) }
 }
 
@@ -94,8 +98,18 @@ fn runs(args: &SimulateArgs, traces: &[Loaded]) -> Result<(), SimulateError> {
         writeln!(
             out,
             "{:<12} {:>10} {:<18} {:>7} {:>9} {:>9} {:>9} {:>8} {:>14} {:>11} {:>8} {:>9}",
-            "trace", "cold start", "policy", "jobs", "p50 s", "p95 s", "p99 s", "within", "worker-seconds",
-            "cold starts", "actions", "cost"
+            "trace",
+            "cold start",
+            "policy",
+            "jobs",
+            "p50 s",
+            "p95 s",
+            "p99 s",
+            "within",
+            "worker-seconds",
+            "cold starts",
+            "actions",
+            "cost"
         )?;
     }
     for loaded in traces {
@@ -175,24 +189,22 @@ fn sweeps(args: &SimulateArgs, traces: &[Loaded]) -> Result<(), SimulateError> {
         writeln!(out)?;
         return Ok(());
     }
-    if args.frontiers {
-        for sweep in &all {
-            writeln!(out, "{}", sweep::frontiers(sweep))?;
-        }
+    for sweep in &all {
+        writeln!(out, "{}", sweep::frontiers(sweep))?;
     }
     writeln!(out, "{}\n{}", sweep::table(&all), sweep::table_at(&all, args.drain_s))?;
     Ok(())
 }
 
 fn load(name: &str, args: &SimulateArgs) -> Result<Loaded, SimulateError> {
-    let (name, arrivals, length_s, rate) = match Shape::named(name) {
-        Some(shape) => (name.to_owned(), shape.draw(args.seed), shape.length_s(), args.rate.or(Some(1.0))),
-        None => {
-            let arrivals = trace::read(Path::new(name))?;
-            let length_s = arrivals.last().map_or(0.0, |last| last.at_s).max(1e-3);
-            let stem = Path::new(name).file_stem().unwrap_or_default();
-            (stem.to_string_lossy().into_owned(), arrivals, length_s, args.rate)
-        }
+    let (name, arrivals, length_s, rate) = if let Some(shape) = Shape::named(name) {
+        // Their work is in seconds of a worker.
+        (name.to_owned(), shape.draw(args.seed), shape.length_s(), args.rate.or(Some(1.0)))
+    } else {
+        let arrivals = trace::read(Path::new(name))?;
+        let length_s = arrivals.last().map_or(0.0, |last| last.at_s).max(1e-3);
+        let stem = Path::new(name).file_stem().unwrap_or_default();
+        (stem.to_string_lossy().into_owned(), arrivals, length_s, args.rate)
     };
     let work: f64 = arrivals.iter().map(|arrival| arrival.work).sum();
     let rate = match (args.mean_workers, rate) {
@@ -201,7 +213,9 @@ fn load(name: &str, args: &SimulateArgs) -> Result<Loaded, SimulateError> {
         (None, None) => work / length_s / arguments::MEAN_WORKERS,
     };
     if !(rate.is_finite() && rate > 0.0) {
-        return Err(SimulateError::Option(format!("{name}: there is no work in it; give another trace")));
+        return Err(SimulateError::Option(format!(
+            "{name}: there is no work in it; give another trace"
+        )));
     }
     let job = |arrival: &Arrival| Job {
         at_us: (arrival.at_s * 1e6) as u64,
@@ -218,7 +232,7 @@ fn workload<'a>(loaded: &'a Loaded, cold_start_s: f64, policy: &'a PoolPolicy) -
 }
 
 /// Prints each change of size on standard error, so that figures stay alone on standard output.
-fn explain() -> Box<dyn FnMut(u64, u32, &Why)> {
+fn explain() -> Tell {
     Box::new(|at_us, wanted, why| {
         // If standard error is gone, nobody reads this.
         let _ = writeln!(io::stderr(), "{:>9.1} s: {wanted}: {why}", at_us as f64 / 1e6);

@@ -91,7 +91,7 @@ mod tests {
         let outcome = Outcome { waits_us, ..Outcome::default() };
         let figures = outcome.figures(10.0, 3.6);
         let waits = [figures.wait_s_p50, figures.wait_s_p95, figures.wait_s_p99];
-        assert_eq!(waits, [50.0, 95.0, 99.0]);
+        assert_eq!(waits.map(|wait_s| wait_s as u64), [50, 95, 99]);
         assert!((figures.within_target - 0.1).abs() < 1e-9);
         assert!(Outcome::default().wait_s(0.95).abs() < 1e-9);
     }

@@ -38,7 +38,14 @@ impl Keda {
     /// Keeps `target` messages a worker.
     pub fn new(target: f64, workers_max: u32) -> Self {
         let recommended = VecDeque::new();
-        Self { target, workers_max, next_poll_us: 0, next_sync_us: 0, last_active_us: None, recommended }
+        Self {
+            target,
+            workers_max,
+            next_poll_us: 0,
+            next_sync_us: 0,
+            last_active_us: None,
+            recommended,
+        }
     }
 }
 
@@ -79,7 +86,7 @@ impl Scaler for Keda {
     }
 }
 
-/// SageMaker's asynchronous endpoints under target tracking of the backlog per instance.
+/// `SageMaker`'s asynchronous endpoints under target tracking of the backlog per instance.
 ///
 /// The metrics have a period of 60 s. From zero, a step policy on `HasBacklogWithoutCapacity` starts one. Above it the
 /// backlog (queued and in flight) divided by the target, rounded up, is the size; after a scale-out none follows for 300 s

@@ -33,7 +33,7 @@ pub struct Sweep {
     pub forebay: Vec<Point>,
     /// KEDA's frontier.
     pub keda: Frontier,
-    /// SageMaker's frontier.
+    /// `SageMaker`'s frontier.
     pub sagemaker: Frontier,
     /// Fleets of fixed size.
     pub fixed: Frontier,
@@ -41,7 +41,7 @@ pub struct Sweep {
     pub clairvoyant: Frontier,
     /// What is asked of Forebay.
     pub criteria: Criteria,
-    /// Forebay against the better of KEDA and SageMaker, point by point.
+    /// Forebay against the better of KEDA and `SageMaker`, point by point.
     pub compared: Vec<Compared>,
 }
 
@@ -97,7 +97,8 @@ pub fn sweep(trace: &str, workload: &Workload<'_>) -> Sweep {
             actions: outcome.actions,
         }
     };
-    let frontier = |contenders: &mut dyn Iterator<Item = Contender>| Frontier::of(contenders.map(point));
+    let frontier =
+        |contenders: &mut dyn Iterator<Item = Contender>| Frontier::of(contenders.map(point));
     let keda = frontier(&mut knobs(TARGETS).map(|target| Contender::Keda { target }));
     let sagemaker = frontier(&mut knobs(TARGETS).map(|target| Contender::SageMaker { target }));
     let sizes = 1..=workload.policy.workers_max;
@@ -107,7 +108,8 @@ pub fn sweep(trace: &str, workload: &Workload<'_>) -> Sweep {
     let drains = knobs(DRAINS_S).map(|drain_s| Contender::Forebay { drain_s: Some(drain_s) });
     let forebay: Vec<Point> = drains.map(point).collect();
     let better = Frontier::of(keda.0.iter().chain(&sagemaker.0).cloned());
-    let compared = forebay.iter().map(|point| compare(point, &better, &keda, &clairvoyant)).collect();
+    let compared =
+        forebay.iter().map(|point| compare(point, &better, &keda, &clairvoyant)).collect();
     let cold_start_s = workload.cold_start_us as f64 / 1e6;
     Sweep {
         trace: trace.into(),
@@ -138,25 +140,26 @@ fn compare(point: &Point, better: &Frontier, keda: &Frontier, clairvoyant: &Fron
     }
 }
 
-/// A ratio over the sweep: the middle, the extremes, and how many points keep the line.
+/// A ratio over the sweep: the middle, the worst, and how many points keep the line.
 struct Line {
-    middle: f64,
+    /// Nothing if no peer gets to half of the points.
+    middle: Option<f64>,
     worst: f64,
     kept: usize,
     points: usize,
 }
 
 impl Line {
-    /// A point that no peer reaches keeps its line.
+    /// A point that no peer gets to is better than any ratio.
     fn of(ratios: impl Iterator<Item = Option<f64>>, most: f64) -> Option<Self> {
-        let ratios: Vec<Option<f64>> = ratios.collect();
-        let mut known: Vec<f64> = ratios.iter().copied().flatten().collect();
-        known.sort_by(f64::total_cmp);
+        let mut sorted: Vec<f64> = ratios.map(|ratio| ratio.unwrap_or(f64::NEG_INFINITY)).collect();
+        sorted.sort_by(f64::total_cmp);
+        let known = |ratio: &f64| Some(*ratio).filter(|ratio| ratio.is_finite());
         Some(Self {
-            middle: *known.get(known.len() / 2)?,
-            worst: *known.last()?,
-            kept: ratios.iter().filter(|ratio| ratio.is_none_or(|ratio| ratio <= most)).count(),
-            points: ratios.len(),
+            middle: known(sorted.get(sorted.len() / 2)?),
+            worst: known(sorted.last()?)?,
+            kept: sorted.partition_point(|ratio| *ratio <= most),
+            points: sorted.len(),
         })
     }
 }
@@ -169,13 +172,19 @@ pub fn table(sweeps: &[Sweep]) -> String {
     );
     for sweep in sweeps {
         let (all, asked) = (|| sweep.compared.iter(), sweep.criteria);
-        let limits: Vec<f64> = all().filter_map(|point| point.cost_ratio_limit).collect();
-        let limit = Line::of(limits.into_iter().map(Some), 1.0);
+        let (wait, cost) = (asked.wait_ratio_max, asked.cost_ratio_max);
+        let limits = all().filter(|point| point.cost_ratio_limit.is_some());
+        let limit = Line::of(limits.map(|point| point.cost_ratio_limit), cost);
+        // Where KEDA never costs so little, there is nothing to count.
+        let actions = all().filter(|point| point.action_ratio.is_some());
+        let actions = actions.map(|point| point.action_ratio);
         let cells = [
-            cell(Line::of(all().map(|point| point.wait_ratio), asked.wait_ratio_max), asked.wait_ratio_max),
-            cell(Line::of(all().map(|point| point.cost_ratio), asked.cost_ratio_max), asked.cost_ratio_max),
-            limit.map_or("–".into(), |line| format!("{:.2}", line.middle)),
-            cell(Line::of(all().map(|point| point.action_ratio), asked.action_ratio_max), asked.action_ratio_max),
+            cell(Line::of(all().map(|point| point.wait_ratio), wait), wait),
+            cell(Line::of(all().map(|point| point.cost_ratio), cost), cost),
+            limit
+                .and_then(|line| line.middle)
+                .map_or("–".into(), |middle| format!("{middle:.2}")),
+            cell(Line::of(actions, asked.action_ratio_max), asked.action_ratio_max),
         ];
         // Writing to a string does not fail.
         let _ = writeln!(
@@ -193,11 +202,12 @@ fn cell(line: Option<Line>, most: f64) -> String {
     let Some(line) = line else {
         return "no peer gets there".into();
     };
-    let mark = if line.middle <= most { "" } else { "**" };
-    format!(
-        "{mark}{:.2}{mark} (worst {:.2}; {}/{} within {most})",
-        line.middle, line.worst, line.kept, line.points
-    )
+    let middle = match line.middle {
+        Some(middle) if middle > most => format!("**{middle:.2}**"),
+        Some(middle) => format!("{middle:.2}"),
+        None => "no peer".into(),
+    };
+    format!("{middle} (worst {:.2}; {}/{} within {most})", line.worst, line.kept, line.points)
 }
 
 /// One setting of Forebay's beside what the others reach at its cost, as Markdown.
@@ -257,4 +267,25 @@ pub fn frontiers(sweep: &Sweep) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_peer_reaches_is_better_than_any_ratio() {
+        let line = Line::of([Some(0.9), None, Some(0.4)].into_iter(), 0.5).unwrap();
+        assert_eq!((line.middle, line.kept, line.points), (Some(0.4), 2, 3));
+        assert!((line.worst - 0.9).abs() < 1e-9);
+        assert!(Line::of([None, None].into_iter(), 0.5).is_none());
+    }
+
+    #[test]
+    fn the_line_follows_the_cold_start() {
+        let most = [2.0, 20.0, 120.0].map(|cold_start_s| Criteria::at(cold_start_s).wait_ratio_max);
+        assert!(
+            most.into_iter().zip([0.5, 0.75, 1.0]).all(|(most, asked)| (most - asked).abs() < 1e-9)
+        );
+    }
 }

@@ -90,12 +90,16 @@ pub fn parse(file: &str, mut source: impl BufRead) -> Result<Vec<Arrival>, Trace
             continue;
         }
         let (at_s, work) = job(layout, text).map_err(|told| wrong(number, told))?;
-        let at_s = at_s - *first_s.get_or_insert(match layout {
-            Layout::Azure => at_s,
-            Layout::Plain => 0.0,
-        });
+        let at_s = at_s
+            - *first_s.get_or_insert(match layout {
+                Layout::Azure => at_s,
+                Layout::Plain => 0.0,
+            });
         if arrivals.last().is_some_and(|last| at_s < last.at_s) {
-            return Err(wrong(number, "earlier than the line before; sort the trace by time".into()));
+            return Err(wrong(
+                number,
+                "earlier than the line before; sort the trace by time".into(),
+            ));
         }
         if at_s > LENGTH_S_MAX {
             return Err(wrong(number, "more than a year after the beginning".into()));

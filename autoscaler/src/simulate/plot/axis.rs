@@ -43,7 +43,8 @@ impl Axis {
     /// Between two positive numbers, with ticks at 1, 2 and 5.
     pub(super) fn logarithmic(from: f64, to: f64) -> Self {
         let decades = (from.log10().floor() as i32)..=(to.log10().ceil() as i32);
-        let ticks = decades.flat_map(|decade| [1.0, 2.0, 5.0].map(|step| step * 10f64.powi(decade)));
+        let ticks =
+            decades.flat_map(|decade| [1.0, 2.0, 5.0].map(|step| step * 10f64.powi(decade)));
         let ticks = ticks.filter(|tick| (from..=to).contains(tick)).collect();
         Self { from, to, logarithmic: true, ticks, scale: 1.0 }
     }

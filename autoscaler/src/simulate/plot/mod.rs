@@ -35,7 +35,13 @@ pub fn run(title: &str, samples: &[Sample]) -> String {
     let queue_axis = Axis::linear(most(|sample| sample.waiting));
     let workers_axis = Axis::linear(most(|sample| sample.serving + sample.starting));
     let mut svg = open(500.0);
-    text(&mut svg, 70.0, 24.0, "start", &format!("<tspan font-size=\"15\">{}</tspan>", escaped(title)));
+    text(
+        &mut svg,
+        70.0,
+        24.0,
+        "start",
+        &format!("<tspan font-size=\"15\">{}</tspan>", escaped(title)),
+    );
     queue.draw(&mut svg, &time, &queue_axis, "", "jobs waiting");
     workers.draw(&mut svg, &time, &workers_axis, unit, "workers");
     let at = |sample: &Sample| sample.at_us as f64 / 1e6 / time.scale;
@@ -81,7 +87,10 @@ pub fn frontiers(sweeps: &[Sweep]) -> String {
     let panel_width = WIDTH / sweeps.len().max(1) as f64;
     let mut svg = open(420.0);
     let trace = sweeps.first().map_or("", |sweep| sweep.trace.as_str());
-    let title = format!("<tspan font-size=\"15\">{}: what each policy reaches over its knob</tspan>", escaped(trace));
+    let title = format!(
+        "<tspan font-size=\"15\">{}: what each policy reaches over its knob</tspan>",
+        escaped(trace)
+    );
     text(&mut svg, 60.0, 24.0, "start", &title);
     let policies = [
         ("Forebay", FOREBAY),
@@ -115,7 +124,8 @@ fn panel(svg: &mut String, frame: &Frame, sweep: &Sweep) {
     let title = format!("cold start {} s", sweep.cold_start_s);
     text(svg, frame.x + frame.width / 2.0, frame.y - 10.0, "middle", &title);
     for (points, colour) in lines {
-        let inside = points.iter().map(|point| (point.worker_s / sweep.busy_s, point.wait_s_p95.max(1.0)));
+        let inside =
+            points.iter().map(|point| (point.worker_s / sweep.busy_s, point.wait_s_p95.max(1.0)));
         let inside: Vec<(f64, f64)> =
             inside.filter(|(cost, wait_s)| *cost <= 8.0 && *wait_s <= 1_000.0).collect();
         let place = |(cost, wait_s): &(f64, f64)| {
@@ -149,7 +159,8 @@ fn legend(svg: &mut String, y: f64, entries: &[(&str, &str)]) {
 
 fn text(svg: &mut String, x: f64, y: f64, anchor: &str, content: &str) {
     // Writing to a string does not fail.
-    let _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{content}</text>");
+    let _ =
+        writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{content}</text>");
 }
 
 fn escaped(text: &str) -> String {
