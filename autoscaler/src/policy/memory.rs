@@ -59,7 +59,8 @@ struct Counters {
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     last_ms: Option<u64>,
-    arrived_total: Option<u64>,
+    /// When the arrivals were last counted, and what they were.
+    arrived: Option<(u64, u64)>,
     arrivals_per_s: f64,
     counters: HashMap<String, Counters>,
     jobs: f64,
@@ -124,14 +125,18 @@ impl Memory {
         let cold_start_s =
             self.cold_start_s.unwrap_or_else(|| positive(policy.cold_start_s_prior, 0.0));
         let cold_start_s = cold_start_s.min(COLD_START_S_MAX);
-        let before = self.arrived_total.unwrap_or(backlog.arrived_total);
+        let (counted_ms, before) = self.arrived.unwrap_or((now_ms, backlog.arrived_total));
         let arrived = backlog.arrived_total.saturating_sub(before);
-        if elapsed_s > 0.0 {
-            let rate = arrived as f64 / elapsed_s;
+        // Since the last look at the queues, which may be longer ago than the last look at the workers.
+        let counted_s = now_ms.saturating_sub(counted_ms) as f64 / 1e3;
+        if counted_s > 0.0 {
+            let rate = arrived as f64 / counted_s;
             self.arrivals_per_s =
-                averaged(self.arrivals_per_s, rate, elapsed_s, ARRIVALS_AVERAGED_S);
+                averaged(self.arrivals_per_s, rate, counted_s, ARRIVALS_AVERAGED_S);
         }
-        self.arrived_total = Some(backlog.arrived_total);
+        if counted_s > 0.0 || self.arrived.is_none() {
+            self.arrived = Some((now_ms, backlog.arrived_total));
+        }
         let held = backlog.unacknowledged.saturating_sub(pool.draining_in_flight);
         let backlog_jobs = backlog.ready + held;
         let active = backlog.ready + backlog.unacknowledged > 0 || arrived > 0;

@@ -198,6 +198,19 @@ fn rates_and_cold_starts_are_measured() {
 }
 
 #[test]
+fn arrivals_during_a_failed_observation_are_spread_over_its_time() {
+    let mut memory = Memory::new();
+    let workers = [ready("a", 1)];
+    decide(&policy(), &mut memory, &look(0, (0, 1, 0), &workers));
+    for second in 1..100 {
+        let seen = Observed { backlog: None, ..look(second, (0, 0, 0), &workers) };
+        decide(&policy(), &mut memory, &seen);
+    }
+    let why = decide(&policy(), &mut memory, &look(100, (0, 1, 500), &workers)).why;
+    assert!((4.9..5.1).contains(&why.arrivals_per_s), "{why:?}");
+}
+
+#[test]
 fn workers_that_all_hold_jobs_and_hardly_work_become_fewer() {
     // Four workers, each with a job in flight at every look, busy for 50 ms a second.
     let mut memory = Memory::new();

@@ -142,8 +142,8 @@ impl fmt::Display for Why {
             Code::FromZero => write!(to, "{backlog} jobs and no worker"),
             Code::BehindTarget => write!(
                 to,
-                "{backlog} jobs, and {:.1} more a second, take {ready} ready and {starting} starting workers at {rate:.1} \
-                 jobs a second longer than {:.0} s to drain, by when new ones are there in {cold_s:.1} s",
+                "{backlog} jobs, and {:.1} more a second, are more than {ready} ready and {starting} starting workers at \
+                 {rate:.1} jobs a second each can do within {:.0} s of when a new one would be ready, in {cold_s:.1} s",
                 self.arrivals_per_s, self.drain_s
             ),
             Code::BurstDue => write!(

@@ -74,7 +74,7 @@ pub struct Compared {
     pub wait_ratio: Option<f64>,
     /// Forebay's worker-seconds by those of the better peer at an equal p95 wait.
     pub cost_ratio: Option<f64>,
-    /// The clairvoyant's worker-seconds by those of the better peer at that wait: the least ratio to be had.
+    /// The clairvoyant's worker-seconds by those of the better peer at that wait: how much room there is.
     pub cost_ratio_limit: Option<f64>,
     /// Forebay's scale actions by KEDA's at equal worker-seconds.
     pub action_ratio: Option<f64>,
@@ -167,7 +167,7 @@ impl Line {
 /// The table of the criteria, as Markdown.
 pub fn table(sweeps: &[Sweep]) -> String {
     let mut text = String::from(
-        "| trace | cold start | p95 wait at equal cost | cost at equal p95 wait | least cost ratio | scale actions of KEDA's |\n\
+        "| trace | cold start | p95 wait at equal cost | cost at equal p95 wait | the clairvoyant's | scale actions of KEDA's |\n\
          | --- | --- | --- | --- | --- | --- |\n",
     );
     for sweep in sweeps {

@@ -51,7 +51,7 @@ pub fn run(title: &str, samples: &[Sample]) -> String {
     area(&mut svg, &workers, &time, &workers_axis, all, STARTING);
     let serving = samples.iter().map(|sample| (at(sample), sample.serving as f64));
     area(&mut svg, &workers, &time, &workers_axis, serving, FOREBAY);
-    legend(&mut svg, 280.0, &[("ready or draining", FOREBAY), ("starting", STARTING)]);
+    legend(&mut svg, (160.0, 290.0), &[("ready or draining", FOREBAY), ("starting", STARTING)]);
     svg.push_str("</svg>\n");
     svg
 }
@@ -99,7 +99,7 @@ pub fn frontiers(sweeps: &[Sweep]) -> String {
         ("fixed size", FIXED),
         ("knows the future", CLAIRVOYANT),
     ];
-    legend(&mut svg, 404.0, &policies);
+    legend(&mut svg, (60.0, 404.0), &policies);
     for (n, sweep) in sweeps.iter().enumerate() {
         let x = panel_width * n as f64 + 60.0;
         let frame = Frame { x, y: 60.0, width: panel_width - 80.0, height: 280.0 };
@@ -144,8 +144,7 @@ fn panel(svg: &mut String, frame: &Frame, sweep: &Sweep) {
     }
 }
 
-fn legend(svg: &mut String, y: f64, entries: &[(&str, &str)]) {
-    let mut x = 70.0;
+fn legend(svg: &mut String, (mut x, y): (f64, f64), entries: &[(&str, &str)]) {
     for (name, colour) in entries {
         let _ = writeln!(
             svg,
