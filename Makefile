@@ -1,7 +1,7 @@
 # Every target starts from a fresh clone and installs what it needs. The work is done by the scripts in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help build model up down status demo test chaos soak fuzz lint bench compose-check
+.PHONY: help build model up down status demo test chaos soak fuzz lint bench scaling compose-check
 
 MODEL ?= all-minilm-l6-v2
 
@@ -43,6 +43,9 @@ lint: ## check formatting, clippy, licences and the scripts
 
 bench: ## measure the bare engine, the whole path, and other engines where they are installed
 	@scripts/bench
+
+scaling: ## run the scaling policy and its peers over traces, into docs/scaling.md
+	@scripts/scaling
 
 compose-check: ## prove docker-compose.yml on this machine's Docker engine, with stand-ins for images out of reach
 	@scripts/compose-check

@@ -3,7 +3,7 @@
 //! A decision's way: [`observe`] (queues, workers) -> [`policy`] (a pure function) -> [`act`] (launch, drain). Around
 //! it: [`scaler`] is the tick, [`pool`] and [`fleet`] what is kept from one to the next, [`share`] and [`devices`] who
 //! gets the places when there are too few, [`lead`] who may act, [`reload`] the configuration as it changes, [`status`]
-//! what is told. [`settle`] answers what no worker will. [`service`] starts and stops all of it.
+//! what is told. [`simulate`] runs the same policy over a trace in virtual time. [`settle`] answers what no worker will. [`service`] starts and stops all of it.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod act;
@@ -18,6 +18,7 @@ pub mod scaler;
 pub mod service;
 pub mod settle;
 pub mod share;
+pub mod simulate;
 pub mod status;
 #[cfg(test)]
 mod testing;

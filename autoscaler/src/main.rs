@@ -9,8 +9,11 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::Parser;
-use forebay_autoscaler::service;
+use clap::{Parser, Subcommand};
+use forebay_autoscaler::{
+    service,
+    simulate::{self, SimulateArgs, SimulateError},
+};
 use forebay_fabric::{
     Config, broker::BrokerError, config::ConfigError, store::StoreError, telemetry,
 };
@@ -29,6 +32,14 @@ struct Arguments {
     /// Print the effective configuration, secrets hidden, and exit.
     #[arg(long)]
     print_config: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the scaling policy, or a peer's, over a trace in virtual time: waits, costs, actions. Needs no service.
+    Simulate(SimulateArgs),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +49,7 @@ fn main() -> ExitCode {
             // Standard error may be gone; then nobody reads this either.
             let _ = writeln!(io::stderr(), "forebay-autoscaler: {error:#}");
             let wrong_setting = error.is::<ConfigError>()
+                || error.is::<SimulateError>()
                 || matches!(error.downcast_ref(), Some(StoreError::Address { .. }))
                 || error.downcast_ref::<BrokerError>().is_some_and(BrokerError::is_final);
             ExitCode::from(if wrong_setting { 2 } else { 1 })
@@ -46,6 +58,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
+    if let Some(Command::Simulate(asked)) = &arguments.command {
+        return Ok(simulate::run(asked)?);
+    }
     forebay_fabric::install_crypto();
     let loaded = Config::load(arguments.config.as_deref())?;
     if arguments.print_config {

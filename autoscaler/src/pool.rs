@@ -177,7 +177,7 @@ impl Pool {
         if before == granted {
             return;
         }
-        let code = plan.decision.why.code();
+        let code = plan.decision.why.code.as_str();
         let mut why = plan.decision.why.to_string();
         if granted < plan.decision.wanted {
             why = format!("{why}; there are places for {granted} only");
@@ -199,7 +199,7 @@ impl Pool {
         let why = &plan.decision.why;
         let jobs = plan.backlog.map(|backlog| backlog.ready + backlog.unacknowledged);
         let ready = count(Phase::Ready);
-        let capacity = f64::from(ready) * why.worker_jobs_per_s();
+        let capacity = f64::from(ready) * why.jobs_per_s;
         let mut problems = plan.problems.clone();
         if granted < plan.decision.wanted {
             problems.push(format!(
@@ -218,9 +218,9 @@ impl Pool {
             draining: count(Phase::Draining),
             jobs_ready: plan.backlog.map(|backlog| backlog.ready),
             jobs_unacknowledged: plan.backlog.map(|backlog| backlog.unacknowledged),
-            arrivals_per_s: why.arrivals_per_s(),
-            worker_jobs_per_s: why.worker_jobs_per_s(),
-            cold_start_s: why.cold_start_s(),
+            arrivals_per_s: why.arrivals_per_s,
+            worker_jobs_per_s: why.jobs_per_s,
+            cold_start_s: why.cold_start_s,
             drain_s: jobs.filter(|_| capacity > 0.0).map(|jobs| jobs as f64 / capacity),
             problems,
             decisions: self.decisions.iter().cloned().collect(),

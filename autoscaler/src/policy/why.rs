@@ -1,0 +1,175 @@
+//! Why a decision was taken: a code for machines, the numbers it was taken from, and a sentence.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::{Pool, PoolPolicy, memory::Measured};
+
+/// The rule that decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// The size fits.
+    Steady,
+    /// The queues could not be observed, so the size is held.
+    NotObserved,
+    /// Fewer workers than the least.
+    BelowMinimum,
+    /// More workers than the most.
+    AboveMaximum,
+    /// Work came to an empty pool.
+    FromZero,
+    /// The backlog would take longer than the target to drain.
+    BehindTarget,
+    /// A burst is due, by the gaps that were observed.
+    BurstDue,
+    /// More workers are needed, but the step is too small or too soon after the last one.
+    HeldBack,
+    /// Workers idle and are drained.
+    Idle,
+    /// Workers idle, and have not yet cost what a cold start costs.
+    KeptWarm,
+    /// Workers idle for long enough, but too many scale actions were taken lately.
+    TooManyActions,
+}
+
+impl Code {
+    /// The name in logs and metrics: the same as when serialised.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Steady => "steady",
+            Self::NotObserved => "not_observed",
+            Self::BelowMinimum => "below_minimum",
+            Self::AboveMaximum => "above_maximum",
+            Self::FromZero => "from_zero",
+            Self::BehindTarget => "behind_target",
+            Self::BurstDue => "burst_due",
+            Self::HeldBack => "held_back",
+            Self::Idle => "idle",
+            Self::KeptWarm => "kept_warm",
+            Self::TooManyActions => "too_many_actions",
+        }
+    }
+}
+
+/// Why a decision was taken.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Why {
+    /// The rule that decided.
+    pub code: Code,
+    /// Workers that are ready.
+    pub workers_ready: u32,
+    /// Workers that start.
+    pub workers_starting: u32,
+    /// The least size allowed.
+    pub workers_min: u32,
+    /// The greatest size allowed.
+    pub workers_max: u32,
+    /// Jobs queued or in flight; 0 if not observed.
+    pub backlog_jobs: u64,
+    /// Arrivals, averaged over some ten seconds.
+    pub arrivals_per_s: f64,
+    /// Jobs that one busy worker does in a second.
+    pub jobs_per_s: f64,
+    /// Workers that the demand of the last seconds keeps busy.
+    pub workers_needed: f64,
+    /// The target.
+    pub drain_s: f64,
+    /// From launch to first job.
+    pub cold_start_s: f64,
+    /// For how long idle workers are kept.
+    pub idle_s: f64,
+    /// For how long there was nothing to do.
+    pub quiet_s: f64,
+    /// Scale actions in hand; a scale-in takes one whole.
+    pub actions_in_hand: f64,
+}
+
+impl Why {
+    pub(super) fn new(
+        code: Code,
+        policy: &PoolPolicy,
+        pool: &Pool<'_>,
+        measured: Option<&Measured>,
+    ) -> Self {
+        let none = Measured::default();
+        let measured = measured.unwrap_or(&none);
+        Self {
+            code,
+            workers_ready: pool.ready.len() as u32,
+            workers_starting: pool.starting.len() as u32,
+            workers_min: policy.workers_min,
+            workers_max: policy.workers_max,
+            backlog_jobs: measured.backlog_jobs,
+            arrivals_per_s: measured.arrivals_per_s,
+            jobs_per_s: measured.jobs_per_s,
+            workers_needed: measured.workers_needed,
+            drain_s: policy.drain_s,
+            cold_start_s: measured.cold_start_s,
+            idle_s: measured.idle_s,
+            quiet_s: measured.quiet_s,
+            actions_in_hand: measured.actions_in_hand,
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (ready, starting) = (self.workers_ready, self.workers_starting);
+        let (backlog, rate) = (self.backlog_jobs, self.jobs_per_s);
+        let (cold_s, idle_s, quiet_s) = (self.cold_start_s, self.idle_s, self.quiet_s);
+        match self.code {
+            Code::Steady => write!(
+                to,
+                "the size fits: {backlog} jobs in the backlog, {:.1} workers needed, {ready} ready and {starting} starting",
+                self.workers_needed
+            ),
+            Code::NotObserved => write!(
+                to,
+                "the queues could not be observed, so the {ready} ready and {starting} starting workers stay"
+            ),
+            Code::BelowMinimum => write!(
+                to,
+                "{ready} ready and {starting} starting workers are fewer than the least, {}",
+                self.workers_min
+            ),
+            Code::AboveMaximum => write!(
+                to,
+                "{ready} ready and {starting} starting workers are more than the most, {}",
+                self.workers_max
+            ),
+            Code::FromZero => write!(to, "{backlog} jobs and no worker"),
+            Code::BehindTarget => write!(
+                to,
+                "{backlog} jobs, and {:.1} more a second, are more than {ready} ready and {starting} starting workers at \
+                 {rate:.1} jobs a second each can do within {:.0} s of when a new one would be ready, in {cold_s:.1} s",
+                self.arrivals_per_s, self.drain_s
+            ),
+            Code::BurstDue => write!(
+                to,
+                "nothing came for {quiet_s:.0} s, and by the gaps observed a burst is due within a cold start of {cold_s:.0} s"
+            ),
+            Code::HeldBack => write!(
+                to,
+                "{backlog} jobs ask for more than {ready} ready and {starting} starting workers, but the step is small or \
+                 soon after the last"
+            ),
+            Code::Idle => write!(
+                to,
+                "{:.1} of {ready} ready workers were needed in the last {idle_s:.0} s",
+                self.workers_needed
+            ),
+            Code::KeptWarm => write!(
+                to,
+                "{:.1} of {ready} ready workers are needed; the others stay until they have idled for {idle_s:.0} s",
+                self.workers_needed
+            ),
+            Code::TooManyActions => write!(
+                to,
+                "{:.1} of {ready} ready workers are needed, but {:.1} scale actions are in hand and one is needed",
+                self.workers_needed, self.actions_in_hand
+            ),
+        }
+    }
+}
