@@ -11,9 +11,9 @@ use super::{
 };
 use crate::policy::PoolPolicy;
 
-/// The target that KEDA's page on its RabbitMQ scaler and its examples use most.
+/// Where KEDA stands if no target is given; the sweep covers the others.
 const KEDA_TARGET: f64 = 20.0;
-/// The target of the example in `SageMaker`'s guide to scaling asynchronous endpoints.
+/// Where `SageMaker` stands if no target is given; the sweep covers the others.
 const SAGEMAKER_TARGET: f64 = 5.0;
 /// More workers than this are no fleet that this simulates.
 const FIXED_MAX: u32 = 10_000;
