@@ -11,7 +11,7 @@ mod summary;
 mod texts;
 mod vectors;
 
-use std::{env, path::PathBuf, process::ExitCode};
+use std::{env, path::PathBuf, process::ExitCode, time::Instant};
 
 use anyhow::Context;
 use fleet::Fleet;
