@@ -27,8 +27,9 @@ use crate::{
 
 /// How long the connection stays after the last acknowledgement. RabbitMQ passes a channel's acknowledgements on to a
 /// quorum queue a few dozen at a time, as the queue applies them, and forgets those that have not been passed on when
-/// the channel ends: their messages would come again. It tells nobody when it is done; some round trips do.
-const ACKS_PASS_ON: Duration = Duration::from_millis(500);
+/// the channel ends: their messages would come again. It tells nobody when it is done. On a busy machine half a second was
+/// seen not to do.
+const ACKS_PASS_ON: Duration = Duration::from_secs(3);
 
 /// The model to run: the one that is named, or the only one of the configuration.
 pub fn choose_model(config: &Config, named: Option<ModelId>) -> Result<ModelId, WorkerError> {

@@ -85,6 +85,8 @@ pub(super) struct Measured {
     pub cold_start_s: f64,
     pub drain_s: f64,
     pub idle_s: f64,
+    /// The idle time is somebody's wish, and not worked out here.
+    pub idle_is_given: bool,
     pub quiet_s: f64,
     /// Workers that are busy at this very moment.
     pub workers_busy: f64,
@@ -139,14 +141,20 @@ impl Memory {
         }
         let held = backlog.unacknowledged.saturating_sub(pool.draining_in_flight);
         let backlog_jobs = backlog.ready + held;
-        let active = backlog.ready + backlog.unacknowledged > 0 || arrived > 0;
+        let active_jobs = backlog.ready + backlog.unacknowledged;
+        let active = active_jobs > 0 || arrived > 0;
         let arrivals = Arrivals { now_ms, active, before, total: backlog.arrived_total };
         self.bursts.observe(&arrivals, jobs_per_s, cold_start_s, drain_s);
 
+        if policy.idle_s.is_some() && active_jobs == 0 {
+            // Whoever says how long a worker may idle wants it counted from the last job, not from where an average ends.
+            self.busy_workers = busy_now;
+        }
         let break_even_s =
             cold_start_s * (1.0 + WAIT_WEIGHT * cold_start_s / (cold_start_s + drain_s));
-        let idle_s =
-            policy.idle_s.unwrap_or_else(|| self.bursts.idle_s(break_even_s).max(IDLE_S_MIN));
+        let given_s = policy.idle_s.map(|given_s| positive(given_s, 0.0));
+        let worked_out_s = || self.bursts.idle_s(break_even_s).max(IDLE_S_MIN);
+        let idle_s = given_s.unwrap_or_else(worked_out_s);
         let mut measured = Measured {
             now_ms,
             backlog_jobs,
@@ -155,7 +163,8 @@ impl Memory {
             jobs_per_s,
             cold_start_s,
             drain_s,
-            idle_s: positive(idle_s, IDLE_S_MIN).min(IDLE_S_MAX),
+            idle_s: idle_s.min(IDLE_S_MAX),
+            idle_is_given: given_s.is_some(),
             quiet_s: self.bursts.quiet_s(now_ms),
             workers_busy: busy_now,
             workers_needed: 0.0,

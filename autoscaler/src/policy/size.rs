@@ -101,7 +101,8 @@ pub(super) fn shrink(memory: &Memory, pool: &Pool<'_>, measured: &Measured) -> (
     if queue || !covered || needed(idle_s) >= active {
         return (active, Code::KeptWarm);
     }
-    if measured.actions_in_hand < 1.0 {
+    // A given idle time is kept, however often.
+    if measured.actions_in_hand < 1.0 && !measured.idle_is_given {
         return (active, Code::TooManyActions);
     }
     // Who is busy right now stays, even if the last minutes could have done without: a burst may just begin.

@@ -52,6 +52,30 @@ fn watch(
 }
 
 #[test]
+fn a_given_idle_time_is_kept_to_the_second_however_often() {
+    let policy = PoolPolicy { idle_s: Some(3.0), ..policy() };
+    let (mut memory, mut now_s) = (Memory::new(), 0);
+    for round in 1..=6 {
+        let decision = decide(&policy, &mut memory, &look(now_s, (1, 0, round), &[]));
+        assert_eq!(decision.launch, 1, "round {round}");
+        for _ in 0..10 {
+            now_s += 1;
+            let busy = WorkerSeen { busy_ms: now_s * 1_000, ..ready("a", 1) };
+            let decision = decide(&policy, &mut memory, &look(now_s, (0, 1, round), &[busy]));
+            assert!(decision.drain.is_empty(), "round {round}: {}", decision.why);
+        }
+        let idle = look(now_s, (0, 0, round), &[ready("a", 0)]);
+        let ended_s = now_s;
+        while watch(&mut memory, &policy, now_s + 1, 1, &idle).drain.is_empty() {
+            now_s += 1;
+            assert!(now_s - ended_s <= 5, "round {round}: it still idles");
+        }
+        assert!(now_s - ended_s >= 2, "round {round}: it went after {} s", now_s - ended_s);
+        now_s += 2;
+    }
+}
+
+#[test]
 fn the_first_job_starts_a_worker_at_once() {
     let decision = decide(&policy(), &mut Memory::new(), &look(0, (1, 0, 1), &[]));
     assert_eq!((decision.launch, decision.wanted, decision.why.code), (1, 1, Code::FromZero));

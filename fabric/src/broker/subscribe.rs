@@ -137,7 +137,8 @@ impl Subscriber {
             .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
             .map_err(failed)?;
         tracing::info!(queue = self.queue, prefetch = self.prefetch, "subscribed");
-        let mut came_at: Option<Instant> = None;
+        // The first ones may be under way already.
+        let mut came_at = Instant::now();
         loop {
             let delivery = tokio::select! {
                 biased;
@@ -150,13 +151,13 @@ impl Subscriber {
                 None => return Err(BrokerError::Closed),
             };
             backoff.reset();
-            came_at = Some(Instant::now());
+            came_at = Instant::now();
             if let Err(unsent) = self.deliveries.send(delivery).await {
                 unsent.0.acker.hand_back().await;
                 break;
             }
         }
-        let flows = came_at.is_some_and(|at| at.elapsed() < FLOW_ENDS);
+        let flows = came_at.elapsed() < FLOW_ENDS;
         let cancelled = tokio::time::timeout(OPEN_WITHIN, cancel(&feed, &consumer, flows))
             .await
             .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));

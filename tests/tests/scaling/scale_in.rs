@@ -33,7 +33,8 @@ async fn a_hundred_scale_ins_under_load_make_no_message_come_twice() {
         stats[kind].as_u64().unwrap_or(0)
     };
     until_true("all are counted", PATIENT, async || count("ack") >= published).await;
-    assert_eq!(count("redeliver"), 0);
-    assert_eq!(count("deliver"), published, "each was handed out once");
+    let stats = fleet.stack.vhost.queue(&queue).unwrap()["message_stats"].clone();
+    assert_eq!(count("redeliver"), 0, "of {published} published: {stats}");
+    assert_eq!(count("deliver"), published, "each was handed out once: {stats}");
     assert_eq!(metric(&autoscaler, "forebay_workers_replaced_total", ""), 0.0);
 }
