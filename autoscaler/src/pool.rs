@@ -10,7 +10,7 @@ use metrics::counter;
 
 use crate::{
     act::{Instance, circuit::Circuit},
-    fleet::{End, Fleet, Overdue, Patience},
+    fleet::{End, Fleet, Overdue, Patience, READY_MS_MIN},
     observe::{Arrivals, Sight},
     policy::{self, Backlog, Decision, Memory, Observed, Phase, PoolPolicy, WorkerSeen},
     share::Claim,
@@ -83,7 +83,7 @@ impl Pool {
             }
         };
         self.hear_of_ends(now_ms, &looked.ended);
-        if looked.became_ready > 0 {
+        if looked.proven {
             self.circuit.succeeded();
         }
         if looked.adopted > 0 {
@@ -142,23 +142,31 @@ impl Pool {
         Some(Backlog { ready: waiting.ready, unacknowledged, arrived_total })
     }
 
-    /// One that ended before it was ready counts against the launcher; one that was lost later is just replaced.
+    /// One that ends unasked before it was ready, or soon after, counts against the launcher; one that is lost later is
+    /// just replaced.
     fn hear_of_ends(&mut self, now_ms: u64, ended: &[End]) {
         for end in ended {
-            if end.well {
+            let lasted = end.ready_for_ms.is_some_and(|ms| ms >= READY_MS_MIN);
+            if end.expected || (end.well && lasted) {
                 tracing::info!(model = %self.model, worker = end.name, how = end.how, "worker ended");
                 continue;
             }
             tracing::warn!(model = %self.model, worker = end.name, how = end.how, "worker lost");
-            let reason = if end.was_ready { "lost" } else { "start" };
+            let reason = if end.ready_for_ms.is_some() { "lost" } else { "start" };
             let model = self.model.to_string();
             counter!("forebay_workers_replaced_total", "model" => model, "reason" => reason)
                 .increment(1);
-            if !end.was_ready {
-                self.circuit
-                    .failed(now_ms, format!("{} ended before it was ready: {}", end.name, end.how));
+            if !lasted {
+                let when = if reason == "lost" { "soon after" } else { "before" };
+                let reason = format!("{} ended {when} it was ready: {}", end.name, end.how);
+                self.circuit.failed(now_ms, reason);
             }
         }
+    }
+
+    /// These were told to finish.
+    pub fn told_to_end(&mut self, now_ms: u64, names: &[String]) {
+        self.fleet.told_to_end(now_ms, names);
     }
 
     /// What the pool claims of its launcher's places.

@@ -13,6 +13,9 @@ use forebay_fabric::{
 use metrics::counter;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// When a file was changed, and how long it is.
+type Looks = (SystemTime, u64);
+
 /// Watches the configuration.
 pub struct Reload {
     path: PathBuf,
@@ -20,7 +23,11 @@ pub struct Reload {
     named: bool,
     hangup: Signal,
     /// What the file looked like when it was read last.
-    seen: Option<(SystemTime, u64)>,
+    seen: Option<Looks>,
+    /// What it looked like a moment ago, when that was another: it may be half written.
+    changing: Option<Looks>,
+    /// The text that holds; `None` without a file.
+    pub text: Option<String>,
     /// When it was read last and used, in Unix milliseconds.
     pub read_at_ms: u64,
     /// Why the last one was refused.
@@ -33,6 +40,8 @@ impl Reload {
         let path = file.unwrap_or(Path::new(FILE_DEFAULT)).to_path_buf();
         Ok(Self {
             seen: looks(&path),
+            changing: None,
+            text: std::fs::read_to_string(&path).ok(),
             named: file.is_some(),
             path,
             hangup: signal(SignalKind::hangup())?,
@@ -47,21 +56,27 @@ impl Reload {
             std::future::pending::<()>().await;
         }
         self.seen = None;
+        self.changing = looks(&self.path);
     }
 
-    /// The new configuration, if the file has changed and can be used.
+    /// The new configuration, if the file has changed, has come to rest, and can be used.
     pub fn look(&mut self) -> Option<Config> {
         let looks = looks(&self.path);
         // One that is gone for a moment is being written anew.
         if looks == self.seen || (looks.is_none() && self.named) {
             return None;
         }
+        if looks.is_some() && looks != self.changing {
+            self.changing = looks;
+            return None;
+        }
         self.seen = looks;
-        match Config::load(self.named.then_some(self.path.as_path())) {
-            Ok(loaded) => {
+        match self.read() {
+            Ok((config, text)) => {
                 self.read_at_ms = clock::now_ms();
                 self.refused = None;
-                Some(loaded.config)
+                self.text = text;
+                Some(config)
             }
             Err(error) => {
                 self.refuse(&error);
@@ -70,15 +85,57 @@ impl Reload {
         }
     }
 
-    fn refuse(&mut self, error: &ConfigError) {
+    /// The configuration with the text that it was made of.
+    fn read(&self) -> Result<(Config, Option<String>), ConfigError> {
+        let text = std::fs::read_to_string(&self.path).ok();
+        let loaded = Config::load(self.named.then_some(self.path.as_path()))?;
+        Ok((loaded.config, text))
+    }
+
+    /// What was read can't be used after all.
+    pub fn refuse(&mut self, error: &dyn std::fmt::Display) {
         counter!("forebay_config_reloads_total", "outcome" => "refused").increment(1);
         tracing::error!(%error, "the configuration is refused, the old one holds");
         self.refused = Some(format!("the configuration is refused, the old one holds: {error}"));
     }
 }
 
-/// When it was changed, and how long it is.
-fn looks(path: &Path) -> Option<(SystemTime, u64)> {
+fn looks(path: &Path) -> Option<Looks> {
     let about = std::fs::metadata(path).ok()?;
     Some((about.modified().ok()?, about.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_that_is_still_being_written_is_waited_for_and_a_broken_one_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("forebay.toml");
+        fs::write(&file, "[models.a]\nsource = 'folder:/a'\n").unwrap();
+        let mut reload = Reload::new(Some(&file)).unwrap();
+        assert!(reload.look().is_none(), "nothing has changed");
+
+        fs::write(&file, "").unwrap();
+        assert!(reload.look().is_none(), "it may not be whole");
+        fs::write(&file, "[models.a]\nsource = 'folder:/a'\n[models.b]\nsource = 'folder:/b'\n")
+            .unwrap();
+        assert!(reload.look().is_none(), "it has changed again");
+        assert_eq!(reload.look().unwrap().models.len(), 2);
+        let held = reload.text.clone();
+
+        fs::write(&file, "[models.a").unwrap();
+        assert!(reload.look().is_none() && reload.look().is_none());
+        assert!(
+            reload.refused.as_ref().unwrap().contains("forebay.toml:1"),
+            "{:?}",
+            reload.refused
+        );
+        assert_eq!(reload.text, held, "the text that holds is the old one");
+        fs::remove_file(&file).unwrap();
+        assert!(reload.look().is_none() && reload.look().is_none());
+    }
 }

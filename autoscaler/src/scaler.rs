@@ -1,6 +1,9 @@
 //! One tick: observe, decide, act, tell.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use forebay_fabric::{
     Broker, Config, Store,
@@ -18,7 +21,7 @@ use crate::{
         launchers::{Launchers, within},
     },
     devices::Devices,
-    fleet::Patience,
+    fleet::{Overdue, Patience},
     lead::{Held, Lead},
     observe::{self, Queues, Sight},
     pool::{self, Plan, Pool},
@@ -31,8 +34,6 @@ use crate::{
 pub struct Scaler {
     /// What holds now.
     pub config: Config,
-    /// Where it comes from.
-    pub config_file: Option<PathBuf>,
     /// As it changes.
     pub reload: Reload,
     /// Declares the queues of models that are new.
@@ -55,6 +56,8 @@ pub struct Scaler {
     pub pools: BTreeMap<ModelId, Pool>,
     /// Under which token they were made.
     pub pools_token: u64,
+    /// Models with what launched them until their configuration was changed.
+    pub strays: BTreeSet<(ModelId, LauncherKind)>,
 }
 
 type Listed = BTreeMap<LauncherKind, Result<Vec<Instance>, String>>;
@@ -82,12 +85,18 @@ impl Scaler {
 
     /// What has changed in the configuration begins to hold.
     async fn apply(&mut self, config: Config) {
-        counter!("forebay_config_reloads_total", "outcome" => "applied").increment(1);
-        let topology = Topology::new(config.models.keys(), &config.queues);
-        if let Err(error) = self.broker.declare(topology).await {
-            tracing::error!(%error, "the queues of the new configuration can't be declared");
+        // With the settings that all else was declared with; other ones need a restart.
+        let topology = Topology::new(config.models.keys(), &self.config.queues);
+        match self.broker.declare(topology).await {
+            Err(error) if error.is_final() => return self.reload.refuse(&error),
+            Err(error) => {
+                tracing::warn!(%error, "new queues are declared with the next connection");
+            }
+            Ok(()) => {}
         }
+        counter!("forebay_config_reloads_total", "outcome" => "applied").increment(1);
         self.config.models = config.models;
+        self.launchers.accept(&self.config, self.reload.text.as_deref());
         tracing::info!(models = self.config.models.len(), "the configuration was read anew");
     }
 
@@ -120,9 +129,10 @@ impl Scaler {
             self.pools.clear();
             self.pools_token = held.token;
         }
-        self.launchers.make(&self.config, self.config_file.as_deref());
+        self.launchers.make(&self.config, self.reload.text.as_deref());
         let models = self.models();
-        let names: Vec<ModelId> = models.iter().map(|(model, _)| model.clone()).collect();
+        let mut names: Vec<ModelId> = models.iter().map(|(model, _)| model.clone()).collect();
+        names.dedup();
         let (sight, listed) = tokio::join!(
             observe::look(&self.queues, &self.store, &names),
             self.launchers.list(&models)
@@ -131,17 +141,22 @@ impl Scaler {
         self.keep_pools(&listed);
         let plans = self.plan(now_ms, &sight, &listed);
         let orders = self.share_places(&plans, &listed);
-        self.act(held.token, now_ms, &plans, &orders).await;
+        if !self.act(held.token, now_ms, &plans, &orders).await {
+            return;
+        }
         self.drain_strays(held.token, &listed).await;
         self.tell(held, now_ms, &sight, &plans, &orders).await;
     }
 
-    /// The models of the configuration and those that still have workers, with what launches them.
+    /// The models of the configuration and those that still have workers, with what launches them and what launched
+    /// them before.
     fn models(&self) -> Vec<(ModelId, LauncherKind)> {
-        let had = self.pools.iter().map(|(model, pool)| (model, pool.config.launcher));
-        let configured = self.config.models.iter().map(|(model, it)| (model, it.pool.launcher));
-        let models: BTreeMap<&ModelId, LauncherKind> = had.chain(configured).collect();
-        models.into_iter().map(|(model, kind)| (model.clone(), kind)).collect()
+        let had = self.pools.iter().map(|(model, pool)| (model.clone(), pool.config.launcher));
+        let strays = self.strays.iter().cloned();
+        let configured =
+            self.config.models.iter().map(|(model, it)| (model.clone(), it.pool.launcher));
+        let all: BTreeSet<(ModelId, LauncherKind)> = had.chain(strays).chain(configured).collect();
+        all.into_iter().collect()
     }
 
     /// A pool for each model that has workers or may get some. One whose model was taken out of the configuration is
@@ -165,6 +180,9 @@ impl Scaler {
         for (model, config) in wanted {
             let fresh = || Pool::new(model.clone(), config.clone());
             let pool = self.pools.entry(model.clone()).or_insert_with(fresh);
+            if pool.config.launcher != config.launcher {
+                self.strays.insert((model, pool.config.launcher));
+            }
             pool.config = config;
         }
     }
@@ -232,13 +250,14 @@ impl Scaler {
         orders
     }
 
+    /// Whether the lease still held all the while.
     async fn act(
         &mut self,
         token: u64,
         now_ms: u64,
         plans: &BTreeMap<ModelId, Plan>,
         orders: &BTreeMap<ModelId, Share>,
-    ) {
+    ) -> bool {
         let idle = |model: &ModelId| {
             let (plan, order) = (&plans[model], &orders[model]);
             plan.overdue.is_empty() && order.leaving.is_empty() && order.devices.is_empty()
@@ -257,14 +276,14 @@ impl Scaler {
                         continue;
                     }
                 };
-                if !self.lead.may_act(token).await {
-                    tracing::warn!(token, "the lease is lost: nothing is done");
-                    return;
+                if !act_for(pool, &*launcher, &self.lead, token, now_ms, plan, order).await {
+                    tracing::warn!(token, "the lease is lost: nothing more is done");
+                    return false;
                 }
-                act_for(pool, &*launcher, now_ms, plan, order).await;
             }
             pool.note(now_ms, order.granted, plan);
         }
+        true
     }
 
     /// Workers of a model that another launcher runs now.
@@ -323,36 +342,72 @@ impl Scaler {
     }
 }
 
+/// Ends, drains and launches for one pool, each only while the lease holds. Whether it did.
 async fn act_for(
     pool: &mut Pool,
     launcher: &dyn Launcher,
+    lead: &Lead,
+    token: u64,
     now_ms: u64,
     plan: &Plan,
     order: &Share,
-) {
-    let (kind, model) = (launcher.kind(), pool.model.clone());
-    for overdue in &plan.overdue {
-        tracing::warn!(%model, worker = overdue.name, why = overdue.why, "ends a worker");
-        let labels = [("model", model.to_string()), ("reason", overdue.reason.to_owned())];
-        counter!("forebay_workers_replaced_total", &labels).increment(1);
-        if let Err(error) = within(kind, "end a worker", launcher.end(&overdue.name)).await {
-            tracing::warn!(%error, "it stays for now");
+) -> bool {
+    if !plan.overdue.is_empty() {
+        if !lead.may_act(token).await {
+            return false;
         }
+        end_overdue(pool, launcher, &plan.overdue).await;
     }
     if !plan.observed {
-        return;
+        return true;
     }
     if !order.leaving.is_empty() {
-        tracing::info!(%model, workers = ?order.leaving, "drains");
-        match within(kind, "drain workers", launcher.drain(&model, &order.leaving)).await {
-            Ok(()) => counter!("forebay_workers_drained_total", "model" => model.to_string())
-                .increment(order.leaving.len() as u64),
-            Err(error) => tracing::warn!(%error, "they stay for now"),
+        if !lead.may_act(token).await {
+            return false;
         }
+        drain(pool, launcher, now_ms, &order.leaving).await;
     }
     let starting = pool::starting(&plan.workers);
     let allowed = pool.circuit.allows(now_ms, order.devices.len() as u32, starting) as usize;
-    let launches = order.devices[..allowed].iter().map(|device| {
+    if allowed > 0 {
+        if !lead.may_act(token).await {
+            return false;
+        }
+        launch(pool, launcher, now_ms, &order.devices[..allowed]).await;
+    }
+    true
+}
+
+async fn end_overdue(pool: &Pool, launcher: &dyn Launcher, all: &[Overdue]) {
+    let ends = all.iter().map(async |overdue| {
+        tracing::warn!(model = %pool.model, worker = overdue.name, why = overdue.why, "ends a worker");
+        let labels = [("model", pool.model.to_string()), ("reason", overdue.reason.to_owned())];
+        counter!("forebay_workers_replaced_total", &labels).increment(1);
+        if let Err(error) =
+            within(launcher.kind(), "end a worker", launcher.end(&overdue.name)).await
+        {
+            tracing::warn!(%error, "it stays for now");
+        }
+    });
+    join_all(ends).await;
+}
+
+async fn drain(pool: &mut Pool, launcher: &dyn Launcher, now_ms: u64, names: &[String]) {
+    let model = pool.model.clone();
+    tracing::info!(%model, workers = ?names, "drains");
+    match within(launcher.kind(), "drain workers", launcher.drain(&model, names)).await {
+        Ok(()) => {
+            pool.told_to_end(now_ms, names);
+            counter!("forebay_workers_drained_total", "model" => model.to_string())
+                .increment(names.len() as u64);
+        }
+        Err(error) => tracing::warn!(%error, "they stay for now"),
+    }
+}
+
+async fn launch(pool: &mut Pool, launcher: &dyn Launcher, now_ms: u64, devices: &[String]) {
+    let (kind, model) = (launcher.kind(), pool.model.clone());
+    let launches = devices.iter().map(|device| {
         let order = Order { model: model.clone(), name: name_of(&model), device: device.clone() };
         async move { within(kind, &format!("launch {}", order.name), launcher.launch(&order)).await }
     });

@@ -1,6 +1,11 @@
 //! The autoscaler's life: connect, settle and scale, and leave the fleet in order.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use forebay_fabric::{
@@ -12,6 +17,7 @@ use forebay_fabric::{
     telemetry::{self, Health, Server},
 };
 use forebay_schemas::{
+    JobId,
     names::{DEAD_SETTLE, UNROUTABLE},
     topology::Topology,
 };
@@ -19,7 +25,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    act::{InstanceState, launchers::Launchers},
+    act::{Instance, InstanceState, Launcher, launchers::Launchers},
     lead::Lead,
     observe::Queues,
     reload::Reload,
@@ -50,7 +56,9 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> anyhow::Result
     broker.report_health(health);
     if let Some(ready) = stop.run_until_cancelled(broker.ready()).await {
         ready?;
-        let id = format!("{}-{}", host(), std::process::id());
+        // Two containers on one host's network may have the same process id.
+        let random = JobId::random().to_string();
+        let id = format!("{}-{}-{}", host(), std::process::id(), &random[random.len() - 8..]);
         let lease = Duration::from_millis(config.autoscaler.lease_ms);
         let every = Duration::from_millis(config.autoscaler.tick_ms);
         let (lead, keeper) =
@@ -58,7 +66,6 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> anyhow::Result
         let queues = Queues::new(broker.clone(), &config, background.clone())?;
         let scaler = Scaler {
             config: config.clone(),
-            config_file,
             reload,
             broker: broker.clone(),
             store: store.clone(),
@@ -70,6 +77,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> anyhow::Result
             launchers: Launchers::default(),
             pools: BTreeMap::new(),
             pools_token: 0,
+            strays: BTreeSet::new(),
         };
         tokio::join!(
             settle_all(&config, &broker, &store, &stop),
@@ -128,26 +136,17 @@ async fn scale(mut scaler: Scaler, every: Duration, stop: CancellationToken) {
 
 /// Workers that are processes beside us go with us, unless another autoscaler leads.
 async fn take_processes_along(scaler: &Scaler) {
-    let (Ok(launcher), Some(_)) = (scaler.launchers.get(LauncherKind::Process), scaler.lead.held())
-    else {
-        return;
-    };
+    let Ok(launcher) = scaler.launchers.get(LauncherKind::Process) else { return };
+    let token = scaler.pools_token;
+    // Without Redis nobody leads, and what we launched is still ours to end.
+    let ours = async || scaler.lead.may_act(token).await || scaler.lead.leader().error.is_some();
     let drain_max = Duration::from_secs(scaler.config.autoscaler.drain_s_max);
     let drained = tokio::time::timeout(drain_max, async {
-        loop {
-            let instances = launcher.list(&[]).await.unwrap_or_default();
-            let alive = |state: &InstanceState| !matches!(state, InstanceState::Ended { .. });
-            if !instances.iter().any(|instance| alive(&instance.state)) {
-                return;
-            }
-            for instance in instances.iter().filter(|one| one.state == InstanceState::Running) {
-                tracing::info!(worker = instance.name, "is told to finish");
-                let Ok(model) = instance.model.parse() else { continue };
-                if let Err(error) =
-                    launcher.drain(&model, std::slice::from_ref(&instance.name)).await
-                {
-                    tracing::warn!(%error, "it stays for now");
-                }
+        while ours().await {
+            match launcher.list(&[]).await {
+                Ok(instances) if drain_all(&**launcher, &instances).await == 0 => return,
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "can't see which workers are left"),
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -158,6 +157,20 @@ async fn take_processes_along(scaler: &Scaler) {
             "some workers have not finished; they are left"
         );
     }
+}
+
+/// Tells all that run to finish. How many are left.
+async fn drain_all(launcher: &dyn Launcher, instances: &[Instance]) -> usize {
+    for instance in instances.iter().filter(|one| one.state == InstanceState::Running) {
+        tracing::info!(worker = instance.name, "is told to finish");
+        let Ok(model) = instance.model.parse() else { continue };
+        let names = std::slice::from_ref(&instance.name);
+        if let Err(error) = launcher.drain(&model, names).await {
+            tracing::warn!(%error, "it stays for now");
+        }
+    }
+    let alive = |one: &&Instance| !matches!(one.state, InstanceState::Ended { .. });
+    instances.iter().filter(alive).count()
 }
 
 fn host() -> String {

@@ -104,7 +104,10 @@ pub async fn run(
         watchdog::start(stats.clone(), deadline)
             .map_err(|source| WorkerError::Io { action: "starting the watchdog", source })?;
         let idle = Duration::from_secs(config.worker.idle_s_max);
-        tokio::spawn(idle::stop_after(idle, stats.clone(), stop.clone()));
+        let leads = store.clone();
+        // Whom nobody answers, nobody leads.
+        let is_led = async move || leads.is_led().await.unwrap_or(false);
+        tokio::spawn(idle::stop_after(idle, stats.clone(), stop.clone(), is_led));
         let memory = Memory::new(config.worker.memory_bytes_max, model.info.bytes_per_token);
         tokio::spawn(memory.watch(health.clone(), background.clone()));
         let grace = Duration::from_secs(config.worker.grace_s);

@@ -1,9 +1,15 @@
 //! SIGTERM and SIGINT as a token.
 
-use std::io;
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+/// A SIGTERM that follows another this soon is the same: a service manager tells a worker, and so does its autoscaler.
+const SAME_WITHIN: Duration = Duration::from_secs(5);
 
 /// A token that is cancelled by the first SIGTERM or SIGINT. A second one ends the process at once.
 pub fn on_signal() -> io::Result<CancellationToken> {
@@ -12,16 +18,20 @@ pub fn on_signal() -> io::Result<CancellationToken> {
     let token = CancellationToken::new();
     let cancelled = token.clone();
     tokio::spawn(async move {
-        for first in [true, false] {
-            let name = tokio::select! {
+        let mut next = async || {
+            tokio::select! {
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
-            };
-            if first {
-                tracing::info!(signal = name, "stopping; a second signal ends at once");
-                cancelled.cancel();
             }
-        }
+        };
+        let first = next().await;
+        tracing::info!(signal = first, "stopping; a second signal ends at once");
+        cancelled.cancel();
+        let stopping_since = Instant::now();
+        while next().await == "SIGTERM"
+            && first == "SIGTERM"
+            && stopping_since.elapsed() < SAME_WITHIN
+        {}
         tracing::warn!("second signal: ended without finishing");
         std::process::exit(1);
     });

@@ -1,6 +1,6 @@
 //! How long a fleet that rests without a worker takes to its first result, and from its last result back to none.
 //!
-//! `make bench` runs it against a stack of its own, whose workers stay FOREBAY_BENCH_IDLE_S seconds without work. The
+//! `make bench` runs it against a stack of its own, whose workers stay `FOREBAY_BENCH_IDLE_S` seconds without work. The
 //! peer is the same cold start with no fleet around it: `forebay-worker embed` with one text. Both are measured in turns.
 //! It prints a table for people and, last, one line of JSON for machines.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // it is a command for people

@@ -20,13 +20,18 @@ pub struct Circuit {
 impl Circuit {
     /// A launch failed, or what was launched ended before it was ready.
     pub fn failed(&mut self, now_ms: u64, reason: String) {
+        // Those that were launched together fail together: that is one failure.
+        if now_ms < self.again_at_ms {
+            self.reason = Some(reason);
+            return;
+        }
         self.failures = self.failures.saturating_add(1);
         let doublings = (self.failures - 1).min(16);
         self.again_at_ms = now_ms + (PAUSE_MS_MIN << doublings).min(PAUSE_MS_MAX);
         self.reason = Some(reason);
     }
 
-    /// A worker became ready: all is well again.
+    /// A worker has shown that it works: all is well again.
     pub fn succeeded(&mut self) {
         *self = Self::default();
     }
@@ -75,6 +80,16 @@ mod tests {
         circuit.succeeded();
         assert!(!circuit.is_open() && circuit.problem(now).is_none());
         assert_eq!(circuit.allows(now, 7, 0), 7);
+    }
+
+    #[test]
+    fn launches_that_fail_together_are_one_failure() {
+        let mut circuit = Circuit::default();
+        for n in 0..8 {
+            circuit.failed(n, "no image".into());
+        }
+        assert!(!circuit.is_open());
+        assert_eq!(circuit.allows(1_000, 8, 0), 1);
     }
 
     #[test]

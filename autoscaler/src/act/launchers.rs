@@ -1,17 +1,21 @@
 //! The launchers that a configuration asks for.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use forebay_fabric::{Config, config::LauncherKind};
 use forebay_schemas::ModelId;
 use futures_util::future::join_all;
 
 use super::{
-    Instance, LaunchError, Launcher, docker::DockerLauncher, kubernetes::KubernetesLauncher,
-    process::Processes,
+    Instance, LaunchError, Launcher,
+    docker::DockerLauncher,
+    kubernetes::KubernetesLauncher,
+    process::{self, Processes},
 };
 
-/// The longest that one call may take.
+/// The longest that a look may take: it holds up the tick.
+const LIST_MAX: Duration = Duration::from_secs(5);
+/// The longest that another call may take.
 const CALL_MAX: Duration = Duration::from_secs(15);
 
 /// Those that were asked for so far, each made once. Clones share them.
@@ -22,16 +26,30 @@ pub struct Launchers {
 
 impl Launchers {
     /// Makes those that `config` asks for and that are not there yet. One that can't be made is tried again.
-    pub fn make(&mut self, config: &Config, config_file: Option<&Path>) {
-        for kind in config.models.values().map(|model| model.pool.launcher) {
+    /// Workers that are processes read `config_text`.
+    pub fn make(&mut self, config: &Config, config_text: Option<&str>) {
+        // Processes of an earlier life may be there although no model asks for them any more.
+        let left_over =
+            config.autoscaler.process.state_dir().is_dir().then_some(LauncherKind::Process);
+        let wanted = config.models.values().map(|model| model.pool.launcher);
+        for kind in wanted.chain(left_over) {
             if kind == LauncherKind::None || matches!(self.made.get(&kind), Some(Ok(_))) {
                 continue;
             }
-            let made = make(kind, config, config_file).map_err(|error| error.to_string());
+            let made = make(kind, config, config_text).map_err(|error| error.to_string());
             if let Err(error) = &made {
                 tracing::warn!(error, "no launcher");
             }
             self.made.insert(kind, made);
+        }
+    }
+
+    /// Gives workers that are launched from now on another configuration to read.
+    pub fn accept(&self, config: &Config, config_text: Option<&str>) {
+        if matches!(self.made.get(&LauncherKind::Process), Some(Ok(_)))
+            && let Err(error) = process::keep_config(&config.autoscaler.process, config_text)
+        {
+            tracing::warn!(%error, "workers go on with the configuration before this one");
         }
     }
 
@@ -57,9 +75,14 @@ impl Launchers {
                 .map(|(model, _)| model.clone())
                 .collect();
             let listed = match launcher {
-                Ok(launcher) => within(launcher.kind(), "list its workers", launcher.list(&mine))
-                    .await
-                    .map_err(|error| error.to_string()),
+                Ok(launcher) => match tokio::time::timeout(LIST_MAX, launcher.list(&mine)).await {
+                    Ok(listed) => listed.map_err(|error| error.to_string()),
+                    Err(_) => Err(format!(
+                        "the {} launcher did not list its workers in {} s",
+                        launcher.kind(),
+                        LIST_MAX.as_secs()
+                    )),
+                },
                 Err(reason) => Err(reason.clone()),
             };
             (*kind, listed)
@@ -83,12 +106,12 @@ pub async fn within<T>(
 fn make(
     kind: LauncherKind,
     config: &Config,
-    config_file: Option<&Path>,
+    config_text: Option<&str>,
 ) -> Result<Arc<dyn Launcher>, LaunchError> {
     let launcher: Arc<dyn Launcher> = match kind {
         LauncherKind::Process | LauncherKind::None => {
             let idle_s_max = config.worker.idle_s_max;
-            Arc::new(Processes::new(&config.autoscaler.process, config_file, idle_s_max)?)
+            Arc::new(Processes::new(&config.autoscaler.process, config_text, idle_s_max)?)
         }
         LauncherKind::Docker => {
             Arc::new(DockerLauncher::new(&config.autoscaler.docker, std::env::vars()))

@@ -12,6 +12,9 @@ use forebay_schemas::{WorkerRecord, worker::BEAT_EVERY_MS};
 /// A sum that stays low for so long has lost something. Two beats, and a little.
 const DIP_MS_MAX: u64 = 2 * BEAT_EVERY_MS + 1_000;
 
+/// Workers that went and are remembered; of the others nobody knows when they come back.
+const GONE_MAX: usize = 1_024;
+
 /// The jobs of one model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counted {
@@ -28,6 +31,8 @@ pub struct Arrivals {
     done: BTreeMap<String, u64>,
     /// Jobs done by those that went.
     done_by_gone: u64,
+    /// Those that went and may come back, since it was only their records that were gone.
+    gone: BTreeMap<String, u64>,
     arrived: u64,
     /// What is added to the sum: it grows with each loss.
     lost: u64,
@@ -42,12 +47,7 @@ impl Arrivals {
     pub fn look(&mut self, now_ms: u64, waiting: u64, workers: &[&WorkerRecord]) -> Counted {
         let here: BTreeMap<String, u64> =
             workers.iter().map(|worker| (worker.id.clone(), worker.jobs_done)).collect();
-        for (id, done) in std::mem::take(&mut self.done) {
-            if !here.contains_key(&id) {
-                self.done_by_gone += done;
-            }
-        }
-        self.done = here;
+        self.follow(here);
         let in_hand: u64 = workers.iter().map(|worker| worker.in_flight).sum();
         let sum = waiting + in_hand + self.done.values().sum::<u64>() + self.done_by_gone;
         if !self.begun {
@@ -59,6 +59,30 @@ impl Arrivals {
         // What is missing in the sum was taken by somebody who has not told of it yet.
         let missing = self.arrived.saturating_sub(sum + self.lost);
         Counted { arrived: self.arrived, in_hand: in_hand + missing }
+    }
+
+    /// Workers come, go, come back with what they had done, and begin anew under their name.
+    fn follow(&mut self, here: BTreeMap<String, u64>) {
+        for (id, done) in std::mem::take(&mut self.done) {
+            match here.get(&id) {
+                Some(now) if *now >= done => {}
+                Some(_) => self.done_by_gone += done,
+                None => {
+                    self.done_by_gone += done;
+                    if self.gone.len() < GONE_MAX {
+                        self.gone.insert(id, done);
+                    }
+                }
+            }
+        }
+        for (id, now) in &here {
+            if let Some(done) = self.gone.remove(id)
+                && *now >= done
+            {
+                self.done_by_gone -= done;
+            }
+        }
+        self.done = here;
     }
 
     /// When even the highest sum of the last while is below the count, the difference is lost for good.
@@ -111,6 +135,23 @@ mod tests {
         assert_eq!(arrivals.look(500, 4, &[]).arrived, 104);
         assert_eq!(arrivals.look(1_000, 4, &[&worker("b", 0, 0)]).arrived, 104);
         assert_eq!(arrivals.look(1_500, 5, &[&worker("b", 0, 0)]).arrived, 105);
+    }
+
+    #[test]
+    fn a_worker_whose_record_was_gone_for_a_while_brings_nothing_new() {
+        let mut arrivals = Arrivals::default();
+        arrivals.look(0, 0, &[&worker("a", 0, 100_000)]);
+        arrivals.look(500, 0, &[]);
+        let back = arrivals.look(2_500, 0, &[&worker("a", 0, 100_001)]);
+        assert_eq!(back, Counted { arrived: 100_001, in_hand: 0 });
+    }
+
+    #[test]
+    fn a_worker_that_begins_anew_under_its_name_leaves_nothing_in_hand() {
+        let mut arrivals = Arrivals::default();
+        arrivals.look(0, 0, &[&worker("a", 0, 100_000)]);
+        let anew = arrivals.look(500, 0, &[&worker("a", 0, 0)]);
+        assert_eq!(anew, Counted { arrived: 100_000, in_hand: 0 });
     }
 
     #[test]

@@ -69,6 +69,8 @@ pub struct Memory {
     busy_workers: f64,
     actions_spent: f64,
     pub(super) last_growth_ms: Option<u64>,
+    /// The size that was asked for last.
+    pub(super) asked: u32,
     pub(super) demand: Demand,
     pub(super) bursts: Bursts,
 }

@@ -136,9 +136,14 @@ pub fn decide(policy: &PoolPolicy, memory: &mut Memory, seen: &Observed) -> Deci
     let (wanted, code) = size::grow(policy, memory, &pool, measured);
     let wanted = wanted.clamp(least, most);
     if wanted > pool.active() {
-        memory.acted(seen.now_ms, true);
+        // A wish that is not met yet (no place, a launcher that fails) is one action, however often it is said.
+        if wanted > memory.asked.max(pool.active()) {
+            memory.acted(seen.now_ms, true);
+        }
+        memory.asked = wanted;
         return launch(&pool, wanted, why(code));
     }
+    memory.asked = pool.active();
     if code == Code::HeldBack {
         return hold(&pool, why(code));
     }

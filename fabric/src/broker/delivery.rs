@@ -1,6 +1,9 @@
 //! A message in our hands, and the one value that can settle it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use lapin::{
     Channel,
@@ -97,6 +100,23 @@ pub(super) struct Feed {
     pub(super) channel: Channel,
     /// Shared by those who settle; whoever has it alone stops that for a moment, and with it the flow.
     pub(super) settling: RwLock<()>,
+    moved_at: Mutex<Instant>,
+}
+
+impl Feed {
+    pub(super) fn new(channel: Channel) -> Self {
+        Self { channel, settling: RwLock::new(()), moved_at: Mutex::new(Instant::now()) }
+    }
+
+    /// Something came or was settled: more may come for it.
+    pub(super) fn moved(&self) {
+        *self.moved_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// How long ago that was.
+    pub(super) fn still_for(&self) -> Duration {
+        self.moved_at.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
 }
 
 /// Settles one delivery. Each way to settle consumes it, so nothing is settled twice; one that is
@@ -155,6 +175,7 @@ impl To {
             Self::Broker { acker, feed } => {
                 let telling = async {
                     let _open = feed.settling.read().await;
+                    feed.moved();
                     match verdict {
                         Verdict::Ack => acker.ack(BasicAckOptions::default()).await,
                         Verdict::HandBack => acker.nack(HAND_BACK).await,

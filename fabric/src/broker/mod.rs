@@ -96,13 +96,17 @@ impl Broker {
     }
 
     /// Declares this in place of what was declared so far: now, if there is a connection, and on each one to come. What
-    /// stood before and is not in it stays.
+    /// stood before and is not in it stays. What the broker refuses for good is not tried again: then what was declared
+    /// so far goes on to be.
     pub async fn declare(&self, topology: Topology) -> Result<(), BrokerError> {
-        *self.inner.declared.lock().unwrap_or_else(PoisonError::into_inner) = topology.clone();
-        match self.connection() {
-            Ok(connection) => declare::topology(&connection, &topology).await,
-            Err(_) => Ok(()),
+        let declared = || self.inner.declared.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *declared(), topology.clone());
+        let Ok(connection) = self.connection() else { return Ok(()) };
+        let result = declare::topology(&connection, &topology).await;
+        if result.as_ref().is_err_and(BrokerError::is_final) {
+            *declared() = before;
         }
+        result
     }
 
     /// Waits until the broker is connected and the topology stands. An error that waiting does not

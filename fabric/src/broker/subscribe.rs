@@ -8,11 +8,7 @@ use lapin::{
     options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     types::FieldTable,
 };
-use tokio::{
-    sync::{RwLock, mpsc},
-    task::JoinHandle,
-    time::Instant,
-};
+use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::{Broker, BrokerError, Delivery, delivery::Feed, link};
@@ -137,8 +133,6 @@ impl Subscriber {
             .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
             .map_err(failed)?;
         tracing::info!(queue = self.queue, prefetch = self.prefetch, "subscribed");
-        // The first ones may be under way already.
-        let mut came_at = Instant::now();
         loop {
             let delivery = tokio::select! {
                 biased;
@@ -151,16 +145,17 @@ impl Subscriber {
                 None => return Err(BrokerError::Closed),
             };
             backoff.reset();
-            came_at = Instant::now();
+            feed.moved();
             if let Err(unsent) = self.deliveries.send(delivery).await {
                 unsent.0.acker.hand_back().await;
                 break;
             }
         }
-        let flows = came_at.elapsed() < FLOW_ENDS;
-        let cancelled = tokio::time::timeout(OPEN_WITHIN, cancel(&feed, &consumer, flows))
+        let cancelled = tokio::time::timeout(OPEN_WITHIN, cancel(&feed, &consumer))
             .await
             .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
+        // What is not cancelled ends with its channel.
+        cancelled.map_err(failed)?;
         // What the broker sent ahead is passed on to who still takes it.
         while let Some(Ok(delivery)) = consumer.next().await {
             let sent = self.deliveries.send(Delivery::new(delivery, feed.clone())).await;
@@ -168,7 +163,7 @@ impl Subscriber {
                 unsent.0.acker.hand_back().await;
             }
         }
-        cancelled.map_err(failed).or(Ok(()))
+        Ok(())
     }
 
     async fn open(&self, connection: &Connection) -> lapin::Result<(Arc<Feed>, Consumer)> {
@@ -178,17 +173,17 @@ impl Subscriber {
         let consumer = channel
             .basic_consume(self.queue.as_str().into(), "".into(), options, arguments)
             .await?;
-        Ok((Arc::new(Feed { channel, settling: RwLock::new(()) }), consumer))
+        Ok((Arc::new(Feed::new(channel)), consumer))
     }
 }
 
 /// Asks the broker to forget a consumer, when nothing is on its way to it any more: RabbitMQ drops what a quorum queue
 /// sends to one that has just been cancelled, and hands it out again once the channel is closed. While nothing is
 /// settled, no more is sent than what the prefetch still allows.
-async fn cancel(feed: &Feed, consumer: &Consumer, flows: bool) -> lapin::Result<()> {
+async fn cancel(feed: &Feed, consumer: &Consumer) -> lapin::Result<()> {
     let _alone = feed.settling.write().await;
-    if flows {
-        tokio::time::sleep(FLOW_ENDS).await;
+    if let Some(pause) = FLOW_ENDS.checked_sub(feed.still_for()) {
+        tokio::time::sleep(pause).await;
     }
     feed.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await
 }

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 pub use load::{ConfigError, FILE_DEFAULT, Loaded};
 pub use pools::{
-    AutoscalerConfig, DeviceKind, DockerConfig, KubernetesConfig, LauncherKind, PoolConfig,
-    ProcessConfig,
+    AutoscalerConfig, DeviceKind, DockerConfig, Environment, KubernetesConfig, LauncherKind,
+    PoolConfig, ProcessConfig,
 };
 pub use secret::SecretUrl;
 
@@ -313,7 +313,8 @@ impl Config {
         at_least("autoscaler.lease_ms", autoscaler.lease_ms, 3 * autoscaler.tick_ms)?;
         at_least("autoscaler.stuck_s", autoscaler.stuck_s, 1)?;
         at_least("autoscaler.start_s_max", autoscaler.start_s_max, 1)?;
-        at_least("autoscaler.drain_s_max", autoscaler.drain_s_max, 1)?;
+        // A drained worker that keeps to its grace period is not to be ended before.
+        at_least("autoscaler.drain_s_max", autoscaler.drain_s_max, worker.grace_s + 5)?;
         at_least("autoscaler.workers_per_gpu", autoscaler.workers_per_gpu.into(), 1)?;
         at_least("autoscaler.process.log_bytes_max", autoscaler.process.log_bytes_max, 10_000)?;
         for (model, settings) in &self.models {

@@ -1,8 +1,8 @@
 //! How the autoscaler runs the workers of each model, and what launches them.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// How many workers a model has, and what they run on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -114,11 +114,34 @@ pub struct DockerConfig {
     /// What is mounted: `volume-or-folder:/path[:ro]`.
     pub volumes: Vec<String>,
     /// More environment of each worker. The autoscaler's own `FOREBAY_*` are handed on in any case.
-    pub environment: BTreeMap<String, String>,
+    pub environment: Environment,
     /// Tells the containers of this fleet from those of another on the same engine.
     pub fleet: String,
     /// The most containers of all models together.
     pub workers_max: u32,
+}
+
+/// Variables and their values, which are never shown: there may be passwords among them.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Environment(pub BTreeMap<String, String>);
+
+impl Environment {
+    fn hidden(&self) -> BTreeMap<&str, &str> {
+        self.0.keys().map(|name| (name.as_str(), "***")).collect()
+    }
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.hidden().fmt(f)
+    }
+}
+
+impl Serialize for Environment {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.hidden().serialize(to)
+    }
 }
 
 /// Workers as pods.
@@ -191,7 +214,7 @@ impl Default for DockerConfig {
             image: "forebay:local".into(),
             network: None,
             volumes: Vec::new(),
-            environment: BTreeMap::new(),
+            environment: Environment::default(),
             fleet: "forebay".into(),
             workers_max: 8,
         }
@@ -248,3 +271,16 @@ impl PoolConfig {
 
 /// The most workers that one pool may have.
 const WORKERS_MAX: u32 = 1_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_of_containers_is_read_and_not_shown() {
+        let config: DockerConfig = toml::from_str("environment.TOKEN = 's3cret'").unwrap();
+        assert_eq!(config.environment.0["TOKEN"], "s3cret");
+        let shown = format!("{config:?} {}", toml::to_string(&config).unwrap());
+        assert!(shown.contains("TOKEN") && !shown.contains("s3cret"), "{shown}");
+    }
+}

@@ -69,6 +69,14 @@ impl Store {
         Ok(held == Some(token))
     }
 
+    /// Whether somebody has the lease.
+    pub async fn is_led(&self) -> Result<bool, StoreError> {
+        self.run(async |connection| {
+            redis::cmd("EXISTS").arg(LEASE_KEY).query_async(connection).await
+        })
+        .await
+    }
+
     /// Gives the lease up, if it has this token.
     pub async fn release_lease(&self, token: u64) -> Result<(), StoreError> {
         self.run(async |connection| {

@@ -90,7 +90,7 @@ pub(super) fn body(
         label(LAUNCHED_AT_MS, &now_ms.to_string()),
     ]);
     let mut variables = environment.clone();
-    variables.extend(config.environment.clone());
+    variables.extend(config.environment.0.clone());
     let command = ["forebay-worker", "--model", &model, "--device", &device, "--name", &order.name];
     Ok(ContainerCreateBody {
         image: Some(config.image.clone()),
@@ -146,6 +146,8 @@ fn device(device: &str) -> Result<(String, Option<Vec<DeviceRequest>>), String> 
 
 #[cfg(test)]
 mod tests {
+    use forebay_fabric::config::Environment;
+
     use super::*;
 
     fn order(device: &str) -> Order {
@@ -173,7 +175,8 @@ mod tests {
     fn what_is_configured_stands_above_what_the_autoscaler_has() {
         let own = text(&[("FOREBAY_AMQP_URL", "amqp://a"), ("FOREBAY_WORKER__IDLE_S_MAX", "60")]);
         let environment = text(&[("FOREBAY_AMQP_URL", "amqp://b"), ("RUST_LOG", "debug")]);
-        let config = DockerConfig { environment, ..DockerConfig::default() };
+        let config =
+            DockerConfig { environment: Environment(environment), ..DockerConfig::default() };
         let body = body(&config, &own, &order("cpu"), 7).unwrap();
         let expected = ["FOREBAY_AMQP_URL=amqp://b", "FOREBAY_WORKER__IDLE_S_MAX=60"];
         assert_eq!(body.env.unwrap(), [&expected[..], &["RUST_LOG=debug"]].concat());

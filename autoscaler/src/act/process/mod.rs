@@ -10,9 +10,13 @@ mod signal;
 
 use std::{
     collections::BTreeMap,
-    io,
-    os::unix::process::{CommandExt, ExitStatusExt},
-    path::{Path, PathBuf},
+    fs::File,
+    io::{self, Write},
+    os::unix::{
+        fs::OpenOptionsExt,
+        process::{CommandExt, ExitStatusExt},
+    },
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -39,7 +43,7 @@ struct Inner {
     folder: PathBuf,
     /// The threads of a worker that computes on the processor.
     threads: usize,
-    /// The configuration file that workers read; unset, they find it as we did.
+    /// The configuration file that workers read: a copy of what holds, since the original may be broken by now.
     config_file: Option<PathBuf>,
     idle_s_max: u64,
     /// Those that this process started: their exit status can be had.
@@ -47,15 +51,16 @@ struct Inner {
 }
 
 impl Processes {
-    /// A launcher that keeps its files in the configured folder, which is made if it is not there.
+    /// A launcher that keeps its files in the configured folder, which is made if it is not there. Its workers read
+    /// `config_text`, if there is one.
     pub fn new(
         config: &ProcessConfig,
-        config_file: Option<&Path>,
+        config_text: Option<&str>,
         idle_s_max: u64,
     ) -> Result<Self, LaunchError> {
         let folder = config.state_dir();
         let failed = |reason: String| error("prepare", reason);
-        std::fs::create_dir_all(&folder).map_err(|e| {
+        let config_file = keep_config(config, config_text).map_err(|e| {
             failed(format!("{}: {e}; set autoscaler.process.state_dir", folder.display()))
         })?;
         let program = match &config.program {
@@ -67,7 +72,7 @@ impl Processes {
             program,
             folder,
             threads: (cores / cpu_slots(config) as usize).max(1),
-            config_file: config_file.map(Path::to_path_buf),
+            config_file,
             idle_s_max: if idle_s_max == 0 { IDLE_S_MAX } else { idle_s_max },
             children: Mutex::default(),
             config: config.clone(),
@@ -84,6 +89,25 @@ impl Processes {
         let task = tokio::task::spawn_blocking(move || work(&inner));
         async move { task.await.map_err(|e| error("do its work", e.to_string())).flatten() }.boxed()
     }
+}
+
+/// Writes the configuration that holds where workers read it; nothing without one.
+pub fn keep_config(config: &ProcessConfig, text: Option<&str>) -> io::Result<Option<PathBuf>> {
+    let folder = config.state_dir();
+    std::fs::create_dir_all(&folder)?;
+    let Some(text) = text else { return Ok(None) };
+    let (file, fresh) = (folder.join("accepted.toml"), folder.join("accepted.toml.new"));
+    // There may be passwords in it.
+    let mut options = File::options();
+    options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)?
+        .write_all(text.as_bytes())?;
+    std::fs::rename(fresh, &file)?;
+    Ok(Some(file))
 }
 
 /// The most workers on the processor: as configured, else one for every two cores.
@@ -187,11 +211,13 @@ impl Inner {
 
     fn drain(&self, name: &str) -> Result<(), LaunchError> {
         let Some(mut entry) = Entry::load(&self.folder, name) else { return Ok(()) };
+        if entry.draining {
+            return Ok(()); // it was told before
+        }
         entry.draining = true;
-        entry.save(&self.folder).map_err(|e| error(format!("drain {name}"), e.to_string()))?;
-        entry
-            .tell(&self.folder, signal::TERM)
-            .map_err(|e| error(format!("drain {name}"), e.to_string()))
+        let failed = |e: io::Error| error(format!("drain {name}"), e.to_string());
+        entry.clone().tell(&self.folder, signal::TERM).map_err(failed)?;
+        entry.save(&self.folder).map_err(failed)
     }
 
     fn end(&self, name: &str) -> Result<(), LaunchError> {
@@ -218,7 +244,9 @@ impl Inner {
             None if lives => InstanceState::Running,
             ended => {
                 entry::remove(&self.folder, &entry.name);
-                let well = ended.map_or(entry.draining, |status| status.success());
+                // One that was told to finish before it listened ends by the signal.
+                let told = entry.draining && ended.is_none_or(|status| status.signal() == Some(15));
+                let well = told || ended.is_some_and(|status| status.success());
                 InstanceState::Ended { how: self.how(&entry.name, ended, well), well }
             }
         };
