@@ -180,7 +180,7 @@ async fn a_launch_that_was_cut_off_before_the_start_is_finished() {
 async fn a_worker_that_drains_is_signalled_once_and_known_to_whoever_comes_next() {
     let Some(engine) = engine().await else { return };
     let launcher = engine.launcher_with(|config| {
-        config.environment.insert("FOREBAY_STAND_IN".into(), "stuck".into());
+        config.environment.0.insert("FOREBAY_STAND_IN".into(), "stuck".into());
     });
     let watch = launch(&launcher, 1).await;
     let names = watch.running();

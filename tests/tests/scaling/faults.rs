@@ -57,6 +57,29 @@ async fn without_redis_or_a_broker_a_pool_keeps_its_size() {
 }
 
 #[tokio::test]
+async fn an_outage_of_redis_ends_nobody_however_long_the_workers_had_run() {
+    let fleet = Fleet::on(Stack::start().await.relayed().pooled("min = 2\nmax = 2")).await;
+    // A worker that is not heard of for this long after its launch has failed to start.
+    let autoscaler = fleet.stack.autoscaler(&[("FOREBAY_AUTOSCALER__START_S_MAX", "5")]).await;
+    until_running(&fleet.stack, 2, PATIENT).await;
+    until_true("both are ready", PATIENT, async || {
+        pool(&autoscaler).is_some_and(|pool| pool["ready"] == 2)
+    })
+    .await;
+    let workers = fleet.stack.pools().running();
+    fleet.stack.relays().store.set(Mode::Cut);
+    // Longer than a start may take, and than the records and the lease live.
+    at(Instant::now() + Duration::from_secs(13)).await;
+    fleet.stack.relays().store.heal();
+    until_true("both are ready again", PATIENT, async || {
+        pool(&autoscaler).is_some_and(|pool| pool["ready"] == 2)
+    })
+    .await;
+    assert_eq!(fleet.stack.pools().running(), workers);
+    assert_eq!(metric(&autoscaler, "forebay_workers_replaced_total", ""), 0.0);
+}
+
+#[tokio::test]
 async fn workers_that_die_at_start_are_tried_less_and_less_until_they_live() {
     let mut fleet = Fleet::on(Stack::start().await.pooled(SERVERLESS)).await;
     let program = fleet.stack.store.folder().join("worker");

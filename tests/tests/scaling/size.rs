@@ -66,6 +66,19 @@ async fn a_dedicated_pool_keeps_its_size_and_its_configuration_changes_without_a
 }
 
 #[tokio::test]
+async fn a_broken_configuration_keeps_no_worker_from_starting() {
+    let mut fleet = Fleet::on(Stack::start().await.pooled(SERVERLESS)).await;
+    let autoscaler = fleet.stack.autoscaler(&[]).await;
+    fleet.stack.write_config("[models.tiny\n");
+    until_true("the problem is told", SOON, async || {
+        status(&autoscaler).is_some_and(|status| status["problems"].to_string().contains("refused"))
+    })
+    .await;
+    fleet.publish(20).await;
+    fleet.all_succeed().await;
+}
+
+#[tokio::test]
 async fn a_model_that_is_taken_out_of_the_configuration_loses_its_workers() {
     let fleet = Fleet::on(Stack::start().await.pooled("min = 1\nmax = 1")).await;
     let _autoscaler = fleet.stack.autoscaler(&[]).await;
