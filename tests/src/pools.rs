@@ -97,14 +97,14 @@ pub fn pool(autoscaler: &Service) -> Option<Value> {
     status(autoscaler)?["pools"].get(0).cloned()
 }
 
-/// The sum of a metric over all its labels that contain `label`.
-pub fn metric(autoscaler: &Service, name: &str, label: &str) -> f64 {
-    let Some((200, text)) = autoscaler.get("/metrics") else { return 0.0 };
+/// The sum of a metric that counts something, over all its labels that contain `label`.
+pub fn metric(autoscaler: &Service, name: &str, label: &str) -> u64 {
+    let Some((200, text)) = autoscaler.get("/metrics") else { return 0 };
     let samples = text.lines().filter(|line| {
         line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
             && line.contains(label)
     });
-    samples.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    samples.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
 }
 
 /// Waits until this many of a stack's launched workers run.

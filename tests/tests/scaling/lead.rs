@@ -37,8 +37,8 @@ async fn a_killed_autoscaler_leaves_the_fleet_alone_and_its_successor_adopts_it(
     .await;
     fleet.all_succeed().await;
     assert_eq!(pids(&fleet), workers, "the same workers, and no others");
-    assert_eq!(metric(&second, "forebay_workers_adopted_total", "tiny"), 2.0);
-    assert_eq!(metric(&second, "forebay_workers_launched_total", "tiny"), 0.0);
+    assert_eq!(metric(&second, "forebay_workers_adopted_total", "tiny"), 2);
+    assert_eq!(metric(&second, "forebay_workers_launched_total", "tiny"), 0);
     // It may also end them, though it did not start them.
     fleet.stack.set_pool("min = 0\nmax = 2\nidle_s = 0.5");
     until_running(&fleet.stack, 0, PATIENT).await;
@@ -86,6 +86,6 @@ async fn one_that_slept_past_its_lease_does_nothing_when_it_wakes() {
     })
     .await;
     assert_eq!(pids(&fleet), workers);
-    assert_eq!(metric(&first, "forebay_workers_launched_total", "tiny"), 2.0);
-    assert_eq!(metric(&second, "forebay_workers_launched_total", "tiny"), 1.0);
+    assert_eq!(metric(&first, "forebay_workers_launched_total", "tiny"), 2);
+    assert_eq!(metric(&second, "forebay_workers_launched_total", "tiny"), 1);
 }

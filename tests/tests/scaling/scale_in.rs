@@ -6,7 +6,7 @@ use forebay_tests::pools::{metric, until_running};
 use forebay_tests::stack::Stack;
 
 /// Workers that are drained in all.
-const SCALE_INS: f64 = 100.0;
+const SCALE_INS: u64 = 100;
 
 #[tokio::test]
 async fn a_hundred_scale_ins_under_load_make_no_message_come_twice() {
@@ -36,5 +36,5 @@ async fn a_hundred_scale_ins_under_load_make_no_message_come_twice() {
     let stats = fleet.stack.vhost.queue(&queue).unwrap()["message_stats"].clone();
     assert_eq!(count("redeliver"), 0, "of {published} published: {stats}");
     assert_eq!(count("deliver"), published, "each was handed out once: {stats}");
-    assert_eq!(metric(&autoscaler, "forebay_workers_replaced_total", ""), 0.0);
+    assert_eq!(metric(&autoscaler, "forebay_workers_replaced_total", ""), 0);
 }
