@@ -1,12 +1,17 @@
-//! Any bytes under a worker's key are a record or an error; one that was read is written and read again the same.
+//! Any bytes under a worker's key are a record or an error; one that was read is written and read again the same. So are
+//! those under the key of the fleet's status, up to the last bit of its numbers.
 #![no_main]
 
-use forebay_schemas::WorkerRecord;
+use forebay_schemas::{FleetStatus, WorkerRecord};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|json: &[u8]| {
     if let Ok(record) = serde_json::from_slice::<WorkerRecord>(json) {
         let again = serde_json::to_vec(&record).expect("a record that was read can be written");
         assert_eq!(serde_json::from_slice::<WorkerRecord>(&again).ok(), Some(record));
+    }
+    if let Ok(status) = serde_json::from_slice::<FleetStatus>(json) {
+        let again = serde_json::to_vec(&status).expect("a status that was read can be written");
+        assert!(serde_json::from_slice::<FleetStatus>(&again).is_ok());
     }
 });
