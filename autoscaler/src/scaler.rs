@@ -10,20 +10,20 @@ use forebay_fabric::{
     clock::Clock,
     config::{DeviceKind, LauncherKind, PoolConfig},
 };
-use forebay_schemas::{FleetStatus, JobId, ModelId, topology::Topology, worker::BEAT_TTL_MS};
-use futures_util::future::join_all;
+use forebay_schemas::{FleetStatus, ModelId, topology::Topology, worker::BEAT_TTL_MS};
 use metrics::{counter, histogram};
 use tokio::time::Instant;
 
 use crate::{
     act::{
-        Instance, Launcher, Order,
+        Instance,
         launchers::{Launchers, within},
     },
     devices::Devices,
-    fleet::{Overdue, Patience},
+    fleet::Patience,
     lead::{Held, Lead},
     observe::{self, Queues, Sight},
+    orders::{Orders, carry_out},
     pool::{self, Plan, Pool},
     reload::Reload,
     share::share,
@@ -61,13 +61,6 @@ pub struct Scaler {
 }
 
 type Listed = BTreeMap<LauncherKind, Result<Vec<Instance>, String>>;
-
-/// What one pool is to do, once the places are shared.
-struct Share {
-    granted: u32,
-    leaving: Vec<String>,
-    devices: Vec<String>,
-}
 
 impl Scaler {
     /// One tick.
@@ -216,7 +209,7 @@ impl Scaler {
         &self,
         plans: &BTreeMap<ModelId, Plan>,
         listed: &Listed,
-    ) -> BTreeMap<ModelId, Share> {
+    ) -> BTreeMap<ModelId, Orders> {
         let mut groups: BTreeMap<(LauncherKind, DeviceKind), Vec<&Pool>> = BTreeMap::new();
         for pool in self.pools.values() {
             groups.entry((pool.config.launcher, pool.config.device)).or_default().push(pool);
@@ -244,7 +237,7 @@ impl Scaler {
                     None => vec![default_device(kind); missing],
                 };
                 taken.extend(found.iter().cloned());
-                orders.insert(pool.model.clone(), Share { granted, leaving, devices: found });
+                orders.insert(pool.model.clone(), Orders { granted, leaving, devices: found });
             }
         }
         orders
@@ -256,7 +249,7 @@ impl Scaler {
         token: u64,
         now_ms: u64,
         plans: &BTreeMap<ModelId, Plan>,
-        orders: &BTreeMap<ModelId, Share>,
+        orders: &BTreeMap<ModelId, Orders>,
     ) -> bool {
         let idle = |model: &ModelId| {
             let (plan, order) = (&plans[model], &orders[model]);
@@ -276,7 +269,7 @@ impl Scaler {
                         continue;
                     }
                 };
-                if !act_for(pool, &*launcher, &self.lead, token, now_ms, plan, order).await {
+                if !carry_out(pool, &*launcher, &self.lead, token, now_ms, plan, order).await {
                     tracing::warn!(token, "the lease is lost: nothing more is done");
                     return false;
                 }
@@ -314,7 +307,7 @@ impl Scaler {
         now_ms: u64,
         sight: &Sight,
         plans: &BTreeMap<ModelId, Plan>,
-        orders: &BTreeMap<ModelId, Share>,
+        orders: &BTreeMap<ModelId, Orders>,
     ) {
         let mut problems = sight.problems();
         problems.extend(self.reload.refused.clone());
@@ -342,108 +335,18 @@ impl Scaler {
     }
 }
 
-/// Ends, drains and launches for one pool, each only while the lease holds. Whether it did.
-async fn act_for(
-    pool: &mut Pool,
-    launcher: &dyn Launcher,
-    lead: &Lead,
-    token: u64,
-    now_ms: u64,
-    plan: &Plan,
-    order: &Share,
-) -> bool {
-    if !plan.overdue.is_empty() {
-        if !lead.may_act(token).await {
-            return false;
-        }
-        end_overdue(pool, launcher, &plan.overdue).await;
-    }
-    if !plan.observed {
-        return true;
-    }
-    if !order.leaving.is_empty() {
-        if !lead.may_act(token).await {
-            return false;
-        }
-        drain(pool, launcher, now_ms, &order.leaving).await;
-    }
-    let starting = pool::starting(&plan.workers);
-    let allowed = pool.circuit.allows(now_ms, order.devices.len() as u32, starting) as usize;
-    if allowed > 0 {
-        if !lead.may_act(token).await {
-            return false;
-        }
-        launch(pool, launcher, now_ms, &order.devices[..allowed]).await;
-    }
-    true
-}
-
-async fn end_overdue(pool: &Pool, launcher: &dyn Launcher, all: &[Overdue]) {
-    let ends = all.iter().map(async |overdue| {
-        tracing::warn!(model = %pool.model, worker = overdue.name, why = overdue.why, "ends a worker");
-        let labels = [("model", pool.model.to_string()), ("reason", overdue.reason.to_owned())];
-        counter!("forebay_workers_replaced_total", &labels).increment(1);
-        if let Err(error) =
-            within(launcher.kind(), "end a worker", launcher.end(&overdue.name)).await
-        {
-            tracing::warn!(%error, "it stays for now");
-        }
-    });
-    join_all(ends).await;
-}
-
-async fn drain(pool: &mut Pool, launcher: &dyn Launcher, now_ms: u64, names: &[String]) {
-    let model = pool.model.clone();
-    tracing::info!(%model, workers = ?names, "drains");
-    match within(launcher.kind(), "drain workers", launcher.drain(&model, names)).await {
-        Ok(()) => {
-            pool.told_to_end(now_ms, names);
-            counter!("forebay_workers_drained_total", "model" => model.to_string())
-                .increment(names.len() as u64);
-        }
-        Err(error) => tracing::warn!(%error, "they stay for now"),
-    }
-}
-
-async fn launch(pool: &mut Pool, launcher: &dyn Launcher, now_ms: u64, devices: &[String]) {
-    let (kind, model) = (launcher.kind(), pool.model.clone());
-    let launches = devices.iter().map(|device| {
-        let order = Order { model: model.clone(), name: name_of(&model), device: device.clone() };
-        async move { within(kind, &format!("launch {}", order.name), launcher.launch(&order)).await }
-    });
-    for launched in join_all(launches).await {
-        match launched {
-            Ok(()) => counter!("forebay_workers_launched_total", "model" => model.to_string())
-                .increment(1),
-            Err(error) => {
-                counter!("forebay_launch_failures_total", "launcher" => kind).increment(1);
-                tracing::warn!(%error, "no worker");
-                pool.circuit.failed(now_ms, error.to_string());
-            }
-        }
-    }
-}
-
-/// `<model>-<8 hexadecimal digits>`.
-fn name_of(model: &ModelId) -> String {
-    // The end of a new id is random.
-    let random = JobId::random().to_string();
-    let digits = &random[random.len() - 8..];
-    format!("{model}-{digits}")
-}
-
-fn default_device(kind: DeviceKind) -> String {
-    match kind {
-        DeviceKind::Cpu => "cpu".to_owned(),
-        DeviceKind::Cuda => "cuda:0".to_owned(),
-    }
-}
-
 fn kind_name(kind: LauncherKind) -> &'static str {
     match kind {
         LauncherKind::None => "none",
         LauncherKind::Process => "process",
         LauncherKind::Docker => "docker",
         LauncherKind::Kubernetes => "kubernetes",
+    }
+}
+
+fn default_device(kind: DeviceKind) -> String {
+    match kind {
+        DeviceKind::Cpu => "cpu".to_owned(),
+        DeviceKind::Cuda => "cuda:0".to_owned(),
     }
 }

@@ -100,16 +100,9 @@ pub async fn run(
         let Some(started) = stop.run_until_cancelled(starting).await else { return Ok(()) };
         let (model, ()) = started?;
         health.set("model", Ok(()));
-        let deadline = Duration::from_secs(config.worker.batch_deadline_s);
-        watchdog::start(stats.clone(), deadline)
-            .map_err(|source| WorkerError::Io { action: "starting the watchdog", source })?;
-        let idle = Duration::from_secs(config.worker.idle_s_max);
-        let leads = store.clone();
-        // Whom nobody answers, nobody leads.
-        let is_led = async move || leads.is_led().await.unwrap_or(false);
-        tokio::spawn(idle::stop_after(idle, stats.clone(), stop.clone(), is_led));
         let memory = Memory::new(config.worker.memory_bytes_max, model.info.bytes_per_token);
         tokio::spawn(memory.watch(health.clone(), background.clone()));
+        watch_over(&config, &stats, &store, &stop)?;
         let grace = Duration::from_secs(config.worker.grace_s);
         let sources = sources(&broker, &config, &name);
         let parts = Parts {
@@ -139,6 +132,24 @@ pub async fn run(
     registry.remove().await;
     server.stop().await;
     result
+}
+
+/// Ends the worker when it is stuck, and when it was forgotten.
+fn watch_over(
+    config: &Config,
+    stats: &Arc<Stats>,
+    store: &Arc<Store>,
+    stop: &CancellationToken,
+) -> Result<(), WorkerError> {
+    let deadline = Duration::from_secs(config.worker.batch_deadline_s);
+    watchdog::start(stats.clone(), deadline)
+        .map_err(|source| WorkerError::Io { action: "starting the watchdog", source })?;
+    let idle = Duration::from_secs(config.worker.idle_s_max);
+    let leads = store.clone();
+    // Whom nobody answers, nobody leads.
+    let is_led = async move || leads.is_led().await.unwrap_or(false);
+    tokio::spawn(idle::stop_after(idle, stats.clone(), stop.clone(), is_led));
+    Ok(())
 }
 
 fn sources(broker: &Broker, config: &Config, model: &ModelId) -> [Source; 2] {

@@ -205,6 +205,7 @@ async fn hear_of_keys(guarded: &Guarded, heard: &mut Heard) {
     for key in keys {
         let kind: String = redis::cmd("TYPE").arg(&key).query_async(&mut redis).await.unwrap();
         let said = match kind.as_str() {
+            "hash" => redis.hgetall::<_, Vec<String>>(&key).await.unwrap().join(" "),
             "zset" => redis.zrange::<_, Vec<String>>(&key, 0, -1).await.unwrap().join(" "),
             _ => String::from_utf8_lossy(&redis.get::<_, Vec<u8>>(&key).await.unwrap()).into(),
         };
