@@ -1,6 +1,6 @@
 //! Carries out what one pool is to do: ends, drains and launches workers, each only while the lease holds.
 
-use forebay_schemas::{JobId, ModelId};
+use forebay_schemas::JobId;
 use futures_util::future::join_all;
 use metrics::counter;
 
@@ -87,7 +87,8 @@ async fn drain(pool: &mut Pool, launcher: &dyn Launcher, now_ms: u64, names: &[S
 async fn launch(pool: &mut Pool, launcher: &dyn Launcher, now_ms: u64, devices: &[String]) {
     let (kind, model) = (launcher.kind(), pool.model.clone());
     let launches = devices.iter().map(|device| {
-        let order = Order { model: model.clone(), name: name_of(&model), device: device.clone() };
+        let name = format!("{model}-{}", random_digits());
+        let order = Order { model: model.clone(), name, device: device.clone() };
         async move { within(kind, &format!("launch {}", order.name), launcher.launch(&order)).await }
     });
     for launched in join_all(launches).await {
@@ -103,10 +104,9 @@ async fn launch(pool: &mut Pool, launcher: &dyn Launcher, now_ms: u64, devices: 
     }
 }
 
-/// `<model>-<8 hexadecimal digits>`.
-fn name_of(model: &ModelId) -> String {
+/// Eight hexadecimal digits that nobody else has.
+pub fn random_digits() -> String {
     // The end of a new id is random.
     let random = JobId::random().to_string();
-    let digits = &random[random.len() - 8..];
-    format!("{model}-{digits}")
+    random[random.len() - 8..].to_owned()
 }

@@ -59,8 +59,9 @@ impl Reload {
         self.changing = looks(&self.path);
     }
 
-    /// The new configuration, if the file has changed, has come to rest, and can be used.
-    pub fn look(&mut self) -> Option<Config> {
+    /// The new configuration with the text that it was made of, if the file has changed, has come to rest, and can be
+    /// read. It holds once it is accepted.
+    pub fn look(&mut self) -> Option<(Config, Option<String>)> {
         let looks = looks(&self.path);
         // One that is gone for a moment is being written anew.
         if looks == self.seen || (looks.is_none() && self.named) {
@@ -72,12 +73,7 @@ impl Reload {
         }
         self.seen = looks;
         match self.read() {
-            Ok((config, text)) => {
-                self.read_at_ms = clock::now_ms();
-                self.refused = None;
-                self.text = text;
-                Some(config)
-            }
+            Ok(read) => Some(read),
             Err(error) => {
                 self.refuse(&error);
                 None
@@ -85,7 +81,14 @@ impl Reload {
         }
     }
 
-    /// The configuration with the text that it was made of.
+    /// What was read holds.
+    pub fn accept(&mut self, text: Option<String>) {
+        counter!("forebay_config_reloads_total", "outcome" => "applied").increment(1);
+        self.read_at_ms = clock::now_ms();
+        self.refused = None;
+        self.text = text;
+    }
+
     fn read(&self) -> Result<(Config, Option<String>), ConfigError> {
         let text = std::fs::read_to_string(&self.path).ok();
         let loaded = Config::load(self.named.then_some(self.path.as_path()))?;
@@ -124,8 +127,11 @@ mod tests {
         fs::write(&file, "[models.a]\nsource = 'folder:/a'\n[models.b]\nsource = 'folder:/b'\n")
             .unwrap();
         assert!(reload.look().is_none(), "it has changed again");
-        assert_eq!(reload.look().unwrap().models.len(), 2);
+        let (config, text) = reload.look().unwrap();
+        assert_eq!(config.models.len(), 2);
+        reload.accept(text);
         let held = reload.text.clone();
+        assert!(held.as_ref().unwrap().contains("models.b"));
 
         fs::write(&file, "[models.a").unwrap();
         assert!(reload.look().is_none() && reload.look().is_none());

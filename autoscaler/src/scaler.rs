@@ -11,7 +11,7 @@ use forebay_fabric::{
     config::{DeviceKind, LauncherKind, PoolConfig},
 };
 use forebay_schemas::{FleetStatus, ModelId, topology::Topology, worker::BEAT_TTL_MS};
-use metrics::{counter, histogram};
+use metrics::histogram;
 use tokio::time::Instant;
 
 use crate::{
@@ -66,8 +66,8 @@ impl Scaler {
     /// One tick.
     pub async fn tick(&mut self) {
         let began = Instant::now();
-        if let Some(config) = self.reload.look() {
-            self.apply(config).await;
+        if let Some((config, text)) = self.reload.look() {
+            self.apply(config, text).await;
         }
         match self.lead.held() {
             Some(held) => self.run_fleet(held).await,
@@ -77,7 +77,7 @@ impl Scaler {
     }
 
     /// What has changed in the configuration begins to hold.
-    async fn apply(&mut self, config: Config) {
+    async fn apply(&mut self, config: Config, text: Option<String>) {
         // With the settings that all else was declared with; other ones need a restart.
         let topology = Topology::new(config.models.keys(), &self.config.queues);
         match self.broker.declare(topology).await {
@@ -87,7 +87,7 @@ impl Scaler {
             }
             Ok(()) => {}
         }
-        counter!("forebay_config_reloads_total", "outcome" => "applied").increment(1);
+        self.reload.accept(text);
         self.config.models = config.models;
         self.launchers.accept(&self.config, self.reload.text.as_deref());
         tracing::info!(models = self.config.models.len(), "the configuration was read anew");

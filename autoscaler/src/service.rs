@@ -13,11 +13,10 @@ use forebay_fabric::{
     answer::Answerer,
     clock::{self, Clock},
     config::LauncherKind,
-    shutdown,
+    host, shutdown,
     telemetry::{self, Health, Server},
 };
 use forebay_schemas::{
-    JobId,
     names::{DEAD_SETTLE, UNROUTABLE},
     topology::Topology,
 };
@@ -28,6 +27,7 @@ use crate::{
     act::{Instance, InstanceState, Launcher, launchers::Launchers},
     lead::Lead,
     observe::Queues,
+    orders::random_digits,
     reload::Reload,
     scaler::Scaler,
     settle::{self, Settler},
@@ -57,8 +57,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> anyhow::Result
     if let Some(ready) = stop.run_until_cancelled(broker.ready()).await {
         ready?;
         // Two containers on one host's network may have the same process id.
-        let random = JobId::random().to_string();
-        let id = format!("{}-{}-{}", host(), std::process::id(), &random[random.len() - 8..]);
+        let id = format!("{}-{}-{}", host::name(), std::process::id(), random_digits());
         let lease = Duration::from_millis(config.autoscaler.lease_ms);
         let every = Duration::from_millis(config.autoscaler.tick_ms);
         let (lead, keeper) =
@@ -171,9 +170,4 @@ async fn drain_all(launcher: &dyn Launcher, instances: &[Instance]) -> usize {
     }
     let alive = |one: &&Instance| !matches!(one.state, InstanceState::Ended { .. });
     instances.iter().filter(alive).count()
-}
-
-fn host() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map_or_else(|_| "unknown".into(), |name| name.trim().to_owned())
 }

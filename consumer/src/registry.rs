@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use forebay_fabric::{Store, clock};
+use forebay_fabric::{Store, clock, host};
 use forebay_schemas::{ModelId, WorkerRecord, WorkerState, worker::BEAT_EVERY_MS};
 use tokio::time::Interval;
 use tokio_util::sync::CancellationToken;
@@ -25,12 +25,6 @@ pub struct Registry {
     batch_tokens_max: u64,
 }
 
-/// The host's name, as the kernel has it.
-pub fn host() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map_or_else(|_| "unknown".into(), |name| name.trim().to_owned())
-}
-
 impl Registry {
     /// A record for a worker that starts; nothing is written yet.
     pub fn new(
@@ -47,7 +41,7 @@ impl Registry {
             state: WorkerState::Starting,
             device: String::new(),
             dtype: String::new(),
-            host: host(),
+            host: host::name(),
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").into(),
             started_at_ms: now_ms,

@@ -11,6 +11,7 @@ use forebay_fabric::{
     Broker, Config, Store,
     broker::JobSource,
     clock::Clock,
+    host,
     telemetry::{self, Health, Server},
 };
 use forebay_schemas::{Lane, ModelId, WorkerState, topology::Topology};
@@ -20,7 +21,7 @@ use crate::{
     WorkerError, idle,
     memory::Memory,
     pipeline::{Parts, Pipeline, Seat, Source},
-    registry::{self, Registry},
+    registry::Registry,
     stats::Stats,
     watchdog,
 };
@@ -70,7 +71,7 @@ pub async fn run(
     id: Option<String>,
     stop: CancellationToken,
 ) -> Result<(), WorkerError> {
-    let made_up = || format!("{}-{}-{:08x}", registry::host(), std::process::id(), started_bits());
+    let made_up = || format!("{}-{}-{:08x}", host::name(), std::process::id(), started_bits());
     let id = id.unwrap_or_else(made_up);
     let health = Health::new(&["broker", "store", "model"]);
     let server =

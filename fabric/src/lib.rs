@@ -11,6 +11,7 @@
 //! - [`tls`]: certificate authorities and client certificates
 //! - [`shutdown`]: signals to a token that everything listens to
 //! - [`backoff`], [`clock`]: pauses and time
+//! - [`host`]: the machine
 //! - [`dice`]: chance that a test can repeat
 //! - [`fail`]: places where tests make a program die
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -23,6 +24,7 @@ pub mod config;
 pub mod death;
 pub mod dice;
 pub mod fail;
+pub mod host;
 pub mod intake;
 pub mod management;
 pub mod retry;

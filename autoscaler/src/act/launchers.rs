@@ -18,8 +18,8 @@ const LIST_MAX: Duration = Duration::from_secs(5);
 /// The longest that another call may take.
 const CALL_MAX: Duration = Duration::from_secs(15);
 
-/// Those that were asked for so far, each made once. Clones share them.
-#[derive(Clone, Default)]
+/// Those that were asked for so far, each made once.
+#[derive(Default)]
 pub struct Launchers {
     made: BTreeMap<LauncherKind, Result<Arc<dyn Launcher>, String>>,
 }
@@ -37,7 +37,10 @@ impl Launchers {
                 continue;
             }
             let made = make(kind, config, config_text).map_err(|error| error.to_string());
-            if let Err(error) = &made {
+            // Each tick tries again; it is told once.
+            if let Err(error) = &made
+                && !matches!(self.made.get(&kind), Some(Err(before)) if before == error)
+            {
                 tracing::warn!(error, "no launcher");
             }
             self.made.insert(kind, made);
@@ -75,14 +78,11 @@ impl Launchers {
                 .map(|(model, _)| model.clone())
                 .collect();
             let listed = match launcher {
-                Ok(launcher) => match tokio::time::timeout(LIST_MAX, launcher.list(&mine)).await {
-                    Ok(listed) => listed.map_err(|error| error.to_string()),
-                    Err(_) => Err(format!(
-                        "the {} launcher did not list its workers in {} s",
-                        launcher.kind(),
-                        LIST_MAX.as_secs()
-                    )),
-                },
+                Ok(launcher) => {
+                    let looked = launcher.list(&mine);
+                    let listed = bounded(LIST_MAX, launcher.kind(), "list its workers", looked);
+                    listed.await.map_err(|error| error.to_string())
+                }
                 Err(reason) => Err(reason.clone()),
             };
             (*kind, listed)
@@ -97,8 +97,17 @@ pub async fn within<T>(
     action: &str,
     call: impl Future<Output = Result<T, LaunchError>>,
 ) -> Result<T, LaunchError> {
-    tokio::time::timeout(CALL_MAX, call).await.unwrap_or_else(|_| {
-        let reason = format!("it took longer than {} s", CALL_MAX.as_secs());
+    bounded(CALL_MAX, launcher, action, call).await
+}
+
+async fn bounded<T>(
+    limit: Duration,
+    launcher: &'static str,
+    action: &str,
+    call: impl Future<Output = Result<T, LaunchError>>,
+) -> Result<T, LaunchError> {
+    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
+        let reason = format!("it took longer than {} s", limit.as_secs());
         Err(LaunchError { launcher, action: action.to_owned(), reason })
     })
 }
