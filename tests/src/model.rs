@@ -12,13 +12,11 @@ pub const MODEL: &str = "all-minilm-l6-v2";
 /// A model of a few hundred kilobytes with random weights.
 pub const TINY: &str = "tiny";
 
-/// The tiny model where a worker looks for it, and a configuration that names it.
+/// The tiny model where a worker looks for it, beside a configuration that names it.
 #[derive(Debug)]
 pub struct TinyModel {
     /// The models folder.
     pub models: PathBuf,
-    /// The configuration file.
-    pub config: PathBuf,
 }
 
 impl TinyModel {
@@ -32,7 +30,7 @@ impl TinyModel {
         // Tests start their workers themselves, unless they say how an autoscaler is to.
         let model = format!("[models.{TINY}]\nsource = \"folder:{source}\"\n");
         fs::write(&config, format!("{model}pool.launcher = \"none\"\n")).unwrap();
-        Self { models, config }
+        Self { models }
     }
 }
 

@@ -62,6 +62,13 @@ impl Stack {
 
     /// The same with any store.
     pub fn of(vhost: Vhost, store: Store) -> Self {
+        let file = checkout().join("forebay.toml");
+        let text = fs::read_to_string(&file).expect("forebay.toml");
+        // Tests start their workers themselves.
+        let (launched, not) = ("launcher = \"process\"", "launcher = \"none\"");
+        assert!(text.contains(launched), "{} launches its workers in another way", file.display());
+        let text = text.replace(launched, not);
+        fs::write(store.folder().join("forebay.toml"), text).unwrap();
         Self { vhost, store, relays: None, tiny: None, pools: None }
     }
 
@@ -199,8 +206,7 @@ impl Stack {
     }
 
     fn config(&self) -> PathBuf {
-        let tiny = self.tiny.as_ref().map(|tiny| tiny.config.clone());
-        tiny.unwrap_or_else(|| checkout().join("forebay.toml"))
+        self.store.folder().join("forebay.toml")
     }
 
     /// Where its programs find the broker.
@@ -232,11 +238,9 @@ impl Stack {
             .env("FOREBAY_MANAGEMENT_URL", self.vhost.management_url())
             .env("FOREBAY_REDIS_URL", self.redis_url())
             .env("NO_COLOR", "1");
-        match &self.tiny {
-            Some(tiny) => command.env("FOREBAY_MODELS_DIR", &tiny.models),
-            // Tests start their workers themselves.
-            None => command.env("FOREBAY_MODELS__ALL-MINILM-L6-V2__POOL__LAUNCHER", "none"),
-        };
+        if let Some(tiny) = &self.tiny {
+            command.env("FOREBAY_MODELS_DIR", &tiny.models);
+        }
     }
 
     /// A raw publisher.
