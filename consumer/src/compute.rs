@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use forebay_engine::{Embeddings, Encoder, EngineError, PackedBatch};
+use forebay_engine::{Encoder, EngineError, PackedBatch, Rows};
 use forebay_fabric::fail;
 use forebay_schemas::{ErrorCode, JobError};
 use metrics::{counter, histogram};
@@ -89,15 +89,15 @@ impl Compute {
     fn compute(&mut self, batch: Batch) -> Computed {
         let Batch { number, pieces, packed, .. } = batch;
         let started_at = Instant::now();
-        let mut rows = Rows {
+        let mut halving = Halving {
             vectors: vec![0.0; packed.sequences() * self.dim],
             failures: BTreeMap::new(),
             faults: Faults::of(&pieces),
             packed: &packed,
             stage: self,
         };
-        rows.whole();
-        let (vectors, failures) = (rows.vectors, rows.failures);
+        halving.whole();
+        let (vectors, failures) = (halving.vectors, halving.failures);
         let ended_at = Instant::now();
         self.report(number, packed.tokens(), ended_at - started_at);
         let (dim, tokens) = (self.dim, packed.tokens());
@@ -121,7 +121,8 @@ fn job_error(error: &EngineError) -> JobError {
     JobError::new(code, error.to_string())
 }
 
-struct Rows<'a> {
+/// A batch that is computed whole, or in halves of halves.
+struct Halving<'a> {
     stage: &'a mut Compute,
     packed: &'a PackedBatch,
     faults: Faults,
@@ -129,13 +130,13 @@ struct Rows<'a> {
     failures: BTreeMap<usize, JobError>,
 }
 
-impl Rows<'_> {
+impl Halving<'_> {
     /// Computes all at once; only if that fails, in parts.
     fn whole(&mut self) {
         let all = 0..self.packed.sequences();
-        match self.embed(self.packed, all.clone()) {
-            Ok(embeddings) => {
-                self.vectors = embeddings.data;
+        match self.call(self.packed, all.clone()) {
+            Ok(computed) => {
+                self.vectors = computed.data;
                 self.stage.budget.fitted();
             }
             Err(error) => self.failed(all, self.packed.tokens(), &error),
@@ -149,10 +150,10 @@ impl Rows<'_> {
             let ids = &self.packed.token_ids()[starts.range(row)];
             part.push(ids, self.packed.finishes()[row]);
         }
-        match self.embed(&part, rows.clone()) {
-            Ok(embeddings) => {
+        match self.call(&part, rows.clone()) {
+            Ok(computed) => {
                 let (from, to) = (rows.start * self.stage.dim, rows.end * self.stage.dim);
-                self.vectors[from..to].copy_from_slice(&embeddings.data);
+                self.vectors[from..to].copy_from_slice(&computed.data);
             }
             Err(error) => self.failed(rows, part.tokens(), &error),
         }
@@ -160,21 +161,21 @@ impl Rows<'_> {
 
     /// One call of the engine for these rows, which `batch` holds. The watchdog sees it, and a panic in
     /// it is an error like any other.
-    fn embed(&mut self, batch: &PackedBatch, rows: Range<usize>) -> Result<Embeddings, JobError> {
+    fn call(&mut self, batch: &PackedBatch, rows: Range<usize>) -> Result<Rows, JobError> {
         let Compute { encoder, memory, stats, .. } = &mut *self.stage;
         let faults = &self.faults;
         let call = || {
             faults.before(rows.clone(), batch.tokens())?;
             memory.check(batch.tokens())?;
-            encoder.embed(batch)
+            encoder.compute(batch)
         };
         stats.call_begins();
         let computed = catch_unwind(AssertUnwindSafe(call));
         stats.call_ends();
         match computed {
-            Ok(Ok(mut embeddings)) => {
-                faults.after(rows, &mut embeddings);
-                Ok(embeddings)
+            Ok(Ok(mut computed)) => {
+                faults.after(rows, &mut computed);
+                Ok(computed)
             }
             Ok(Err(error)) => Err(job_error(&error)),
             Err(_) => Err(JobError::new(ErrorCode::Internal, "the engine panicked")),
@@ -208,11 +209,11 @@ mod tests {
     struct Picky(fn(&[u32]) -> Result<(), EngineError>);
 
     impl Encoder for Picky {
-        fn embed(&mut self, batch: &PackedBatch) -> Result<Embeddings, EngineError> {
+        fn compute(&mut self, batch: &PackedBatch) -> Result<Rows, EngineError> {
             let ids = batch.token_ids();
             (self.0)(ids)?;
             let firsts = batch.cu_seqlens().ranges().map(|range| ids[range.start] as f32);
-            Ok(Embeddings { dim: 1, data: firsts.collect() })
+            Ok(Rows { width: 1, data: firsts.collect() })
         }
     }
 

@@ -84,7 +84,7 @@ pub fn run(
             let next = held.take().or_else(|| texts.recv().ok());
             let full = next.as_ref().is_none_or(|text| !fits(&batch, text, limits));
             if full && !batch.is_empty() {
-                let vectors = model.encoder.embed(&batch)?;
+                let vectors = model.encoder.compute(&batch)?;
                 for (id, embedding) in ids.drain(..).zip(vectors.rows()) {
                     write(&mut output, &id, embedding)?;
                 }

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use forebay_engine::{Embeddings, EngineError};
+use forebay_engine::{EngineError, Rows};
 
 use crate::packer::Piece;
 
@@ -39,7 +39,7 @@ impl Faults {
     }
 
     /// Strikes at what was computed for rows.
-    pub fn after(&self, rows: Range<usize>, computed: &mut Embeddings) {
+    pub fn after(&self, rows: Range<usize>, computed: &mut Rows) {
         #[cfg(feature = "fail-points")]
         armed::after(self.by_row.get(rows).unwrap_or_default(), computed);
         #[cfg(not(feature = "fail-points"))]
@@ -51,7 +51,7 @@ impl Faults {
 mod armed {
     use std::time::Duration;
 
-    use super::{Embeddings, EngineError, Piece};
+    use super::{EngineError, Piece, Rows};
 
     /// Batches of more tokens do not fit the memory of a device with the fault `out_of_memory`.
     const FITTING_TOKENS_MAX: usize = 64;
@@ -117,8 +117,8 @@ mod armed {
         Ok(())
     }
 
-    pub(super) fn after(faults: &[Option<Fault>], computed: &mut Embeddings) {
-        let dim = computed.dim.max(1);
+    pub(super) fn after(faults: &[Option<Fault>], computed: &mut Rows) {
+        let dim = computed.width.max(1);
         for (row, fault) in computed.data.chunks_exact_mut(dim).zip(faults) {
             if *fault == Some(Fault::Nan) {
                 row[0] = f32::NAN;

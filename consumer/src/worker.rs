@@ -54,7 +54,7 @@ pub fn load(config: &Config, name: &ModelId, options: &LoadOptions) -> Result<Mo
     let mut model = forebay_engine::load(&folder, options)?;
     let mut batch = PackedBatch::new();
     batch.push(&model.tokenizer.encode("warm up")?.ids, Finish::default());
-    let warm = model.encoder.embed(&batch)?;
+    let warm = model.encoder.compute(&batch)?;
     // A model that gives no numbers for two words gives none for anything.
     if warm.data.iter().any(|value| !value.is_finite()) {
         return Err(WorkerError::NotFinite { model: name.clone(), folder });

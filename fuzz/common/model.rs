@@ -64,7 +64,7 @@ fn use_model(folder: &Path) {
     assert!(tokens.ids.len() <= model.tokenizer.tokens_max());
     let mut batch = PackedBatch::new();
     batch.push(&tokens.ids, Finish::default());
-    if let Ok(vectors) = model.encoder.embed(&batch) {
+    if let Ok(vectors) = model.encoder.compute(&batch) {
         assert_eq!(vectors.row(0).len(), model.info.dim);
     }
 }

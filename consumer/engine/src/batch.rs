@@ -1,4 +1,4 @@
-//! What goes into an encoder and what comes out: packed sequences and their vectors.
+//! What goes into an encoder and what comes out: packed sequences and their rows.
 
 use forebay_kernels::{CuSeqlens, Finish};
 
@@ -8,6 +8,9 @@ use forebay_kernels::{CuSeqlens, Finish};
 #[derive(Debug, Clone, Default)]
 pub struct PackedBatch {
     token_ids: Vec<u32>,
+    /// 0 for the tokens of a first text, 1 for those of a second; as many as tokens.
+    type_ids: Vec<u32>,
+    pairs: usize,
     cu_seqlens: CuSeqlens,
     finishes: Vec<Finish>,
 }
@@ -20,7 +23,16 @@ impl PackedBatch {
 
     /// Appends one sequence. Its ids already carry the special tokens.
     pub fn push(&mut self, token_ids: &[u32], finish: Finish) {
+        self.push_pair(token_ids, token_ids.len(), finish);
+    }
+
+    /// Appends one sequence of two texts, of which the first has `first_len` tokens.
+    pub fn push_pair(&mut self, token_ids: &[u32], first_len: usize, finish: Finish) {
+        let first_len = first_len.min(token_ids.len());
         self.token_ids.extend_from_slice(token_ids);
+        self.type_ids.resize(self.type_ids.len() + first_len, 0);
+        self.type_ids.resize(self.token_ids.len(), 1);
+        self.pairs += usize::from(first_len < token_ids.len());
         self.cu_seqlens.push(token_ids.len());
         self.finishes.push(finish);
     }
@@ -43,6 +55,8 @@ impl PackedBatch {
     /// Empties the batch and keeps its memory.
     pub fn clear(&mut self) {
         self.token_ids.clear();
+        self.type_ids.clear();
+        self.pairs = 0;
         self.cu_seqlens.clear();
         self.finishes.clear();
     }
@@ -50,6 +64,11 @@ impl PackedBatch {
     /// The ids of all sequences, end to end.
     pub fn token_ids(&self) -> &[u32] {
         &self.token_ids
+    }
+
+    /// Which tokens are of a second text (1), where any sequence is of two; otherwise nothing.
+    pub fn type_ids(&self) -> Option<&[u32]> {
+        (self.pairs > 0).then_some(self.type_ids.as_slice())
     }
 
     /// Where each sequence begins and ends.
@@ -63,26 +82,26 @@ impl PackedBatch {
     }
 }
 
-/// One vector a sequence, row by row in the batch's order.
+/// One row a sequence, in the batch's order: its vector, or its scores.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Embeddings {
-    /// Values a row: the model's dimension. Where [`Finish::dimensions`] asked for fewer, the rest are zero.
-    pub dim: usize,
-    /// `[sequences, dim]`, row-major.
+pub struct Rows {
+    /// Values a row: [`crate::ModelInfo::dim`]. Where [`Finish::dimensions`] asked for fewer, the rest are zero.
+    pub width: usize,
+    /// `[sequences, width]`, row-major.
     pub data: Vec<f32>,
 }
 
-impl Embeddings {
-    /// The vector of the sequence at `index`: `dim` values.
+impl Rows {
+    /// The row of the sequence at `index`: `width` values.
     ///
     /// # Panics
     /// When `index` is not below the number of sequences.
     pub fn row(&self, index: usize) -> &[f32] {
-        &self.data[index * self.dim..(index + 1) * self.dim]
+        &self.data[index * self.width..(index + 1) * self.width]
     }
 
-    /// All vectors in order.
+    /// All rows in order.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = &[f32]> {
-        self.data.chunks_exact(self.dim)
+        self.data.chunks_exact(self.width)
     }
 }

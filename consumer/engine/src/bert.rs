@@ -9,7 +9,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::config::BertConfig;
 use crate::weights::Weights;
-use crate::{Embeddings, Encoder, EngineError, PackedBatch};
+use crate::{Encoder, EngineError, PackedBatch, Rows};
 
 /// A BERT encoder on the processor, with its own pool of compute threads.
 pub(crate) struct BertEncoder {
@@ -119,16 +119,16 @@ impl BertEncoder {
 }
 
 impl Encoder for BertEncoder {
-    fn embed(&mut self, batch: &PackedBatch) -> Result<Embeddings, EngineError> {
+    fn compute(&mut self, batch: &PackedBatch) -> Result<Rows, EngineError> {
         self.check(batch)?;
         if batch.tokens() == 0 {
-            return Ok(Embeddings {
-                dim: self.hidden,
+            return Ok(Rows {
+                width: self.hidden,
                 data: vec![0.0; batch.sequences() * self.hidden],
             });
         }
         let pooled = self.pool.install(|| self.forward(batch))?;
-        Ok(Embeddings { dim: self.hidden, data: pooled.flatten_all()?.to_vec1()? })
+        Ok(Rows { width: self.hidden, data: pooled.flatten_all()?.to_vec1()? })
     }
 }
 

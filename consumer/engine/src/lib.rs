@@ -1,4 +1,4 @@
-//! The engine: models over fused operations. Texts go in, vectors come out; it knows nothing of queues.
+//! The engine: models over fused operations. Texts go in, vectors or scores come out; it knows nothing of queues.
 //!
 //! [`load`] reads a model folder in the Hugging Face / sentence-transformers layout and gives a
 //! [`Model`]: a [`Tokenizer`] that any thread may use, and an [`Encoder`] that one thread drives.
@@ -14,7 +14,7 @@
 //! for text in ["water in a pool", "gates at the turbine"] {
 //!     batch.push(&model.tokenizer.encode(text)?.ids, Finish::default());
 //! }
-//! let embeddings = model.encoder.embed(&batch)?;
+//! let embeddings = model.encoder.compute(&batch)?;
 //! assert_eq!(embeddings.row(1).len(), model.info.dim);
 //! # Ok(())
 //! # }
@@ -30,9 +30,9 @@ mod options;
 mod tokenizer;
 mod weights;
 
-pub use batch::{Embeddings, PackedBatch};
+pub use batch::{PackedBatch, Rows};
 pub use error::EngineError;
 pub use forebay_kernels::{Finish, Pooling};
-pub use model::{Encoder, Model, ModelInfo, load};
+pub use model::{Encoder, Model, ModelInfo, ModelTask, load};
 pub use options::{DType, Device, LoadOptions};
 pub use tokenizer::{Tokenizer, Tokens};

@@ -9,25 +9,36 @@ use crate::bert::BertEncoder;
 use crate::config::Architecture;
 use crate::folder::ModelFolder;
 use crate::weights::Weights;
-use crate::{DType, Device, Embeddings, EngineError, LoadOptions, PackedBatch, Tokenizer};
+use crate::{DType, Device, EngineError, LoadOptions, PackedBatch, Rows, Tokenizer};
 
-/// A model that turns packed sequences into vectors, driven by one thread at a time.
+/// A model that turns packed sequences into rows of numbers, driven by one thread at a time.
 pub trait Encoder: Send {
-    /// One vector a sequence: pooled as the model says, finished as each sequence asks.
+    /// One row a sequence: a vector, pooled as the model says and finished as each sequence asks; or scores.
     ///
     /// An empty sequence gives zeros. Nothing in a batch makes this panic: an item that cannot be
     /// computed is [`EngineError::Item`], and the batch computes without it.
-    fn embed(&mut self, batch: &PackedBatch) -> Result<Embeddings, EngineError>;
+    fn compute(&mut self, batch: &PackedBatch) -> Result<Rows, EngineError>;
 }
 
 /// A loaded model.
 pub struct Model {
     /// Turns texts into token ids, on any thread.
     pub tokenizer: Arc<Tokenizer>,
-    /// Turns token ids into vectors.
+    /// Turns token ids into vectors or scores.
     pub encoder: Box<dyn Encoder>,
     /// What was loaded, and how.
     pub info: ModelInfo,
+}
+
+/// What a model does with a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelTask {
+    /// Gives its vector.
+    Embed,
+    /// Says how well each label fits it: probabilities.
+    Classify,
+    /// Says how well it answers a query, the first text of a pair: one score.
+    Rerank,
 }
 
 /// What was loaded, and how.
@@ -35,8 +46,12 @@ pub struct Model {
 pub struct ModelInfo {
     /// The architecture's name as in `config.json`, such as `bert`.
     pub architecture: &'static str,
-    /// Values a vector.
+    /// What it does.
+    pub task: ModelTask,
+    /// Values a row: the vector's dimensions, the labels of a classifier, one of a reranker.
     pub dim: usize,
+    /// What the values of a classifier's row are called, in their order; of other models nothing.
+    pub labels: Vec<String>,
     /// The most tokens of a text that the model reads, special tokens included.
     pub tokens_max: usize,
     /// How token vectors become one.
@@ -64,6 +79,8 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
     let weights = Weights::open(&folder.weights_path())?;
     let info = ModelInfo {
         architecture: "bert",
+        task: ModelTask::Embed,
+        labels: Vec::new(),
         dim: config.hidden_size,
         tokens_max,
         pooling,

@@ -17,6 +17,8 @@ const PREFIX_BYTES_PER_TOKEN: usize = 16;
 pub struct Tokens {
     /// Token ids with the model's special tokens around them.
     pub ids: Vec<u32>,
+    /// How many of them are of the first text: all of them, unless they are of a pair.
+    pub first_len: usize,
     /// True when the text was longer than the model reads and its end was cut off.
     pub truncated: bool,
 }
@@ -79,14 +81,14 @@ impl Tokenizer {
                 tokens_max: self.tokens_max,
             });
         }
-        Ok(Tokens { ids, truncated: false })
+        Ok(Tokens { first_len: ids.len(), ids, truncated: false })
     }
 
     fn encode_cut(&self, text: &str) -> Result<Tokens, EngineError> {
         let encoding = self.encoding(text)?;
         let ids = encoding.get_ids();
         if ids.len() <= self.tokens_max {
-            return Ok(Tokens { ids: ids.to_vec(), truncated: false });
+            return Ok(Tokens { ids: ids.to_vec(), first_len: ids.len(), truncated: false });
         }
         // Only tokens that the template added are masked: a "[SEP]" written in the text is not.
         let closing = encoding
@@ -96,7 +98,7 @@ impl Tokenizer {
             .take_while(|&&special| special == 1)
             .count();
         let (head, tail) = (&ids[..self.tokens_max - closing], &ids[ids.len() - closing..]);
-        Ok(Tokens { ids: [head, tail].concat(), truncated: true })
+        Ok(Tokens { ids: [head, tail].concat(), first_len: self.tokens_max, truncated: true })
     }
 
     fn encoding(&self, text: &str) -> Result<tokenizers::Encoding, EngineError> {

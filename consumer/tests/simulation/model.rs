@@ -2,9 +2,7 @@
 
 use std::{path::Path, sync::LazyLock};
 
-use forebay_engine::{
-    Embeddings, Encoder, EngineError, LoadOptions, Model, ModelInfo, PackedBatch,
-};
+use forebay_engine::{Encoder, EngineError, LoadOptions, Model, ModelInfo, PackedBatch, Rows};
 use tokio::time::{Duration, Instant};
 
 use super::life::Life;
@@ -72,7 +70,7 @@ struct Simulated {
 }
 
 impl Encoder for Simulated {
-    fn embed(&mut self, batch: &PackedBatch) -> Result<Embeddings, EngineError> {
+    fn compute(&mut self, batch: &PackedBatch) -> Result<Rows, EngineError> {
         let mut data = vec![1.0; batch.sequences() * self.dim];
         let rows = data.chunks_exact_mut(self.dim);
         for (row, finish) in rows.zip(batch.finishes()) {
@@ -89,7 +87,7 @@ impl Encoder for Simulated {
                 Fate::Good | Fate::FailsAtFirst | Fate::Large => {}
             }
         }
-        Ok(Embeddings { dim: self.dim, data })
+        Ok(Rows { width: self.dim, data })
     }
 }
 
