@@ -4,20 +4,20 @@
 use std::marker::PhantomData;
 
 /// A matrix that tasks write disjoint blocks of.
-pub(crate) struct Columns<'a> {
-    start: *mut f32,
+pub(crate) struct Columns<'a, E> {
+    start: *mut E,
     len: usize,
     stride: usize,
-    matrix: PhantomData<&'a mut [f32]>,
+    matrix: PhantomData<&'a mut [E]>,
 }
 
 // SAFETY: it is a mutable borrow of plain values, used only through `block`, whose callers promise that
 // no two blocks overlap.
-unsafe impl Sync for Columns<'_> {}
+unsafe impl<E: Send> Sync for Columns<'_, E> {}
 
-impl<'a> Columns<'a> {
+impl<'a, E> Columns<'a, E> {
     /// The whole of `matrix`, its rows `stride` long.
-    pub(crate) fn new(matrix: &'a mut [f32], stride: usize) -> Self {
+    pub(crate) fn new(matrix: &'a mut [E], stride: usize) -> Self {
         Self { start: matrix.as_mut_ptr(), len: matrix.len(), stride, matrix: PhantomData }
     }
 
@@ -31,25 +31,38 @@ impl<'a> Columns<'a> {
         rows: usize,
         column: usize,
         width: usize,
-    ) -> Block<'a> {
+    ) -> Block<'a, E> {
         assert!(column + width <= self.stride && (row + rows) * self.stride <= self.len);
         // SAFETY: the first value of the block, or one past the last row when it has no rows.
         let start =
             unsafe { self.start.add(row * self.stride + if rows == 0 { 0 } else { column }) };
         Block { start, rows, width, stride: self.stride, matrix: PhantomData }
     }
+
+    /// Whole rows.
+    ///
+    /// # Safety
+    /// As for [`Self::block`].
+    pub(crate) unsafe fn rows(&self, rows: std::ops::Range<usize>) -> &'a mut [E] {
+        assert!(rows.start <= rows.end && rows.end * self.stride <= self.len);
+        // SAFETY: they lie inside the matrix, and the caller promises that nobody else has them.
+        unsafe {
+            let start = self.start.add(rows.start * self.stride);
+            std::slice::from_raw_parts_mut(start, rows.len() * self.stride)
+        }
+    }
 }
 
 /// Some columns of some rows of a matrix.
-pub(crate) struct Block<'a> {
-    start: *mut f32,
+pub(crate) struct Block<'a, E> {
+    start: *mut E,
     rows: usize,
     width: usize,
     stride: usize,
-    matrix: PhantomData<&'a mut [f32]>,
+    matrix: PhantomData<&'a mut [E]>,
 }
 
-impl Block<'_> {
+impl<E> Block<'_, E> {
     pub(crate) fn rows(&self) -> usize {
         self.rows
     }
@@ -59,7 +72,7 @@ impl Block<'_> {
     }
 
     #[inline(always)]
-    pub(crate) fn row(&mut self, row: usize) -> &mut [f32] {
+    pub(crate) fn row(&mut self, row: usize) -> &mut [E] {
         assert!(row < self.rows);
         // SAFETY: `Columns::block` checked that all rows of the block lie inside the matrix, and no other
         // block shares them; the borrow of `self` keeps this block's own rows from being borrowed twice.

@@ -17,8 +17,8 @@ pub enum KernelError {
         /// What would fit.
         expected: String,
     },
-    /// An operand has a number type that the operation does not compute in.
-    #[error("{op}: {operand} is {actual:?}; supported: F32")]
+    /// An operand has a number type that the operation does not compute in, or not with the others'.
+    #[error("{op}: {operand} is {actual:?}, expected {expected}")]
     DType {
         /// The operation.
         op: &'static str,
@@ -26,6 +26,8 @@ pub enum KernelError {
         operand: &'static str,
         /// Its number type.
         actual: DType,
+        /// What would do.
+        expected: &'static str,
     },
     /// An operand is a strided view.
     #[error("{op}: {operand} is not contiguous; call `contiguous()` on it first")]

@@ -1,38 +1,51 @@
 //! Fused operations on packed tokens: what an encoder needs between its matrices, with the bytes moved once.
 //!
-//! Each operation is a struct whose fields are its parameters and whose `forward` takes the tensors, checks
-//! every shape with a typed error, and runs it as a candle custom operation. The processor's path is the
-//! specification, and fast: row loops are compiled for AVX-512, AVX2 and the baseline, and chosen at run
-//! time. Work is spread over the rayon pool that the caller is in.
+//! Each operation is a struct whose fields are its parameters. `forward` takes the tensors, checks every shape with
+//! a typed error, and runs it as a candle in-place operation on an output of its own; `forward_into` writes an output
+//! that the caller keeps from batch to batch. The processor's path is the specification, and fast: loops are
+//! compiled for AVX-512 with and without bf16 products, AVX2, NEON and the baseline, and chosen at run time. Work is
+//! spread over the rayon pool that the caller is in, or stays on its thread ([`alone`]).
 //!
 //! Batches are packed: the tokens of all sequences lie end to end and [`CuSeqlens`] says where each begins,
-//! so nothing is padded and no operation can mix two sequences by mistake. All operations take and give
-//! contiguous f32.
+//! so nothing is padded and no operation can mix two sequences by mistake. Hidden states are contiguous, f32 or
+//! bf16; biases, scales and shifts are f32, and so is every sum. What comes out for a sequence does not depend, by one
+//! bit, on its neighbours or on the number of threads.
 
 // Loops are compiled for an instruction set by being inlined into a function that enables it (`simd`).
 #![allow(clippy::inline_always)]
 
+mod activation;
 mod add_layer_norm;
 mod block;
 mod cu_seqlens;
+mod element;
 mod embed_layer_norm;
 mod error;
+mod gate;
 mod layer_norm;
 mod linear;
 mod math;
 mod operand;
+mod parallel;
 mod pool_normalize;
 mod product;
+mod rotary;
+mod scratch;
 mod simd;
 #[cfg(test)]
 mod tests;
 mod varlen_attention;
 
+pub use activation::Activation;
 pub use add_layer_norm::AddLayerNorm;
 pub use cu_seqlens::CuSeqlens;
 pub use embed_layer_norm::EmbedLayerNorm;
 pub use error::KernelError;
+pub use gate::Gate;
 pub use layer_norm::LayerNorm;
-pub use linear::{Activation, Linear};
+pub use linear::Linear;
+pub use parallel::alone;
 pub use pool_normalize::{Finish, PoolNormalize, Pooling};
-pub use varlen_attention::VarlenAttention;
+pub use rotary::Rotary;
+pub use simd::multiplies_bf16;
+pub use varlen_attention::{Mask, VarlenAttention};

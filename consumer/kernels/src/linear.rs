@@ -4,48 +4,35 @@
 //! | --- | --- |
 //! | formula | `y = activation(x * transpose(weight) + bias)` |
 //! | shapes | `x`: `[tokens, in]`; `weight`: `[out, in]`, as checkpoints store it; `bias`: `[out]`; `y`: `[tokens, out]` |
-//! | dtype | f32 |
-//! | numerics | products fused where the processor can, summed in f32 in the order of `in`; GELU is the exact one (erf), its absolute error at most 3e-7 times its input |
-//! | source | Hendrycks and Gimpel 2016 (GELU); Goto and van de Geijn 2008 (panels sized for caches) |
+//! | dtype | f32, or bf16 with f32 sums, bias and activation (`in` even); the bias is f32 |
+//! | memory traffic | `x` once from the second cache for each [`PANEL`] outputs, the weight once a chunk of rows, `y` once |
+//! | numerics | products fused where the processor can, summed in f32 in the order of `in`; activations as [`crate::Activation`] states |
+//! | source | Goto and van de Geijn 2008 (panels sized for caches) |
 //!
-//! The weight is packed once, when the layer is made: panels of [`PANEL`] outputs, each `[in, PANEL]`, the
-//! last one filled up with zeros. A task takes a chunk of rows through some of the panels; while a panel is in
-//! the second cache, the rows pass it a few at a time, and every sum stays in registers from the first input
-//! to the bias and the activation.
+//! The weight is packed once, when the layer is made: panels of [`PANEL`] outputs, the last one filled up with
+//! zeros. A task takes a chunk of rows through some of the panels; while a panel is in the second cache, the rows
+//! pass it a few at a time, and every sum stays in registers from the first input to the bias and the activation.
 #![allow(unsafe_code)]
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
-use rayon::prelude::*;
+use candle_core::{CpuStorage, DType, InplaceOp3, Layout, Tensor};
 
-use crate::KernelError;
+use crate::activation::activate;
 use crate::block::{Block, Columns};
-use crate::math::gelu;
-use crate::operand::{Operand, borrow, values};
-use crate::product::{COLUMNS_MAX, multiply};
+use crate::element::{Element, by_dtype};
+use crate::operand::{Operand, borrow, output, values, values_mut};
+use crate::parallel::{for_each, threads};
+use crate::product::{PANEL, ROWS_MAX, RowsOf, Sums, columns_at_once, multiply, rows_at_once};
 use crate::simd::{Isa, Target, dispatched};
+use crate::{Activation, KernelError};
 
 const OP: &str = "linear";
-/// Outputs a panel.
-const PANEL: usize = COLUMNS_MAX;
 /// Bytes of `x` a task takes through the panels: with a panel beside it, it stays in a second cache of 1 MiB.
 const CHUNK_BYTES: usize = 512 * 1024;
-/// Chunks are whole groups of rows, for any number of rows that a target keeps in registers.
-const CHUNK_ROWS_STEP: usize = 12;
-
-/// What is applied to each value of the product.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Activation {
-    /// Nothing.
-    #[default]
-    None,
-    /// The exact (erf) GELU.
-    Gelu,
-}
 
 /// A linear layer: its packed weight, its bias and its activation.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    /// `[panels, in, PANEL]`.
+    /// `[panels, in, PANEL]`; in bf16 the rows of each panel interleave in pairs.
     packed: Tensor,
     bias: Option<Tensor>,
     activation: Activation,
@@ -53,71 +40,109 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Packs `weight` `[out, in]`. `bias`: `[out]`.
+    /// Packs `weight` `[out, in]`, of any floating-point type, to compute in `dtype`. `bias`: `[out]`.
     pub fn new(
         weight: &Tensor,
-        bias: Option<Tensor>,
+        bias: Option<&Tensor>,
         activation: Activation,
+        dtype: DType,
     ) -> Result<Self, KernelError> {
-        let operand = Operand { op: OP, name: "weight", tensor: weight };
-        let (outputs, inputs) = operand.matrix()?;
-        if inputs == 0 {
-            return Err(operand.shape_error("at least one input".to_owned()));
+        let weight = weight.to_dtype(dtype)?.contiguous()?;
+        let operand = Operand { op: OP, name: "weight", tensor: &weight };
+        let (outputs, inputs, _) = operand.matrix()?;
+        if inputs == 0 || (dtype == DType::BF16 && !inputs.is_multiple_of(2)) {
+            return Err(
+                operand.shape_error("at least one input, and in bf16 an even number".to_owned())
+            );
         }
+        let bias = bias.map(|bias| bias.to_dtype(DType::F32)).transpose()?;
         if let Some(bias) = &bias {
-            Operand { op: OP, name: "bias", tensor: bias }.expect(&[outputs])?;
+            Operand { op: OP, name: "bias", tensor: bias }.expect(&[outputs], DType::F32)?;
         }
-        let packed = pack(&weight.flatten_all()?.to_vec1()?, outputs, inputs);
-        let packed =
-            Tensor::from_vec(packed, (outputs.div_ceil(PANEL), inputs, PANEL), weight.device())?;
+        let shape = (outputs.div_ceil(PANEL), inputs, PANEL);
+        let packed = by_dtype!(dtype, |E| {
+            let values = weight.flatten_all()?.to_vec1::<E>()?;
+            Tensor::from_vec(pack(&values, outputs, inputs), shape, weight.device())?
+        });
         Ok(Self { packed, bias, activation, outputs })
+    }
+
+    /// Values that go in, a token.
+    pub fn inputs(&self) -> usize {
+        self.packed.dims()[1]
+    }
+
+    /// Values that come out, a token.
+    pub fn outputs(&self) -> usize {
+        self.outputs
     }
 
     /// `x`: `[tokens, in]`; gives `[tokens, out]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, KernelError> {
+        let out = output(x, (x.dims().first().copied().unwrap_or_default(), self.outputs))?;
+        self.forward_into(x, &out)?;
+        Ok(out)
+    }
+
+    /// `x`: `[tokens, in]`; writes `out`: `[tokens, out]`.
+    pub fn forward_into(&self, x: &Tensor, out: &Tensor) -> Result<(), KernelError> {
+        let (inputs, dtype) = (self.inputs(), self.packed.dtype());
         let operand = Operand { op: OP, name: "x", tensor: x };
-        let (_, width) = operand.matrix()?;
-        let inputs = self.packed.dims()[1];
+        let (tokens, width, _) = operand.matrix()?;
         if width != inputs {
             return Err(operand.shape_error(format!("[tokens, {inputs}], as wide as the weight")));
         }
-        Ok(x.apply_op2_no_bwd(&self.packed, self)?)
+        operand.expect(&[tokens, inputs], dtype)?;
+        Operand { op: OP, name: "out", tensor: out }.expect(&[tokens, self.outputs], dtype)?;
+        Ok(out.inplace_op3(x, &self.packed, self)?)
     }
 }
 
-/// `[panels, inputs, PANEL]` from `[outputs, inputs]`.
-fn pack(weight: &[f32], outputs: usize, inputs: usize) -> Vec<f32> {
-    let mut packed = vec![0.0; outputs.div_ceil(PANEL) * inputs * PANEL];
+/// `[panels, inputs, PANEL]` from `[outputs, inputs]`, a step's values of each column side by side.
+fn pack<E: Element>(weight: &[E], outputs: usize, inputs: usize) -> Vec<E> {
+    let mut packed = vec![E::default(); outputs.div_ceil(PANEL) * inputs * PANEL];
     for (output, row) in weight.chunks_exact(inputs).enumerate() {
         let panel = &mut packed[output / PANEL * inputs * PANEL..][..inputs * PANEL];
-        for (columns, value) in panel.chunks_exact_mut(PANEL).zip(row) {
-            columns[output % PANEL] = *value;
+        let steps = panel.chunks_exact_mut(PANEL * E::STEP).zip(row.chunks_exact(E::STEP));
+        for (columns, values) in steps {
+            columns[output % PANEL * E::STEP..][..E::STEP].copy_from_slice(values);
         }
     }
     packed
 }
 
-impl CustomOp2 for Linear {
+impl InplaceOp3 for Linear {
     fn name(&self) -> &'static str {
         OP
     }
 
     fn cpu_fwd(
         &self,
+        out: &mut CpuStorage,
+        out_layout: &Layout,
         x: &CpuStorage,
         x_layout: &Layout,
         packed: &CpuStorage,
         packed_layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (x, packed) = (values(x, x_layout)?, values(packed, packed_layout)?);
-        let (tokens, inputs, outputs) = (x_layout.dims()[0], x_layout.dims()[1], self.outputs);
+    ) -> candle_core::Result<()> {
         let bias = self.bias.as_ref().map(borrow);
         let bias = bias.as_ref().map(|bias| bias.values()).transpose()?;
+        by_dtype!(self.packed.dtype(), |E| {
+            let out = values_mut::<E>(out, out_layout)?;
+            let (x, packed) = (values(x, x_layout)?, values(packed, packed_layout)?);
+            self.run::<E>(x, packed, bias, out);
+        });
+        Ok(())
+    }
+}
+
+impl Linear {
+    fn run<E: Element>(&self, x: &[E], packed: &[E], bias: Option<&[f32]>, out: &mut [E]) {
+        let (inputs, outputs) = (self.inputs(), self.outputs);
         let isa = Isa::best();
-        let grid = Grid::new(tokens, inputs, packed_layout.dims()[0]);
-        let mut out = vec![0.0; tokens * outputs];
-        let columns = Columns::new(&mut out, outputs);
-        (0..grid.tasks()).into_par_iter().for_each(|task| {
+        let grid = Grid::new(x.len() / inputs, inputs * size_of::<E>(), outputs.div_ceil(PANEL));
+        let columns = Columns::new(out, outputs);
+        for_each(grid.tasks(), |task| {
             let (rows, panels) = grid.task(task);
             let (first, last) = (panels.start * PANEL, outputs.min(panels.end * PANEL));
             let weights = Weights {
@@ -130,7 +155,6 @@ impl CustomOp2 for Linear {
             let mut out = unsafe { columns.block(rows.start, rows.len(), first, last - first) };
             layer(isa, &x[rows.start * inputs..rows.end * inputs], weights, &mut out);
         });
-        Ok((CpuStorage::F32(out), (tokens, outputs).into()))
     }
 }
 
@@ -144,12 +168,14 @@ struct Grid {
 }
 
 impl Grid {
-    fn new(rows: usize, inputs: usize, panels: usize) -> Self {
-        let threads = rayon::current_num_threads();
-        let rows_max = (CHUNK_BYTES / size_of::<f32>() / inputs).max(1);
+    fn new(rows: usize, row_bytes: usize, panels: usize) -> Self {
+        let threads = threads();
+        let rows_max = (CHUNK_BYTES / row_bytes).max(ROWS_MAX);
         let rounds = rows.div_ceil(threads * rows_max).max(1);
-        let rows_per_chunk =
-            rows.div_ceil(threads * rounds).max(1).next_multiple_of(CHUNK_ROWS_STEP);
+        // Whole groups of rows, for any number of rows that a target keeps in registers. Too few rows for
+        // that stay together, and the panels are dealt out instead.
+        let chunks = (threads * rounds).min(rows.div_ceil(2 * ROWS_MAX)).max(1);
+        let rows_per_chunk = rows.div_ceil(chunks).max(1).next_multiple_of(ROWS_MAX);
         let parts = threads.div_ceil(rows.div_ceil(rows_per_chunk).max(1));
         Self { rows, rows_per_chunk, panels, panels_per_part: panels.div_ceil(parts).max(1) }
     }
@@ -172,8 +198,8 @@ impl Grid {
 
 /// Some panels of a layer with their part of the bias.
 #[derive(Clone, Copy)]
-struct Weights<'a> {
-    panels: &'a [f32],
+struct Weights<'a, E> {
+    panels: &'a [E],
     bias: Option<&'a [f32]>,
     activation: Activation,
     inputs: usize,
@@ -181,67 +207,56 @@ struct Weights<'a> {
 
 dispatched! {
     /// A chunk of rows through some panels: `out` has a column for each output of the panels.
-    fn layer(x: &[f32], weights: Weights<'_>, out: &mut Block<'_>) = pass;
+    fn layer<E>(x: &[E], weights: Weights<'_, E>, out: &mut Block<'_, E>) = pass;
 }
 
 #[inline(always)]
-fn pass<T: Target>(x: &[f32], weights: Weights<'_>, out: &mut Block<'_>) {
-    // As many sums as registers hold beside the operands: 24 of 32, or 12 of 16.
-    if T::MANY {
-        pass_rows::<T, 12>(x, weights, out);
-    } else {
-        pass_rows::<T, 6>(x, weights, out);
-    }
-}
-
-/// `R` rows at a time.
-#[inline(always)]
-fn pass_rows<T: Target, const R: usize>(x: &[f32], weights: Weights<'_>, out: &mut Block<'_>) {
+fn pass<T: Target, E: Element>(x: &[E], weights: Weights<'_, E>, out: &mut Block<'_, E>) {
     let inputs = weights.inputs;
-    let columns = 2 * T::WIDTH;
-    let mut sums = [[0.0; COLUMNS_MAX]; R];
-    for column in (0..out.width()).step_by(columns) {
-        let panel = &weights.panels[column / PANEL * inputs * PANEL + column % PANEL..];
-        let width = columns.min(out.width() - column);
-        for first in (0..out.rows()).step_by(R) {
-            let last = out.rows() - 1;
-            // Past the last row it is repeated.
-            let mut rows = [x; R];
-            for (row, values) in rows.iter_mut().enumerate() {
-                *values = &x[last.min(first + row) * inputs..];
-            }
-            multiply::<T, R, 2>(rows, panel, PANEL, inputs, &mut sums);
-            let bias = weights.bias.map(|bias| &bias[column..column + width]);
-            for (row, sums) in sums.iter_mut().take(out.rows() - first).enumerate() {
+    let rows = RowsOf::new(x, inputs, out.rows(), inputs);
+    let mut sums: Sums = [[0.0; PANEL]; ROWS_MAX];
+    for column in (0..out.width()).step_by(columns_at_once::<T>()) {
+        let panel = &weights.panels[column / PANEL * inputs * PANEL..][..inputs * PANEL];
+        let width = columns_at_once::<T>().min(out.width() - column);
+        let bias = weights.bias.map(|bias| &bias[column..column + width]);
+        let mut first = 0;
+        while first < rows.count() {
+            let count = rows_at_once::<T>(rows.count() - first);
+            multiply::<T, E>(rows.part(first, count), panel, column % PANEL, &mut sums);
+            for (row, sums) in sums.iter_mut().take(count).enumerate() {
                 let out = &mut out.row(first + row)[column..column + width];
                 // In the first branch the compiler knows how long the row is.
-                if width == columns {
-                    finish::<T>(&mut sums[..columns], bias, weights.activation, out);
+                if width == columns_at_once::<T>() {
+                    finish::<T, E>(
+                        &mut sums[..columns_at_once::<T>()],
+                        bias,
+                        weights.activation,
+                        out,
+                    );
                 } else {
-                    finish::<T>(&mut sums[..width], bias, weights.activation, out);
+                    finish::<T, E>(&mut sums[..width], bias, weights.activation, out);
                 }
             }
+            first += count;
         }
     }
 }
 
-/// Bias and activation.
+/// Bias, activation, and the way into memory.
 #[inline(always)]
-fn finish<T: Target>(
+fn finish<T: Target, E: Element>(
     sums: &mut [f32],
     bias: Option<&[f32]>,
     activation: Activation,
-    out: &mut [f32],
+    out: &mut [E],
 ) {
     if let Some(bias) = bias {
         for (sum, bias) in sums.iter_mut().zip(bias) {
             *sum += bias;
         }
     }
-    if activation == Activation::Gelu {
-        for sum in sums.iter_mut() {
-            *sum = gelu::<T>(*sum);
-        }
+    activate::<T, E>(activation, sums);
+    for (out, sum) in out.iter_mut().zip(sums) {
+        *out = E::narrow(*sum);
     }
-    out.copy_from_slice(sums);
 }

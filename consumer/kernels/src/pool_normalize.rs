@@ -2,17 +2,21 @@
 //!
 //! | | |
 //! | --- | --- |
-//! | formula | mean of the sequence's token vectors, or its first one; then the first `dimensions` values; then, where asked, divided by their L2 norm (at least 1e-12) |
+//! | formula | mean of the sequence's token vectors, its first or last one, or each dimension's largest value; then the first `dimensions` values; then, where asked, divided by their L2 norm (at least 1e-12) |
 //! | shapes | `x`: `[tokens, hidden]`; `y`: `[sequences, hidden]`, zero beyond a sequence's `dimensions` |
-//! | dtype | f32 |
+//! | dtype | `x`: f32 or bf16; `y`: f32 |
+//! | memory traffic | what is pooled once, `y` twice |
 //! | numerics | sums in f32, token after token; an empty sequence gives zeros |
 //! | source | Reimers and Gurevych 2019 (Sentence-BERT); Kusupati et al. 2022 (cutting dimensions) |
+#![allow(unsafe_code)]
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
-use rayon::prelude::*;
+use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Tensor};
 
+use crate::block::Columns;
+use crate::element::{Element, by_dtype};
 use crate::math::sum_of_squares;
-use crate::operand::{Operand, values};
+use crate::operand::{Operand, dtype, values, values_mut};
+use crate::parallel::for_each;
 use crate::simd::{Isa, Target, dispatched};
 use crate::{CuSeqlens, KernelError};
 
@@ -27,6 +31,10 @@ pub enum Pooling {
     Mean,
     /// The first one.
     Cls,
+    /// The last one.
+    Last,
+    /// Each dimension's largest value.
+    Max,
 }
 
 /// What is done to a pooled vector. Each sequence has its own: a batch may mix callers.
@@ -56,10 +64,19 @@ pub struct PoolNormalize<'a> {
 }
 
 impl PoolNormalize<'_> {
-    /// `x`: `[tokens, hidden]`; gives `[sequences, hidden]`.
+    /// `x`: `[tokens, hidden]`; gives `[sequences, hidden]` in f32.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, KernelError> {
+        let (_, hidden, _) = Operand { op: OP, name: "x", tensor: x }.matrix()?;
+        let shape = (self.cu_seqlens.sequences(), hidden);
+        let out = Tensor::zeros(shape, DType::F32, x.device())?;
+        self.forward_into(x, &out)?;
+        Ok(out)
+    }
+
+    /// `x`: `[tokens, hidden]`; writes `out`: `[sequences, hidden]`, f32.
+    pub fn forward_into(&self, x: &Tensor, out: &Tensor) -> Result<(), KernelError> {
         let operand = Operand { op: OP, name: "x", tensor: x };
-        let (tokens, hidden) = operand.matrix()?;
+        let (tokens, hidden, _) = operand.matrix()?;
         if tokens != self.cu_seqlens.tokens() {
             return Err(operand.shape_error(format!(
                 "{} tokens, where cu_seqlens ends",
@@ -79,52 +96,78 @@ impl PoolNormalize<'_> {
                 return Err(KernelError::Dimensions { sequence, dimensions, hidden });
             }
         }
-        Ok(x.apply_op1_no_bwd(self)?)
+        let shape = [self.cu_seqlens.sequences(), hidden];
+        Operand { op: OP, name: "out", tensor: out }.expect(&shape, DType::F32)?;
+        Ok(out.inplace_op2(x, self)?)
     }
 }
 
-impl CustomOp1 for PoolNormalize<'_> {
+impl InplaceOp2 for PoolNormalize<'_> {
     fn name(&self) -> &'static str {
         OP
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let x = values(x, layout)?;
-        let hidden = layout.dims()[1];
-        let sequences = self.cu_seqlens.sequences();
-        let mut out = vec![0.0; sequences * hidden];
-        if hidden > 0 {
-            let isa = Isa::best();
-            out.par_chunks_mut(hidden).enumerate().for_each(|(sequence, out)| {
+    fn cpu_fwd(
+        &self,
+        out: &mut CpuStorage,
+        out_layout: &Layout,
+        x: &CpuStorage,
+        x_layout: &Layout,
+    ) -> candle_core::Result<()> {
+        let hidden = x_layout.dims()[1];
+        if hidden == 0 {
+            return Ok(());
+        }
+        let (isa, out) = (Isa::best(), Columns::new(values_mut(out, out_layout)?, hidden));
+        by_dtype!(dtype(x), |E| {
+            let x = values::<E>(x, x_layout)?;
+            for_each(self.cu_seqlens.sequences(), |sequence| {
                 let tokens = self.cu_seqlens.range(sequence);
                 let x = &x[tokens.start * hidden..tokens.end * hidden];
-                let finish = self.finishes[sequence];
-                let kept = &mut out[..finish.dimensions.unwrap_or(hidden)];
-                pool_one(isa, kept, x, hidden, self.pooling, finish.normalize);
+                // SAFETY: each sequence has its own row.
+                let row = unsafe { out.rows(sequence..sequence + 1) };
+                pool_one(isa, row, x, self.pooling, self.finishes[sequence]);
             });
-        }
-        Ok((CpuStorage::F32(out), (sequences, hidden).into()))
+        });
+        Ok(())
     }
 }
 
 dispatched! {
-    /// One sequence: `x` is its tokens' rows of `hidden`, `out` the values to keep.
-    fn pool_one(out: &mut [f32], x: &[f32], hidden: usize, pooling: Pooling, normalize: bool) = pool;
+    /// One sequence: `x` is its tokens' rows, as long as `out`.
+    fn pool_one<E>(out: &mut [f32], x: &[E], pooling: Pooling, finish: Finish) = pool;
 }
 
 #[inline(always)]
-fn pool<T: Target>(out: &mut [f32], x: &[f32], hidden: usize, pooling: Pooling, normalize: bool) {
-    let tokens = match pooling {
-        Pooling::Mean => x.len() / hidden,
-        Pooling::Cls => 1.min(x.len() / hidden),
+fn pool<T: Target, E: Element>(out: &mut [f32], x: &[E], pooling: Pooling, finish: Finish) {
+    let hidden = out.len();
+    let (out, cut) = out.split_at_mut(finish.dimensions.unwrap_or(hidden));
+    cut.fill(0.0);
+    out.fill(0.0);
+    let tokens = x.len() / hidden;
+    let pooled = match pooling {
+        Pooling::Mean | Pooling::Max => 0..tokens,
+        Pooling::Cls => 0..1.min(tokens),
+        Pooling::Last => tokens.saturating_sub(1)..tokens,
     };
-    for row in x.chunks_exact(hidden).take(tokens) {
-        for (out, value) in out.iter_mut().zip(row) {
-            *out += value;
+    for (index, row) in x.chunks_exact(hidden).enumerate().take(pooled.end).skip(pooled.start) {
+        if pooling == Pooling::Max && index > 0 {
+            for (out, value) in out.iter_mut().zip(row) {
+                let value = value.widen();
+                // A NaN wins, and stays.
+                *out = if *out >= value { *out } else { value };
+            }
+        } else {
+            for (out, value) in out.iter_mut().zip(row) {
+                *out += value.widen();
+            }
         }
     }
-    let mut factor = 1.0 / tokens.max(1) as f32;
-    if normalize {
+    let mut factor = match pooling {
+        Pooling::Mean => 1.0 / tokens.max(1) as f32,
+        Pooling::Cls | Pooling::Last | Pooling::Max => 1.0,
+    };
+    if finish.normalize {
         let norm = sum_of_squares::<T>(out, 0.0).sqrt() * factor;
         factor /= if norm < NORM_MIN { NORM_MIN } else { norm };
     }

@@ -1,71 +1,122 @@
-//! The product that attention and linear layers are made of: a few rows by a few columns, summed in registers.
+//! The product that attention and linear layers are made of: a few rows by a panel, summed in registers.
+//!
+//! A panel holds [`PANEL`] columns of a matrix, one step of the product after the other: in f32 a step is a
+//! row of it; in bf16 it is two rows, interleaved, since values are multiplied in pairs.
 #![allow(unsafe_code)]
 
+use crate::element::Element;
 use crate::simd::Target;
 
-/// The most columns of a product: two of the widest registers.
-pub(crate) const COLUMNS_MAX: usize = 32;
+/// Columns of a panel: two of the widest registers.
+pub(crate) const PANEL: usize = 32;
+/// The most rows that are multiplied at once: 24 sums of 32 registers, beside operands.
+pub(crate) const ROWS_MAX: usize = 12;
 
 /// A product's sums; of each row the first so many as were asked for.
-pub(crate) type Sums<const ROWS: usize> = [[f32; COLUMNS_MAX]; ROWS];
+pub(crate) type Sums = [[f32; PANEL]; ROWS_MAX];
 
-/// `ROWS` rows of `depth` values by the first `REGISTERS * T::WIDTH` columns of a matrix of `depth` rows that
-/// lie `stride` apart. No sum leaves its register before it is whole.
-#[inline(always)]
-pub(crate) fn multiply<T: Target, const ROWS: usize, const REGISTERS: usize>(
-    mut rows: [&[f32]; ROWS],
-    matrix: &[f32],
+/// Rows of a matrix that lie a stride apart.
+#[derive(Clone, Copy)]
+pub(crate) struct RowsOf<'a, E> {
+    values: &'a [E],
     stride: usize,
+    count: usize,
     depth: usize,
-    sums: &mut Sums<ROWS>,
-) {
-    let columns = REGISTERS * T::WIDTH;
-    assert!(
-        columns <= COLUMNS_MAX && (depth == 0 || (depth - 1) * stride + columns <= matrix.len())
-    );
-    for row in &mut rows {
-        *row = &row[..depth];
+}
+
+impl<'a, E> RowsOf<'a, E> {
+    /// `count` rows of `depth` values, the first one at the start of `values`.
+    pub(crate) fn new(values: &'a [E], stride: usize, count: usize, depth: usize) -> Self {
+        assert!(count == 0 || (count - 1) * stride + depth <= values.len());
+        Self { values, stride, count, depth }
     }
-    // SAFETY: the last of the matrix's rows ends inside it, rows are `depth` long, and sums hold `columns`
-    // (asserted above); the set is there because only code compiled for it is generic over it.
+
+    pub(crate) fn count(self) -> usize {
+        self.count
+    }
+
+    /// The rows from `first` on, and with fewer values each.
+    #[inline(always)]
+    pub(crate) fn part(self, first: usize, count: usize) -> Self {
+        assert!(first + count <= self.count);
+        Self { values: &self.values[first * self.stride..], count, ..self }
+    }
+}
+
+/// How many rows are multiplied at once where `rows` are left: as many as registers hold, or the fewest of
+/// a few sizes that cover them.
+#[inline(always)]
+pub(crate) fn rows_at_once<T: Target>(rows: usize) -> usize {
+    let most = if T::MANY { ROWS_MAX } else { ROWS_MAX / 2 };
+    rows.min(most)
+}
+
+/// Up to [`ROWS_MAX`] rows by the columns of a panel from `column` on, `REGISTERS * T::WIDTH` of them. No sum
+/// leaves its register before it is whole, and each is summed in the order of the depth, whatever the rows.
+#[inline(always)]
+pub(crate) fn multiply<T: Target, E: Element>(
+    rows: RowsOf<'_, E>,
+    panel: &[E],
+    column: usize,
+    sums: &mut Sums,
+) {
+    // Sizes in between run as the next larger one; what they compute beside is not looked at.
+    match rows.count {
+        0 => {}
+        1 => multiply_rows::<T, E, 1>(rows, panel, column, sums),
+        2 => multiply_rows::<T, E, 2>(rows, panel, column, sums),
+        3 | 4 => multiply_rows::<T, E, 4>(rows, panel, column, sums),
+        5 | 6 => multiply_rows::<T, E, 6>(rows, panel, column, sums),
+        7 | 8 => multiply_rows::<T, E, 8>(rows, panel, column, sums),
+        _ => multiply_rows::<T, E, ROWS_MAX>(rows, panel, column, sums),
+    }
+}
+
+/// Registers that a row's sums take.
+const REGISTERS: usize = 2;
+
+/// Columns that one call of [`multiply`] sums.
+pub(crate) const fn columns_at_once<T: Target>() -> usize {
+    REGISTERS * T::WIDTH
+}
+
+#[inline(always)]
+fn multiply_rows<T: Target, E: Element, const ROWS: usize>(
+    rows: RowsOf<'_, E>,
+    panel: &[E],
+    column: usize,
+    sums: &mut Sums,
+) {
+    let steps = rows.depth / E::STEP;
+    assert!(rows.depth.is_multiple_of(E::STEP) && rows.depth * PANEL <= panel.len());
+    assert!(column + columns_at_once::<T>() <= PANEL && (1..=ROWS_MAX).contains(&rows.count));
+    let mut pointers = [rows.values.as_ptr(); ROWS];
+    for (index, pointer) in pointers.iter_mut().enumerate() {
+        // Past the last row it is repeated.
+        let row = index.min(rows.count - 1);
+        *pointer = rows.values[row * rows.stride..][..rows.depth].as_ptr();
+    }
+    // SAFETY: rows are `depth` long (sliced so above), the panel holds `steps` lines of `PANEL` steps' values, of
+    // which the columns asked for exist, and sums hold them (asserted above); the set is there because only code
+    // compiled for it is generic over it.
     unsafe {
         let mut registers = [[T::splat(0.0); REGISTERS]; ROWS];
-        let mut line = matrix.as_ptr();
-        for index in 0..depth {
-            let mut values = [T::splat(0.0); REGISTERS];
-            for (place, value) in values.iter_mut().enumerate() {
-                *value = T::load(line.add(place * T::WIDTH));
-            }
-            for (registers, row) in registers.iter_mut().zip(&rows) {
-                let factor = T::splat(*row.get_unchecked(index));
+        let mut line = panel.as_ptr().add(column * E::STEP);
+        for step in 0..steps {
+            let values: [E::Vector<T>; REGISTERS] =
+                std::array::from_fn(|place| E::load::<T>(line.add(place * T::WIDTH * E::STEP)));
+            for (registers, row) in registers.iter_mut().zip(pointers) {
+                let factor = E::splat::<T>(row.add(step * E::STEP));
                 for (register, value) in registers.iter_mut().zip(values) {
-                    *register = T::fused(factor, value, *register);
+                    *register = E::fused::<T>(factor, value, *register);
                 }
             }
-            line = line.wrapping_add(stride);
+            line = line.wrapping_add(PANEL * E::STEP);
         }
         for (registers, sums) in registers.iter().zip(sums) {
             for (place, register) in registers.iter().enumerate() {
                 T::store(*register, sums.as_mut_ptr().add(place * T::WIDTH));
             }
         }
-    }
-}
-
-/// The same by a single column, for widths that registers do not divide.
-#[inline(always)]
-pub(crate) fn multiply_column<T: Target, const ROWS: usize>(
-    rows: [&[f32]; ROWS],
-    matrix: &[f32],
-    stride: usize,
-    depth: usize,
-    sums: &mut Sums<ROWS>,
-) {
-    for (row, sums) in rows.iter().zip(sums) {
-        let mut sum = 0.0;
-        for (value, factor) in row[..depth].iter().zip(matrix.iter().step_by(stride)) {
-            sum = T::mul_add(*value, *factor, sum);
-        }
-        sums[0] = sum;
     }
 }

@@ -1,0 +1,160 @@
+//! The number types of hidden states and weights: f32 and bf16. Sums are f32 in both.
+#![allow(unsafe_code)]
+
+use candle_core::{CpuStorage, DType, WithDType};
+use half::bf16;
+
+use crate::scratch::HasScratch;
+use crate::simd::Target;
+
+/// A number type that operations compute in.
+pub(crate) trait Element:
+    WithDType + HasScratch + Copy + Default + Send + Sync + 'static
+{
+    /// True where values are multiplied in pairs, one word each.
+    const HAS_PAIRS: bool;
+    /// Values that one step of a product takes from each row.
+    const STEP: usize = if Self::HAS_PAIRS { 2 } else { 1 };
+    /// A register's worth of steps.
+    type Vector<T: Target>: Copy;
+
+    fn widen(self) -> f32;
+    /// To the nearest, ties to even.
+    fn narrow(value: f32) -> Self;
+
+    /// One step's values in every place.
+    ///
+    /// # Safety
+    /// As for the functions of [`Target`]; `STEP` values can be read at `from`.
+    unsafe fn splat<T: Target>(from: *const Self) -> Self::Vector<T>;
+
+    /// # Safety
+    /// As above; `T::WIDTH * STEP` values can be read at `from`.
+    unsafe fn load<T: Target>(from: *const Self) -> Self::Vector<T>;
+
+    /// # Safety
+    /// As above.
+    unsafe fn fused<T: Target>(
+        a: Self::Vector<T>,
+        b: Self::Vector<T>,
+        c: T::Register,
+    ) -> T::Register;
+
+    fn slice(storage: &CpuStorage) -> Option<&[Self]>;
+    fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
+}
+
+impl Element for f32 {
+    const HAS_PAIRS: bool = false;
+    type Vector<T: Target> = T::Register;
+
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn narrow(value: f32) -> Self {
+        value
+    }
+
+    #[inline(always)]
+    unsafe fn splat<T: Target>(from: *const f32) -> T::Register {
+        // SAFETY: the caller's promise.
+        unsafe { T::splat(*from) }
+    }
+
+    #[inline(always)]
+    unsafe fn load<T: Target>(from: *const f32) -> T::Register {
+        // SAFETY: the caller's promise.
+        unsafe { T::load(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn fused<T: Target>(a: T::Register, b: T::Register, c: T::Register) -> T::Register {
+        // SAFETY: the caller's promise.
+        unsafe { T::fused(a, b, c) }
+    }
+
+    fn slice(storage: &CpuStorage) -> Option<&[f32]> {
+        if let CpuStorage::F32(values) = storage { Some(values) } else { None }
+    }
+
+    fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [f32]> {
+        if let CpuStorage::F32(values) = storage { Some(values) } else { None }
+    }
+}
+
+impl Element for bf16 {
+    const HAS_PAIRS: bool = true;
+    type Vector<T: Target> = T::Pairs;
+
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    /// Without a branch, so that loops vectorise. A NaN keeps its upper bits and becomes a quiet one.
+    #[inline(always)]
+    fn narrow(value: f32) -> Self {
+        let bits = value.to_bits();
+        let rounded = bits.wrapping_add(0x7FFF + (bits >> 16 & 1));
+        let kept = if value.is_nan() { bits | 0x0040_0000 } else { rounded };
+        Self::from_bits((kept >> 16) as u16)
+    }
+
+    #[inline(always)]
+    unsafe fn splat<T: Target>(from: *const bf16) -> T::Pairs {
+        // SAFETY: the caller's promise.
+        unsafe { T::splat_pair(from.cast::<u32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load<T: Target>(from: *const bf16) -> T::Pairs {
+        // SAFETY: the caller's promise.
+        unsafe { T::load_pairs(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn fused<T: Target>(a: T::Pairs, b: T::Pairs, c: T::Register) -> T::Register {
+        // SAFETY: the caller's promise.
+        unsafe { T::fused_pairs(a, b, c) }
+    }
+
+    fn slice(storage: &CpuStorage) -> Option<&[bf16]> {
+        if let CpuStorage::BF16(values) = storage { Some(values) } else { None }
+    }
+
+    fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [bf16]> {
+        if let CpuStorage::BF16(values) = storage { Some(values) } else { None }
+    }
+}
+
+/// Both values of a pair, the one at the lower address first.
+#[inline(always)]
+pub(crate) fn pair(word: u32) -> (f32, f32) {
+    let [a, b, c, d] = word.to_ne_bytes();
+    (bf16::from_ne_bytes([a, b]).widen(), bf16::from_ne_bytes([c, d]).widen())
+}
+
+/// Runs `$body` with `$E` standing for the number type that `$dtype` names.
+macro_rules! by_dtype {
+    ($dtype:expr, |$element:ident| $body:expr) => {
+        match $dtype {
+            candle_core::DType::BF16 => {
+                type $element = half::bf16;
+                $body
+            }
+            _ => {
+                type $element = f32;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use by_dtype;
+
+/// Whether operations compute in it.
+pub(crate) fn is_supported(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::BF16)
+}

@@ -1,0 +1,333 @@
+//! `varlen_attention`: attention within each packed sequence, in one pass over tiles of keys.
+//!
+//! | | |
+//! | --- | --- |
+//! | formula | per sequence and head: `y = softmax(q * transpose(k) * scale + bias[key - query]) * v` over the keys that the mask lets a query see |
+//! | shapes | `qkv`: `[tokens, 3 * hidden]`, a token's queries, keys and values side by side, heads inside; `distance_bias`: `[heads, 2 n - 1]`; `y`: `[tokens, hidden]` |
+//! | dtype | f32, or bf16 with scores, sums and exponentials in f32 (heads of an even size); the bias is f32 |
+//! | memory traffic | `qkv` once, `y` once; a head's packed keys and values stay in the second cache |
+//! | numerics | the running maximum is subtracted before `exp2`, whose relative error is 3e-7, or 1.1e-4 for probabilities that are rounded to bf16 |
+//! | source | Vaswani et al. 2017; tiles with a running maximum after Milakov and Gimelshein 2018 and Dao et al. 2022; bias by distance: Raffel et al. 2019, Press et al. 2021 |
+//!
+//! A task is one head of one sequence. It packs the keys and the values once, then takes the queries a few rows at a
+//! time through tiles of at most [`KEYS`] keys: scores, exponentials and the product with the values all happen
+//! while those rows' scores are in the first cache. Sequences of up to [`KEYS`] tokens take one tile.
+#![allow(unsafe_code)]
+
+mod mask;
+mod pack;
+mod softmax;
+
+use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Tensor};
+
+pub use self::mask::Mask;
+use self::pack::{key_panels, pack_keys, pack_values};
+use self::softmax::{Exponents, Running, soften};
+use crate::block::{Block, Columns};
+use crate::element::{Element, by_dtype};
+use crate::operand::{Operand, borrow, dtype, output, values, values_mut};
+use crate::parallel::for_each;
+use crate::product::{PANEL, ROWS_MAX, RowsOf, Sums, columns_at_once, multiply, rows_at_once};
+use crate::scratch::{Scratch, sized};
+use crate::simd::{Isa, Target, dispatched};
+use crate::{CuSeqlens, KernelError};
+
+const OP: &str = "varlen_attention";
+/// Keys a tile: whole panels. With twelve queries their scores take 24 KiB.
+const KEYS: usize = 512;
+
+/// Attention of all heads over packed sequences.
+#[derive(Debug, Clone, Copy)]
+pub struct VarlenAttention<'a> {
+    /// Where sequences begin and end.
+    pub cu_seqlens: &'a CuSeqlens,
+    /// Heads; they divide the hidden size.
+    pub heads: usize,
+    /// Which keys a query sees.
+    pub mask: Mask,
+    /// What scores are multiplied with; `None` is one over the root of a head's size.
+    pub scale: Option<f32>,
+    /// `[heads, 2 n - 1]`, `n` at least the longest sequence: added to a head's scaled scores by how far the key is
+    /// from the query, `n - 1` being where both are the same token.
+    pub distance_bias: Option<&'a Tensor>,
+}
+
+impl<'a> VarlenAttention<'a> {
+    /// Every query sees every key of its sequence, scores are scaled as usual, and nothing is added.
+    pub fn new(cu_seqlens: &'a CuSeqlens, heads: usize) -> Self {
+        Self { cu_seqlens, heads, mask: Mask::default(), scale: None, distance_bias: None }
+    }
+
+    /// `qkv`: `[tokens, 3 * hidden]`; gives `[tokens, hidden]`.
+    pub fn forward(&self, qkv: &Tensor) -> Result<Tensor, KernelError> {
+        let (tokens, width, _) = Operand { op: OP, name: "qkv", tensor: qkv }.matrix()?;
+        let out = output(qkv, (tokens, width / 3))?;
+        self.forward_into(qkv, &out)?;
+        Ok(out)
+    }
+
+    /// `qkv`: `[tokens, 3 * hidden]`; writes `out`: `[tokens, hidden]`.
+    pub fn forward_into(&self, qkv: &Tensor, out: &Tensor) -> Result<(), KernelError> {
+        let operand = Operand { op: OP, name: "qkv", tensor: qkv };
+        let (tokens, width, dtype) = operand.matrix()?;
+        if tokens != self.cu_seqlens.tokens() {
+            return Err(operand.shape_error(format!(
+                "{} tokens, where cu_seqlens ends",
+                self.cu_seqlens.tokens()
+            )));
+        }
+        let heads = self.heads;
+        if heads == 0 || !width.is_multiple_of(3 * heads) {
+            return Err(operand.shape_error(format!("a width that 3 x {heads} heads divide")));
+        }
+        if dtype == DType::BF16 && !(width / 3 / heads).is_multiple_of(2) {
+            return Err(operand.shape_error(format!("{heads} heads of an even size in bf16")));
+        }
+        Operand { op: OP, name: "out", tensor: out }.expect(&[tokens, width / 3], dtype)?;
+        if let Some(bias) = self.distance_bias {
+            self.check_bias(Operand { op: OP, name: "distance_bias", tensor: bias })?;
+        }
+        Ok(out.inplace_op2(qkv, self)?)
+    }
+
+    fn check_bias(&self, bias: Operand<'_>) -> Result<(), KernelError> {
+        let longest = self.cu_seqlens.ranges().map(|range| range.len()).max().unwrap_or_default();
+        let (rows, width, _) = bias.matrix()?;
+        if rows != self.heads || width.is_multiple_of(2) || width < 2 * longest.max(1) - 1 {
+            return Err(bias.shape_error(format!(
+                "[{}, 2 n - 1] with n at least {longest}, the longest sequence",
+                self.heads
+            )));
+        }
+        bias.expect(&[rows, width], DType::F32)
+    }
+}
+
+impl InplaceOp2 for VarlenAttention<'_> {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn cpu_fwd(
+        &self,
+        out: &mut CpuStorage,
+        out_layout: &Layout,
+        qkv: &CpuStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<()> {
+        let bias = self.distance_bias.map(borrow);
+        let bias = bias.as_ref().map(|bias| bias.values()).transpose()?;
+        by_dtype!(dtype(qkv), |E| {
+            self.run::<E>(values(qkv, layout)?, bias, values_mut(out, out_layout)?);
+        });
+        Ok(())
+    }
+}
+
+impl VarlenAttention<'_> {
+    fn run<E: Element>(&self, qkv: &[E], bias: Option<&[f32]>, out: &mut [E]) {
+        let hidden = out.len() / self.cu_seqlens.tokens().max(1);
+        let dim = hidden / self.heads;
+        if dim == 0 {
+            return;
+        }
+        let scale = self.scale.unwrap_or(1.0 / (dim as f32).sqrt());
+        let (isa, out) = (Isa::best(), Columns::new(out, hidden));
+        for_each(self.cu_seqlens.sequences() * self.heads, |task| {
+            let (sequence, head) = (task / self.heads, task % self.heads);
+            let range = self.cu_seqlens.range(sequence);
+            let bias = bias.map(|bias| {
+                let width = bias.len() / self.heads;
+                &bias[head * width..(head + 1) * width]
+            });
+            let qkv = &qkv[range.start * 3 * hidden..range.end * 3 * hidden];
+            let (first, mask) = (head * dim, self.mask);
+            let head = Head { qkv, hidden, dim, first, mask, scale, bias };
+            // SAFETY: each task has its own sequence (rows) or its own head (columns) of the output.
+            let mut out = unsafe { out.block(range.start, range.len(), first, dim) };
+            E::with_scratch(|scratch| attend_one(isa, head, &mut out, scratch));
+        });
+    }
+}
+
+/// One head's queries, keys and values in one sequence's packed rows.
+#[derive(Clone, Copy)]
+struct Head<'a, E> {
+    qkv: &'a [E],
+    hidden: usize,
+    dim: usize,
+    first: usize,
+    mask: Mask,
+    scale: f32,
+    /// The middle one is for a distance of 0.
+    bias: Option<&'a [f32]>,
+}
+
+impl<'a, E: Element> Head<'a, E> {
+    fn tokens(self) -> usize {
+        self.qkv.len() / (3 * self.hidden)
+    }
+
+    /// `count` queries from the one at `first` on.
+    #[inline(always)]
+    fn queries(self, first: usize, count: usize) -> RowsOf<'a, E> {
+        let stride = 3 * self.hidden;
+        RowsOf::new(&self.qkv[first * stride + self.first..], stride, count, self.dim)
+    }
+
+    #[inline(always)]
+    fn keys(self, token: usize) -> &'a [E] {
+        &self.qkv[(3 * token + 1) * self.hidden + self.first..][..self.dim]
+    }
+
+    #[inline(always)]
+    fn values(self, token: usize) -> &'a [E] {
+        &self.qkv[(3 * token + 2) * self.hidden + self.first..][..self.dim]
+    }
+
+    /// What is added to the scores of a query's keys from `first_key` on.
+    #[inline(always)]
+    fn bias(self, query: usize, first_key: usize, keys: usize) -> Option<&'a [f32]> {
+        self.bias.map(|bias| &bias[bias.len() / 2 + first_key - query..][..keys])
+    }
+}
+
+dispatched! {
+    /// One head of one sequence.
+    fn attend_one<E>(head: Head<'_, E>, out: &mut Block<'_, E>, scratch: &mut Scratch<E>) = attend;
+}
+
+#[inline(always)]
+fn attend<T: Target, E: Element>(
+    head: Head<'_, E>,
+    out: &mut Block<'_, E>,
+    scratch: &mut Scratch<E>,
+) {
+    let tokens = head.tokens();
+    if tokens == 0 {
+        return;
+    }
+    let steps = tokens.div_ceil(E::STEP);
+    let dims = head.dim.next_multiple_of(PANEL);
+    let width = KEYS.min(key_panels(tokens) * PANEL);
+    let keys = sized(&mut scratch.keys, key_panels(tokens) * PANEL * head.dim);
+    let values = sized(&mut scratch.values, steps * E::STEP * dims);
+    pack_keys::<T, E>(head, keys);
+    pack_values(head, values);
+    let mut work = Work {
+        head,
+        keys,
+        values,
+        value_panel: steps * E::STEP * PANEL,
+        width,
+        scores: sized(&mut scratch.floats, ROWS_MAX * width),
+        probabilities: sized(&mut scratch.probabilities, ROWS_MAX * width),
+        sums: sized(&mut scratch.sums, ROWS_MAX * dims),
+        product: [[0.0; PANEL]; ROWS_MAX],
+    };
+    let mut first = 0;
+    while first < tokens {
+        let count = rows_at_once::<T>(tokens - first);
+        work.group::<T>(first, count, out);
+        first += count;
+    }
+}
+
+/// One head at work: its packed keys and values, and buffers for a few queries.
+struct Work<'a, E> {
+    head: Head<'a, E>,
+    /// As [`pack_keys`] leaves them.
+    keys: &'a [E],
+    /// As [`pack_values`] leaves them.
+    values: &'a [E],
+    /// Values of one panel of `values`.
+    value_panel: usize,
+    /// Columns of a tile.
+    width: usize,
+    /// `[rows, width]`
+    scores: &'a mut [f32],
+    /// `[rows, width]`
+    probabilities: &'a mut [E],
+    /// `[rows, dims]`, the head's size rounded up to whole panels.
+    sums: &'a mut [f32],
+    product: Sums,
+}
+
+impl<E: Element> Work<'_, E> {
+    /// `count` queries from the one at `first` on, against all keys that they see.
+    #[inline(always)]
+    fn group<T: Target>(&mut self, first: usize, count: usize, out: &mut Block<'_, E>) {
+        let (head, tokens) = (self.head, self.head.tokens());
+        let last_seen = head.mask.keys(first + count - 1, tokens).end;
+        let mut running = [Running::START; ROWS_MAX];
+        let mut tile = head.mask.keys(first, tokens).start / PANEL * PANEL;
+        self.sums.fill(0.0);
+        while tile < last_seen {
+            let keys = self.width.min(last_seen - tile);
+            self.score::<T>(first, count, tile, keys);
+            let columns = keys.next_multiple_of(PANEL);
+            let mut keep = [0.0; ROWS_MAX];
+            for (row, (running, keep)) in running[..count].iter_mut().zip(&mut keep).enumerate() {
+                let query = first + row;
+                let seen = head.mask.keys(query, tokens);
+                let seen = seen.start.clamp(tile, tile + keys) - tile
+                    ..seen.end.clamp(tile, tile + keys) - tile;
+                let exponents = Exponents {
+                    scale: head.scale * std::f32::consts::LOG2_E,
+                    bias: head.bias(query, tile, keys),
+                };
+                let scores = &mut self.scores[row * self.width..][..columns];
+                let probabilities = &mut self.probabilities[row * self.width..][..columns];
+                *keep = soften::<T, E>(scores, seen, exponents, running, probabilities);
+            }
+            self.weigh::<T>(count, tile, keys, &keep);
+            tile += keys;
+        }
+        let dims = self.sums.len() / ROWS_MAX;
+        for (row, running) in running[..count].iter().enumerate() {
+            let inverse = 1.0 / running.sum;
+            let sums = &self.sums[row * dims..][..head.dim];
+            for (out, sum) in out.row(first + row).iter_mut().zip(sums) {
+                *out = E::narrow(sum * inverse);
+            }
+        }
+    }
+
+    /// `scores = q * transpose(k)` for a tile's keys.
+    #[inline(always)]
+    fn score<T: Target>(&mut self, first: usize, count: usize, tile: usize, keys: usize) {
+        let queries = self.head.queries(first, count);
+        let panel_len = self.head.dim * PANEL;
+        for column in (0..keys).step_by(columns_at_once::<T>()) {
+            let panel = &self.keys[(tile + column) / PANEL * panel_len..][..panel_len];
+            multiply::<T, E>(queries, panel, column % PANEL, &mut self.product);
+            for (row, sums) in self.product[..count].iter().enumerate() {
+                self.scores[row * self.width + column..][..columns_at_once::<T>()]
+                    .copy_from_slice(&sums[..columns_at_once::<T>()]);
+            }
+        }
+    }
+
+    /// `sums = sums * keep + probabilities * values` for a tile's keys.
+    #[inline(always)]
+    fn weigh<T: Target>(&mut self, count: usize, tile: usize, keys: usize, keep: &[f32; ROWS_MAX]) {
+        let depth = keys.next_multiple_of(E::STEP);
+        let probabilities = RowsOf::new(self.probabilities, self.width, count, depth);
+        let dims = self.sums.len() / ROWS_MAX;
+        for column in (0..self.head.dim).step_by(columns_at_once::<T>()) {
+            let panel = &self.values[column / PANEL * self.value_panel..][..self.value_panel];
+            multiply::<T, E>(
+                probabilities,
+                &panel[tile * PANEL..],
+                column % PANEL,
+                &mut self.product,
+            );
+            for (row, (product, keep)) in self.product[..count].iter().zip(keep).enumerate() {
+                let sums = &mut self.sums[row * dims + column..][..columns_at_once::<T>()];
+                for (sum, product) in sums.iter_mut().zip(product) {
+                    *sum = T::mul_add(*sum, *keep, *product);
+                }
+            }
+        }
+    }
+}
