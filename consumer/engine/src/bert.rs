@@ -1,6 +1,6 @@
 //! BERT over fused operations: seven a layer, on packed tokens.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use forebay_kernels::{
     Activation, AddLayerNorm, EmbedLayerNorm, LayerNorm, Linear, PoolNormalize, Pooling,
     VarlenAttention,
@@ -106,10 +106,12 @@ impl BertEncoder {
             token_ids: batch.token_ids(),
             type_ids: None,
             cu_seqlens,
+            first_position: 0,
             norm: &tables.norm,
         };
-        let attention = VarlenAttention { cu_seqlens, heads: self.heads };
-        let mut hidden = embed.forward(&tables.words, &tables.positions, &tables.types)?;
+        let attention = VarlenAttention::new(cu_seqlens, self.heads);
+        let mut hidden =
+            embed.forward(&tables.words, Some(&tables.positions), Some(&tables.types))?;
         for layer in &self.layers {
             hidden = layer.forward(&hidden, &attention)?;
         }
@@ -188,11 +190,11 @@ impl Named<'_> {
         let layer = format!("encoder.layer.{index}");
         let dense = |name: &str, shape: &[usize]| -> Result<Linear, EngineError> {
             let weight = self.tensor(&format!("{layer}.{name}.dense.weight"), shape)?;
-            Ok(Linear::new(&weight, None, Activation::None)?)
+            Ok(Linear::new(&weight, None, Activation::None, DType::F32)?)
         };
         let add_norm = |name: &str| -> Result<AddLayerNorm, EngineError> {
             Ok(AddLayerNorm {
-                bias: self.tensor(&format!("{layer}.{name}.dense.bias"), &[hidden])?,
+                bias: Some(self.tensor(&format!("{layer}.{name}.dense.bias"), &[hidden])?),
                 norm: self.norm(&format!("{layer}.{name}.LayerNorm"))?,
             })
         };
@@ -203,7 +205,7 @@ impl Named<'_> {
             qkv: self.qkv(&format!("{layer}.attention.self"))?,
             attention_out: dense("attention.output", &[hidden, hidden])?,
             attention_norm: add_norm("attention.output")?,
-            up: Linear::new(&up_weight, Some(up_bias), Activation::Gelu)?,
+            up: Linear::new(&up_weight, Some(&up_bias), Activation::Gelu, DType::F32)?,
             down: dense("output", &[hidden, inner])?,
             output_norm: add_norm("output")?,
         })
@@ -217,6 +219,6 @@ impl Named<'_> {
             Ok(Tensor::cat(&[of("query")?, of("key")?, of("value")?], 0)?)
         };
         let (weight, bias) = (stacked("weight", &[hidden, hidden])?, stacked("bias", &[hidden])?);
-        Ok(Linear::new(&weight, Some(bias), Activation::None)?)
+        Ok(Linear::new(&weight, Some(&bias), Activation::None, DType::F32)?)
     }
 }

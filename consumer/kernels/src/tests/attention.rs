@@ -1,28 +1,63 @@
 //! `varlen_attention` against softmax in f64, sequence by sequence.
 
+use candle_core::{DType, Tensor};
 use proptest::prelude::*;
 
-use super::{assert_close, cu_seqlens, lengths, noisy, tensor, values};
-use crate::VarlenAttention;
+use super::{DTYPES, assert_close, cu_seqlens, lengths, noisy, noisy_in, tensor, values};
 use crate::simd::Isa;
+use crate::{Mask, VarlenAttention};
 
-fn reference(qkv: &[f32], lengths: &[usize], heads: usize, dim: usize) -> Vec<f64> {
-    let hidden = heads * dim;
-    let mut out = Vec::new();
-    let mut rest = qkv;
-    for &tokens in lengths {
-        let (sequence, after) = rest.split_at(tokens * 3 * hidden);
-        rest = after;
-        let part = |token: usize, part: usize, head: usize| -> Vec<f64> {
-            let start = token * 3 * hidden + part * hidden + head * dim;
-            sequence[start..start + dim].iter().map(|&value| f64::from(value)).collect()
-        };
-        for token in 0..tokens {
-            for head in 0..heads {
-                let query = part(token, 0, head);
+/// What one run is about.
+#[derive(Clone, Copy)]
+struct Setting {
+    heads: usize,
+    dim: usize,
+    mask: Mask,
+    scale: Option<f32>,
+    /// Whether distances are biased.
+    biased: bool,
+}
+
+impl Setting {
+    fn plain(heads: usize, dim: usize) -> Self {
+        Self { heads, dim, mask: Mask::Bidirectional, scale: None, biased: false }
+    }
+
+    fn sees(self, query: usize, key: usize) -> bool {
+        match self.mask {
+            Mask::Bidirectional => true,
+            Mask::Causal => key <= query,
+            Mask::Window(distance) => key.abs_diff(query) <= distance,
+        }
+    }
+
+    /// `bias`: a row a head, the middle one for a distance of 0.
+    fn reference(self, qkv: &[f32], lengths: &[usize], bias: &[f32]) -> Vec<f64> {
+        let Self { heads, dim, .. } = self;
+        let hidden = heads * dim;
+        let width = bias.len() / heads;
+        let scale = self.scale.map_or(1.0 / (dim as f64).sqrt(), f64::from);
+        let mut out = Vec::new();
+        let mut rest = qkv;
+        for &tokens in lengths {
+            let (sequence, after) = rest.split_at(tokens * 3 * hidden);
+            rest = after;
+            let part = |token: usize, part: usize, head: usize| {
+                let start = token * 3 * hidden + part * hidden + head * dim;
+                sequence[start..start + dim].iter().map(|&value| f64::from(value))
+            };
+            for (query, head) in
+                (0..tokens).flat_map(|query| (0..heads).map(move |head| (query, head)))
+            {
                 let score = |key: usize| -> f64 {
-                    let dot: f64 = query.iter().zip(part(key, 1, head)).map(|(q, k)| q * k).sum();
-                    (dot / (dim as f64).sqrt()).exp()
+                    let dot: f64 =
+                        part(query, 0, head).zip(part(key, 1, head)).map(|(q, k)| q * k).sum();
+                    let bias = f64::from(bias[head * width + width / 2 + key - query]);
+                    if self.sees(query, key) {
+                        (dot * scale + if self.biased { bias } else { 0.0 }).exp()
+                    } else {
+                        0.0
+                    }
                 };
                 let scores: Vec<f64> = (0..tokens).map(score).collect();
                 let total: f64 = scores.iter().sum();
@@ -35,18 +70,33 @@ fn reference(qkv: &[f32], lengths: &[usize], heads: usize, dim: usize) -> Vec<f6
                 out.extend(sums);
             }
         }
+        out
     }
-    out
+
+    fn check(self, lengths: &[usize], seed: u64) {
+        let cu_seqlens = cu_seqlens(lengths);
+        let longest = lengths.iter().copied().max().unwrap_or_default() + 2;
+        let (bias, bias_values) = noisy(seed + 1, &[self.heads, 2 * longest - 1]);
+        for (dtype, rounding) in DTYPES {
+            let shape = [cu_seqlens.tokens(), 3 * self.heads * self.dim];
+            let (qkv, qkv_values) = noisy_in(dtype, seed, &shape);
+            let expected = self.reference(&qkv_values, lengths, &bias_values);
+            Isa::each(|| {
+                let attention = VarlenAttention {
+                    mask: self.mask,
+                    scale: self.scale,
+                    distance_bias: self.biased.then_some(&bias),
+                    ..VarlenAttention::new(&cu_seqlens, self.heads)
+                };
+                // Probabilities are rounded, then the sum.
+                assert_close(&attention.forward(&qkv).unwrap(), &expected, 2.0 * rounding + 3e-6);
+            });
+        }
+    }
 }
 
-fn check(lengths: &[usize], heads: usize, dim: usize, seed: u64) {
-    let cu_seqlens = cu_seqlens(lengths);
-    let (qkv, qkv_values) = noisy(seed, &[cu_seqlens.tokens(), 3 * heads * dim]);
-    let expected = reference(&qkv_values, lengths, heads, dim);
-    Isa::each(|| {
-        let y = VarlenAttention { cu_seqlens: &cu_seqlens, heads }.forward(&qkv).unwrap();
-        assert_close(&y, &expected, 2e-6);
-    });
+fn masks() -> impl Strategy<Value = Mask> {
+    prop_oneof![Just(Mask::Bidirectional), Just(Mask::Causal), (0..50_usize).prop_map(Mask::Window)]
 }
 
 proptest! {
@@ -55,27 +105,43 @@ proptest! {
     fn any_lengths_and_heads_agree(
         lengths in lengths(),
         heads in 1..4_usize,
-        dim in prop_oneof![Just(32_usize), Just(64), 1..40_usize],
-        seed: u64,
+        half in prop_oneof![Just(16_usize), Just(32), 1..20_usize],
+        mask in masks(),
+        scale in prop::option::of(0.01..0.5_f32),
+        biased: bool,
+        seed in 0..u64::MAX / 2,
     ) {
-        check(&lengths, heads, dim, seed);
+        Setting { heads, dim: 2 * half, mask, scale, biased }.check(&lengths, seed);
     }
 }
 
 #[test]
 fn sequences_longer_than_a_tile_of_keys_agree() {
-    check(&[513, 1, 1030], 1, 32, 4);
+    for mask in [Mask::Bidirectional, Mask::Causal, Mask::Window(3), Mask::Window(600)] {
+        Setting { mask, ..Setting::plain(1, 32) }.check(&[513, 1, 1030], 4);
+    }
 }
 
 #[test]
 fn large_heads_agree() {
-    check(&[40, 33], 2, 128, 5);
+    Setting::plain(2, 128).check(&[40, 33], 5);
+}
+
+#[test]
+fn heads_of_an_odd_size_agree_in_f32_and_are_refused_in_bf16() {
+    let (qkv, qkv_values) = noisy(6, &[20, 3 * 2 * 7]);
+    let setting = Setting::plain(2, 7);
+    let expected = setting.reference(&qkv_values, &[20], &[0.0; 78]);
+    let twenty = cu_seqlens(&[20]);
+    let attention = VarlenAttention::new(&twenty, 2);
+    Isa::each(|| assert_close(&attention.forward(&qkv).unwrap(), &expected, 3e-6));
+    assert!(attention.forward(&qkv.to_dtype(DType::BF16).unwrap()).is_err());
 }
 
 #[test]
 fn a_token_alone_gives_its_own_value() {
     let qkv = tensor(&[1.0, -3.0, 7.5], &[1, 3]);
-    let y = VarlenAttention { cu_seqlens: &cu_seqlens(&[1]), heads: 1 }.forward(&qkv).unwrap();
+    let y = VarlenAttention::new(&cu_seqlens(&[1]), 1).forward(&qkv).unwrap();
     assert_eq!(values(&y), [7.5]);
 }
 
@@ -83,19 +149,32 @@ fn a_token_alone_gives_its_own_value() {
 fn scores_too_large_for_exp_still_give_a_mean() {
     // Scores of 40,000 at each of 600 equal keys: without the running maximum, exp would be infinite.
     let qkv = tensor(&[200.0, 200.0, 3.0].repeat(600), &[600, 3]);
-    let y = VarlenAttention { cu_seqlens: &cu_seqlens(&[600]), heads: 1 }.forward(&qkv).unwrap();
+    let y = VarlenAttention::new(&cu_seqlens(&[600]), 1).forward(&qkv).unwrap();
     assert_close(&y, &[3.0; 600], 1e-5);
 }
 
 #[test]
 fn a_nan_stays_in_its_sequence() {
-    let mut qkv = vec![0.5; 6 * 3 * 32];
-    qkv[0] = f32::NAN;
-    let cu_seqlens = cu_seqlens(&[3, 3]);
-    let y = VarlenAttention { cu_seqlens: &cu_seqlens, heads: 1 }
-        .forward(&tensor(&qkv, &[6, 96]))
-        .unwrap();
-    let y = values(&y);
-    assert!(y[..32].iter().all(|value| value.is_nan()));
-    assert!(y[3 * 32..].iter().all(|value| *value == 0.5));
+    for (dtype, _) in DTYPES {
+        let mut qkv = vec![0.5; 6 * 3 * 32];
+        qkv[0] = f32::NAN;
+        let qkv: Tensor = tensor(&qkv, &[6, 96]).to_dtype(dtype).unwrap();
+        let cu_seqlens = cu_seqlens(&[3, 3]);
+        let y = values(&VarlenAttention::new(&cu_seqlens, 1).forward(&qkv).unwrap());
+        assert!(y[..32].iter().all(|value| value.is_nan()));
+        assert!(y[3 * 32..].iter().all(|value| *value == 0.5));
+    }
+}
+
+#[test]
+fn what_a_thread_computed_before_leaves_no_trace() {
+    let (long, short) = (cu_seqlens(&[300]), cu_seqlens(&[5]));
+    for (dtype, _) in DTYPES {
+        let (qkv, _) = noisy_in(dtype, 8, &[5, 3 * 20]);
+        let attend = || values(&VarlenAttention::new(&short, 1).forward(&qkv).unwrap());
+        let before = attend();
+        let nan = Tensor::full(f32::NAN, (300, 3 * 64), qkv.device()).unwrap();
+        VarlenAttention::new(&long, 1).forward(&nan.to_dtype(dtype).unwrap()).unwrap();
+        assert_eq!(attend(), before);
+    }
 }

@@ -1,11 +1,21 @@
 //! `linear` against a sum of products in f64.
 
+use candle_core::DType;
 use proptest::prelude::*;
 
-use super::math::gelu_reference;
-use super::{assert_close, noisy};
+use super::math::activation_reference;
+use super::{DTYPES, assert_close, noisy, noisy_in};
 use crate::simd::Isa;
 use crate::{Activation, Linear};
+
+const ACTIVATIONS: [Activation; 6] = [
+    Activation::None,
+    Activation::Gelu,
+    Activation::GeluTanh,
+    Activation::Silu,
+    Activation::Tanh,
+    Activation::Relu,
+];
 
 fn reference(
     x: &[f32],
@@ -22,31 +32,28 @@ fn reference(
         products.zip(bias).map(|(sum, bias)| sum + f64::from(*bias)).collect::<Vec<_>>()
     };
     let sums = x.chunks_exact(inputs).flat_map(row);
-    match activation {
-        Activation::None => sums.collect(),
-        Activation::Gelu => sums.map(gelu_reference).collect(),
-    }
+    sums.map(|sum| activation_reference(activation, sum)).collect()
 }
 
 fn check(
-    tokens: usize,
-    inputs: usize,
-    outputs: usize,
+    (dtype, rounding): (DType, f64),
+    [tokens, inputs, outputs]: [usize; 3],
     activation: Activation,
     with_bias: bool,
     seed: u64,
 ) {
-    let (x, x_values) = noisy(seed, &[tokens, inputs]);
-    let (weight, weight_values) = noisy(seed + 1, &[outputs, inputs]);
+    let (x, x_values) = noisy_in(dtype, seed, &[tokens, inputs]);
+    let (weight, weight_values) = noisy_in(dtype, seed + 1, &[outputs, inputs]);
     let (bias, bias_values) = noisy(seed + 2, &[outputs]);
     let bias_values = if with_bias { bias_values } else { vec![0.0; outputs] };
-    let layer = Linear::new(&weight, with_bias.then_some(bias), activation).unwrap();
+    let layer = Linear::new(&weight, with_bias.then_some(&bias), activation, dtype).unwrap();
+    assert_eq!((layer.inputs(), layer.outputs()), (inputs, outputs));
     let expected = reference(&x_values, &weight_values, &bias_values, inputs, activation);
     Isa::each(|| {
         let y = layer.forward(&x).unwrap();
         assert_eq!(y.dims(), [tokens, outputs]);
         // A sum grows like the root of its terms, and so do the errors of its roundings.
-        assert_close(&y, &expected, 4e-6 * (inputs as f64).sqrt());
+        assert_close(&y, &expected, rounding + 4e-6 * (inputs as f64).sqrt());
     });
 }
 
@@ -55,28 +62,36 @@ proptest! {
     #[test]
     fn any_shape_agrees(
         tokens in 1..80_usize,
-        inputs in 1..100_usize,
+        half_inputs in 1..50_usize,
+        odd in 0..2_usize,
         outputs in 1..100_usize,
-        gelu: bool,
+        activation in prop::sample::select(&ACTIVATIONS[..]),
         with_bias: bool,
-        seed: u64,
+        seed in 0..u64::MAX / 2,
     ) {
-        let activation = if gelu { Activation::Gelu } else { Activation::None };
-        check(tokens, inputs, outputs, activation, with_bias, seed >> 1);
+        // Any number of inputs in f32, an even one in bf16.
+        check(DTYPES[0], [tokens, 2 * half_inputs - odd, outputs], activation, with_bias, seed);
+        check(DTYPES[1], [tokens, 2 * half_inputs, outputs], activation, with_bias, seed);
     }
 }
 
 #[test]
 fn one_token_through_a_wide_layer_agrees() {
-    check(1, 384, 1536, Activation::Gelu, true, 1);
+    for dtype in DTYPES {
+        check(dtype, [1, 384, 1536], Activation::Gelu, true, 1);
+    }
 }
 
 #[test]
 fn more_rows_than_a_chunk_agree() {
-    check(700, 1536, 70, Activation::None, true, 2);
+    for dtype in DTYPES {
+        check(dtype, [700, 1536, 70], Activation::None, true, 2);
+    }
 }
 
 #[test]
 fn no_tokens_give_no_rows() {
-    check(0, 8, 40, Activation::Gelu, true, 3);
+    for dtype in DTYPES {
+        check(dtype, [0, 8, 40], Activation::Gelu, true, 3);
+    }
 }

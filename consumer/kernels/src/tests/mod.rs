@@ -3,13 +3,16 @@
 #![allow(clippy::unwrap_used, clippy::float_cmp)]
 
 mod attention;
+mod gates;
 mod linear;
 mod math;
 mod norms;
 mod pool;
 mod refusals;
+mod simd;
+mod threads;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
 
 use crate::{CuSeqlens, LayerNorm};
@@ -42,16 +45,26 @@ fn tensor(values: &[f32], shape: &[usize]) -> Tensor {
 
 /// A tensor of noise, with its values.
 fn noisy(seed: u64, shape: &[usize]) -> (Tensor, Vec<f32>) {
-    let values = noise(seed, shape.iter().product());
-    (tensor(&values, shape), values)
+    noisy_in(DType::F32, seed, shape)
 }
+
+/// The same in a number type, with the values that it can hold.
+fn noisy_in(dtype: DType, seed: u64, shape: &[usize]) -> (Tensor, Vec<f32>) {
+    let values = noise(seed, shape.iter().product());
+    let tensor = tensor(&values, shape).to_dtype(dtype).unwrap();
+    let values = self::values(&tensor);
+    (tensor, values)
+}
+
+/// Both number types that operations compute in, each with the error of rounding a result to it, doubled.
+const DTYPES: [(DType, f64); 2] = [(DType::F32, 1.2e-7), (DType::BF16, 8e-3)];
 
 fn layer_norm(seed: u64, hidden: usize) -> LayerNorm {
     LayerNorm { scale: noisy(seed, &[hidden]).0, shift: noisy(seed + 1, &[hidden]).0, eps: 1e-5 }
 }
 
 fn values(tensor: &Tensor) -> Vec<f32> {
-    tensor.flatten_all().unwrap().to_vec1().unwrap()
+    tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
 /// `LayerNorm(row)` in f64.

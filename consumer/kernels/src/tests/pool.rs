@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{assert_close, cu_seqlens, lengths, noisy, tensor, values};
+use super::{DTYPES, assert_close, cu_seqlens, lengths, noisy_in, tensor, values};
 use crate::simd::Isa;
 use crate::{Finish, PoolNormalize, Pooling};
 
@@ -18,13 +18,18 @@ fn reference(
     for (&tokens, finish) in lengths.iter().zip(finishes) {
         let sequence: Vec<&[f32]> = rows.by_ref().take(tokens).collect();
         let used = match pooling {
-            Pooling::Mean => sequence.as_slice(),
+            Pooling::Mean | Pooling::Max => sequence.as_slice(),
             Pooling::Cls => &sequence[..tokens.min(1)],
+            Pooling::Last => &sequence[tokens.saturating_sub(1)..],
         };
         let mut pooled = vec![0.0; hidden];
         for column in 0..finish.dimensions.unwrap_or(hidden) {
-            let sum: f64 = used.iter().map(|row| f64::from(row[column])).sum();
-            pooled[column] = sum / used.len().max(1) as f64;
+            let values = used.iter().map(|row| f64::from(row[column]));
+            pooled[column] = if pooling == Pooling::Max && tokens > 0 {
+                values.fold(f64::NEG_INFINITY, f64::max)
+            } else {
+                values.sum::<f64>() / used.len().max(1) as f64
+            };
         }
         let norm = pooled.iter().map(|value| value * value).sum::<f64>().sqrt().max(1e-12);
         out.extend(pooled.iter().map(|value| if finish.normalize { value / norm } else { *value }));
@@ -38,7 +43,7 @@ proptest! {
     fn each_sequence_gets_its_own_finish(
         lengths in lengths(),
         hidden in 1..140_usize,
-        cls: bool,
+        pooling in prop::sample::select(&[Pooling::Mean, Pooling::Cls, Pooling::Last, Pooling::Max][..]),
         finishes in prop::collection::vec((any::<bool>(), prop::option::of(0.0..1.0_f64)), 5),
         seed: u64,
     ) {
@@ -47,11 +52,13 @@ proptest! {
         };
         let finishes: Vec<Finish> = finishes.iter().map(finish).take(lengths.len()).collect();
         let cu_seqlens = cu_seqlens(&lengths);
-        let pooling = if cls { Pooling::Cls } else { Pooling::Mean };
-        let (x, x_values) = noisy(seed, &[cu_seqlens.tokens(), hidden]);
-        let expected = reference(&x_values, &lengths, hidden, pooling, &finishes);
         let op = PoolNormalize { cu_seqlens: &cu_seqlens, pooling, finishes: &finishes };
-        Isa::each(|| assert_close(&op.forward(&x).unwrap(), &expected, 1e-5));
+        // Vectors are f32 for both.
+        for (dtype, _) in DTYPES {
+            let (x, x_values) = noisy_in(dtype, seed, &[cu_seqlens.tokens(), hidden]);
+            let expected = reference(&x_values, &lengths, hidden, pooling, &finishes);
+            Isa::each(|| assert_close(&op.forward(&x).unwrap(), &expected, 1e-5));
+        }
     }
 }
 

@@ -27,10 +27,12 @@ fn assert_shape_refused<T: std::fmt::Debug>(
 
 #[test]
 fn linear_names_the_operand_that_does_not_fit() {
-    let make = |weight: &Tensor, bias| Linear::new(weight, bias, Activation::None);
+    let make = |weight: &Tensor, bias: Option<&Tensor>| {
+        Linear::new(weight, bias, Activation::None, DType::F32)
+    };
     assert_shape_refused(make(&zeros(&[3]), None), "linear", "weight");
     assert_shape_refused(make(&zeros(&[3, 0]), None), "linear", "weight");
-    assert_shape_refused(make(&zeros(&[3, 4]), Some(zeros(&[4]))), "linear", "bias");
+    assert_shape_refused(make(&zeros(&[3, 4]), Some(&zeros(&[4]))), "linear", "bias");
     let layer = make(&zeros(&[3, 4]), None).unwrap();
     assert_shape_refused(layer.forward(&zeros(&[2, 5])), "linear", "x");
     assert_shape_refused(layer.forward(&zeros(&[4])), "linear", "x");
@@ -38,8 +40,10 @@ fn linear_names_the_operand_that_does_not_fit() {
 
 #[test]
 fn add_layer_norm_names_the_operand_that_does_not_fit() {
-    let op =
-        |bias: usize, norm: usize| AddLayerNorm { bias: zeros(&[bias]), norm: layer_norm(1, norm) };
+    let op = |bias: usize, norm: usize| AddLayerNorm {
+        bias: Some(zeros(&[bias])),
+        norm: layer_norm(1, norm),
+    };
     let (x, short) = (zeros(&[3, 8]), zeros(&[2, 8]));
     assert_shape_refused(op(8, 8).forward(&x, &short), "add_layer_norm", "residual");
     assert_shape_refused(op(7, 8).forward(&x, &x), "add_layer_norm", "bias");
@@ -51,8 +55,9 @@ fn embed_layer_norm_refuses_ids_without_a_row() {
     let norm = layer_norm(1, 8);
     let embed = |token_ids: &[u32], type_ids: Option<&[u32]>, tokens: usize, positions: usize| {
         let cu_seqlens = cu_seqlens(&[tokens]);
-        let op = EmbedLayerNorm { token_ids, type_ids, cu_seqlens: &cu_seqlens, norm: &norm };
-        op.forward(&zeros(&[10, 8]), &zeros(&[positions, 8]), &zeros(&[2, 8]))
+        let cu_seqlens = &cu_seqlens;
+        let op = EmbedLayerNorm { token_ids, type_ids, cu_seqlens, first_position: 0, norm: &norm };
+        op.forward(&zeros(&[10, 8]), Some(&zeros(&[positions, 8])), Some(&zeros(&[2, 8])))
     };
     let outside = |result: Result<Tensor, KernelError>| match result.unwrap_err() {
         KernelError::OutsideTable { what, value, rows, .. } => (what, value, rows),
@@ -71,21 +76,56 @@ fn embed_layer_norm_refuses_tables_of_other_widths() {
         token_ids: &[],
         type_ids: None,
         cu_seqlens: &cu_seqlens(&[]),
+        first_position: 0,
         norm: &layer_norm(1, 8),
     };
     let (eight, nine) = (zeros(&[4, 8]), zeros(&[4, 9]));
-    assert_shape_refused(op.forward(&eight, &nine, &eight), "embed_layer_norm", "positions");
-    assert_shape_refused(op.forward(&eight, &eight, &nine), "embed_layer_norm", "types");
-    assert_shape_refused(op.forward(&nine, &nine, &nine), "embed_layer_norm", "scale");
+    assert_shape_refused(
+        op.forward(&eight, Some(&nine), Some(&eight)),
+        "embed_layer_norm",
+        "positions",
+    );
+    assert_shape_refused(
+        op.forward(&eight, Some(&eight), Some(&nine)),
+        "embed_layer_norm",
+        "types",
+    );
+    assert_shape_refused(op.forward(&nine, Some(&nine), Some(&nine)), "embed_layer_norm", "scale");
 }
 
 #[test]
 fn attention_refuses_heads_that_do_not_divide_and_offsets_that_end_elsewhere() {
     let five = cu_seqlens(&[2, 3]);
-    let attend = |heads, x: &Tensor| VarlenAttention { cu_seqlens: &five, heads }.forward(x);
+    let attend = |heads, x: &Tensor| VarlenAttention::new(&five, heads).forward(x);
     assert_shape_refused(attend(4, &zeros(&[5, 30])), "varlen_attention", "qkv");
     assert_shape_refused(attend(0, &zeros(&[5, 30])), "varlen_attention", "qkv");
     assert_shape_refused(attend(2, &zeros(&[6, 30])), "varlen_attention", "qkv");
+}
+
+#[test]
+fn attention_refuses_a_bias_too_short_for_the_longest_sequence() {
+    let five = cu_seqlens(&[2, 3]);
+    let attend = |shape: &[usize]| {
+        let bias = zeros(shape);
+        let attention = VarlenAttention::new(&five, 2);
+        VarlenAttention { distance_bias: Some(&bias), ..attention }.forward(&zeros(&[5, 12]))
+    };
+    assert!(attend(&[2, 5]).is_ok());
+    for shape in [[2, 3], [2, 6], [1, 5]] {
+        assert_shape_refused(attend(&shape), "varlen_attention", "distance_bias");
+    }
+}
+
+#[test]
+fn an_output_that_does_not_fit_is_refused_before_it_is_touched() {
+    let layer = Linear::new(&zeros(&[3, 4]), None, Activation::None, DType::F32).unwrap();
+    let x = zeros(&[2, 4]);
+    assert_shape_refused(layer.forward_into(&x, &zeros(&[2, 4])), "linear", "out");
+    let half = zeros(&[2, 3]).to_dtype(DType::BF16).unwrap();
+    assert!(matches!(
+        layer.forward_into(&x, &half),
+        Err(KernelError::DType { operand: "out", .. })
+    ));
 }
 
 #[test]
@@ -107,10 +147,13 @@ fn pooling_refuses_offsets_and_finishes_that_do_not_fit() {
 
 #[test]
 fn other_number_types_and_strided_views_are_refused() {
-    let layer = Linear::new(&zeros(&[4, 4]), None, Activation::None).unwrap();
+    let layer = Linear::new(&zeros(&[4, 4]), None, Activation::None, DType::F32).unwrap();
     let half = zeros(&[2, 4]).to_dtype(DType::BF16).unwrap();
     let error = layer.forward(&half).unwrap_err();
-    assert!(error.to_string().contains("BF16; supported: F32"), "{error}");
+    assert!(error.to_string().contains("x is BF16, expected F32"), "{error}");
+    let double = zeros(&[2, 4]).to_dtype(DType::F64).unwrap();
+    let error = layer.forward(&double).unwrap_err();
+    assert!(error.to_string().contains("x is F64, expected F32, BF16"), "{error}");
     let strided = noisy(1, &[4, 2]).0.t().unwrap();
     assert!(matches!(
         layer.forward(&strided),
@@ -122,7 +165,7 @@ fn other_number_types_and_strided_views_are_refused() {
 fn no_sequences_give_no_rows() {
     let none = cu_seqlens(&[]);
     let x = zeros(&[0, 12]);
-    assert_eq!(VarlenAttention { cu_seqlens: &none, heads: 2 }.forward(&x).unwrap().dims(), [0, 4]);
+    assert_eq!(VarlenAttention::new(&none, 2).forward(&x).unwrap().dims(), [0, 4]);
     let pool = PoolNormalize { cu_seqlens: &none, pooling: Pooling::Cls, finishes: &[] };
     assert_eq!(pool.forward(&x).unwrap().dims(), [0, 12]);
 }
