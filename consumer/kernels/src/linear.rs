@@ -214,7 +214,7 @@ dispatched! {
 fn pass<T: Target, E: Element>(x: &[E], weights: Weights<'_, E>, out: &mut Block<'_, E>) {
     let inputs = weights.inputs;
     let rows = RowsOf::new(x, inputs, out.rows(), inputs);
-    let mut sums: Sums = [[0.0; PANEL]; ROWS_MAX];
+    let mut sums = [0.0; PANEL * ROWS_MAX];
     for column in (0..out.width()).step_by(columns_at_once::<T>()) {
         let panel = &weights.panels[column / PANEL * inputs * PANEL..][..inputs * PANEL];
         let width = columns_at_once::<T>().min(out.width() - column);
@@ -222,19 +222,25 @@ fn pass<T: Target, E: Element>(x: &[E], weights: Weights<'_, E>, out: &mut Block
         let mut first = 0;
         while first < rows.count() {
             let count = rows_at_once::<T>(rows.count() - first);
-            multiply::<T, E>(rows.part(first, count), panel, column % PANEL, &mut sums);
-            for (row, sums) in sums.iter_mut().take(count).enumerate() {
+            let sums = &mut sums[..count * columns_at_once::<T>()];
+            let to = Sums::new(sums, columns_at_once::<T>());
+            multiply::<T, E>(rows.part(first, count), panel, column % PANEL, to);
+            if let Some(bias) = bias {
+                for sums in sums.chunks_exact_mut(columns_at_once::<T>()) {
+                    for (sum, bias) in sums.iter_mut().zip(bias) {
+                        *sum += bias;
+                    }
+                }
+            }
+            // All rows at once: more independent chains than one row has.
+            activate::<T, E>(weights.activation, sums);
+            for (row, sums) in sums.chunks_exact(columns_at_once::<T>()).enumerate() {
                 let out = &mut out.row(first + row)[column..column + width];
                 // In the first branch the compiler knows how long the row is.
                 if width == columns_at_once::<T>() {
-                    finish::<T, E>(
-                        &mut sums[..columns_at_once::<T>()],
-                        bias,
-                        weights.activation,
-                        out,
-                    );
+                    store(sums, &mut out[..columns_at_once::<T>()]);
                 } else {
-                    finish::<T, E>(&mut sums[..width], bias, weights.activation, out);
+                    store(&sums[..width], out);
                 }
             }
             first += count;
@@ -242,20 +248,8 @@ fn pass<T: Target, E: Element>(x: &[E], weights: Weights<'_, E>, out: &mut Block
     }
 }
 
-/// Bias, activation, and the way into memory.
 #[inline(always)]
-fn finish<T: Target, E: Element>(
-    sums: &mut [f32],
-    bias: Option<&[f32]>,
-    activation: Activation,
-    out: &mut [E],
-) {
-    if let Some(bias) = bias {
-        for (sum, bias) in sums.iter_mut().zip(bias) {
-            *sum += bias;
-        }
-    }
-    activate::<T, E>(activation, sums);
+fn store<E: Element>(sums: &[f32], out: &mut [E]) {
     for (out, sum) in out.iter_mut().zip(sums) {
         *out = E::narrow(*sum);
     }

@@ -104,14 +104,21 @@ pub(crate) fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
-/// The largest lane. NaN may be passed over.
+/// The largest value of a row of whole lanes. NaN may be passed over.
 #[inline(always)]
-pub(crate) fn largest_lane(mut lanes: [f32; LANES]) -> f32 {
+pub(crate) fn largest(row: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (chunks, _) = row.as_chunks::<LANES>();
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane = larger(*lane, *value);
+        }
+    }
     let mut half = LANES / 2;
     while half > 0 {
         for lane in 0..half {
-            let other = lanes[lane + half];
-            lanes[lane] = if other > lanes[lane] { other } else { lanes[lane] };
+            lanes[lane] = larger(lanes[lane], lanes[lane + half]);
         }
         half /= 2;
     }

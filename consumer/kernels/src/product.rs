@@ -12,8 +12,18 @@ pub(crate) const PANEL: usize = 32;
 /// The most rows that are multiplied at once: 24 sums of 32 registers, beside operands.
 pub(crate) const ROWS_MAX: usize = 12;
 
-/// A product's sums; of each row the first so many as were asked for.
-pub(crate) type Sums = [[f32; PANEL]; ROWS_MAX];
+/// Where a product's sums go: rows of f32 that lie a stride apart.
+pub(crate) struct Sums<'a> {
+    values: &'a mut [f32],
+    stride: usize,
+}
+
+impl<'a> Sums<'a> {
+    /// The first row at the start of `values`.
+    pub(crate) fn new(values: &'a mut [f32], stride: usize) -> Self {
+        Self { values, stride }
+    }
+}
 
 /// Rows of a matrix that lie a stride apart.
 #[derive(Clone, Copy)]
@@ -51,14 +61,14 @@ pub(crate) fn rows_at_once<T: Target>(rows: usize) -> usize {
     rows.min(most)
 }
 
-/// Up to [`ROWS_MAX`] rows by the columns of a panel from `column` on, `REGISTERS * T::WIDTH` of them. No sum
-/// leaves its register before it is whole, and each is summed in the order of the depth, whatever the rows.
+/// Up to [`ROWS_MAX`] rows by [`columns_at_once`] columns of a panel, from `column` on. No sum leaves its register
+/// before it is whole, and each is summed in the order of the depth, whatever the rows.
 #[inline(always)]
 pub(crate) fn multiply<T: Target, E: Element>(
     rows: RowsOf<'_, E>,
     panel: &[E],
     column: usize,
-    sums: &mut Sums,
+    sums: Sums<'_>,
 ) {
     // Sizes in between run as the next larger one; what they compute beside is not looked at.
     match rows.count {
@@ -72,6 +82,9 @@ pub(crate) fn multiply<T: Target, E: Element>(
     }
 }
 
+/// Steps ahead at which a panel's lines are asked for: some 150 clock cycles, more than the second cache takes. The
+/// panel does not fit the first one beside the rows; on an Emerald Rapids this is worth 8 %.
+const AHEAD: usize = 12;
 /// Registers that a row's sums take.
 const REGISTERS: usize = 2;
 
@@ -85,11 +98,12 @@ fn multiply_rows<T: Target, E: Element, const ROWS: usize>(
     rows: RowsOf<'_, E>,
     panel: &[E],
     column: usize,
-    sums: &mut Sums,
+    sums: Sums<'_>,
 ) {
     let steps = rows.depth / E::STEP;
     assert!(rows.depth.is_multiple_of(E::STEP) && rows.depth * PANEL <= panel.len());
-    assert!(column + columns_at_once::<T>() <= PANEL && (1..=ROWS_MAX).contains(&rows.count));
+    assert!(column + columns_at_once::<T>() <= PANEL && (1..=ROWS).contains(&rows.count));
+    assert!((rows.count - 1) * sums.stride + columns_at_once::<T>() <= sums.values.len());
     let mut pointers = [rows.values.as_ptr(); ROWS];
     for (index, pointer) in pointers.iter_mut().enumerate() {
         // Past the last row it is repeated.
@@ -97,14 +111,20 @@ fn multiply_rows<T: Target, E: Element, const ROWS: usize>(
         *pointer = rows.values[row * rows.stride..][..rows.depth].as_ptr();
     }
     // SAFETY: rows are `depth` long (sliced so above), the panel holds `steps` lines of `PANEL` steps' values, of
-    // which the columns asked for exist, and sums hold them (asserted above); the set is there because only code
+    // which the columns asked for exist, and there is room for the sums of all rows (asserted above); the set is there because only code
     // compiled for it is generic over it.
     unsafe {
         let mut registers = [[T::splat(0.0); REGISTERS]; ROWS];
         let mut line = panel.as_ptr().add(column * E::STEP);
         for step in 0..steps {
-            let values: [E::Vector<T>; REGISTERS] =
-                std::array::from_fn(|place| E::load::<T>(line.add(place * T::WIDTH * E::STEP)));
+            // (Closures such as `array::from_fn` takes would not be compiled for the set.)
+            let mut values = [E::load::<T>(line); REGISTERS];
+            for (place, value) in values.iter_mut().enumerate().skip(1) {
+                *value = E::load::<T>(line.add(place * T::WIDTH * E::STEP));
+            }
+            for place in 0..REGISTERS {
+                T::prefetch(line.wrapping_add((AHEAD * PANEL + place * T::WIDTH) * E::STEP).cast());
+            }
             for (registers, row) in registers.iter_mut().zip(pointers) {
                 let factor = E::splat::<T>(row.add(step * E::STEP));
                 for (register, value) in registers.iter_mut().zip(values) {
@@ -113,9 +133,10 @@ fn multiply_rows<T: Target, E: Element, const ROWS: usize>(
             }
             line = line.wrapping_add(PANEL * E::STEP);
         }
-        for (registers, sums) in registers.iter().zip(sums) {
+        for (index, registers) in registers.iter().enumerate().take(rows.count) {
             for (place, register) in registers.iter().enumerate() {
-                T::store(*register, sums.as_mut_ptr().add(place * T::WIDTH));
+                let at = index * sums.stride + place * T::WIDTH;
+                T::store(*register, sums.values.as_mut_ptr().add(at));
             }
         }
     }

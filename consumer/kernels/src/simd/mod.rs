@@ -145,6 +145,12 @@ pub(crate) trait Target {
     /// `a * b + c` in each place.
     unsafe fn fused(a: Self::Register, b: Self::Register, c: Self::Register) -> Self::Register;
 
+    /// Asks for what `at` points to, which need not exist.
+    #[inline(always)]
+    fn prefetch(at: *const u8) {
+        let _ = at;
+    }
+
     /// A register full of one pair.
     unsafe fn splat_pair(pair: u32) -> Self::Pairs;
 

@@ -2,14 +2,14 @@
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m256, __m256i, __m512, __m512bh, __m512i, _mm256_and_si256, _mm256_castsi256_ps,
-    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_permute2x128_si256,
-    _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_storeu_si256,
-    _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
-    _mm512_and_si512, _mm512_castsi512_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_epi32,
-    _mm512_loadu_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_shuffle_i32x4, _mm512_slli_epi32,
-    _mm512_storeu_epi32, _mm512_storeu_ps, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
-    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    __m256, __m256i, __m512, __m512bh, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_and_si256,
+    _mm256_castsi256_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
+    _mm256_permute2x128_si256, _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32,
+    _mm256_storeu_ps, _mm256_storeu_si256, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64,
+    _mm256_unpacklo_epi32, _mm256_unpacklo_epi64, _mm512_and_si512, _mm512_castsi512_ps,
+    _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_epi32, _mm512_loadu_ps, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_storeu_epi32, _mm512_storeu_ps,
+    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 use std::mem::transmute;
 
@@ -55,6 +55,11 @@ impl Target for Avx2 {
     #[inline(always)]
     unsafe fn fused(a: __m256, b: __m256, c: __m256) -> __m256 {
         unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn prefetch(at: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 
     #[inline(always)]
@@ -177,6 +182,11 @@ macro_rules! avx512_target {
             #[inline(always)]
             unsafe fn fused(a: __m512, b: __m512, c: __m512) -> __m512 {
                 unsafe { _mm512_fmadd_ps(a, b, c) }
+            }
+
+            #[inline(always)]
+            fn prefetch(at: *const u8) {
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
             }
 
             #[inline(always)]

@@ -223,7 +223,6 @@ fn attend<T: Target, E: Element>(
         scores: sized(&mut scratch.floats, ROWS_MAX * width),
         probabilities: sized(&mut scratch.probabilities, ROWS_MAX * width),
         sums: sized(&mut scratch.sums, ROWS_MAX * dims),
-        product: [[0.0; PANEL]; ROWS_MAX],
     };
     let mut first = 0;
     while first < tokens {
@@ -250,7 +249,6 @@ struct Work<'a, E> {
     probabilities: &'a mut [E],
     /// `[rows, dims]`, the head's size rounded up to whole panels.
     sums: &'a mut [f32],
-    product: Sums,
 }
 
 impl<E: Element> Work<'_, E> {
@@ -260,8 +258,8 @@ impl<E: Element> Work<'_, E> {
         let (head, tokens) = (self.head, self.head.tokens());
         let last_seen = head.mask.keys(first + count - 1, tokens).end;
         let mut running = [Running::START; ROWS_MAX];
-        let mut tile = head.mask.keys(first, tokens).start / PANEL * PANEL;
-        self.sums.fill(0.0);
+        let first_tile = head.mask.keys(first, tokens).start / PANEL * PANEL;
+        let mut tile = first_tile;
         while tile < last_seen {
             let keys = self.width.min(last_seen - tile);
             self.score::<T>(first, count, tile, keys);
@@ -280,7 +278,8 @@ impl<E: Element> Work<'_, E> {
                 let probabilities = &mut self.probabilities[row * self.width..][..columns];
                 *keep = soften::<T, E>(scores, seen, exponents, running, probabilities);
             }
-            self.weigh::<T>(count, tile, keys, &keep);
+            let keep = (tile > first_tile).then_some(&keep);
+            self.weigh::<T>(count, tile, keys, keep);
             tile += keys;
         }
         let dims = self.sums.len() / ROWS_MAX;
@@ -300,29 +299,36 @@ impl<E: Element> Work<'_, E> {
         let panel_len = self.head.dim * PANEL;
         for column in (0..keys).step_by(columns_at_once::<T>()) {
             let panel = &self.keys[(tile + column) / PANEL * panel_len..][..panel_len];
-            multiply::<T, E>(queries, panel, column % PANEL, &mut self.product);
-            for (row, sums) in self.product[..count].iter().enumerate() {
-                self.scores[row * self.width + column..][..columns_at_once::<T>()]
-                    .copy_from_slice(&sums[..columns_at_once::<T>()]);
-            }
+            let scores = Sums::new(&mut self.scores[column..], self.width);
+            multiply::<T, E>(queries, panel, column % PANEL, scores);
         }
     }
 
-    /// `sums = sums * keep + probabilities * values` for a tile's keys.
+    /// `sums = sums * keep + probabilities * values` for a tile's keys; of the first tile there are no sums yet.
     #[inline(always)]
-    fn weigh<T: Target>(&mut self, count: usize, tile: usize, keys: usize, keep: &[f32; ROWS_MAX]) {
+    fn weigh<T: Target>(
+        &mut self,
+        count: usize,
+        tile: usize,
+        keys: usize,
+        keep: Option<&[f32; ROWS_MAX]>,
+    ) {
         let depth = keys.next_multiple_of(E::STEP);
         let probabilities = RowsOf::new(self.probabilities, self.width, count, depth);
         let dims = self.sums.len() / ROWS_MAX;
+        let mut product = [0.0; PANEL * ROWS_MAX];
         for column in (0..self.head.dim).step_by(columns_at_once::<T>()) {
             let panel = &self.values[column / PANEL * self.value_panel..][..self.value_panel];
-            multiply::<T, E>(
-                probabilities,
-                &panel[tile * PANEL..],
-                column % PANEL,
-                &mut self.product,
-            );
-            for (row, (product, keep)) in self.product[..count].iter().zip(keep).enumerate() {
+            let panel = &panel[tile * PANEL..];
+            let Some(keep) = keep else {
+                let sums = Sums::new(&mut self.sums[column..], dims);
+                multiply::<T, E>(probabilities, panel, column % PANEL, sums);
+                continue;
+            };
+            let to = Sums::new(&mut product, columns_at_once::<T>());
+            multiply::<T, E>(probabilities, panel, column % PANEL, to);
+            let rows = product.chunks_exact(columns_at_once::<T>()).zip(keep).take(count);
+            for (row, (product, keep)) in rows.enumerate() {
                 let sums = &mut self.sums[row * dims + column..][..columns_at_once::<T>()];
                 for (sum, product) in sums.iter_mut().zip(product) {
                     *sum = T::mul_add(*sum, *keep, *product);

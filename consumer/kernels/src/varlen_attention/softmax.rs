@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::element::Element;
-use crate::math::{LANES, exp2, largest_lane, sum_lanes};
+use crate::math::{exp2, largest, sum};
 use crate::simd::Target;
 
 /// A query's softmax so far.
@@ -20,7 +20,7 @@ impl Running {
 /// What turns a query's products with a tile's keys into exponents of 2.
 #[derive(Clone, Copy)]
 pub(super) struct Exponents<'a> {
-    /// What products are multiplied with: the scale times log2(e).
+    /// What products are multiplied with, above zero: the scale times log2(e).
     pub(super) scale: f32,
     /// One a column of the tile, times log2(e) still to be taken.
     pub(super) bias: Option<&'a [f32]>,
@@ -36,37 +36,25 @@ pub(super) fn soften<T: Target, E: Element>(
     running: &mut Running,
     probabilities: &mut [E],
 ) -> f32 {
-    if let Some(bias) = exponents.bias {
-        for (score, bias) in scores[seen.clone()].iter_mut().zip(&bias[seen.clone()]) {
-            *score = T::mul_add(*score, exponents.scale, bias * std::f32::consts::LOG2_E);
-        }
-    } else {
-        for score in scores.iter_mut() {
-            *score *= exponents.scale;
-        }
-    }
     scores[..seen.start].fill(f32::NEG_INFINITY);
     scores[seen.end..].fill(f32::NEG_INFINITY);
-    let (chunks, _) = scores.as_chunks::<LANES>();
-    let mut lanes = [running.max; LANES];
-    for chunk in chunks {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *lane = if *value > *lane { *value } else { *lane };
+    let mut scale = exponents.scale;
+    if let Some(bias) = exponents.bias {
+        for (score, bias) in scores[seen.clone()].iter_mut().zip(&bias[seen]) {
+            *score = T::mul_add(*score, scale, bias * std::f32::consts::LOG2_E);
         }
+        scale = 1.0;
     }
-    let max = largest_lane(lanes);
+    let max = running.max.max(largest(scores) * scale);
     // A query that has seen no key yet has nothing to subtract.
     let shift = if max == f32::NEG_INFINITY { 0.0 } else { max };
-    let mut lanes = [0.0; LANES];
-    let (rows, _) = probabilities.as_chunks_mut::<LANES>();
-    for (chunk, row) in chunks.iter().zip(rows) {
-        for ((value, lane), probability) in chunk.iter().zip(&mut lanes).zip(row) {
-            let power = exp2::<T, E>(*value - shift);
-            *lane += power;
-            *probability = E::narrow(power);
-        }
+    for score in scores.iter_mut() {
+        *score = exp2::<T, E>(T::mul_add(*score, scale, -shift));
+    }
+    for (probability, power) in probabilities.iter_mut().zip(&*scores) {
+        *probability = E::narrow(*power);
     }
     let keep = exp2::<T, f32>(running.max - shift);
-    *running = Running { max, sum: running.sum * keep + sum_lanes(lanes) };
+    *running = Running { max, sum: running.sum * keep + sum(scores) };
     keep
 }
