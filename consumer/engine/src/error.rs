@@ -107,12 +107,14 @@ pub enum EngineError {
     #[error("unknown dtype {0:?}; use f32, bf16 or f16")]
     DTypeUnknown(String),
     /// A number type that the device cannot compute in.
-    #[error("dtype {dtype} is not supported on {device}; use f32")]
+    #[error("dtype {dtype} is not supported by {device}; use {supported}")]
     DTypeNotSupported {
         /// The type asked for.
         dtype: String,
-        /// The device asked for.
+        /// The device asked for, or the model on it.
         device: String,
+        /// What would do.
+        supported: &'static str,
     },
     /// The memory that is left does not suffice for a batch.
     #[error(

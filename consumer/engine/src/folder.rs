@@ -12,7 +12,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::EngineError;
-use crate::config::Architecture;
+use crate::head::HeadConfig;
+use crate::models::Architecture;
 
 /// The files of one model.
 pub(crate) struct ModelFolder {
@@ -71,8 +72,19 @@ impl ModelFolder {
 
     /// The architecture that `config.json` names.
     pub(crate) fn architecture(&self) -> Result<Architecture, EngineError> {
-        let path = self.transformer.join("config.json");
+        let path = self.config_path();
         Architecture::parse(&path, &read(&path)?)
+    }
+
+    /// What `config.json` says of the model's outputs.
+    pub(crate) fn head(&self) -> Result<HeadConfig, EngineError> {
+        let path = self.config_path();
+        parse(&path, &read(&path)?)
+    }
+
+    /// The model's configuration.
+    pub(crate) fn config_path(&self) -> PathBuf {
+        self.transformer.join("config.json")
     }
 
     /// The most tokens a text may have: what the model was trained for, never more than it has positions.
@@ -100,11 +112,13 @@ impl ModelFolder {
         match pooling_modes(&config).as_slice() {
             ["mean_tokens"] => Ok(Pooling::Mean),
             ["cls_token"] => Ok(Pooling::Cls),
+            ["lasttoken"] => Ok(Pooling::Last),
+            ["max_tokens"] => Ok(Pooling::Max),
             modes => Err(EngineError::NotSupported {
                 path: path.clone(),
                 field: "pooling_mode",
                 value: modes.join("+"),
-                supported: "mean_tokens, cls_token",
+                supported: "mean_tokens, cls_token, lasttoken, max_tokens",
             }),
         }
     }

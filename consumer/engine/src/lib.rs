@@ -14,21 +14,24 @@
 //! for text in ["water in a pool", "gates at the turbine"] {
 //!     batch.push(&model.tokenizer.encode(text)?.ids, Finish::default());
 //! }
-//! let embeddings = model.encoder.compute(&batch)?;
-//! assert_eq!(embeddings.row(1).len(), model.info.dim);
+//! let rows = model.encoder.compute(&batch)?;
+//! assert_eq!(rows.row(1).len(), model.info.dim);
 //! # Ok(())
 //! # }
 //! ```
 
 mod batch;
-mod bert;
-mod config;
+mod encoder;
 mod error;
 mod folder;
+mod head;
 mod model;
+mod models;
 mod options;
+mod team;
 mod tokenizer;
 mod weights;
+mod workspace;
 
 pub use batch::{PackedBatch, Rows};
 pub use error::EngineError;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use forebay_kernels::Pooling;
 
-use crate::bert::BertEncoder;
-use crate::config::Architecture;
+use crate::encoder::PackedEncoder;
 use crate::folder::ModelFolder;
+use crate::head::Head;
 use crate::weights::Weights;
 use crate::{DType, Device, EngineError, LoadOptions, PackedBatch, Rows, Tokenizer};
 
@@ -69,26 +69,42 @@ pub struct ModelInfo {
 /// Loads the model in `folder` (`config.json`, `model.safetensors`, `tokenizer.json`, and what
 /// sentence-transformers keeps beside them).
 pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> {
-    let dtype = options.resolve_dtype()?;
-    let threads = options.resolve_threads();
     let folder = ModelFolder::open(folder)?;
-    let Architecture::Bert(config) = folder.architecture()?;
-    let tokens_max = folder.tokens_max(config.max_position_embeddings)?;
+    let architecture = folder.architecture()?;
+    let head = folder.head()?;
+    let (name, sizes, task) = (architecture.name(), architecture.sizes(), head.task());
+    let f32_only = architecture.is_f32_only().then_some(name);
+    let dtype = options.resolve_dtype(task != ModelTask::Embed, f32_only)?;
+    let threads = options.resolve_threads();
+    let tokens_max = folder.tokens_max(sizes.positions)?;
     let pooling = folder.pooling()?;
     let tokenizer = Tokenizer::load(&folder, tokens_max)?;
-    let weights = Weights::open(&folder.weights_path())?;
+    let (layers, head, labels) = match architecture.layers_without_weights() {
+        Some(layers) => (layers, Head::Vector(pooling), Vec::new()),
+        None => {
+            let weights = Weights::open(&folder.weights_path())?;
+            let layers = architecture.layers(&weights, dtype.tensor())?;
+            if task == ModelTask::Embed {
+                (layers, Head::Vector(pooling), Vec::new())
+            } else {
+                let scores = head.load(name, &folder.config_path(), &weights)?;
+                let labels = if task == ModelTask::Classify { head.labels() } else { Vec::new() };
+                (layers, Head::Scores(Box::new(scores)), labels)
+            }
+        }
+    };
     let info = ModelInfo {
-        architecture: "bert",
-        task: ModelTask::Embed,
-        labels: Vec::new(),
-        dim: config.hidden_size,
+        architecture: name,
+        task,
+        dim: head.width(sizes.hidden),
+        labels,
         tokens_max,
         pooling,
         dtype,
         device: options.device,
         threads,
-        bytes_per_token: config.bytes_per_token(),
+        bytes_per_token: sizes.bytes_per_token(dtype.tensor()),
     };
-    let encoder = BertEncoder::load(&config, &weights, pooling, threads)?;
+    let encoder = PackedEncoder::new(sizes, layers, head, threads, dtype.tensor())?;
     Ok(Model { tokenizer: Arc::new(tokenizer), encoder: Box::new(encoder), info })
 }

@@ -3,12 +3,12 @@
 
 mod common;
 
-use common::{assert_close, load_default, tiny_copy, tiny_folder};
+use common::{assert_close, load_f32, tiny_copy, tiny_folder};
 use forebay_engine::{EngineError, Finish, PackedBatch, Pooling};
 
 #[test]
 fn a_long_text_is_cut_and_keeps_its_closing_token() {
-    let model = load_default(&tiny_folder());
+    let model = load_f32(&tiny_folder());
     let cut = model.tokenizer.encode(&"water ".repeat(1000)).unwrap();
     assert!(cut.truncated);
     assert_eq!((cut.ids.len(), cut.ids[0], cut.ids[127]), (128, 2, 3));
@@ -19,7 +19,7 @@ fn a_long_text_is_cut_and_keeps_its_closing_token() {
 
 #[test]
 fn a_text_cut_early_gives_the_tokens_that_all_of_it_gives() {
-    let model = load_default(&tiny_folder());
+    let model = load_f32(&tiny_folder());
     // Words of every length with marks, a special token and spaces of other kinds, far longer than one try.
     let pieces = [
         "a",
@@ -49,14 +49,14 @@ fn a_text_cut_early_gives_the_tokens_that_all_of_it_gives() {
 
 #[test]
 fn spaces_that_fill_the_first_try_do_not_hide_the_words_after_them() {
-    let model = load_default(&tiny_folder());
+    let model = load_f32(&tiny_folder());
     let padded = format!("{}water", " ".repeat(100_000));
     assert_eq!(model.tokenizer.encode(&padded).unwrap(), model.tokenizer.encode("water").unwrap());
 }
 
 #[test]
 fn a_text_that_may_not_be_cut_is_refused_with_its_length() {
-    let model = load_default(&tiny_folder());
+    let model = load_f32(&tiny_folder());
     let error = model.tokenizer.encode_untruncated(&"1 ".repeat(200)).unwrap_err();
     assert!(matches!(error, EngineError::InputTooLong { tokens: 202, tokens_max: 128 }), "{error}");
     let fitting = model.tokenizer.encode_untruncated(&"1 ".repeat(126)).unwrap();
@@ -75,14 +75,14 @@ fn a_tokenizer_file_that_asks_for_padding_and_cutting_is_overruled() {
     });
     tokenizer["truncation"] = serde_json::json!({"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0});
     std::fs::write(&path, tokenizer.to_string()).unwrap();
-    let (plain, overruled) = (load_default(&tiny_folder()), load_default(folder.path()));
+    let (plain, overruled) = (load_f32(&tiny_folder()), load_f32(folder.path()));
     let text = "a pool in front of a turbine";
     assert_eq!(overruled.tokenizer.encode(text).unwrap(), plain.tokenizer.encode(text).unwrap());
 }
 
 #[test]
 fn each_item_of_a_batch_is_finished_as_it_asks() {
-    let mut model = load_default(&tiny_folder());
+    let mut model = load_f32(&tiny_folder());
     let ids = model.tokenizer.encode("a pool in front of a turbine").unwrap().ids;
     let mut batch = PackedBatch::new();
     let raw = Finish { normalize: false, dimensions: None };
@@ -105,7 +105,7 @@ fn each_item_of_a_batch_is_finished_as_it_asks() {
 
 #[test]
 fn empty_sequences_and_empty_batches_give_zeros_and_nothing() {
-    let mut model = load_default(&tiny_folder());
+    let mut model = load_f32(&tiny_folder());
     let mut batch = PackedBatch::new();
     assert_eq!(model.encoder.compute(&batch).unwrap().rows().len(), 0);
     batch.push(&[], Finish::default());
@@ -134,14 +134,14 @@ fn a_bare_transformer_is_mean_pooled_over_all_its_positions() {
     for file in ["modules.json", "sentence_bert_config.json", "1_Pooling/config.json"] {
         std::fs::remove_file(folder.path().join(file)).unwrap();
     }
-    let model = load_default(folder.path());
+    let model = load_f32(folder.path());
     assert_eq!((model.info.pooling, model.info.tokens_max), (Pooling::Mean, 130));
     std::fs::write(folder.path().join("tokenizer_config.json"), "{\"model_max_length\": 100}")
         .unwrap();
-    assert_eq!(load_default(folder.path()).info.tokens_max, 100);
+    assert_eq!(load_f32(folder.path()).info.tokens_max, 100);
     std::fs::write(folder.path().join("tokenizer_config.json"), "{\"model_max_length\": 1e30}")
         .unwrap();
-    assert_eq!(load_default(folder.path()).info.tokens_max, 130);
+    assert_eq!(load_f32(folder.path()).info.tokens_max, 130);
 }
 
 #[test]
@@ -154,6 +154,6 @@ fn weights_under_the_prefix_of_a_task_model_are_found() {
     std::fs::write(&path, safetensors::serialize(renamed, None).unwrap()).unwrap();
     let mut batch = PackedBatch::new();
     batch.push(&[2, 61, 3], Finish::default());
-    let plain = load_default(&tiny_folder()).encoder.compute(&batch).unwrap();
-    assert_eq!(load_default(folder.path()).encoder.compute(&batch).unwrap(), plain);
+    let plain = load_f32(&tiny_folder()).encoder.compute(&batch).unwrap();
+    assert_eq!(load_f32(folder.path()).encoder.compute(&batch).unwrap(), plain);
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Row, assert_close, data, embed, load_default, minilm_folder, rows, tiny_folder};
+use common::{Row, assert_close, data, embed, load_f32, minilm_folder, rows, tiny_folder};
 use forebay_engine::{Model, Pooling};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -45,7 +45,7 @@ fn assert_close_in_any_company(model: &mut Model, rows: &[Row]) {
 #[test]
 fn minilm_agrees_with_sentence_transformers_in_any_company() {
     let rows = rows("minilm_l6_v2.jsonl", "embedding");
-    let mut model = load_default(&minilm_folder());
+    let mut model = load_f32(&minilm_folder());
     assert_eq!(
         (model.info.dim, model.info.tokens_max, model.info.pooling),
         (384, 256, Pooling::Mean)
@@ -58,7 +58,7 @@ fn minilm_agrees_with_sentence_transformers_in_any_company() {
 #[test]
 fn a_mean_pooled_bert_agrees_with_transformers_in_any_company() {
     let rows = rows("tiny/bert/expected.jsonl", "mean");
-    let mut model = load_default(&tiny_folder());
+    let mut model = load_f32(&tiny_folder());
     assert_eq!(
         (model.info.dim, model.info.tokens_max, model.info.pooling),
         (64, 128, Pooling::Mean)
@@ -76,7 +76,7 @@ fn a_cls_pooled_bert_agrees_with_transformers() {
         folder.path().join("1_Pooling/config.json"),
     )
     .unwrap();
-    let mut model = load_default(folder.path());
+    let mut model = load_f32(folder.path());
     assert_eq!(model.info.pooling, Pooling::Cls);
     assert_close_in_any_company(&mut model, &rows);
 }
@@ -84,7 +84,7 @@ fn a_cls_pooled_bert_agrees_with_transformers() {
 #[test]
 fn a_repeated_batch_gives_the_same_bits() {
     let rows = rows("tiny/bert/expected.jsonl", "mean");
-    let mut model = load_default(&tiny_folder());
+    let mut model = load_f32(&tiny_folder());
     let mut all = || embed(&mut model, rows.iter().map(|row| row.token_ids.as_slice()));
     assert_eq!(all(), all());
 }

@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{load_default, tiny_copy, tiny_folder};
+use common::{load_f32, tiny_copy, tiny_folder};
 use forebay_engine::{DType, Device, EngineError, Finish, LoadOptions, PackedBatch, load};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -176,7 +176,7 @@ fn devices_and_types_that_are_not_built_in_are_refused() {
 
 #[test]
 fn an_item_that_cannot_be_computed_is_named_and_the_others_can_go_on() {
-    let mut model = load_default(&tiny_folder());
+    let mut model = load_f32(&tiny_folder());
     let too_long = vec![5; 131];
     let cut = |dimensions| Finish { dimensions: Some(dimensions), ..Finish::default() };
     for (ids, finish) in [

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use forebay_engine::{Finish, LoadOptions, Model, PackedBatch, load};
+use forebay_engine::{DType, Finish, LoadOptions, Model, PackedBatch, load};
 use serde_json::Value;
 
 /// A text with what `PyTorch` made of it.
@@ -76,8 +76,13 @@ fn cached_models() -> PathBuf {
     cache.join("forebay/models")
 }
 
-pub fn load_default(folder: &Path) -> Model {
-    load(folder, &LoadOptions::default()).unwrap()
+/// In f32, whatever the processor likes best.
+pub fn f32_options() -> LoadOptions {
+    LoadOptions { dtype: Some(DType::F32), ..LoadOptions::default() }
+}
+
+pub fn load_f32(folder: &Path) -> Model {
+    load(folder, &f32_options()).unwrap()
 }
 
 /// Vectors of these sequences, computed in one batch with the default finish.

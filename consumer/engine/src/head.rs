@@ -1,0 +1,224 @@
+//! What becomes of a sequence's hidden states: a vector, or scores.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::{DType, Tensor};
+use forebay_kernels::{Activation, CuSeqlens, Finish, LayerNorm, Linear, PoolNormalize, Pooling};
+use serde::Deserialize;
+
+use crate::models::activation;
+use crate::weights::Weights;
+use crate::{EngineError, ModelTask};
+
+/// The fields of `config.json` that say what a model's outputs are.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct HeadConfig {
+    #[serde(default)]
+    architectures: Vec<String>,
+    #[serde(default)]
+    id2label: BTreeMap<String, String>,
+    num_labels: Option<usize>,
+    problem_type: Option<String>,
+    classifier_pooling: Option<String>,
+    classifier_activation: Option<String>,
+    pooler_hidden_act: Option<String>,
+    #[serde(alias = "dim")]
+    hidden_size: Option<usize>,
+    norm_eps: Option<f64>,
+}
+
+/// What a model's rows are.
+pub(crate) enum Head {
+    /// Pooled hidden states.
+    Vector(Pooling),
+    /// Scores of labels.
+    Scores(Box<Scores>),
+}
+
+/// Layers from a pooled hidden state to scores, in f32.
+pub(crate) struct Scores {
+    pooling: Pooling,
+    /// Those between, each with the norm that follows it.
+    dense: Option<(Linear, Option<LayerNorm>)>,
+    out: Linear,
+    last: Last,
+}
+
+/// What makes scores of the last layer's outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Last {
+    /// They stay as they are.
+    Raw,
+    /// All labels together sum to 1.
+    Softmax,
+    /// Each label by itself.
+    Sigmoid,
+}
+
+impl HeadConfig {
+    /// True where the model was trained to score labels.
+    pub(crate) fn is_classifier(&self) -> bool {
+        self.architectures.iter().any(|name| name.ends_with("ForSequenceClassification"))
+    }
+
+    /// A classifier of one label says how well a pair of texts fits.
+    pub(crate) fn task(&self) -> ModelTask {
+        match self.labels().len() {
+            _ if !self.is_classifier() => ModelTask::Embed,
+            1 => ModelTask::Rerank,
+            _ => ModelTask::Classify,
+        }
+    }
+
+    /// The labels' names in the order of the scores; transformers has two where nothing is said.
+    pub(crate) fn labels(&self) -> Vec<String> {
+        let count = if self.id2label.is_empty() {
+            self.num_labels.unwrap_or(2)
+        } else {
+            self.id2label.len()
+        };
+        let name = |index: usize| {
+            self.id2label
+                .get(&index.to_string())
+                .cloned()
+                .unwrap_or_else(|| format!("LABEL_{index}"))
+        };
+        (0..count).map(name).collect()
+    }
+
+    /// The layers of the head, as transformers calls them in each family.
+    pub(crate) fn load(
+        &self,
+        family: &str,
+        path: &Path,
+        weights: &Weights,
+    ) -> Result<Scores, EngineError> {
+        let hidden = self.hidden_size.unwrap_or_default();
+        let labels = self.labels().len();
+        let linear = |name: &str, outputs, activation| -> Result<Linear, EngineError> {
+            let weight = weights.f32(&format!("{name}.weight"), &[outputs, hidden])?;
+            let bias = format!("{name}.bias");
+            let bias =
+                weights.contains(&bias).then(|| weights.f32(&bias, &[outputs])).transpose()?;
+            Ok(Linear::new(&weight, bias.as_ref(), activation, DType::F32)?)
+        };
+        let mut pooling = Pooling::Cls;
+        let (dense, out) = match family {
+            "bert" => {
+                let prefixed = weights.contains("bert.pooler.dense.weight");
+                let name = if prefixed { "bert.pooler.dense" } else { "pooler.dense" };
+                (Some((linear(name, hidden, Activation::Tanh)?, None)), "classifier")
+            }
+            "roberta" | "xlm-roberta" | "camembert" | "mpnet" => {
+                let dense = linear("classifier.dense", hidden, Activation::Tanh)?;
+                (Some((dense, None)), "classifier.out_proj")
+            }
+            "distilbert" => {
+                (Some((linear("pre_classifier", hidden, Activation::Relu)?, None)), "classifier")
+            }
+            "deberta-v2" => {
+                let name = self.pooler_hidden_act.as_deref().unwrap_or("gelu");
+                let activation = activation(path, "pooler_hidden_act", name)?;
+                (Some((linear("pooler.dense", hidden, activation)?, None)), "classifier")
+            }
+            "modernbert" => {
+                pooling = self.modernbert_pooling(path)?;
+                let name = self.classifier_activation.as_deref().unwrap_or("gelu");
+                let activation = activation(path, "classifier_activation", name)?;
+                let scale = weights.f32("head.norm.weight", &[hidden])?;
+                let shift = scale.zeros_like()?;
+                let norm = LayerNorm { scale, shift, eps: self.norm_eps.unwrap_or(1e-5) as f32 };
+                (Some((linear("head.dense", hidden, activation)?, Some(norm))), "classifier")
+            }
+            _ => {
+                return Err(EngineError::NotSupported {
+                    path: path.to_owned(),
+                    field: "architectures",
+                    value: self.architectures.join(", "),
+                    supported: "classification by bert, roberta, xlm-roberta, camembert, mpnet, distilbert, \
+                                deberta-v2, modernbert",
+                });
+            }
+        };
+        let last = match (labels, self.problem_type.as_deref()) {
+            (1, _) | (_, Some("regression")) => Last::Raw,
+            (_, Some("multi_label_classification")) => Last::Sigmoid,
+            _ => Last::Softmax,
+        };
+        Ok(Scores { pooling, dense, out: linear(out, labels, Activation::None)?, last })
+    }
+
+    fn modernbert_pooling(&self, path: &Path) -> Result<Pooling, EngineError> {
+        match self.classifier_pooling.as_deref().unwrap_or("cls") {
+            "cls" => Ok(Pooling::Cls),
+            "mean" => Ok(Pooling::Mean),
+            other => Err(EngineError::NotSupported {
+                path: path.to_owned(),
+                field: "classifier_pooling",
+                value: other.to_owned(),
+                supported: "cls, mean",
+            }),
+        }
+    }
+}
+
+impl Head {
+    /// Values a row, of hidden states of `hidden`.
+    pub(crate) fn width(&self, hidden: usize) -> usize {
+        match self {
+            Self::Vector(_) => hidden,
+            Self::Scores(scores) => scores.out.outputs(),
+        }
+    }
+
+    /// A row a sequence from hidden states `[tokens, hidden]`: `[sequences, width]`, row-major.
+    pub(crate) fn rows(
+        &self,
+        hidden: &Tensor,
+        cu_seqlens: &CuSeqlens,
+        finishes: &[Finish],
+    ) -> Result<Vec<f32>, EngineError> {
+        match self {
+            Self::Vector(pooling) => {
+                let pool = PoolNormalize { cu_seqlens, pooling: *pooling, finishes };
+                Ok(pool.forward(hidden)?.flatten_all()?.to_vec1()?)
+            }
+            Self::Scores(scores) => scores.rows(hidden, cu_seqlens),
+        }
+    }
+}
+
+impl Scores {
+    fn rows(&self, hidden: &Tensor, cu_seqlens: &CuSeqlens) -> Result<Vec<f32>, EngineError> {
+        let plain = Finish { normalize: false, dimensions: None };
+        let finishes = vec![plain; cu_seqlens.sequences()];
+        let pool = PoolNormalize { cu_seqlens, pooling: self.pooling, finishes: &finishes };
+        let mut state = pool.forward(hidden)?;
+        if let Some((dense, norm)) = &self.dense {
+            state = dense.forward(&state)?;
+            if let Some(norm) = norm {
+                state = norm.forward(&state)?;
+            }
+        }
+        let mut rows: Vec<f32> = self.out.forward(&state)?.flatten_all()?.to_vec1()?;
+        rows.chunks_exact_mut(self.out.outputs()).for_each(|row| self.finish(row));
+        Ok(rows)
+    }
+
+    /// Turns a row of the last layer's outputs into scores.
+    fn finish(&self, row: &mut [f32]) {
+        match self.last {
+            Last::Raw => {}
+            Last::Sigmoid => {
+                row.iter_mut().for_each(|value| *value = 1.0 / (1.0 + (-*value).exp()))
+            }
+            Last::Softmax => {
+                let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                row.iter_mut().for_each(|value| *value = (*value - max).exp());
+                let sum: f32 = row.iter().sum();
+                row.iter_mut().for_each(|value| *value /= sum);
+            }
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! DeBERTa-v2 and v3: attention that also weighs content against relative positions, both ways (He et al. 2020).
+//!
+//! Its linear layers and norms are the fused ones. Its attention is not: scores need gathers by distance that differ
+//! with each query, so it is computed sequence by sequence with plain tensor operations, in f32.
+
+use std::path::Path;
+
+use candle_core::{D, Device, Tensor};
+use forebay_kernels::{Activation, AddLayerNorm, EmbedLayerNorm, LayerNorm, Linear};
+use serde::Deserialize;
+
+use super::{Layers, Named, Sizes, activation, expect, from_json};
+use crate::EngineError;
+use crate::workspace::{Place, Sequences, Workspace};
+
+/// The fields of `config.json` that shape the computation, with what transformers assumes when one is absent.
+#[derive(Debug, Deserialize)]
+pub(crate) struct DebertaConfig {
+    vocab_size: usize,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    max_position_embeddings: usize,
+    #[serde(default)]
+    type_vocab_size: usize,
+    #[serde(default = "eps_default")]
+    layer_norm_eps: f64,
+    #[serde(default = "act_default")]
+    hidden_act: String,
+    #[serde(default)]
+    relative_attention: bool,
+    #[serde(default = "minus_one")]
+    max_relative_positions: i64,
+    #[serde(default = "minus_one")]
+    position_buckets: i64,
+    #[serde(default)]
+    share_att_key: bool,
+    #[serde(default)]
+    pos_att_type: PosAttType,
+    #[serde(default = "yes")]
+    position_biased_input: bool,
+    #[serde(default)]
+    norm_rel_ebd: String,
+    #[serde(default)]
+    conv_kernel_size: usize,
+    embedding_size: Option<usize>,
+}
+
+/// A list, or one string with bars between.
+#[derive(Debug, Default, Deserialize)]
+#[serde(untagged)]
+enum PosAttType {
+    #[default]
+    None,
+    List(Vec<String>),
+    Text(String),
+}
+
+impl PosAttType {
+    fn contains(&self, kind: &str) -> bool {
+        match self {
+            Self::None => false,
+            Self::List(kinds) => kinds.iter().any(|other| other == kind),
+            Self::Text(kinds) => kinds.split('|').any(|other| other.trim() == kind),
+        }
+    }
+}
+
+fn eps_default() -> f64 {
+    1e-7
+}
+fn act_default() -> String {
+    "gelu".to_owned()
+}
+fn minus_one() -> i64 {
+    -1
+}
+fn yes() -> bool {
+    true
+}
+
+impl DebertaConfig {
+    pub(super) fn parse(path: &Path, json: &[u8]) -> Result<Self, EngineError> {
+        let config: Self = from_json(path, json)?;
+        config.sizes().check(path, config.num_attention_heads)?;
+        activation(path, "hidden_act", &config.hidden_act)?;
+        let embedding = config.embedding_size.unwrap_or(config.hidden_size);
+        for (field, value, supported) in [
+            ("relative_attention", config.relative_attention.to_string(), "true"),
+            ("share_att_key", config.share_att_key.to_string(), "true"),
+            ("conv_kernel_size", config.conv_kernel_size.to_string(), "0"),
+            ("embedding_size = hidden_size", (embedding == config.hidden_size).to_string(), "true"),
+        ] {
+            expect(path, field, &value, supported)?;
+        }
+        Ok(config)
+    }
+
+    pub(super) fn sizes(&self) -> Sizes {
+        Sizes {
+            vocabulary: self.vocab_size,
+            hidden: self.hidden_size,
+            inner: self.intermediate_size,
+            positions: self.max_position_embeddings,
+            types: self.type_vocab_size,
+        }
+    }
+
+    /// The largest distance that is told apart.
+    fn distance_max(&self) -> usize {
+        usize::try_from(self.max_relative_positions)
+            .ok()
+            .filter(|&most| most >= 1)
+            .unwrap_or(self.max_position_embeddings)
+    }
+
+    /// Relative positions on each side.
+    fn span(&self) -> usize {
+        usize::try_from(self.position_buckets)
+            .ok()
+            .filter(|&most| most > 0)
+            .unwrap_or(self.distance_max())
+    }
+
+    /// The row of the relative embeddings for a distance, of which there are two spans: nearer ones have their own,
+    /// those beyond half the span share by the logarithm.
+    fn row(&self, query_minus_key: isize) -> u32 {
+        let span = self.span() as isize;
+        let distance = if self.position_buckets > 0 && self.distance_max() > 0 {
+            let middle = span / 2;
+            if query_minus_key.abs() <= middle {
+                query_minus_key
+            } else {
+                let (far, middle) = (query_minus_key.unsigned_abs() as f32, middle as f32);
+                let reach = ((self.distance_max() - 1) as f32 / middle).ln();
+                let steps = ((far / middle).ln() / reach * (middle - 1.0)).ceil() + middle;
+                steps as isize * query_minus_key.signum()
+            }
+        } else {
+            query_minus_key
+        };
+        (distance + span).clamp(0, 2 * span - 1) as u32
+    }
+}
+
+/// A model's layers.
+pub(super) struct Deberta {
+    hidden: usize,
+    heads: usize,
+    words: Tensor,
+    positions: Option<Tensor>,
+    types: Option<Tensor>,
+    embedding_norm: LayerNorm,
+    /// What scores are divided by: the root of a head's size times the number of their kinds.
+    divisor: f64,
+    /// For each possible distance its row, the middle one for 0.
+    rows: Vec<u32>,
+    layers: Vec<Layer>,
+}
+
+struct Layer {
+    qkv: Linear,
+    /// `[heads, dim, 2 * span]`: relative positions as keys for queries, and as queries for keys.
+    position_keys: Option<Tensor>,
+    position_queries: Option<Tensor>,
+    attention_out: Linear,
+    attention_norm: AddLayerNorm,
+    up: Linear,
+    down: Linear,
+    output_norm: AddLayerNorm,
+}
+
+impl Deberta {
+    pub(super) fn load(config: &DebertaConfig, named: &Named<'_>) -> Result<Self, EngineError> {
+        let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
+        let relative = named.table("encoder.rel_embeddings", 2 * config.span(), hidden)?;
+        let relative = if config.norm_rel_ebd.contains("layer_norm") {
+            named.norm("encoder.LayerNorm", hidden, config.layer_norm_eps)?.forward(&relative)?
+        } else {
+            relative
+        };
+        let kinds = ["c2p", "p2c"].iter().filter(|kind| config.pos_att_type.contains(kind)).count();
+        let reach = config.max_position_embeddings as isize - 1;
+        let table = |name: &str, rows: usize| {
+            (rows > 0).then(|| named.table(&format!("embeddings.{name}"), rows, hidden)).transpose()
+        };
+        let positions =
+            if config.position_biased_input { config.max_position_embeddings } else { 0 };
+        Ok(Self {
+            hidden,
+            heads,
+            words: named.table("embeddings.word_embeddings", config.vocab_size, hidden)?,
+            positions: table("position_embeddings", positions)?,
+            types: table("token_type_embeddings", config.type_vocab_size)?,
+            embedding_norm: named.norm("embeddings.LayerNorm", hidden, config.layer_norm_eps)?,
+            divisor: ((hidden / heads * (1 + kinds)) as f64).sqrt(),
+            rows: (-reach..=reach).map(|distance| config.row(distance)).collect(),
+            layers: (0..config.num_hidden_layers)
+                .map(|index| Layer::load(config, named, index, &relative))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Attention within one sequence: `qkv` is its rows.
+    fn attend(&self, layer: &Layer, qkv: &Tensor) -> Result<Tensor, EngineError> {
+        let tokens = qkv.dims()[0];
+        let dim = self.hidden / self.heads;
+        let part = |index: usize| {
+            let rows = qkv.narrow(1, index * self.hidden, self.hidden)?;
+            rows.reshape((tokens, self.heads, dim))?.transpose(0, 1)?.contiguous()
+        };
+        let (queries, keys, values) = (part(0)?, part(1)?, part(2)?);
+        let mut scores = queries.matmul(&keys.t()?)?;
+        let index = self.rows_of(tokens)?;
+        if let Some(position_keys) = &layer.position_keys {
+            scores = (scores + queries.matmul(position_keys)?.gather(&index, D::Minus1)?)?;
+        }
+        if let Some(position_queries) = &layer.position_queries {
+            // A key looks at its queries: the distance is the same, read by columns.
+            let index = index.transpose(1, 2)?.contiguous()?;
+            let by_keys = keys.matmul(position_queries)?.gather(&index, D::Minus1)?;
+            scores = (scores + by_keys.transpose(1, 2)?)?;
+        }
+        let scores = (scores / self.divisor)?;
+        let powers = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
+        let probabilities = powers.broadcast_div(&powers.sum_keepdim(D::Minus1)?)?;
+        let context = probabilities.matmul(&values)?;
+        Ok(context.transpose(0, 1)?.reshape((tokens, self.hidden))?)
+    }
+
+    /// `[heads, queries, keys]`: the row for each query's distance to each key.
+    fn rows_of(&self, tokens: usize) -> Result<Tensor, EngineError> {
+        let middle = self.rows.len() / 2;
+        let rows: Vec<u32> = (0..tokens)
+            .flat_map(|query| (0..tokens).map(move |key| middle + query - key))
+            .map(|distance| self.rows[distance])
+            .collect();
+        let rows = Tensor::from_vec(rows, (1, tokens, tokens), &Device::Cpu)?;
+        Ok(rows.repeat((self.heads, 1, 1))?)
+    }
+}
+
+impl Layer {
+    fn load(
+        config: &DebertaConfig,
+        named: &Named<'_>,
+        index: usize,
+        relative: &Tensor,
+    ) -> Result<Self, EngineError> {
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let below = |name: &str| format!("encoder.layer.{index}.{name}");
+        let projection = |role: &str| below(&format!("attention.self.{role}_proj"));
+        let positions = |role: &str, kind: &str| -> Result<Option<Tensor>, EngineError> {
+            if !config.pos_att_type.contains(kind) {
+                return Ok(None);
+            }
+            let linear = named.linear(&[projection(role)], hidden, hidden, Activation::None)?;
+            let heads = config.num_attention_heads;
+            let rows = linear.forward(relative)?;
+            let rows = rows.reshape((2 * config.span(), heads, hidden / heads))?;
+            Ok(Some(rows.permute((1, 2, 0))?.contiguous()?))
+        };
+        let closed = |linear: &str, norm: &str, inputs| {
+            let names = [below(linear), below(norm)];
+            named.linear_then_norm([&names[0], &names[1]], inputs, hidden, config.layer_norm_eps)
+        };
+        let (attention_out, attention_norm) =
+            closed("attention.output.dense", "attention.output.LayerNorm", hidden)?;
+        let (down, output_norm) = closed("output.dense", "output.LayerNorm", inner)?;
+        // The name was checked with the configuration.
+        let activation = activation(Path::new(""), "hidden_act", &config.hidden_act)?;
+        Ok(Self {
+            qkv: named.linear(
+                &["query", "key", "value"].map(projection),
+                hidden,
+                hidden,
+                Activation::None,
+            )?,
+            position_keys: positions("key", "c2p")?,
+            position_queries: positions("query", "p2c")?,
+            attention_out,
+            attention_norm,
+            up: named.linear(&[below("intermediate.dense")], hidden, inner, activation)?,
+            down,
+            output_norm,
+        })
+    }
+}
+
+impl Layers for Deberta {
+    fn forward(
+        &self,
+        sequences: Sequences<'_>,
+        space: &mut Workspace,
+    ) -> Result<Tensor, EngineError> {
+        let (tokens, hidden) = (sequences.token_ids.len(), self.hidden);
+        let state = space.take(Place::Hidden, tokens, hidden)?;
+        let attended = space.take(Place::Attended, tokens, hidden)?;
+        let qkv = space.take(Place::Qkv, tokens, 3 * hidden)?;
+        let projected = space.take(Place::Projected, tokens, hidden)?;
+        EmbedLayerNorm {
+            token_ids: sequences.token_ids,
+            type_ids: sequences.type_ids,
+            cu_seqlens: sequences.cu_seqlens,
+            first_position: 0,
+            norm: &self.embedding_norm,
+        }
+        .forward_into(&self.words, self.positions.as_ref(), self.types.as_ref(), &state)?;
+        for layer in &self.layers {
+            layer.qkv.forward_into(&state, &qkv)?;
+            let ranges = sequences.cu_seqlens.ranges().filter(|range| !range.is_empty());
+            let contexts = ranges
+                .map(|range| self.attend(layer, &qkv.narrow(0, range.start, range.len())?))
+                .collect::<Result<Vec<_>, _>>()?;
+            layer.attention_out.forward_into(&Tensor::cat(&contexts, 0)?, &projected)?;
+            layer.attention_norm.forward_into(&projected, &state, &attended)?;
+            let inner = space.take(Place::Inner, tokens, layer.up.outputs())?;
+            layer.up.forward_into(&attended, &inner)?;
+            layer.down.forward_into(&inner, &projected)?;
+            layer.output_norm.forward_into(&projected, &attended, &state)?;
+        }
+        Ok(state)
+    }
+}

@@ -1,0 +1,225 @@
+//! The encoder families: which there are, what each reads from `config.json`, and how it becomes layers.
+
+mod deberta;
+mod modernbert;
+mod named;
+mod noop;
+mod post_norm;
+mod post_norm_config;
+mod relative;
+
+use std::path::Path;
+
+use candle_core::{DType, Tensor};
+use forebay_kernels::Activation;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+pub(crate) use self::named::Named;
+use crate::EngineError;
+use crate::weights::Weights;
+use crate::workspace::{Sequences, Workspace};
+
+/// The families that the engine runs, as `model_type` names them.
+const ARCHITECTURES: &str = "bert (also with ALiBi, as Jina's), roberta, xlm-roberta, camembert, distilbert, mpnet, \
+                             modernbert, deberta-v2, nomic_bert, forebay-noop";
+
+/// What all families have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    pub(crate) vocabulary: usize,
+    pub(crate) hidden: usize,
+    pub(crate) inner: usize,
+    /// The most tokens of a sequence.
+    pub(crate) positions: usize,
+    /// Rows of the type table; 0 where there is none.
+    pub(crate) types: usize,
+}
+
+impl Sizes {
+    /// Refuses sizes that nothing can be computed with.
+    fn check(self, path: &Path, heads: usize) -> Result<Self, EngineError> {
+        let sizes = [self.vocabulary, self.hidden, self.inner, self.positions, heads];
+        let problem = if sizes.contains(&0) {
+            "a size is zero".to_owned()
+        } else if !self.hidden.is_multiple_of(heads) {
+            format!("the hidden size {} is not a multiple of {heads} heads", self.hidden)
+        } else {
+            return Ok(self);
+        };
+        Err(EngineError::Config { path: path.to_owned(), problem })
+    }
+
+    /// An upper bound of the memory that a token takes while it is computed: of one layer the input, the three
+    /// projections, the context, the sum, a projection, and the wide inner state before and after a gate.
+    pub(crate) fn bytes_per_token(self, dtype: DType) -> usize {
+        let values = self.hidden.saturating_mul(8).saturating_add(self.inner.saturating_mul(3));
+        values.saturating_mul(dtype.size_in_bytes())
+    }
+}
+
+/// A model's layers, from token ids to the last hidden state.
+pub(crate) trait Layers: Send + Sync {
+    /// `[tokens, hidden]`, in a buffer of `space`.
+    fn forward(
+        &self,
+        sequences: Sequences<'_>,
+        space: &mut Workspace,
+    ) -> Result<Tensor, EngineError>;
+}
+
+/// A family with a model's configuration.
+#[derive(Debug)]
+pub(crate) enum Architecture {
+    PostNorm(post_norm_config::PostNormConfig),
+    ModernBert(modernbert::ModernBertConfig),
+    Deberta(deberta::DebertaConfig),
+    Noop(noop::NoopConfig),
+}
+
+/// The fields that name the family.
+#[derive(Deserialize)]
+struct Kind {
+    model_type: Option<String>,
+    #[serde(default)]
+    architectures: Vec<String>,
+}
+
+impl Architecture {
+    /// Reads `config.json`; a family or a setting that cannot be honoured is refused by name.
+    pub(crate) fn parse(path: &Path, json: &[u8]) -> Result<Self, EngineError> {
+        let kind: Kind = from_json(path, json)?;
+        let model_type = kind.model_type.clone().unwrap_or_else(|| kind.guess());
+        match model_type.as_str() {
+            "modernbert" => modernbert::ModernBertConfig::parse(path, json).map(Self::ModernBert),
+            "deberta-v2" => deberta::DebertaConfig::parse(path, json).map(Self::Deberta),
+            "forebay-noop" => noop::NoopConfig::parse(path, json).map(Self::Noop),
+            other => match post_norm_config::PostNormConfig::parse(other, path, json)? {
+                Some(config) => Ok(Self::PostNorm(config)),
+                None => Err(EngineError::NotSupported {
+                    path: path.to_owned(),
+                    field: "model_type",
+                    value: kind.name(),
+                    supported: ARCHITECTURES,
+                }),
+            },
+        }
+    }
+
+    /// Its name as in `config.json`.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::PostNorm(config) => config.name,
+            Self::ModernBert(_) => "modernbert",
+            Self::Deberta(_) => "deberta-v2",
+            Self::Noop(_) => "forebay-noop",
+        }
+    }
+
+    pub(crate) fn sizes(&self) -> Sizes {
+        match self {
+            Self::PostNorm(config) => config.sizes,
+            Self::ModernBert(config) => config.sizes(),
+            Self::Deberta(config) => config.sizes(),
+            Self::Noop(config) => config.sizes(),
+        }
+    }
+
+    /// Whether it computes in nothing but f32.
+    pub(crate) fn is_f32_only(&self) -> bool {
+        matches!(self, Self::Deberta(_) | Self::Noop(_))
+    }
+
+    /// What stands before the names of a model's own tensors, where it stands inside something larger.
+    fn prefixes(&self) -> &'static [&'static str] {
+        match self {
+            Self::PostNorm(config) => config.naming.prefixes,
+            Self::ModernBert(_) => &["model."],
+            Self::Deberta(_) => &["deberta."],
+            Self::Noop(_) => &[],
+        }
+    }
+
+    /// The tensor whose place tells which prefix there is.
+    fn first_tensor(&self) -> &'static str {
+        match self {
+            Self::ModernBert(_) => "embeddings.tok_embeddings.weight",
+            _ => "embeddings.word_embeddings.weight",
+        }
+    }
+
+    /// Takes the layers' weights, by their names in transformers.
+    pub(crate) fn layers(
+        &self,
+        weights: &Weights,
+        dtype: DType,
+    ) -> Result<Box<dyn Layers>, EngineError> {
+        let named = Named::new(weights, self.prefixes(), self.first_tensor(), dtype);
+        Ok(match self {
+            Self::PostNorm(config) => Box::new(post_norm::PostNorm::load(config, &named)?),
+            Self::ModernBert(config) => Box::new(modernbert::ModernBert::load(config, &named)?),
+            Self::Deberta(config) => Box::new(deberta::Deberta::load(config, &named)?),
+            Self::Noop(config) => Box::new(noop::Noop::new(config)),
+        })
+    }
+
+    /// The layers of a model without weights.
+    pub(crate) fn layers_without_weights(&self) -> Option<Box<dyn Layers>> {
+        match self {
+            Self::Noop(config) => Some(Box::new(noop::Noop::new(config))),
+            _ => None,
+        }
+    }
+}
+
+impl Kind {
+    /// Old configurations name only the class.
+    fn guess(&self) -> String {
+        let bert = self.architectures.iter().any(|name| name == "BertModel");
+        if bert { "bert".to_owned() } else { String::new() }
+    }
+
+    fn name(&self) -> String {
+        self.model_type.clone().unwrap_or_else(|| format!("{:?}", self.architectures))
+    }
+}
+
+fn from_json<T: DeserializeOwned>(path: &Path, json: &[u8]) -> Result<T, EngineError> {
+    serde_json::from_slice(json)
+        .map_err(|source| EngineError::Json { path: path.to_owned(), source })
+}
+
+/// Refuses a value that is not the one that is supported.
+fn expect(
+    path: &Path,
+    field: &'static str,
+    value: &str,
+    supported: &'static str,
+) -> Result<(), EngineError> {
+    if value == supported {
+        return Ok(());
+    }
+    let (path, value) = (path.to_owned(), value.to_owned());
+    Err(EngineError::NotSupported { path, field, value, supported })
+}
+
+/// An activation by its name in transformers.
+pub(crate) fn activation(
+    path: &Path,
+    field: &'static str,
+    name: &str,
+) -> Result<Activation, EngineError> {
+    match name {
+        "gelu" => Ok(Activation::Gelu),
+        "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Activation::GeluTanh),
+        "relu" => Ok(Activation::Relu),
+        "silu" | "swish" => Ok(Activation::Silu),
+        "tanh" => Ok(Activation::Tanh),
+        _ => Err(EngineError::NotSupported {
+            path: path.to_owned(),
+            field,
+            value: name.to_owned(),
+            supported: "gelu, gelu_new, gelu_pytorch_tanh, relu, silu, tanh",
+        }),
+    }
+}

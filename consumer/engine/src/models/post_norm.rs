@@ -1,0 +1,161 @@
+//! BERT and its kin over fused operations: seven a layer, on packed tokens, each half closed by a LayerNorm.
+
+use candle_core::Tensor;
+use forebay_kernels::{
+    Activation, AddLayerNorm, EmbedLayerNorm, Gate, LayerNorm, Linear, Rotary, VarlenAttention,
+};
+
+use super::post_norm_config::{Places, PostNormConfig};
+use super::{Layers, Named, relative};
+use crate::EngineError;
+use crate::workspace::{Place, Sequences, Workspace};
+
+/// A model's layers.
+pub(super) struct PostNorm {
+    hidden: usize,
+    heads: usize,
+    first_position: usize,
+    words: Tensor,
+    positions: Option<Tensor>,
+    types: Option<Tensor>,
+    embedding_norm: LayerNorm,
+    rotary: Option<Rotary>,
+    distance_bias: Option<Tensor>,
+    layers: Vec<Layer>,
+}
+
+/// The projections that `add_layer_norm` follows leave their bias to it.
+struct Layer {
+    qkv: Linear,
+    attention_out: Linear,
+    attention_norm: AddLayerNorm,
+    up: Linear,
+    gate: Option<Gate>,
+    down: Linear,
+    output_norm: AddLayerNorm,
+}
+
+impl PostNorm {
+    pub(super) fn load(config: &PostNormConfig, named: &Named<'_>) -> Result<Self, EngineError> {
+        let (sizes, naming) = (config.sizes, config.naming);
+        let (hidden, heads) = (sizes.hidden, config.heads);
+        let positions = match config.places {
+            Places::Table | Places::Buckets(_) => {
+                let rows = sizes.positions + config.first_position;
+                Some(named.table("embeddings.position_embeddings", rows, hidden)?)
+            }
+            Places::Rotary(_) | Places::Alibi => None,
+        };
+        let types = (sizes.types > 0)
+            .then(|| named.table("embeddings.token_type_embeddings", sizes.types, hidden))
+            .transpose()?;
+        let rotary = match config.places {
+            Places::Rotary(base) => Some(Rotary::new(hidden / heads, base, sizes.positions)?),
+            _ => None,
+        };
+        let distance_bias = match config.places {
+            Places::Buckets(buckets) => {
+                let name = "encoder.relative_attention_bias.weight";
+                Some(relative::bucketed(&named.tensor(name, &[buckets, heads])?, sizes.positions)?)
+            }
+            Places::Alibi => Some(relative::alibi(heads, sizes.positions)?),
+            _ => None,
+        };
+        Ok(Self {
+            hidden,
+            heads,
+            first_position: config.first_position,
+            words: named.table("embeddings.word_embeddings", sizes.vocabulary, hidden)?,
+            positions,
+            types,
+            embedding_norm: named.norm(naming.embedding_norm, hidden, config.eps)?,
+            rotary,
+            distance_bias,
+            layers: (0..config.layers)
+                .map(|index| Layer::load(config, named, index))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl Layer {
+    fn load(config: &PostNormConfig, named: &Named<'_>, index: usize) -> Result<Self, EngineError> {
+        let (naming, eps) = (config.naming, config.eps);
+        let (hidden, inner) = (config.sizes.hidden, config.sizes.inner);
+        let below = |name: &str| format!("{}.{index}.{name}", naming.layer);
+        let all = |names: &[&str]| names.iter().map(|name| below(name)).collect::<Vec<_>>();
+        let closed = |names: [&str; 2], inputs| {
+            let [linear, norm] = names.map(below);
+            named.linear_then_norm([&linear, &norm], inputs, hidden, eps)
+        };
+        let (attention_out, attention_norm) = closed(naming.attention_out, hidden)?;
+        let (down, output_norm) = closed(naming.down, inner)?;
+        let gate = naming.gated.then_some(Gate { activation: config.activation });
+        let activation = if naming.gated { Activation::None } else { config.activation };
+        let up_outputs = (1 + usize::from(naming.gated)) * inner / naming.up.len();
+        Ok(Self {
+            qkv: named.linear(
+                &all(naming.qkv),
+                hidden,
+                3 * hidden / naming.qkv.len(),
+                Activation::None,
+            )?,
+            attention_out,
+            attention_norm,
+            up: named.linear(&all(naming.up), hidden, up_outputs, activation)?,
+            gate,
+            down,
+            output_norm,
+        })
+    }
+}
+
+impl Layers for PostNorm {
+    fn forward(
+        &self,
+        sequences: Sequences<'_>,
+        space: &mut Workspace,
+    ) -> Result<Tensor, EngineError> {
+        let (tokens, hidden) = (sequences.token_ids.len(), self.hidden);
+        let cu_seqlens = sequences.cu_seqlens;
+        let state = space.take(Place::Hidden, tokens, hidden)?;
+        let attended = space.take(Place::Attended, tokens, hidden)?;
+        let qkv = space.take(Place::Qkv, tokens, 3 * hidden)?;
+        let context = space.take(Place::Context, tokens, hidden)?;
+        let projected = space.take(Place::Projected, tokens, hidden)?;
+        EmbedLayerNorm {
+            token_ids: sequences.token_ids,
+            // A table of one row has one type for all (RoBERTa).
+            type_ids: sequences
+                .type_ids
+                .filter(|_| self.types.as_ref().is_some_and(|t| t.dims()[0] > 1)),
+            cu_seqlens,
+            first_position: self.first_position,
+            norm: &self.embedding_norm,
+        }
+        .forward_into(&self.words, self.positions.as_ref(), self.types.as_ref(), &state)?;
+        let attention = VarlenAttention {
+            distance_bias: self.distance_bias.as_ref(),
+            ..VarlenAttention::new(cu_seqlens, self.heads)
+        };
+        for layer in &self.layers {
+            layer.qkv.forward_into(&state, &qkv)?;
+            if let Some(rotary) = &self.rotary {
+                rotary.apply(&qkv, cu_seqlens, self.heads)?;
+            }
+            attention.forward_into(&qkv, &context)?;
+            layer.attention_out.forward_into(&context, &projected)?;
+            layer.attention_norm.forward_into(&projected, &state, &attended)?;
+            let mut inner = space.take(Place::Inner, tokens, layer.up.outputs())?;
+            layer.up.forward_into(&attended, &inner)?;
+            if let Some(gate) = &layer.gate {
+                let gated = space.take(Place::Gated, tokens, layer.down.inputs())?;
+                gate.forward_into(&inner, &gated)?;
+                inner = gated;
+            }
+            layer.down.forward_into(&inner, &projected)?;
+            layer.output_norm.forward_into(&projected, &attended, &state)?;
+        }
+        Ok(state)
+    }
+}

@@ -1,0 +1,240 @@
+//! The threads that compute a batch, and how its sequences are dealt out to them.
+//!
+//! A batch of enough tokens is dealt into groups of whole sequences, small enough for a core's second cache. Each thread
+//! takes one group after the other through all layers by itself: no thread waits for another between two operations,
+//! and hidden states never leave its cache. Where sequences are too few or too unequal for that, all threads share
+//! each operation. The rows are the same bits either way.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use candle_core::DType;
+use forebay_kernels::{CuSeqlens, Finish, alone};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::workspace::{Sequences, Workspace};
+use crate::{EngineError, PackedBatch};
+
+/// Bytes of one hidden state of a group: with the wider ones beside it, a group fills half of a second cache of 2 MiB.
+const GROUP_STATE_BYTES: usize = 384 * 1024;
+/// Tokens below which a group does not pay for reading all weights once more.
+const GROUP_TOKENS_MIN: usize = 48;
+/// Tokens above which a larger group reads weights hardly less often.
+const GROUP_TOKENS_MAX: usize = 256;
+/// How much longer than the mean the longest group may take, in hundredths, before sharing operations costs less.
+const UNEVENNESS_MAX: usize = 108;
+
+/// A pool of threads, each with its own memory.
+pub(crate) struct Team {
+    pool: ThreadPool,
+    members: Vec<Mutex<Member>>,
+    /// Tokens that a group aims at.
+    group_tokens: usize,
+    hidden: usize,
+}
+
+/// What one thread keeps from batch to batch.
+struct Member {
+    space: Workspace,
+    token_ids: Vec<u32>,
+    type_ids: Vec<u32>,
+    cu_seqlens: CuSeqlens,
+    finishes: Vec<Finish>,
+}
+
+impl Team {
+    pub(crate) fn new(threads: usize, hidden: usize, dtype: DType) -> Result<Self, EngineError> {
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|index| format!("compute-{index}"))
+            .build()
+            .map_err(|error| EngineError::Threads { threads, problem: error.to_string() })?;
+        let group_tokens = (GROUP_STATE_BYTES / (hidden * dtype.size_in_bytes()))
+            .clamp(GROUP_TOKENS_MIN, GROUP_TOKENS_MAX);
+        let members = (0..threads).map(|_| Mutex::new(Member::new(dtype))).collect();
+        Ok(Self { pool, members, group_tokens, hidden })
+    }
+
+    /// The rows of all sequences, in their order, `width` values each. `work` gives those of some sequences.
+    pub(crate) fn run(
+        &self,
+        batch: &PackedBatch,
+        width: usize,
+        work: impl Fn(Sequences<'_>, &[Finish], &mut Workspace) -> Result<Vec<f32>, EngineError> + Sync,
+    ) -> Result<Vec<f32>, EngineError> {
+        let lengths: Vec<usize> = batch.cu_seqlens().ranges().map(|range| range.len()).collect();
+        let Some(groups) = deal(&lengths, self.members.len(), self.group_tokens, self.hidden)
+        else {
+            let sequences = Sequences {
+                token_ids: batch.token_ids(),
+                type_ids: batch.type_ids(),
+                cu_seqlens: batch.cu_seqlens(),
+            };
+            let together = || work(sequences, batch.finishes(), &mut lock(&self.members[0]).space);
+            return self.pool.install(together);
+        };
+        let next = AtomicUsize::new(0);
+        let parts = self.pool.broadcast(|thread| {
+            let mut member = lock(&self.members[thread.index()]);
+            let mut done = Vec::new();
+            alone(|| {
+                while let Some(group) = groups.get(next.fetch_add(1, Relaxed)) {
+                    match member.compute(batch, group, &work) {
+                        Ok(rows) => done.push((group, rows)),
+                        Err(error) => {
+                            // The others need not begin another one.
+                            next.store(groups.len(), Relaxed);
+                            return Err(error);
+                        }
+                    }
+                }
+                Ok(done)
+            })
+        });
+        let mut rows = vec![0.0; lengths.len() * width];
+        for part in parts {
+            for (group, values) in part? {
+                for (sequence, values) in group.iter().zip(values.chunks_exact(width)) {
+                    rows[sequence * width..][..width].copy_from_slice(values);
+                }
+            }
+        }
+        Ok(rows)
+    }
+}
+
+/// What a panic left behind is overwritten before it is read.
+fn lock(member: &Mutex<Member>) -> MutexGuard<'_, Member> {
+    member.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Member {
+    fn new(dtype: DType) -> Self {
+        Self {
+            space: Workspace::new(dtype),
+            token_ids: Vec::new(),
+            type_ids: Vec::new(),
+            cu_seqlens: CuSeqlens::new(),
+            finishes: Vec::new(),
+        }
+    }
+
+    /// Some sequences of a batch, by their numbers.
+    fn compute(
+        &mut self,
+        batch: &PackedBatch,
+        group: &[usize],
+        work: impl Fn(Sequences<'_>, &[Finish], &mut Workspace) -> Result<Vec<f32>, EngineError>,
+    ) -> Result<Vec<f32>, EngineError> {
+        self.token_ids.clear();
+        self.type_ids.clear();
+        self.cu_seqlens.clear();
+        self.finishes.clear();
+        for &sequence in group {
+            let range = batch.cu_seqlens().range(sequence);
+            self.token_ids.extend_from_slice(&batch.token_ids()[range.clone()]);
+            if let Some(type_ids) = batch.type_ids() {
+                self.type_ids.extend_from_slice(&type_ids[range.clone()]);
+            }
+            self.cu_seqlens.push(range.len());
+            self.finishes.push(batch.finishes()[sequence]);
+        }
+        let sequences = Sequences {
+            token_ids: &self.token_ids,
+            type_ids: batch.type_ids().map(|_| self.type_ids.as_slice()),
+            cu_seqlens: &self.cu_seqlens,
+        };
+        work(sequences, &self.finishes, &mut self.space)
+    }
+}
+
+/// What a sequence costs, in tokens of a short one: attention grows with the square of its length. Its products take
+/// `length / (6 * hidden)` of the other layers' at the usual shapes, at less than half of their speed.
+fn cost(tokens: usize, hidden: usize) -> usize {
+    tokens + 2 * tokens * tokens / (5 * hidden)
+}
+
+/// Deals sequences into groups of nearly the same cost, as many for each thread: the longest first, each to the group
+/// that has least so far. `None` where that would leave a thread idle too long, or where there is too little to deal.
+fn deal(
+    lengths: &[usize],
+    threads: usize,
+    group_tokens: usize,
+    hidden: usize,
+) -> Option<Vec<Vec<usize>>> {
+    let costs: Vec<usize> = lengths.iter().map(|&tokens| cost(tokens, hidden)).collect();
+    let total: usize = costs.iter().sum();
+    let longest = costs.iter().copied().max().unwrap_or_default();
+    // As many as make groups of the size aimed at, but none smaller than the longest sequence.
+    let wanted = total.div_ceil(group_tokens).min(total / longest.max(1)).max(threads);
+    let count = if total / wanted > group_tokens {
+        wanted.next_multiple_of(threads)
+    } else {
+        wanted / threads * threads
+    };
+    if total < count * GROUP_TOKENS_MIN {
+        return None;
+    }
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    order.sort_unstable_by_key(|&sequence| (std::cmp::Reverse(costs[sequence]), sequence));
+    let mut groups = vec![(0, Vec::new()); count];
+    for sequence in order {
+        let (load, group) = groups.iter_mut().min_by_key(|(load, _)| *load)?;
+        *load += costs[sequence];
+        group.push(sequence);
+    }
+    let heaviest = groups.iter().map(|(load, _)| *load).max().unwrap_or_default();
+    if threads > 1 && heaviest * count * 100 > total * UNEVENNESS_MAX {
+        return None;
+    }
+    Some(groups.into_iter().map(|(_, group)| group).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn sequences_too_few_or_too_unequal_are_computed_together() {
+        for lengths in [&[10][..], &[10, 12], &[256], &[256, 30], &[256, 256, 256], &[]] {
+            assert_eq!(deal(lengths, 2, 256, 384), None, "{lengths:?}");
+        }
+    }
+
+    #[test]
+    fn equal_sequences_are_dealt_evenly() {
+        assert_eq!(deal(&[100, 100], 2, 256, 384).unwrap(), [[0], [1]]);
+        let groups = deal(&[16; 512], 2, 256, 384).unwrap();
+        assert!(
+            groups.len().is_multiple_of(2)
+                && groups.iter().all(|group| (14..=17).contains(&group.len()))
+        );
+    }
+
+    #[test]
+    fn one_thread_takes_groups_too_for_its_cache_s_sake() {
+        let groups = deal(&[200, 150, 30, 90, 256], 1, 256, 384).unwrap();
+        assert!(groups.len() > 1);
+    }
+
+    proptest! {
+        #[test]
+        fn every_sequence_is_dealt_once_and_no_thread_idles_long(
+            lengths in vec(0_usize..600, 0..200),
+            threads in 1_usize..9,
+        ) {
+            let Some(groups) = deal(&lengths, threads, 256, 384) else { return Ok(()) };
+            let mut dealt: Vec<usize> = groups.iter().flatten().copied().collect();
+            dealt.sort_unstable();
+            prop_assert_eq!(dealt, (0..lengths.len()).collect::<Vec<_>>());
+            prop_assert!(groups.len().is_multiple_of(threads));
+            let load = |group: &Vec<usize>| group.iter().map(|&at| cost(lengths[at], 384)).sum::<usize>();
+            let loads: Vec<usize> = groups.iter().map(load).collect();
+            let (most, total) = (loads.iter().max().unwrap(), loads.iter().sum::<usize>());
+            prop_assert!(threads == 1 || most * loads.len() * 100 <= total * UNEVENNESS_MAX);
+        }
+    }
+}
