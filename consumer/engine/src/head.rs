@@ -22,6 +22,8 @@ pub(crate) struct HeadConfig {
     problem_type: Option<String>,
     classifier_pooling: Option<String>,
     classifier_activation: Option<String>,
+    #[serde(default)]
+    classifier_bias: bool,
     pooler_hidden_act: Option<String>,
     #[serde(alias = "dim")]
     hidden_size: Option<usize>,
@@ -98,9 +100,10 @@ impl HeadConfig {
         let labels = self.labels().len();
         let linear = |name: &str, outputs, activation| -> Result<Linear, EngineError> {
             let weight = weights.f32(&format!("{name}.weight"), &[outputs, hidden])?;
-            let bias = format!("{name}.bias");
+            // ModernBERT's has none, unless that is asked for.
+            let has_bias = name != "head.dense" || self.classifier_bias;
             let bias =
-                weights.contains(&bias).then(|| weights.f32(&bias, &[outputs])).transpose()?;
+                has_bias.then(|| weights.f32(&format!("{name}.bias"), &[outputs])).transpose()?;
             Ok(Linear::new(&weight, bias.as_ref(), activation, DType::F32)?)
         };
         let mut pooling = Pooling::Cls;

@@ -176,7 +176,9 @@ impl Deberta {
         let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
         let relative = named.table("encoder.rel_embeddings", 2 * config.span(), hidden)?;
         let relative = if config.norm_rel_ebd.contains("layer_norm") {
-            named.norm("encoder.LayerNorm", hidden, config.layer_norm_eps)?.forward(&relative)?
+            named
+                .norm("encoder.LayerNorm", hidden, config.layer_norm_eps, true)?
+                .forward(&relative)?
         } else {
             relative
         };
@@ -193,7 +195,12 @@ impl Deberta {
             words: named.table("embeddings.word_embeddings", config.vocab_size, hidden)?,
             positions: table("position_embeddings", positions)?,
             types: table("token_type_embeddings", config.type_vocab_size)?,
-            embedding_norm: named.norm("embeddings.LayerNorm", hidden, config.layer_norm_eps)?,
+            embedding_norm: named.norm(
+                "embeddings.LayerNorm",
+                hidden,
+                config.layer_norm_eps,
+                true,
+            )?,
             divisor: ((hidden / heads * (1 + kinds)) as f64).sqrt(),
             rows: (-reach..=reach).map(|distance| config.row(distance)).collect(),
             layers: (0..config.num_hidden_layers)
@@ -255,7 +262,7 @@ impl Layer {
             if !config.pos_att_type.contains(kind) {
                 return Ok(None);
             }
-            let linear = named.linear(&[projection(role)], hidden, hidden, Activation::None)?;
+            let linear = named.linear(&[projection(role)], [hidden; 2], Activation::None, true)?;
             let heads = config.num_attention_heads;
             let rows = linear.forward(relative)?;
             let rows = rows.reshape((2 * config.span(), heads, hidden / heads))?;
@@ -263,7 +270,8 @@ impl Layer {
         };
         let closed = |linear: &str, norm: &str, inputs| {
             let names = [below(linear), below(norm)];
-            named.linear_then_norm([&names[0], &names[1]], inputs, hidden, config.layer_norm_eps)
+            let names = [names[0].as_str(), &names[1]];
+            named.linear_then_norm(names, [inputs, hidden], config.layer_norm_eps, true)
         };
         let (attention_out, attention_norm) =
             closed("attention.output.dense", "attention.output.LayerNorm", hidden)?;
@@ -273,15 +281,15 @@ impl Layer {
         Ok(Self {
             qkv: named.linear(
                 &["query", "key", "value"].map(projection),
-                hidden,
-                hidden,
+                [hidden; 2],
                 Activation::None,
+                true,
             )?,
             position_keys: positions("key", "c2p")?,
             position_queries: positions("query", "p2c")?,
             attention_out,
             attention_norm,
-            up: named.linear(&[below("intermediate.dense")], hidden, inner, activation)?,
+            up: named.linear(&[below("intermediate.dense")], [hidden, inner], activation, true)?,
             down,
             output_norm,
         })

@@ -10,7 +10,7 @@ use forebay_kernels::{
 };
 use serde::Deserialize;
 
-use super::{Layers, Named, Sizes, activation, from_json};
+use super::{Layers, Named, Sizes, activation, expect, from_json};
 use crate::EngineError;
 use crate::workspace::{Place, Sequences, Workspace};
 
@@ -35,6 +35,12 @@ pub(crate) struct ModernBertConfig {
     local_rope_theta: f64,
     #[serde(default = "activation_default")]
     hidden_activation: String,
+    #[serde(default)]
+    attention_bias: bool,
+    #[serde(default)]
+    mlp_bias: bool,
+    #[serde(default)]
+    norm_bias: bool,
 }
 
 fn norm_eps_default() -> f64 {
@@ -61,6 +67,13 @@ impl ModernBertConfig {
         let config: Self = from_json(path, json)?;
         config.sizes().check(path, config.num_attention_heads)?;
         activation(path, "hidden_activation", &config.hidden_activation)?;
+        for (field, value) in [
+            ("attention_bias", config.attention_bias),
+            ("mlp_bias", config.mlp_bias),
+            ("norm_bias", config.norm_bias),
+        ] {
+            expect(path, field, &value.to_string(), "false")?;
+        }
         if config.global_attn_every_n_layers == 0 || config.num_hidden_layers == 0 {
             let problem = "global_attn_every_n_layers or num_hidden_layers is zero".to_owned();
             return Err(EngineError::Config { path: path.to_owned(), problem });
@@ -109,7 +122,7 @@ impl ModernBert {
         let head_dim = hidden / config.num_attention_heads;
         let rotary = |base| Rotary::new(head_dim, base, config.max_position_embeddings);
         let norm = |name: &str| -> Result<AddLayerNorm, EngineError> {
-            Ok(AddLayerNorm { bias: None, norm: named.norm(name, hidden, config.norm_eps)? })
+            Ok(AddLayerNorm { bias: None, norm: named.norm(name, hidden, config.norm_eps, false)? })
         };
         let mut norms = Vec::with_capacity(2 * config.num_hidden_layers);
         for index in 0..config.num_hidden_layers {
@@ -126,7 +139,7 @@ impl ModernBert {
             heads: config.num_attention_heads,
             window: Mask::Window(config.local_attention / 2),
             words: named.table("embeddings.tok_embeddings", config.vocab_size, hidden)?,
-            embedding_norm: named.norm("embeddings.norm", hidden, config.norm_eps)?,
+            embedding_norm: named.norm("embeddings.norm", hidden, config.norm_eps, false)?,
             global: rotary(config.global_rope_theta)?,
             local: rotary(config.local_rope_theta)?,
             gate: Gate { activation },
@@ -134,7 +147,7 @@ impl ModernBert {
                 .map(|index| {
                     let linear = |name: &str, inputs, outputs| {
                         let name = format!("layers.{index}.{name}");
-                        named.linear(&[name], inputs, outputs, Activation::None)
+                        named.linear(&[name], [inputs, outputs], Activation::None, false)
                     };
                     Ok(Layer {
                         is_global: index.is_multiple_of(config.global_attn_every_n_layers),

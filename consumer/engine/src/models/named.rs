@@ -26,22 +26,9 @@ impl<'a> Named<'a> {
         Self { weights, prefix, dtype }
     }
 
-    fn contains(&self, name: &str) -> bool {
-        self.weights.contains(&format!("{}{name}", self.prefix))
-    }
-
     /// A tensor in f32.
     pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, EngineError> {
         self.weights.f32(&format!("{}{name}", self.prefix), shape)
-    }
-
-    /// The same where it is there.
-    pub(crate) fn tensor_if_there(
-        &self,
-        name: &str,
-        shape: &[usize],
-    ) -> Result<Option<Tensor>, EngineError> {
-        self.contains(name).then(|| self.tensor(name, shape)).transpose()
     }
 
     /// A table of embeddings, in the number type that layers compute in.
@@ -54,55 +41,55 @@ impl<'a> Named<'a> {
         Ok(self.tensor(&format!("{name}.weight"), &[rows, hidden])?.to_dtype(self.dtype)?)
     }
 
-    /// A LayerNorm; one without a shift shifts by nothing.
+    /// A LayerNorm, with a shift or without.
     pub(crate) fn norm(
         &self,
         name: &str,
         hidden: usize,
         eps: f64,
+        shifts: bool,
     ) -> Result<LayerNorm, EngineError> {
         let scale = self.tensor(&format!("{name}.weight"), &[hidden])?;
-        let shift = match self.tensor_if_there(&format!("{name}.bias"), &[hidden])? {
-            Some(shift) => shift,
-            None => scale.zeros_like()?,
+        let shift = if shifts {
+            self.tensor(&format!("{name}.bias"), &[hidden])?
+        } else {
+            scale.zeros_like()?
         };
         Ok(LayerNorm { scale, shift, eps: eps as f32 })
     }
 
-    /// Linear layers of the same inputs as one, their outputs side by side. Biases where all have one.
+    /// Linear layers of the same inputs as one, their outputs side by side; `outputs` of each.
     pub(crate) fn linear(
         &self,
         names: &[String],
-        inputs: usize,
-        outputs: usize,
+        [inputs, outputs]: [usize; 2],
         activation: Activation,
+        has_bias: bool,
     ) -> Result<Linear, EngineError> {
-        let weights = names
-            .iter()
-            .map(|name| self.tensor(&format!("{name}.weight"), &[outputs, inputs]))
-            .collect::<Result<Vec<_>, _>>()?;
-        let biases = names
-            .iter()
-            .filter_map(|name| {
-                self.tensor_if_there(&format!("{name}.bias"), &[outputs]).transpose()
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let bias = (biases.len() == names.len()).then(|| Tensor::cat(&biases, 0)).transpose()?;
-        let weight = Tensor::cat(&weights, 0)?;
+        let all = |part: &str, shape: &[usize]| -> Result<Tensor, EngineError> {
+            let parts = names
+                .iter()
+                .map(|name| self.tensor(&format!("{name}.{part}"), shape))
+                .collect::<Result<Vec<_>, _>>()?;
+            Ok(Tensor::cat(&parts, 0)?)
+        };
+        let bias = has_bias.then(|| all("bias", &[outputs])).transpose()?;
+        let weight = all("weight", &[outputs, inputs])?;
         Ok(Linear::new(&weight, bias.as_ref(), activation, self.dtype)?)
     }
 
-    /// A linear layer whose bias is left to the `add_layer_norm` that follows it.
+    /// A linear layer whose bias is left to the `add_layer_norm` that follows it: their names.
     pub(crate) fn linear_then_norm(
         &self,
         [linear, norm]: [&str; 2],
-        inputs: usize,
-        hidden: usize,
+        [inputs, hidden]: [usize; 2],
         eps: f64,
+        has_bias: bool,
     ) -> Result<(Linear, AddLayerNorm), EngineError> {
+        let bias =
+            has_bias.then(|| self.tensor(&format!("{linear}.bias"), &[hidden])).transpose()?;
         let weight = self.tensor(&format!("{linear}.weight"), &[hidden, inputs])?;
-        let bias = self.tensor_if_there(&format!("{linear}.bias"), &[hidden])?;
         let linear = Linear::new(&weight, None, Activation::None, self.dtype)?;
-        Ok((linear, AddLayerNorm { bias, norm: self.norm(norm, hidden, eps)? }))
+        Ok((linear, AddLayerNorm { bias, norm: self.norm(norm, hidden, eps, true)? }))
     }
 }

@@ -5,7 +5,7 @@ use forebay_kernels::{
     Activation, AddLayerNorm, EmbedLayerNorm, Gate, LayerNorm, Linear, Rotary, VarlenAttention,
 };
 
-use super::post_norm_config::{Places, PostNormConfig};
+use super::post_norm_config::{Biases, Places, PostNormConfig};
 use super::{Layers, Named, relative};
 use crate::EngineError;
 use crate::workspace::{Place, Sequences, Workspace};
@@ -68,7 +68,7 @@ impl PostNorm {
             words: named.table("embeddings.word_embeddings", sizes.vocabulary, hidden)?,
             positions,
             types,
-            embedding_norm: named.norm(naming.embedding_norm, hidden, config.eps)?,
+            embedding_norm: named.norm(naming.embedding_norm, hidden, config.eps, true)?,
             rotary,
             distance_bias,
             layers: (0..config.layers)
@@ -82,11 +82,12 @@ impl Layer {
     fn load(config: &PostNormConfig, named: &Named<'_>, index: usize) -> Result<Self, EngineError> {
         let (naming, eps) = (config.naming, config.eps);
         let (hidden, inner) = (config.sizes.hidden, config.sizes.inner);
+        let has_bias = naming.biases != Biases::None;
         let below = |name: &str| format!("{}.{index}.{name}", naming.layer);
         let all = |names: &[&str]| names.iter().map(|name| below(name)).collect::<Vec<_>>();
         let closed = |names: [&str; 2], inputs| {
             let [linear, norm] = names.map(below);
-            named.linear_then_norm([&linear, &norm], inputs, hidden, eps)
+            named.linear_then_norm([&linear, &norm], [inputs, hidden], eps, has_bias)
         };
         let (attention_out, attention_norm) = closed(naming.attention_out, hidden)?;
         let (down, output_norm) = closed(naming.down, inner)?;
@@ -96,13 +97,18 @@ impl Layer {
         Ok(Self {
             qkv: named.linear(
                 &all(naming.qkv),
-                hidden,
-                3 * hidden / naming.qkv.len(),
+                [hidden, 3 * hidden / naming.qkv.len()],
                 Activation::None,
+                has_bias,
             )?,
             attention_out,
             attention_norm,
-            up: named.linear(&all(naming.up), hidden, up_outputs, activation)?,
+            up: named.linear(
+                &all(naming.up),
+                [hidden, up_outputs],
+                activation,
+                naming.biases == Biases::All,
+            )?,
             gate,
             down,
             output_norm,

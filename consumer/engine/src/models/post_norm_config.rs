@@ -48,7 +48,18 @@ pub(crate) struct Naming {
     pub(super) up: &'static [&'static str],
     /// Whether half of what `up` gives gates the other.
     pub(super) gated: bool,
+    /// Whether linear layers have biases.
+    pub(super) biases: Biases,
     pub(super) down: [&'static str; 2],
+}
+
+/// Which linear layers of a family have biases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Biases {
+    All,
+    /// All but the gated one.
+    NotUp,
+    None,
 }
 
 const BERT: Naming = Naming {
@@ -59,10 +70,16 @@ const BERT: Naming = Naming {
     attention_out: ["attention.output.dense", "attention.output.LayerNorm"],
     up: &["intermediate.dense"],
     gated: false,
+    biases: Biases::All,
     down: ["output.dense", "output.LayerNorm"],
 };
-const JINA: Naming =
-    Naming { up: &["mlp.gated_layers"], gated: true, down: ["mlp.wo", "mlp.layernorm"], ..BERT };
+const JINA: Naming = Naming {
+    up: &["mlp.gated_layers"],
+    gated: true,
+    biases: Biases::NotUp,
+    down: ["mlp.wo", "mlp.layernorm"],
+    ..BERT
+};
 const DISTILBERT: Naming = Naming {
     prefixes: &["distilbert."],
     embedding_norm: "embeddings.LayerNorm",
@@ -71,6 +88,7 @@ const DISTILBERT: Naming = Naming {
     attention_out: ["attention.out_lin", "sa_layer_norm"],
     up: &["ffn.lin1"],
     gated: false,
+    biases: Biases::All,
     down: ["ffn.lin2", "output_layer_norm"],
 };
 const MPNET: Naming = Naming {
@@ -88,6 +106,7 @@ const NOMIC: Naming = Naming {
     // The one that is activated first.
     up: &["mlp.fc12", "mlp.fc11"],
     gated: true,
+    biases: Biases::None,
     down: ["mlp.fc2", "norm2"],
 };
 
@@ -158,6 +177,12 @@ struct NomicFields {
     rotary_emb_interleaved: bool,
     #[serde(default)]
     prenorm: bool,
+    #[serde(default)]
+    qkv_proj_bias: bool,
+    #[serde(default)]
+    mlp_fc1_bias: bool,
+    #[serde(default)]
+    mlp_fc2_bias: bool,
     #[serde(default)]
     activation_function: String,
 }
@@ -303,10 +328,17 @@ fn distilbert(path: &Path, fields: DistilBertFields) -> Result<PostNormConfig, E
 }
 
 fn nomic(path: &Path, fields: NomicFields) -> Result<PostNormConfig, EngineError> {
-    expect(path, "activation_function", &fields.activation_function, "swiglu")?;
-    expect(path, "prenorm", &fields.prenorm.to_string(), "false")?;
-    expect(path, "rotary_emb_fraction", &fields.rotary_emb_fraction.to_string(), "1")?;
-    expect(path, "rotary_emb_interleaved", &fields.rotary_emb_interleaved.to_string(), "false")?;
+    for (field, value, supported) in [
+        ("activation_function", fields.activation_function, "swiglu"),
+        ("rotary_emb_fraction", fields.rotary_emb_fraction.to_string(), "1"),
+        ("rotary_emb_interleaved", fields.rotary_emb_interleaved.to_string(), "false"),
+        ("prenorm", fields.prenorm.to_string(), "false"),
+        ("qkv_proj_bias", fields.qkv_proj_bias.to_string(), "false"),
+        ("mlp_fc1_bias", fields.mlp_fc1_bias.to_string(), "false"),
+        ("mlp_fc2_bias", fields.mlp_fc2_bias.to_string(), "false"),
+    ] {
+        expect(path, field, &value, supported)?;
+    }
     let sizes = Sizes {
         vocabulary: fields.vocab_size,
         hidden: fields.n_embd,
