@@ -62,13 +62,35 @@ pub(crate) struct Block<'a, E> {
     matrix: PhantomData<&'a mut [E]>,
 }
 
-impl<E> Block<'_, E> {
+impl<'a, E> Block<'a, E> {
+    /// Rows of `width` values that lie `stride` apart, the first one at the start of `values`.
+    pub(crate) fn new(values: &'a mut [E], rows: usize, width: usize, stride: usize) -> Self {
+        assert!(rows == 0 || (rows - 1) * stride + width <= values.len());
+        assert!(width <= stride, "rows that overlap");
+        Self { start: values.as_mut_ptr(), rows, width, stride, matrix: PhantomData }
+    }
+
     pub(crate) fn rows(&self) -> usize {
         self.rows
     }
 
     pub(crate) fn width(&self) -> usize {
         self.width
+    }
+
+    /// Some columns of some of its rows.
+    #[inline(always)]
+    pub(crate) fn part(
+        &mut self,
+        rows: std::ops::Range<usize>,
+        columns: std::ops::Range<usize>,
+    ) -> Block<'_, E> {
+        assert!(rows.start < rows.end && rows.end <= self.rows);
+        assert!(columns.start <= columns.end && columns.end <= self.width);
+        // SAFETY: the first value of the part lies inside this block, which stays borrowed meanwhile.
+        let start = unsafe { self.start.add(rows.start * self.stride + columns.start) };
+        let (rows, width, stride) = (rows.len(), columns.len(), self.stride);
+        Block { start, rows, width, stride, matrix: PhantomData }
     }
 
     #[inline(always)]

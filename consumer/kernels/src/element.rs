@@ -4,7 +4,8 @@
 use candle_core::{CpuStorage, DType, WithDType};
 use half::bf16;
 
-use crate::scratch::HasScratch;
+use crate::block::Block;
+use crate::scratch::{HasScratch, sized};
 use crate::simd::Target;
 
 /// A number type that operations compute in.
@@ -40,6 +41,9 @@ pub(crate) trait Element:
         c: T::Register,
     ) -> T::Register;
 
+    /// The block itself where values are f32, so that sums can be written to it as they are.
+    fn sums(block: Block<'_, Self>) -> Option<Block<'_, f32>>;
+
     fn slice(storage: &CpuStorage) -> Option<&[Self]>;
     fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
 }
@@ -74,6 +78,11 @@ impl Element for f32 {
     unsafe fn fused<T: Target>(a: T::Register, b: T::Register, c: T::Register) -> T::Register {
         // SAFETY: the caller's promise.
         unsafe { T::fused(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn sums(block: Block<'_, f32>) -> Option<Block<'_, f32>> {
+        Some(block)
     }
 
     fn slice(storage: &CpuStorage) -> Option<&[f32]> {
@@ -121,12 +130,42 @@ impl Element for bf16 {
         unsafe { T::fused_pairs(a, b, c) }
     }
 
+    #[inline(always)]
+    fn sums(_: Block<'_, bf16>) -> Option<Block<'_, f32>> {
+        None
+    }
+
     fn slice(storage: &CpuStorage) -> Option<&[bf16]> {
         if let CpuStorage::BF16(values) = storage { Some(values) } else { None }
     }
 
     fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [bf16]> {
         if let CpuStorage::BF16(values) = storage { Some(values) } else { None }
+    }
+}
+
+/// Values of one number type for a product that takes another.
+pub(crate) trait As<P>: Sized {
+    /// Runs `work` on the values as that type.
+    fn with<R>(values: &[Self], work: impl FnOnce(&[P]) -> R) -> R;
+}
+
+impl<E: Element> As<E> for E {
+    #[inline]
+    fn with<R>(values: &[E], work: impl FnOnce(&[E]) -> R) -> R {
+        work(values)
+    }
+}
+
+impl As<f32> for bf16 {
+    fn with<R>(values: &[bf16], work: impl FnOnce(&[f32]) -> R) -> R {
+        f32::with_scratch(|scratch| {
+            let wide = sized(&mut scratch.floats, values.len());
+            for (wide, value) in wide.iter_mut().zip(values) {
+                *wide = value.widen();
+            }
+            work(wide)
+        })
     }
 }
 

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | formula | `y = activation(x * transpose(weight) + bias)` |
 //! | shapes | `x`: `[tokens, in]`; `weight`: `[out, in]`, as checkpoints store it; `bias`: `[out]`; `y`: `[tokens, out]` |
-//! | dtype | f32, or bf16 with f32 sums, bias and activation (`in` even); the bias is f32 |
+//! | dtype | f32, or bf16 with f32 sums, bias and activation; the bias is f32. Where the processor multiplies bf16 faster ([`crate::prefers_bf16`]) it does so (`in` even); elsewhere a chunk of `x` is widened first and the packed weight is f32, of values that bf16 holds |
 //! | memory traffic | `x` once from the second cache for each [`PANEL`] outputs, the weight once a chunk of rows, `y` once |
 //! | numerics | products fused where the processor can, summed in f32 in the order of `in`; activations as [`crate::Activation`] states |
 //! | source | Goto and van de Geijn 2008 (panels sized for caches) |
@@ -18,12 +18,14 @@ use candle_core::{CpuStorage, DType, InplaceOp3, Layout, Tensor};
 
 use crate::activation::activate;
 use crate::block::{Block, Columns};
-use crate::element::{Element, by_dtype};
+use crate::element::{As, Element, by_dtype};
 use crate::operand::{Operand, borrow, output, values, values_mut};
 use crate::parallel::{for_each, threads};
-use crate::product::{PANEL, ROWS_MAX, RowsOf, Sums, columns_at_once, multiply, rows_at_once};
+use crate::product::{
+    PANEL, PanelOf, ROWS_MAX, RowsOf, columns_at_once, fetched, multiply, rows_at_once,
+};
 use crate::simd::{Isa, Target, dispatched};
-use crate::{Activation, KernelError};
+use crate::{Activation, KernelError, prefers_bf16};
 
 const OP: &str = "linear";
 /// Bytes of `x` a task takes through the panels: with a panel beside it, it stays in a second cache of 1 MiB.
@@ -32,8 +34,10 @@ const CHUNK_BYTES: usize = 512 * 1024;
 /// A linear layer: its packed weight, its bias and its activation.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    /// `[panels, in, PANEL]`; in bf16 the rows of each panel interleave in pairs.
+    /// `[panels, in, PANEL]`, in the number type that is multiplied; in bf16 the rows of each panel interleave in pairs.
     packed: Tensor,
+    /// Of what goes in and what comes out.
+    dtype: DType,
     bias: Option<Tensor>,
     activation: Activation,
     outputs: usize,
@@ -42,6 +46,18 @@ pub struct Linear {
 impl Linear {
     /// Packs `weight` `[out, in]`, of any floating-point type, to compute in `dtype`. `bias`: `[out]`.
     pub fn new(
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        activation: Activation,
+        dtype: DType,
+    ) -> Result<Self, KernelError> {
+        let multiplied = if dtype == DType::BF16 && !prefers_bf16() { DType::F32 } else { dtype };
+        Self::multiplying(multiplied, weight, bias, activation, dtype)
+    }
+
+    /// The same, with a choice of the number type that is multiplied.
+    pub(crate) fn multiplying(
+        multiplied: DType,
         weight: &Tensor,
         bias: Option<&Tensor>,
         activation: Activation,
@@ -60,11 +76,12 @@ impl Linear {
             Operand { op: OP, name: "bias", tensor: bias }.expect(&[outputs], DType::F32)?;
         }
         let shape = (outputs.div_ceil(PANEL), inputs, PANEL);
-        let packed = by_dtype!(dtype, |E| {
-            let values = weight.flatten_all()?.to_vec1::<E>()?;
+        let weight = weight.to_dtype(multiplied)?;
+        let packed = by_dtype!(multiplied, |P| {
+            let values = weight.flatten_all()?.to_vec1::<P>()?;
             Tensor::from_vec(pack(&values, outputs, inputs), shape, weight.device())?
         });
-        Ok(Self { packed, bias, activation, outputs })
+        Ok(Self { packed, dtype, bias, activation, outputs })
     }
 
     /// Values that go in, a token.
@@ -86,7 +103,7 @@ impl Linear {
 
     /// `x`: `[tokens, in]`; writes `out`: `[tokens, out]`.
     pub fn forward_into(&self, x: &Tensor, out: &Tensor) -> Result<(), KernelError> {
-        let (inputs, dtype) = (self.inputs(), self.packed.dtype());
+        let (inputs, dtype) = (self.inputs(), self.dtype);
         let operand = Operand { op: OP, name: "x", tensor: x };
         let (tokens, width, _) = operand.matrix()?;
         if width != inputs {
@@ -127,20 +144,30 @@ impl InplaceOp3 for Linear {
     ) -> candle_core::Result<()> {
         let bias = self.bias.as_ref().map(borrow);
         let bias = bias.as_ref().map(|bias| bias.values()).transpose()?;
-        by_dtype!(self.packed.dtype(), |E| {
-            let out = values_mut::<E>(out, out_layout)?;
-            let (x, packed) = (values(x, x_layout)?, values(packed, packed_layout)?);
-            self.run::<E>(x, packed, bias, out);
+        by_dtype!(self.dtype, |E| {
+            let (x, out) = (values::<E>(x, x_layout)?, values_mut::<E>(out, out_layout)?);
+            if self.packed.dtype() == self.dtype {
+                self.run::<E, E>(x, values(packed, packed_layout)?, bias, out);
+            } else {
+                self.run::<f32, E>(x, values(packed, packed_layout)?, bias, out);
+            }
         });
         Ok(())
     }
 }
 
 impl Linear {
-    fn run<E: Element>(&self, x: &[E], packed: &[E], bias: Option<&[f32]>, out: &mut [E]) {
+    /// `P` is multiplied, `E` comes and goes.
+    fn run<P: Element, E: Element + As<P>>(
+        &self,
+        x: &[E],
+        packed: &[P],
+        bias: Option<&[f32]>,
+        out: &mut [E],
+    ) {
         let (inputs, outputs) = (self.inputs(), self.outputs);
         let isa = Isa::best();
-        let grid = Grid::new(x.len() / inputs, inputs * size_of::<E>(), outputs.div_ceil(PANEL));
+        let grid = Grid::new(x.len() / inputs, inputs * size_of::<P>(), outputs.div_ceil(PANEL));
         let columns = Columns::new(out, outputs);
         for_each(grid.tasks(), |task| {
             let (rows, panels) = grid.task(task);
@@ -153,7 +180,9 @@ impl Linear {
             };
             // SAFETY: each task of the grid has its own rows or its own columns of the output.
             let mut out = unsafe { columns.block(rows.start, rows.len(), first, last - first) };
-            layer(isa, &x[rows.start * inputs..rows.end * inputs], weights, &mut out);
+            E::with(&x[rows.start * inputs..rows.end * inputs], |x| {
+                layer::<P, E>(isa, x, weights, &mut out);
+            });
         });
     }
 }
@@ -207,43 +236,54 @@ struct Weights<'a, E> {
 
 dispatched! {
     /// A chunk of rows through some panels: `out` has a column for each output of the panels.
-    fn layer<E>(x: &[E], weights: Weights<'_, E>, out: &mut Block<'_, E>) = pass;
+    fn layer<P, E>(x: &[P], weights: Weights<'_, P>, out: &mut Block<'_, E>) = pass;
 }
 
 #[inline(always)]
-fn pass<T: Target, E: Element>(x: &[E], weights: Weights<'_, E>, out: &mut Block<'_, E>) {
+fn pass<T: Target, P: Element, E: Element>(
+    x: &[P],
+    weights: Weights<'_, P>,
+    out: &mut Block<'_, E>,
+) {
     let inputs = weights.inputs;
     let rows = RowsOf::new(x, inputs, out.rows(), inputs);
+    let columns = columns_at_once::<T>();
     let mut sums = [0.0; PANEL * ROWS_MAX];
-    for column in (0..out.width()).step_by(columns_at_once::<T>()) {
-        let panel = &weights.panels[column / PANEL * inputs * PANEL..][..inputs * PANEL];
-        let width = columns_at_once::<T>().min(out.width() - column);
-        let bias = weights.bias.map(|bias| &bias[column..column + width]);
+    for column in (0..out.width()).step_by(columns) {
+        let values = &weights.panels[column / PANEL * inputs * PANEL..][..inputs * PANEL];
+        let width = columns.min(out.width() - column);
+        let mut panel = PanelOf {
+            values,
+            column: column % PANEL,
+            start: weights.bias.map(|bias| &bias[column..column + width]),
+            next: values.as_ptr().wrapping_add(values.len()).cast(),
+        };
         let mut first = 0;
         while first < rows.count() {
             let count = rows_at_once::<T>(rows.count() - first);
-            let sums = &mut sums[..count * columns_at_once::<T>()];
-            let to = Sums::new(sums, columns_at_once::<T>());
-            multiply::<T, E>(rows.part(first, count), panel, column % PANEL, to);
-            if let Some(bias) = bias {
-                for sums in sums.chunks_exact_mut(columns_at_once::<T>()) {
-                    for (sum, bias) in sums.iter_mut().zip(bias) {
-                        *sum += bias;
-                    }
+            let rows = rows.part(first, count);
+            let mut out = out.part(first..first + count, column..column + width);
+            first += count;
+            let this = panel;
+            panel.next = panel.next.wrapping_add(fetched::<P>(inputs));
+            if weights.activation == Activation::None && width == columns {
+                if let Some(sums) = E::sums(out.part(0..count, 0..width)) {
+                    multiply::<T, P>(rows, this, sums);
+                    continue;
                 }
             }
+            let sums = &mut sums[..count * columns];
+            multiply::<T, P>(rows, this, Block::new(sums, count, columns, columns));
             // All rows at once: more independent chains than one row has.
             activate::<T, E>(weights.activation, sums);
-            for (row, sums) in sums.chunks_exact(columns_at_once::<T>()).enumerate() {
-                let out = &mut out.row(first + row)[column..column + width];
+            for (row, sums) in sums.chunks_exact(columns).enumerate() {
                 // In the first branch the compiler knows how long the row is.
-                if width == columns_at_once::<T>() {
-                    store(sums, &mut out[..columns_at_once::<T>()]);
+                if width == columns {
+                    store(sums, &mut out.row(row)[..columns_at_once::<T>()]);
                 } else {
-                    store(&sums[..width], out);
+                    store(&sums[..width], out.row(row));
                 }
             }
-            first += count;
         }
     }
 }

@@ -44,7 +44,8 @@ impl Timed {
     fn new(dtype: DType) -> Result<Self, KernelError> {
         let (tokens, inputs, outputs) = SHAPE;
         let ones = |rows, columns| Tensor::ones((rows, columns), dtype, &Device::Cpu);
-        let layer = Linear::new(&ones(outputs, inputs)?, None, Activation::None, dtype)?;
+        let layer =
+            Linear::multiplying(dtype, &ones(outputs, inputs)?, None, Activation::None, dtype)?;
         Ok(Self { layer, x: ones(tokens, inputs)?, out: ones(tokens, outputs)? })
     }
 

@@ -151,6 +151,12 @@ pub(crate) trait Target {
         let _ = at;
     }
 
+    /// The same, into the second cache.
+    #[inline(always)]
+    fn prefetch_far(at: *const u8) {
+        let _ = at;
+    }
+
     /// A register full of one pair.
     unsafe fn splat_pair(pair: u32) -> Self::Pairs;
 
@@ -166,47 +172,45 @@ pub(crate) trait Target {
 }
 
 /// `dispatched! { /// docs  fn name<E>(arg: Type, …) = body; }` makes `fn name<E: Element>(isa: Isa, arg:
-/// Type, …)`, which runs `body::<T: Target, E>(arg, …)` compiled for the instruction set that `isa` names.
+/// Type, …)`, which runs `body::<T: Target, E>(arg, …)` compiled for the instruction set that `isa` names. There may
+/// be more number types than one; the first is the one that is multiplied.
 macro_rules! dispatched {
-    ($(#[$meta:meta])* fn $name:ident<E>($($arg:ident: $type:ty),* $(,)?) = $body:ident;) => {
+    (@compiled $set:ident, $features:literal, $target:ident, <$($element:ident),+>($($arg:ident: $type:ty),*) = $body:ident) => {
+        #[target_feature(enable = $features)]
+        fn $set<$($element: $crate::element::Element),+>($($arg: $type),*) {
+            $body::<$crate::simd::$target, $($element),+>($($arg),*);
+        }
+    };
+    ($(#[$meta:meta])* fn $name:ident<$first:ident $(, $more:ident)*>($($arg:ident: $type:ty),* $(,)?) = $body:ident;) => {
         $(#[$meta])*
         #[allow(unsafe_code)]
-        fn $name<E: $crate::element::Element>(isa: $crate::simd::Isa, $($arg: $type),*) {
-            use $crate::simd::IsaKind;
+        fn $name<$first: $crate::element::Element $(, $more: $crate::element::Element)*>(
+            isa: $crate::simd::Isa,
+            $($arg: $type),*
+        ) {
+            use $crate::simd::{IsaKind, dispatched};
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512bf16,avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
-            fn avx512_bf16<E: $crate::element::Element>($($arg: $type),*) {
-                $body::<$crate::simd::Avx512Bf16, E>($($arg),*);
-            }
+            dispatched!(@compiled avx512_bf16, "avx512bf16,avx512f,avx512vl,avx512bw,avx512dq,avx2,fma", Avx512Bf16, <$first $(, $more)*>($($arg: $type),*) = $body);
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
-            fn avx512<E: $crate::element::Element>($($arg: $type),*) {
-                $body::<$crate::simd::Avx512, E>($($arg),*);
-            }
+            dispatched!(@compiled avx512, "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma", Avx512, <$first $(, $more)*>($($arg: $type),*) = $body);
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma")]
-            fn avx2<E: $crate::element::Element>($($arg: $type),*) {
-                $body::<$crate::simd::Avx2, E>($($arg),*);
-            }
+            dispatched!(@compiled avx2, "avx2,fma", Avx2, <$first $(, $more)*>($($arg: $type),*) = $body);
             #[cfg(target_arch = "aarch64")]
-            #[target_feature(enable = "neon")]
-            fn neon<E: $crate::element::Element>($($arg: $type),*) {
-                $body::<$crate::simd::Neon, E>($($arg),*);
-            }
+            dispatched!(@compiled neon, "neon", Neon, <$first $(, $more)*>($($arg: $type),*) = $body);
             match isa.kind() {
-                IsaKind::Portable => $body::<$crate::simd::Portable, E>($($arg),*),
+                IsaKind::Portable => $body::<$crate::simd::Portable, $first $(, $more)*>($($arg),*),
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: an `Isa` of this kind exists only where its features were detected.
-                IsaKind::Avx512Bf16 if E::HAS_PAIRS => unsafe { avx512_bf16::<E>($($arg),*) },
+                IsaKind::Avx512Bf16 if $first::HAS_PAIRS => unsafe { avx512_bf16::<$first $(, $more)*>($($arg),*) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above; the wider set holds the narrower one.
-                IsaKind::Avx512Bf16 | IsaKind::Avx512 => unsafe { avx512::<E>($($arg),*) },
+                IsaKind::Avx512Bf16 | IsaKind::Avx512 => unsafe { avx512::<$first $(, $more)*>($($arg),*) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
-                IsaKind::Avx2 => unsafe { avx2::<E>($($arg),*) },
+                IsaKind::Avx2 => unsafe { avx2::<$first $(, $more)*>($($arg),*) },
                 #[cfg(target_arch = "aarch64")]
                 // SAFETY: as above.
-                IsaKind::Neon => unsafe { neon::<E>($($arg),*) },
+                IsaKind::Neon => unsafe { neon::<$first $(, $more)*>($($arg),*) },
             }
         }
     };

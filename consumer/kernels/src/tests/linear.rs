@@ -46,15 +46,19 @@ fn check(
     let (weight, weight_values) = noisy_in(dtype, seed + 1, &[outputs, inputs]);
     let (bias, bias_values) = noisy(seed + 2, &[outputs]);
     let bias_values = if with_bias { bias_values } else { vec![0.0; outputs] };
-    let layer = Linear::new(&weight, with_bias.then_some(&bias), activation, dtype).unwrap();
-    assert_eq!((layer.inputs(), layer.outputs()), (inputs, outputs));
+    let bias = with_bias.then_some(&bias);
     let expected = reference(&x_values, &weight_values, &bias_values, inputs, activation);
-    Isa::each(|| {
-        let y = layer.forward(&x).unwrap();
-        assert_eq!(y.dims(), [tokens, outputs]);
-        // A sum grows like the root of its terms, and so do the errors of its roundings.
-        assert_close(&y, &expected, rounding + 4e-6 * (inputs as f64).sqrt());
-    });
+    // Whichever this processor prefers.
+    for multiplied in [dtype, DType::F32] {
+        let layer = Linear::multiplying(multiplied, &weight, bias, activation, dtype).unwrap();
+        assert_eq!((layer.inputs(), layer.outputs()), (inputs, outputs));
+        Isa::each(|| {
+            let y = layer.forward(&x).unwrap();
+            assert_eq!(y.dims(), [tokens, outputs]);
+            // A sum grows like the root of its terms, and so do the errors of its roundings.
+            assert_close(&y, &expected, rounding + 4e-6 * (inputs as f64).sqrt());
+        });
+    }
 }
 
 proptest! {

@@ -27,7 +27,7 @@ use crate::block::{Block, Columns};
 use crate::element::{Element, by_dtype};
 use crate::operand::{Operand, borrow, dtype, output, values, values_mut};
 use crate::parallel::for_each;
-use crate::product::{PANEL, ROWS_MAX, RowsOf, Sums, columns_at_once, multiply, rows_at_once};
+use crate::product::{PANEL, PanelOf, ROWS_MAX, RowsOf, columns_at_once, multiply, rows_at_once};
 use crate::scratch::{Scratch, sized};
 use crate::simd::{Isa, Target, dispatched};
 use crate::{CuSeqlens, KernelError};
@@ -232,6 +232,12 @@ fn attend<T: Target, E: Element>(
     }
 }
 
+/// Columns of a packed panel. Those of a head lie in the cache already.
+#[inline(always)]
+fn panel_of<E>(values: &[E], column: usize) -> PanelOf<'_, E> {
+    PanelOf { values, column, start: None, next: values.as_ptr().cast() }
+}
+
 /// One head at work: its packed keys and values, and buffers for a few queries.
 struct Work<'a, E> {
     head: Head<'a, E>,
@@ -299,8 +305,9 @@ impl<E: Element> Work<'_, E> {
         let panel_len = self.head.dim * PANEL;
         for column in (0..keys).step_by(columns_at_once::<T>()) {
             let panel = &self.keys[(tile + column) / PANEL * panel_len..][..panel_len];
-            let scores = Sums::new(&mut self.scores[column..], self.width);
-            multiply::<T, E>(queries, panel, column % PANEL, scores);
+            let scores = &mut self.scores[column..];
+            let scores = Block::new(scores, count, columns_at_once::<T>(), self.width);
+            multiply::<T, E>(queries, panel_of(panel, column % PANEL), scores);
         }
     }
 
@@ -319,14 +326,16 @@ impl<E: Element> Work<'_, E> {
         let mut product = [0.0; PANEL * ROWS_MAX];
         for column in (0..self.head.dim).step_by(columns_at_once::<T>()) {
             let panel = &self.values[column / PANEL * self.value_panel..][..self.value_panel];
-            let panel = &panel[tile * PANEL..];
+            let panel = panel_of(&panel[tile * PANEL..], column % PANEL);
             let Some(keep) = keep else {
-                let sums = Sums::new(&mut self.sums[column..], dims);
-                multiply::<T, E>(probabilities, panel, column % PANEL, sums);
+                let sums = &mut self.sums[column..];
+                let sums = Block::new(sums, count, columns_at_once::<T>(), dims);
+                multiply::<T, E>(probabilities, panel, sums);
                 continue;
             };
-            let to = Sums::new(&mut product, columns_at_once::<T>());
-            multiply::<T, E>(probabilities, panel, column % PANEL, to);
+            let (rows, columns) = (count, columns_at_once::<T>());
+            let to = Block::new(&mut product, rows, columns, columns);
+            multiply::<T, E>(probabilities, panel, to);
             let rows = product.chunks_exact(columns_at_once::<T>()).zip(keep).take(count);
             for (row, (product, keep)) in rows.enumerate() {
                 let sums = &mut self.sums[row * dims + column..][..columns_at_once::<T>()];
