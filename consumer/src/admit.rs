@@ -25,8 +25,8 @@ const LOOKUP_MAX: usize = 64;
 pub struct Admit {
     /// The model that this worker runs.
     pub model: ModelId,
-    /// The tasks that the model does.
-    pub tasks: Vec<Task>,
+    /// The task that the model does.
+    pub task: Task,
     /// Who asks.
     pub worker: String,
     /// The most attempts at a job.
@@ -99,7 +99,7 @@ impl Admit {
             return self.ended.send(Ended::Settled(ticket.acker)).await.is_ok();
         }
         let now_ms = self.clock.now_ms();
-        let checked = check(&job, &self.model, &self.tasks, cancelled, now_ms)
+        let checked = check(&job, &self.model, self.task, cancelled, now_ms)
             .and_then(|()| check_attempts(&ticket, self.attempts_max));
         if let Err(error) = checked {
             if error.code == ErrorCode::AttemptsExhausted {
@@ -134,7 +134,7 @@ fn check_attempts(ticket: &Ticket, attempts_max: u32) -> Result<(), JobError> {
 fn check(
     job: &Job,
     model: &ModelId,
-    tasks: &[Task],
+    does: Task,
     cancelled: bool,
     now_ms: u64,
 ) -> Result<(), JobError> {
@@ -145,11 +145,10 @@ fn check(
         )));
     }
     let task = job.work.task();
-    if !tasks.contains(&task) {
-        let known: Vec<&str> = tasks.iter().map(|task| task.as_str()).collect();
+    if task != does {
         return Err(JobError::new(
             ErrorCode::TaskNotSupported,
-            format!("model `{model}` does not do `{task}`; it does: {}", known.join(", ")),
+            format!("model `{model}` does not do `{task}`; it does: {does}"),
         ));
     }
     if cancelled {
@@ -176,7 +175,7 @@ mod tests {
         job.submitted_at_ms = Some(1_000);
         job.expires_in_ms = Some(500);
         change(&mut job);
-        check(&job, &model, &[Task::Embed], cancelled, 1_500).err().map(|error| error.code)
+        check(&job, &model, Task::Embed, cancelled, 1_500).err().map(|error| error.code)
     }
 
     #[test]

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
+use forebay_engine::Rows;
 use forebay_fabric::intake::Ticket;
-use forebay_schemas::{EmbedOutput, ErrorCode, JobError, Outcome, Output, Timing};
+use forebay_schemas::{ErrorCode, JobError, Outcome, Timing};
 
 use crate::{
     compute::Computed,
     job::{InFlight, Progress},
+    output,
 };
 
 /// Hands each job its rows. Returns the jobs that this batch made whole, with their outcomes.
-pub fn assemble(batch: Computed) -> Vec<(Ticket, Outcome)> {
+pub fn assemble(batch: Computed, labels: &[String]) -> Vec<(Ticket, Outcome)> {
     let Computed { pieces, vectors, dim, failures, started_at, ended_at, tokens } = batch;
     let size: usize = pieces.iter().map(|piece| piece.count).sum();
     let mut row = 0;
@@ -34,7 +36,7 @@ pub fn assemble(batch: Computed) -> Vec<(Ticket, Outcome)> {
         progress.batch_tokens = tokens as u64;
         drop(progress);
         // The last piece of a job that comes back is its last reference.
-        whole.extend(Arc::into_inner(piece.job).map(|job| finish(job, dim)));
+        whole.extend(Arc::into_inner(piece.job).map(|job| finish(job, dim, labels)));
     }
     whole
 }
@@ -56,9 +58,9 @@ fn first_error(
     Some(JobError::new(ErrorCode::NumericalError, message).at(index))
 }
 
-fn finish(job: InFlight, dim: usize) -> (Ticket, Outcome) {
+fn finish(job: InFlight, dim: usize, labels: &[String]) -> (Ticket, Outcome) {
     let (queued_ms, admitted_at) = (job.queued_ms, job.admitted_at);
-    let kept = job.finish.dimensions.unwrap_or(dim).min(dim);
+    let kept = job.finish.dimensions;
     let (job, ticket, usage, progress) = job.into_parts();
     let Progress { vectors, error, computed, batch_size, batch_tokens } = progress;
     let (started_at, ended_at) = computed.unwrap_or((admitted_at, admitted_at));
@@ -72,17 +74,11 @@ fn finish(job: InFlight, dim: usize) -> (Ticket, Outcome) {
     let mut outcome = if let Some(error) = error {
         Outcome::failed(&job, error)
     } else {
-        let data = if kept == dim { vectors } else { shorten(&vectors, dim, kept) };
-        let output = Output::Embed(EmbedOutput { dim: kept, data });
+        let output = output::of(&job.work, Rows { width: dim, data: vectors }, kept, labels);
         Outcome::succeeded(&job, output, usage, timing)
     };
     (outcome.usage, outcome.timing) = (usage, timing);
     (ticket, outcome)
-}
-
-/// The first `kept` values of each row.
-fn shorten(vectors: &[f32], dim: usize, kept: usize) -> Vec<f32> {
-    vectors.chunks_exact(dim).flat_map(|row| &row[..kept]).copied().collect()
 }
 
 #[cfg(test)]
@@ -90,7 +86,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use forebay_engine::Finish;
-    use forebay_schemas::{Job, Lane, State, Usage};
+    use forebay_schemas::{Job, Lane, Output, State, Usage};
     use tokio::time::Instant;
 
     use super::*;
@@ -129,9 +125,9 @@ mod tests {
         let (split, small) = (job(3, None), job(1, None));
         let first = Piece { job: split.clone(), first: 0, count: 2 };
         let rest = Piece { job: split, first: 2, count: 1 };
-        assert!(assemble(computed(vec![first], &[1., 2., 3., 4.])).is_empty());
+        assert!(assemble(computed(vec![first], &[1., 2., 3., 4.]), &[]).is_empty());
         let other = Piece { job: small, first: 0, count: 1 };
-        let whole = assemble(computed(vec![other, rest], &[9., 9., 5., 6.]));
+        let whole = assemble(computed(vec![other, rest], &[9., 9., 5., 6.]), &[]);
         assert_eq!(whole.len(), 2);
         assert_eq!(data(&whole[0].1), [9., 9.]);
         assert_eq!(data(&whole[1].1), [1., 2., 3., 4., 5., 6.]);
@@ -144,7 +140,7 @@ mod tests {
             Piece { job: job(1, None), first: 0, count: 1 },
             Piece { job: job(2, None), first: 0, count: 2 },
         ];
-        let whole = assemble(computed(pieces, &[1., 2., 3., 4., f32::NAN, 6.]));
+        let whole = assemble(computed(pieces, &[1., 2., 3., 4., f32::NAN, 6.]), &[]);
         assert_eq!(whole[0].1.state, State::Succeeded);
         let error = whole[1].1.error.as_ref().unwrap();
         assert_eq!((error.code, error.index), (ErrorCode::NumericalError, Some(1)));
@@ -158,7 +154,7 @@ mod tests {
         ];
         let mut batch = computed(pieces, &[0.; 6]);
         batch.failures.insert(1, JobError::new(ErrorCode::Internal, "broke"));
-        let whole = assemble(batch);
+        let whole = assemble(batch, &[]);
         assert_eq!(whole[0].1.error.as_ref().unwrap().index, Some(1));
         assert_eq!(whole[1].1.state, State::Succeeded);
     }
@@ -166,7 +162,7 @@ mod tests {
     #[test]
     fn fewer_dimensions_keep_the_first_of_each_row() {
         let piece = Piece { job: job(2, Some(1)), first: 0, count: 2 };
-        let whole = assemble(computed(vec![piece], &[1., 0., 3., 0.]));
+        let whole = assemble(computed(vec![piece], &[1., 0., 3., 0.]), &[]);
         assert_eq!(data(&whole[0].1), [1., 3.]);
     }
 }

@@ -145,10 +145,8 @@ impl Halving<'_> {
 
     fn part(&mut self, rows: Range<usize>) {
         let mut part = PackedBatch::new();
-        let starts = self.packed.cu_seqlens();
         for row in rows.clone() {
-            let ids = &self.packed.token_ids()[starts.range(row)];
-            part.push(ids, self.packed.finishes()[row]);
+            part.push_from(self.packed, row);
         }
         match self.call(&part, rows.clone()) {
             Ok(computed) => {

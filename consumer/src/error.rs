@@ -38,6 +38,12 @@ pub enum WorkerError {
         /// Where its files are.
         folder: PathBuf,
     },
+    /// The model gives scores where vectors are asked for.
+    #[error("model `{model}` does not embed: it gives scores; send it jobs instead")]
+    NoVectors {
+        /// The model.
+        model: ModelId,
+    },
     /// The model can't be loaded, or the engine failed as a whole.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -81,6 +87,7 @@ impl WorkerError {
             Self::Broker(error) => 1 + u8::from(error.is_final()),
             Self::Config(_)
             | Self::NoModel(_)
+            | Self::NoVectors { .. }
             | Self::Line { .. }
             | Self::Store(StoreError::Address { .. })
             | Self::Telemetry(TelemetryError::Filter { .. })

@@ -28,6 +28,7 @@ pub mod job;
 pub mod lanes;
 pub mod memory;
 pub mod note;
+pub mod output;
 pub mod packer;
 pub mod pipeline;
 pub mod registry;

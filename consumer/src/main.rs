@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use forebay_consumer::{WorkerError, embed, packer::BatchLimits, worker};
-use forebay_engine::{DType, Device, LoadOptions};
+use forebay_engine::{DType, Device, LoadOptions, ModelTask};
 use forebay_fabric::{Config, shutdown, telemetry};
 use forebay_schemas::ModelId;
 
@@ -121,7 +121,11 @@ fn run_worker(
 
 fn run_embed(config: &Config, model: &ModelId, options: &LoadOptions) -> anyhow::Result<()> {
     let started = Instant::now();
-    let model = worker::load(config, model, options)?;
+    let name = model;
+    let model = worker::load(config, name, options)?;
+    if model.info.task != ModelTask::Embed {
+        return Err(WorkerError::NoVectors { model: name.clone() }.into());
+    }
     let load = started.elapsed();
     let limits = BatchLimits {
         tokens_max: config.worker.batch_tokens_max,

@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use forebay_engine::{Finish, PackedBatch};
+use forebay_engine::{Finish, PackedBatch, Tokens};
 use forebay_schemas::Lane;
 use tokio::time::Instant;
 
@@ -52,8 +52,8 @@ pub struct Batch<J = Arc<InFlight>> {
 pub struct Entry<J = Arc<InFlight>> {
     /// The job.
     pub job: J,
-    /// Its inputs' token ids.
-    pub inputs: Vec<Vec<u32>>,
+    /// Its inputs.
+    pub inputs: Vec<Tokens>,
     /// How its vectors are finished.
     pub finish: Finish,
     /// Whether it must not share a batch: a worker died of it, or of its company.
@@ -100,7 +100,7 @@ impl<J: Clone> Packer<J> {
 
     /// Adds a job's inputs behind those of its lane.
     pub fn push(&mut self, lane: Lane, entry: Entry<J>) {
-        self.tokens += entry.inputs.iter().map(Vec::len).sum::<usize>();
+        self.tokens += entry.inputs.iter().map(|input| input.ids.len()).sum::<usize>();
         self.items += entry.inputs.len();
         self.alone += usize::from(entry.alone);
         self.lane(lane).push_back(Pending { entry, next: 0 });
@@ -172,14 +172,14 @@ impl<J: Clone> Packer<J> {
     fn take(&mut self, pending: &mut Pending<J>, batch: &mut Batch<J>) -> bool {
         let first = pending.next;
         let done = loop {
-            let Some(ids) = pending.entry.inputs.get_mut(pending.next) else { break true };
-            let fits = batch.packed.tokens() + ids.len() <= self.limits.tokens_max
+            let Some(input) = pending.entry.inputs.get_mut(pending.next) else { break true };
+            let fits = batch.packed.tokens() + input.ids.len() <= self.limits.tokens_max
                 && batch.packed.sequences() < self.limits.items_max;
             if !fits && !batch.packed.is_empty() {
                 break false;
             }
-            let ids = std::mem::take(ids);
-            batch.packed.push(&ids, pending.entry.finish);
+            let ids = std::mem::take(&mut input.ids);
+            batch.packed.push_pair(&ids, input.first_len, pending.entry.finish);
             pending.next += 1;
             self.tokens -= ids.len();
             self.items -= 1;
@@ -204,12 +204,16 @@ mod tests {
         Packer::new(BatchLimits { tokens_max, items_max })
     }
 
-    /// `inputs` sequences of `tokens` each.
-    fn texts(inputs: usize, tokens: usize) -> Vec<Vec<u32>> {
-        vec![vec![7; tokens]; inputs]
+    fn tokens(ids: Vec<u32>) -> Tokens {
+        Tokens { first_len: ids.len(), ids, truncated: false }
     }
 
-    fn entry(job: usize, inputs: Vec<Vec<u32>>) -> Entry<usize> {
+    /// `inputs` sequences of `tokens` each.
+    fn texts(inputs: usize, count: usize) -> Vec<Tokens> {
+        vec![tokens(vec![7; count]); inputs]
+    }
+
+    fn entry(job: usize, inputs: Vec<Tokens>) -> Entry<usize> {
         Entry { job, inputs, finish: Finish::default(), alone: false, arrived_at: Instant::now() }
     }
 
@@ -272,7 +276,7 @@ mod tests {
             let mut packer = packer(tokens_max, items_max);
             for (job, (urgent, alone, lengths)) in jobs.iter().enumerate() {
                 let lane = if *urgent { Lane::Interactive } else { Lane::Batch };
-                let inputs = lengths.iter().map(|&length| vec![job as u32; length]).collect();
+                let inputs = lengths.iter().map(|&length| tokens(vec![job as u32; length])).collect();
                 packer.push(lane, Entry { alone: *alone, ..entry(job, inputs) });
             }
             let mut packed: BTreeMap<usize, usize> = BTreeMap::new();

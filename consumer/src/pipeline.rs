@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use forebay_engine::Model;
+use forebay_engine::{Model, ModelTask};
 use forebay_fabric::{
     answer::Answerer,
     broker::{JobSource, Publisher},
@@ -107,7 +107,7 @@ impl Pipeline {
             stages.spawn(named("decode", decode.run(source, take_no_more.clone())));
         }
         drop(to_admit);
-        let admit = parts.admit(to_tokenize, ended.clone());
+        let admit = parts.admit(&model, to_tokenize, ended.clone());
         stages.spawn(named("admit", admit.run(from_decode)));
         let tokenize = parts.tokenize(&model, to_batch, ended);
         stages.spawn(named("tokenize", tokenize.run(from_admit)));
@@ -115,6 +115,7 @@ impl Pipeline {
         stages.spawn(named("batch", batching.run(from_tokenize)));
         let noting = parts.noting(to_compute);
         stages.spawn(named("note", noting.run(from_batch)));
+        let settle = parts.settle(&model);
         let compute = parts.compute(model, budget, to_settle);
         match parts.seat {
             Seat::Threads => drop(stages.spawn_blocking(move || {
@@ -125,7 +126,6 @@ impl Pipeline {
                 drop(stages.spawn(named("compute", compute.run_in_place(from_note, cost))));
             }
         }
-        let settle = parts.settle();
         stages.spawn(named("settle", settle.run(from_compute, from_all)));
         Self { stages, take_no_more }
     }
@@ -161,10 +161,19 @@ impl Parts {
         }
     }
 
-    fn admit(&self, jobs: LaneSender<Admitted>, ended: mpsc::Sender<Ended>) -> Admit {
+    fn admit(
+        &self,
+        model: &Model,
+        jobs: LaneSender<Admitted>,
+        ended: mpsc::Sender<Ended>,
+    ) -> Admit {
         Admit {
             model: self.name.clone(),
-            tasks: vec![Task::Embed],
+            task: match model.info.task {
+                ModelTask::Embed => Task::Embed,
+                ModelTask::Classify => Task::Classify,
+                ModelTask::Rerank => Task::Rerank,
+            },
             worker: self.worker.clone(),
             attempts_max: self.config.attempts_max,
             store: self.store.clone(),
@@ -212,7 +221,7 @@ impl Parts {
         Compute { encoder, dim, budget, memory: self.memory, stats: self.stats.clone(), computed }
     }
 
-    fn settle(&self) -> Settle {
+    fn settle(&self, model: &Model) -> Settle {
         let answerer = Answerer {
             signature: self.worker.clone(),
             store: self.store.clone(),
@@ -220,7 +229,8 @@ impl Parts {
             attempts_max: self.config.attempts_max,
             clock: self.clock,
         };
-        Settle { answerer, stats: self.stats.clone() }
+        let labels = model.info.labels.clone();
+        Settle { answerer, labels, stats: self.stats.clone() }
     }
 }
 

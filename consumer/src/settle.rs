@@ -21,6 +21,8 @@ const ENDED_MAX: usize = 256;
 pub struct Settle {
     /// Writes the answers.
     pub answerer: Answerer,
+    /// What the values of a classifier's row are called.
+    pub labels: Vec<String>,
     /// Told what was settled.
     pub stats: Arc<Stats>,
 }
@@ -39,7 +41,7 @@ impl Settle {
                 biased;
                 Some(()) = errands.next() => self.stats.settled(1),
                 Some(batch) = computed.recv() => {
-                    let whole = assemble(batch);
+                    let whole = assemble(batch, &self.labels);
                     let jobs = whole.len();
                     let left = self.answerer.answer(whole).await;
                     self.stats.settled((jobs - left.len()) as u64);

@@ -5,9 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use forebay_engine::{EngineError, Finish, Tokenizer};
+use forebay_engine::{EngineError, Finish, Tokenizer, Tokens};
 use forebay_fabric::intake::Ended;
-use forebay_schemas::{EmbedParams, ErrorCode, JobError, Lane, Usage, Work};
+use forebay_schemas::{ErrorCode, JobError, Lane, Usage, Work};
 use metrics::counter;
 use tokio::sync::{Semaphore, mpsc};
 
@@ -23,8 +23,8 @@ pub struct Tokenized {
     pub job: Arc<InFlight>,
     /// The lane it came by.
     pub lane: Lane,
-    /// Each input's token ids, special tokens included.
-    pub inputs: Vec<Vec<u32>>,
+    /// Its inputs, special tokens included.
+    pub inputs: Vec<Tokens>,
 }
 
 /// The stage.
@@ -80,23 +80,17 @@ impl Tokenize {
     }
 
     fn tokenize(&self, mut admitted: Admitted) -> Result<Tokenized, Ended> {
-        let Work::Embed { input, params } = &mut admitted.job.work else {
-            // Admission lets only tasks of the model through, and encoders embed.
-            let error = JobError::new(ErrorCode::TaskNotSupported, "this model embeds");
-            return Err(Ended::failed(&admitted.job, admitted.ticket, error));
-        };
-        // From here on only the tokens are needed.
-        let (texts, params) = (std::mem::take(input), params.clone());
-        let encoded = catch_unwind(AssertUnwindSafe(|| self.encode(&texts, &params)));
+        let encoded = catch_unwind(AssertUnwindSafe(|| self.encode(&mut admitted.job.work)));
         let panicked = |_| Err(JobError::new(ErrorCode::Internal, "the tokenizer panicked"));
         match encoded.unwrap_or_else(panicked) {
-            Ok((inputs, usage)) => {
+            Ok(Encoded { inputs, finish }) => {
+                let usage = Usage {
+                    input_tokens: inputs.iter().map(|input| input.ids.len() as u64).sum(),
+                    truncated: inputs.iter().map(|input| u64::from(input.truncated)).sum(),
+                    ..Usage::default()
+                };
                 counter!("forebay_tokenize_tokens_total").increment(usage.input_tokens);
                 let lane = admitted.lane;
-                let finish = Finish {
-                    normalize: params.normalize,
-                    dimensions: params.dimensions.map(|dimensions| dimensions as usize),
-                };
                 let job = Arc::new(InFlight::new(admitted, inputs.len(), usage, finish));
                 Ok(Tokenized { job, lane, inputs })
             }
@@ -104,30 +98,63 @@ impl Tokenize {
         }
     }
 
-    fn encode(
-        &self,
-        texts: &[String],
-        params: &EmbedParams,
-    ) -> Result<(Vec<Vec<u32>>, Usage), JobError> {
-        if let Some(dimensions) = params.dimensions.filter(|&d| d as usize > self.dim) {
-            let message = format!("`dimensions` is {dimensions}, the model has {}", self.dim);
-            return Err(JobError::invalid(message));
+    /// Takes the texts out of the job: from here on only the tokens are needed.
+    fn encode(&self, work: &mut Work) -> Result<Encoded, JobError> {
+        let tokenizer = &self.tokenizer;
+        match work {
+            Work::Embed { input, params } => {
+                if let Some(dimensions) = params.dimensions.filter(|&d| d as usize > self.dim) {
+                    let message =
+                        format!("`dimensions` is {dimensions}, the model has {}", self.dim);
+                    return Err(JobError::invalid(message));
+                }
+                let finish = Finish {
+                    normalize: params.normalize,
+                    dimensions: params.dimensions.map(|dimensions| dimensions as usize),
+                };
+                let inputs = each(&std::mem::take(input), |text| {
+                    if params.truncate {
+                        tokenizer.encode(text)
+                    } else {
+                        tokenizer.encode_untruncated(text)
+                    }
+                })?;
+                Ok(Encoded { inputs, finish })
+            }
+            Work::Classify { input } => {
+                let inputs = each(&std::mem::take(input), |text| tokenizer.encode(text))?;
+                Ok(Encoded { inputs, finish: Finish::default() })
+            }
+            Work::Rerank { query, documents, .. } => {
+                let query = std::mem::take(query);
+                let pair = |document: &str| tokenizer.encode_pair(&query, document);
+                let inputs = each(&std::mem::take(documents), pair)?;
+                Ok(Encoded { inputs, finish: Finish::default() })
+            }
+            // Admission lets only the model's task through, and no encoder generates.
+            Work::Generate { .. } => {
+                Err(JobError::new(ErrorCode::TaskNotSupported, "this model does not generate"))
+            }
         }
-        let mut usage = Usage::default();
-        let mut inputs = Vec::with_capacity(texts.len());
-        for (index, text) in texts.iter().enumerate() {
-            let tokens = if params.truncate {
-                self.tokenizer.encode(text)
-            } else {
-                self.tokenizer.encode_untruncated(text)
-            };
-            let tokens = tokens.map_err(|error| not_tokenized(&error).at(index))?;
-            usage.input_tokens += tokens.ids.len() as u64;
-            usage.truncated += u64::from(tokens.truncated);
-            inputs.push(tokens.ids);
-        }
-        Ok((inputs, usage))
     }
+}
+
+/// A job's inputs as tokens.
+struct Encoded {
+    inputs: Vec<Tokens>,
+    finish: Finish,
+}
+
+/// Tokenises each text; an error names which one it is.
+fn each(
+    texts: &[String],
+    encode: impl Fn(&str) -> Result<Tokens, EngineError>,
+) -> Result<Vec<Tokens>, JobError> {
+    let encoded = texts
+        .iter()
+        .enumerate()
+        .map(|(index, text)| encode(text).map_err(|error| not_tokenized(&error).at(index)));
+    encoded.collect()
 }
 
 fn not_tokenized(error: &EngineError) -> JobError {

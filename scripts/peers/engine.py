@@ -1,18 +1,19 @@
-"""Other engines on the same model folder and the same texts, beside which `make bench` puts ours.
+"""The bare engine beside other engines: same model folder, same texts, same threads, in turns.
 
-Takes part in the bench as a program that stays loaded: it says on standard output which peers there are, and then
-answers each line of standard input with lines of JSON.
+    engine.py --model FOLDER --texts LINES.jsonl --ours PROGRAM
 
-    round NAME      embeds all texts once with that peer: {"peer", "seconds", "tokens_per_s"}
-    compare FILE    holds {"embedding"} lines against the reference: {"cosine_min"}
-
-The reference is PyTorch in f32. Every peer tokenises, sorts by length, runs batches of 32 and uses all processors.
+PROGRAM is the engine's example `beside`, which stays loaded as the others do. Each shape of work is embedded by every
+engine once a round, tokenisation included; the order turns with the rounds. Peers sort by length and run batches of
+32, or of 128 where that is faster. Prints a table a shape for people and, last, a line of JSON for machines. The
+reference of accuracy is PyTorch in f32.
 """
 
 import argparse
 import importlib.util
 import json
 import os
+import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,7 +25,8 @@ from tokenizers import Tokenizer
 from transformers import AutoModel
 from transformers.utils import logging
 
-BATCH = 32
+BATCHES = (32, 128)
+ROUNDS = 5
 TOKENS_MAX = 256
 INPUTS = ["input_ids", "attention_mask", "token_type_ids"]
 
@@ -51,13 +53,14 @@ class Batches:
         self.tokenizer = Tokenizer.from_file(os.path.join(folder, "tokenizer.json"))
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(TOKENS_MAX)
+        self.size = BATCHES[0]
 
     def of(self, texts):
         """Pairs of the texts' places and their three arrays."""
         rows = [encoding.ids for encoding in self.tokenizer.encode_batch(texts)]
         order = sorted(range(len(rows)), key=lambda at: len(rows[at]))
-        for start in range(0, len(order), BATCH):
-            places = order[start : start + BATCH]
+        for start in range(0, len(order), self.size):
+            places = order[start : start + self.size]
             ids = np.zeros((len(places), len(rows[places[-1]])), dtype=np.int64)
             mask = np.zeros_like(ids)
             for line, place in enumerate(places):
@@ -87,12 +90,12 @@ def reference(encoder, batches):
     return embedder(batches, infer)
 
 
-def sentence_transformers_peer(folder):
+def sentence_transformers_peer(folder, batches):
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(folder, device="cpu")
     model.max_seq_length = TOKENS_MAX
-    return lambda texts: model.encode(texts, batch_size=BATCH, normalize_embeddings=True)  # it sorts by itself
+    return lambda texts: model.encode(texts, batch_size=batches.size, normalize_embeddings=True)  # it sorts by itself
 
 
 def export(encoder, work):
@@ -106,13 +109,13 @@ def export(encoder, work):
     return path
 
 
-def onnxruntime_peer(encoder, batches, work, threads):
+def onnxruntime_peer(path, batches, threads):
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    session = onnxruntime.InferenceSession(export(encoder, work), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return embedder(batches, lambda *arrays: session.run(None, dict(zip(INPUTS, arrays)))[0])
 
 
@@ -135,10 +138,14 @@ def load(folder, batches, encoder, work, threads):
     peers = []
     if there("sentence_transformers"):
         label = f"{version('sentence-transformers')}, torch {torch.__version__}"
-        peers.append(("sentence-transformers f32", label, sentence_transformers_peer(folder)))
+        peers.append(("sentence-transformers f32", label, sentence_transformers_peer(folder, batches)))
     if there("onnxruntime") and there("onnx"):
-        session = onnxruntime_peer(encoder, batches, work, threads)
-        peers.append(("ONNX Runtime f32", version("onnxruntime"), session))
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        path, quantized = export(encoder, work), os.path.join(work, "int8.onnx")
+        quantize_dynamic(path, quantized, weight_type=QuantType.QInt8, extra_options={"MatMulConstBOnly": True})
+        for name, file in (("f32", path), ("int8", quantized)):
+            peers.append((f"ONNX Runtime {name}", version("onnxruntime"), onnxruntime_peer(file, batches, threads)))
     if there("openvino"):
         for precision in ("f32", "bf16"):
             compiled = openvino_peer(encoder, batches, precision, threads)
@@ -153,30 +160,110 @@ def cosine_min(vectors, truth):
     return float(((a * b).sum(1) / lengths).min())
 
 
-def say(**line):
-    print(json.dumps(line), flush=True)
+class Ours:
+    """The engine's example `beside`, in one number type."""
+
+    def __init__(self, program, folder, dtype, threads):
+        command = [program, folder, dtype, str(threads)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.name = f"Forebay {dtype}"
+        self.loaded = json.loads(self.process.stdout.readline())
+
+    def ask(self, command, argument):
+        self.process.stdin.write(f"{command} {argument}\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def vectors(self, path):
+        self.ask("vectors", path)
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
 
 
-def serve(texts, tokens, truth, peers):
-    embed = {name: function for name, _, function in peers}
-    for line in sys.stdin:
-        command, argument = line.rstrip("\n").split(" ", 1)
-        if command == "round":
-            begun = time.perf_counter()
-            embed[argument](texts)
-            seconds = time.perf_counter() - begun
-            say(peer=argument, seconds=seconds, tokens_per_s=tokens / seconds)
-        elif command == "compare":
-            with open(argument, encoding="utf-8") as file:
-                say(cosine_min=cosine_min([json.loads(line)["embedding"] for line in file], truth))
-        else:
-            sys.exit(f"unknown command {command}")
+def timed(embed, texts, times):
+    """The median time of embedding the texts, in seconds."""
+    seconds = []
+    for _ in range(times):
+        begun = time.perf_counter()
+        embed(texts)
+        seconds.append(time.perf_counter() - begun)
+    return statistics.median(seconds)
+
+
+def shapes(texts, batches):
+    """What is embedded: name, texts, and how often in a round."""
+    lengths = [len(encoding.ids) for encoding in batches.tokenizer.encode_batch(texts)]
+    short = [text for text, length in zip(texts, lengths) if length <= 24]
+    long = next(text for text, length in zip(texts, lengths) if length == TOKENS_MAX)
+    short = (short * (512 // len(short) + 1))[:512]
+    return [
+        ("500 descriptions", texts[:500], 1),
+        ("1 short text", short[:1], 50),
+        ("1 long text", [long], 20),
+        ("32 mixed", texts[500:532], 5),
+        ("512 short", short, 1),
+    ]
+
+
+def measure(shape, ours, peers, batches, truth, work):
+    name, texts, times = shape
+    file = os.path.join(work, "texts.json")
+    with open(file, "w", encoding="utf-8") as out:
+        json.dump(texts, out)
+    tokens = [engine.ask("texts", file)["tokens"] for engine in ours][0]
+    assert tokens == sum(int(mask.sum()) for _, (_, mask, _) in batches.of(texts)), "tokens differ"
+    expected = truth(texts)
+    runs = {}
+    for engine in ours:
+        vectors = engine.vectors(os.path.join(work, "vectors.json"))
+        runs[engine.name] = (lambda engine=engine: engine.ask("round", times)["seconds"], cosine_min(vectors, expected))
+    for peer, _, embed in peers:
+        best = min(BATCHES, key=lambda size: (setattr(batches, "size", size), timed(embed, texts, times))[1])
+        runs[peer] = (lambda embed=embed, best=best: (setattr(batches, "size", best), timed(embed, texts, times))[1],
+                      cosine_min(embed(texts), expected))
+    seconds = {engine: [] for engine in runs}
+    for turn in range(ROUNDS):
+        print(f"{name}, round {turn + 1} of {ROUNDS}", file=sys.stderr)
+        order = list(runs)
+        for engine in order[turn % len(order):] + order[: turn % len(order)]:
+            seconds[engine].append(runs[engine][0]())
+    rows = [
+        {
+            "engine": engine,
+            "ms": [round(1000 * value, 3) for value in sorted(values)],
+            "tokens_per_s": round(tokens / statistics.median(values)),
+            "cosine_min": round(runs[engine][1], 7),
+        }
+        for engine, values in seconds.items()
+    ]
+    for row in rows:
+        for base in ("Forebay f32", "Forebay bf16"):
+            ratios = [other / own for other, own in zip(seconds[row["engine"]], seconds.get(base, []))]
+            row[f"{base} is faster by"] = round(statistics.median(ratios), 3) if ratios else None
+    table(name, len(texts), tokens, rows)
+    return {"shape": name, "texts": len(texts), "tokens": tokens, "rows": rows}
+
+
+def table(name, texts, tokens, rows):
+    """Times of one pass over all texts; how many times as fast ours are; the least cosine to PyTorch in f32."""
+    print(f"\n{name}: {texts} texts, {tokens} tokens")
+    print(f"{'':<26} {'min ms':>10} {'median':>10} {'max':>10} {'tokens/s':>9}  ours f32, bf16   least cosine")
+    for row in rows:
+        ms = row["ms"]
+        ours = [row[f"Forebay {dtype} is faster by"] for dtype in ("f32", "bf16")]
+        ours = ", ".join("-" if ratio is None else f"{ratio:.2f}" for ratio in ours)
+        print(
+            f"{row['engine']:<26} {ms[0]:>10.2f} {ms[len(ms) // 2]:>10.2f} {ms[-1]:>10.2f} "
+            f"{row['tokens_per_s']:>9,}  {ours:<15}  {row['cosine_min']:.7f}",
+            flush=True,
+        )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="the model's folder")
     parser.add_argument("--texts", required=True, help="JSON lines with a text each")
+    parser.add_argument("--ours", required=True, help="the engine's example `beside`")
     arguments = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -185,14 +272,15 @@ def main():
     with open(arguments.texts, encoding="utf-8") as file:
         texts = [json.loads(line)["text"] for line in file]
     batches, encoder = Batches(arguments.model), Encoder(arguments.model)
-    tokens = sum(int(mask.sum()) for _, (_, mask, _) in batches.of(texts))
-    truth = reference(encoder, batches)(texts)
+    truth = reference(encoder, batches)
+    ours = [Ours(arguments.ours, arguments.model, dtype, threads) for dtype in ("f32", "bf16")]
     with tempfile.TemporaryDirectory() as work:
         peers = load(arguments.model, batches, encoder, work, threads)
-    # Held against the reference once. That also warms them up.
-    known = [{"name": name, "version": label, "cosine_min": cosine_min(f(texts), truth)} for name, label, f in peers]
-    say(threads=threads, tokens=tokens, peers=known)
-    serve(texts, tokens, truth, peers)
+        for name, label, _ in peers:
+            print(f"{name}: {label}")
+        results = [measure(shape, ours, peers, batches, truth, work) for shape in shapes(texts, batches)]
+    versions = {name: label for name, label, _ in peers}
+    print(json.dumps({"threads": threads, "rounds": ROUNDS, "peers": versions, "shapes": results}))
 
 
 if __name__ == "__main__":

@@ -20,10 +20,10 @@ pub struct TinyModel {
 }
 
 impl TinyModel {
-    /// Puts both into `folder`.
-    pub fn prepare(folder: &Path) -> Self {
+    /// Puts both into `folder`; `kind` is which of the engine's small models it is.
+    pub fn prepare(folder: &Path, kind: &str) -> Self {
         let (models, config) = (folder.join("models"), folder.join("forebay.toml"));
-        let files = checkout().join("consumer/engine/tests/data/tiny/bert");
+        let files = small_model(kind);
         fs::create_dir(&models).unwrap();
         symlink(&files, models.join(TINY)).unwrap();
         let source = files.display();
@@ -32,6 +32,11 @@ impl TinyModel {
         fs::write(&config, format!("{model}pool.launcher = \"none\"\n")).unwrap();
         Self { models }
     }
+}
+
+/// The folder of one of the engine's small models.
+pub fn small_model(kind: &str) -> PathBuf {
+    checkout().join("consumer/engine/tests/data/tiny").join(kind)
 }
 
 /// Fails with the remedy when the weights are not where the services look for them.

@@ -84,8 +84,14 @@ impl Stack {
     /// The same stack, whose workers run the tiny model: they start at once, and only what becomes of jobs
     /// matters.
     #[must_use]
-    pub fn tiny(mut self) -> Self {
-        self.tiny = Some(TinyModel::prepare(self.store.folder()));
+    pub fn tiny(self) -> Self {
+        self.tiny_of("bert")
+    }
+
+    /// The same with another of the engine's small models.
+    #[must_use]
+    pub fn tiny_of(mut self, kind: &str) -> Self {
+        self.tiny = Some(TinyModel::prepare(self.store.folder(), kind));
         self
     }
 

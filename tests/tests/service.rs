@@ -19,6 +19,7 @@ mod service {
     mod refusals;
     mod registry;
     mod schema;
+    mod scores;
     mod secrets;
     mod servers;
     mod settling;

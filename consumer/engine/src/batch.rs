@@ -37,6 +37,16 @@ impl PackedBatch {
         self.finishes.push(finish);
     }
 
+    /// Appends a sequence of another batch.
+    ///
+    /// # Panics
+    /// When it has no such sequence.
+    pub fn push_from(&mut self, other: &Self, sequence: usize) {
+        let range = other.cu_seqlens.range(sequence);
+        let first_len = other.type_ids[range.clone()].iter().take_while(|&&id| id == 0).count();
+        self.push_pair(&other.token_ids[range], first_len, other.finishes[sequence]);
+    }
+
     /// Tokens of all sequences together.
     pub fn tokens(&self) -> usize {
         self.token_ids.len()

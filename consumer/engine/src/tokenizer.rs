@@ -3,7 +3,10 @@
 use std::borrow::Cow;
 use std::panic::{self, AssertUnwindSafe};
 
-use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
+use tokenizers::utils::truncation::truncate_encodings;
+use tokenizers::{
+    Encoding, NormalizerWrapper, PostProcessor, PreTokenizerWrapper, TruncationParams,
+};
 
 use crate::EngineError;
 use crate::folder::{ModelFolder, read};
@@ -84,6 +87,35 @@ impl Tokenizer {
         Ok(Tokens { first_len: ids.len(), ids, truncated: false })
     }
 
+    /// The tokens of two texts, as the model reads a pair; too many are cut off one by one from the longer text's end.
+    pub fn encode_pair(&self, first: &str, second: &str) -> Result<Tokens, EngineError> {
+        let (first, second) = (self.beginning(first)?, self.beginning(second)?);
+        let specials = self.inner.get_post_processor().map_or(0, |post| post.added_tokens(true));
+        let tokens_max = self.tokens_max.saturating_sub(specials);
+        let truncated = first.len() + second.len() > tokens_max;
+        contained(|| {
+            let cut = TruncationParams { max_length: tokens_max, ..TruncationParams::default() };
+            let (first, second) = truncate_encodings(first, Some(second), &cut)?;
+            let pair = self.inner.post_process(first, second, true)?;
+            let first_len = pair.get_type_ids().iter().take_while(|&&id| id == 0).count();
+            Ok(Tokens { ids: pair.get_ids().to_vec(), first_len, truncated })
+        })
+        .map_err(|problem| EngineError::Tokenizer { problem })
+    }
+
+    /// The first tokens of a text without special ones: as many as the model reads, or more.
+    fn beginning(&self, text: &str) -> Result<Encoding, EngineError> {
+        let mut bytes = self.tokens_max.saturating_mul(PREFIX_BYTES_PER_TOKEN);
+        loop {
+            let prefix = if self.splits_at_spaces { prefix_at_space(text, bytes) } else { text };
+            let encoding = self.encoding_of(prefix, false)?;
+            if encoding.len() >= self.tokens_max || prefix.len() == text.len() {
+                return Ok(encoding);
+            }
+            bytes = bytes.saturating_mul(4);
+        }
+    }
+
     fn encode_cut(&self, text: &str) -> Result<Tokens, EngineError> {
         let encoding = self.encoding(text)?;
         let ids = encoding.get_ids();
@@ -101,10 +133,14 @@ impl Tokenizer {
         Ok(Tokens { ids: [head, tail].concat(), first_len: self.tokens_max, truncated: true })
     }
 
-    fn encoding(&self, text: &str) -> Result<tokenizers::Encoding, EngineError> {
+    fn encoding(&self, text: &str) -> Result<Encoding, EngineError> {
+        self.encoding_of(text, true)
+    }
+
+    fn encoding_of(&self, text: &str, specials: bool) -> Result<Encoding, EngineError> {
         let text =
             if self.lower_case { Cow::Owned(text.to_lowercase()) } else { Cow::Borrowed(text) };
-        contained(|| self.inner.encode_fast(text, true))
+        contained(|| self.inner.encode_fast(text, specials))
             .map_err(|problem| EngineError::Tokenizer { problem })
     }
 }

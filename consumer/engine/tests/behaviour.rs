@@ -3,8 +3,9 @@
 
 mod common;
 
-use common::{assert_close, load_f32, tiny_copy, tiny_folder};
-use forebay_engine::{EngineError, Finish, PackedBatch, Pooling};
+use common::{assert_close, embed, load_f32, tiny_copy, tiny_folder};
+use forebay_engine::{DType, EngineError, Finish, LoadOptions, PackedBatch, Pooling, load};
+use proptest::prelude::*;
 
 #[test]
 fn a_long_text_is_cut_and_keeps_its_closing_token() {
@@ -156,4 +157,43 @@ fn weights_under_the_prefix_of_a_task_model_are_found() {
     batch.push(&[2, 61, 3], Finish::default());
     let plain = load_f32(&tiny_folder()).encoder.compute(&batch).unwrap();
     assert_eq!(load_f32(folder.path()).encoder.compute(&batch).unwrap(), plain);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn an_item_gives_the_same_bits_in_any_company_on_any_number_of_threads(
+        lengths in prop::collection::vec(1..128_usize, 1..40),
+        picked in any::<prop::sample::Index>(),
+        shuffled in any::<u64>(),
+        half: bool,
+    ) {
+        let dtype = Some(if half { DType::Bf16 } else { DType::F32 });
+        let models = [1, 2, 3].map(|threads| {
+            let options = LoadOptions { dtype, threads: Some(threads), ..LoadOptions::default() };
+            load(&tiny_folder(), &options).unwrap()
+        });
+        let ids = |length: usize, salt: usize| -> Vec<u32> {
+            (0..length).map(|at| 5 + ((at * 31 + salt * 97) % 1_900) as u32).collect()
+        };
+        let sequences: Vec<Vec<u32>> =
+            lengths.iter().enumerate().map(|(salt, &length)| ids(length, salt)).collect();
+        let picked = picked.index(sequences.len());
+        // Another order: the place of each sequence by a multiplier that is prime to their number.
+        let count = sequences.len();
+        let step = (1 + shuffled as usize % (2 * count)..).find(|step| coprime(*step, count)).unwrap();
+        let mut expected: Option<Vec<f32>> = None;
+        for mut model in models {
+            let alone = embed(&mut model, [sequences[picked].as_slice()]).remove(0);
+            let order: Vec<usize> = (0..count).map(|place| place * step % count).collect();
+            let all = embed(&mut model, order.iter().map(|&at| sequences[at].as_slice()));
+            let place = order.iter().position(|&at| at == picked).unwrap();
+            prop_assert_eq!(&all[place], &alone);
+            prop_assert_eq!(expected.get_or_insert_with(|| alone.clone()), &alone);
+        }
+    }
+}
+
+fn coprime(a: usize, b: usize) -> bool {
+    if b == 0 { a == 1 } else { coprime(b, a % b) }
 }

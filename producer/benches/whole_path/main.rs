@@ -1,11 +1,10 @@
-//! How fast the whole path is beside the bare engine, the engine beside its peers, and the plumbing beside bare lapin.
+//! How fast the whole path is beside the bare engine, and the plumbing beside bare lapin.
 //!
 //! `make bench` runs it against a stack of its own: one worker, the example texts. Both sides of a ratio are
 //! measured in the same run, in turns, since machines drift. It prints tables for people and, last, one
 //! line of JSON for machines.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // it is a command for people
 
-mod peers;
 mod plumbing;
 
 use std::{
@@ -26,13 +25,11 @@ use forebay_schemas::{JobId, ModelId, State};
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 
-use crate::{peers::Peers, plumbing::BareClient};
+use crate::plumbing::BareClient;
 
 const MODEL: &str = "all-minilm-l6-v2";
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 const TEXTS_A_JOB: usize = 8;
-/// What the engine and its peers embed in a round: enough for full batches, and a peer may be slow.
-const PEER_TEXTS: usize = 500;
 const PATIENCE: Duration = Duration::from_secs(300);
 
 #[tokio::main]
@@ -46,12 +43,8 @@ async fn main() -> Result<()> {
     let engine = Engine::of(root);
 
     let mut rows = whole_path_rows(&config, &engine, &file).await?;
-    let peers = peer_rows(&config, root, &engine, &file)?;
     rows.extend(plumbing_rows(&config).await?);
-    println!(
-        "{}",
-        json!({ "rounds": ROUNDS, "texts_a_job": TEXTS_A_JOB, "rows": rows, "peers": peers })
-    );
+    println!("{}", json!({ "rounds": ROUNDS, "texts_a_job": TEXTS_A_JOB, "rows": rows }));
     Ok(())
 }
 
@@ -59,7 +52,7 @@ async fn whole_path_rows(config: &Config, engine: &Engine, file: &Path) -> Resul
     let (mut alone, mut path) = (Vec::new(), Vec::new());
     for round in 1..=ROUNDS {
         eprintln!("engine and whole path, round {round} of {ROUNDS}");
-        alone.push(rate(&engine.run(file, Stdio::null())?)?);
+        alone.push(rate(&engine.run(file)?)?);
         path.push(whole_path(config, file).await?);
     }
     println!("{:<44} {:>10} {:>10} {:>10}   of peer", "", "min", "median", "max");
@@ -88,57 +81,6 @@ async fn plumbing_rows(config: &Config) -> Result<Vec<Value>> {
         row("lapin, consumed and acknowledged/s", &consume_bare, None),
         row("subscription, consumed and acknowledged/s", &consume, Some(&consume_bare)),
     ])
-}
-
-/// The engine and each peer in turns; nothing where no peers are installed.
-fn peer_rows(config: &Config, root: &Path, engine: &Engine, file: &Path) -> Result<Value> {
-    let folder = tempfile::tempdir()?;
-    let (texts, vectors) = (folder.path().join("texts.jsonl"), folder.path().join("vectors.jsonl"));
-    let first: Vec<String> =
-        BufReader::new(File::open(file)?).lines().take(PEER_TEXTS).collect::<Result<_, _>>()?;
-    std::fs::write(&texts, first.join("\n"))?;
-    let model = config.model_dir(&MODEL.parse()?);
-    let Some(mut peers) = Peers::start(root, &model, &texts)? else {
-        return Ok(Value::Null);
-    };
-    let summary = engine.run(&texts, Stdio::from(File::create(&vectors)?))?;
-    ensure!(summary["tokens"] == peers.tokens, "{} tokens at the peers: {summary}", peers.tokens);
-    let cosine_min = peers.compare(&vectors)?;
-
-    let (mut ours, mut theirs) = (Vec::new(), vec![Vec::new(); peers.all.len()]);
-    for round in 1..=ROUNDS {
-        eprintln!("engine and its peers, round {round} of {ROUNDS}");
-        ours.push(rate(&engine.run(&texts, Stdio::null())?)?);
-        for (peer, figures) in theirs.iter_mut().enumerate() {
-            figures.push(peers.round(peer)?);
-        }
-    }
-    println!(
-        "{:<44} {:>10} {:>10} {:>10}   {:<12} least cosine",
-        format!("{PEER_TEXTS} texts, {} tokens, tokens/s", peers.tokens),
-        "min",
-        "median",
-        "max",
-        "ours of it"
-    );
-    let mut rows = vec![peer_row("Forebay's engine", &ours, None, cosine_min)];
-    for (peer, figures) in peers.all.iter().zip(&theirs) {
-        let name = format!("{} ({})", peer.name, peer.version);
-        rows.push(peer_row(&name, figures, Some(&ours), peer.cosine_min));
-    }
-    let (threads, tokens) = (peers.threads, peers.tokens);
-    peers.close()?;
-    Ok(json!({ "texts": PEER_TEXTS, "tokens": tokens, "threads": threads, "rows": rows }))
-}
-
-fn peer_row(name: &str, figures: &[f64], ours: Option<&[f64]>, cosine_min: f64) -> Value {
-    let (min, median, max) = spread(figures);
-    let share = ours.map(|ours| share(ours, figures));
-    let shown = percent(share);
-    println!("{name:<44} {min:>10.0} {median:>10.0} {max:>10.0}   {shown:<12} {cosine_min:.7}");
-    json!({
-        "name": name, "min": min, "median": median, "max": max, "ours_of_it": share, "cosine_min": cosine_min
-    })
 }
 
 /// Prints one row; its share of the peer is the median over the rounds of the two's ratio.
@@ -180,11 +122,11 @@ impl Engine {
     }
 
     /// Its own summary of one run. The time in it begins when the model is loaded.
-    fn run(&self, texts: &Path, vectors: Stdio) -> Result<Value> {
+    fn run(&self, texts: &Path) -> Result<Value> {
         let output = Command::new(&self.program)
             .args(["embed", "--model", MODEL])
             .stdin(File::open(texts)?)
-            .stdout(vectors)
+            .stdout(Stdio::null())
             .output()
             .with_context(|| format!("running {}", self.program.display()))?;
         let log = String::from_utf8_lossy(&output.stderr);

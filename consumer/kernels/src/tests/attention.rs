@@ -88,8 +88,8 @@ impl Setting {
                     distance_bias: self.biased.then_some(&bias),
                     ..VarlenAttention::new(&cu_seqlens, self.heads)
                 };
-                // Probabilities are rounded, then the sum.
-                assert_close(&attention.forward(&qkv).unwrap(), &expected, 2.0 * rounding + 3e-6);
+                // Probabilities are rounded, then the sum. Scores of up to a hundred round before they are exponents.
+                assert_close(&attention.forward(&qkv).unwrap(), &expected, 2.0 * rounding + 2e-5);
             });
         }
     }

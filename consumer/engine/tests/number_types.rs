@@ -1,0 +1,70 @@
+//! bf16 beside f32: how far vectors and scores may turn.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::path::Path;
+
+use common::{data, f32_options, minilm_folder, rows};
+use forebay_engine::{DType, EngineError, Finish, LoadOptions, ModelTask, PackedBatch, load};
+
+fn bf16_options() -> LoadOptions {
+    LoadOptions { dtype: Some(DType::Bf16), ..LoadOptions::default() }
+}
+
+fn vectors(folder: &Path, options: &LoadOptions, sequences: &[Vec<u32>]) -> Vec<Vec<f32>> {
+    let mut model = load(folder, options).unwrap();
+    let mut batch = PackedBatch::new();
+    for ids in sequences {
+        batch.push(ids, Finish::default());
+    }
+    model.encoder.compute(&batch).unwrap().rows().map(<[f32]>::to_vec).collect()
+}
+
+/// The smallest cosine between what both types give.
+fn cosine_min(folder: &Path, sequences: &[Vec<u32>]) -> f64 {
+    let single = vectors(folder, &f32_options(), sequences);
+    let half = vectors(folder, &bf16_options(), sequences);
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    };
+    let cosines = single.iter().zip(&half).map(|(a, b)| dot(a, b) / (dot(a, a) * dot(b, b)).sqrt());
+    cosines.fold(1.0, f64::min)
+}
+
+fn sequences(file: &str, field: &str) -> Vec<Vec<u32>> {
+    rows(file, field).into_iter().map(|row| row.token_ids).collect()
+}
+
+#[test]
+fn minilm_in_bf16_turns_no_vector_by_more_than_the_target() {
+    let sequences = sequences("minilm_l6_v2.jsonl", "embedding");
+    let cosine = cosine_min(&minilm_folder(), &sequences);
+    assert!((0.999..0.999_999).contains(&cosine), "cosine {cosine}");
+}
+
+#[test]
+fn every_family_that_embeds_keeps_its_vectors_in_bf16() {
+    for name in ["bert", "distilbert", "mpnet", "modernbert", "nomic", "jina"] {
+        let folder = data().join("tiny").join(name);
+        let sequences = sequences(&format!("tiny/{name}/expected.jsonl"), "mean");
+        let cosine = cosine_min(&folder, &sequences);
+        // Weights that were never trained amplify roundings more than a model's do.
+        assert!(cosine >= 0.998, "{name}: cosine {cosine}");
+    }
+}
+
+#[test]
+fn scores_are_f32_unless_bf16_is_asked_for() {
+    let folder = data().join("tiny/bert-rerank");
+    let by_default = load(&folder, &LoadOptions::default()).unwrap();
+    assert_eq!((by_default.info.task, by_default.info.dtype), (ModelTask::Rerank, DType::F32));
+    assert_eq!(load(&folder, &bf16_options()).unwrap().info.dtype, DType::Bf16);
+}
+
+#[test]
+fn a_family_that_computes_only_in_f32_says_so() {
+    let error = load(&data().join("tiny/deberta-v2-rerank"), &bf16_options()).err().unwrap();
+    assert!(matches!(error, EngineError::DTypeNotSupported { .. }), "{error}");
+    assert!(error.to_string().contains("deberta-v2"), "{error}");
+}
