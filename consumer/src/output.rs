@@ -64,7 +64,7 @@ mod tests {
             labels.iter().map(names).collect::<Vec<_>>(),
             [["high", "low"], ["low", "high"]]
         );
-        assert_eq!(labels[0][0].score, 0.8);
+        assert!((labels[0][0].score - 0.8).abs() < f32::EPSILON);
     }
 
     #[test]

@@ -11,6 +11,9 @@ use crate::models::activation;
 use crate::weights::Weights;
 use crate::{EngineError, ModelTask};
 
+/// The most labels of a classifier; the largest known has some twenty thousand.
+const LABELS_MAX: usize = 100_000;
+
 /// The fields of `config.json` that say what a model's outputs are.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct HeadConfig {
@@ -80,6 +83,7 @@ impl HeadConfig {
         } else {
             self.id2label.len()
         };
+        let count = count.min(LABELS_MAX); // more of them than the weights have are refused there
         let name = |index: usize| {
             self.id2label
                 .get(&index.to_string())
@@ -205,7 +209,9 @@ impl Scores {
             }
         }
         let mut rows: Vec<f32> = self.out.forward(&state)?.flatten_all()?.to_vec1()?;
-        rows.chunks_exact_mut(self.out.outputs()).for_each(|row| self.finish(row));
+        for row in rows.chunks_exact_mut(self.out.outputs()) {
+            self.finish(row);
+        }
         Ok(rows)
     }
 
@@ -214,13 +220,19 @@ impl Scores {
         match self.last {
             Last::Raw => {}
             Last::Sigmoid => {
-                row.iter_mut().for_each(|value| *value = 1.0 / (1.0 + (-*value).exp()))
+                for value in row {
+                    *value = 1.0 / (1.0 + (-*value).exp());
+                }
             }
             Last::Softmax => {
                 let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                row.iter_mut().for_each(|value| *value = (*value - max).exp());
+                for value in row.iter_mut() {
+                    *value = (*value - max).exp();
+                }
                 let sum: f32 = row.iter().sum();
-                row.iter_mut().for_each(|value| *value /= sum);
+                for value in row {
+                    *value /= sum;
+                }
             }
         }
     }

@@ -71,27 +71,27 @@ pub struct ModelInfo {
 pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> {
     let folder = ModelFolder::open(folder)?;
     let architecture = folder.architecture()?;
-    let head = folder.head()?;
-    let (name, sizes, task) = (architecture.name(), architecture.sizes(), head.task());
+    let outputs = folder.head()?;
+    let (name, sizes, task) = (architecture.name(), architecture.sizes(), outputs.task());
     let f32_only = architecture.is_f32_only().then_some(name);
     let dtype = options.resolve_dtype(task != ModelTask::Embed, f32_only)?;
     let threads = options.resolve_threads();
     let tokens_max = folder.tokens_max(sizes.positions)?;
     let pooling = folder.pooling()?;
     let tokenizer = Tokenizer::load(&folder, tokens_max)?;
-    let (layers, head, labels) = match architecture.layers_without_weights() {
-        Some(layers) => (layers, Head::Vector(pooling), Vec::new()),
-        None => {
-            let weights = Weights::open(&folder.weights_path())?;
-            let layers = architecture.layers(&weights, dtype.tensor())?;
-            if task == ModelTask::Embed {
-                (layers, Head::Vector(pooling), Vec::new())
-            } else {
-                let scores = head.load(name, &folder.config_path(), &weights)?;
-                let labels = if task == ModelTask::Classify { head.labels() } else { Vec::new() };
-                (layers, Head::Scores(Box::new(scores)), labels)
-            }
+    let (mut head, mut labels) = (Head::Vector(pooling), Vec::new());
+    let layers = if let Some(layers) = architecture.layers_without_weights() {
+        layers
+    } else {
+        let weights = Weights::open(&folder.weights_path())?;
+        if task != ModelTask::Embed {
+            let scores = outputs.load(name, &folder.config_path(), &weights)?;
+            head = Head::Scores(Box::new(scores));
         }
+        if task == ModelTask::Classify {
+            labels = outputs.labels();
+        }
+        architecture.layers(&weights, dtype.tensor())?
     };
     let info = ModelInfo {
         architecture: name,

@@ -1,4 +1,4 @@
-//! `gate`: the middle of a gated feed-forward layer (GeGLU, SwiGLU).
+//! `gate`: the middle of a gated feed-forward layer (`GeGLU`, `SwiGLU`).
 //!
 //! | | |
 //! | --- | --- |

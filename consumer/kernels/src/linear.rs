@@ -266,11 +266,12 @@ fn pass<T: Target, P: Element, E: Element>(
             first += count;
             let this = panel;
             panel.next = panel.next.wrapping_add(fetched::<P>(inputs));
-            if weights.activation == Activation::None && width == columns {
-                if let Some(sums) = E::sums(out.part(0..count, 0..width)) {
-                    multiply::<T, P>(rows, this, sums);
-                    continue;
-                }
+            if weights.activation == Activation::None
+                && width == columns
+                && let Some(sums) = E::sums(out.part(0..count, 0..width))
+            {
+                multiply::<T, P>(rows, this, sums);
+                continue;
             }
             let sums = &mut sums[..count * columns];
             multiply::<T, P>(rows, this, Block::new(sums, count, columns, columns));

@@ -16,8 +16,14 @@ pub(crate) const LANES: usize = 32;
 #[inline(always)]
 pub(crate) fn exp2<T: Target, E: Element>(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
-    const TERMS: [f32; 6] =
-        [1.339_086_3e-3, 9.676_032e-3, 5.550_357e-2, 0.240_221_07, 0.693_147_2, 1.000_000_1];
+    const TERMS: [f32; 6] = [
+        1.339_086_3e-3,
+        9.676_032e-3,
+        5.550_357e-2,
+        0.240_221_07,
+        std::f32::consts::LN_2,
+        1.000_000_1,
+    ];
     const TERMS_BF16: [f32; 4] = [5.583_828_3e-2, 0.242_639_48, 0.693_136_75, 0.999_924_54];
     let rounded = x + ROUND;
     let r = x - (rounded - ROUND);
@@ -64,7 +70,7 @@ pub(crate) fn erf<T: Target, E: Element>(z: f32) -> f32 {
         7.307_977e-2,
         -0.111_563_05,
         0.157_455_5,
-        -0.228_687_09,
+        -0.228_687_1,
         0.470_131_8,
     ];
     let limit = if E::HAS_PAIRS { 3.0 } else { 4.0 };

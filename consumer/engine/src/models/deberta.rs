@@ -174,7 +174,8 @@ struct Layer {
 impl Deberta {
     pub(super) fn load(config: &DebertaConfig, named: &Named<'_>) -> Result<Self, EngineError> {
         let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
-        let relative = named.table("encoder.rel_embeddings", 2 * config.span(), hidden)?;
+        let relative =
+            named.table("encoder.rel_embeddings", config.span().saturating_mul(2), hidden)?;
         let relative = if config.norm_rel_ebd.contains("layer_norm") {
             named
                 .norm("encoder.LayerNorm", hidden, config.layer_norm_eps, true)?

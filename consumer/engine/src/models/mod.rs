@@ -24,6 +24,13 @@ use crate::workspace::{Sequences, Workspace};
 const ARCHITECTURES: &str = "bert (also with ALiBi, as Jina's), roberta, xlm-roberta, camembert, distilbert, mpnet, \
                              modernbert, deberta-v2, nomic_bert, forebay-noop";
 
+/// No size of a model comes near it, and three times the square of it is no overflow.
+const SIZE_MAX: usize = 1 << 24;
+/// Four times what the encoders with the most positions read.
+const POSITIONS_MAX: usize = 32_768;
+/// Four times the largest in use.
+const HEAD_SIZE_MAX: usize = 1_024;
+
 /// What all families have.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sizes {
@@ -37,13 +44,19 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    /// Refuses sizes that nothing can be computed with.
+    /// Refuses sizes that nothing can be computed with, or that no model has: tables are made by some of them.
     fn check(self, path: &Path, heads: usize) -> Result<Self, EngineError> {
         let sizes = [self.vocabulary, self.hidden, self.inner, self.positions, heads];
         let problem = if sizes.contains(&0) {
             "a size is zero".to_owned()
         } else if !self.hidden.is_multiple_of(heads) {
             format!("the hidden size {} is not a multiple of {heads} heads", self.hidden)
+        } else if sizes.iter().any(|&size| size > SIZE_MAX) || self.types > SIZE_MAX {
+            format!("a size is above {SIZE_MAX}")
+        } else if self.positions > POSITIONS_MAX {
+            format!("{} positions; at most {POSITIONS_MAX} are supported", self.positions)
+        } else if self.hidden / heads > HEAD_SIZE_MAX {
+            format!("heads of {}; at most {HEAD_SIZE_MAX} are supported", self.hidden / heads)
         } else {
             return Ok(self);
         };

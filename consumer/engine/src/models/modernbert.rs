@@ -1,4 +1,4 @@
-//! ModernBERT: normalises before each half layer, turns queries and keys, gates its feed-forward half, and looks at
+//! `ModernBERT`: normalises before each half layer, turns queries and keys, gates its feed-forward half, and looks at
 //! the whole sequence only in every few layers.
 
 use std::path::Path;
@@ -124,7 +124,7 @@ impl ModernBert {
         let norm = |name: &str| -> Result<AddLayerNorm, EngineError> {
             Ok(AddLayerNorm { bias: None, norm: named.norm(name, hidden, config.norm_eps, false)? })
         };
-        let mut norms = Vec::with_capacity(2 * config.num_hidden_layers);
+        let mut norms = Vec::new();
         for index in 0..config.num_hidden_layers {
             norms.push(norm(&format!("layers.{index}.mlp_norm"))?);
             let last = index + 1 == config.num_hidden_layers;

@@ -39,6 +39,8 @@ impl PostNorm {
     pub(super) fn load(config: &PostNormConfig, named: &Named<'_>) -> Result<Self, EngineError> {
         let (sizes, naming) = (config.sizes, config.naming);
         let (hidden, heads) = (sizes.hidden, config.heads);
+        // First, so that sizes that are not the weights' make no tables.
+        let words = named.table("embeddings.word_embeddings", sizes.vocabulary, hidden)?;
         let positions = match config.places {
             Places::Table | Places::Buckets(_) => {
                 let rows = sizes.positions + config.first_position;
@@ -65,7 +67,7 @@ impl PostNorm {
             hidden,
             heads,
             first_position: config.first_position,
-            words: named.table("embeddings.word_embeddings", sizes.vocabulary, hidden)?,
+            words,
             positions,
             types,
             embedding_norm: named.norm(naming.embedding_norm, hidden, config.eps, true)?,

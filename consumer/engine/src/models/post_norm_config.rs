@@ -28,7 +28,7 @@ pub(crate) struct PostNormConfig {
 pub(super) enum Places {
     /// A row of a table for each position.
     Table,
-    /// The same, and a bias by the bucket that a distance falls into (MPNet).
+    /// The same, and a bias by the bucket that a distance falls into (`MPNet`).
     Buckets(usize),
     /// Queries and keys turn (Nomic).
     Rotary(f64),
@@ -110,7 +110,7 @@ const NOMIC: Naming = Naming {
     down: ["mlp.fc2", "norm2"],
 };
 
-/// The fields of BERT's and RoBERTa's `config.json`, and of MPNet's, with what transformers assumes when one is absent.
+/// The fields of BERT's and `RoBERTa`'s `config.json`, and of `MPNet`'s, with what transformers assumes when one is absent.
 #[derive(Deserialize)]
 struct BertFields {
     vocab_size: usize,
@@ -158,6 +158,7 @@ struct DistilBertFields {
 }
 
 #[derive(Deserialize)]
+#[allow(clippy::struct_excessive_bools)] // its file has them
 struct NomicFields {
     vocab_size: usize,
     n_embd: usize,
@@ -199,13 +200,13 @@ impl PostNormConfig {
         json: &[u8],
     ) -> Result<Option<Self>, EngineError> {
         let config = match model_type {
-            "bert" => bert(path, from_json(path, json)?)?,
-            "roberta" => roberta("roberta", path, from_json(path, json)?)?,
-            "xlm-roberta" => roberta("xlm-roberta", path, from_json(path, json)?)?,
-            "camembert" => roberta("camembert", path, from_json(path, json)?)?,
-            "mpnet" => mpnet(path, from_json(path, json)?)?,
-            "distilbert" => distilbert(path, from_json(path, json)?)?,
-            "nomic_bert" => nomic(path, from_json(path, json)?)?,
+            "bert" => bert(path, &from_json(path, json)?)?,
+            "roberta" => roberta("roberta", path, &from_json(path, json)?)?,
+            "xlm-roberta" => roberta("xlm-roberta", path, &from_json(path, json)?)?,
+            "camembert" => roberta("camembert", path, &from_json(path, json)?)?,
+            "mpnet" => mpnet(path, &from_json(path, json)?)?,
+            "distilbert" => distilbert(path, &from_json(path, json)?)?,
+            "nomic_bert" => nomic(path, &from_json(path, json)?)?,
             _ => return Ok(None),
         };
         config.sizes.check(path, config.heads)?;
@@ -240,8 +241,8 @@ fn bert_like(
     })
 }
 
-fn bert(path: &Path, fields: BertFields) -> Result<PostNormConfig, EngineError> {
-    let config = bert_like("bert", path, &fields, 2)?;
+fn bert(path: &Path, fields: &BertFields) -> Result<PostNormConfig, EngineError> {
+    let config = bert_like("bert", path, fields, 2)?;
     match fields.position_embedding_type.as_deref().unwrap_or("absolute") {
         "absolute" => Ok(config),
         "alibi" => {
@@ -276,28 +277,26 @@ fn behind_padding(
     padding: usize,
 ) -> Result<PostNormConfig, EngineError> {
     config.first_position = padding.saturating_add(1);
-    match config.sizes.positions.checked_sub(config.first_position) {
-        Some(positions) => config.sizes.positions = positions,
-        None => {
-            let problem = format!("pad_token_id {padding} leaves no positions");
-            return Err(EngineError::Config { path: path.to_owned(), problem });
-        }
-    }
+    let Some(positions) = config.sizes.positions.checked_sub(config.first_position) else {
+        let problem = format!("pad_token_id {padding} leaves no positions");
+        return Err(EngineError::Config { path: path.to_owned(), problem });
+    };
+    config.sizes.positions = positions;
     Ok(config)
 }
 
 fn roberta(
     name: &'static str,
     path: &Path,
-    fields: BertFields,
+    fields: &BertFields,
 ) -> Result<PostNormConfig, EngineError> {
     let places = fields.position_embedding_type.as_deref().unwrap_or("absolute");
     expect(path, "position_embedding_type", places, "absolute")?;
-    behind_padding(bert_like(name, path, &fields, 1)?, path, fields.pad_token_id)
+    behind_padding(bert_like(name, path, fields, 1)?, path, fields.pad_token_id)
 }
 
-fn mpnet(path: &Path, fields: BertFields) -> Result<PostNormConfig, EngineError> {
-    let config = behind_padding(bert_like("mpnet", path, &fields, 0)?, path, fields.pad_token_id)?;
+fn mpnet(path: &Path, fields: &BertFields) -> Result<PostNormConfig, EngineError> {
+    let config = behind_padding(bert_like("mpnet", path, fields, 0)?, path, fields.pad_token_id)?;
     let buckets = fields.relative_attention_num_buckets;
     if buckets < 4 {
         let problem = format!("{buckets} relative_attention_num_buckets are too few");
@@ -306,7 +305,7 @@ fn mpnet(path: &Path, fields: BertFields) -> Result<PostNormConfig, EngineError>
     Ok(PostNormConfig { places: Places::Buckets(buckets), naming: &MPNET, ..config })
 }
 
-fn distilbert(path: &Path, fields: DistilBertFields) -> Result<PostNormConfig, EngineError> {
+fn distilbert(path: &Path, fields: &DistilBertFields) -> Result<PostNormConfig, EngineError> {
     let sizes = Sizes {
         vocabulary: fields.vocab_size,
         hidden: fields.dim,
@@ -327,9 +326,9 @@ fn distilbert(path: &Path, fields: DistilBertFields) -> Result<PostNormConfig, E
     })
 }
 
-fn nomic(path: &Path, fields: NomicFields) -> Result<PostNormConfig, EngineError> {
+fn nomic(path: &Path, fields: &NomicFields) -> Result<PostNormConfig, EngineError> {
     for (field, value, supported) in [
-        ("activation_function", fields.activation_function, "swiglu"),
+        ("activation_function", fields.activation_function.clone(), "swiglu"),
         ("rotary_emb_fraction", fields.rotary_emb_fraction.to_string(), "1"),
         ("rotary_emb_interleaved", fields.rotary_emb_interleaved.to_string(), "false"),
         ("prenorm", fields.prenorm.to_string(), "false"),
@@ -342,7 +341,7 @@ fn nomic(path: &Path, fields: NomicFields) -> Result<PostNormConfig, EngineError
     let sizes = Sizes {
         vocabulary: fields.vocab_size,
         hidden: fields.n_embd,
-        inner: fields.n_inner.unwrap_or(4 * fields.n_embd),
+        inner: fields.n_inner.unwrap_or(fields.n_embd.saturating_mul(4)),
         positions: fields.n_positions,
         types: fields.type_vocab_size,
     };

@@ -17,7 +17,7 @@ fn by_distance(
     Ok(Tensor::from_vec(values, (heads, 2 * tokens - 1), &Device::Cpu)?)
 }
 
-/// MPNet's: `table` is `[buckets, heads]`.
+/// `MPNet`'s: `table` is `[buckets, heads]`.
 pub(super) fn bucketed(table: &Tensor, tokens: usize) -> Result<Tensor, EngineError> {
     let (buckets, heads) = table.dims2()?;
     let values: Vec<f32> = table.flatten_all()?.to_vec1()?;
@@ -42,7 +42,7 @@ fn bucket(key_minus_query: isize, buckets: usize) -> usize {
     after + far.min(side - 1)
 }
 
-/// ALiBi on both sides (Press et al. 2021, as Jina uses it): each head falls off with a slope of its own.
+/// `ALiBi` on both sides (Press et al. 2021, as Jina uses it): each head falls off with a slope of its own.
 pub(super) fn alibi(heads: usize, tokens: usize) -> Result<Tensor, EngineError> {
     let slopes = slopes(heads);
     by_distance(heads, tokens, |head, distance| -(distance.unsigned_abs() as f32) * slopes[head])
