@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the small random models that the engine's tests hold families against, with what PyTorch computes for them.
 
-    python3 scripts/tiny-models.py nomic jina
+    python3 consumer/engine/tests/tiny-models.py nomic jina
 
 Needs torch and safetensors. Nomic's and Jina's encoders come with code of their own instead of with transformers, so their
 formulas are written out here, plainly, one sequence at a time: hidden states are never packed, nothing is fused.
@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn.functional import gelu, layer_norm, linear, normalize, silu, softmax
 
-DATA = pathlib.Path(__file__).resolve().parent.parent / "consumer/engine/tests/data/tiny"
+DATA = pathlib.Path(__file__).resolve().parent / "data/tiny"
 VOCABULARY, HIDDEN, INNER, LAYERS, HEADS, POSITIONS = 2000, 64, 128, 3, 4, 130
 EPS = 1e-12
 
