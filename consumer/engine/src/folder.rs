@@ -4,6 +4,7 @@
 //! pooling with its own `config.json`, and perhaps a normalisation, which callers choose for themselves.
 //! A folder without `modules.json` is a bare transformer: mean pooling, as sentence-transformers does.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use forebay_kernels::Pooling;
@@ -20,6 +21,16 @@ pub(crate) struct ModelFolder {
     transformer: PathBuf,
     pooling_config: Option<PathBuf>,
     sentence: SentenceConfig,
+    /// What the model wants before every text, unless it is told otherwise.
+    default_prompt: Option<String>,
+}
+
+/// `config_sentence_transformers.json`.
+#[derive(Default, Deserialize)]
+struct PromptConfig {
+    #[serde(default)]
+    prompts: BTreeMap<String, String>,
+    default_prompt_name: Option<String>,
 }
 
 /// One line of `modules.json`.
@@ -67,7 +78,13 @@ impl ModelFolder {
         }
         let sentence =
             read_json_if_there(&transformer.join("sentence_bert_config.json"))?.unwrap_or_default();
-        Ok(Self { transformer, pooling_config, sentence })
+        let default_prompt = default_prompt(&folder.join("config_sentence_transformers.json"))?;
+        Ok(Self { transformer, pooling_config, sentence, default_prompt })
+    }
+
+    /// What goes before every text that is embedded; mostly nothing.
+    pub(crate) fn default_prompt(&self) -> Option<&str> {
+        self.default_prompt.as_deref()
     }
 
     /// The architecture that `config.json` names.
@@ -108,7 +125,17 @@ impl ModelFolder {
         let Some(path) = &self.pooling_config else {
             return Ok(Pooling::Mean);
         };
-        let config = parse(path, &read(path)?)?;
+        let config: Map<String, Value> = parse(path, &read(path)?)?;
+        if config.get("include_prompt") == Some(&Value::Bool(false))
+            && self.default_prompt.is_some()
+        {
+            return Err(EngineError::NotSupported {
+                path: path.clone(),
+                field: "include_prompt",
+                value: "false".to_owned(),
+                supported: "true, where there is a default prompt",
+            });
+        }
         match pooling_modes(&config).as_slice() {
             ["mean_tokens"] => Ok(Pooling::Mean),
             ["cls_token"] => Ok(Pooling::Cls),
@@ -136,6 +163,19 @@ impl ModelFolder {
     /// The weights' file.
     pub(crate) fn weights_path(&self) -> PathBuf {
         self.transformer.join("model.safetensors")
+    }
+}
+
+/// The prompt that is named as the default, if one is.
+fn default_prompt(path: &Path) -> Result<Option<String>, EngineError> {
+    let config: PromptConfig = read_json_if_there(path)?.unwrap_or_default();
+    let Some(name) = config.default_prompt_name else { return Ok(None) };
+    match config.prompts.get(&name) {
+        Some(prompt) => Ok(Some(prompt.clone()).filter(|prompt| !prompt.is_empty())),
+        None => Err(EngineError::Config {
+            path: path.to_owned(),
+            problem: format!("default_prompt_name {name:?} is none of its prompts"),
+        }),
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Tokenizer {
     tokens_max: usize,
     lower_case: bool,
     splits_at_spaces: bool,
+    /// What goes before every text but those of a pair.
+    prompt: String,
 }
 
 impl Tokenizer {
@@ -54,7 +56,9 @@ impl Tokenizer {
             )));
         }
         let splits_at_spaces = splits_at_spaces(&inner);
-        Ok(Self { inner, tokens_max, lower_case: folder.lower_cases(), splits_at_spaces })
+        let (lower_case, prompt) =
+            (folder.lower_cases(), folder.default_prompt().unwrap_or_default().to_owned());
+        Ok(Self { inner, tokens_max, lower_case, splits_at_spaces, prompt })
     }
 
     /// The most tokens that [`Self::encode`] returns.
@@ -63,7 +67,9 @@ impl Tokenizer {
     }
 
     /// The text's tokens, cut at the model's length: the first tokens and the closing special tokens stay.
+    /// The model's default prompt, where it has one, goes before the text.
     pub fn encode(&self, text: &str) -> Result<Tokens, EngineError> {
+        let text = &*self.prompted(text);
         let mut bytes = self.tokens_max.saturating_mul(PREFIX_BYTES_PER_TOKEN);
         loop {
             let prefix = if self.splits_at_spaces { prefix_at_space(text, bytes) } else { text };
@@ -77,7 +83,7 @@ impl Tokenizer {
 
     /// The text's tokens, or [`EngineError::InputTooLong`] when the model cannot read all of them.
     pub fn encode_untruncated(&self, text: &str) -> Result<Tokens, EngineError> {
-        let ids = self.encoding(text)?.get_ids().to_vec();
+        let ids = self.encoding(&self.prompted(text))?.get_ids().to_vec();
         if ids.len() > self.tokens_max {
             return Err(EngineError::InputTooLong {
                 tokens: ids.len(),
@@ -113,6 +119,14 @@ impl Tokenizer {
                 return Ok(encoding);
             }
             bytes = bytes.saturating_mul(4);
+        }
+    }
+
+    fn prompted<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if self.prompt.is_empty() {
+            Cow::Borrowed(text)
+        } else {
+            Cow::Owned(format!("{}{text}", self.prompt))
         }
     }
 

@@ -159,6 +159,27 @@ fn weights_under_the_prefix_of_a_task_model_are_found() {
     assert_eq!(load_f32(folder.path()).encoder.compute(&batch).unwrap(), plain);
 }
 
+#[test]
+fn a_default_prompt_goes_before_every_text() {
+    let folder = tiny_copy();
+    let config = folder.path().join("config_sentence_transformers.json");
+    let prompts =
+        r#"{"prompts": {"query": "search: ", "none": ""}, "default_prompt_name": "query"}"#;
+    std::fs::write(&config, prompts).unwrap();
+    let (plain, prompting) = (load_f32(&tiny_folder()), load_f32(folder.path()));
+    for text in ["", "water in a pool"] {
+        let expected = plain.tokenizer.encode(&format!("search: {text}")).unwrap();
+        assert_eq!(prompting.tokenizer.encode(text).unwrap(), expected);
+        assert_eq!(prompting.tokenizer.encode_untruncated(text).unwrap(), expected);
+    }
+    std::fs::write(&config, prompts.replace("\"query\"}", "\"none\"}")).unwrap();
+    let empty = load_f32(folder.path()).tokenizer.encode("water").unwrap();
+    assert_eq!(empty, plain.tokenizer.encode("water").unwrap());
+    std::fs::write(&config, prompts.replace("\"query\"}", "\"other\"}")).unwrap();
+    let error = load(folder.path(), &LoadOptions::default()).err().unwrap();
+    assert!(error.to_string().contains("\"other\" is none of its prompts"), "{error}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
