@@ -49,103 +49,108 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// The operations of one number type, and where their figures go.
+struct Bench<'a> {
+    dtype: DType,
+    peak_gflops: f64,
+    memory_gb_s: f64,
+    points: &'a mut Vec<Point>,
+}
+
 fn measure(dtype: DType, limits: &Limits, points: &mut Vec<Point>) -> Result<(), KernelError> {
-    let peak = if dtype == DType::BF16 {
-        limits.bf16_gflops.max(limits.f32_gflops)
-    } else {
-        limits.f32_gflops
-    };
-    let size = dtype.size_in_bytes();
-    let mut record = |name: String, flops: usize, bytes: usize, tokens: usize, seconds: f64| {
-        let point = Point::new(
-            format!("{name}, {dtype:?}"),
-            flops,
-            bytes,
-            seconds,
-            peak,
-            limits.memory_gb_s,
-        );
+    // Where bf16 has no fast product it is widened and multiplied in f32.
+    let half = limits.bf16_gflops.max(limits.f32_gflops);
+    let peak_gflops = if dtype == DType::BF16 { half } else { limits.f32_gflops };
+    let mut bench = Bench { dtype, peak_gflops, memory_gb_s: limits.memory_gb_s, points };
+    bench.linear()?;
+    bench.attention()?;
+    bench.norms()
+}
+
+impl Bench<'_> {
+    /// Of one pass over all tokens: additions and multiplications, and values that have to move.
+    fn record(&mut self, name: &str, flops: usize, values: usize, seconds: f64) {
+        let (name, bytes) =
+            (format!("{name}, {:?}", self.dtype), values * self.dtype.size_in_bytes());
+        let point = Point::new(name, flops, bytes, seconds, self.peak_gflops, self.memory_gb_s);
         println!(
             "{:<34} {:>10.0} {:>8.0} {:>8.1} {:>10.0} %",
             point.name,
-            seconds / tokens as f64 * 1e9,
+            seconds / TOKENS as f64 * 1e9,
             point.gflops,
             point.gb_s,
             100.0 * point.share
         );
-        points.push(point);
-    };
-    for (inputs, outputs, activation) in [
-        (HIDDEN, 3 * HIDDEN, Activation::None),
-        (HIDDEN, HIDDEN, Activation::None),
-        (HIDDEN, INNER, Activation::Gelu),
-        (INNER, HIDDEN, Activation::None),
-    ] {
-        let (weight, bias) =
-            (noise(&[outputs, inputs], DType::F32)?, noise(&[outputs], DType::F32)?);
-        let layer = Linear::new(&weight, Some(&bias), activation, dtype)?;
-        let (x, out) = (noise(&[TOKENS, inputs], dtype)?, noise(&[TOKENS, outputs], dtype)?);
-        let seconds = best(|| layer.forward_into(&x, &out))?;
-        let bytes = (TOKENS * (inputs + outputs) + inputs * outputs) * size;
-        let name = format!("linear {inputs} to {outputs} {activation:?}");
-        record(name, 2 * TOKENS * inputs * outputs, bytes, TOKENS, seconds);
+        self.points.push(point);
     }
-    for length in [16, 32, 128, 256] {
-        let cu_seqlens: CuSeqlens = std::iter::repeat_n(length, TOKENS / length).collect();
-        let (qkv, out) = (noise(&[TOKENS, 3 * HIDDEN], dtype)?, noise(&[TOKENS, HIDDEN], dtype)?);
-        let attention = VarlenAttention::new(&cu_seqlens, HEADS);
-        let seconds = best(|| attention.forward_into(&qkv, &out))?;
-        let flops = 4 * TOKENS * length * HIDDEN;
-        record(
-            format!("attention over {length}"),
-            flops,
-            TOKENS * 4 * HIDDEN * size,
-            TOKENS,
-            seconds,
-        );
+
+    fn state(&self, rows: usize, width: usize) -> candle_core::Result<Tensor> {
+        noise(&[rows, width], self.dtype)
     }
-    let norm = LayerNorm {
-        scale: noise(&[HIDDEN], DType::F32)?,
-        shift: noise(&[HIDDEN], DType::F32)?,
-        eps: 1e-12,
-    };
-    let state = || noise(&[TOKENS, HIDDEN], dtype);
-    let (x, residual, out) = (state()?, state()?, state()?);
-    let add_norm = AddLayerNorm { bias: Some(noise(&[HIDDEN], DType::F32)?), norm: norm.clone() };
-    let seconds = best(|| add_norm.forward_into(&x, &residual, &out))?;
-    // Two sums, the mean, the variance, and scale and shift.
-    record(
-        "add_layer_norm".to_owned(),
-        9 * TOKENS * HIDDEN,
-        3 * TOKENS * HIDDEN * size,
-        TOKENS,
-        seconds,
-    );
-    let cu_seqlens: CuSeqlens = std::iter::repeat_n(64, TOKENS / 64).collect();
-    let words = noise(&[4_096, HIDDEN], dtype)?;
-    let token_ids: Vec<u32> = (0..TOKENS as u32).map(|token| token * 37 % 4_096).collect();
-    let embed = EmbedLayerNorm {
-        token_ids: &token_ids,
-        type_ids: None,
-        cu_seqlens: &cu_seqlens,
-        first_position: 0,
-        norm: &norm,
-    };
-    let seconds = best(|| embed.forward_into(&words, Some(&words), Some(&words), &out))?;
-    record(
-        "embed_layer_norm".to_owned(),
-        9 * TOKENS * HIDDEN,
-        4 * TOKENS * HIDDEN * size,
-        TOKENS,
-        seconds,
-    );
-    let finishes = [Finish::default(); TOKENS / 64];
-    let pool =
-        PoolNormalize { cu_seqlens: &cu_seqlens, pooling: Pooling::Mean, finishes: &finishes };
-    let pooled = noise(&[TOKENS / 64, HIDDEN], DType::F32)?;
-    let seconds = best(|| pool.forward_into(&x, &pooled))?;
-    record("pool_normalize".to_owned(), TOKENS * HIDDEN, TOKENS * HIDDEN * size, TOKENS, seconds);
-    Ok(())
+
+    fn linear(&mut self) -> Result<(), KernelError> {
+        for (inputs, outputs, activation) in [
+            (HIDDEN, 3 * HIDDEN, Activation::None),
+            (HIDDEN, HIDDEN, Activation::None),
+            (HIDDEN, INNER, Activation::Gelu),
+            (INNER, HIDDEN, Activation::None),
+        ] {
+            let weight = noise(&[outputs, inputs], DType::F32)?;
+            let bias = noise(&[outputs], DType::F32)?;
+            let layer = Linear::new(&weight, Some(&bias), activation, self.dtype)?;
+            let (x, out) = (self.state(TOKENS, inputs)?, self.state(TOKENS, outputs)?);
+            let seconds = best(|| layer.forward_into(&x, &out))?;
+            let values = TOKENS * (inputs + outputs) + inputs * outputs;
+            let name = format!("linear {inputs} to {outputs} {activation:?}");
+            self.record(&name, 2 * TOKENS * inputs * outputs, values, seconds);
+        }
+        Ok(())
+    }
+
+    fn attention(&mut self) -> Result<(), KernelError> {
+        let (qkv, out) = (self.state(TOKENS, 3 * HIDDEN)?, self.state(TOKENS, HIDDEN)?);
+        for length in [16, 32, 128, 256] {
+            let cu_seqlens: CuSeqlens = std::iter::repeat_n(length, TOKENS / length).collect();
+            let attention = VarlenAttention::new(&cu_seqlens, HEADS);
+            let seconds = best(|| attention.forward_into(&qkv, &out))?;
+            let (name, flops) = (format!("attention over {length}"), 4 * TOKENS * length * HIDDEN);
+            self.record(&name, flops, TOKENS * 4 * HIDDEN, seconds);
+        }
+        Ok(())
+    }
+
+    fn norms(&mut self) -> Result<(), KernelError> {
+        // Two sums, the mean, the variance, and scale and shift.
+        const FLOPS: usize = 9 * TOKENS * HIDDEN;
+        let vector = || noise(&[HIDDEN], DType::F32);
+        let norm = LayerNorm { scale: vector()?, shift: vector()?, eps: 1e-12 };
+        let add_norm = AddLayerNorm { bias: Some(vector()?), norm: norm.clone() };
+        let [x, residual, out] = [0; 3].map(|_| self.state(TOKENS, HIDDEN));
+        let (x, residual, out) = (x?, residual?, out?);
+        let seconds = best(|| add_norm.forward_into(&x, &residual, &out))?;
+        self.record("add_layer_norm", FLOPS, 3 * TOKENS * HIDDEN, seconds);
+
+        let cu_seqlens: CuSeqlens = std::iter::repeat_n(64, TOKENS / 64).collect();
+        let words = self.state(4_096, HIDDEN)?;
+        let token_ids: Vec<u32> = (0..TOKENS as u32).map(|token| token * 37 % 4_096).collect();
+        let embed = EmbedLayerNorm {
+            token_ids: &token_ids,
+            type_ids: None,
+            cu_seqlens: &cu_seqlens,
+            first_position: 0,
+            norm: &norm,
+        };
+        let seconds = best(|| embed.forward_into(&words, Some(&words), Some(&words), &out))?;
+        self.record("embed_layer_norm", FLOPS, 4 * TOKENS * HIDDEN, seconds);
+
+        let finishes = [Finish::default(); TOKENS / 64];
+        let (cu_seqlens, pooling) = (&cu_seqlens, Pooling::Mean);
+        let pool = PoolNormalize { cu_seqlens, pooling, finishes: &finishes };
+        let pooled = noise(&[TOKENS / 64, HIDDEN], DType::F32)?;
+        let seconds = best(|| pool.forward_into(&x, &pooled))?;
+        self.record("pool_normalize", TOKENS * HIDDEN, TOKENS * HIDDEN, seconds);
+        Ok(())
+    }
 }
 
 fn noise(shape: &[usize], dtype: DType) -> candle_core::Result<Tensor> {
