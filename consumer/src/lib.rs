@@ -10,14 +10,15 @@
 //! a worker drains.
 //!
 //! Around them: [`pipeline`] wires the stages, [`worker`] starts and drains them, [`registry`] tells the
-//! fleet, [`watchdog`] ends a worker that is stuck and [`idle`] one that was forgotten, [`budget`] and [`memory`] keep batches within what
-//! the device has, [`embed`] runs the engine without any of it.
+//! fleet, [`watchdog`] ends a worker that is stuck and [`idle`] one that was forgotten, [`calibrate`] finds the best size of a
+//! batch, [`budget`] and [`memory`] keep batches within what the device has, [`embed`] runs the engine without any of it.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod admit;
 pub mod assemble;
 pub mod batch;
 pub mod budget;
+pub mod calibrate;
 pub mod compute;
 pub mod decode;
 pub mod embed;

@@ -122,15 +122,12 @@ fn run_worker(
 fn run_embed(config: &Config, model: &ModelId, options: &LoadOptions) -> anyhow::Result<()> {
     let started = Instant::now();
     let name = model;
-    let model = worker::load(config, name, options)?;
+    let (model, tokens_max) = worker::load(config, name, options)?;
     if model.info.task != ModelTask::Embed {
         return Err(WorkerError::NoVectors { model: name.clone() }.into());
     }
     let load = started.elapsed();
-    let limits = BatchLimits {
-        tokens_max: config.worker.batch_tokens_max,
-        items_max: config.worker.batch_items_max,
-    };
+    let limits = BatchLimits { tokens_max, items_max: config.worker.batch_items_max };
     let input = io::BufReader::new(io::stdin());
     let output = BufWriter::new(io::stdout().lock());
     let summary = embed::run(model, load, limits, input, output)?;

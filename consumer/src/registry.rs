@@ -1,7 +1,10 @@
 //! Tells the fleet who this worker is and how it fares: every two seconds, and when work comes or ends.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -22,18 +25,13 @@ pub struct Registry {
     stats: Arc<Stats>,
     /// What does not change from beat to beat.
     record: Arc<Mutex<WorkerRecord>>,
-    batch_tokens_max: u64,
+    /// 0 until the model is loaded.
+    batch_tokens_max: Arc<AtomicU64>,
 }
 
 impl Registry {
     /// A record for a worker that starts; nothing is written yet.
-    pub fn new(
-        id: String,
-        model: &ModelId,
-        store: Arc<Store>,
-        stats: Arc<Stats>,
-        batch_tokens_max: usize,
-    ) -> Self {
+    pub fn new(id: String, model: &ModelId, store: Arc<Store>, stats: Arc<Stats>) -> Self {
         let now_ms = clock::now_ms();
         let record = WorkerRecord {
             id,
@@ -54,8 +52,13 @@ impl Registry {
             load_ms: 0,
             slots_free_tokens: 0,
         };
-        let batch_tokens_max = batch_tokens_max as u64;
-        Self { store, stats, record: Arc::new(Mutex::new(record)), batch_tokens_max }
+        let (record, batch_tokens_max) = (Arc::new(Mutex::new(record)), Arc::default());
+        Self { store, stats, record, batch_tokens_max }
+    }
+
+    /// From now on free room is told of batches of this size.
+    pub fn set_batch_tokens_max(&self, tokens: usize) {
+        self.batch_tokens_max.store(tokens as u64, Relaxed);
     }
 
     /// Changes what is told, and tells it.
@@ -104,7 +107,8 @@ impl Registry {
         record.jobs_done = now.jobs_done;
         record.tokens_done = now.tokens_done;
         record.busy_ms = now.busy_ms;
-        record.slots_free_tokens = self.batch_tokens_max.saturating_sub(now.pending_tokens);
+        record.slots_free_tokens =
+            self.batch_tokens_max.load(Relaxed).saturating_sub(now.pending_tokens);
         record
     }
 }

@@ -126,7 +126,9 @@ impl Tokenize {
                 Ok(Encoded { inputs, finish: Finish::default() })
             }
             Work::Rerank { query, documents, .. } => {
-                let query = std::mem::take(query);
+                let query = tokenizer
+                    .first_of_pairs(&std::mem::take(query))
+                    .map_err(|error| not_tokenized(&error))?;
                 let pair = |document: &str| tokenizer.encode_pair(&query, document);
                 let inputs = each(&std::mem::take(documents), pair)?;
                 Ok(Encoded { inputs, finish: Finish::default() })

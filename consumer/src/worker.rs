@@ -18,7 +18,7 @@ use forebay_schemas::{Lane, ModelId, WorkerState, topology::Topology};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    WorkerError, idle,
+    WorkerError, calibrate, idle,
     memory::Memory,
     pipeline::{Parts, Pipeline, Seat, Source},
     registry::Registry,
@@ -45,8 +45,13 @@ pub fn choose_model(config: &Config, named: Option<ModelId>) -> Result<ModelId, 
     }
 }
 
-/// Loads a model from the cache and runs one small batch, so that the first job finds warm memory.
-pub fn load(config: &Config, name: &ModelId, options: &LoadOptions) -> Result<Model, WorkerError> {
+/// Loads a model from the cache and runs one small batch, so that the first job finds warm memory. Says how many tokens its
+/// batches have at most: as the configuration says, or else as many as were measured to be best.
+pub fn load(
+    config: &Config,
+    name: &ModelId,
+    options: &LoadOptions,
+) -> Result<(Model, usize), WorkerError> {
     let folder = config.model_dir(name);
     if !Path::new(&folder).join("config.json").is_file() {
         return Err(WorkerError::NotPulled { model: name.clone(), folder });
@@ -59,13 +64,17 @@ pub fn load(config: &Config, name: &ModelId, options: &LoadOptions) -> Result<Mo
     if warm.data.iter().any(|value| !value.is_finite()) {
         return Err(WorkerError::NotFinite { model: name.clone(), folder });
     }
-    Ok(model)
+    let tokens_max = match config.worker.batch_tokens_max {
+        0 => calibrate::batch_tokens(&mut model, &config.models_dir(), name)?,
+        tokens_max => tokens_max,
+    };
+    Ok((model, tokens_max))
 }
 
 /// Runs a worker until `stop`, or until it had nothing to do for too long, then drains it. It is called
 /// `id`, or by a name that it makes up.
 pub async fn run(
-    config: Config,
+    mut config: Config,
     name: ModelId,
     options: LoadOptions,
     id: Option<String>,
@@ -78,13 +87,7 @@ pub async fn run(
         Server::start(config.telemetry.listen, telemetry::init_metrics()?, health.clone()).await?;
     let store = Arc::new(Store::new(&config)?);
     let stats = Arc::new(Stats::default());
-    let registry = Registry::new(
-        id.clone(),
-        &name,
-        store.clone(),
-        stats.clone(),
-        config.worker.batch_tokens_max,
-    );
+    let registry = Registry::new(id.clone(), &name, store.clone(), stats.clone());
     let background = CancellationToken::new();
     store.report_health(health.clone(), background.clone());
     tokio::spawn(registry.clone().run(background.clone()));
@@ -99,7 +102,8 @@ pub async fn run(
             })
         };
         let Some(started) = stop.run_until_cancelled(starting).await else { return Ok(()) };
-        let (model, ()) = started?;
+        let ((model, batch_tokens_max), ()) = started?;
+        config.worker.batch_tokens_max = batch_tokens_max;
         health.set("model", Ok(()));
         let memory = Memory::new(config.worker.memory_bytes_max, model.info.bytes_per_token);
         tokio::spawn(memory.watch(health.clone(), background.clone()));
@@ -166,17 +170,20 @@ async fn load_blocking(
     name: &ModelId,
     options: LoadOptions,
     registry: &Registry,
-) -> Result<Model, WorkerError> {
+) -> Result<(Model, usize), WorkerError> {
     let started = Instant::now();
     let (config, name) = (config.clone(), name.clone());
     let loading = tokio::task::spawn_blocking(move || load(&config, &name, &options));
-    let model = loading.await.map_err(|_| WorkerError::StageEnded("load"))??;
+    let (model, batch_tokens_max) =
+        loading.await.map_err(|_| WorkerError::StageEnded("load"))??;
     let load_ms = started.elapsed().as_millis() as u64;
     let info = &model.info;
     tracing::info!(
         architecture = info.architecture, dim = info.dim, tokens_max = info.tokens_max,
-        device = %info.device, dtype = %info.dtype, threads = info.threads, load_ms, "model loaded"
+        device = %info.device, dtype = %info.dtype, threads = info.threads, batch_tokens_max, load_ms,
+        "model loaded"
     );
+    registry.set_batch_tokens_max(batch_tokens_max);
     registry
         .update(|record| {
             record.device = info.device.to_string();
@@ -184,7 +191,7 @@ async fn load_blocking(
             record.load_ms = load_ms;
         })
         .await;
-    Ok(model)
+    Ok((model, batch_tokens_max))
 }
 
 async fn work_and_drain(

@@ -12,6 +12,9 @@ pub const MODEL: &str = "all-minilm-l6-v2";
 /// A model of a few hundred kilobytes with random weights.
 pub const TINY: &str = "tiny";
 
+/// What a test's fleet has besides its models: batches of one size on every machine, and no time spent on finding it.
+pub const SETTINGS: &str = "\n[worker]\nbatch_tokens_max = 4096\n";
+
 /// The tiny model where a worker looks for it, beside a configuration that names it.
 #[derive(Debug)]
 pub struct TinyModel {
@@ -29,7 +32,7 @@ impl TinyModel {
         let source = files.display();
         // Tests start their workers themselves, unless they say how an autoscaler is to.
         let model = format!("[models.{TINY}]\nsource = \"folder:{source}\"\n");
-        fs::write(&config, format!("{model}pool.launcher = \"none\"\n")).unwrap();
+        fs::write(&config, format!("{model}pool.launcher = \"none\"\n{SETTINGS}")).unwrap();
         Self { models }
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 use crate::binaries::{binary, checkout};
 use crate::broker::{self, Vhost};
 use crate::leash::{Leash, Streams};
-use crate::model::{MODEL, TINY, TinyModel, require_weights};
+use crate::model::{MODEL, SETTINGS, TINY, TinyModel, require_weights};
 use crate::patience::{SOON, until};
 use crate::pools::Pools;
 use crate::publisher::Publisher;
@@ -67,7 +67,7 @@ impl Stack {
         // Tests start their workers themselves.
         let (launched, not) = ("launcher = \"process\"", "launcher = \"none\"");
         assert!(text.contains(launched), "{} launches its workers in another way", file.display());
-        let text = text.replace(launched, not);
+        let text = text.replace(launched, not) + SETTINGS;
         fs::write(store.folder().join("forebay.toml"), text).unwrap();
         Self { vhost, store, relays: None, tiny: None, pools: None }
     }

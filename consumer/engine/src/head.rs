@@ -69,28 +69,29 @@ impl HeadConfig {
 
     /// A classifier of one label says how well a pair of texts fits.
     pub(crate) fn task(&self) -> ModelTask {
-        match self.labels().len() {
+        match self.label_count() {
             _ if !self.is_classifier() => ModelTask::Embed,
             1 => ModelTask::Rerank,
             _ => ModelTask::Classify,
         }
     }
 
-    /// The labels' names in the order of the scores; transformers has two where nothing is said.
+    /// How many labels there are; transformers has two where nothing is said. More than the weights have are refused
+    /// when these are read.
+    fn label_count(&self) -> usize {
+        match self.id2label.len() {
+            0 => self.num_labels.unwrap_or(2).min(LABELS_MAX),
+            count => count,
+        }
+    }
+
+    /// The labels' names in the order of the scores.
     pub(crate) fn labels(&self) -> Vec<String> {
-        let count = if self.id2label.is_empty() {
-            self.num_labels.unwrap_or(2)
-        } else {
-            self.id2label.len()
-        };
-        let count = count.min(LABELS_MAX); // more of them than the weights have are refused there
         let name = |index: usize| {
-            self.id2label
-                .get(&index.to_string())
-                .cloned()
-                .unwrap_or_else(|| format!("LABEL_{index}"))
+            let name = self.id2label.get(&index.to_string()).cloned();
+            name.unwrap_or_else(|| format!("LABEL_{index}"))
         };
-        (0..count).map(name).collect()
+        (0..self.label_count()).map(name).collect()
     }
 
     /// The layers of the head, as transformers calls them in each family.
@@ -101,7 +102,7 @@ impl HeadConfig {
         weights: &Weights,
     ) -> Result<Scores, EngineError> {
         let hidden = self.hidden_size.unwrap_or_default();
-        let labels = self.labels().len();
+        let labels = self.label_count();
         let linear = |name: &str, outputs, activation| -> Result<Linear, EngineError> {
             let weight = weights.f32(&format!("{name}.weight"), &[outputs, hidden])?;
             // ModernBERT's has none, unless that is asked for.

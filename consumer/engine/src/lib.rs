@@ -31,6 +31,7 @@ mod options;
 mod team;
 mod tokenizer;
 mod weights;
+mod wordpiece;
 mod workspace;
 
 pub use batch::{PackedBatch, Rows};
@@ -38,4 +39,4 @@ pub use error::EngineError;
 pub use forebay_kernels::{Finish, Pooling};
 pub use model::{Encoder, Model, ModelInfo, ModelTask, load};
 pub use options::{DType, Device, LoadOptions};
-pub use tokenizer::{Tokenizer, Tokens};
+pub use tokenizer::{FirstOfPairs, Tokenizer, Tokens};

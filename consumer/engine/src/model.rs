@@ -15,7 +15,7 @@ use crate::{DType, Device, EngineError, LoadOptions, PackedBatch, Rows, Tokenize
 pub trait Encoder: Send {
     /// One row a sequence: a vector, pooled as the model says and finished as each sequence asks; or scores.
     ///
-    /// An empty sequence gives zeros. Nothing in a batch makes this panic: an item that cannot be
+    /// An empty sequence's vector is zeros. Nothing in a batch makes this panic: an item that cannot be
     /// computed is [`EngineError::Item`], and the batch computes without it.
     fn compute(&mut self, batch: &PackedBatch) -> Result<Rows, EngineError>;
 }
@@ -80,19 +80,15 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
     let pooling = folder.pooling()?;
     let tokenizer = Tokenizer::load(&folder, tokens_max)?;
     let (mut head, mut labels) = (Head::Vector(pooling), Vec::new());
-    let layers = if let Some(layers) = architecture.layers_without_weights() {
-        layers
-    } else {
-        let weights = Weights::open(&folder.weights_path())?;
-        if task != ModelTask::Embed {
-            let scores = outputs.load(name, &folder.config_path(), &weights)?;
-            head = Head::Scores(Box::new(scores));
-        }
-        if task == ModelTask::Classify {
-            labels = outputs.labels();
-        }
-        architecture.layers(&weights, dtype.tensor())?
-    };
+    let open = || Weights::open(&folder.weights_path());
+    if task != ModelTask::Embed {
+        let scores = outputs.load(name, &folder.config_path(), &open()?)?;
+        head = Head::Scores(Box::new(scores));
+    }
+    if task == ModelTask::Classify {
+        labels = outputs.labels();
+    }
+    let layers = architecture.layers(open, dtype.tensor())?;
     let info = ModelInfo {
         architecture: name,
         task,
@@ -103,7 +99,7 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
         dtype,
         device: options.device,
         threads,
-        bytes_per_token: sizes.bytes_per_token(dtype.tensor()),
+        bytes_per_token: architecture.bytes_per_token(dtype.tensor()),
     };
     let encoder = PackedEncoder::new(sizes, layers, head, threads, dtype.tensor())?;
     Ok(Model { tokenizer: Arc::new(tokenizer), encoder: Box::new(encoder), info })

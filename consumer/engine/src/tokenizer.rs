@@ -10,6 +10,7 @@ use tokenizers::{
 
 use crate::EngineError;
 use crate::folder::{ModelFolder, read};
+use crate::wordpiece::WordPiece;
 
 /// Bytes of text tried first for each token that is kept. English WordPiece runs near 4 bytes a token, so
 /// one try nearly always fills the model; the tries grow fourfold.
@@ -26,9 +27,21 @@ pub struct Tokens {
     pub truncated: bool,
 }
 
+/// The first text of pairs, without special tokens. It belongs to the tokenizer that made it.
+pub struct FirstOfPairs(Encoding);
+
+/// Our own tokenisation, and the special tokens around it.
+struct Fast {
+    pieces: WordPiece,
+    opening: Vec<u32>,
+    closing: Vec<u32>,
+}
+
 /// A model's tokenizer. Threads may share it.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// What is faster for ASCII words, for tokenizers of BERT's kind.
+    fast: Option<Fast>,
     tokens_max: usize,
     lower_case: bool,
     splits_at_spaces: bool,
@@ -55,10 +68,11 @@ impl Tokenizer {
                 "{specials} special tokens leave no room in {tokens_max} tokens"
             )));
         }
+        let fast = contained(|| Fast::of(&inner)).map_err(&invalid)?;
         let splits_at_spaces = splits_at_spaces(&inner);
         let (lower_case, prompt) =
             (folder.lower_cases(), folder.default_prompt().unwrap_or_default().to_owned());
-        Ok(Self { inner, tokens_max, lower_case, splits_at_spaces, prompt })
+        Ok(Self { inner, fast, tokens_max, lower_case, splits_at_spaces, prompt })
     }
 
     /// The most tokens that [`Self::encode`] returns.
@@ -83,7 +97,11 @@ impl Tokenizer {
 
     /// The text's tokens, or [`EngineError::InputTooLong`] when the model cannot read all of them.
     pub fn encode_untruncated(&self, text: &str) -> Result<Tokens, EngineError> {
-        let ids = self.encoding(&self.prompted(text))?.get_ids().to_vec();
+        let text = &*self.prompted(text);
+        let ids = match &self.fast {
+            Some(fast) => self.fast_ids(fast, text, usize::MAX)?,
+            None => self.encoding(text)?.get_ids().to_vec(),
+        };
         if ids.len() > self.tokens_max {
             return Err(EngineError::InputTooLong {
                 tokens: ids.len(),
@@ -93,9 +111,14 @@ impl Tokenizer {
         Ok(Tokens { first_len: ids.len(), ids, truncated: false })
     }
 
+    /// A text that is to be the first of pairs, tokenised once for all of them.
+    pub fn first_of_pairs(&self, text: &str) -> Result<FirstOfPairs, EngineError> {
+        self.beginning(text).map(FirstOfPairs)
+    }
+
     /// The tokens of two texts, as the model reads a pair; too many are cut off one by one from the longer text's end.
-    pub fn encode_pair(&self, first: &str, second: &str) -> Result<Tokens, EngineError> {
-        let (first, second) = (self.beginning(first)?, self.beginning(second)?);
+    pub fn encode_pair(&self, first: &FirstOfPairs, second: &str) -> Result<Tokens, EngineError> {
+        let (first, second) = (first.0.clone(), self.beginning(second)?);
         let specials = self.inner.get_post_processor().map_or(0, |post| post.added_tokens(true));
         let tokens_max = self.tokens_max.saturating_sub(specials);
         let truncated = first.len() + second.len() > tokens_max;
@@ -131,6 +154,15 @@ impl Tokenizer {
     }
 
     fn encode_cut(&self, text: &str) -> Result<Tokens, EngineError> {
+        if let Some(fast) = &self.fast {
+            let mut ids = self.fast_ids(fast, text, self.tokens_max + 1)?;
+            let truncated = ids.len() > self.tokens_max;
+            if truncated {
+                ids.truncate(self.tokens_max - fast.closing.len());
+                ids.extend_from_slice(&fast.closing);
+            }
+            return Ok(Tokens { first_len: ids.len(), ids, truncated });
+        }
         let encoding = self.encoding(text)?;
         let ids = encoding.get_ids();
         if ids.len() <= self.tokens_max {
@@ -147,15 +179,47 @@ impl Tokenizer {
         Ok(Tokens { ids: [head, tail].concat(), first_len: self.tokens_max, truncated: true })
     }
 
+    /// All tokens of a text, or its first `enough` and perhaps some more, with special ones around them.
+    fn fast_ids(&self, fast: &Fast, text: &str, enough: usize) -> Result<Vec<u32>, EngineError> {
+        let text = &*self.cased(text);
+        let mut ids = fast.opening.clone();
+        fast.pieces.tokenize(text, enough, &mut ids, |part| {
+            contained(|| Ok(self.inner.encode_fast(part, false)?.get_ids().to_vec()))
+                .map_err(|problem| EngineError::Tokenizer { problem })
+        })?;
+        ids.extend_from_slice(&fast.closing);
+        Ok(ids)
+    }
+
+    fn cased<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if self.lower_case { Cow::Owned(text.to_lowercase()) } else { Cow::Borrowed(text) }
+    }
+
     fn encoding(&self, text: &str) -> Result<Encoding, EngineError> {
         self.encoding_of(text, true)
     }
 
     fn encoding_of(&self, text: &str, specials: bool) -> Result<Encoding, EngineError> {
-        let text =
-            if self.lower_case { Cow::Owned(text.to_lowercase()) } else { Cow::Borrowed(text) };
-        contained(|| self.inner.encode_fast(text, specials))
+        contained(|| self.inner.encode_fast(self.cased(text), specials))
             .map_err(|problem| EngineError::Tokenizer { problem })
+    }
+}
+
+impl Fast {
+    /// `None` where the tokenizer is of another kind, or does more with its tokens than to put special ones around them.
+    fn of(tokenizer: &tokenizers::Tokenizer) -> tokenizers::Result<Option<Self>> {
+        let Some(pieces) = WordPiece::of(tokenizer) else { return Ok(None) };
+        let bare = tokenizer.encode_fast("water", false)?;
+        let whole = tokenizer.encode_fast("water", true)?;
+        let specials = whole.get_special_tokens_mask();
+        let opening = specials.iter().take_while(|&&special| special == 1).count();
+        let (opening, rest) = whole.get_ids().split_at(opening);
+        let closing = rest.strip_prefix(bare.get_ids());
+        Ok(closing.map(|closing| Self {
+            pieces,
+            opening: opening.to_vec(),
+            closing: closing.to_vec(),
+        }))
     }
 }
 
@@ -195,7 +259,88 @@ fn prefix_at_space(text: &str, bytes: usize) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+    use tokenizers::normalizers::BertNormalizer;
+
     use super::*;
+
+    /// The tokenizer of a small model of this repository.
+    fn tiny(model: &str) -> Tokenizer {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny");
+        let folder = ModelFolder::open(&std::path::Path::new(folder).join(model)).unwrap();
+        Tokenizer::load(&folder, 128).unwrap()
+    }
+
+    /// The same tokenizer with our own tokenisation, and without.
+    fn with_and_without_fast(mut change: impl FnMut(&mut tokenizers::Tokenizer)) -> [Tokenizer; 2] {
+        let mut both = [tiny("bert"), tiny("bert")];
+        for tokenizer in &mut both {
+            change(&mut tokenizer.inner);
+            tokenizer.fast = Fast::of(&tokenizer.inner).unwrap();
+            assert!(tokenizer.fast.is_some());
+        }
+        both[1].fast = None;
+        both
+    }
+
+    /// As it is; with upper and lower case told apart; and with text that is not cleaned, and accents that stay.
+    static PAIRS: LazyLock<[[Tokenizer; 2]; 3]> = LazyLock::new(|| {
+        let normalized = |clean, accents, lower| {
+            with_and_without_fast(|inner| {
+                let normalizer = BertNormalizer::new(clean, true, accents, lower);
+                inner.with_normalizer(Some(normalizer)).unwrap();
+            })
+        };
+        [
+            with_and_without_fast(|_| {}),
+            normalized(true, None, false),
+            normalized(false, Some(false), true),
+        ]
+    });
+
+    /// Words, punctuation, what is or looks like a special token, and characters of all kinds.
+    fn texts() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            4 => "[a-zA-Z0-9]{1,12}",
+            2 => "[ -~]{1,6}",
+            1 => prop::sample::select(vec![
+                "[SEP]", "[sep]", "[UNK]x", "##ing", "\u{301}", "na\u{ef}ve", "e\u{301}", "\u{130}I\u{3a3}\u{3c2}",
+                "\u{65e5}\u{672c}", "\u{200b}", "\0", "\u{7f}", "\u{b}", "\u{a0}", "\u{2028}", "\u{1f600}", "\u{fffd}",
+            ]).prop_map(str::to_owned),
+            1 => any::<char>().prop_map(String::from),
+            1 => "[a-z]{90,130}",
+        ];
+        let gap = prop::sample::select(vec!["", " ", "  ", "\n", "\t", "\r\n", "\u{3000}"]);
+        prop::collection::vec((piece, gap), 0..60).prop_map(|parts| {
+            parts.into_iter().flat_map(|(piece, gap)| [piece, gap.to_owned()]).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn our_own_tokens_are_the_library_s(text in texts()) {
+            for [ours, theirs] in PAIRS.iter() {
+                prop_assert_eq!(ours.encode(&text).unwrap(), theirs.encode(&text).unwrap());
+                let all = |tokenizer: &Tokenizer| {
+                    tokenizer.encode_untruncated(&text).map_err(|error| error.to_string())
+                };
+                prop_assert_eq!(all(ours), all(theirs));
+            }
+        }
+    }
+
+    #[test]
+    fn tokenizers_of_other_kinds_are_the_library_s_business() {
+        for model in ["roberta-classify", "xlm-roberta-rerank"] {
+            assert!(tiny(model).fast.is_none(), "{model}");
+        }
+        let mut reaching = tiny("bert").inner;
+        let token = tokenizers::AddedToken::from("[MASK]", true).lstrip(true);
+        reaching.add_special_tokens([token]).unwrap();
+        assert!(Fast::of(&reaching).unwrap().is_none(), "it takes the space before it");
+    }
 
     #[test]
     fn a_prefix_ends_before_a_space_and_never_inside_a_character() {

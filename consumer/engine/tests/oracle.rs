@@ -56,6 +56,26 @@ fn minilm_agrees_with_sentence_transformers_in_any_company() {
 }
 
 #[test]
+fn our_own_tokens_of_real_texts_are_the_library_s() {
+    let model = load_f32(&minilm_folder());
+    let path = minilm_folder().join("tokenizer.json");
+    let mut library = tokenizers::Tokenizer::from_file(path).unwrap();
+    library.with_padding(None);
+    let cut = tokenizers::TruncationParams { max_length: 256, ..Default::default() };
+    library.with_truncation(Some(cut)).unwrap();
+    let texts = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data/descriptions.jsonl");
+    let mut count = 0;
+    for line in std::fs::read_to_string(texts).unwrap().lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let text = line["text"].as_str().unwrap();
+        let theirs = library.encode_fast(text, true).unwrap();
+        assert_eq!(model.tokenizer.encode(text).unwrap().ids, theirs.get_ids(), "{text:?}");
+        count += 1;
+    }
+    assert_eq!(count, 2_000);
+}
+
+#[test]
 fn a_mean_pooled_bert_agrees_with_transformers_in_any_company() {
     let rows = rows("tiny/bert/expected.jsonl", "mean");
     let mut model = load_f32(&tiny_folder());

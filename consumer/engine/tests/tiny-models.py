@@ -183,8 +183,10 @@ def random_weights(model, seed):
 def make(name, model, seed):
     folder, bert = DATA / name, DATA / "bert"
     folder.mkdir(exist_ok=True)
-    weights = random_weights(model, seed)
-    save_file(weights, folder / "model.safetensors")
+    # Kept in bf16, as published models often are; computed with in f32.
+    kept = {name: weight.bfloat16() for name, weight in random_weights(model, seed).items()}
+    save_file(kept, folder / "model.safetensors")
+    weights = {name: weight.float() for name, weight in kept.items()}
     (folder / "config.json").write_text(json.dumps(model.config, indent=2) + "\n")
     for file in ("tokenizer.json", "modules.json", "sentence_bert_config.json"):
         shutil.copy(bert / file, folder / file)

@@ -49,5 +49,4 @@ pub use parallel::alone;
 pub use pool_normalize::{Finish, PoolNormalize, Pooling};
 pub use prefers::prefers_bf16;
 pub use rotary::Rotary;
-pub use simd::multiplies_bf16;
 pub use varlen_attention::{Mask, VarlenAttention};

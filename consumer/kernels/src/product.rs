@@ -33,7 +33,7 @@ impl<'a, E> RowsOf<'a, E> {
         self.count
     }
 
-    /// The rows from `first` on, and with fewer values each.
+    /// `count` of the rows, from `first` on.
     #[inline(always)]
     pub(crate) fn part(self, first: usize, count: usize) -> Self {
         assert!(first + count <= self.count);
@@ -41,8 +41,7 @@ impl<'a, E> RowsOf<'a, E> {
     }
 }
 
-/// How many rows are multiplied at once where `rows` are left: as many as registers hold, or the fewest of
-/// a few sizes that cover them.
+/// How many rows are multiplied at once where `rows` are left: as many as registers hold the sums of.
 #[inline(always)]
 pub(crate) fn rows_at_once<T: Target>(rows: usize) -> usize {
     let most = if T::MANY { ROWS_MAX } else { ROWS_MAX / 2 };
@@ -124,9 +123,9 @@ fn multiply_rows<T: Target, E: Element, const ROWS: usize>(
         let count = values.len().min(PANEL);
         start[..count].copy_from_slice(&values[..count]);
     }
-    // SAFETY: rows are `depth` long (sliced so above), the panel holds `steps` lines of `PANEL` steps' values, of
-    // which the columns asked for exist, and there is room for the sums of all rows (asserted above); the set is there because only code
-    // compiled for it is generic over it.
+    // SAFETY: rows are `depth` long (sliced so above), the panel holds `steps` lines of `PANEL` steps' values, of which
+    // the columns asked for exist, and there is room for the sums of all rows (asserted above); the set is there
+    // because only code compiled for it is generic over it.
     unsafe {
         let mut first = [T::splat(0.0); REGISTERS];
         for (place, register) in first.iter_mut().enumerate() {

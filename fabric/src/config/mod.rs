@@ -119,7 +119,7 @@ pub struct StoreConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WorkerConfig {
-    /// The most tokens computed at once.
+    /// The most tokens computed at once; 0 stands for what a worker measures to be best.
     pub batch_tokens_max: usize,
     /// The most inputs computed at once.
     pub batch_items_max: usize,
@@ -211,7 +211,7 @@ impl Default for StoreConfig {
 impl Default for WorkerConfig {
     fn default() -> Self {
         Self {
-            batch_tokens_max: 4_096,
+            batch_tokens_max: 0,
             batch_items_max: 512,
             linger_ms_max: 5,
             prefetch_interactive: 128,
@@ -287,7 +287,6 @@ impl Config {
             Ok(())
         };
         let (worker, broker, store) = (&self.worker, &self.broker, &self.store);
-        at_least("worker.batch_tokens_max", worker.batch_tokens_max as u64, 1)?;
         at_least("worker.batch_items_max", worker.batch_items_max as u64, 1)?;
         at_least("worker.prefetch_interactive", worker.prefetch_interactive.into(), 1)?;
         at_least("worker.prefetch_batch", worker.prefetch_batch.into(), 1)?;

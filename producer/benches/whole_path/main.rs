@@ -5,6 +5,8 @@
 //! line of JSON for machines.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // it is a command for people
 
+#[path = "../figures/mod.rs"]
+mod figures;
 mod plumbing;
 
 use std::{
@@ -25,7 +27,7 @@ use forebay_schemas::{JobId, ModelId, State};
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 
-use crate::plumbing::BareClient;
+use crate::{figures::row, plumbing::BareClient};
 
 const MODEL: &str = "all-minilm-l6-v2";
 const ROUNDS: usize = 5;
@@ -55,7 +57,7 @@ async fn whole_path_rows(config: &Config, engine: &Engine, file: &Path) -> Resul
         alone.push(rate(&engine.run(file)?)?);
         path.push(whole_path(config, file).await?);
     }
-    println!("{:<44} {:>10} {:>10} {:>10}   of peer", "", "min", "median", "max");
+    figures::head();
     Ok(vec![
         row("engine alone, tokens/s", &alone, None),
         row("whole path, one worker, tokens/s", &path, Some(&alone)),
@@ -74,39 +76,13 @@ async fn plumbing_rows(config: &Config) -> Result<Vec<Value>> {
         consume_bare.push(bare.consume_rate().await?);
     }
     bare.remove_sink().await?;
-    println!("{:<44} {:>10} {:>10} {:>10}   of peer", "", "min", "median", "max");
+    figures::head();
     Ok(vec![
         row("lapin, confirmed publishes/s", &publish_bare, None),
         row("client library, confirmed publishes/s", &publish, Some(&publish_bare)),
         row("lapin, consumed and acknowledged/s", &consume_bare, None),
         row("subscription, consumed and acknowledged/s", &consume, Some(&consume_bare)),
     ])
-}
-
-/// Prints one row; its share of the peer is the median over the rounds of the two's ratio.
-fn row(name: &str, figures: &[f64], peer: Option<&[f64]>) -> Value {
-    let (min, median, max) = spread(figures);
-    let share = peer.map(|peer| share(figures, peer));
-    let shown = percent(share);
-    println!("{name:<44} {min:>10.0} {median:>10.0} {max:>10.0}   {shown}");
-    json!({ "name": name, "min": min, "median": median, "max": max, "of_peer": share })
-}
-
-/// The median over the rounds of the two's ratio.
-fn share(ours: &[f64], theirs: &[f64]) -> f64 {
-    let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
-    spread(&ratios).1
-}
-
-fn percent(share: Option<f64>) -> String {
-    share.map_or(String::new(), |share| format!("{:.1} %", share * 100.0))
-}
-
-fn spread(figures: &[f64]) -> (f64, f64, f64) {
-    let mut sorted = figures.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
-    (at(0), at(sorted.len() / 2), at(sorted.len().saturating_sub(1)))
 }
 
 /// The engine alone: `forebay-worker embed`.

@@ -107,6 +107,13 @@ impl DebertaConfig {
         }
     }
 
+    /// The scores of the longest sequence, a token: each of its kinds, its gathers and what is made of them, in f32.
+    pub(super) fn score_bytes_per_token(&self) -> usize {
+        const TABLES: usize = 8;
+        let row = self.num_attention_heads.saturating_mul(self.max_position_embeddings);
+        row.saturating_mul(TABLES * size_of::<f32>())
+    }
+
     /// The largest distance that is told apart.
     fn distance_max(&self) -> usize {
         usize::try_from(self.max_relative_positions)
@@ -305,6 +312,9 @@ impl Layers for Deberta {
     ) -> Result<Tensor, EngineError> {
         let (tokens, hidden) = (sequences.token_ids.len(), self.hidden);
         let state = space.take(Place::Hidden, tokens, hidden)?;
+        if tokens == 0 {
+            return Ok(state);
+        }
         let attended = space.take(Place::Attended, tokens, hidden)?;
         let qkv = space.take(Place::Qkv, tokens, 3 * hidden)?;
         let projected = space.take(Place::Projected, tokens, hidden)?;

@@ -15,7 +15,7 @@ use forebay_kernels::Activation;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-pub(crate) use self::named::Named;
+use self::named::Named;
 use crate::EngineError;
 use crate::weights::Weights;
 use crate::workspace::{Sequences, Workspace};
@@ -143,45 +143,40 @@ impl Architecture {
         matches!(self, Self::Deberta(_) | Self::Noop(_))
     }
 
-    /// What stands before the names of a model's own tensors, where it stands inside something larger.
-    fn prefixes(&self) -> &'static [&'static str] {
-        match self {
-            Self::PostNorm(config) => config.naming.prefixes,
-            Self::ModernBert(_) => &["model."],
-            Self::Deberta(_) => &["deberta."],
-            Self::Noop(_) => &[],
-        }
+    /// An upper bound of the memory that a token of a batch takes while it is computed.
+    pub(crate) fn bytes_per_token(&self, dtype: DType) -> usize {
+        let scores = match self {
+            Self::Deberta(config) => config.score_bytes_per_token(),
+            _ => 0, // a few queries' at a time
+        };
+        self.sizes().bytes_per_token(dtype).saturating_add(scores)
     }
 
-    /// The tensor whose place tells which prefix there is.
-    fn first_tensor(&self) -> &'static str {
-        match self {
-            Self::ModernBert(_) => "embeddings.tok_embeddings.weight",
-            _ => "embeddings.word_embeddings.weight",
-        }
-    }
-
-    /// Takes the layers' weights, by their names in transformers.
+    /// Takes the layers' weights, by their names in transformers; `open` opens them, where there are any.
     pub(crate) fn layers(
         &self,
-        weights: &Weights,
+        open: impl FnOnce() -> Result<Weights, EngineError>,
         dtype: DType,
     ) -> Result<Box<dyn Layers>, EngineError> {
-        let named = Named::new(weights, self.prefixes(), self.first_tensor(), dtype);
+        const WORDS: &str = "embeddings.word_embeddings.weight";
         Ok(match self {
-            Self::PostNorm(config) => Box::new(post_norm::PostNorm::load(config, &named)?),
-            Self::ModernBert(config) => Box::new(modernbert::ModernBert::load(config, &named)?),
-            Self::Deberta(config) => Box::new(deberta::Deberta::load(config, &named)?),
+            Self::PostNorm(config) => {
+                let weights = open()?;
+                let named = Named::new(&weights, config.naming.prefixes, WORDS, dtype);
+                Box::new(post_norm::PostNorm::load(config, &named)?)
+            }
+            Self::ModernBert(config) => {
+                let (weights, words) = (open()?, "embeddings.tok_embeddings.weight");
+                let named = Named::new(&weights, &["model."], words, dtype);
+                Box::new(modernbert::ModernBert::load(config, &named)?)
+            }
+            Self::Deberta(config) => {
+                let weights = open()?;
+                let named = Named::new(&weights, &["deberta."], WORDS, dtype);
+                Box::new(deberta::Deberta::load(config, &named)?)
+            }
             Self::Noop(config) => Box::new(noop::Noop::new(config)),
         })
-    }
-
-    /// The layers of a model without weights.
-    pub(crate) fn layers_without_weights(&self) -> Option<Box<dyn Layers>> {
-        match self {
-            Self::Noop(config) => Some(Box::new(noop::Noop::new(config))),
-            _ => None,
-        }
     }
 }
 

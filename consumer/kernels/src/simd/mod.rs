@@ -100,9 +100,8 @@ impl Isa {
     }
 }
 
-/// Whether this processor multiplies bf16 with an instruction of its own. Where it does not, bf16 works and
-/// is slower than f32.
-pub fn multiplies_bf16() -> bool {
+/// Whether this processor multiplies bf16 with an instruction of its own, which is not to say faster than f32.
+pub(crate) fn multiplies_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     return Isa::detect().0 == IsaKind::Avx512Bf16;
     #[cfg(not(target_arch = "x86_64"))]

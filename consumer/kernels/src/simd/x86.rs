@@ -25,93 +25,31 @@ pub(crate) struct Avx512Bf16;
 /// The upper half of a word: the second value of a pair, widened.
 const SECOND: i32 = 0xFFFF_0000_u32 as i32;
 
-// SAFETY of every block below: the caller's promise.
-impl Target for Avx2 {
-    type Register = __m256;
-    type Pairs = __m256i;
-    const WIDTH: usize = 8;
-    const MANY: bool = false;
-
-    #[inline(always)]
-    fn mul_add(a: f32, b: f32, c: f32) -> f32 {
-        a.mul_add(b, c)
-    }
-
-    #[inline(always)]
-    unsafe fn splat(value: f32) -> __m256 {
-        unsafe { _mm256_set1_ps(value) }
-    }
-
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> __m256 {
-        unsafe { _mm256_loadu_ps(from) }
-    }
-
-    #[inline(always)]
-    unsafe fn store(register: __m256, to: *mut f32) {
-        unsafe { _mm256_storeu_ps(to, register) }
-    }
-
-    #[inline(always)]
-    unsafe fn fused(a: __m256, b: __m256, c: __m256) -> __m256 {
-        unsafe { _mm256_fmadd_ps(a, b, c) }
-    }
-
-    #[inline(always)]
-    fn prefetch(at: *const u8) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
-    }
-
-    #[inline(always)]
-    fn prefetch_far(at: *const u8) {
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn splat_pair(pair: u32) -> __m256i {
-        unsafe { _mm256_set1_epi32(pair as i32) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_pairs(from: *const u32) -> __m256i {
-        unsafe { _mm256_loadu_si256(from.cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn fused_pairs(a: __m256i, b: __m256i, c: __m256) -> __m256 {
-        unsafe {
-            let first = |pairs| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs));
-            let second =
-                |pairs| _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(SECOND)));
-            _mm256_fmadd_ps(second(a), second(b), _mm256_fmadd_ps(first(a), first(b), c))
+/// Eight rows of eight words: pairs of rows interleave, then pairs of pairs, then halves of registers are exchanged.
+#[inline(always)]
+unsafe fn transpose_8(row: impl Fn(usize) -> *const u32, to: *mut u32, stride: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut rows = [_mm256_set1_epi32(0); 8];
+        for (index, words) in rows.iter_mut().enumerate() {
+            *words = _mm256_loadu_si256(row(index).cast());
         }
-    }
-
-    /// Pairs of rows interleave, then pairs of pairs, then halves of registers are exchanged.
-    #[inline(always)]
-    unsafe fn transpose(row: impl Fn(usize) -> *const u32, to: *mut u32, stride: usize) {
-        unsafe {
-            let mut rows = [_mm256_set1_epi32(0); 8];
-            for (index, words) in rows.iter_mut().enumerate() {
-                *words = _mm256_loadu_si256(row(index).cast());
-            }
-            let mut quads = [_mm256_set1_epi32(0); 8];
-            for group in 0..2 {
-                let [a, b, c, d] = [0, 1, 2, 3].map(|row| rows[4 * group + row]);
-                let (ab0, ab1) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
-                let (cd0, cd1) = (_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
-                quads[4 * group] = _mm256_unpacklo_epi64(ab0, cd0);
-                quads[4 * group + 1] = _mm256_unpackhi_epi64(ab0, cd0);
-                quads[4 * group + 2] = _mm256_unpacklo_epi64(ab1, cd1);
-                quads[4 * group + 3] = _mm256_unpackhi_epi64(ab1, cd1);
-            }
-            for column in 0..4 {
-                let (upper, lower) = (quads[column], quads[column + 4]);
-                let first = _mm256_permute2x128_si256::<0x20>(upper, lower);
-                let second = _mm256_permute2x128_si256::<0x31>(upper, lower);
-                _mm256_storeu_si256(to.add(column * stride).cast(), first);
-                _mm256_storeu_si256(to.add((column + 4) * stride).cast(), second);
-            }
+        let mut quads = [_mm256_set1_epi32(0); 8];
+        for group in 0..2 {
+            let [a, b, c, d] = [0, 1, 2, 3].map(|row| rows[4 * group + row]);
+            let (ab0, ab1) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+            let (cd0, cd1) = (_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+            quads[4 * group] = _mm256_unpacklo_epi64(ab0, cd0);
+            quads[4 * group + 1] = _mm256_unpackhi_epi64(ab0, cd0);
+            quads[4 * group + 2] = _mm256_unpacklo_epi64(ab1, cd1);
+            quads[4 * group + 3] = _mm256_unpackhi_epi64(ab1, cd1);
+        }
+        for column in 0..4 {
+            let (upper, lower) = (quads[column], quads[column + 4]);
+            let first = _mm256_permute2x128_si256::<0x20>(upper, lower);
+            let second = _mm256_permute2x128_si256::<0x31>(upper, lower);
+            _mm256_storeu_si256(to.add(column * stride).cast(), first);
+            _mm256_storeu_si256(to.add((column + 4) * stride).cast(), second);
         }
     }
 }
@@ -155,14 +93,20 @@ unsafe fn transpose_16(row: impl Fn(usize) -> *const u32, to: *mut u32, stride: 
     }
 }
 
-/// What both sets of AVX-512 have; they differ in `fused_pairs`.
-macro_rules! avx512_target {
-    ($name:ident, |$a:ident, $b:ident, $c:ident| $fused_pairs:expr) => {
+/// A set by its registers and its intrinsics.
+macro_rules! x86_target {
+    (
+        $name:ident, $register:ident, $pairs:ident, $width:literal, $many:literal,
+        [$splat:ident, $load:ident, $store:ident, $fused:ident, $splat_pair:ident, $load_pairs:ident],
+        $transpose:ident,
+        |$a:ident, $b:ident, $c:ident| $fused_pairs:expr
+    ) => {
+        // SAFETY of every block: the caller's promise.
         impl Target for $name {
-            type Register = __m512;
-            type Pairs = __m512i;
-            const WIDTH: usize = 16;
-            const MANY: bool = true;
+            type Register = $register;
+            type Pairs = $pairs;
+            const WIDTH: usize = $width;
+            const MANY: bool = $many;
 
             #[inline(always)]
             fn mul_add(a: f32, b: f32, c: f32) -> f32 {
@@ -170,23 +114,23 @@ macro_rules! avx512_target {
             }
 
             #[inline(always)]
-            unsafe fn splat(value: f32) -> __m512 {
-                unsafe { _mm512_set1_ps(value) }
+            unsafe fn splat(value: f32) -> $register {
+                unsafe { $splat(value) }
             }
 
             #[inline(always)]
-            unsafe fn load(from: *const f32) -> __m512 {
-                unsafe { _mm512_loadu_ps(from) }
+            unsafe fn load(from: *const f32) -> $register {
+                unsafe { $load(from) }
             }
 
             #[inline(always)]
-            unsafe fn store(register: __m512, to: *mut f32) {
-                unsafe { _mm512_storeu_ps(to, register) }
+            unsafe fn store(register: $register, to: *mut f32) {
+                unsafe { $store(to, register) }
             }
 
             #[inline(always)]
-            unsafe fn fused(a: __m512, b: __m512, c: __m512) -> __m512 {
-                unsafe { _mm512_fmadd_ps(a, b, c) }
+            unsafe fn fused(a: $register, b: $register, c: $register) -> $register {
+                unsafe { $fused(a, b, c) }
             }
 
             #[inline(always)]
@@ -200,34 +144,89 @@ macro_rules! avx512_target {
             }
 
             #[inline(always)]
-            unsafe fn splat_pair(pair: u32) -> __m512i {
-                unsafe { _mm512_set1_epi32(pair as i32) }
+            unsafe fn splat_pair(pair: u32) -> $pairs {
+                unsafe { $splat_pair(pair as i32) }
             }
 
             #[inline(always)]
-            unsafe fn load_pairs(from: *const u32) -> __m512i {
-                unsafe { _mm512_loadu_epi32(from.cast()) }
+            unsafe fn load_pairs(from: *const u32) -> $pairs {
+                unsafe { $load_pairs(from.cast()) }
             }
 
             #[inline(always)]
-            unsafe fn fused_pairs($a: __m512i, $b: __m512i, $c: __m512) -> __m512 {
+            unsafe fn fused_pairs($a: $pairs, $b: $pairs, $c: $register) -> $register {
                 unsafe { $fused_pairs }
             }
 
             #[inline(always)]
             unsafe fn transpose(row: impl Fn(usize) -> *const u32, to: *mut u32, stride: usize) {
-                unsafe { transpose_16(row, to, stride) }
+                unsafe { $transpose(row, to, stride) }
             }
         }
     };
 }
 
-avx512_target!(Avx512, |a, b, c| {
-    let first = |pairs| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs));
-    let second = |pairs| _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(SECOND)));
-    _mm512_fmadd_ps(second(a), second(b), _mm512_fmadd_ps(first(a), first(b), c))
-});
-avx512_target!(Avx512Bf16, |a, b, c| {
-    // The same bits under the name of the product's operands.
-    _mm512_dpbf16_ps(c, transmute::<__m512i, __m512bh>(a), transmute::<__m512i, __m512bh>(b))
-});
+x86_target!(
+    Avx2,
+    __m256,
+    __m256i,
+    8,
+    false,
+    [
+        _mm256_set1_ps,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        _mm256_fmadd_ps,
+        _mm256_set1_epi32,
+        _mm256_loadu_si256
+    ],
+    transpose_8,
+    |a, b, c| {
+        let first = |pairs| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs));
+        let second =
+            |pairs| _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(SECOND)));
+        _mm256_fmadd_ps(second(a), second(b), _mm256_fmadd_ps(first(a), first(b), c))
+    }
+);
+x86_target!(
+    Avx512,
+    __m512,
+    __m512i,
+    16,
+    true,
+    [
+        _mm512_set1_ps,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_fmadd_ps,
+        _mm512_set1_epi32,
+        _mm512_loadu_epi32
+    ],
+    transpose_16,
+    |a, b, c| {
+        let first = |pairs| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs));
+        let second =
+            |pairs| _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(SECOND)));
+        _mm512_fmadd_ps(second(a), second(b), _mm512_fmadd_ps(first(a), first(b), c))
+    }
+);
+x86_target!(
+    Avx512Bf16,
+    __m512,
+    __m512i,
+    16,
+    true,
+    [
+        _mm512_set1_ps,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_fmadd_ps,
+        _mm512_set1_epi32,
+        _mm512_loadu_epi32
+    ],
+    transpose_16,
+    |a, b, c| {
+        // The same bits under the name of the product's operands.
+        _mm512_dpbf16_ps(c, transmute::<__m512i, __m512bh>(a), transmute::<__m512i, __m512bh>(b))
+    }
+);

@@ -1,0 +1,168 @@
+//! How many tokens a batch had best have, found by measuring: once for a model on a machine, and kept beside the models.
+//!
+//! Batches of growing size are computed until one takes too long. The smallest that computes nearly as many tokens a second
+//! as the best is taken: more would only make whoever comes next wait longer.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use forebay_engine::{EngineError, Finish, Model, PackedBatch};
+use forebay_schemas::ModelId;
+
+/// What is tried first; it doubles from there on.
+const TOKENS_MIN: usize = 512;
+const TOKENS_MAX: usize = 131_072;
+/// Tokens of each sequence, where the model reads so many: some 90 words.
+const SEQUENCE_TOKENS: usize = 128;
+/// A batch that takes longer makes an urgent job wait too long.
+const BATCH_TIME_MAX: Duration = Duration::from_millis(400);
+/// The best of so many runs counts; the first one also brings in memory.
+const RUNS: usize = 3;
+/// The share of the best rate that a smaller batch must reach: what a measurement repeats to.
+const NEARLY: f64 = 0.97;
+/// Entries of one model's file, which machines that share the folder may share.
+const ENTRIES_MAX: usize = 64;
+
+/// The tokens of a batch for this model: what was found before on a machine like this, or what is found now.
+pub fn batch_tokens(
+    model: &mut Model,
+    models_dir: &Path,
+    name: &ModelId,
+) -> Result<usize, EngineError> {
+    let (file, key) = (file(models_dir, name), key(model));
+    let mut known = read(&file);
+    if let Some(&tokens) = known.get(&key).filter(|&&tokens| tokens > 0) {
+        return Ok(tokens);
+    }
+    let began = Instant::now();
+    let tokens = measure(model)?;
+    let took_ms = began.elapsed().as_millis() as u64;
+    tracing::info!(tokens, took_ms, "found out how many tokens a batch had best have");
+    if known.len() >= ENTRIES_MAX {
+        known.clear();
+    }
+    known.insert(key, tokens);
+    if let Err(error) = write(&file, &known) {
+        tracing::info!(%error, file = %file.display(), "not kept: the next start measures again");
+    }
+    Ok(tokens)
+}
+
+fn file(models_dir: &Path, name: &ModelId) -> PathBuf {
+    models_dir.join(".batch-tokens").join(format!("{name}.json"))
+}
+
+/// What the best size depends on.
+fn key(model: &Model) -> String {
+    let info = &model.info;
+    let (version, processor) = (env!("CARGO_PKG_VERSION"), processor());
+    format!("{} {} on {} threads, {processor}, {version}", info.device, info.dtype, info.threads)
+}
+
+/// What the processor calls itself, where the system says so.
+fn processor() -> String {
+    let system = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = system.lines().find_map(|line| line.strip_prefix("model name"));
+    let name = name.map(|name| name.trim_start_matches([' ', '\t', ':']).trim());
+    name.unwrap_or(std::env::consts::ARCH).to_owned()
+}
+
+/// A file that is not there or not ours has nothing in it.
+fn read(file: &Path) -> BTreeMap<String, usize> {
+    let bytes = fs::read(file).unwrap_or_default();
+    serde_json::from_slice(&bytes).unwrap_or_default()
+}
+
+/// Workers that start together each write the whole file: the last one stands.
+fn write(file: &Path, known: &BTreeMap<String, usize>) -> io::Result<()> {
+    fs::create_dir_all(file.parent().unwrap_or(Path::new(".")))?;
+    let made = file.with_extension(format!("{}.tmp", std::process::id()));
+    fs::write(&made, serde_json::to_vec_pretty(known)?)?;
+    fs::rename(&made, file)
+}
+
+fn measure(model: &mut Model) -> Result<usize, EngineError> {
+    let mut tried = Vec::new();
+    let mut tokens = TOKENS_MIN;
+    while tokens <= TOKENS_MAX {
+        let took = time(model, tokens)?;
+        if took > BATCH_TIME_MAX && !tried.is_empty() {
+            break;
+        }
+        tried.push((tokens, tokens as f64 / took.as_secs_f64()));
+        if took > BATCH_TIME_MAX || is_flat(&tried) {
+            break;
+        }
+        tokens *= 2;
+    }
+    Ok(choose(&tried))
+}
+
+/// Two doublings that brought nothing are followed by more of the kind.
+fn is_flat(tried: &[(usize, f64)]) -> bool {
+    matches!(tried, [.., (_, first), (_, second), (_, third)] if second.max(*third) * NEARLY < *first)
+}
+
+/// The smallest size whose rate is nearly the best one's.
+fn choose(tried: &[(usize, f64)]) -> usize {
+    let best = tried.iter().map(|&(_, rate)| rate).fold(0.0, f64::max);
+    let enough = tried.iter().find(|&&(_, rate)| rate >= NEARLY * best);
+    enough.map_or(TOKENS_MIN, |&(tokens, _)| tokens)
+}
+
+/// The shortest time of a batch of so many tokens, or of one run that is far too long.
+fn time(model: &mut Model, tokens: usize) -> Result<Duration, EngineError> {
+    let length = SEQUENCE_TOKENS.min(model.info.tokens_max);
+    let mut ids = model.tokenizer.encode(&"water ".repeat(length))?.ids;
+    ids.truncate(length);
+    let mut batch = PackedBatch::new();
+    while batch.tokens() < tokens {
+        batch.push(&ids, Finish::default());
+    }
+    let mut best = Duration::MAX;
+    for _ in 0..RUNS {
+        let began = Instant::now();
+        model.encoder.compute(&batch)?;
+        best = best.min(began.elapsed());
+        if best > BATCH_TIME_MAX {
+            break;
+        }
+    }
+    Ok(best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_batch_that_is_nearly_the_fastest_is_taken() {
+        assert_eq!(choose(&[(512, 900.0), (1_024, 980.0), (2_048, 1_000.0)]), 1_024);
+        assert_eq!(choose(&[(512, 1_000.0), (1_024, 990.0)]), 512);
+        assert_eq!(choose(&[(512, 10.0)]), 512);
+        assert_eq!(choose(&[]), TOKENS_MIN);
+    }
+
+    #[test]
+    fn growing_ends_where_it_brings_nothing() {
+        assert!(is_flat(&[(512, 1_000.0), (1_024, 1_010.0), (2_048, 1_000.0)]));
+        assert!(!is_flat(&[(512, 1_000.0), (1_024, 1_010.0), (2_048, 1_100.0)]));
+        assert!(!is_flat(&[(512, 1_000.0), (1_024, 1_000.0)]));
+    }
+
+    #[test]
+    fn what_was_found_is_kept_and_a_broken_file_is_as_good_as_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = file(folder.path(), &"m".parse().unwrap());
+        assert!(read(&file).is_empty());
+        let known = BTreeMap::from([("a machine".to_owned(), 2_048)]);
+        write(&file, &known).unwrap();
+        assert_eq!(read(&file), known);
+        fs::write(&file, "{").unwrap();
+        assert!(read(&file).is_empty());
+    }
+}

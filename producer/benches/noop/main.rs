@@ -1,0 +1,199 @@
+//! What a job costs besides its model: jobs of a model that computes nothing, through one worker, beside lapin and Celery.
+//!
+//! `make bench` runs it against a broker and a Redis of its own. A job is one text of some 450 bytes, its result a vector of
+//! 384 values: 600 bytes in, 1.6 KB out. Two things are measured, in turns with their peers:
+//!
+//! - publishing and computing at once, from the first publish to the last record in Redis; the peer is a bare lapin
+//!   publisher and a bare lapin consumer on the same queue, which reads nothing and writes nothing;
+//! - draining a filled queue, from the first record to the last; the peer is Celery, where it is installed.
+//!
+//! It prints a table for people and, last, one line of JSON for machines.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // it is a command for people
+
+mod bare;
+#[path = "../figures/mod.rs"]
+mod figures;
+mod worker;
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use forebay_fabric::Config;
+use forebay_producer::{Client, Job, Lane};
+use futures_util::{StreamExt, stream};
+use redis::aio::MultiplexedConnection;
+use serde_json::{Value, json};
+
+use crate::{figures::row, worker::Bed};
+
+const ROUNDS: usize = 5;
+const JOBS: usize = 20_000;
+/// Celery needs about as long for so many.
+const CELERY_TASKS: usize = 4_000;
+const TEXT_BYTES: usize = 450;
+const PATIENCE: Duration = Duration::from_secs(300);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the checkout")?;
+    let like = Config::load(None)?.config.model_dir(&"all-minilm-l6-v2".parse()?);
+    let bed = Bed::make(&like)?;
+    let config = bed.config()?;
+    let texts = texts(&root.join("examples/data/descriptions.jsonl"))?;
+    let celery = celery(root);
+    if celery.is_none() {
+        eprintln!("No Python with Celery in FOREBAY_BENCH_PYTHON: draining is not put beside it.");
+    }
+    let mut redis =
+        redis::Client::open(config.redis_url.expose())?.get_multiplexed_async_connection().await?;
+    let (mut both, mut both_bare) = (Vec::new(), Vec::new());
+    let (mut drain, mut drain_celery) = (Vec::new(), Vec::new());
+    for round in 1..=ROUNDS {
+        eprintln!("jobs of a model that computes nothing, round {round} of {ROUNDS}");
+        both.push(at_once(&bed, &config, jobs(&texts)?, &mut redis).await?);
+        both_bare.push(bare::rate(&config, &jobs(&texts)?).await?);
+        drain.push(drained(&bed, &config, jobs(&texts)?, &mut redis).await?);
+        if let Some(celery) = &celery {
+            drain_celery.push(celery.rate(&config)?);
+        }
+    }
+    figures::head();
+    let mut rows = vec![
+        row("lapin, published and consumed at once, messages/s", &both_bare, None),
+        row("client and worker at once, jobs/s", &both, Some(&both_bare)),
+    ];
+    if celery.is_some() {
+        rows.push(row("Celery, two processes, draining, tasks/s", &drain_celery, None));
+    }
+    let peer = celery.is_some().then_some(drain_celery.as_slice());
+    rows.push(row("one worker, draining, jobs/s", &drain, peer));
+    println!("{}", json!({ "rounds": ROUNDS, "jobs": JOBS, "rows": rows }));
+    Ok(())
+}
+
+/// Real texts joined and cut to one length, as ASCII where the cut would fall into a character.
+fn texts(file: &Path) -> Result<Vec<String>> {
+    let mut all = String::new();
+    for line in std::fs::read_to_string(file)?.lines() {
+        let line: Value = serde_json::from_str(line)?;
+        all.push_str(line["text"].as_str().context("a line without a text")?);
+        all.push(' ');
+    }
+    all.retain(|character| character.is_ascii());
+    let whole = all.len() / TEXT_BYTES * TEXT_BYTES;
+    Ok((0..whole).step_by(TEXT_BYTES).map(|at| all[at..at + TEXT_BYTES].to_owned()).collect())
+}
+
+fn jobs(texts: &[String]) -> Result<Vec<Job>> {
+    let model: forebay_schemas::ModelId = worker::MODEL.parse()?;
+    let texts = texts.iter().cycle().take(JOBS);
+    Ok(texts.map(|text| Job::embed(model.clone(), vec![text.clone()])).collect())
+}
+
+/// Jobs a second that a client publishes while one worker computes them, up to the last record.
+async fn at_once(
+    bed: &Bed,
+    config: &Config,
+    jobs: Vec<Job>,
+    redis: &mut MultiplexedConnection,
+) -> Result<f64> {
+    let mut worker = bed.start()?;
+    worker.ready().await?;
+    let before = keys(redis).await?;
+    let client = Client::connect(config)?;
+    let began = Instant::now();
+    submit(&client, jobs).await?;
+    until(redis, before + JOBS).await?;
+    let rate = JOBS as f64 / began.elapsed().as_secs_f64();
+    client.close().await;
+    worker.stop().await?;
+    clear(redis).await?;
+    Ok(rate)
+}
+
+/// Jobs a second that one worker takes out of a filled queue, from its first record to its last.
+async fn drained(
+    bed: &Bed,
+    config: &Config,
+    jobs: Vec<Job>,
+    redis: &mut MultiplexedConnection,
+) -> Result<f64> {
+    let client = Client::connect(config)?;
+    submit(&client, jobs).await?;
+    client.close().await;
+    let worker = bed.start()?;
+    // Its own entry in the registry is not a record.
+    let first = until(redis, 2).await?;
+    let began = Instant::now();
+    until(redis, JOBS).await?;
+    let rate = (JOBS - first) as f64 / began.elapsed().as_secs_f64();
+    worker.stop().await?;
+    clear(redis).await?;
+    Ok(rate)
+}
+
+async fn submit(client: &Client, jobs: Vec<Job>) -> Result<()> {
+    let mut submitted = Box::pin(client.submit_many(stream::iter(jobs), Lane::Batch));
+    while let Some((_, result)) = submitted.next().await {
+        result?;
+    }
+    Ok(())
+}
+
+async fn keys(redis: &mut MultiplexedConnection) -> Result<usize> {
+    Ok(redis::cmd("DBSIZE").query_async(redis).await?)
+}
+
+/// How many keys there are, once there are more than `count`.
+async fn until(redis: &mut MultiplexedConnection, count: usize) -> Result<usize> {
+    let began = Instant::now();
+    loop {
+        let there = keys(redis).await?;
+        if there >= count {
+            return Ok(there);
+        }
+        ensure!(began.elapsed() < PATIENCE, "{there} of {count} records after {PATIENCE:?}");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn clear(redis: &mut MultiplexedConnection) -> Result<()> {
+    Ok(redis::cmd("FLUSHDB").query_async(redis).await?)
+}
+
+/// The Python that has Celery, and the script that measures it.
+struct Celery {
+    python: PathBuf,
+    script: PathBuf,
+}
+
+fn celery(root: &Path) -> Option<Celery> {
+    let python = PathBuf::from(std::env::var_os("FOREBAY_BENCH_PYTHON")?);
+    let there = Command::new(&python)
+        .args(["-c", "import celery, redis"])
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    there.then(|| Celery { python, script: root.join("scripts/peers/celery_noop.py") })
+}
+
+impl Celery {
+    /// Tasks a second that its worker takes out of a filled queue, from the first result to the last.
+    fn rate(&self, config: &Config) -> Result<f64> {
+        let output = Command::new(&self.python)
+            .arg(&self.script)
+            .arg(CELERY_TASKS.to_string())
+            .env("CELERY_NOOP_BROKER", config.amqp_url.expose())
+            .env("CELERY_NOOP_BACKEND", config.redis_url.expose())
+            .stderr(Stdio::inherit())
+            .output()?;
+        ensure!(output.status.success(), "{} failed", self.script.display());
+        let summary: Value = serde_json::from_slice(&output.stdout)?;
+        summary["tasks_per_s"].as_f64().context("no tasks_per_s")
+    }
+}

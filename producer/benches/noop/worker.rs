@@ -1,0 +1,114 @@
+//! A worker of a model that computes nothing, and the folder and settings that it needs.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use forebay_fabric::Config;
+use serde_json::json;
+use tempfile::TempDir;
+
+/// The model's name.
+pub(crate) const MODEL: &str = "bench-noop";
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Values in a vector: as many as all-MiniLM-L6-v2 has, so a result is some 1.6 KB.
+const WIDTH: usize = 384;
+
+/// The model and a configuration that knows it, in a folder that goes with this.
+pub(crate) struct Bed {
+    folder: TempDir,
+    program: PathBuf,
+}
+
+impl Bed {
+    /// Takes the tokenizer of the model in `like`.
+    pub(crate) fn make(like: &Path) -> Result<Self> {
+        let program =
+            std::env::var_os("FOREBAY_WORKER_PROGRAM").context("FOREBAY_WORKER_PROGRAM")?.into();
+        let folder = TempDir::new()?;
+        let model = folder.path().join(MODEL);
+        fs::create_dir(&model)?;
+        fs::copy(like.join("tokenizer.json"), model.join("tokenizer.json"))
+            .with_context(|| format!("the tokenizer in {}", like.display()))?;
+        let config = json!({
+            "architectures": ["ForebayNoop"], "model_type": "forebay-noop", "vocab_size": 30_522,
+            "hidden_size": WIDTH, "max_position_embeddings": 256,
+        });
+        fs::write(model.join("config.json"), config.to_string())?;
+        let settings = format!(
+            "models_dir = \"{}\"\n[models.{MODEL}]\nsource = \"folder:{}\"\n",
+            folder.path().display(),
+            model.display()
+        );
+        fs::write(folder.path().join("forebay.toml"), settings)?;
+        Ok(Self { folder, program })
+    }
+
+    /// The configuration, with the servers that the environment names.
+    pub(crate) fn config(&self) -> Result<Config> {
+        Ok(Config::load(Some(&self.settings()))?.config)
+    }
+
+    fn settings(&self) -> PathBuf {
+        self.folder.path().join("forebay.toml")
+    }
+
+    /// Starts a worker. It goes on loading for some tenths of a second.
+    pub(crate) fn start(&self) -> Result<Worker> {
+        let log = self.folder.path().join("worker.log");
+        let child = Command::new(&self.program)
+            .args(["--model", MODEL])
+            .env("FOREBAY_CONFIG", self.settings())
+            .env("FOREBAY_TELEMETRY__LISTEN", "127.0.0.1:0")
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(&log)?)
+            .spawn()?;
+        Ok(Worker { child, log })
+    }
+}
+
+/// A running worker, stopped with this.
+pub(crate) struct Worker {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Worker {
+    /// Waits until it settles jobs.
+    pub(crate) async fn ready(&mut self) -> Result<()> {
+        let began = Instant::now();
+        while !fs::read_to_string(&self.log)?.contains("model loaded") {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the worker ended, {status}: {}", fs::read_to_string(&self.log)?);
+            }
+            ensure!(began.elapsed() < PATIENCE, "the worker does not start");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // It subscribes right after.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        Ok(())
+    }
+
+    /// Stops it in good order.
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        let id = self.child.id().to_string();
+        ensure!(Command::new("kill").args(["-TERM", &id]).status()?.success(), "kill {id}");
+        let began = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            ensure!(began.elapsed() < PATIENCE, "the worker does not stop");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
