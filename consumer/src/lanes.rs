@@ -72,17 +72,27 @@ impl<T> LaneReceiver<T> {
         }
     }
 
-    /// Waits for one item and takes what else is there, `max` at most. Empty at the end.
-    pub async fn recv_some(&mut self, max: usize) -> Vec<T> {
+    /// Waits for one item and takes what else is there, as long as all together weigh less than `weight_max`. Empty at the
+    /// end.
+    pub async fn recv_handful(
+        &mut self,
+        weight_max: usize,
+        weight: impl Fn(&T) -> usize,
+    ) -> Vec<T> {
         let mut items: Vec<T> = self.recv().await.into_iter().collect();
-        while !items.is_empty() && items.len() < max {
+        let mut all: usize = items.iter().map(&weight).sum();
+        while !items.is_empty() && all < weight_max {
             let next = self.interactive.try_recv().or_else(|_| self.batch.try_recv());
-            match next {
-                Ok(item) => items.push(item),
-                Err(_) => break,
-            }
+            let Ok(item) = next else { break };
+            all += weight(&item).max(1);
+            items.push(item);
         }
         items
+    }
+
+    /// Waits for one item and takes what else is there, `max` at most. Empty at the end.
+    pub async fn recv_some(&mut self, max: usize) -> Vec<T> {
+        self.recv_handful(max, |_| 1).await
     }
 }
 

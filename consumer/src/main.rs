@@ -51,7 +51,7 @@ struct EngineArguments {
     /// Where to compute: cpu or cuda:N.
     #[arg(long, global = true, default_value = "cpu")]
     device: Device,
-    /// In which number type: f32, bf16 or f16; the device's best if not named.
+    /// In which number type: f32, bf16, f16 or int8; the device's best if not named, never int8.
     #[arg(long, global = true)]
     dtype: Option<DType>,
     /// On how many threads; all processors if not named.

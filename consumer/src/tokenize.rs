@@ -16,6 +16,10 @@ use crate::{
     lanes::{LaneReceiver, LaneSender},
 };
 
+/// Texts that go to a thread together: small jobs cost less than waking it. No more, so that an urgent job that comes next
+/// waits for a millisecond and not for seconds.
+const HANDFUL_BYTES: usize = 16 * 1024;
+
 /// A job as token ids.
 #[derive(Debug)]
 pub struct Tokenized {
@@ -52,15 +56,24 @@ impl Tokenize {
         }
         let this = Arc::new(self);
         let threads = Arc::new(Semaphore::new(this.threads));
-        while let Some(job) = admitted.recv().await {
+        loop {
+            let jobs = admitted.recv_handful(HANDFUL_BYTES, |job| bytes(&job.job.work)).await;
+            if jobs.is_empty() {
+                break;
+            }
             // The semaphore is never closed.
             let Ok(thread) = threads.clone().acquire_owned().await else { return };
             let this = this.clone();
             tokio::spawn(async move {
                 let stage = this.clone();
-                let tokenized = tokio::task::spawn_blocking(move || stage.tokenize(job)).await;
-                match tokenized {
-                    Ok(tokenized) => this.pass_on(tokenized).await,
+                let all =
+                    move || jobs.into_iter().map(|job| stage.tokenize(job)).collect::<Vec<_>>();
+                match tokio::task::spawn_blocking(all).await {
+                    Ok(tokenized) => {
+                        for job in tokenized {
+                            this.pass_on(job).await;
+                        }
+                    }
                     // The runtime is shutting down; the delivery goes back to its queue.
                     Err(error) => tracing::debug!(%error, "not tokenised"),
                 }
@@ -138,6 +151,16 @@ impl Tokenize {
                 Err(JobError::new(ErrorCode::TaskNotSupported, "this model does not generate"))
             }
         }
+    }
+}
+
+/// How much text a job has.
+fn bytes(work: &Work) -> usize {
+    let texts = |texts: &[String]| texts.iter().map(String::len).sum::<usize>();
+    match work {
+        Work::Embed { input, .. } | Work::Classify { input } => texts(input),
+        Work::Rerank { query, documents, .. } => query.len() + texts(documents),
+        Work::Generate { .. } => 0,
     }
 }
 

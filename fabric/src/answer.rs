@@ -19,7 +19,7 @@ use crate::{
     store::{ResultRecord, ResultStore},
 };
 
-/// Acknowledgements, and errands of those who run them to their end, that are under way at once.
+/// Errands of those who run them to their end that are under way at once.
 const IN_FLIGHT_MAX: usize = 256;
 
 /// What is left to do for one message after its record is safe: it ends with the acknowledgement.
@@ -46,13 +46,14 @@ pub struct Answerer {
 
 struct Answer {
     ticket: Ticket,
-    record: ResultRecord,
     state: &'static str,
+    /// The record for who asked for a copy.
+    copy: Option<Vec<u8>>,
 }
 
 /// What becomes of one ticket.
 enum Fate {
-    Answered(Box<Answer>),
+    Answered(Box<(Answer, ResultRecord)>),
     Again { ticket: Box<Ticket>, step: usize },
 }
 
@@ -61,18 +62,20 @@ impl Answerer {
     pub async fn end(&self, ended: Vec<Ended>) -> Vec<Errand> {
         let mut errands = Vec::new();
         let mut answered = Vec::with_capacity(ended.len());
+        let mut settled = Vec::new();
         for end in ended {
             match end {
                 Ended::Answered(pair) => answered.push(*pair),
                 Ended::Settled(acker) => {
                     counter!("forebay_settle_already_total").increment(1);
-                    acker.ack().await;
+                    settled.push(acker);
                 }
                 Ended::Unanswerable { letter, acker } => {
                     errands.push(self.clone().keep_dead_letter(letter, acker).boxed());
                 }
             }
         }
+        Acker::ack_all(settled).await;
         errands.extend(self.answer(answered).await);
         errands
     }
@@ -82,9 +85,14 @@ impl Answerer {
     pub async fn answer(&self, outcomes: Vec<(Ticket, Outcome)>) -> Vec<Errand> {
         let mut errands: Vec<Errand> = Vec::new();
         let mut answers = Vec::with_capacity(outcomes.len());
+        let mut records = Vec::with_capacity(outcomes.len());
         for (ticket, outcome) in outcomes {
             match self.fate(ticket, outcome) {
-                Fate::Answered(answer) => answers.push(*answer),
+                Fate::Answered(answered) => {
+                    let (answer, record) = *answered;
+                    answers.push(answer);
+                    records.push(record);
+                }
                 Fate::Again { ticket, step } => {
                     errands.push(self.clone().try_again(ticket, step).boxed());
                 }
@@ -93,13 +101,12 @@ impl Answerer {
         if answers.is_empty() {
             return errands;
         }
-        let records: Vec<ResultRecord> = answers.iter().map(|a| a.record.clone()).collect();
         self.write(&records).await;
         fail::point("after_result_write");
         let (replied, plain): (Vec<Answer>, Vec<Answer>) =
-            answers.into_iter().partition(|answer| answer.ticket.reply_to.is_some());
+            answers.into_iter().partition(|answer| answer.copy.is_some());
         errands.extend(replied.into_iter().map(|answer| self.clone().reply(answer).boxed()));
-        stream::iter(plain).for_each_concurrent(IN_FLIGHT_MAX, acknowledge).await;
+        acknowledge(plain).await;
         errands
     }
 
@@ -119,7 +126,7 @@ impl Answerer {
         Fate::Answered(Box::new(self.signed(ticket, outcome)))
     }
 
-    fn signed(&self, ticket: Ticket, outcome: Outcome) -> Answer {
+    fn signed(&self, ticket: Ticket, outcome: Outcome) -> (Answer, ResultRecord) {
         let outcome = outcome.signed(&self.signature, ticket.attempts(), self.clock.now_ms());
         let state = outcome.state.as_str();
         let bytes = outcome.encode(ticket.content_type).unwrap_or_else(|error| {
@@ -129,8 +136,9 @@ impl Answerer {
             refused.encode(ticket.content_type).unwrap_or_default()
         });
         let (id, notify) = (ticket.id.clone(), ticket.notify.clone());
+        let copy = ticket.reply_to.is_some().then(|| bytes.clone());
         let record = ResultRecord { id, bytes, ttl_s: ticket.result_ttl_s, notify };
-        Answer { ticket, record, state }
+        (Answer { ticket, state, copy }, record)
     }
 
     /// Writes until the store confirms. A record that is there already stands; both end the job.
@@ -145,13 +153,13 @@ impl Answerer {
 
     /// Publishes a copy of the answer to who asked for one. The record is safe by now, so an asker who
     /// left his queue behind costs a log line and no more.
-    async fn reply(self, answer: Answer) {
-        if let Some(message) = reply(&answer)
+    async fn reply(self, mut answer: Answer) {
+        if let Some(message) = reply(&mut answer)
             && let Err(error) = self.publisher.publish(&message).await
         {
             tracing::info!(%error, "a reply was not delivered");
         }
-        acknowledge(answer).await;
+        acknowledge(vec![answer]).await;
     }
 
     /// Hands the message to its back-off step; the broker brings it back.
@@ -187,13 +195,17 @@ fn backoff() -> Backoff {
     Backoff::new(Duration::from_millis(50), Duration::from_secs(2))
 }
 
-async fn acknowledge(answer: Answer) {
-    fail::point("before_ack");
-    answer.ticket.acker.ack().await;
-    counter!("forebay_settle_jobs_total", "state" => answer.state).increment(1);
+async fn acknowledge(answers: Vec<Answer>) {
+    let mut ackers = Vec::with_capacity(answers.len());
+    for answer in answers {
+        fail::point("before_ack");
+        counter!("forebay_settle_jobs_total", "state" => answer.state).increment(1);
+        ackers.push(answer.ticket.acker);
+    }
+    Acker::ack_all(ackers).await;
 }
 
-fn reply(answer: &Answer) -> Option<Message> {
+fn reply(answer: &mut Answer) -> Option<Message> {
     let reply_to = answer.ticket.reply_to.as_ref()?;
     let mut properties = Properties::default()
         .with_content_type(answer.ticket.content_type.as_str().into())
@@ -205,6 +217,6 @@ fn reply(answer: &Answer) -> Option<Message> {
         exchange: String::new(),
         routing_key: reply_to.queue.clone(),
         properties,
-        body: answer.record.bytes.clone(),
+        body: answer.copy.take()?,
     })
 }

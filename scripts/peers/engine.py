@@ -129,8 +129,29 @@ def openvino_peer(encoder, batches, precision, threads):
     return embedder(batches, lambda *arrays: compiled(dict(zip(INPUTS, arrays)))[0])
 
 
+class Peer:
+    """Another engine, with the batch size that serves it best on the texts at hand."""
+
+    def __init__(self, name, label, embed, batches):
+        self.name, self.label, self.embed, self.batches = name, label, embed, batches
+
+    def prepare(self, texts, times):
+        self.texts, self.times = texts, times
+        self.size = min(BATCHES, key=self.round_of)
+
+    def round_of(self, size):
+        self.batches.size = size
+        return timed(self.embed, self.texts, self.times)
+
+    def round(self):
+        return self.round_of(self.size)
+
+    def vectors(self):
+        return self.embed(self.texts)
+
+
 def load(folder, batches, encoder, work, threads):
-    """Every peer that is installed: name, version, and the function that embeds."""
+    """Every peer that is installed."""
 
     def there(module):
         return importlib.util.find_spec(module) is not None
@@ -138,18 +159,20 @@ def load(folder, batches, encoder, work, threads):
     peers = []
     if there("sentence_transformers"):
         label = f"{version('sentence-transformers')}, torch {torch.__version__}"
-        peers.append(("sentence-transformers f32", label, sentence_transformers_peer(folder, batches)))
+        embed = sentence_transformers_peer(folder, batches)
+        peers.append(Peer("sentence-transformers f32", label, embed, batches))
     if there("onnxruntime") and there("onnx"):
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         path, quantized = export(encoder, work), os.path.join(work, "int8.onnx")
         quantize_dynamic(path, quantized, weight_type=QuantType.QInt8, extra_options={"MatMulConstBOnly": True})
         for name, file in (("f32", path), ("int8", quantized)):
-            peers.append((f"ONNX Runtime {name}", version("onnxruntime"), onnxruntime_peer(file, batches, threads)))
+            embed = onnxruntime_peer(file, batches, threads)
+            peers.append(Peer(f"ONNX Runtime {name}", version("onnxruntime"), embed, batches))
     if there("openvino"):
         for precision in ("f32", "bf16"):
-            compiled = openvino_peer(encoder, batches, precision, threads)
-            peers.append((f"OpenVINO {precision}", version("openvino"), compiled))
+            embed = openvino_peer(encoder, batches, precision, threads)
+            peers.append(Peer(f"OpenVINO {precision}", version("openvino"), embed, batches))
     return peers
 
 
@@ -166,7 +189,7 @@ class Ours:
     def __init__(self, program, folder, dtype, threads):
         command = [program, folder, dtype, str(threads)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.name = f"Forebay {dtype}"
+        self.name, self.dtype = f"Forebay {dtype}", dtype
         self.loaded = json.loads(self.process.stdout.readline())
 
     def ask(self, command, argument):
@@ -174,7 +197,16 @@ class Ours:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def vectors(self, path):
+    def prepare(self, file, times):
+        """Takes the texts in a file; how many tokens they have."""
+        self.file, self.times = file, times
+        return self.ask("texts", file)["tokens"]
+
+    def round(self):
+        return self.ask("round", self.times)["seconds"]
+
+    def vectors(self):
+        path = self.file + ".vectors"
         self.ask("vectors", path)
         with open(path, encoding="utf-8") as file:
             return json.load(file)
@@ -210,36 +242,31 @@ def measure(shape, ours, peers, batches, truth, work):
     file = os.path.join(work, "texts.json")
     with open(file, "w", encoding="utf-8") as out:
         json.dump(texts, out)
-    tokens = [engine.ask("texts", file)["tokens"] for engine in ours][0]
-    assert tokens == sum(int(mask.sum()) for _, (_, mask, _) in batches.of(texts)), "tokens differ"
-    expected = truth(texts)
-    runs = {}
     for engine in ours:
-        vectors = engine.vectors(os.path.join(work, "vectors.json"))
-        runs[engine.name] = (lambda engine=engine: engine.ask("round", times)["seconds"], cosine_min(vectors, expected))
-    for peer, _, embed in peers:
-        best = min(BATCHES, key=lambda size: (setattr(batches, "size", size), timed(embed, texts, times))[1])
-        runs[peer] = (lambda embed=embed, best=best: (setattr(batches, "size", best), timed(embed, texts, times))[1],
-                      cosine_min(embed(texts), expected))
-    seconds = {engine: [] for engine in runs}
+        tokens = engine.prepare(file, times)
+    assert tokens == sum(int(mask.sum()) for _, (_, mask, _) in batches.of(texts)), "tokens differ"
+    for peer in peers:
+        peer.prepare(texts, times)
+    engines, expected = ours + peers, truth(texts)
+    cosines = {engine.name: cosine_min(engine.vectors(), expected) for engine in engines}
+    seconds = {engine.name: [] for engine in engines}
     for turn in range(ROUNDS):
         print(f"{name}, round {turn + 1} of {ROUNDS}", file=sys.stderr)
-        order = list(runs)
-        for engine in order[turn % len(order):] + order[: turn % len(order)]:
-            seconds[engine].append(runs[engine][0]())
-    rows = [
-        {
+        first = turn % len(engines)
+        for engine in engines[first:] + engines[:first]:
+            seconds[engine.name].append(engine.round())
+    rows = []
+    for engine, values in seconds.items():
+        ratios = {
+            base.dtype: [other / own for other, own in zip(values, seconds[base.name])] for base in ours
+        }
+        rows.append({
             "engine": engine,
             "ms": [round(1000 * value, 3) for value in sorted(values)],
             "tokens_per_s": round(tokens / statistics.median(values)),
-            "cosine_min": round(runs[engine][1], 7),
-        }
-        for engine, values in seconds.items()
-    ]
-    for row in rows:
-        for base in ("Forebay f32", "Forebay bf16"):
-            ratios = [other / own for other, own in zip(seconds[row["engine"]], seconds.get(base, []))]
-            row[f"{base} is faster by"] = round(statistics.median(ratios), 3) if ratios else None
+            "cosine_min": round(cosines[engine], 7),
+            "ours_faster_by": {dtype: round(statistics.median(all), 3) for dtype, all in ratios.items()},
+        })
     table(name, len(texts), tokens, rows)
     return {"shape": name, "texts": len(texts), "tokens": tokens, "rows": rows}
 
@@ -247,14 +274,13 @@ def measure(shape, ours, peers, batches, truth, work):
 def table(name, texts, tokens, rows):
     """Times of one pass over all texts; how many times as fast ours are; the least cosine to PyTorch in f32."""
     print(f"\n{name}: {texts} texts, {tokens} tokens")
-    print(f"{'':<26} {'min ms':>10} {'median':>10} {'max':>10} {'tokens/s':>9}  ours f32, bf16   least cosine")
+    print(f"{'':<26} {'min ms':>10} {'median':>10} {'max':>10} {'tokens/s':>9}  ours f32, bf16, int8   least cosine")
     for row in rows:
         ms = row["ms"]
-        ours = [row[f"Forebay {dtype} is faster by"] for dtype in ("f32", "bf16")]
-        ours = ", ".join("-" if ratio is None else f"{ratio:.2f}" for ratio in ours)
+        ours = ", ".join(f"{ratio:.2f}" for ratio in row["ours_faster_by"].values())
         print(
             f"{row['engine']:<26} {ms[0]:>10.2f} {ms[len(ms) // 2]:>10.2f} {ms[-1]:>10.2f} "
-            f"{row['tokens_per_s']:>9,}  {ours:<15}  {row['cosine_min']:.7f}",
+            f"{row['tokens_per_s']:>9,}  {ours:<21}  {row['cosine_min']:.7f}",
             flush=True,
         )
 
@@ -273,13 +299,13 @@ def main():
         texts = [json.loads(line)["text"] for line in file]
     batches, encoder = Batches(arguments.model), Encoder(arguments.model)
     truth = reference(encoder, batches)
-    ours = [Ours(arguments.ours, arguments.model, dtype, threads) for dtype in ("f32", "bf16")]
+    ours = [Ours(arguments.ours, arguments.model, dtype, threads) for dtype in ("f32", "bf16", "int8")]
     with tempfile.TemporaryDirectory() as work:
         peers = load(arguments.model, batches, encoder, work, threads)
-        for name, label, _ in peers:
-            print(f"{name}: {label}")
+        for peer in peers:
+            print(f"{peer.name}: {peer.label}")
         results = [measure(shape, ours, peers, batches, truth, work) for shape in shapes(texts, batches)]
-    versions = {name: label for name, label, _ in peers}
+    versions = {peer.name: peer.label for peer in peers}
     print(json.dumps({"threads": threads, "rounds": ROUNDS, "peers": versions, "shapes": results}))
 
 

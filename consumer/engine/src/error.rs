@@ -104,7 +104,7 @@ pub enum EngineError {
     #[error("this build cannot use {0}: it was built without CUDA; use --device cpu")]
     DeviceNotBuiltIn(String),
     /// A number type that means nothing.
-    #[error("unknown dtype {0:?}; use f32, bf16 or f16")]
+    #[error("unknown dtype {0:?}; use f32, bf16, f16 or int8")]
     DTypeUnknown(String),
     /// A number type that the device cannot compute in.
     #[error("dtype {dtype} is not supported by {device}; use {supported}")]

@@ -88,7 +88,7 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
     if task == ModelTask::Classify {
         labels = outputs.labels();
     }
-    let layers = architecture.layers(open, dtype.tensor())?;
+    let layers = architecture.layers(open, dtype)?;
     let info = ModelInfo {
         architecture: name,
         task,
@@ -99,7 +99,7 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
         dtype,
         device: options.device,
         threads,
-        bytes_per_token: architecture.bytes_per_token(dtype.tensor()),
+        bytes_per_token: architecture.bytes_per_token(dtype),
     };
     let encoder = PackedEncoder::new(sizes, layers, head, threads, dtype.tensor())?;
     Ok(Model { tokenizer: Arc::new(tokenizer), encoder: Box::new(encoder), info })

@@ -38,7 +38,7 @@ impl fmt::Display for Device {
     }
 }
 
-/// The number type that a model computes in. Parsed from `f32`, `bf16` or `f16`.
+/// The number type that a model computes in. Parsed from `f32`, `bf16`, `f16` or `int8`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DType {
     /// IEEE single precision.
@@ -47,13 +47,17 @@ pub enum DType {
     Bf16,
     /// IEEE half precision products with f32 sums.
     F16,
+    /// Linear layers in bytes, a scale for each output and each token; everything else as `f32`, or as `bf16` where the
+    /// processor computes that faster.
+    Int8,
 }
 
 impl DType {
-    /// The same as tensors call it.
+    /// The type of hidden states, as tensors call it.
     pub(crate) fn tensor(self) -> candle_core::DType {
         match self {
-            Self::F32 => candle_core::DType::F32,
+            Self::Int8 if forebay_kernels::prefers_bf16() => candle_core::DType::BF16,
+            Self::F32 | Self::Int8 => candle_core::DType::F32,
             Self::Bf16 => candle_core::DType::BF16,
             Self::F16 => candle_core::DType::F16,
         }
@@ -68,6 +72,7 @@ impl FromStr for DType {
             "f32" => Ok(Self::F32),
             "bf16" => Ok(Self::Bf16),
             "f16" => Ok(Self::F16),
+            "int8" => Ok(Self::Int8),
             _ => Err(EngineError::DTypeUnknown(text.to_owned())),
         }
     }
@@ -79,6 +84,7 @@ impl fmt::Display for DType {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
             Self::F16 => "f16",
+            Self::Int8 => "int8",
         })
     }
 }
@@ -109,7 +115,7 @@ impl LoadOptions {
         match (self.dtype, f32_only) {
             (None, None) if !gives_scores && forebay_kernels::prefers_bf16() => Ok(DType::Bf16),
             (None | Some(DType::F32), _) => Ok(DType::F32),
-            (Some(DType::Bf16), None) => Ok(DType::Bf16),
+            (Some(dtype @ (DType::Bf16 | DType::Int8)), None) => Ok(dtype),
             (Some(dtype), Some(architecture)) => Err(EngineError::DTypeNotSupported {
                 dtype: dtype.to_string(),
                 device: format!("{architecture} on {}", self.device),
@@ -118,7 +124,7 @@ impl LoadOptions {
             (Some(dtype), None) => Err(EngineError::DTypeNotSupported {
                 dtype: dtype.to_string(),
                 device: self.device.to_string(),
-                supported: "f32, bf16",
+                supported: "f32, bf16, int8",
             }),
         }
     }
@@ -155,11 +161,11 @@ mod tests {
 
     #[test]
     fn dtype_names_survive_a_round_trip_and_others_are_refused() {
-        for name in ["f32", "bf16", "f16"] {
+        for name in ["f32", "bf16", "f16", "int8"] {
             assert_eq!(name.parse::<DType>().unwrap().to_string(), name);
         }
         assert!(
-            matches!("int8".parse::<DType>(), Err(EngineError::DTypeUnknown(name)) if name == "int8")
+            matches!("int4".parse::<DType>(), Err(EngineError::DTypeUnknown(name)) if name == "int4")
         );
     }
 
@@ -174,6 +180,7 @@ mod tests {
         };
         assert!(refused(with(DType::F16), None));
         assert!(refused(with(DType::Bf16), Some("deberta-v2")));
+        assert!(refused(with(DType::Int8), Some("deberta-v2")));
         assert!(
             !refused(with(DType::Bf16), None) && !refused(with(DType::F32), Some("deberta-v2"))
         );

@@ -7,13 +7,13 @@
 
 use tokenizers::{ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
 
-/// Bytes of the longest piece that is looked for; a vocabulary with a longer one is left to the library.
-const PIECE_BYTES_MAX: usize = 64;
+/// Bytes of the longest piece that an entry holds; a vocabulary with a longer one in ASCII is left to the library.
+const PIECE_BYTES_MAX: usize = 23;
 /// FNV-1a's multiplier and start for 64 bits, <http://www.isthe.com/chongo/tech/comp/fnv>.
 const HASH_FACTOR: u64 = 0x0000_0100_0000_01b3;
-const HASH_WORD: u64 = 0xcbf2_9ce4_8422_2325;
-/// Pieces within a word are other keys than the same letters at its beginning.
-const HASH_WITHIN: u64 = !HASH_WORD;
+const HASH_START: u64 = 0xcbf2_9ce4_8422_2325;
+/// Marks the length of a piece within a word: it is another one than the same letters at a word's beginning.
+const WITHIN: u8 = 0x80;
 
 /// What a byte is to the pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,22 +30,23 @@ pub(crate) struct WordPiece {
     kinds: [Kind; 256],
     /// Bytes as the normaliser leaves them.
     folded: [u8; 256],
-    pieces: Vec<Piece>,
-    /// Where each piece is, plus 1, at its hash or after it; 0 is free. A power of two, at least half of it free.
-    slots: Vec<u32>,
-    /// The pieces' bytes, one after the other.
-    letters: Vec<u8>,
+    /// Each piece is at its hash or after it. A power of two, at least half of it free.
+    table: Vec<Entry>,
+    pieces: usize,
     piece_bytes_max: usize,
     word_bytes_max: usize,
     unknown: u32,
 }
 
-#[derive(Clone, Copy)]
-struct Piece {
-    hash: u64,
-    start: u32,
-    len: u32,
+/// A piece with all that is asked of it, in half a cache line.
+#[derive(Clone, Copy, Default)]
+#[repr(align(32))]
+struct Entry {
+    hash: u32,
     id: u32,
+    /// How many letters, and [`WITHIN`] for what goes on with a word; 0 is a free place.
+    len: u8,
+    letters: [u8; PIECE_BYTES_MAX],
 }
 
 impl WordPiece {
@@ -78,9 +79,8 @@ impl WordPiece {
                 let byte = byte as u8; // below 256
                 if normalizer.lowercase { byte.to_ascii_lowercase() } else { byte }
             }),
-            pieces: Vec::new(),
-            slots: vec![0; (2 * vocabulary.len()).next_power_of_two().max(2)],
-            letters: Vec::new(),
+            table: vec![Entry::default(); (2 * vocabulary.len()).next_power_of_two().max(2)],
+            pieces: 0,
             piece_bytes_max: 0,
             word_bytes_max: model.max_input_chars_per_word,
             unknown: *vocabulary.get(&model.unk_token)?,
@@ -96,39 +96,36 @@ impl WordPiece {
         if !piece.is_ascii() || piece.is_empty() {
             return Some(()); // no ASCII word has it
         }
-        self.enter(piece.as_bytes(), HASH_WORD, id)?;
+        self.enter(piece.as_bytes(), 0, id)?;
         match piece.strip_prefix(prefix) {
-            Some(rest) if !rest.is_empty() => self.enter(rest.as_bytes(), HASH_WITHIN, id),
+            Some(rest) if !rest.is_empty() => self.enter(rest.as_bytes(), WITHIN, id),
             _ => Some(()),
         }
     }
 
-    fn enter(&mut self, letters: &[u8], seed: u64, id: u32) -> Option<()> {
-        if letters.len() > PIECE_BYTES_MAX {
-            return None;
+    fn enter(&mut self, piece: &[u8], within: u8, id: u32) -> Option<()> {
+        let mut letters = [0; PIECE_BYTES_MAX];
+        letters.get_mut(..piece.len())?.copy_from_slice(piece);
+        if 2 * (self.pieces + 1) > self.table.len() {
+            let larger = vec![Entry::default(); 2 * self.table.len()];
+            let entries = std::mem::replace(&mut self.table, larger);
+            entries.into_iter().filter(|entry| entry.len > 0).for_each(|entry| self.place(entry));
         }
-        let hash = letters.iter().fold(seed, |hash, &byte| step(hash, byte));
-        let start = u32::try_from(self.letters.len()).ok()?;
-        let len = letters.len() as u32; // PIECE_BYTES_MAX at most
-        self.letters.extend_from_slice(letters);
-        self.pieces.push(Piece { hash, start, len, id });
-        self.piece_bytes_max = self.piece_bytes_max.max(letters.len());
-        if 2 * self.pieces.len() > self.slots.len() {
-            self.slots = vec![0; 2 * self.slots.len()];
-            (0..self.pieces.len()).for_each(|index| self.place(index));
-        } else {
-            self.place(self.pieces.len() - 1);
-        }
+        let hash = piece.iter().fold(start(within), |hash, &byte| step(hash, byte));
+        let (hash, len) = (spread(hash), piece.len() as u8 | within); // PIECE_BYTES_MAX at most
+        self.place(Entry { hash, id, len, letters });
+        self.pieces += 1;
+        self.piece_bytes_max = self.piece_bytes_max.max(piece.len());
         Some(())
     }
 
-    fn place(&mut self, index: usize) {
-        let mask = self.slots.len() - 1;
-        let mut slot = spread(self.pieces[index].hash) & mask;
-        while self.slots[slot] != 0 {
-            slot = (slot + 1) & mask;
+    fn place(&mut self, entry: Entry) {
+        let mask = self.table.len() - 1;
+        let mut at = entry.hash as usize & mask;
+        while self.table[at].len > 0 {
+            at = (at + 1) & mask;
         }
-        self.slots[slot] = index as u32 + 1; // no more pieces than `start` can name
+        self.table[at] = entry;
     }
 
     /// Appends the tokens of a text, without special ones, and may stop after the first `enough`. `library` gives those of
@@ -201,54 +198,53 @@ impl WordPiece {
     fn word(&self, word: &[u8], ids: &mut Vec<u32>) {
         let before = ids.len();
         let mut rest = word;
-        let mut seed = HASH_WORD;
+        let mut within = 0;
         if word.len() > self.word_bytes_max {
             ids.push(self.unknown);
             return;
         }
         while !rest.is_empty() {
-            let Some((id, len)) = self.longest(rest, seed) else {
+            let Some((id, len)) = self.longest(rest, within) else {
                 ids.truncate(before);
                 ids.push(self.unknown);
                 return;
             };
             ids.push(id);
             rest = &rest[len..];
-            seed = HASH_WITHIN;
+            within = WITHIN;
         }
     }
 
-    /// The longest piece that `letters` begin with, and its length.
-    fn longest(&self, letters: &[u8], seed: u64) -> Option<(u32, usize)> {
-        let most = letters.len().min(self.piece_bytes_max);
-        let mut hashes = [0; PIECE_BYTES_MAX];
-        let mut hash = seed;
-        for (slot, &byte) in hashes.iter_mut().zip(&letters[..most]) {
-            hash = step(hash, self.folded[usize::from(byte)]);
-            *slot = hash;
+    /// The longest piece that `word` begins with, and its length.
+    fn longest(&self, word: &[u8], within: u8) -> Option<(u32, usize)> {
+        let most = word.len().min(self.piece_bytes_max);
+        let (mut letters, mut hashes) = ([0; PIECE_BYTES_MAX], [0; PIECE_BYTES_MAX]);
+        let mut hash = start(within);
+        for (at, &byte) in word[..most].iter().enumerate() {
+            letters[at] = self.folded[usize::from(byte)];
+            hash = step(hash, letters[at]);
+            hashes[at] = spread(hash);
         }
         (1..=most).rev().find_map(|len| {
-            let id = self.find(&letters[..len], hashes[len - 1])?;
+            let id = self.find(&letters[..len], within, hashes[len - 1])?;
             Some((id, len))
         })
     }
 
-    /// The piece of these letters. Its hash tells beginnings of words from what follows; equal letters alone do not.
-    fn find(&self, letters: &[u8], hash: u64) -> Option<u32> {
-        let mask = self.slots.len() - 1;
-        let mut slot = spread(hash) & mask;
+    /// The piece of these letters.
+    fn find(&self, letters: &[u8], within: u8, hash: u32) -> Option<u32> {
+        let mask = self.table.len() - 1;
+        let mut at = hash as usize & mask;
         loop {
-            // 0 is a free slot: the piece is not there.
-            let index = self.slots[slot].checked_sub(1)?;
-            let piece = self.pieces[index as usize];
-            if piece.hash == hash && piece.len as usize == letters.len() {
-                let known = &self.letters[piece.start as usize..][..letters.len()];
-                let folded = letters.iter().map(|&byte| self.folded[usize::from(byte)]);
-                if known.iter().copied().eq(folded) {
-                    return Some(piece.id);
-                }
+            let entry = &self.table[at];
+            if entry.len == 0 {
+                return None;
             }
-            slot = (slot + 1) & mask;
+            let is_it = entry.hash == hash && entry.len == letters.len() as u8 | within;
+            if is_it && entry.letters[..letters.len()] == *letters {
+                return Some(entry.id);
+            }
+            at = (at + 1) & mask;
         }
     }
 }
@@ -262,11 +258,16 @@ fn kinds() -> [Kind; 256] {
     })
 }
 
+/// Where the hash of a piece begins.
+fn start(within: u8) -> u64 {
+    step(HASH_START, within)
+}
+
 fn step(hash: u64, byte: u8) -> u64 {
     (hash ^ u64::from(byte)).wrapping_mul(HASH_FACTOR)
 }
 
 /// The upper half of such a hash is the better mixed one.
-fn spread(hash: u64) -> usize {
-    (hash ^ (hash >> 32)) as usize
+fn spread(hash: u64) -> u32 {
+    (hash ^ (hash >> 32)) as u32
 }

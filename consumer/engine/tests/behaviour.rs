@@ -187,9 +187,9 @@ proptest! {
         lengths in prop::collection::vec(1..128_usize, 1..40),
         picked in any::<prop::sample::Index>(),
         shuffled in any::<u64>(),
-        half: bool,
+        dtype in prop::sample::select(vec![DType::F32, DType::Bf16, DType::Int8]),
     ) {
-        let dtype = Some(if half { DType::Bf16 } else { DType::F32 });
+        let dtype = Some(dtype);
         let models = [1, 2, 3].map(|threads| {
             let options = LoadOptions { dtype, threads: Some(threads), ..LoadOptions::default() };
             load(&tiny_folder(), &options).unwrap()

@@ -96,7 +96,7 @@ impl Element for f32 {
 
 impl Element for bf16 {
     const HAS_PAIRS: bool = true;
-    type Vector<T: Target> = T::Pairs;
+    type Vector<T: Target> = T::Words;
 
     #[inline(always)]
     fn widen(self) -> f32 {
@@ -113,19 +113,19 @@ impl Element for bf16 {
     }
 
     #[inline(always)]
-    unsafe fn splat<T: Target>(from: *const bf16) -> T::Pairs {
+    unsafe fn splat<T: Target>(from: *const bf16) -> T::Words {
         // SAFETY: the caller's promise.
-        unsafe { T::splat_pair(from.cast::<u32>().read_unaligned()) }
+        unsafe { T::splat_word(from.cast::<u32>().read_unaligned()) }
     }
 
     #[inline(always)]
-    unsafe fn load<T: Target>(from: *const bf16) -> T::Pairs {
+    unsafe fn load<T: Target>(from: *const bf16) -> T::Words {
         // SAFETY: the caller's promise.
-        unsafe { T::load_pairs(from.cast()) }
+        unsafe { T::load_words(from.cast()) }
     }
 
     #[inline(always)]
-    unsafe fn fused<T: Target>(a: T::Pairs, b: T::Pairs, c: T::Register) -> T::Register {
+    unsafe fn fused<T: Target>(a: T::Words, b: T::Words, c: T::Register) -> T::Register {
         // SAFETY: the caller's promise.
         unsafe { T::fused_pairs(a, b, c) }
     }

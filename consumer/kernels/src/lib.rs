@@ -30,6 +30,7 @@ mod parallel;
 mod pool_normalize;
 mod prefers;
 mod product;
+mod quantized;
 mod rotary;
 mod scratch;
 mod simd;

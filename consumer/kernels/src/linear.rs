@@ -24,6 +24,7 @@ use crate::parallel::{for_each, threads};
 use crate::product::{
     PANEL, PanelOf, ROWS_MAX, RowsOf, columns_at_once, fetched, multiply, rows_at_once,
 };
+use crate::quantized::{self, Panels, Scales};
 use crate::simd::{Isa, Target, dispatched};
 use crate::{Activation, KernelError, prefers_bf16};
 
@@ -34,12 +35,16 @@ const CHUNK_BYTES: usize = 512 * 1024;
 /// A linear layer: its packed weight, its bias and its activation.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    /// `[panels, in, PANEL]`, in the number type that is multiplied; in bf16 the rows of each panel interleave in pairs.
+    /// `[panels, in, PANEL]`, in the number type that is multiplied; in bf16 the rows of each panel interleave in pairs,
+    /// in bytes in fours.
     packed: Tensor,
+    /// What bytes stand for.
+    scales: Option<Scales>,
     /// Of what goes in and what comes out.
     dtype: DType,
     bias: Option<Tensor>,
     activation: Activation,
+    inputs: usize,
     outputs: usize,
 }
 
@@ -63,30 +68,35 @@ impl Linear {
         activation: Activation,
         dtype: DType,
     ) -> Result<Self, KernelError> {
-        let weight = weight.to_dtype(dtype)?.contiguous()?;
-        let operand = Operand { op: OP, name: "weight", tensor: &weight };
-        let (outputs, inputs, _) = operand.matrix()?;
-        if inputs == 0 || (dtype == DType::BF16 && !inputs.is_multiple_of(2)) {
-            return Err(
-                operand.shape_error("at least one input, and in bf16 an even number".to_owned())
-            );
-        }
-        let bias = bias.map(|bias| bias.to_dtype(DType::F32)).transpose()?;
-        if let Some(bias) = &bias {
-            Operand { op: OP, name: "bias", tensor: bias }.expect(&[outputs], DType::F32)?;
-        }
+        let weight = weight.to_dtype(dtype)?;
+        let (outputs, inputs, bias) = checked(&weight, bias, dtype)?;
         let shape = (outputs.div_ceil(PANEL), inputs, PANEL);
         let weight = weight.to_dtype(multiplied)?;
         let packed = by_dtype!(multiplied, |P| {
             let values = weight.flatten_all()?.to_vec1::<P>()?;
             Tensor::from_vec(pack(&values, outputs, inputs), shape, weight.device())?
         });
-        Ok(Self { packed, dtype, bias, activation, outputs })
+        Ok(Self { packed, scales: None, dtype, bias, activation, inputs, outputs })
+    }
+
+    /// Packs `weight` `[out, in]` in bytes. What goes in and comes out is of `dtype`.
+    pub fn in_bytes(
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        activation: Activation,
+        dtype: DType,
+    ) -> Result<Self, KernelError> {
+        let weight = weight.to_dtype(DType::F32)?;
+        let (outputs, inputs, bias) = checked(&weight, bias, DType::F32)?;
+        let (bytes, scales) = quantized::pack(&weight.flatten_all()?.to_vec1()?, outputs, inputs);
+        let count = bytes.len();
+        let packed = Tensor::from_vec(bytes, count, weight.device())?;
+        Ok(Self { packed, scales: Some(scales), dtype, bias, activation, inputs, outputs })
     }
 
     /// Values that go in, a token.
     pub fn inputs(&self) -> usize {
-        self.packed.dims()[1]
+        self.inputs
     }
 
     /// Values that come out, a token.
@@ -113,6 +123,26 @@ impl Linear {
         Operand { op: OP, name: "out", tensor: out }.expect(&[tokens, self.outputs], dtype)?;
         Ok(out.inplace_op3(x, &self.packed, self)?)
     }
+}
+
+/// A weight's outputs and inputs, and its bias in f32.
+fn checked(
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    dtype: DType,
+) -> Result<(usize, usize, Option<Tensor>), KernelError> {
+    let operand = Operand { op: OP, name: "weight", tensor: weight };
+    let (outputs, inputs, _) = operand.matrix()?;
+    if inputs == 0 || (dtype == DType::BF16 && !inputs.is_multiple_of(2)) {
+        return Err(
+            operand.shape_error("at least one input, and in bf16 an even number".to_owned())
+        );
+    }
+    let bias = bias.map(|bias| bias.to_dtype(DType::F32)).transpose()?;
+    if let Some(bias) = &bias {
+        Operand { op: OP, name: "bias", tensor: bias }.expect(&[outputs], DType::F32)?;
+    }
+    Ok((outputs, inputs, bias))
 }
 
 /// `[panels, inputs, PANEL]` from `[outputs, inputs]`, a step's values of each column side by side.
@@ -146,7 +176,16 @@ impl InplaceOp3 for Linear {
         let bias = bias.as_ref().map(|bias| bias.values()).transpose()?;
         by_dtype!(self.dtype, |E| {
             let (x, out) = (values::<E>(x, x_layout)?, values_mut::<E>(out, out_layout)?);
-            if self.packed.dtype() == self.dtype {
+            if let Some(scales) = &self.scales {
+                let bytes: &[u8] = packed.as_slice()?;
+                self.run_in_bytes::<E>(
+                    x,
+                    &bytes[packed_layout.start_offset()..],
+                    scales,
+                    bias,
+                    out,
+                );
+            } else if self.packed.dtype() == self.dtype {
                 self.run::<E, E>(x, values(packed, packed_layout)?, bias, out);
             } else {
                 self.run::<f32, E>(x, values(packed, packed_layout)?, bias, out);
@@ -183,6 +222,30 @@ impl Linear {
             E::with(&x[rows.start * inputs..rows.end * inputs], |x| {
                 layer::<P, E>(isa, x, weights, &mut out);
             });
+        });
+    }
+
+    fn run_in_bytes<E: Element>(
+        &self,
+        x: &[E],
+        packed: &[u8],
+        scales: &Scales,
+        bias: Option<&[f32]>,
+        out: &mut [E],
+    ) {
+        let (inputs, outputs) = (self.inputs, self.outputs);
+        let isa = Isa::best();
+        let grid = Grid::new(x.len() / inputs, inputs, outputs.div_ceil(PANEL));
+        let columns = Columns::new(out, outputs);
+        for_each(grid.tasks(), |task| {
+            let (rows, panels) = grid.task(task);
+            let (first, last) = (panels.start * PANEL, outputs.min(panels.end * PANEL));
+            let ends = [panels.start, panels.end, outputs];
+            let panels = Panels::new(packed, scales, bias, self.activation, inputs, ends);
+            // SAFETY: each task of the grid has its own rows or its own columns of the output.
+            let mut out = unsafe { columns.block(rows.start, rows.len(), first, last - first) };
+            let x = &x[rows.start * inputs..rows.end * inputs];
+            quantized::layer::<E>(isa, x, inputs, panels, &mut out);
         });
     }
 }
@@ -290,7 +353,7 @@ fn pass<T: Target, P: Element, E: Element>(
 }
 
 #[inline(always)]
-fn store<E: Element>(sums: &[f32], out: &mut [E]) {
+pub(crate) fn store<E: Element>(sums: &[f32], out: &mut [E]) {
     for (out, sum) in out.iter_mut().zip(sums) {
         *out = E::narrow(*sum);
     }

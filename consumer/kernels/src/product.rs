@@ -33,6 +33,16 @@ impl<'a, E> RowsOf<'a, E> {
         self.count
     }
 
+    pub(crate) fn depth(self) -> usize {
+        self.depth
+    }
+
+    #[inline(always)]
+    pub(crate) fn row(self, row: usize) -> &'a [E] {
+        assert!(row < self.count);
+        &self.values[row * self.stride..][..self.depth]
+    }
+
     /// `count` of the rows, from `first` on.
     #[inline(always)]
     pub(crate) fn part(self, first: usize, count: usize) -> Self {
@@ -115,15 +125,14 @@ fn multiply_rows<T: Target, E: Element, const ROWS: usize>(
     let mut pointers = [rows.values.as_ptr(); ROWS];
     for (index, pointer) in pointers.iter_mut().enumerate() {
         // Past the last row it is repeated.
-        let row = index.min(rows.count - 1);
-        *pointer = rows.values[row * rows.stride..][..rows.depth].as_ptr();
+        *pointer = rows.row(index.min(rows.count - 1)).as_ptr();
     }
     let mut start = [0.0; PANEL];
     if let Some(values) = panel.start {
         let count = values.len().min(PANEL);
         start[..count].copy_from_slice(&values[..count]);
     }
-    // SAFETY: rows are `depth` long (sliced so above), the panel holds `steps` lines of `PANEL` steps' values, of which
+    // SAFETY: rows are `depth` long, the panel holds `steps` lines of `PANEL` steps' values, of which
     // the columns asked for exist, and there is room for the sums of all rows (asserted above); the set is there
     // because only code compiled for it is generic over it.
     unsafe {

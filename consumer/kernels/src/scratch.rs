@@ -4,8 +4,6 @@ use std::cell::RefCell;
 
 use half::bf16;
 
-use crate::element::Element;
-
 /// One thread's buffers; each user takes the sizes that it needs.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch<E> {
@@ -45,7 +43,7 @@ impl HasScratch for bf16 {
 }
 
 /// The first `len` values of a buffer, which grows where it must. What they hold is left over from earlier work.
-pub(crate) fn sized<E: Element>(buffer: &mut Vec<E>, len: usize) -> &mut [E] {
+pub(crate) fn sized<E: Copy + Default>(buffer: &mut Vec<E>, len: usize) -> &mut [E] {
     if buffer.len() < len {
         buffer.resize(len, E::default());
     }

@@ -1,6 +1,6 @@
 //! The pool of channels that publish, each in confirm mode, each on the connection of the day.
 
-use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
+use deadpool::managed::{self, Metrics, QueueMode, RecycleError, RecycleResult};
 use lapin::{Channel, options::ConfirmSelectOptions};
 use tokio::sync::watch;
 
@@ -16,9 +16,11 @@ pub(super) struct Manager {
 }
 
 pub(super) fn pool(link: watch::Receiver<Link>, channels_max: usize) -> Pool {
+    // The last one used goes first: the broker confirms more messages in one word the fewer channels they come on.
+    let builder = Pool::builder(Manager { link }).max_size(channels_max);
     #[allow(clippy::expect_used)]
     // only a pool with time-outs needs a runtime named, and this has none
-    Pool::builder(Manager { link }).max_size(channels_max).build().expect("no time-outs")
+    builder.queue_mode(QueueMode::Lifo).build().expect("no time-outs")
 }
 
 impl managed::Manager for Manager {

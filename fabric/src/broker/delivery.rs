@@ -1,18 +1,13 @@
 //! A message in our hands, and the one value that can settle it.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
-use lapin::{
-    Channel,
-    options::{BasicAckOptions, BasicNackOptions},
-    types::AMQPValue,
-};
-use tokio::sync::RwLock;
+use lapin::types::AMQPValue;
 
-use super::publish::{Message, Properties};
+use super::{
+    feed::Feed,
+    publish::{Message, Properties},
+};
 
 /// A message that was handed to us and must be settled.
 #[derive(Debug)]
@@ -32,14 +27,16 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    pub(super) fn new(delivery: lapin::message::Delivery, feed: Arc<Feed>) -> Self {
+    pub(super) async fn new(delivery: lapin::message::Delivery, feed: Arc<Feed>) -> Self {
+        feed.brought(delivery.delivery_tag).await;
+        let acker = Acker { to: Some(To::Broker { tag: delivery.delivery_tag, feed }) };
         Self {
             body: delivery.data,
             properties: delivery.properties,
             exchange: delivery.exchange.to_string(),
             routing_key: delivery.routing_key.to_string(),
             redelivered: delivery.redelivered,
-            acker: Acker::new(delivery.acker, feed),
+            acker,
         }
     }
 
@@ -93,32 +90,6 @@ impl Verdict {
     }
 }
 
-/// What the deliveries of one consumer have in common.
-#[derive(Debug)]
-pub(super) struct Feed {
-    /// The channel on which they came.
-    pub(super) channel: Channel,
-    /// Shared by those who settle; whoever has it alone stops that for a moment, and with it the flow.
-    pub(super) settling: RwLock<()>,
-    moved_at: Mutex<Instant>,
-}
-
-impl Feed {
-    pub(super) fn new(channel: Channel) -> Self {
-        Self { channel, settling: RwLock::new(()), moved_at: Mutex::new(Instant::now()) }
-    }
-
-    /// Something came or was settled: more may come for it.
-    pub(super) fn moved(&self) {
-        *self.moved_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-
-    /// How long ago that was.
-    pub(super) fn still_for(&self) -> Duration {
-        self.moved_at.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
-    }
-}
-
 /// Settles one delivery. Each way to settle consumes it, so nothing is settled twice; one that is
 /// dropped unsettled goes back to its queue.
 pub struct Acker {
@@ -129,16 +100,12 @@ pub struct Acker {
 enum To {
     /// The broker, on the delivery's own channel. That closes with its last user, and a closed channel
     /// can't settle.
-    Broker { acker: lapin::Acker, feed: Arc<Feed> },
+    Broker { tag: u64, feed: Arc<Feed> },
     /// Somebody in the broker's place.
     Other(Box<dyn FnOnce(Verdict) -> bool + Send + Sync>),
 }
 
 impl Acker {
-    fn new(acker: lapin::Acker, feed: Arc<Feed>) -> Self {
-        Self { to: Some(To::Broker { acker, feed }) }
-    }
-
     /// Settles nothing: for tests of what carries an acker.
     pub fn detached() -> Self {
         Self { to: None }
@@ -151,50 +118,68 @@ impl Acker {
 
     /// The message is done with. `false` when its channel is gone: the broker will hand it out again.
     pub async fn ack(self) -> bool {
-        self.settle(Verdict::Ack).await
+        Self::ack_all([self]).await == 1
+    }
+
+    /// All these messages are done with. The broker is told of as many as possible in one word. How many could be told.
+    pub async fn ack_all(ackers: impl IntoIterator<Item = Self>) -> usize {
+        let mut done = 0;
+        let mut feeds: Vec<(Arc<Feed>, Vec<u64>)> = Vec::new();
+        for mut acker in ackers {
+            match acker.to.take() {
+                None => {}
+                Some(To::Other(told)) => done += usize::from(told(Verdict::Ack)),
+                Some(To::Broker { tag, feed }) => {
+                    match feeds.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &feed)) {
+                        Some((_, tags)) => tags.push(tag),
+                        None => feeds.push((feed, vec![tag])),
+                    }
+                }
+            }
+        }
+        for (feed, tags) in feeds {
+            let count = tags.len();
+            let told = feed.ack(tags).await;
+            count_settled(Verdict::Ack, told, count as u64);
+            done += if told { count } else { 0 };
+        }
+        done
     }
 
     /// The message goes back to its queue unharmed. `false` when its channel is gone.
-    pub async fn hand_back(self) -> bool {
-        self.settle(Verdict::HandBack).await
-    }
-
-    async fn settle(mut self, verdict: Verdict) -> bool {
+    pub async fn hand_back(mut self) -> bool {
         match self.to.take() {
             None => false,
-            Some(to) => to.tell(verdict).await,
+            Some(to) => to.hand_back().await,
         }
     }
 }
 
 impl To {
-    async fn tell(self, verdict: Verdict) -> bool {
-        let done = match self {
-            Self::Other(told) => told(verdict),
-            // The channel is held until the broker has been told.
-            Self::Broker { acker, feed } => {
-                let telling = async {
-                    let _open = feed.settling.read().await;
-                    feed.moved();
-                    match verdict {
-                        Verdict::Ack => acker.ack(BasicAckOptions::default()).await,
-                        Verdict::HandBack => acker.nack(HAND_BACK).await,
-                    }
-                };
-                matches!(tokio::time::timeout(TOLD_WITHIN, telling).await, Ok(Ok(true)))
+    async fn hand_back(self) -> bool {
+        match self {
+            Self::Other(told) => told(Verdict::HandBack),
+            Self::Broker { tag, feed } => {
+                let told = feed.hand_back(tag).await;
+                count_settled(Verdict::HandBack, told, 1);
+                told
             }
-        };
-        let result = if done { "done" } else { "lost" };
-        metrics::counter!("forebay_broker_settled_total", "how" => verdict.as_str(), "result" => result)
-            .increment(1);
-        done
+        }
+    }
+
+    fn is_usable(&self) -> bool {
+        match self {
+            Self::Broker { feed, .. } => feed.is_open(),
+            Self::Other(_) => true,
+        }
     }
 }
 
-/// The longest that telling a verdict is waited for. It is written to the socket at once, unless the
-/// connection was lost at that very moment: then nobody may ever say what became of it.
-const TOLD_WITHIN: Duration = Duration::from_secs(5);
-const HAND_BACK: BasicNackOptions = BasicNackOptions { multiple: false, requeue: true };
+fn count_settled(verdict: Verdict, told: bool, count: u64) {
+    let result = if told { "done" } else { "lost" };
+    metrics::counter!("forebay_broker_settled_total", "how" => verdict.as_str(), "result" => result)
+        .increment(count);
+}
 
 impl Drop for Acker {
     fn drop(&mut self) {
@@ -204,19 +189,10 @@ impl Drop for Acker {
             }
             Some(to @ To::Broker { .. }) if to.is_usable() => {
                 if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                    runtime.spawn(to.tell(Verdict::HandBack));
+                    runtime.spawn(to.hand_back());
                 }
             }
             _ => {}
-        }
-    }
-}
-
-impl To {
-    fn is_usable(&self) -> bool {
-        match self {
-            Self::Broker { acker, .. } => acker.usable(),
-            Self::Other(_) => true,
         }
     }
 }

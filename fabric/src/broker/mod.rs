@@ -11,6 +11,7 @@ mod channels;
 mod declare;
 mod delivery;
 mod error;
+mod feed;
 mod letters;
 mod link;
 mod publish;

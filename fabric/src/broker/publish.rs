@@ -1,15 +1,15 @@
 //! Publishing: mandatory, confirmed, bounded, and repeated over reconnects until its time is up.
 
-use std::time::Duration;
+use std::{pin::pin, task::Poll, time::Duration};
 
 use lapin::{
-    BasicProperties, Confirmation,
+    BasicProperties, Channel, Confirmation,
     options::BasicPublishOptions,
     types::{AMQPValue, FieldTable},
 };
 use tokio::time::Instant;
 
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::{FutureExt, future::BoxFuture, poll};
 
 use super::{Broker, Link, PublishError, error::is_refused};
 use crate::backoff::Backoff;
@@ -83,21 +83,27 @@ impl Broker {
         let Ok(_permit) = self.inner.confirms.acquire().await else {
             return Attempt::Again("closed".into());
         };
-        let channel = match self.publishing().channels.get().await {
-            Ok(channel) => channel,
+        let pooled = match self.publishing().channels.get().await {
+            Ok(pooled) => pooled,
             Err(error) => return Attempt::Again(error.to_string()),
         };
+        let channel = Channel::clone(&pooled);
         let options = BasicPublishOptions { mandatory: true, ..Default::default() };
-        let sent = channel
-            .basic_publish(
-                message.exchange.as_str().into(),
-                message.routing_key.as_str().into(),
-                options,
-                &message.body,
-                message.properties.clone(),
-            )
-            .await;
-        drop(channel);
+        let mut sending = pin!(channel.basic_publish(
+            message.exchange.as_str().into(),
+            message.routing_key.as_str().into(),
+            options,
+            &message.body,
+            message.properties.clone(),
+        ));
+        // The first step numbers the message and puts it in line for the socket. For that the channel must be ours alone;
+        // while the line is written, others may join it.
+        let begun = poll!(sending.as_mut());
+        drop(pooled);
+        let sent = match begun {
+            Poll::Ready(sent) => sent,
+            Poll::Pending => sending.await,
+        };
         let confirmation = match sent {
             Ok(confirmation) => confirmation.await,
             Err(error) => Err(error),

@@ -11,7 +11,7 @@ use lapin::{
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::{Broker, BrokerError, Delivery, delivery::Feed, link};
+use super::{Broker, BrokerError, Delivery, feed::Feed, link};
 use crate::backoff::Backoff;
 
 /// The deliveries of one queue.
@@ -84,8 +84,7 @@ impl Broker {
     /// Subscribes to `queue` with at most `prefetch` deliveries unsettled, now and after every
     /// reconnect.
     pub fn subscribe(&self, queue: &str, prefetch: u16) -> Subscription {
-        // What the broker sends ahead waits in the client already; one more is enough here.
-        let (sender, deliveries) = mpsc::channel(1);
+        let (sender, deliveries) = mpsc::channel(HANDFUL);
         let stop = CancellationToken::new();
         let subscriber = Subscriber {
             broker: self.clone(),
@@ -98,6 +97,8 @@ impl Broker {
     }
 }
 
+/// Deliveries that wait between the client and whoever takes them: for each one alone, two tasks would wake each other.
+const HANDFUL: usize = 64;
 /// How long the last deliveries may take from their queue, once nothing is settled any more.
 const FLOW_ENDS: Duration = Duration::from_millis(500);
 /// The longest that the broker may take to begin a subscription, or to end it.
@@ -140,12 +141,11 @@ impl Subscriber {
                 delivery = consumer.next() => delivery,
             };
             let delivery = match delivery {
-                Some(Ok(delivery)) => Delivery::new(delivery, feed.clone()),
+                Some(Ok(delivery)) => Delivery::new(delivery, feed.clone()).await,
                 Some(Err(error)) => return Err(failed(error)),
                 None => return Err(BrokerError::Closed),
             };
             backoff.reset();
-            feed.moved();
             if let Err(unsent) = self.deliveries.send(delivery).await {
                 unsent.0.acker.hand_back().await;
                 break;
@@ -158,7 +158,7 @@ impl Subscriber {
         cancelled.map_err(failed)?;
         // What the broker sent ahead is passed on to who still takes it.
         while let Some(Ok(delivery)) = consumer.next().await {
-            let sent = self.deliveries.send(Delivery::new(delivery, feed.clone())).await;
+            let sent = self.deliveries.send(Delivery::new(delivery, feed.clone()).await).await;
             if let Err(unsent) = sent {
                 unsent.0.acker.hand_back().await;
             }

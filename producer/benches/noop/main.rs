@@ -36,7 +36,7 @@ const JOBS: usize = 20_000;
 const CELERY_TASKS: usize = 4_000;
 const TEXT_BYTES: usize = 450;
 const PATIENCE: Duration = Duration::from_secs(300);
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 #[tokio::main]
 async fn main() -> Result<()> {

@@ -18,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Values in a vector: as many as all-MiniLM-L6-v2 has, so a result is some 1.6 KB.
 const WIDTH: usize = 384;
 
+/// What computes nothing has no best size of a batch to be found by measuring.
+const BATCH_TOKENS: usize = 16_384;
+
 /// The model and a configuration that knows it, in a folder that goes with this.
 pub(crate) struct Bed {
     folder: TempDir,
@@ -39,8 +42,18 @@ impl Bed {
             "hidden_size": WIDTH, "max_position_embeddings": 256,
         });
         fs::write(model.join("config.json"), config.to_string())?;
+        // The first token's vector: the mean would have to be computed.
+        fs::create_dir(model.join("1_Pooling"))?;
+        let pooling = json!({ "pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false });
+        fs::write(model.join("1_Pooling/config.json"), pooling.to_string())?;
+        let modules = json!([
+            { "idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer" },
+            { "idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling" },
+        ]);
+        fs::write(model.join("modules.json"), modules.to_string())?;
         let settings = format!(
-            "models_dir = \"{}\"\n[models.{MODEL}]\nsource = \"folder:{}\"\n",
+            "models_dir = \"{}\"\n[models.{MODEL}]\nsource = \"folder:{}\"\n\
+             [worker]\nbatch_tokens_max = {BATCH_TOKENS}\n",
             folder.path().display(),
             model.display()
         );

@@ -10,15 +10,15 @@ mod relative;
 
 use std::path::Path;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use forebay_kernels::Activation;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use self::named::Named;
-use crate::EngineError;
 use crate::weights::Weights;
 use crate::workspace::{Sequences, Workspace};
+use crate::{DType, EngineError};
 
 /// The families that the engine runs, as `model_type` names them.
 const ARCHITECTURES: &str = "bert (also with ALiBi, as Jina's), roberta, xlm-roberta, camembert, distilbert, mpnet, \
@@ -67,7 +67,7 @@ impl Sizes {
     /// projections, the context, the sum, a projection, and the wide inner state before and after a gate.
     pub(crate) fn bytes_per_token(self, dtype: DType) -> usize {
         let values = self.hidden.saturating_mul(8).saturating_add(self.inner.saturating_mul(3));
-        values.saturating_mul(dtype.size_in_bytes())
+        values.saturating_mul(dtype.tensor().size_in_bytes())
     }
 }
 

@@ -1,10 +1,10 @@
 //! Weights by name under a model's prefix, made into the parameters of operations.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use forebay_kernels::{Activation, AddLayerNorm, LayerNorm, Linear};
 
-use crate::EngineError;
 use crate::weights::Weights;
+use crate::{DType, EngineError};
 
 /// Weights under a prefix, for layers that compute in one number type.
 pub(crate) struct Named<'a> {
@@ -38,7 +38,9 @@ impl<'a> Named<'a> {
         rows: usize,
         hidden: usize,
     ) -> Result<Tensor, EngineError> {
-        Ok(self.tensor(&format!("{name}.weight"), &[rows, hidden])?.to_dtype(self.dtype)?)
+        Ok(self
+            .tensor(&format!("{name}.weight"), &[rows, hidden])?
+            .to_dtype(self.dtype.tensor())?)
     }
 
     /// A LayerNorm, with a shift or without.
@@ -75,7 +77,7 @@ impl<'a> Named<'a> {
         };
         let bias = has_bias.then(|| all("bias", &[outputs])).transpose()?;
         let weight = all("weight", &[outputs, inputs])?;
-        Ok(Linear::new(&weight, bias.as_ref(), activation, self.dtype)?)
+        self.packed(&weight, bias.as_ref(), activation)
     }
 
     /// A linear layer whose bias is left to the `add_layer_norm` that follows it: their names.
@@ -89,7 +91,20 @@ impl<'a> Named<'a> {
         let bias =
             has_bias.then(|| self.tensor(&format!("{linear}.bias"), &[hidden])).transpose()?;
         let weight = self.tensor(&format!("{linear}.weight"), &[hidden, inputs])?;
-        let linear = Linear::new(&weight, None, Activation::None, self.dtype)?;
+        let linear = self.packed(&weight, None, Activation::None)?;
         Ok((linear, AddLayerNorm { bias, norm: self.norm(norm, hidden, eps, true)? }))
+    }
+
+    fn packed(
+        &self,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        activation: Activation,
+    ) -> Result<Linear, EngineError> {
+        let states = self.dtype.tensor();
+        Ok(match self.dtype {
+            DType::Int8 => Linear::in_bytes(weight, bias, activation, states)?,
+            _ => Linear::new(weight, bias, activation, states)?,
+        })
     }
 }

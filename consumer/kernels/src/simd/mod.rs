@@ -15,7 +15,7 @@ mod x86;
 pub(crate) use neon::Neon;
 pub(crate) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{Avx2, Avx512, Avx512Bf16};
+pub(crate) use x86::{Avx2, Avx512, Avx512Bf16, Avx512Vnni};
 
 /// An instruction set that this processor was seen to have. It cannot be made in any other way, which is
 /// what makes calling the code compiled for it sound.
@@ -32,6 +32,8 @@ pub(crate) enum IsaKind {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
     #[cfg(target_arch = "x86_64")]
     Avx512Bf16,
 }
@@ -54,8 +56,11 @@ impl Isa {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq");
         Self(match (has_avx2, has_avx512) {
-            (true, true) if is_x86_feature_detected!("avx512bf16") => IsaKind::Avx512Bf16,
-            (true, true) => IsaKind::Avx512,
+            (true, true) => match is_x86_feature_detected!("avx512vnni") {
+                true if is_x86_feature_detected!("avx512bf16") => IsaKind::Avx512Bf16,
+                true => IsaKind::Avx512Vnni,
+                false => IsaKind::Avx512,
+            },
             (true, false) => IsaKind::Avx2,
             (false, _) => IsaKind::Portable,
         })
@@ -84,6 +89,8 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             IsaKind::Avx512,
             #[cfg(target_arch = "x86_64")]
+            IsaKind::Avx512Vnni,
+            #[cfg(target_arch = "x86_64")]
             IsaKind::Avx512Bf16,
         ];
         let best = Self::detect().0;
@@ -97,6 +104,12 @@ impl Isa {
 
     pub(crate) fn kind(self) -> IsaKind {
         self.0
+    }
+
+    /// Whether quads of bytes are multiplied by an instruction of their own.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn multiplies_quads(self) -> bool {
+        matches!(self.0, IsaKind::Avx512Vnni | IsaKind::Avx512Bf16)
     }
 }
 
@@ -122,8 +135,8 @@ thread_local! {
 pub(crate) trait Target {
     /// A vector register of f32.
     type Register: Copy;
-    /// A vector register of pairs of bf16, as many pairs as the other has values.
-    type Pairs: Copy;
+    /// A vector register of as many words: pairs of bf16, quads of bytes, or integers.
+    type Words: Copy;
     /// Values in a register.
     const WIDTH: usize;
     /// True where there are 32 registers instead of 16.
@@ -156,14 +169,21 @@ pub(crate) trait Target {
         let _ = at;
     }
 
-    /// A register full of one pair.
-    unsafe fn splat_pair(pair: u32) -> Self::Pairs;
+    /// A register full of one word.
+    unsafe fn splat_word(word: u32) -> Self::Words;
 
-    /// `WIDTH` pairs from `from` on.
-    unsafe fn load_pairs(from: *const u32) -> Self::Pairs;
+    /// `WIDTH` words from `from` on.
+    unsafe fn load_words(from: *const u32) -> Self::Words;
+
+    /// `WIDTH` words to `to` and after.
+    unsafe fn store_words(words: Self::Words, to: *mut u32);
+
+    /// `c` and the products of the four bytes of `a`, without a sign, with those of `b`, with one, in each place: exact,
+    /// as long as the sum is an i32.
+    unsafe fn fused_quads(a: Self::Words, b: Self::Words, c: Self::Words) -> Self::Words;
 
     /// `c + a.0 * b.0 + a.1 * b.1` in each place, summed in f32.
-    unsafe fn fused_pairs(a: Self::Pairs, b: Self::Pairs, c: Self::Register) -> Self::Register;
+    unsafe fn fused_pairs(a: Self::Words, b: Self::Words, c: Self::Register) -> Self::Register;
 
     /// `WIDTH` rows of `WIDTH` words, each row where `row` says, become columns of as many rows from `to` on, that
     /// lie `stride` words apart.
@@ -203,7 +223,7 @@ macro_rules! dispatched {
                 IsaKind::Avx512Bf16 if $first::HAS_PAIRS => unsafe { avx512_bf16::<$first $(, $more)*>($($arg),*) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above; the wider set holds the narrower one.
-                IsaKind::Avx512Bf16 | IsaKind::Avx512 => unsafe { avx512::<$first $(, $more)*>($($arg),*) },
+                IsaKind::Avx512Bf16 | IsaKind::Avx512Vnni | IsaKind::Avx512 => unsafe { avx512::<$first $(, $more)*>($($arg),*) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
                 IsaKind::Avx2 => unsafe { avx2::<$first $(, $more)*>($($arg),*) },

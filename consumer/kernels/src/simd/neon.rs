@@ -2,9 +2,12 @@
 #![allow(unsafe_code)]
 
 use std::arch::aarch64::{
-    float32x4_t, uint32x4_t, vandq_u32, vdupq_n_f32, vdupq_n_u32, vfmaq_f32, vld1q_f32, vld1q_u32,
-    vreinterpretq_f32_u32, vreinterpretq_u32_u64, vreinterpretq_u64_u32, vshlq_n_u32, vst1q_f32,
-    vst1q_u32, vtrn1q_u32, vtrn1q_u64, vtrn2q_u32, vtrn2q_u64,
+    float32x4_t, uint32x4_t, vaddq_u32, vandq_u32, vdupq_n_f32, vdupq_n_u32, vfmaq_f32,
+    vget_high_s16, vget_low_s8, vget_low_s16, vget_low_u8, vld1q_f32, vld1q_u32, vmovl_high_s8,
+    vmovl_high_u8, vmovl_s8, vmovl_u8, vmull_s16, vpaddq_s32, vreinterpretq_f32_u32,
+    vreinterpretq_s8_u32, vreinterpretq_s16_u16, vreinterpretq_u8_u32, vreinterpretq_u32_s32,
+    vreinterpretq_u32_u64, vreinterpretq_u64_u32, vshlq_n_u32, vst1q_f32, vst1q_u32, vtrn1q_u32,
+    vtrn1q_u64, vtrn2q_u32, vtrn2q_u64,
 };
 
 use super::Target;
@@ -26,7 +29,7 @@ unsafe fn widen(pairs: uint32x4_t) -> (float32x4_t, float32x4_t) {
 // SAFETY of every block below: the caller's promise.
 impl Target for Neon {
     type Register = float32x4_t;
-    type Pairs = uint32x4_t;
+    type Words = uint32x4_t;
     const WIDTH: usize = 4;
     const MANY: bool = true;
 
@@ -56,13 +59,33 @@ impl Target for Neon {
     }
 
     #[inline(always)]
-    unsafe fn splat_pair(pair: u32) -> uint32x4_t {
-        unsafe { vdupq_n_u32(pair) }
+    unsafe fn splat_word(word: u32) -> uint32x4_t {
+        unsafe { vdupq_n_u32(word) }
     }
 
     #[inline(always)]
-    unsafe fn load_pairs(from: *const u32) -> uint32x4_t {
+    unsafe fn load_words(from: *const u32) -> uint32x4_t {
         unsafe { vld1q_u32(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_words(words: uint32x4_t, to: *mut u32) {
+        unsafe { vst1q_u32(to, words) }
+    }
+
+    #[inline(always)]
+    unsafe fn fused_quads(a: uint32x4_t, b: uint32x4_t, c: uint32x4_t) -> uint32x4_t {
+        unsafe {
+            let (a, b) = (vreinterpretq_u8_u32(a), vreinterpretq_s8_u32(b));
+            let a = [vmovl_u8(vget_low_u8(a)), vmovl_high_u8(a)].map(|a| vreinterpretq_s16_u16(a));
+            let b = [vmovl_s8(vget_low_s8(b)), vmovl_high_s8(b)];
+            let first = vmull_s16(vget_low_s16(a[0]), vget_low_s16(b[0]));
+            let second = vmull_s16(vget_high_s16(a[0]), vget_high_s16(b[0]));
+            let third = vmull_s16(vget_low_s16(a[1]), vget_low_s16(b[1]));
+            let fourth = vmull_s16(vget_high_s16(a[1]), vget_high_s16(b[1]));
+            let sums = vpaddq_s32(vpaddq_s32(first, second), vpaddq_s32(third, fourth));
+            vaddq_u32(c, vreinterpretq_u32_s32(sums))
+        }
     }
 
     #[inline(always)]

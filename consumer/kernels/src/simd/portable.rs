@@ -9,7 +9,7 @@ pub(crate) struct Portable;
 
 impl Target for Portable {
     type Register = [f32; 4];
-    type Pairs = [u32; 4];
+    type Words = [u32; 4];
     const WIDTH: usize = 4;
     const MANY: bool = false;
 
@@ -41,14 +41,32 @@ impl Target for Portable {
     }
 
     #[inline(always)]
-    unsafe fn splat_pair(pair: u32) -> [u32; 4] {
-        [pair; 4]
+    unsafe fn splat_word(word: u32) -> [u32; 4] {
+        [word; 4]
     }
 
     #[inline(always)]
-    unsafe fn load_pairs(from: *const u32) -> [u32; 4] {
+    unsafe fn load_words(from: *const u32) -> [u32; 4] {
         // SAFETY: the caller's promise.
         unsafe { from.cast::<[u32; 4]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn store_words(words: [u32; 4], to: *mut u32) {
+        // SAFETY: the caller's promise.
+        unsafe { to.cast::<[u32; 4]>().write_unaligned(words) }
+    }
+
+    #[inline(always)]
+    unsafe fn fused_quads(a: [u32; 4], b: [u32; 4], c: [u32; 4]) -> [u32; 4] {
+        let mut sums = c;
+        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+            for (a, b) in a.to_le_bytes().into_iter().zip(b.to_le_bytes()) {
+                let product = i32::from(a) * i32::from(b.cast_signed());
+                *sum = sum.wrapping_add(product.cast_unsigned());
+            }
+        }
+        sums
     }
 
     #[inline(always)]

@@ -1,15 +1,18 @@
-//! x86-64: AVX2, AVX-512, and AVX-512 with the bf16 product.
+//! x86-64: AVX2, AVX-512, and AVX-512 with the products of byte quads and of bf16 pairs.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
     __m256, __m256i, __m512, __m512bh, __m512i, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch,
-    _mm256_and_si256, _mm256_castsi256_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
-    _mm256_permute2x128_si256, _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32,
-    _mm256_storeu_ps, _mm256_storeu_si256, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64,
-    _mm256_unpacklo_epi32, _mm256_unpacklo_epi64, _mm512_and_si512, _mm512_castsi512_ps,
-    _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_epi32, _mm512_loadu_ps, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_storeu_epi32, _mm512_storeu_ps,
-    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    _mm256_add_epi32, _mm256_and_si256, _mm256_castsi256_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
+    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_permute2x128_si256, _mm256_set1_epi16,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srai_epi16,
+    _mm256_srli_epi16, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_unpackhi_epi32,
+    _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64, _mm512_add_epi32,
+    _mm512_and_si512, _mm512_castsi512_ps, _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
+    _mm512_loadu_epi32, _mm512_loadu_ps, _mm512_madd_epi16, _mm512_set1_epi16, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_shuffle_i32x4, _mm512_slli_epi16, _mm512_slli_epi32, _mm512_srai_epi16,
+    _mm512_srli_epi16, _mm512_storeu_epi32, _mm512_storeu_ps, _mm512_unpackhi_epi32,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 use std::mem::transmute;
 
@@ -19,11 +22,79 @@ use super::Target;
 pub(crate) struct Avx2;
 /// AVX-512 (F, VL, BW, DQ): 32 registers of sixteen.
 pub(crate) struct Avx512;
-/// The same with the product of bf16 pairs.
+/// The same with the product of byte quads.
+pub(crate) struct Avx512Vnni;
+/// The same with the product of bf16 pairs as well.
 pub(crate) struct Avx512Bf16;
 
 /// The upper half of a word: the second value of a pair, widened.
 const SECOND: i32 = 0xFFFF_0000_u32 as i32;
+
+/// Four bytes a word, as two products of 16-bit halves: those at even places and those at odd ones. Both are exact.
+#[inline(always)]
+unsafe fn quads_8(a: __m256i, b: __m256i, c: __m256i) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let even_a = _mm256_and_si256(a, _mm256_set1_epi16(0xFF));
+        let even_b = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(b));
+        let even = _mm256_madd_epi16(even_a, even_b);
+        let odd = _mm256_madd_epi16(_mm256_srli_epi16::<8>(a), _mm256_srai_epi16::<8>(b));
+        _mm256_add_epi32(c, _mm256_add_epi32(even, odd))
+    }
+}
+
+/// The same in registers of sixteen.
+#[inline(always)]
+unsafe fn quads_16(a: __m512i, b: __m512i, c: __m512i) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let even_a = _mm512_and_si512(a, _mm512_set1_epi16(0xFF));
+        let even_b = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(b));
+        let even = _mm512_madd_epi16(even_a, even_b);
+        let odd = _mm512_madd_epi16(_mm512_srli_epi16::<8>(a), _mm512_srai_epi16::<8>(b));
+        _mm512_add_epi32(c, _mm512_add_epi32(even, odd))
+    }
+}
+
+/// The same by the instruction for it.
+#[inline(always)]
+unsafe fn quads_vnni(a: __m512i, b: __m512i, c: __m512i) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe { _mm512_dpbusd_epi32(c, a, b) }
+}
+
+/// Pairs of bf16, widened: those at even places and those at odd ones.
+#[inline(always)]
+unsafe fn pairs_8(a: __m256i, b: __m256i, c: __m256) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let first = |pairs| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs));
+        let second =
+            |pairs| _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(SECOND)));
+        _mm256_fmadd_ps(second(a), second(b), _mm256_fmadd_ps(first(a), first(b), c))
+    }
+}
+
+/// The same in registers of sixteen.
+#[inline(always)]
+unsafe fn pairs_16(a: __m512i, b: __m512i, c: __m512) -> __m512 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let first = |pairs| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs));
+        let second =
+            |pairs| _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(SECOND)));
+        _mm512_fmadd_ps(second(a), second(b), _mm512_fmadd_ps(first(a), first(b), c))
+    }
+}
+
+/// The same by the instruction for it, which knows the same bits under another name.
+#[inline(always)]
+unsafe fn pairs_bf16(a: __m512i, b: __m512i, c: __m512) -> __m512 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        _mm512_dpbf16_ps(c, transmute::<__m512i, __m512bh>(a), transmute::<__m512i, __m512bh>(b))
+    }
+}
 
 /// Eight rows of eight words: pairs of rows interleave, then pairs of pairs, then halves of registers are exchanged.
 #[inline(always)]
@@ -96,15 +167,15 @@ unsafe fn transpose_16(row: impl Fn(usize) -> *const u32, to: *mut u32, stride: 
 /// A set by its registers and its intrinsics.
 macro_rules! x86_target {
     (
-        $name:ident, $register:ident, $pairs:ident, $width:literal, $many:literal,
-        [$splat:ident, $load:ident, $store:ident, $fused:ident, $splat_pair:ident, $load_pairs:ident],
-        $transpose:ident,
-        |$a:ident, $b:ident, $c:ident| $fused_pairs:expr
+        $name:ident, $register:ident, $words:ident, $width:literal, $many:literal,
+        [$splat:ident, $load:ident, $store:ident, $fused:ident],
+        [$splat_word:ident, $load_words:ident, $store_words:ident, $fused_quads:ident, $fused_pairs:ident],
+        $transpose:ident
     ) => {
         // SAFETY of every block: the caller's promise.
         impl Target for $name {
             type Register = $register;
-            type Pairs = $pairs;
+            type Words = $words;
             const WIDTH: usize = $width;
             const MANY: bool = $many;
 
@@ -144,18 +215,28 @@ macro_rules! x86_target {
             }
 
             #[inline(always)]
-            unsafe fn splat_pair(pair: u32) -> $pairs {
-                unsafe { $splat_pair(pair as i32) }
+            unsafe fn splat_word(word: u32) -> $words {
+                unsafe { $splat_word(word as i32) }
             }
 
             #[inline(always)]
-            unsafe fn load_pairs(from: *const u32) -> $pairs {
-                unsafe { $load_pairs(from.cast()) }
+            unsafe fn load_words(from: *const u32) -> $words {
+                unsafe { $load_words(from.cast()) }
             }
 
             #[inline(always)]
-            unsafe fn fused_pairs($a: $pairs, $b: $pairs, $c: $register) -> $register {
-                unsafe { $fused_pairs }
+            unsafe fn store_words(words: $words, to: *mut u32) {
+                unsafe { $store_words(to.cast(), words) }
+            }
+
+            #[inline(always)]
+            unsafe fn fused_quads(a: $words, b: $words, c: $words) -> $words {
+                unsafe { $fused_quads(a, b, c) }
+            }
+
+            #[inline(always)]
+            unsafe fn fused_pairs(a: $words, b: $words, c: $register) -> $register {
+                unsafe { $fused_pairs(a, b, c) }
             }
 
             #[inline(always)]
@@ -172,21 +253,9 @@ x86_target!(
     __m256i,
     8,
     false,
-    [
-        _mm256_set1_ps,
-        _mm256_loadu_ps,
-        _mm256_storeu_ps,
-        _mm256_fmadd_ps,
-        _mm256_set1_epi32,
-        _mm256_loadu_si256
-    ],
-    transpose_8,
-    |a, b, c| {
-        let first = |pairs| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs));
-        let second =
-            |pairs| _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(SECOND)));
-        _mm256_fmadd_ps(second(a), second(b), _mm256_fmadd_ps(first(a), first(b), c))
-    }
+    [_mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps],
+    [_mm256_set1_epi32, _mm256_loadu_si256, _mm256_storeu_si256, quads_8, pairs_8],
+    transpose_8
 );
 x86_target!(
     Avx512,
@@ -194,21 +263,19 @@ x86_target!(
     __m512i,
     16,
     true,
-    [
-        _mm512_set1_ps,
-        _mm512_loadu_ps,
-        _mm512_storeu_ps,
-        _mm512_fmadd_ps,
-        _mm512_set1_epi32,
-        _mm512_loadu_epi32
-    ],
-    transpose_16,
-    |a, b, c| {
-        let first = |pairs| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs));
-        let second =
-            |pairs| _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(SECOND)));
-        _mm512_fmadd_ps(second(a), second(b), _mm512_fmadd_ps(first(a), first(b), c))
-    }
+    [_mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps],
+    [_mm512_set1_epi32, _mm512_loadu_epi32, _mm512_storeu_epi32, quads_16, pairs_16],
+    transpose_16
+);
+x86_target!(
+    Avx512Vnni,
+    __m512,
+    __m512i,
+    16,
+    true,
+    [_mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps],
+    [_mm512_set1_epi32, _mm512_loadu_epi32, _mm512_storeu_epi32, quads_vnni, pairs_16],
+    transpose_16
 );
 x86_target!(
     Avx512Bf16,
@@ -216,17 +283,7 @@ x86_target!(
     __m512i,
     16,
     true,
-    [
-        _mm512_set1_ps,
-        _mm512_loadu_ps,
-        _mm512_storeu_ps,
-        _mm512_fmadd_ps,
-        _mm512_set1_epi32,
-        _mm512_loadu_epi32
-    ],
-    transpose_16,
-    |a, b, c| {
-        // The same bits under the name of the product's operands.
-        _mm512_dpbf16_ps(c, transmute::<__m512i, __m512bh>(a), transmute::<__m512i, __m512bh>(b))
-    }
+    [_mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps],
+    [_mm512_set1_epi32, _mm512_loadu_epi32, _mm512_storeu_epi32, quads_16, pairs_bf16],
+    transpose_16
 );

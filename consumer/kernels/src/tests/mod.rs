@@ -8,6 +8,7 @@ mod linear;
 mod math;
 mod norms;
 mod pool;
+mod quantized;
 mod refusals;
 mod simd;
 mod threads;

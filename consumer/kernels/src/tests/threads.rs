@@ -1,5 +1,6 @@
 //! Results do not depend on who computes them, by one bit.
 
+use candle_core::DType;
 use rayon::ThreadPoolBuilder;
 
 use super::{DTYPES, cu_seqlens, noisy_in, values};
@@ -15,11 +16,18 @@ fn assert_same_everywhere(work: impl Fn() -> Vec<f32> + Sync) {
     }
 }
 
+/// A layer of each number type, and each in bytes.
+fn layers(shape: [usize; 2], activation: Activation) -> impl Iterator<Item = (DType, Linear)> {
+    DTYPES.into_iter().flat_map(move |(dtype, _)| {
+        let weight = noisy_in(dtype, 1, &shape).0;
+        let kinds = [Linear::new, Linear::in_bytes];
+        kinds.map(|kind| (dtype, kind(&weight, None, activation, dtype).unwrap()))
+    })
+}
+
 #[test]
 fn a_linear_layer_gives_the_same_bits_on_any_number_of_threads() {
-    for (dtype, _) in DTYPES {
-        let layer = Linear::new(&noisy_in(dtype, 1, &[200, 96]).0, None, Activation::Gelu, dtype);
-        let layer = layer.unwrap();
+    for (dtype, layer) in layers([200, 96], Activation::Gelu) {
         for tokens in [1, 11, 25, 130] {
             let (x, _) = noisy_in(dtype, 2, &[tokens, 96]);
             assert_same_everywhere(|| values(&layer.forward(&x).unwrap()));
@@ -29,9 +37,7 @@ fn a_linear_layer_gives_the_same_bits_on_any_number_of_threads() {
 
 #[test]
 fn a_row_gives_the_same_bits_whatever_rows_are_beside_it() {
-    for (dtype, _) in DTYPES {
-        let layer = Linear::new(&noisy_in(dtype, 1, &[70, 96]).0, None, Activation::Silu, dtype);
-        let layer = layer.unwrap();
+    for (dtype, layer) in layers([70, 96], Activation::Silu) {
         let (x, _) = noisy_in(dtype, 2, &[40, 96]);
         let whole = values(&layer.forward(&x).unwrap());
         for (first, count) in [(0, 1), (3, 2), (7, 12), (20, 20), (39, 1)] {
