@@ -51,7 +51,8 @@ struct EngineArguments {
     /// Where to compute: cpu or cuda:N.
     #[arg(long, global = true, default_value = "cpu")]
     device: Device,
-    /// In which number type: f32, bf16, f16 or int8; the device's best if not named, never int8.
+    /// In which number type: f32, bf16, f16 or int8; as the configuration says if not named, else the device's best, which
+    /// is never int8.
     #[arg(long, global = true)]
     dtype: Option<DType>,
     /// On how many threads; all processors if not named.
@@ -83,6 +84,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     let EngineArguments { model, device, dtype, threads } = arguments.engine;
     let model = worker::choose_model(&config, model)?;
+    let dtype = dtype.or_else(|| worker::dtype_of(&config, &model));
     let options = LoadOptions { device, dtype, threads };
     match arguments.command {
         Some(Command::Embed) => run_embed(&config, &model, &options),

@@ -6,11 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use forebay_engine::{Finish, LoadOptions, Model, PackedBatch};
+use forebay_engine::{DType, Finish, LoadOptions, Model, PackedBatch};
 use forebay_fabric::{
     Broker, Config, Store,
     broker::JobSource,
     clock::Clock,
+    config::NumberType,
     host,
     telemetry::{self, Health, Server},
 };
@@ -43,6 +44,17 @@ pub fn choose_model(config: &Config, named: Option<ModelId>) -> Result<ModelId, 
             Err(WorkerError::NoModel(models.join(", ")))
         }
     }
+}
+
+/// The number type that the configuration has for a model.
+pub fn dtype_of(config: &Config, model: &ModelId) -> Option<DType> {
+    let dtype = config.models.get(model)?.dtype?;
+    Some(match dtype {
+        NumberType::F32 => DType::F32,
+        NumberType::Bf16 => DType::Bf16,
+        NumberType::F16 => DType::F16,
+        NumberType::Int8 => DType::Int8,
+    })
 }
 
 /// Loads a model from the cache and runs one small batch, so that the first job finds warm memory. Says how many tokens its
@@ -219,4 +231,22 @@ async fn work_and_drain(
 /// Tells apart two workers of which one got the other's process id.
 fn started_bits() -> u32 {
     forebay_fabric::clock::now_ms() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use forebay_fabric::config::{ModelConfig, PoolConfig};
+
+    use super::*;
+
+    #[test]
+    fn a_model_s_number_type_is_the_configuration_s_if_it_says_any() {
+        let model: ModelId = "m".parse().unwrap();
+        let mut config = Config::default();
+        assert_eq!(dtype_of(&config, &model), None);
+        let (source, pool) = ("folder:/m".into(), PoolConfig::default());
+        let dtype = Some(NumberType::Int8);
+        config.models.insert(model.clone(), ModelConfig { source, sha256: None, dtype, pool });
+        assert_eq!(dtype_of(&config, &model), Some(DType::Int8));
+    }
 }

@@ -1,6 +1,6 @@
 //! Which number type a processor computes faster in: measured, since having an instruction does not make it fast.
 //!
-//! Products of bf16 run at twice the speed of f32's on AMD's Zen 5, and at half of it on Intel's Emerald Rapids, whose own
+//! Products of bf16 run at twice the speed of f32's on AMD's Zen 4, and at half of it on Intel's Emerald Rapids, whose own
 //! way to multiply bf16 is AMX.
 
 use std::sync::OnceLock;

