@@ -20,8 +20,10 @@ const TOKENS_MAX: usize = 131_072;
 const SEQUENCE_TOKENS: usize = 128;
 /// A batch that takes longer makes an urgent job wait too long.
 const BATCH_TIME_MAX: Duration = Duration::from_millis(400);
-/// The best of so many runs counts; the first one also brings in memory.
-const RUNS: usize = 3;
+/// The better of so many runs counts; the first one also brings in memory.
+const RUNS: usize = 2;
+/// No larger size is begun after this: somebody may wait for the first result.
+const MEASURE_TIME_MAX: Duration = Duration::from_millis(700);
 /// The share of the best rate that a smaller batch must reach: what a measurement repeats to.
 const NEARLY: f64 = 0.97;
 /// Entries of one model's file, which machines that share the folder may share.
@@ -86,9 +88,9 @@ fn write(file: &Path, known: &BTreeMap<String, usize>) -> io::Result<()> {
 }
 
 fn measure(model: &mut Model) -> Result<usize, EngineError> {
-    let mut tried = Vec::new();
+    let (mut tried, began) = (Vec::new(), Instant::now());
     let mut tokens = TOKENS_MIN;
-    while tokens <= TOKENS_MAX {
+    while tokens <= TOKENS_MAX && began.elapsed() < MEASURE_TIME_MAX {
         let took = time(model, tokens)?;
         if took > BATCH_TIME_MAX && !tried.is_empty() {
             break;
