@@ -22,6 +22,8 @@ mod element;
 mod embed_layer_norm;
 mod error;
 mod gate;
+#[cfg(any(test, feature = "cuda"))]
+mod launch;
 mod layer_norm;
 mod linear;
 mod math;

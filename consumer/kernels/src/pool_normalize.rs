@@ -155,7 +155,7 @@ fn pool<T: Target, E: Element>(out: &mut [f32], x: &[E], pooling: Pooling, finis
             for (out, value) in out.iter_mut().zip(row) {
                 let value = value.widen();
                 // A NaN wins, and stays.
-                *out = if *out >= value { *out } else { value };
+                *out = if *out < value || value.is_nan() { value } else { *out };
             }
         } else {
             for (out, value) in out.iter_mut().zip(row) {

@@ -41,6 +41,11 @@ impl Rotary {
         Ok(Self { table })
     }
 
+    #[cfg(test)]
+    pub(crate) fn table(&self) -> &Tensor {
+        &self.table
+    }
+
     /// Rotates the queries and keys of `qkv`, `[tokens, 3 * hidden]`, each by its place in its sequence.
     pub fn apply(
         &self,

@@ -9,17 +9,17 @@ use crate::{Mask, VarlenAttention};
 
 /// What one run is about.
 #[derive(Clone, Copy)]
-struct Setting {
-    heads: usize,
-    dim: usize,
-    mask: Mask,
-    scale: Option<f32>,
+pub(super) struct Setting {
+    pub(super) heads: usize,
+    pub(super) dim: usize,
+    pub(super) mask: Mask,
+    pub(super) scale: Option<f32>,
     /// Whether distances are biased.
-    biased: bool,
+    pub(super) biased: bool,
 }
 
 impl Setting {
-    fn plain(heads: usize, dim: usize) -> Self {
+    pub(super) fn plain(heads: usize, dim: usize) -> Self {
         Self { heads, dim, mask: Mask::Bidirectional, scale: None, biased: false }
     }
 
@@ -32,7 +32,7 @@ impl Setting {
     }
 
     /// `bias`: a row a head, the middle one for a distance of 0.
-    fn reference(self, qkv: &[f32], lengths: &[usize], bias: &[f32]) -> Vec<f64> {
+    pub(super) fn reference(self, qkv: &[f32], lengths: &[usize], bias: &[f32]) -> Vec<f64> {
         let Self { heads, dim, .. } = self;
         let hidden = heads * dim;
         let width = bias.len() / heads;
@@ -95,7 +95,7 @@ impl Setting {
     }
 }
 
-fn masks() -> impl Strategy<Value = Mask> {
+pub(super) fn masks() -> impl Strategy<Value = Mask> {
     prop_oneof![Just(Mask::Bidirectional), Just(Mask::Causal), (0..50_usize).prop_map(Mask::Window)]
 }
 

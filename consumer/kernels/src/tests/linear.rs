@@ -8,7 +8,7 @@ use super::{DTYPES, assert_close, noisy, noisy_in};
 use crate::simd::Isa;
 use crate::{Activation, Linear};
 
-const ACTIVATIONS: [Activation; 6] = [
+pub(super) const ACTIVATIONS: [Activation; 6] = [
     Activation::None,
     Activation::Gelu,
     Activation::GeluTanh,
@@ -17,7 +17,7 @@ const ACTIVATIONS: [Activation; 6] = [
     Activation::Relu,
 ];
 
-fn reference(
+pub(super) fn reference(
     x: &[f32],
     weight: &[f32],
     bias: &[f32],

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::float_cmp)]
 
 mod attention;
+mod device;
 mod gates;
 mod linear;
 mod math;

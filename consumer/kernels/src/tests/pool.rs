@@ -6,7 +6,7 @@ use super::{DTYPES, assert_close, cu_seqlens, lengths, noisy_in, tensor, values}
 use crate::simd::Isa;
 use crate::{Finish, PoolNormalize, Pooling};
 
-fn reference(
+pub(super) fn reference(
     x: &[f32],
     lengths: &[usize],
     hidden: usize,
@@ -59,6 +59,21 @@ proptest! {
             let expected = reference(&x_values, &lengths, hidden, pooling, &finishes);
             Isa::each(|| assert_close(&op.forward(&x).unwrap(), &expected, 1e-5));
         }
+    }
+}
+
+#[test]
+fn a_nan_is_the_largest_value_wherever_it_stands() {
+    let finishes = [Finish { normalize: false, dimensions: None }];
+    for at in 0..3 {
+        let mut x = [1.0, 2.0, 3.0];
+        x[at] = f32::NAN;
+        let op = PoolNormalize {
+            cu_seqlens: &cu_seqlens(&[3]),
+            pooling: Pooling::Max,
+            finishes: &finishes,
+        };
+        assert!(values(&op.forward(&tensor(&x, &[3, 1])).unwrap())[0].is_nan(), "{at}");
     }
 }
 
