@@ -205,13 +205,13 @@ struct Row {
   }
 };
 
-// Each number type with each size of a row: up to 256, 512, 1,024 and 2,048 values.
+// Each number type with each size of a row: up to 256, 512, 1,024 and 1,536 values.
 #define FOR_EACH_ROW_SIZE(DEFINE) \
   DEFINE(bf16, 1)                 \
   DEFINE(bf16, 2)                 \
   DEFINE(bf16, 4)                 \
-  DEFINE(bf16, 8)                 \
+  DEFINE(bf16, 6)                 \
   DEFINE(f16, 1)                  \
   DEFINE(f16, 2)                  \
   DEFINE(f16, 4)                  \
-  DEFINE(f16, 8)
+  DEFINE(f16, 6)

@@ -61,16 +61,17 @@ __device__ __forceinline__ void rotary(T* qkv, const float* table, const uint32_
   values[half] = narrow<T>(b * cosine + a * sine);
 }
 
-#define ELEMENTWISE(T)                                                                                                \
-  KERNEL(THREADS, bias_activation_##T, T* x, const float* bias, uint32_t rows, uint32_t width, uint32_t activation) { \
-    bias_activation(x, bias, rows, width, Activation(activation));                                                    \
-  }                                                                                                                   \
-  KERNEL(THREADS, gate_##T, T* out, const T* x, uint32_t rows, uint32_t inner, uint32_t activation) {                 \
-    gate(out, x, rows, inner, Activation(activation));                                                                \
-  }                                                                                                                   \
-  KERNEL(THREADS, rotary_##T, T* qkv, const float* table, const uint32_t* token_positions, uint32_t tokens,           \
-         uint32_t heads, uint32_t dim) {                                                                              \
-    rotary(qkv, table, token_positions, tokens, heads, dim);                                                          \
+#define ELEMENTWISE(T)                                                                                         \
+  KERNEL(THREADS, 4, bias_activation_##T, T* x, const float* bias, uint32_t rows, uint32_t width,              \
+         uint32_t activation) {                                                                                \
+    bias_activation(x, bias, rows, width, Activation(activation));                                             \
+  }                                                                                                            \
+  KERNEL(THREADS, 4, gate_##T, T* out, const T* x, uint32_t rows, uint32_t inner, uint32_t activation) {       \
+    gate(out, x, rows, inner, Activation(activation));                                                         \
+  }                                                                                                            \
+  KERNEL(THREADS, 4, rotary_##T, T* qkv, const float* table, const uint32_t* token_positions, uint32_t tokens, \
+         uint32_t heads, uint32_t dim) {                                                                       \
+    rotary(qkv, table, token_positions, tokens, heads, dim);                                                   \
   }
 ELEMENTWISE(bf16)
 ELEMENTWISE(f16)

@@ -21,11 +21,12 @@ __device__ __forceinline__ void embed_layer_norm(T* out, const T* words, const T
   row.store(out + size_t(token) * hidden);
 }
 
-#define EMBED_LAYER_NORM(T, VECTORS)                                                                               \
-  KERNEL(THREADS, embed_layer_norm_##T##_##VECTORS, T* out, const T* words, const T* positions, const T* types,    \
-         const uint32_t* token_ids, const uint32_t* type_ids, const uint32_t* token_positions, const float* scale, \
-         const float* shift, uint32_t tokens, uint32_t hidden, uint32_t first_position, float eps) {               \
-    embed_layer_norm<T, VECTORS>(out, words, positions, types, token_ids, type_ids, token_positions, scale, shift, \
-                                 tokens, hidden, first_position, eps);                                             \
+#define EMBED_LAYER_NORM(T, VECTORS)                                                                                  \
+  KERNEL(THREADS, VECTORS > 4 ? 2 : 4, embed_layer_norm_##T##_##VECTORS, T * out, const T* words, const T* positions, \
+         const T* types, const uint32_t* token_ids, const uint32_t* type_ids, const uint32_t* token_positions,        \
+         const float* scale, const float* shift, uint32_t tokens, uint32_t hidden, uint32_t first_position,           \
+         float eps) {                                                                                                 \
+    embed_layer_norm<T, VECTORS>(out, words, positions, types, token_ids, type_ids, token_positions, scale, shift,    \
+                                 tokens, hidden, first_position, eps);                                                \
   }
 FOR_EACH_ROW_SIZE(EMBED_LAYER_NORM)

@@ -75,10 +75,10 @@ __device__ __forceinline__ void feed_forward(T* out, const T* x, const T* up, co
   product.add_and_normalize(out + place, block, STRIDE, bias, scale, shift, eps, count, scratch);
 }
 
-#define FEED_FORWARD(T)                                                                                         \
-  KERNEL(THREADS, feed_forward_##T##_384, T* out, const T* x, const T* up, const T* down, const float* up_bias, \
-         const float* bias, const float* scale, const float* shift, uint32_t rows, uint32_t inner, float eps) { \
-    feed_forward(out, x, up, down, up_bias, bias, scale, shift, rows, inner, eps);                              \
+#define FEED_FORWARD(T)                                                                                            \
+  KERNEL(THREADS, 1, feed_forward_##T##_384, T* out, const T* x, const T* up, const T* down, const float* up_bias, \
+         const float* bias, const float* scale, const float* shift, uint32_t rows, uint32_t inner, float eps) {    \
+    feed_forward(out, x, up, down, up_bias, bias, scale, shift, rows, inner, eps);                                 \
   }
 FEED_FORWARD(bf16)
 FEED_FORWARD(f16)

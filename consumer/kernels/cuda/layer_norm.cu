@@ -25,9 +25,9 @@ __device__ __forceinline__ void layer_norm(T* out, T* sum, const T* x, const T* 
   row.store(out + start);
 }
 
-#define LAYER_NORM(T, VECTORS)                                                                                  \
-  KERNEL(THREADS, layer_norm_##T##_##VECTORS, T* out, T* sum, const T* x, const T* residual, const float* bias, \
-         const float* scale, const float* shift, uint32_t rows, uint32_t hidden, float eps) {                   \
-    layer_norm<T, VECTORS>(out, sum, x, residual, bias, scale, shift, rows, hidden, eps);                       \
+#define LAYER_NORM(T, VECTORS)                                                                                      \
+  KERNEL(THREADS, VECTORS > 4 ? 2 : 4, layer_norm_##T##_##VECTORS, T * out, T * sum, const T* x, const T* residual, \
+         const float* bias, const float* scale, const float* shift, uint32_t rows, uint32_t hidden, float eps) {    \
+    layer_norm<T, VECTORS>(out, sum, x, residual, bias, scale, shift, rows, hidden, eps);                           \
   }
 FOR_EACH_ROW_SIZE(LAYER_NORM)

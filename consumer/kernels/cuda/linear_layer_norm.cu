@@ -42,7 +42,7 @@ __device__ __forceinline__ void linear_layer_norm(T* out, const T* x, const T* w
 }
 
 #define LINEAR_LAYER_NORM(T, WIDTH)                                                                             \
-  KERNEL(THREADS, linear_layer_norm_##T##_##WIDTH, T* out, const T* x, const T* weight, const T* residual,      \
+  KERNEL(THREADS, 1, linear_layer_norm_##T##_##WIDTH, T* out, const T* x, const T* weight, const T* residual,   \
          const float* bias, const float* scale, const float* shift, uint32_t rows, uint32_t depth, float eps) { \
     linear_layer_norm<T, WIDTH>(out, x, weight, residual, bias, scale, shift, rows, depth, eps);                \
   }

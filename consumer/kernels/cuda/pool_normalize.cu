@@ -59,10 +59,10 @@ __device__ __forceinline__ void pool_normalize(float* out, const T* x, const uin
   }
 }
 
-#define POOL_NORMALIZE(T)                                                                                       \
-  KERNEL(THREADS, pool_normalize_##T, float* out, const T* x, const uint32_t* starts, const uint32_t* finishes, \
-         uint32_t hidden, uint32_t pooling) {                                                                   \
-    pool_normalize(out, x, starts, finishes, hidden, Pooling(pooling));                                         \
+#define POOL_NORMALIZE(T)                                                                                          \
+  KERNEL(THREADS, 8, pool_normalize_##T, float* out, const T* x, const uint32_t* starts, const uint32_t* finishes, \
+         uint32_t hidden, uint32_t pooling) {                                                                      \
+    pool_normalize(out, x, starts, finishes, hidden, Pooling(pooling));                                            \
   }
 POOL_NORMALIZE(bf16)
 POOL_NORMALIZE(f16)

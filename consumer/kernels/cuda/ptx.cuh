@@ -11,8 +11,10 @@
 using bf16 = __nv_bfloat16;
 using f16 = __half;
 
-// Defines a kernel that its launch finds by name; what follows is its body.
-#define KERNEL(THREADS, NAME, ...) extern "C" __global__ void __launch_bounds__(THREADS) NAME(__VA_ARGS__)
+// Defines a kernel that its launch finds by name; what follows is its body. Registers are kept so few that BLOCKS of
+// them, of at most THREADS threads, fit on a multiprocessor.
+#define KERNEL(THREADS, BLOCKS, NAME, ...) \
+  extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) NAME(__VA_ARGS__)
 
 namespace ptx {
 

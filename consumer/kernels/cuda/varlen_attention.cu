@@ -205,12 +205,15 @@ __device__ __forceinline__ void varlen_attention(const Attention<T>& a, const ui
   }
 }
 
-#define VARLEN_ATTENTION(T, DIM, KEYS, WARPS)                                                                     \
-  KERNEL(WARPS* WARP, varlen_attention_##T##_##DIM##_##WARPS, T* out, const T* qkv, const float* bias,            \
-         const float* distance_bias, const uint32_t* starts, const uint32_t* tiles, uint32_t heads, uint32_t dim, \
-         uint32_t before, uint32_t after, uint32_t distance_width, float scale) {                                 \
-    Attention<T> attention = {out, qkv, bias, distance_bias, heads, dim, before, after, distance_width, scale};   \
-    varlen_attention<T, DIM, KEYS, WARPS>(attention, starts, tiles);                                              \
+// Warps of a multiprocessor that registers suffice for.
+constexpr uint32_t resident_warps(uint32_t dim) { return dim == 32 ? 16 : 8; }
+
+#define VARLEN_ATTENTION(T, DIM, KEYS, WARPS)                                                                          \
+  KERNEL(WARPS* WARP, resident_warps(DIM) / WARPS, varlen_attention_##T##_##DIM##_##WARPS, T * out, const T* qkv,      \
+         const float* bias, const float* distance_bias, const uint32_t* starts, const uint32_t* tiles, uint32_t heads, \
+         uint32_t dim, uint32_t before, uint32_t after, uint32_t distance_width, float scale) {                        \
+    Attention<T> attention = {out, qkv, bias, distance_bias, heads, dim, before, after, distance_width, scale};        \
+    varlen_attention<T, DIM, KEYS, WARPS>(attention, starts, tiles);                                                   \
   }
 #define FOR_EACH_HEAD(T, WARPS)      \
   VARLEN_ATTENTION(T, 32, 64, WARPS) \

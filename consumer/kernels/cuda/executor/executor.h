@@ -85,7 +85,7 @@ class Kernel {
 }  // namespace executor
 
 // Defines a kernel that its launch finds by name; what follows is its body.
-#define KERNEL(THREADS, NAME, ...)                              \
+#define KERNEL(THREADS, BLOCKS, NAME, ...)                      \
   extern "C" void NAME(__VA_ARGS__);                            \
   static executor::Kernel kernel_##NAME(#NAME, THREADS, &NAME); \
   extern "C" void NAME(__VA_ARGS__)

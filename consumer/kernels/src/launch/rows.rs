@@ -8,12 +8,16 @@ const THREADS: u32 = 256;
 /// Threads of a block that pools one sequence.
 const POOL_THREADS: u32 = 128;
 /// The most values of a row that a warp holds in registers.
-pub(crate) const HIDDEN_MAX: u32 = 2048;
+pub(crate) const HIDDEN_MAX: u32 = ROW_VECTORS[3] * WARP * VECTOR;
+
+/// Vectors a lane, of a row that a warp holds: what there are kernels for.
+const ROW_VECTORS: [u32; 4] = [1, 2, 4, 6];
 
 /// The kernel of a family for rows of so many values: the smallest that holds them.
 fn row_kernel(name: &str, half: Half, hidden: u32) -> String {
-    let vectors = hidden.div_ceil(WARP * VECTOR).next_power_of_two();
-    format!("{name}_{half}_{vectors}")
+    let needed = hidden.div_ceil(WARP * VECTOR);
+    let vectors = ROW_VECTORS.into_iter().find(|vectors| *vectors >= needed);
+    format!("{name}_{half}_{}", vectors.unwrap_or(needed))
 }
 
 /// `layer_norm` and `add_layer_norm`.

@@ -7,7 +7,7 @@ use crate::launch::{Argument, Half, Launch};
 /// A kernel of 64 threads, whose body has `out` (64 floats in global memory), `x` (64 halves) and `tile` (64 shared floats).
 fn fault_of(body: &str) -> String {
     let source = format!(
-        "#include \"device.cuh\"\nKERNEL(64, planted, float* out, const bf16* x) {{\nptx::SharedMemory shared;\n\
+        "#include \"device.cuh\"\nKERNEL(64, 1, planted, float* out, const bf16* x) {{\nptx::SharedMemory shared;\n\
          float* tile = shared.take<float>(64);\nbf16* rows = shared.take<bf16>(128);\nuint32_t t = threadIdx.x;\n\
          (void)tile, (void)rows, (void)t, (void)x;\n{body}\n}}\n"
     );
@@ -151,7 +151,7 @@ fn more_shared_memory_than_the_launch_asked_for_is_found() {
 /// 16 x 16 times 16 x 8 by hand, with the fragments as `fragment` fills them from `x`, whose values are all different.
 fn product(fragment: &str) -> Vec<f32> {
     let source = format!(
-        "#include \"device.cuh\"\nKERNEL(32, planted, float* out, const bf16* x) {{\n\
+        "#include \"device.cuh\"\nKERNEL(32, 1, planted, float* out, const bf16* x) {{\n\
          uint32_t g = threadIdx.x / 4, p = threadIdx.x % 4 * 2, a[4];\n\
          auto pair = [&](uint32_t row, uint32_t column) {{ return pack(x[row * 16 + column], x[row * 16 + column + 1]); }};\n\
          {fragment}\nfloat sums[4] = {{}};\nptx::mma<bf16>(sums, a, pair(g, p), pair(g, p + 8));\n\

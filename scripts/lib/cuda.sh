@@ -1,0 +1,65 @@
+# shellcheck shell=bash
+# The CUDA toolkit: the one of this machine, or one of wheels under .forebay/cuda, which needs no GPU and no driver.
+
+cuda_folder=$root/.forebay/cuda
+
+# have_toolkit FOLDER
+have_toolkit() { [[ -x $1/bin/nvcc && -e $1/include/cuda.h ]]; }
+
+# Installs wheels once: cuda_wheels LIST.
+cuda_wheels() {
+    local wanted=$root/scripts/$1 done=$cuda_folder/$1
+    cmp --silent "$wanted" "$done" && return
+    say "fetching the CUDA toolkit ($1)" >&2
+    mkdir -p "$cuda_folder"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps --require-hashes \
+        --upgrade --target "$cuda_folder/wheels" --requirement "$wanted" >&2
+    cp "$wanted" "$done" # last: says that all of them are there
+}
+
+# A folder as an installed toolkit has it: libraries by their plain names too.
+lay_out_toolkit() {
+    local from=$cuda_folder/wheels/nvidia/cu13 to=$cuda_folder/home library
+    mkdir -p "$to/lib64"
+    ln -sfn "$from/bin" "$to/bin"
+    ln -sfn "$from/include" "$to/include"
+    ln -sfn "$from/nvvm" "$to/nvvm"
+    for library in "$from"/lib/*.so.* "$from"/lib/*.a; do
+        [[ -e $library ]] || continue
+        ln -sf "$library" "$to/lib64/"
+        ln -sf "$library" "$to/lib64/$(basename "${library%%.so.*}.so")"
+    done
+}
+
+# The driver's library belongs to the driver. To link against it there is one here in which every call says
+# that it is only a stand-in (error 34).
+make_driver_stub() {
+    local to=$cuda_folder/home/lib64/stubs source=$cuda_folder/stub.c
+    [[ -e $to/libcuda.so.1 ]] && return
+    mkdir -p "$to"
+    grep -ohE '\bcu[A-Z][A-Za-z0-9_]*' "$cuda_folder"/wheels/nvidia/cu13/include/cuda{,_device_runtime_api,GL,VDPAU}.h 2>/dev/null |
+        grep -vE '_st$|_enum$|_t$' | sort -u | sed 's/.*/int &(void) { return 34; }/' >"$source"
+    cc -w -fno-builtin -shared -fPIC -Wl,-soname,libcuda.so.1 -o "$to/libcuda.so.1" "$source"
+    ln -sf libcuda.so.1 "$to/libcuda.so"
+}
+
+# Sets CUDA_HOME and the rest of what a build with CUDA asks for. cuda_environment compiler|libraries
+cuda_environment() {
+    local found
+    for found in "${CUDA_HOME:-}" /usr/local/cuda; do
+        [[ -n $found ]] && have_toolkit "$found" && break
+        found=
+    done
+    if [[ -z $found ]]; then
+        [[ $(uname -m) == x86_64 ]] || die "no CUDA toolkit here: install one and name it in CUDA_HOME"
+        python3 -m pip --version >/dev/null 2>&1 || { can_install && apt_install python3-pip; } ||
+            die "pip is missing (Debian: apt-get install python3-pip), or name an installed CUDA toolkit in CUDA_HOME"
+        cuda_wheels cuda-compiler.txt
+        [[ $1 == compiler ]] || cuda_wheels cuda-libraries.txt
+        lay_out_toolkit
+        [[ $1 == compiler ]] || make_driver_stub
+        found=$cuda_folder/home
+        export CUDARC_CUDA_VERSION=13000
+    fi
+    export CUDA_HOME=$found PATH=$found/bin:$PATH
+}
