@@ -68,15 +68,8 @@ impl Memory {
 
     pub(super) fn read(&self, half: Half, at: At) -> Vec<f32> {
         let bytes = &self.buffers[at.buffer as usize].bytes;
-        let value = |pair: &[u8]| {
-            let bits = u16::from_le_bytes([pair[0], pair[1]]);
-            if half == Half::Bf16 {
-                bf16::from_bits(bits).to_f32()
-            } else {
-                f16::from_bits(bits).to_f32()
-            }
-        };
-        bytes.chunks_exact(2).map(value).collect()
+        let bits = |pair: &[u8]| u16::from_le_bytes([pair[0], pair[1]]);
+        bytes.chunks_exact(2).map(|pair| value(half, bits(pair))).collect()
     }
 
     pub(super) fn read_floats(&self, at: At) -> Vec<f32> {
@@ -91,6 +84,15 @@ fn bits(half: Half, value: f32) -> u16 {
     } else {
         f16::from_f32(value).to_bits()
     }
+}
+
+fn value(half: Half, bits: u16) -> f32 {
+    if half == Half::Bf16 { bf16::from_bits(bits).to_f32() } else { f16::from_bits(bits).to_f32() }
+}
+
+/// What a number type makes of a value.
+pub(super) fn rounded(half: Half, value: f32) -> f32 {
+    self::value(half, bits(half, value))
 }
 
 /// A running executor.

@@ -12,7 +12,7 @@ mod whole_rows;
 use candle_core::{DType, Tensor};
 use proptest::prelude::*;
 
-use self::executor::{At, Executor, Memory};
+use self::executor::{At, Executor, Memory, rounded};
 use self::program::Program;
 use super::{noise, tensor, values};
 use crate::launch::{Half, Launch};

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::super::linear::reference as linear_reference;
 use super::super::{layer_norm, layer_norm_reference, noise, tensor, values};
-use super::{Memory, assert_agrees, halves, operand, rounding, run};
+use super::{Memory, assert_agrees, halves, operand, rounded, rounding, run};
 use crate::launch::{FeedForward, Half, LinearLayerNorm};
 use crate::{Activation, AddLayerNorm, LayerNorm, Linear};
 
@@ -14,10 +14,7 @@ const CASES: u32 = 200;
 /// A weight whose products with noise are of the size of noise.
 fn weight(half: Half, seed: u64, [outputs, inputs]: [usize; 2]) -> Vec<f32> {
     let size = (inputs as f32).sqrt();
-    let values: Vec<f32> = noise(seed, outputs * inputs).iter().map(|value| value / size).collect();
-    let mut memory = Memory::default();
-    let at = memory.halves(half, &values);
-    memory.read(half, at)
+    noise(seed, outputs * inputs).iter().map(|value| rounded(half, value / size)).collect()
 }
 
 fn normalized(sums: &[f64], norm: &LayerNorm) -> Vec<f64> {
