@@ -57,6 +57,10 @@ impl AddLayerNorm {
         out: &Tensor,
     ) -> Result<(), KernelError> {
         self.check(x, ("sum", sum), ("out", out))?;
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return Ok(out.inplace_op3(x, sum, &KeepSum(self))?);
+        }
         sum.inplace_op2(x, self)?;
         self.norm.forward_into(sum, out)
     }
@@ -105,6 +109,56 @@ impl InplaceOp3 for AddLayerNorm {
             });
         });
         Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        out: &mut candle_core::CudaStorage,
+        out_layout: &Layout,
+        x: &candle_core::CudaStorage,
+        x_layout: &Layout,
+        residual: &candle_core::CudaStorage,
+        residual_layout: &Layout,
+    ) -> candle_core::Result<()> {
+        let (out, x) = ((&*out, out_layout), (x, x_layout));
+        crate::cuda::add_layer_norm(self, false, out, x, (residual, residual_layout))
+    }
+}
+
+/// Both outputs at once, of a GPU: the sum is in the residual's place.
+#[cfg(feature = "cuda")]
+struct KeepSum<'a>(&'a AddLayerNorm);
+
+#[cfg(feature = "cuda")]
+impl InplaceOp3 for KeepSum<'_> {
+    fn name(&self) -> &'static str {
+        "add_layer_norm (both)"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &mut CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> candle_core::Result<()> {
+        Err(candle_core::Error::Msg("the processor takes the sum and its norm in turns".to_owned()))
+    }
+
+    fn cuda_fwd(
+        &self,
+        out: &mut candle_core::CudaStorage,
+        out_layout: &Layout,
+        x: &candle_core::CudaStorage,
+        x_layout: &Layout,
+        sum: &candle_core::CudaStorage,
+        sum_layout: &Layout,
+    ) -> candle_core::Result<()> {
+        let (out, x) = ((&*out, out_layout), (x, x_layout));
+        crate::cuda::add_layer_norm(self.0, true, out, x, (sum, sum_layout))
     }
 }
 

@@ -7,15 +7,42 @@ use crate::KernelError;
 /// Cumulative sequence lengths: `sequences + 1` offsets, from 0 to the number of tokens, never decreasing.
 /// A sequence may be empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CuSeqlens(Vec<usize>);
+pub struct CuSeqlens {
+    offsets: Vec<usize>,
+    #[cfg(feature = "cuda")]
+    device: crate::cuda::Cached,
+}
 
 impl Default for CuSeqlens {
     fn default() -> Self {
-        Self(vec![0])
+        Self::of(vec![0])
     }
 }
 
 impl CuSeqlens {
+    fn of(offsets: Vec<usize>) -> Self {
+        Self {
+            offsets,
+            #[cfg(feature = "cuda")]
+            device: crate::cuda::Cached::default(),
+        }
+    }
+
+    /// What a device knows of them is no longer so.
+    fn changed(&mut self) {
+        #[cfg(feature = "cuda")]
+        std::mem::take(&mut self.device);
+    }
+
+    /// The same on a device, with what kernels need beside it.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on_device(
+        &self,
+        device: &candle_core::CudaDevice,
+    ) -> candle_core::Result<std::sync::Arc<crate::cuda::Sequences>> {
+        self.device.get(device, self)
+    }
+
     /// No sequences.
     pub fn new() -> Self {
         Self::default()
@@ -23,22 +50,24 @@ impl CuSeqlens {
 
     /// Appends a sequence of `tokens` tokens.
     pub fn push(&mut self, tokens: usize) {
-        self.0.push(self.tokens() + tokens);
+        self.offsets.push(self.tokens() + tokens);
+        self.changed();
     }
 
     /// Forgets all sequences and keeps the memory.
     pub fn clear(&mut self) {
-        self.0.truncate(1);
+        self.offsets.truncate(1);
+        self.changed();
     }
 
     /// Tokens of all sequences together.
     pub fn tokens(&self) -> usize {
-        self.0.last().copied().unwrap_or_default()
+        self.offsets.last().copied().unwrap_or_default()
     }
 
     /// How many sequences there are.
     pub fn sequences(&self) -> usize {
-        self.0.len() - 1
+        self.offsets.len() - 1
     }
 
     /// The tokens of the sequence at `index`.
@@ -46,17 +75,17 @@ impl CuSeqlens {
     /// # Panics
     /// When there is no such sequence.
     pub fn range(&self, index: usize) -> Range<usize> {
-        self.0[index]..self.0[index + 1]
+        self.offsets[index]..self.offsets[index + 1]
     }
 
     /// The tokens of each sequence, in order.
     pub fn ranges(&self) -> impl ExactSizeIterator<Item = Range<usize>> + '_ {
-        self.0.windows(2).map(|ends| ends[0]..ends[1])
+        self.offsets.windows(2).map(|ends| ends[0]..ends[1])
     }
 
     /// The offsets themselves.
     pub fn as_slice(&self) -> &[usize] {
-        &self.0
+        &self.offsets
     }
 }
 
@@ -86,7 +115,7 @@ impl TryFrom<Vec<usize>> for CuSeqlens {
             Some(before) => {
                 Err(KernelError::CuSeqlens { index: before + 1, value: offsets[before + 1] })
             }
-            None => Ok(Self(offsets)),
+            None => Ok(Self::of(offsets)),
         }
     }
 }

@@ -148,6 +148,18 @@ impl InplaceOp2 for Gather<'_> {
         });
         Ok(())
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        out: &mut candle_core::CudaStorage,
+        out_layout: &Layout,
+        words: &candle_core::CudaStorage,
+        words_layout: &Layout,
+    ) -> candle_core::Result<()> {
+        let (out, words) = ((&*out, out_layout), (words, words_layout));
+        crate::cuda::embed_layer_norm(&self.ids, out, words, self.positions, self.types)
+    }
 }
 
 #[derive(Clone, Copy)]

@@ -71,6 +71,17 @@ impl InplaceOp2 for Gate {
         });
         Ok(())
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        out: &mut candle_core::CudaStorage,
+        out_layout: &Layout,
+        x: &candle_core::CudaStorage,
+        x_layout: &Layout,
+    ) -> candle_core::Result<()> {
+        crate::cuda::gate(self.activation, (out, out_layout), (x, x_layout))
+    }
 }
 
 dispatched! {

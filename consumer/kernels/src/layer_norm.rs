@@ -88,6 +88,17 @@ impl InplaceOp2 for LayerNorm {
         });
         Ok(())
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        out: &mut candle_core::CudaStorage,
+        out_layout: &Layout,
+        x: &candle_core::CudaStorage,
+        x_layout: &Layout,
+    ) -> candle_core::Result<()> {
+        crate::cuda::layer_norm(self, None, false, (out, out_layout), (x, x_layout), None)
+    }
 }
 
 dispatched! {

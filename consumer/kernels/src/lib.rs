@@ -18,10 +18,13 @@ mod activation;
 mod add_layer_norm;
 mod block;
 mod cu_seqlens;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod element;
 mod embed_layer_norm;
 mod error;
 mod gate;
+mod grid;
 #[cfg(any(test, feature = "cuda"))]
 mod launch;
 mod layer_norm;
@@ -39,6 +42,7 @@ mod simd;
 #[cfg(test)]
 mod tests;
 mod varlen_attention;
+mod whole_rows;
 
 pub use activation::Activation;
 pub use add_layer_norm::AddLayerNorm;
@@ -53,3 +57,8 @@ pub use pool_normalize::{Finish, PoolNormalize, Pooling};
 pub use prefers::prefers_bf16;
 pub use rotary::Rotary;
 pub use varlen_attention::{Mask, VarlenAttention};
+pub use whole_rows::{FeedForward, LinearThenNorm};
+
+/// The widest hidden state, and the largest head, that there are kernels for on a GPU.
+#[cfg(feature = "cuda")]
+pub const GPU_LIMITS: (usize, usize) = (launch::HIDDEN_MAX as usize, launch::DIM_MAX as usize);

@@ -19,8 +19,9 @@ use candle_core::{CpuStorage, DType, InplaceOp3, Layout, Tensor};
 use crate::activation::activate;
 use crate::block::{Block, Columns};
 use crate::element::{As, Element, by_dtype};
+use crate::grid::Grid;
 use crate::operand::{Operand, borrow, output, values, values_mut};
-use crate::parallel::{for_each, threads};
+use crate::parallel::for_each;
 use crate::product::{
     PANEL, PanelOf, ROWS_MAX, RowsOf, columns_at_once, fetched, multiply, rows_at_once,
 };
@@ -29,14 +30,12 @@ use crate::simd::{Isa, Target, dispatched};
 use crate::{Activation, KernelError, prefers_bf16};
 
 const OP: &str = "linear";
-/// Bytes of `x` a task takes through the panels: with a panel beside it, it stays in a second cache of 1 MiB.
-const CHUNK_BYTES: usize = 512 * 1024;
 
 /// A linear layer: its packed weight, its bias and its activation.
 #[derive(Debug, Clone)]
 pub struct Linear {
     /// `[panels, in, PANEL]`, in the number type that is multiplied; in bf16 the rows of each panel interleave in pairs,
-    /// in bytes in fours.
+    /// in bytes in fours. On a GPU the weight as it came.
     packed: Tensor,
     /// What bytes stand for.
     scales: Option<Scales>,
@@ -70,6 +69,17 @@ impl Linear {
     ) -> Result<Self, KernelError> {
         let weight = weight.to_dtype(dtype)?;
         let (outputs, inputs, bias) = checked(&weight, bias, dtype)?;
+        if weight.device().is_cuda() {
+            return Ok(Self {
+                packed: weight,
+                scales: None,
+                dtype,
+                bias,
+                activation,
+                inputs,
+                outputs,
+            });
+        }
         let shape = (outputs.div_ceil(PANEL), inputs, PANEL);
         let weight = weight.to_dtype(multiplied)?;
         let packed = by_dtype!(multiplied, |P| {
@@ -102,6 +112,28 @@ impl Linear {
     /// Values that come out, a token.
     pub fn outputs(&self) -> usize {
         self.outputs
+    }
+
+    /// Whether it is a product and nothing else, of what goes in as it comes.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.bias.is_none() && self.activation == Activation::None && self.scales.is_none()
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(crate) fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref()
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(crate) fn activation(&self) -> Activation {
+        self.activation
+    }
+
+    /// `[out, in]` on a GPU.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn weight(&self) -> &Tensor {
+        &self.packed
     }
 
     /// `x`: `[tokens, in]`; gives `[tokens, out]`.
@@ -193,6 +225,20 @@ impl InplaceOp3 for Linear {
         });
         Ok(())
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        out: &mut candle_core::CudaStorage,
+        out_layout: &Layout,
+        x: &candle_core::CudaStorage,
+        x_layout: &Layout,
+        weight: &candle_core::CudaStorage,
+        weight_layout: &Layout,
+    ) -> candle_core::Result<()> {
+        let (out, x, weight) = ((out, out_layout), (x, x_layout), (weight, weight_layout));
+        crate::cuda::linear(self, self.bias.as_ref(), self.activation, out, x, weight)
+    }
 }
 
 impl Linear {
@@ -247,44 +293,6 @@ impl Linear {
             let x = &x[rows.start * inputs..rows.end * inputs];
             quantized::layer::<E>(isa, x, inputs, panels, &mut out);
         });
-    }
-}
-
-/// How rows and panels are dealt out: chunks of rows, and where these are too few for the threads, the panels
-/// in parts as well.
-struct Grid {
-    rows: usize,
-    rows_per_chunk: usize,
-    panels: usize,
-    panels_per_part: usize,
-}
-
-impl Grid {
-    fn new(rows: usize, row_bytes: usize, panels: usize) -> Self {
-        let threads = threads();
-        let rows_max = (CHUNK_BYTES / row_bytes).max(ROWS_MAX);
-        let rounds = rows.div_ceil(threads * rows_max).max(1);
-        // Whole groups of rows, for any number of rows that a target keeps in registers. Too few rows for
-        // that stay together, and the panels are dealt out instead.
-        let chunks = (threads * rounds).min(rows.div_ceil(2 * ROWS_MAX)).max(1);
-        let rows_per_chunk = rows.div_ceil(chunks).max(1).next_multiple_of(ROWS_MAX);
-        let parts = threads.div_ceil(rows.div_ceil(rows_per_chunk).max(1));
-        Self { rows, rows_per_chunk, panels, panels_per_part: panels.div_ceil(parts).max(1) }
-    }
-
-    fn parts(&self) -> usize {
-        self.panels.div_ceil(self.panels_per_part)
-    }
-
-    fn tasks(&self) -> usize {
-        self.rows.div_ceil(self.rows_per_chunk) * self.parts()
-    }
-
-    fn task(&self, task: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
-        let row = task / self.parts() * self.rows_per_chunk;
-        let panel = task % self.parts() * self.panels_per_part;
-        let rows = row..self.rows.min(row + self.rows_per_chunk);
-        (rows, panel..self.panels.min(panel + self.panels_per_part))
     }
 }
 

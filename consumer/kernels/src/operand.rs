@@ -19,7 +19,11 @@ pub(crate) struct Operand<'a> {
 impl Operand<'_> {
     /// The sizes and the number type of a contiguous matrix of hidden states or weights.
     pub(crate) fn matrix(self) -> Result<(usize, usize, DType), KernelError> {
-        if !is_supported(self.tensor.dtype()) {
+        let on_gpu = self.tensor.device().is_cuda();
+        if on_gpu && !matches!(self.tensor.dtype(), DType::BF16 | DType::F16) {
+            return Err(self.dtype_error("BF16, F16 on a GPU"));
+        }
+        if !on_gpu && !is_supported(self.tensor.dtype()) {
             return Err(self.dtype_error("F32, BF16"));
         }
         self.contiguous()?;
@@ -65,7 +69,11 @@ impl Operand<'_> {
 }
 
 fn dtype_name(dtype: DType) -> &'static str {
-    if dtype == DType::BF16 { "BF16" } else { "F32" }
+    match dtype {
+        DType::BF16 => "BF16",
+        DType::F16 => "F16",
+        _ => "F32",
+    }
 }
 
 /// An output of its own for operations that are not given one.

@@ -131,6 +131,18 @@ impl InplaceOp2 for PoolNormalize<'_> {
         });
         Ok(())
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        out: &mut candle_core::CudaStorage,
+        out_layout: &Layout,
+        x: &candle_core::CudaStorage,
+        x_layout: &Layout,
+    ) -> candle_core::Result<()> {
+        let (out, x) = ((&*out, out_layout), (x, x_layout));
+        crate::cuda::pool_normalize(self.cu_seqlens, self.pooling, self.finishes, out, x)
+    }
 }
 
 dispatched! {

@@ -46,6 +46,11 @@ impl Rotary {
         &self.table
     }
 
+    /// The same with its angles on another device.
+    pub fn on(&self, device: &Device) -> Result<Self, KernelError> {
+        Ok(Self { table: self.table.to_device(device)? })
+    }
+
     /// Rotates the queries and keys of `qkv`, `[tokens, 3 * hidden]`, each by its place in its sequence.
     pub fn apply(
         &self,
@@ -105,6 +110,15 @@ impl InplaceOp1 for Rotation<'_> {
             });
         });
         Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        qkv: &mut candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<()> {
+        crate::cuda::rotary(self.table, self.cu_seqlens, self.heads, (qkv, layout))
     }
 }
 

@@ -15,6 +15,8 @@ pub(crate) struct Scratch<E> {
     pub(crate) keys: Vec<E>,
     /// A head's values, packed.
     pub(crate) values: Vec<E>,
+    /// A few queries, with their bias.
+    pub(crate) queries: Vec<E>,
     /// A few queries' probabilities.
     pub(crate) probabilities: Vec<E>,
 }

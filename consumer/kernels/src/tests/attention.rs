@@ -123,6 +123,28 @@ fn sequences_longer_than_a_tile_of_keys_agree() {
 }
 
 #[test]
+fn a_bias_that_is_left_to_attention_comes_out_as_if_added_before() {
+    let (heads, dim, lengths) = (2, 20, [40, 1, 7]);
+    let (cu_seqlens, width) = (cu_seqlens(&lengths), 3 * heads * dim);
+    let (bias, bias_values) = noisy(10, &[width]);
+    for (dtype, rounding) in DTYPES {
+        let (qkv, qkv_values) = noisy_in(dtype, 9, &[48, width]);
+        let sums: Vec<f32> =
+            qkv_values.iter().zip(bias_values.iter().cycle()).map(|(x, bias)| x + bias).collect();
+        let setting = Setting { scale: Some(0.05), ..Setting::plain(heads, dim) };
+        let expected = setting.reference(&sums, &lengths, &[0.0; 2 * 79]);
+        let attention = VarlenAttention {
+            scale: setting.scale,
+            bias: Some(&bias),
+            ..VarlenAttention::new(&cu_seqlens, heads)
+        };
+        Isa::each(|| {
+            assert_close(&attention.forward(&qkv).unwrap(), &expected, 3.0 * rounding + 2e-5);
+        });
+    }
+}
+
+#[test]
 fn large_heads_agree() {
     Setting::plain(2, 128).check(&[40, 33], 5);
 }

@@ -14,12 +14,14 @@
 //! while those rows' scores are in the first cache. Sequences of up to [`KEYS`] tokens take one tile.
 #![allow(unsafe_code)]
 
+mod head;
 mod mask;
 mod pack;
 mod softmax;
 
 use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Tensor};
 
+use self::head::Head;
 pub use self::mask::Mask;
 use self::pack::{key_panels, pack_keys, pack_values};
 use self::softmax::{Exponents, Running, soften};
@@ -50,12 +52,22 @@ pub struct VarlenAttention<'a> {
     /// `[heads, 2 n - 1]`, `n` at least the longest sequence: added to a head's scaled scores by how far the key is
     /// from the query, `n - 1` being where both are the same token.
     pub distance_bias: Option<&'a Tensor>,
+    /// `[3 * hidden]`, f32: the bias of the product that `qkv` is, where that left it to be added here. Of keys it changes
+    /// nothing: it adds the same to all scores of a query.
+    pub bias: Option<&'a Tensor>,
 }
 
 impl<'a> VarlenAttention<'a> {
     /// Every query sees every key of its sequence, scores are scaled as usual, and nothing is added.
     pub fn new(cu_seqlens: &'a CuSeqlens, heads: usize) -> Self {
-        Self { cu_seqlens, heads, mask: Mask::default(), scale: None, distance_bias: None }
+        Self {
+            cu_seqlens,
+            heads,
+            mask: Mask::default(),
+            scale: None,
+            distance_bias: None,
+            bias: None,
+        }
     }
 
     /// `qkv`: `[tokens, 3 * hidden]`; gives `[tokens, hidden]`.
@@ -87,6 +99,9 @@ impl<'a> VarlenAttention<'a> {
         if let Some(bias) = self.distance_bias {
             self.check_bias(Operand { op: OP, name: "distance_bias", tensor: bias })?;
         }
+        if let Some(bias) = self.bias {
+            Operand { op: OP, name: "bias", tensor: bias }.expect(&[width], DType::F32)?;
+        }
         Ok(out.inplace_op2(qkv, self)?)
     }
 
@@ -115,17 +130,36 @@ impl InplaceOp2 for VarlenAttention<'_> {
         qkv: &CpuStorage,
         layout: &Layout,
     ) -> candle_core::Result<()> {
-        let bias = self.distance_bias.map(borrow);
+        let borrowed = [self.distance_bias, self.bias].map(|bias| bias.map(borrow));
+        let [distance_bias, bias] = &borrowed;
+        let distance_bias = distance_bias.as_ref().map(|bias| bias.values()).transpose()?;
         let bias = bias.as_ref().map(|bias| bias.values()).transpose()?;
         by_dtype!(dtype(qkv), |E| {
-            self.run::<E>(values(qkv, layout)?, bias, values_mut(out, out_layout)?);
+            let out = values_mut(out, out_layout)?;
+            self.run::<E>(values(qkv, layout)?, [distance_bias, bias], out);
         });
         Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        out: &mut candle_core::CudaStorage,
+        out_layout: &Layout,
+        qkv: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<()> {
+        crate::cuda::varlen_attention(self, (out, out_layout), (qkv, layout))
     }
 }
 
 impl VarlenAttention<'_> {
-    fn run<E: Element>(&self, qkv: &[E], bias: Option<&[f32]>, out: &mut [E]) {
+    fn run<E: Element>(
+        &self,
+        qkv: &[E],
+        [distance_bias, bias]: [Option<&[f32]>; 2],
+        out: &mut [E],
+    ) {
         let hidden = out.len() / self.cu_seqlens.tokens().max(1);
         let dim = hidden / self.heads;
         if dim == 0 {
@@ -136,59 +170,19 @@ impl VarlenAttention<'_> {
         for_each(self.cu_seqlens.sequences() * self.heads, |task| {
             let (sequence, head) = (task / self.heads, task % self.heads);
             let range = self.cu_seqlens.range(sequence);
-            let bias = bias.map(|bias| {
+            let distance_bias = distance_bias.map(|bias| {
                 let width = bias.len() / self.heads;
                 &bias[head * width..(head + 1) * width]
             });
             let qkv = &qkv[range.start * 3 * hidden..range.end * 3 * hidden];
             let (first, mask) = (head * dim, self.mask);
-            let head = Head { qkv, hidden, dim, first, mask, scale, bias };
+            // Of the queries, and of the values.
+            let biases = bias.map(|bias| [0, 2].map(|part| &bias[part * hidden + first..][..dim]));
+            let head = Head { qkv, hidden, dim, first, mask, scale, distance_bias, biases };
             // SAFETY: each task has its own sequence (rows) or its own head (columns) of the output.
             let mut out = unsafe { out.block(range.start, range.len(), first, dim) };
             E::with_scratch(|scratch| attend_one(isa, head, &mut out, scratch));
         });
-    }
-}
-
-/// One head's queries, keys and values in one sequence's packed rows.
-#[derive(Clone, Copy)]
-struct Head<'a, E> {
-    qkv: &'a [E],
-    hidden: usize,
-    dim: usize,
-    first: usize,
-    mask: Mask,
-    scale: f32,
-    /// The middle one is for a distance of 0.
-    bias: Option<&'a [f32]>,
-}
-
-impl<'a, E: Element> Head<'a, E> {
-    fn tokens(self) -> usize {
-        self.qkv.len() / (3 * self.hidden)
-    }
-
-    /// `count` queries from the one at `first` on.
-    #[inline(always)]
-    fn queries(self, first: usize, count: usize) -> RowsOf<'a, E> {
-        let stride = 3 * self.hidden;
-        RowsOf::new(&self.qkv[first * stride + self.first..], stride, count, self.dim)
-    }
-
-    #[inline(always)]
-    fn keys(self, token: usize) -> &'a [E] {
-        &self.qkv[(3 * token + 1) * self.hidden + self.first..][..self.dim]
-    }
-
-    #[inline(always)]
-    fn values(self, token: usize) -> &'a [E] {
-        &self.qkv[(3 * token + 2) * self.hidden + self.first..][..self.dim]
-    }
-
-    /// What is added to the scores of a query's keys from `first_key` on.
-    #[inline(always)]
-    fn bias(self, query: usize, first_key: usize, keys: usize) -> Option<&'a [f32]> {
-        self.bias.map(|bias| &bias[bias.len() / 2 + first_key - query..][..keys])
     }
 }
 
@@ -223,6 +217,7 @@ fn attend<T: Target, E: Element>(
         scores: sized(&mut scratch.floats, ROWS_MAX * width),
         probabilities: sized(&mut scratch.probabilities, ROWS_MAX * width),
         sums: sized(&mut scratch.sums, ROWS_MAX * dims),
+        queries: sized(&mut scratch.queries, ROWS_MAX * head.dim),
     };
     let mut first = 0;
     while first < tokens {
@@ -255,6 +250,8 @@ struct Work<'a, E> {
     probabilities: &'a mut [E],
     /// `[rows, dims]`, the head's size rounded up to whole panels.
     sums: &'a mut [f32],
+    /// `[rows, dim]`: queries with their bias.
+    queries: &'a mut [E],
 }
 
 impl<E: Element> Work<'_, E> {
@@ -292,8 +289,14 @@ impl<E: Element> Work<'_, E> {
         for (row, running) in running[..count].iter().enumerate() {
             let inverse = 1.0 / running.sum;
             let sums = &self.sums[row * dims..][..head.dim];
-            for (out, sum) in out.row(first + row).iter_mut().zip(sums) {
+            let out = out.row(first + row);
+            for (out, sum) in out.iter_mut().zip(sums) {
                 *out = E::narrow(sum * inverse);
+            }
+            if let Some([_, bias]) = head.biases {
+                for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
+                    *out = E::narrow(T::mul_add(*sum, inverse, *bias));
+                }
             }
         }
     }
@@ -301,7 +304,15 @@ impl<E: Element> Work<'_, E> {
     /// `scores = q * transpose(k)` for a tile's keys.
     #[inline(always)]
     fn score<T: Target>(&mut self, first: usize, count: usize, tile: usize, keys: usize) {
-        let queries = self.head.queries(first, count);
+        let mut queries = self.head.queries(first, count);
+        if let Some([bias, _]) = self.head.biases {
+            for (row, to) in self.queries.chunks_exact_mut(self.head.dim).take(count).enumerate() {
+                for ((to, value), bias) in to.iter_mut().zip(queries.row(row)).zip(bias) {
+                    *to = E::narrow(value.widen() + bias);
+                }
+            }
+            queries = RowsOf::new(self.queries, self.head.dim, count, self.head.dim);
+        }
         let panel_len = self.head.dim * PANEL;
         for column in (0..keys).step_by(columns_at_once::<T>()) {
             let panel = &self.keys[(tile + column) / PANEL * panel_len..][..panel_len];

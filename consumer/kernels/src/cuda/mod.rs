@@ -1,0 +1,144 @@
+//! The operations' side for NVIDIA GPUs: operands become addresses, a launch is made of them, and the device's stream
+//! takes it. Nothing waits here; whoever reads a result does.
+#![allow(unsafe_code)]
+
+mod operations;
+mod pays;
+mod sequences;
+mod whole_rows;
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaFunction, CudaModule, CudaSlice, DevicePtr, LaunchConfig, PushKernelArg, sys,
+};
+use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
+use candle_core::cuda_backend::{CudaDevice, CudaStorageSlice, DeviceId};
+use candle_core::{CudaStorage, DType, Error, Layout, Result, Storage, Tensor};
+
+pub(crate) use self::operations::*;
+use self::pays::pays;
+pub(crate) use self::sequences::{Cached, Sequences};
+pub(crate) use self::whole_rows::{feed_forward, linear_layer_norm};
+use crate::launch::{Argument, Half, Launch};
+
+/// Shared memory that a block has without asking for more.
+const SHARED_BYTES: u32 = 48 * 1024;
+
+macro_rules! module {
+    ($name:literal) => {
+        include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".fatbin"))
+    };
+}
+
+/// What `build.rs` compiled.
+static MODULES: [&[u8]; 7] = [
+    module!("elementwise"),
+    module!("embed_layer_norm"),
+    module!("feed_forward"),
+    module!("layer_norm"),
+    module!("linear_layer_norm"),
+    module!("pool_normalize"),
+    module!("varlen_attention"),
+];
+
+/// A device's kernels: its modules, loaded when the first kernel is launched, and what was asked of them.
+#[derive(Default)]
+struct Kernels {
+    modules: Vec<Arc<CudaModule>>,
+    functions: HashMap<String, CudaFunction>,
+}
+
+static KERNELS: LazyLock<Mutex<HashMap<DeviceId, Kernels>>> = LazyLock::new(Mutex::default);
+
+fn error(problem: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::Cuda(Box::new(problem))
+}
+
+/// The kernel of that name on the device, free to take so much shared memory.
+fn function(device: &CudaDevice, name: &str, shared_bytes: u32) -> Result<CudaFunction> {
+    let mut kernels = KERNELS.lock().unwrap_or_else(PoisonError::into_inner);
+    let kernels = kernels.entry(device.id()).or_default();
+    if let Some(function) = kernels.functions.get(name) {
+        return Ok(function.clone());
+    }
+    if kernels.modules.is_empty() {
+        let context = device.cuda_stream().context().clone();
+        let load = |image: &[u8]| context.load_module(Ptx::from_binary(image.to_vec()));
+        let modules: std::result::Result<_, _> = MODULES.into_iter().map(load).collect();
+        kernels.modules = modules.map_err(error)?;
+    }
+    let found = kernels.modules.iter().find_map(|module| module.load_function(name).ok());
+    let function = found.ok_or_else(|| Error::Msg(format!("there is no kernel {name}")))?;
+    if shared_bytes > SHARED_BYTES {
+        let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        function.set_attribute(attribute, shared_bytes as i32).map_err(error)?;
+    }
+    kernels.functions.insert(name.to_owned(), function.clone());
+    Ok(function)
+}
+
+/// Puts a launch into the device's stream.
+fn run(device: &CudaDevice, launch: Option<Launch<u64>>) -> Result<()> {
+    let Some(launch) = launch else { return Ok(()) };
+    // A kernel's launches all ask for as much shared memory, but for rows that are pooled, which ask for little.
+    let function = function(device, &launch.kernel, launch.shared_bytes)?;
+    let stream = device.cuda_stream();
+    let mut builder = stream.launch_builder(&function);
+    for argument in &launch.arguments {
+        match argument {
+            Argument::Pointer(address) => builder.arg(address),
+            Argument::Null => builder.arg(&0_u64),
+            Argument::U32(value) => builder.arg(value),
+            Argument::F32(value) => builder.arg(value),
+        };
+    }
+    let [x, y] = launch.grid;
+    let config = LaunchConfig {
+        grid_dim: (x, y, 1),
+        block_dim: (launch.threads, 1, 1),
+        shared_mem_bytes: launch.shared_bytes,
+    };
+    // SAFETY: the arguments are those of the kernel, in its order (every launch is run by the tests, on the executor);
+    // the addresses are of tensors whose shapes the operations checked and which live until this stream is past them,
+    // since memory is freed in its order.
+    unsafe { builder.launch(config) }.map_err(error)?;
+    Ok(())
+}
+
+/// Where a contiguous tensor's values begin.
+fn address(storage: &CudaStorage, layout: &Layout) -> Result<u64> {
+    let stream = storage.device.cuda_stream();
+    let begin = match &storage.slice {
+        CudaStorageSlice::BF16(values) => values.device_ptr(&stream).0,
+        CudaStorageSlice::F16(values) => values.device_ptr(&stream).0,
+        CudaStorageSlice::F32(values) => values.device_ptr(&stream).0,
+        CudaStorageSlice::U32(values) => values.device_ptr(&stream).0,
+        _ => return Err(Error::Msg("a number type without a kernel".to_owned())),
+    };
+    let bytes = candle_core::backend::BackendStorage::dtype(storage).size_in_bytes();
+    Ok(begin + (layout.start_offset() * bytes) as u64)
+}
+
+/// The same of a parameter.
+fn address_of(tensor: &Tensor) -> Result<u64> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cuda(storage) => address(storage, layout),
+        _ => Err(Error::Msg("a parameter is on another device than the operands".to_owned())),
+    }
+}
+
+fn address_of_slice(device: &CudaDevice, slice: &CudaSlice<u32>) -> u64 {
+    slice.device_ptr(&device.cuda_stream()).0
+}
+
+/// The kernels' name of a storage's number type.
+fn half(storage: &CudaStorage) -> Result<Half> {
+    match candle_core::backend::BackendStorage::dtype(storage) {
+        DType::BF16 => Ok(Half::Bf16),
+        DType::F16 => Ok(Half::F16),
+        other => Err(Error::Msg(format!("{other:?} has no kernels on a GPU; use bf16 or f16"))),
+    }
+}
