@@ -1,7 +1,7 @@
 # Every target starts from a fresh clone and installs what it needs. The work is done by the scripts in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help build model up down status demo test chaos soak fuzz lint kernels bench scaling compose-check
+.PHONY: help build model up down status demo test chaos soak fuzz lint kernels cuda bench scaling compose-check
 
 MODEL ?= all-minilm-l6-v2
 
@@ -43,6 +43,9 @@ lint: ## check formatting, clippy, licences and the scripts
 
 kernels: ## compile every CUDA kernel for every architecture and hold it to its limits
 	@scripts/kernels
+
+cuda: ## compile the operations with their side for GPUs (slow the first time)
+	@scripts/cuda
 
 bench: ## measure the bare engine, the whole path, and other engines where they are installed
 	@scripts/bench

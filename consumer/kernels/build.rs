@@ -41,7 +41,7 @@ fn compile(source: &Path, out: &Path) {
         Ok(status) if status.success() => {}
         Ok(status) => panic!("{} on {}: {status}", compiler.display(), source.display()),
         Err(error) => panic!(
-            "{}: {error}. The feature `cuda` needs the CUDA toolkit: install it or run `make cuda`, which fetches it",
+            "{}: {error}. The feature `cuda` needs the CUDA toolkit: install it, or run `make cuda`, which fetches it",
             compiler.display()
         ),
     }

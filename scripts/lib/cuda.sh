@@ -6,15 +6,15 @@ cuda_folder=$root/.forebay/cuda
 # have_toolkit FOLDER
 have_toolkit() { [[ -x $1/bin/nvcc && -e $1/include/cuda.h ]]; }
 
-# Installs wheels once: cuda_wheels LIST.
+# Installs the wheels of cuda-requirements.txt, once.
 cuda_wheels() {
-    local wanted=$root/scripts/$1 done=$cuda_folder/$1
-    cmp --silent "$wanted" "$done" && return
-    say "fetching the CUDA toolkit ($1)" >&2
+    local wanted=$root/scripts/lib/cuda-requirements.txt got=$cuda_folder/requirements.txt
+    cmp --silent "$wanted" "$got" && return
+    say "fetching the CUDA compiler" >&2
     mkdir -p "$cuda_folder"
     python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps --require-hashes \
         --upgrade --target "$cuda_folder/wheels" --requirement "$wanted" >&2
-    cp "$wanted" "$done" # last: says that all of them are there
+    cp "$wanted" "$got" # last: says that all of them are there
 }
 
 # A folder as an installed toolkit has it: libraries by their plain names too.
@@ -31,19 +31,7 @@ lay_out_toolkit() {
     done
 }
 
-# The driver's library belongs to the driver. To link against it there is one here in which every call says
-# that it is only a stand-in (error 34).
-make_driver_stub() {
-    local to=$cuda_folder/home/lib64/stubs source=$cuda_folder/stub.c
-    [[ -e $to/libcuda.so.1 ]] && return
-    mkdir -p "$to"
-    grep -ohE '\bcu[A-Z][A-Za-z0-9_]*' "$cuda_folder"/wheels/nvidia/cu13/include/cuda{,_device_runtime_api,GL,VDPAU}.h 2>/dev/null |
-        grep -vE '_st$|_enum$|_t$' | sort -u | sed 's/.*/int &(void) { return 34; }/' >"$source"
-    cc -w -fno-builtin -shared -fPIC -Wl,-soname,libcuda.so.1 -o "$to/libcuda.so.1" "$source"
-    ln -sf libcuda.so.1 "$to/libcuda.so"
-}
-
-# Sets CUDA_HOME and the rest of what a build with CUDA asks for. cuda_environment compiler|libraries
+# Sets CUDA_HOME and the rest of what a build with CUDA asks for.
 cuda_environment() {
     local found
     for found in "${CUDA_HOME:-}" /usr/local/cuda; do
@@ -54,10 +42,8 @@ cuda_environment() {
         [[ $(uname -m) == x86_64 ]] || die "no CUDA toolkit here: install one and name it in CUDA_HOME"
         python3 -m pip --version >/dev/null 2>&1 || { can_install && apt_install python3-pip; } ||
             die "pip is missing (Debian: apt-get install python3-pip), or name an installed CUDA toolkit in CUDA_HOME"
-        cuda_wheels cuda-compiler.txt
-        [[ $1 == compiler ]] || cuda_wheels cuda-libraries.txt
+        cuda_wheels
         lay_out_toolkit
-        [[ $1 == compiler ]] || make_driver_stub
         found=$cuda_folder/home
         export CUDARC_CUDA_VERSION=13000
     fi

@@ -28,12 +28,6 @@ impl CuSeqlens {
         }
     }
 
-    /// What a device knows of them is no longer so.
-    fn changed(&mut self) {
-        #[cfg(feature = "cuda")]
-        std::mem::take(&mut self.device);
-    }
-
     /// The same on a device, with what kernels need beside it.
     #[cfg(feature = "cuda")]
     pub(crate) fn on_device(
@@ -51,13 +45,17 @@ impl CuSeqlens {
     /// Appends a sequence of `tokens` tokens.
     pub fn push(&mut self, tokens: usize) {
         self.offsets.push(self.tokens() + tokens);
-        self.changed();
+        // What a device knows of them is no longer so.
+        #[cfg(feature = "cuda")]
+        std::mem::take(&mut self.device);
     }
 
     /// Forgets all sequences and keeps the memory.
     pub fn clear(&mut self) {
         self.offsets.truncate(1);
-        self.changed();
+        // What a device knows of them is no longer so.
+        #[cfg(feature = "cuda")]
+        std::mem::take(&mut self.device);
     }
 
     /// Tokens of all sequences together.

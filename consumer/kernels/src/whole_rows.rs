@@ -45,7 +45,7 @@ impl LinearThenNorm {
     }
 }
 
-/// A feed-forward half without a gate.
+/// A feed-forward half of a layer: two linear layers, one after the other.
 #[derive(Debug, Clone)]
 pub struct FeedForward {
     /// `[inner, hidden]`, with its bias and activation.

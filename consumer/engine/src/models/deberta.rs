@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use candle_core::{D, Device, Tensor};
-use forebay_kernels::{Activation, AddLayerNorm, EmbedLayerNorm, LayerNorm, Linear};
+use forebay_kernels::{Activation, EmbedLayerNorm, FeedForward, LayerNorm, Linear, LinearThenNorm};
 use serde::Deserialize;
 
 use super::{Layers, Named, Sizes, activation, expect, from_json};
@@ -171,11 +171,8 @@ struct Layer {
     /// `[heads, dim, 2 * span]`: relative positions as keys for queries, and as queries for keys.
     position_keys: Option<Tensor>,
     position_queries: Option<Tensor>,
-    attention_out: Linear,
-    attention_norm: AddLayerNorm,
-    up: Linear,
-    down: Linear,
-    output_norm: AddLayerNorm,
+    attention_out: LinearThenNorm,
+    feed_forward: FeedForward,
 }
 
 impl Deberta {
@@ -281,9 +278,7 @@ impl Layer {
             let names = [names[0].as_str(), &names[1]];
             named.linear_then_norm(names, [inputs, hidden], config.layer_norm_eps, true)
         };
-        let (attention_out, attention_norm) =
-            closed("attention.output.dense", "attention.output.LayerNorm", hidden)?;
-        let (down, output_norm) = closed("output.dense", "output.LayerNorm", inner)?;
+        let (out, out_norm) = ("attention.output.dense", "attention.output.LayerNorm");
         // The name was checked with the configuration.
         let activation = activation(Path::new(""), "hidden_act", &config.hidden_act)?;
         Ok(Self {
@@ -295,11 +290,16 @@ impl Layer {
             )?,
             position_keys: positions("key", "c2p")?,
             position_queries: positions("query", "p2c")?,
-            attention_out,
-            attention_norm,
-            up: named.linear(&[below("intermediate.dense")], [hidden, inner], activation, true)?,
-            down,
-            output_norm,
+            attention_out: closed(out, out_norm, hidden)?,
+            feed_forward: FeedForward {
+                up: named.linear(
+                    &[below("intermediate.dense")],
+                    [hidden, inner],
+                    activation,
+                    true,
+                )?,
+                down: closed("output.dense", "output.LayerNorm", inner)?,
+            },
         })
     }
 }
@@ -332,12 +332,10 @@ impl Layers for Deberta {
             let contexts = ranges
                 .map(|range| self.attend(layer, &qkv.narrow(0, range.start, range.len())?))
                 .collect::<Result<Vec<_>, _>>()?;
-            layer.attention_out.forward_into(&Tensor::cat(&contexts, 0)?, &projected)?;
-            layer.attention_norm.forward_into(&projected, &state, &attended)?;
-            let inner = space.take(Place::Inner, tokens, layer.up.outputs())?;
-            layer.up.forward_into(&attended, &inner)?;
-            layer.down.forward_into(&inner, &projected)?;
-            layer.output_norm.forward_into(&projected, &attended, &state)?;
+            let contexts = Tensor::cat(&contexts, 0)?;
+            layer.attention_out.forward_into(&contexts, &state, &projected, &attended)?;
+            let inner = space.take(Place::Inner, tokens, layer.feed_forward.up.outputs())?;
+            layer.feed_forward.forward_into(&attended, &inner, &projected, &state)?;
         }
         Ok(state)
     }

@@ -1,7 +1,7 @@
 //! Weights by name under a model's prefix, made into the parameters of operations.
 
 use candle_core::Tensor;
-use forebay_kernels::{Activation, AddLayerNorm, LayerNorm, Linear};
+use forebay_kernels::{Activation, AddLayerNorm, LayerNorm, Linear, LinearThenNorm};
 
 use crate::weights::Weights;
 use crate::{DType, EngineError};
@@ -80,19 +80,20 @@ impl<'a> Named<'a> {
         self.packed(&weight, bias.as_ref(), activation)
     }
 
-    /// A linear layer whose bias is left to the `add_layer_norm` that follows it: their names.
+    /// A linear layer and the norm that follows it and adds its bias: their names.
     pub(crate) fn linear_then_norm(
         &self,
         [linear, norm]: [&str; 2],
         [inputs, hidden]: [usize; 2],
         eps: f64,
         has_bias: bool,
-    ) -> Result<(Linear, AddLayerNorm), EngineError> {
+    ) -> Result<LinearThenNorm, EngineError> {
         let bias =
             has_bias.then(|| self.tensor(&format!("{linear}.bias"), &[hidden])).transpose()?;
         let weight = self.tensor(&format!("{linear}.weight"), &[hidden, inputs])?;
         let linear = self.packed(&weight, None, Activation::None)?;
-        Ok((linear, AddLayerNorm { bias, norm: self.norm(norm, hidden, eps, true)? }))
+        let norm = AddLayerNorm { bias, norm: self.norm(norm, hidden, eps, true)? };
+        Ok(LinearThenNorm { linear, norm })
     }
 
     fn packed(

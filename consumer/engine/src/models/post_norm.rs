@@ -2,7 +2,8 @@
 
 use candle_core::Tensor;
 use forebay_kernels::{
-    Activation, AddLayerNorm, EmbedLayerNorm, Gate, LayerNorm, Linear, Rotary, VarlenAttention,
+    Activation, EmbedLayerNorm, FeedForward, Gate, LayerNorm, Linear, LinearThenNorm, Rotary,
+    VarlenAttention,
 };
 
 use super::post_norm_config::{Biases, Places, PostNormConfig};
@@ -24,15 +25,12 @@ pub(super) struct PostNorm {
     layers: Vec<Layer>,
 }
 
-/// The projections that `add_layer_norm` follows leave their bias to it.
 struct Layer {
     qkv: Linear,
-    attention_out: Linear,
-    attention_norm: AddLayerNorm,
-    up: Linear,
+    attention_out: LinearThenNorm,
+    feed_forward: FeedForward,
+    /// Between the two layers of `feed_forward`.
     gate: Option<Gate>,
-    down: Linear,
-    output_norm: AddLayerNorm,
 }
 
 impl PostNorm {
@@ -91,8 +89,6 @@ impl Layer {
             let [linear, norm] = names.map(below);
             named.linear_then_norm([&linear, &norm], [inputs, hidden], eps, has_bias)
         };
-        let (attention_out, attention_norm) = closed(naming.attention_out, hidden)?;
-        let (down, output_norm) = closed(naming.down, inner)?;
         let gate = naming.gated.then_some(Gate { activation: config.activation });
         let activation = if naming.gated { Activation::None } else { config.activation };
         let up_outputs = (1 + usize::from(naming.gated)) * inner / naming.up.len();
@@ -103,17 +99,17 @@ impl Layer {
                 Activation::None,
                 has_bias,
             )?,
-            attention_out,
-            attention_norm,
-            up: named.linear(
-                &all(naming.up),
-                [hidden, up_outputs],
-                activation,
-                naming.biases == Biases::All,
-            )?,
+            attention_out: closed(naming.attention_out, hidden)?,
+            feed_forward: FeedForward {
+                up: named.linear(
+                    &all(naming.up),
+                    [hidden, up_outputs],
+                    activation,
+                    naming.biases == Biases::All,
+                )?,
+                down: closed(naming.down, inner)?,
+            },
             gate,
-            down,
-            output_norm,
         })
     }
 }
@@ -152,17 +148,17 @@ impl Layers for PostNorm {
                 rotary.apply(&qkv, cu_seqlens, self.heads)?;
             }
             attention.forward_into(&qkv, &context)?;
-            layer.attention_out.forward_into(&context, &projected)?;
-            layer.attention_norm.forward_into(&projected, &state, &attended)?;
-            let mut inner = space.take(Place::Inner, tokens, layer.up.outputs())?;
-            layer.up.forward_into(&attended, &inner)?;
+            layer.attention_out.forward_into(&context, &state, &projected, &attended)?;
+            let FeedForward { up, down } = &layer.feed_forward;
+            let inner = space.take(Place::Inner, tokens, up.outputs())?;
             if let Some(gate) = &layer.gate {
-                let gated = space.take(Place::Gated, tokens, layer.down.inputs())?;
+                let gated = space.take(Place::Gated, tokens, down.linear.inputs())?;
+                up.forward_into(&attended, &inner)?;
                 gate.forward_into(&inner, &gated)?;
-                inner = gated;
+                down.forward_into(&gated, &attended, &projected, &state)?;
+            } else {
+                layer.feed_forward.forward_into(&attended, &inner, &projected, &state)?;
             }
-            layer.down.forward_into(&inner, &projected)?;
-            layer.output_norm.forward_into(&projected, &attended, &state)?;
         }
         Ok(state)
     }

@@ -10,7 +10,9 @@ mod whole_rows;
 
 use std::fmt;
 
-pub(crate) use self::attention::{Attention, DIM_MAX, Tiles};
+#[cfg(feature = "cuda")]
+pub(crate) use self::attention::DIM_MAX;
+pub(crate) use self::attention::{Attention, Tiles};
 pub(crate) use self::elementwise::{bias_activation, gate, rotary};
 pub(crate) use self::rows::{Embedding, HIDDEN_MAX, Normalized, Pooled, finish_word};
 pub(crate) use self::whole_rows::{FeedForward, LinearLayerNorm};
