@@ -38,7 +38,7 @@ impl LinearThenNorm {
             self.norm.forward_into(product, residual, out)
         };
         #[cfg(feature = "cuda")]
-        if crate::cuda::linear_layer_norm(self, x, residual, out, &apart)? {
+        if crate::cuda::linear_layer_norm(self, x, residual, out, apart)? {
             return Ok(());
         }
         apart()
@@ -69,7 +69,7 @@ impl FeedForward {
             self.down.forward_into(inner, x, product, out)
         };
         #[cfg(feature = "cuda")]
-        if crate::cuda::feed_forward(self, x, out, &apart)? {
+        if crate::cuda::feed_forward(self, x, out, apart)? {
             return Ok(());
         }
         apart()
