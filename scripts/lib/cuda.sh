@@ -31,6 +31,25 @@ lay_out_toolkit() {
     done
 }
 
+# A driver for programs to be linked with where none is installed, and to start with: it says that it is none. Its names are
+# those that cuda.h declares; 34 is CUDA_ERROR_STUB_LIBRARY.
+make_stub_driver() {
+    local home=$cuda_folder/home stubs=$cuda_folder/home/lib64/stubs
+    [[ -e $stubs/libcuda.so && -e $stubs/libcuda.so.1 ]] && return
+    mkdir -p "$stubs"
+    {
+        grep --only-matching --no-filename --extended-regexp '\bcu[A-Z][A-Za-z0-9_]*[[:space:]]*\(' \
+            "$home/include/cuda.h" "$home/include/cudaProfiler.h" 2>/dev/null || true
+    } | tr -d '( \t' | sort -u | sed 's/.*/int &(void) { return 34; }/' >"$stubs/libcuda.c"
+    # Names that the header turns into their newer versions; programs are linked with these.
+    grep --extended-regexp '^ *#define +cu[A-Z][A-Za-z0-9_]* +(__CUDA_API_PT[SD]+[A-Z]*\()?cu[A-Z]' "$home/include/cuda.h" |
+        grep --only-matching --extended-regexp 'cu[A-Z][A-Za-z0-9]*_v[0-9]+' | sort -u |
+        sed 's/.*/int &(void) { return 34; }/' >>"$stubs/libcuda.c"
+    sort -u -o "$stubs/libcuda.c" "$stubs/libcuda.c"
+    cc -shared -fPIC -w -Wl,-soname,libcuda.so.1 -o "$stubs/libcuda.so.1" "$stubs/libcuda.c"
+    ln -sfn libcuda.so.1 "$stubs/libcuda.so"
+}
+
 # Sets CUDA_HOME and the rest of what a build with CUDA asks for.
 cuda_environment() {
     local found
@@ -44,6 +63,7 @@ cuda_environment() {
             die "pip is missing (Debian: apt-get install python3-pip), or name an installed CUDA toolkit in CUDA_HOME"
         cuda_wheels
         lay_out_toolkit
+        make_stub_driver
         found=$cuda_folder/home
         export CUDARC_CUDA_VERSION=13000
     fi

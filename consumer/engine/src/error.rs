@@ -101,8 +101,38 @@ pub enum EngineError {
     #[error("unknown device {0:?}; use cpu or cuda:N, such as cuda:0")]
     DeviceUnknown(String),
     /// A device that this build cannot drive.
-    #[error("this build cannot use {0}: it was built without CUDA; use --device cpu")]
+    #[error(
+        "this build cannot use {0}: it was built without CUDA; use --device cpu, or build it with --features cuda"
+    )]
     DeviceNotBuiltIn(String),
+    /// A device that is not there, or that does not work.
+    #[error("cannot use {device}: {problem}")]
+    DeviceUnavailable {
+        /// The device.
+        device: String,
+        /// What its driver said.
+        problem: String,
+    },
+    /// A device without room for the model and one batch.
+    #[error(
+        "{device} has {free} bytes of memory free and the model needs {needed}; end other processes on it or take another one"
+    )]
+    DeviceTooSmall {
+        /// The device.
+        device: String,
+        /// Bytes that the weights and a batch take.
+        needed: u64,
+        /// Bytes that nobody uses.
+        free: u64,
+    },
+    /// A device that this process can use no more.
+    #[error("{device} is lost: {problem}; this process must end, and nvidia-smi may say more")]
+    DeviceLost {
+        /// The device.
+        device: String,
+        /// What its driver said.
+        problem: String,
+    },
     /// A number type that means nothing.
     #[error("unknown dtype {0:?}; use f32, bf16, f16 or int8")]
     DTypeUnknown(String),
@@ -153,14 +183,21 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// Whether nothing can be computed any more by this process.
+    pub fn is_device_lost(&self) -> bool {
+        matches!(self, Self::DeviceLost { .. })
+    }
+
     /// Whether a smaller batch may fit where this one did not.
     pub fn is_out_of_memory(&self) -> bool {
         match self {
             Self::OutOfMemory { .. } => true,
             // candle hands the driver's words on.
-            Self::Tensor(error) => {
+            Self::Tensor(error) | Self::Kernel(KernelError::Tensor(error)) => {
                 let words = error.to_string().to_ascii_lowercase();
-                words.contains("out of memory") || words.contains("out_of_memory")
+                words.contains("out of memory")
+                    || words.contains("out_of_memory")
+                    || words.contains("alloc_failed") // of the library for products
             }
             _ => false,
         }

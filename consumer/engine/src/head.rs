@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use forebay_kernels::{Activation, CuSeqlens, Finish, LayerNorm, Linear, PoolNormalize, Pooling};
 use serde::Deserialize;
 
@@ -41,7 +41,7 @@ pub(crate) enum Head {
     Scores(Box<Scores>),
 }
 
-/// Layers from a pooled hidden state to scores, in f32.
+/// Layers from a pooled hidden state to scores, in f32 and on the processor.
 pub(crate) struct Scores {
     pooling: Pooling,
     /// Those between, each with the norm that follows it.
@@ -180,29 +180,41 @@ impl Head {
         }
     }
 
-    /// A row a sequence from hidden states `[tokens, hidden]`: `[sequences, width]`, row-major.
-    pub(crate) fn rows(
+    /// A vector a sequence from hidden states `[tokens, hidden]`: `[sequences, hidden]`, on their device.
+    pub(crate) fn pooled(
         &self,
         hidden: &Tensor,
         cu_seqlens: &CuSeqlens,
         finishes: &[Finish],
+    ) -> Result<Tensor, EngineError> {
+        let plain;
+        let (pooling, finishes) = match self {
+            Self::Vector(pooling) => (*pooling, finishes),
+            Self::Scores(scores) => {
+                let finish = Finish { normalize: false, dimensions: None };
+                plain = vec![finish; cu_seqlens.sequences()];
+                (scores.pooling, plain.as_slice())
+            }
+        };
+        Ok(PoolNormalize { cu_seqlens, pooling, finishes }.forward(hidden)?)
+    }
+
+    /// The rows that are made of pooled vectors of this shape: `[sequences, width]`, row-major.
+    pub(crate) fn finish(
+        &self,
+        pooled: Vec<f32>,
+        shape: (usize, usize),
     ) -> Result<Vec<f32>, EngineError> {
         match self {
-            Self::Vector(pooling) => {
-                let pool = PoolNormalize { cu_seqlens, pooling: *pooling, finishes };
-                Ok(pool.forward(hidden)?.flatten_all()?.to_vec1()?)
-            }
-            Self::Scores(scores) => scores.rows(hidden, cu_seqlens),
+            Self::Vector(_) => Ok(pooled),
+            Self::Scores(scores) => scores.rows(pooled, shape),
         }
     }
 }
 
 impl Scores {
-    fn rows(&self, hidden: &Tensor, cu_seqlens: &CuSeqlens) -> Result<Vec<f32>, EngineError> {
-        let plain = Finish { normalize: false, dimensions: None };
-        let finishes = vec![plain; cu_seqlens.sequences()];
-        let pool = PoolNormalize { cu_seqlens, pooling: self.pooling, finishes: &finishes };
-        let mut state = pool.forward(hidden)?;
+    fn rows(&self, pooled: Vec<f32>, shape: (usize, usize)) -> Result<Vec<f32>, EngineError> {
+        let mut state = Tensor::from_vec(pooled, shape, &Device::Cpu)?;
         if let Some((dense, norm)) = &self.dense {
             state = dense.forward(&state)?;
             if let Some(norm) = norm {

@@ -21,9 +21,12 @@
 //! ```
 
 mod batch;
+mod device;
 mod encoder;
 mod error;
 mod folder;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod head;
 mod model;
 mod models;
@@ -37,6 +40,7 @@ mod workspace;
 pub use batch::{PackedBatch, Rows};
 pub use error::EngineError;
 pub use forebay_kernels::{Finish, Pooling};
-pub use model::{Encoder, Model, ModelInfo, ModelTask, load};
+
+pub use model::{Encoder, Model, ModelInfo, ModelTask, Pending, load};
 pub use options::{DType, Device, LoadOptions};
 pub use tokenizer::{FirstOfPairs, Tokenizer, Tokens};

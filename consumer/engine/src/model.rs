@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use forebay_kernels::Pooling;
 
+use crate::device;
 use crate::encoder::PackedEncoder;
 use crate::folder::ModelFolder;
+#[cfg(feature = "cuda")]
+use crate::gpu::GpuEncoder;
 use crate::head::Head;
 use crate::weights::Weights;
 use crate::{DType, Device, EngineError, LoadOptions, PackedBatch, Rows, Tokenizer};
@@ -17,7 +20,38 @@ pub trait Encoder: Send {
     ///
     /// An empty sequence's vector is zeros. Nothing in a batch makes this panic: an item that cannot be
     /// computed is [`EngineError::Item`], and the batch computes without it.
-    fn compute(&mut self, batch: &PackedBatch) -> Result<Rows, EngineError>;
+    fn compute(&mut self, batch: &PackedBatch) -> Result<Rows, EngineError> {
+        self.begin(batch)?.wait()
+    }
+
+    /// Begins what [`Encoder::compute`] does. A device that computes by itself goes on after this returns, and takes up to
+    /// [`Encoder::ahead`] batches before the first of them is waited for.
+    fn begin(&mut self, batch: &PackedBatch) -> Result<Pending, EngineError>;
+
+    /// How many batches are worth beginning before the first is waited for. At least one.
+    fn ahead(&self) -> usize {
+        1
+    }
+}
+
+/// The rows of a batch that was begun.
+pub struct Pending(Box<dyn FnOnce() -> Result<Rows, EngineError> + Send>);
+
+impl Pending {
+    /// Rows that `wait` waits for.
+    pub fn new(wait: impl FnOnce() -> Result<Rows, EngineError> + Send + 'static) -> Self {
+        Self(Box::new(wait))
+    }
+
+    /// Rows that are there.
+    pub fn done(rows: Rows) -> Self {
+        Self::new(move || Ok(rows))
+    }
+
+    /// Waits until they are there.
+    pub fn wait(self) -> Result<Rows, EngineError> {
+        (self.0)()
+    }
 }
 
 /// A loaded model.
@@ -60,9 +94,11 @@ pub struct ModelInfo {
     pub dtype: DType,
     /// Where it computes.
     pub device: Device,
+    /// What the device calls itself; nothing for the processor.
+    pub device_name: Option<String>,
     /// Compute threads.
     pub threads: usize,
-    /// An upper bound of the memory that a token of a batch takes while it is computed.
+    /// An upper bound of the memory of the device that a token of a batch takes while it is computed.
     pub bytes_per_token: usize,
 }
 
@@ -78,6 +114,7 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
     let threads = options.resolve_threads();
     let tokens_max = folder.tokens_max(sizes.positions)?;
     let pooling = folder.pooling()?;
+    let device = device::open(options.device)?;
     let tokenizer = Tokenizer::load(&folder, tokens_max)?;
     let (mut head, mut labels) = (Head::Vector(pooling), Vec::new());
     let open = || Weights::open(&folder.weights_path());
@@ -88,7 +125,12 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
     if task == ModelTask::Classify {
         labels = outputs.labels();
     }
-    let layers = architecture.layers(open, dtype)?;
+    if !device.is_cpu() {
+        let named = (&device, options.device);
+        device::check(named, &folder.config_path(), &architecture, dtype, &open()?)?;
+    }
+    let layers = architecture.layers(open, (dtype, &device))?;
+    let bytes_per_token = architecture.bytes_per_token(dtype);
     let info = ModelInfo {
         architecture: name,
         task,
@@ -98,9 +140,20 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
         pooling,
         dtype,
         device: options.device,
+        device_name: device::name(&device),
         threads,
-        bytes_per_token: architecture.bytes_per_token(dtype),
+        bytes_per_token,
     };
-    let encoder = PackedEncoder::new(sizes, layers, head, threads, dtype.tensor())?;
-    Ok(Model { tokenizer: Arc::new(tokenizer), encoder: Box::new(encoder), info })
+    let encoder: Box<dyn Encoder> = match device {
+        #[cfg(feature = "cuda")]
+        device if device.is_cuda() => Box::new(GpuEncoder::new(
+            (options.device, device),
+            sizes,
+            layers,
+            head,
+            (dtype, bytes_per_token),
+        )),
+        _ => Box::new(PackedEncoder::new(sizes, layers, head, threads, dtype.tensor())?),
+    };
+    Ok(Model { tokenizer: Arc::new(tokenizer), encoder, info })
 }

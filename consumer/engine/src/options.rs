@@ -95,7 +95,7 @@ pub struct LoadOptions {
     /// Where to compute.
     pub device: Device,
     /// The number type; `None` takes the device's best: on the processor bf16 where it multiplies that faster than
-    /// f32, else f32.
+    /// f32, else f32; on a GPU bf16, and f16 for scores.
     pub dtype: Option<DType>,
     /// Compute threads; `None` takes what the system says is available.
     pub threads: Option<usize>,
@@ -110,7 +110,7 @@ impl LoadOptions {
         f32_only: Option<&'static str>,
     ) -> Result<DType, EngineError> {
         if self.device != Device::Cpu {
-            return Err(EngineError::DeviceNotBuiltIn(self.device.to_string()));
+            return self.resolve_gpu_dtype(gives_scores, f32_only);
         }
         match (self.dtype, f32_only) {
             (None, None) if !gives_scores && forebay_kernels::prefers_bf16() => Ok(DType::Bf16),
@@ -126,6 +126,27 @@ impl LoadOptions {
                 device: self.device.to_string(),
                 supported: "f32, bf16, int8",
             }),
+        }
+    }
+
+    /// A GPU's products are of halves: bf16, which has the range of f32; for scores f16, which rounds less.
+    fn resolve_gpu_dtype(
+        &self,
+        gives_scores: bool,
+        f32_only: Option<&'static str>,
+    ) -> Result<DType, EngineError> {
+        let refused = |dtype: Option<DType>, device, supported| {
+            let dtype = dtype.map_or_else(|| "f16".to_owned(), |dtype| dtype.to_string());
+            Err(EngineError::DTypeNotSupported { dtype, device, supported })
+        };
+        match (self.dtype, f32_only) {
+            (dtype, Some(architecture)) => {
+                let device = format!("{architecture} on {}", self.device);
+                refused(dtype, device, "--device cpu: it computes in f32 alone")
+            }
+            (None, None) => Ok(if gives_scores { DType::F16 } else { DType::Bf16 }),
+            (Some(dtype @ (DType::Bf16 | DType::F16)), None) => Ok(dtype),
+            (dtype, None) => refused(dtype, self.device.to_string(), "bf16, f16"),
         }
     }
 
@@ -184,8 +205,20 @@ mod tests {
         assert!(
             !refused(with(DType::Bf16), None) && !refused(with(DType::F32), Some("deberta-v2"))
         );
-        let cuda = LoadOptions { device: Device::Cuda(0), ..LoadOptions::default() };
-        assert!(matches!(cuda.resolve_dtype(false, None), Err(EngineError::DeviceNotBuiltIn(_))));
+    }
+
+    #[test]
+    fn a_gpu_computes_in_halves() {
+        let with = |dtype| LoadOptions { device: Device::Cuda(0), dtype, threads: None };
+        assert_eq!(with(None).resolve_dtype(false, None).unwrap(), DType::Bf16);
+        assert_eq!(with(None).resolve_dtype(true, None).unwrap(), DType::F16);
+        assert_eq!(with(Some(DType::F16)).resolve_dtype(false, None).unwrap(), DType::F16);
+        for (dtype, f32_only) in
+            [(Some(DType::F32), None), (Some(DType::Int8), None), (None, Some("deberta-v2"))]
+        {
+            let error = with(dtype).resolve_dtype(false, f32_only).unwrap_err();
+            assert!(matches!(error, EngineError::DTypeNotSupported { .. }), "{error}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use candle_core::DType;
+use candle_core::{DType, Device};
 use forebay_kernels::{CuSeqlens, Finish, alone};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -112,7 +112,7 @@ fn lock(member: &Mutex<Member>) -> MutexGuard<'_, Member> {
 impl Member {
     fn new(dtype: DType) -> Self {
         Self {
-            space: Workspace::new(dtype),
+            space: Workspace::new(dtype, Device::Cpu),
             token_ids: Vec::new(),
             type_ids: Vec::new(),
             cu_seqlens: CuSeqlens::new(),

@@ -57,6 +57,16 @@ impl Weights {
         Ok(Self { path: path.to_owned(), file: RefCell::new(file), metadata, data_start })
     }
 
+    /// How many values all tensors have together.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn values(&self) -> u64 {
+        let tensors = self.metadata.tensors();
+        tensors
+            .values()
+            .map(|info| info.shape.iter().map(|&size| size as u64).product::<u64>())
+            .sum()
+    }
+
     /// True when there is a tensor of that name.
     pub(crate) fn contains(&self, name: &str) -> bool {
         self.metadata.info(name).is_some()

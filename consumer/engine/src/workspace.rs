@@ -26,16 +26,17 @@ pub(crate) enum Place {
 
 const PLACES: usize = Place::Gated as usize + 1;
 
-/// One thread's buffers: each grows to the largest size that it was asked for, and stays.
+/// One thread's buffers, or one device's: each grows to the largest size that it was asked for, and stays.
 #[derive(Debug)]
 pub(crate) struct Workspace {
     dtype: DType,
+    device: Device,
     buffers: [Option<Tensor>; PLACES],
 }
 
 impl Workspace {
-    pub(crate) fn new(dtype: DType) -> Self {
-        Self { dtype, buffers: [const { None }; PLACES] }
+    pub(crate) fn new(dtype: DType, device: Device) -> Self {
+        Self { dtype, device, buffers: [const { None }; PLACES] }
     }
 
     /// `[rows, width]`, filled with what earlier work left.
@@ -48,7 +49,7 @@ impl Workspace {
         let values = rows * width;
         let buffer = match &mut self.buffers[place as usize] {
             Some(buffer) if buffer.elem_count() >= values => buffer,
-            buffer => buffer.insert(Tensor::zeros(values, self.dtype, &Device::Cpu)?),
+            buffer => buffer.insert(Tensor::zeros(values, self.dtype, &self.device)?),
         };
         Ok(buffer.narrow(0, 0, values)?.reshape((rows, width))?)
     }

@@ -59,6 +59,9 @@ pub use rotary::Rotary;
 pub use varlen_attention::{Mask, VarlenAttention};
 pub use whole_rows::{FeedForward, LinearThenNorm};
 
+#[cfg(feature = "cuda")]
+pub use cuda::gpu;
+
 /// The widest hidden state, and the largest head, that there are kernels for on a GPU.
 #[cfg(feature = "cuda")]
 pub const GPU_LIMITS: (usize, usize) = (launch::HIDDEN_MAX as usize, launch::DIM_MAX as usize);

@@ -10,7 +10,7 @@ mod relative;
 
 use std::path::Path;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use forebay_kernels::Activation;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -143,6 +143,16 @@ impl Architecture {
         matches!(self, Self::Deberta(_) | Self::Noop(_))
     }
 
+    /// Values of an attention head.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn head_size(&self) -> usize {
+        match self {
+            Self::PostNorm(config) => config.sizes.hidden / config.heads,
+            Self::ModernBert(config) => config.head_size(),
+            Self::Deberta(_) | Self::Noop(_) => 0, // the processor's alone
+        }
+    }
+
     /// An upper bound of the memory that a token of a batch takes while it is computed.
     pub(crate) fn bytes_per_token(&self, dtype: DType) -> usize {
         let scores = match self {
@@ -152,27 +162,28 @@ impl Architecture {
         self.sizes().bytes_per_token(dtype).saturating_add(scores)
     }
 
-    /// Takes the layers' weights, by their names in transformers; `open` opens them, where there are any.
+    /// Takes the layers' weights, by their names in transformers, in a number type and onto a device; `open` opens them,
+    /// where there are any.
     pub(crate) fn layers(
         &self,
         open: impl FnOnce() -> Result<Weights, EngineError>,
-        dtype: DType,
+        place: (DType, &Device),
     ) -> Result<Box<dyn Layers>, EngineError> {
         const WORDS: &str = "embeddings.word_embeddings.weight";
         Ok(match self {
             Self::PostNorm(config) => {
                 let weights = open()?;
-                let named = Named::new(&weights, config.naming.prefixes, WORDS, dtype);
+                let named = Named::new(&weights, config.naming.prefixes, WORDS, place);
                 Box::new(post_norm::PostNorm::load(config, &named)?)
             }
             Self::ModernBert(config) => {
                 let (weights, words) = (open()?, "embeddings.tok_embeddings.weight");
-                let named = Named::new(&weights, &["model."], words, dtype);
+                let named = Named::new(&weights, &["model."], words, place);
                 Box::new(modernbert::ModernBert::load(config, &named)?)
             }
             Self::Deberta(config) => {
                 let weights = open()?;
-                let named = Named::new(&weights, &["deberta."], WORDS, dtype);
+                let named = Named::new(&weights, &["deberta."], WORDS, place);
                 Box::new(deberta::Deberta::load(config, &named)?)
             }
             Self::Noop(config) => Box::new(noop::Noop::new(config)),

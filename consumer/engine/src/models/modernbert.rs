@@ -90,6 +90,11 @@ impl ModernBertConfig {
             types: 0,
         }
     }
+
+    /// Values of an attention head.
+    pub(super) fn head_size(&self) -> usize {
+        self.hidden_size / self.num_attention_heads
+    }
 }
 
 /// A model's layers.
@@ -119,8 +124,7 @@ struct Layer {
 impl ModernBert {
     pub(super) fn load(config: &ModernBertConfig, named: &Named<'_>) -> Result<Self, EngineError> {
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let head_dim = hidden / config.num_attention_heads;
-        let rotary = |base| Rotary::new(head_dim, base, config.max_position_embeddings);
+        let rotary = |base| named.rotary(config.head_size(), base, config.max_position_embeddings);
         let norm = |name: &str| -> Result<AddLayerNorm, EngineError> {
             Ok(AddLayerNorm { bias: None, norm: named.norm(name, hidden, config.norm_eps, false)? })
         };

@@ -1,16 +1,17 @@
 //! Weights by name under a model's prefix, made into the parameters of operations.
 
-use candle_core::Tensor;
-use forebay_kernels::{Activation, AddLayerNorm, LayerNorm, Linear, LinearThenNorm};
+use candle_core::{Device, Tensor};
+use forebay_kernels::{Activation, AddLayerNorm, LayerNorm, Linear, LinearThenNorm, Rotary};
 
 use crate::weights::Weights;
 use crate::{DType, EngineError};
 
-/// Weights under a prefix, for layers that compute in one number type.
+/// Weights under a prefix, for layers that compute in one number type on one device.
 pub(crate) struct Named<'a> {
     weights: &'a Weights,
     prefix: &'static str,
     dtype: DType,
+    device: &'a Device,
 }
 
 impl<'a> Named<'a> {
@@ -19,14 +20,34 @@ impl<'a> Named<'a> {
         weights: &'a Weights,
         prefixes: &'static [&'static str],
         first_tensor: &str,
-        dtype: DType,
+        (dtype, device): (DType, &'a Device),
     ) -> Self {
         let there = |prefix: &&&str| weights.contains(&format!("{prefix}{first_tensor}"));
         let prefix = prefixes.iter().find(there).copied().unwrap_or_default();
-        Self { weights, prefix, dtype }
+        Self { weights, prefix, dtype, device }
     }
 
-    /// A tensor in f32.
+    /// Whether layers compute on a GPU.
+    pub(crate) fn on_gpu(&self) -> bool {
+        !self.device.is_cpu()
+    }
+
+    /// A tensor on the device.
+    pub(crate) fn placed(&self, tensor: &Tensor) -> Result<Tensor, EngineError> {
+        Ok(tensor.to_device(self.device)?)
+    }
+
+    /// Angles of positions, on the device.
+    pub(crate) fn rotary(
+        &self,
+        head_size: usize,
+        base: f64,
+        positions: usize,
+    ) -> Result<Rotary, EngineError> {
+        Ok(Rotary::new(head_size, base, positions)?.on(self.device)?)
+    }
+
+    /// A tensor in f32, on the processor.
     pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, EngineError> {
         self.weights.f32(&format!("{}{name}", self.prefix), shape)
     }
@@ -38,9 +59,8 @@ impl<'a> Named<'a> {
         rows: usize,
         hidden: usize,
     ) -> Result<Tensor, EngineError> {
-        Ok(self
-            .tensor(&format!("{name}.weight"), &[rows, hidden])?
-            .to_dtype(self.dtype.tensor())?)
+        let table = self.tensor(&format!("{name}.weight"), &[rows, hidden])?;
+        self.placed(&table.to_dtype(self.dtype.tensor())?)
     }
 
     /// A LayerNorm, with a shift or without.
@@ -57,7 +77,7 @@ impl<'a> Named<'a> {
         } else {
             scale.zeros_like()?
         };
-        Ok(LayerNorm { scale, shift, eps: eps as f32 })
+        Ok(LayerNorm { scale: self.placed(&scale)?, shift: self.placed(&shift)?, eps: eps as f32 })
     }
 
     /// Linear layers of the same inputs as one, their outputs side by side; `outputs` of each.
@@ -68,16 +88,27 @@ impl<'a> Named<'a> {
         activation: Activation,
         has_bias: bool,
     ) -> Result<Linear, EngineError> {
-        let all = |part: &str, shape: &[usize]| -> Result<Tensor, EngineError> {
-            let parts = names
-                .iter()
-                .map(|name| self.tensor(&format!("{name}.{part}"), shape))
-                .collect::<Result<Vec<_>, _>>()?;
-            Ok(Tensor::cat(&parts, 0)?)
-        };
-        let bias = has_bias.then(|| all("bias", &[outputs])).transpose()?;
-        let weight = all("weight", &[outputs, inputs])?;
+        let bias = has_bias.then(|| self.side_by_side(names, "bias", &[outputs])).transpose()?;
+        let weight = self.side_by_side(names, "weight", &[outputs, inputs])?;
         self.packed(&weight, bias.as_ref(), activation)
+    }
+
+    /// The bias of linear layers of the same inputs, on the device: for who adds it elsewhere.
+    pub(crate) fn bias(&self, names: &[String], outputs: usize) -> Result<Tensor, EngineError> {
+        self.placed(&self.side_by_side(names, "bias", &[outputs])?)
+    }
+
+    fn side_by_side(
+        &self,
+        names: &[String],
+        part: &str,
+        shape: &[usize],
+    ) -> Result<Tensor, EngineError> {
+        let parts = names
+            .iter()
+            .map(|name| self.tensor(&format!("{name}.{part}"), shape))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Tensor::cat(&parts, 0)?)
     }
 
     /// A linear layer and the norm that follows it and adds its bias: their names.
@@ -88,8 +119,7 @@ impl<'a> Named<'a> {
         eps: f64,
         has_bias: bool,
     ) -> Result<LinearThenNorm, EngineError> {
-        let bias =
-            has_bias.then(|| self.tensor(&format!("{linear}.bias"), &[hidden])).transpose()?;
+        let bias = has_bias.then(|| self.bias(&[linear.to_owned()], hidden)).transpose()?;
         let weight = self.tensor(&format!("{linear}.weight"), &[hidden, inputs])?;
         let linear = self.packed(&weight, None, Activation::None)?;
         let norm = AddLayerNorm { bias, norm: self.norm(norm, hidden, eps, true)? };
@@ -103,9 +133,10 @@ impl<'a> Named<'a> {
         activation: Activation,
     ) -> Result<Linear, EngineError> {
         let states = self.dtype.tensor();
-        Ok(match self.dtype {
-            DType::Int8 => Linear::in_bytes(weight, bias, activation, states)?,
-            _ => Linear::new(weight, bias, activation, states)?,
-        })
+        if self.dtype == DType::Int8 {
+            return Ok(Linear::in_bytes(weight, bias, activation, states)?);
+        }
+        let bias = bias.map(|bias| self.placed(bias)).transpose()?;
+        Ok(Linear::new(&self.placed(weight)?, bias.as_ref(), activation, states)?)
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct PostNorm {
 
 struct Layer {
     qkv: Linear,
+    /// What attention adds to queries, keys and values, where `qkv` has not.
+    qkv_bias: Option<Tensor>,
     attention_out: LinearThenNorm,
     feed_forward: FeedForward,
     /// Between the two layers of `feed_forward`.
@@ -50,7 +52,7 @@ impl PostNorm {
             .then(|| named.table("embeddings.token_type_embeddings", sizes.types, hidden))
             .transpose()?;
         let rotary = match config.places {
-            Places::Rotary(base) => Some(Rotary::new(hidden / heads, base, sizes.positions)?),
+            Places::Rotary(base) => Some(named.rotary(hidden / heads, base, sizes.positions)?),
             _ => None,
         };
         let distance_bias = match config.places {
@@ -61,6 +63,7 @@ impl PostNorm {
             Places::Alibi => Some(relative::alibi(heads, sizes.positions)?),
             _ => None,
         };
+        let distance_bias = distance_bias.map(|bias| named.placed(&bias)).transpose()?;
         Ok(Self {
             hidden,
             heads,
@@ -91,14 +94,19 @@ impl Layer {
         };
         let gate = naming.gated.then_some(Gate { activation: config.activation });
         let activation = if naming.gated { Activation::None } else { config.activation };
+        // On a GPU products have no room for a bias; attention reads what they give anyway. What is rotated has it before.
+        let biased_later =
+            has_bias && named.on_gpu() && !matches!(config.places, Places::Rotary(_));
+        let (qkv, qkv_outputs) = (all(naming.qkv), 3 * hidden / naming.qkv.len());
         let up_outputs = (1 + usize::from(naming.gated)) * inner / naming.up.len();
         Ok(Self {
             qkv: named.linear(
-                &all(naming.qkv),
-                [hidden, 3 * hidden / naming.qkv.len()],
+                &qkv,
+                [hidden, qkv_outputs],
                 Activation::None,
-                has_bias,
+                has_bias && !biased_later,
             )?,
+            qkv_bias: biased_later.then(|| named.bias(&qkv, qkv_outputs)).transpose()?,
             attention_out: closed(naming.attention_out, hidden)?,
             feed_forward: FeedForward {
                 up: named.linear(
@@ -147,7 +155,8 @@ impl Layers for PostNorm {
             if let Some(rotary) = &self.rotary {
                 rotary.apply(&qkv, cu_seqlens, self.heads)?;
             }
-            attention.forward_into(&qkv, &context)?;
+            VarlenAttention { bias: layer.qkv_bias.as_ref(), ..attention }
+                .forward_into(&qkv, &context)?;
             layer.attention_out.forward_into(&context, &state, &projected, &attended)?;
             let FeedForward { up, down } = &layer.feed_forward;
             let inner = space.take(Place::Inner, tokens, up.outputs())?;

@@ -2,9 +2,11 @@
 //! takes it. Nothing waits here; whoever reads a result does.
 #![allow(unsafe_code)]
 
+pub mod gpu;
 mod operations;
 mod pays;
 mod sequences;
+mod staging;
 mod whole_rows;
 
 use std::collections::HashMap;
@@ -20,6 +22,7 @@ use candle_core::{CudaStorage, DType, Error, Layout, Result, Storage, Tensor};
 pub(crate) use self::operations::*;
 use self::pays::pays;
 pub(crate) use self::sequences::{Cached, Sequences};
+use self::staging::Staging;
 pub(crate) use self::whole_rows::{feed_forward, linear_layer_norm};
 use crate::launch::{Argument, Half, Launch};
 
@@ -43,11 +46,12 @@ static MODULES: [&[u8]; 7] = [
     module!("varlen_attention"),
 ];
 
-/// A device's kernels: its modules, loaded when the first kernel is launched, and what was asked of them.
+/// A device's kernels: its modules, loaded when the first kernel is launched, and what was asked of them. And its buffers.
 #[derive(Default)]
 struct Kernels {
     modules: Vec<Arc<CudaModule>>,
     functions: HashMap<String, CudaFunction>,
+    staging: Staging,
 }
 
 static KERNELS: LazyLock<Mutex<HashMap<DeviceId, Kernels>>> = LazyLock::new(Mutex::default);
@@ -77,6 +81,12 @@ fn function(device: &CudaDevice, name: &str, shared_bytes: u32) -> Result<CudaFu
     }
     kernels.functions.insert(name.to_owned(), function.clone());
     Ok(function)
+}
+
+/// Words on the device.
+fn upload(device: &CudaDevice, words: &[u32]) -> Result<CudaSlice<u32>> {
+    let mut kernels = KERNELS.lock().unwrap_or_else(PoisonError::into_inner);
+    kernels.entry(device.id()).or_default().staging.upload(device, words)
 }
 
 /// Puts a launch into the device's stream.

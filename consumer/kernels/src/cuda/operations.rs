@@ -7,8 +7,7 @@ use candle_core::cuda_backend::{CudaDType, cudarc};
 use candle_core::{CudaStorage, Layout, Result, Tensor};
 use half::{bf16, f16};
 
-use super::sequences::upload;
-use super::{address, address_of, address_of_slice, error, half, run};
+use super::{address, address_of, address_of_slice, error, half, run, upload};
 use crate::launch::{self, Attention, Embedding, Normalized, Pooled, finish_word};
 use crate::{
     Activation, AddLayerNorm, CuSeqlens, EmbedLayerNorm, Finish, LayerNorm, Linear, Pooling,

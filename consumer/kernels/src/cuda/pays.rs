@@ -15,6 +15,15 @@ const RUNS: usize = 4;
 /// What was measured: for a device, a kernel and its sizes.
 type Key = (DeviceId, &'static str, [usize; 3]);
 
+/// What was chosen instead of measuring.
+static CHOSEN: Mutex<Option<bool>> = Mutex::new(None);
+
+/// From now on kernels that keep whole rows are taken wherever there are any, or nowhere, or (with `None`, as it is at
+/// first) where they are measured to be faster. For measuring and comparing them.
+pub fn choose_whole_rows(choice: Option<bool>) {
+    *CHOSEN.lock().unwrap_or_else(PoisonError::into_inner) = choice;
+}
+
 static MEASURED: LazyLock<Mutex<HashMap<Key, bool>>> = LazyLock::new(Mutex::default);
 
 /// True where `together` takes less time than `apart` on this device, for about so many rows and these sizes. The first
@@ -26,6 +35,9 @@ pub(crate) fn pays(
     together: impl Fn() -> Result<()>,
     apart: impl Fn() -> Result<()>,
 ) -> Result<bool> {
+    if let Some(choice) = *CHOSEN.lock().unwrap_or_else(PoisonError::into_inner) {
+        return Ok(choice);
+    }
     let key = (device.id(), kernel, [rows.next_power_of_two(), inputs, outputs]);
     let measured = || MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(&pays) = measured().get(&key) {

@@ -6,6 +6,7 @@ use candle_core::Result;
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 
+use super::upload;
 use crate::CuSeqlens;
 use crate::launch::Tiles;
 
@@ -61,9 +62,4 @@ impl Cached {
         };
         Ok(self.0.get_or_init(|| Arc::new(sequences)).clone())
     }
-}
-
-/// Words on the device; an empty slice has an address too.
-pub(super) fn upload(device: &CudaDevice, words: &[u32]) -> Result<CudaSlice<u32>> {
-    if words.is_empty() { device.clone_htod(&[0_u32]) } else { device.clone_htod(words) }
 }

@@ -107,7 +107,10 @@ impl<'a> VarlenAttention<'a> {
 
     fn check_bias(&self, bias: Operand<'_>) -> Result<(), KernelError> {
         let longest = self.cu_seqlens.ranges().map(|range| range.len()).max().unwrap_or_default();
-        let (rows, width, _) = bias.matrix()?;
+        let (rows, width) = match *bias.tensor.dims() {
+            [rows, width] => (rows, width),
+            _ => (0, 0),
+        };
         if rows != self.heads || width.is_multiple_of(2) || width < 2 * longest.max(1) - 1 {
             return Err(bias.shape_error(format!(
                 "[{}, 2 n - 1] with n at least {longest}, the longest sequence",
