@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-const ARCHITECTURES: [&str; 3] = [
+const ARCHITECTURES: &[&str] = &[
     "-gencode=arch=compute_80,code=sm_80",
     "-gencode=arch=compute_90,code=sm_90",
     "-gencode=arch=compute_90,code=compute_90",
 ];
+
+/// What is for Hopper alone.
+const SM_90A: &[&str] = &["-gencode=arch=compute_90a,code=sm_90a"];
 
 fn main() {
     println!("cargo::rerun-if-changed=cuda");
@@ -31,11 +34,12 @@ fn compile(source: &Path, out: &Path) {
         .map_or_else(|| PathBuf::from("nvcc"), |home| Path::new(&home).join("bin/nvcc"));
     let mut output = out.join(source.file_name().unwrap_or_default());
     output.set_extension("fatbin");
+    let hopper = source.file_stem().is_some_and(|name| name.to_string_lossy().ends_with("_sm90a"));
     let status = Command::new(&compiler)
         .args(["-std=c++17", "-O3", "-Icuda", "-fatbin", "-o"])
         .arg(&output)
         .arg(source)
-        .args(ARCHITECTURES)
+        .args(if hopper { SM_90A } else { ARCHITECTURES })
         .status();
     match status {
         Ok(status) if status.success() => {}

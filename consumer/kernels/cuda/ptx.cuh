@@ -83,6 +83,34 @@ __device__ __forceinline__ uint4 load16(const void* from) { return *static_cast<
 
 __device__ __forceinline__ void store16(void* to, uint4 value) { *static_cast<uint4*>(to) = value; }
 
+// Two values rounded to T side by side, the first in the low half.
+template <class T>
+__device__ __forceinline__ uint32_t round_pair(float low, float high);
+
+template <>
+__device__ __forceinline__ uint32_t round_pair<bf16>(float low, float high) {
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;\n" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+
+template <>
+__device__ __forceinline__ uint32_t round_pair<f16>(float low, float high) {
+  uint32_t pair;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;\n" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+
+// Two to this power, with a relative error of 2^-22; too small results are zero.
+__device__ __forceinline__ float exp2(float power) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(result) : "f"(power));
+  return result;
+}
+
+// Two values at a multiple of 8 bytes.
+__device__ __forceinline__ float2 load_pair(const float* from) { return *reinterpret_cast<const float2*>(from); }
+
 // The block's shared memory, of the size that its launch asked for.
 __device__ __forceinline__ unsigned char* shared_memory() {
   extern __shared__ __align__(16) unsigned char memory[];
@@ -94,9 +122,10 @@ class SharedMemory {
  public:
   __device__ __forceinline__ SharedMemory() : next_(shared_memory()) {}
 
-  // `count` values at a multiple of 16 bytes.
+  // `count` values at a multiple of 16 bytes, or of more, which the launch then asks for besides.
   template <class T>
-  __device__ __forceinline__ T* take(uint32_t count) {
+  __device__ __forceinline__ T* take(uint32_t count, uint32_t alignment = 16) {
+    if (alignment > 16) next_ += (alignment - shared_address(next_) % alignment) % alignment;
     T* taken = reinterpret_cast<T*>(next_);
     next_ += (count * sizeof(T) + 15) / 16 * 16;
     return taken;

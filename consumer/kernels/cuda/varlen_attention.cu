@@ -1,7 +1,8 @@
 // `varlen_attention`: flash attention within packed sequences, one pass over tiles of keys, nothing padded in memory.
 //
-// A block takes 16 WARPS queries of one head of one sequence, each warp 16 of them: `tiles` has its sequence and first
-// query. Keys and values come in tiles through two buffers, one filled by asynchronous copies while the other is used.
+// A block takes 16 WARPS queries of one head of one sequence, each warp 16 of them: `tiles` has where the sequence begins,
+// how many tokens it has, and the block's first query. Blocks of one tile's heads follow each other, since they read the
+// same rows. Keys and values come in tiles through two buffers, one filled by asynchronous copies while the other is used.
 // Scores, exponentials and sums stay in registers: the fragment in which `mma` leaves 16 x 8 scores is half of the one
 // in which it takes 16 x 16 probabilities.
 //
@@ -34,11 +35,13 @@ template <uint32_t DIM>
 constexpr uint32_t STRIDE = DIM + VECTOR;
 
 // Copies `KEYS` rows of `dim` values that lie `stride` apart into shared memory, zeros beyond `count` rows. In copies
-// of 16 bytes where all rows begin at a multiple of that and `dim` is whole ones.
+// of 16 bytes where all rows begin at a multiple of that and `dim` is whole ones. Ends with the sixteen rows that `mma` takes
+// at once.
 template <class T, uint32_t DIM, uint32_t KEYS, uint32_t THREADS>
 __device__ __forceinline__ void fetch(T* to, const T* from, size_t stride, uint32_t count, uint32_t dim, bool vectors) {
   for (uint32_t index = threadIdx.x; index < KEYS * DIM / VECTOR; index += THREADS) {
     uint32_t row = index / (DIM / VECTOR), column = index % (DIM / VECTOR) * VECTOR;
+    if (row >= (count + 15) / 16 * 16) break;
     T* place = to + row * STRIDE<DIM> + column;
     const T* source = from + row * stride + column;
     if (vectors) {
@@ -56,30 +59,50 @@ __device__ __forceinline__ void fetch(T* to, const T* from, size_t stride, uint3
 // A query's two neighbouring values with their bias, as `mma` takes them; zeros beyond the sequence or the head.
 template <class T>
 __device__ __forceinline__ uint32_t query_pair(const T* row, const float* bias, uint32_t column, uint32_t dim,
-                                               bool inside) {
+                                               bool inside, bool vectors) {
+  T values[2] = {narrow<T>(0.0f), narrow<T>(0.0f)};
   float pair[2];
+  if (vectors && inside && column < dim) {
+    unpack(*reinterpret_cast<const uint32_t*>(row + column), values[0], values[1]);
+  }
 #pragma unroll
   for (uint32_t i = 0; i < 2; ++i) {
     bool present = inside && column + i < dim;
-    pair[i] = present ? widen(row[column + i]) : 0.0f;
+    if (present && !vectors) values[i] = row[column + i];
+    pair[i] = widen(values[i]);
     if (present && bias != nullptr) pair[i] += bias[column + i];
   }
-  return pack<T>(pair[0], pair[1]);
+  return ptx::round_pair<T>(pair[0], pair[1]);
 }
 
 template <class T, uint32_t DIM, uint32_t KEYS, uint32_t WARPS>
-__device__ __forceinline__ void varlen_attention(const Attention<T>& a, const uint32_t* starts, const uint32_t* tiles) {
+__device__ __forceinline__ void varlen_attention(const Attention<T>& a, const uint4* tiles) {
   constexpr uint32_t THREADS = WARPS * WARP, STEPS = DIM / 16, COLUMNS = KEYS / 8;
   ptx::SharedMemory shared;
   constexpr uint32_t TILE = KEYS * STRIDE<DIM>;
   T* keys = shared.take<T>(2 * TILE);
   T* values = shared.take<T>(2 * TILE);
-  uint32_t sequence = tiles[2 * blockIdx.x], first_query = tiles[2 * blockIdx.x + 1], head = blockIdx.y;
-  uint32_t start = starts[sequence], tokens = starts[sequence + 1] - start;
+  uint4 block = ptx::load16(tiles + blockIdx.x / a.heads);
+  uint32_t start = block.x, tokens = block.y, first_query = block.z, head = blockIdx.x % a.heads;
   uint32_t dim = a.dim, hidden = a.heads * dim;
   size_t stride = size_t(3) * hidden;
   const T* rows = a.qkv + start * stride + head * dim;
   bool vectors = aligned(rows) && aligned(rows + hidden) && dim % VECTOR == 0 && hidden % VECTOR == 0;
+
+  uint32_t last_query = min(first_query + WARPS * ROWS, tokens) - 1;
+  // What scores are scaled by, for powers of two.
+  float scale = a.scale * LOG2_E;
+  uint32_t first_row = first_query + threadIdx.x / WARP * ROWS;
+  uint32_t first_key = (first_query > a.before ? first_query - a.before : 0) / KEYS * KEYS;
+  uint32_t end_key = a.after < tokens - 1 - last_query ? last_query + a.after + 1 : tokens;
+
+  auto request = [&](uint32_t key, uint32_t buffer) {
+    const T* from = rows + hidden + key * stride;
+    fetch<T, DIM, KEYS, THREADS>(keys + buffer * TILE, from, stride, tokens - key, dim, vectors);
+    fetch<T, DIM, KEYS, THREADS>(values + buffer * TILE, from + hidden, stride, tokens - key, dim, vectors);
+  };
+  request(first_key, 0);
+  ptx::copies_commit();
 
   // Each lane has the values of two queries, eight rows apart.
   uint32_t lane = threadIdx.x % WARP, group = lane / 4, pair = lane % 4 * 2;
@@ -92,32 +115,24 @@ __device__ __forceinline__ void varlen_attention(const Attention<T>& a, const ui
     for (uint32_t i = 0; i < 4; ++i) {
       uint32_t query = queries[i % 2], column = step * 16 + i / 2 * 8 + pair;
       const float* bias = a.bias == nullptr ? nullptr : a.bias + head * dim;
-      fragments[step][i] = query_pair(rows + query * stride, bias, column, dim, query < tokens);
+      fragments[step][i] = query_pair(rows + query * stride, bias, column, dim, query < tokens, vectors);
     }
   }
 
   float sums[DIM / 8][4] = {}, largest[2] = {-INFINITY, -INFINITY}, total[2] = {};
-  uint32_t last_query = min(first_query + WARPS * ROWS, tokens) - 1;
-  uint32_t first_key = (first_query > a.before ? first_query - a.before : 0) / KEYS * KEYS;
-  uint32_t end_key = a.after < tokens - 1 - last_query ? last_query + a.after + 1 : tokens;
-
-  auto request = [&](uint32_t key, uint32_t buffer) {
-    const T* from = rows + hidden + key * stride;
-    fetch<T, DIM, KEYS, THREADS>(keys + buffer * TILE, from, stride, tokens - key, dim, vectors);
-    fetch<T, DIM, KEYS, THREADS>(values + buffer * TILE, from + hidden, stride, tokens - key, dim, vectors);
-  };
-  request(first_key, 0);
-  ptx::copies_commit();
   for (uint32_t tile = first_key, buffer = 0; tile < end_key; tile += KEYS, buffer ^= 1) {
     if (tile + KEYS < end_key) request(tile + KEYS, buffer ^ 1);
     ptx::copies_commit();
     ptx::copies_wait<1>();
     __syncthreads();
 
+    // Keys that some query of the block sees; beyond them nothing is multiplied.
+    uint32_t width = min(end_key - tile, KEYS);
     // Lane l names row l % 8 of matrix l / 8; four of them are the keys' next 32 values, or 16 values of the head.
     float scores[COLUMNS][4] = {};
 #pragma unroll
     for (uint32_t column = 0; column < COLUMNS; ++column) {
+      if (column * 8 >= width) break;
       const T* row = keys + buffer * TILE + (column * 8 + lane % 8) * STRIDE<DIM> + lane / 8 * 8;
 #pragma unroll
       for (uint32_t step = 0; step < STEPS; step += 2) {
@@ -129,17 +144,22 @@ __device__ __forceinline__ void varlen_attention(const Attention<T>& a, const ui
     }
 
     float tile_largest[2] = {-INFINITY, -INFINITY};
+    // Every query of this warp sees every key of this tile, and nothing is added.
+    bool plain = width == KEYS && tile + KEYS <= tokens && tile + a.before >= first_row + ROWS - 1 &&
+                 tile + KEYS - 1 <= first_row + a.after && a.distance_bias == nullptr;
 #pragma unroll
     for (uint32_t column = 0; column < COLUMNS; ++column) {
 #pragma unroll
       for (uint32_t i = 0; i < 4; ++i) {
-        uint32_t query = queries[i / 2], key = tile + column * 8 + pair + i % 2;
-        float score = scores[column][i] * a.scale;
-        bool seen = key < tokens && key + a.before >= query && key <= query + a.after;
-        if (a.distance_bias != nullptr && seen && query < tokens) {
-          score += a.distance_bias[head * a.distance_width + a.distance_width / 2 + key - query];
+        float score = scores[column][i] * scale;
+        if (!plain) {
+          uint32_t query = queries[i / 2], key = tile + column * 8 + pair + i % 2;
+          bool seen = key < tokens && key + a.before >= query && key <= query + a.after;
+          if (a.distance_bias != nullptr && seen && query < tokens) {
+            score += a.distance_bias[head * a.distance_width + a.distance_width / 2 + key - query] * LOG2_E;
+          }
+          if (!seen) score = -INFINITY;
         }
-        score = seen ? score * LOG2_E : -INFINITY;
         scores[column][i] = score;
         tile_largest[i / 2] = fmaxf(tile_largest[i / 2], score);
       }
@@ -151,7 +171,7 @@ __device__ __forceinline__ void varlen_attention(const Attention<T>& a, const ui
       next = fmaxf(next, __shfl_xor_sync(ALL_LANES, next, 1));
       next = fmaxf(next, __shfl_xor_sync(ALL_LANES, next, 2));
       base[row] = next == -INFINITY ? 0.0f : next;  // nothing seen yet: no exponential of a NaN
-      float keep = exp2f(largest[row] - base[row]);
+      float keep = ptx::exp2(largest[row] - base[row]);
       largest[row] = next;
       total[row] *= keep;
 #pragma unroll
@@ -162,9 +182,10 @@ __device__ __forceinline__ void varlen_attention(const Attention<T>& a, const ui
     }
 #pragma unroll
     for (uint32_t column = 0; column < COLUMNS; ++column) {
+      if (column * 8 >= (width + 15) / 16 * 16) break;  // a step of the next product has two
 #pragma unroll
       for (uint32_t i = 0; i < 4; ++i) {
-        scores[column][i] = exp2f(scores[column][i] - base[i / 2]);
+        scores[column][i] = ptx::exp2(scores[column][i] - base[i / 2]);
         total[i / 2] += scores[column][i];
       }
     }
@@ -172,9 +193,10 @@ __device__ __forceinline__ void varlen_attention(const Attention<T>& a, const ui
     // Sixteen keys a step: matrices are keys 0 to 7 and 8 to 15 of a step, for two times eight values of the head.
 #pragma unroll
     for (uint32_t step = 0; step < KEYS / 16; ++step) {
+      if (step * 16 >= width) break;
       const float (&low)[4] = scores[2 * step], (&high)[4] = scores[2 * step + 1];
-      uint32_t probabilities[4] = {pack<T>(low[0], low[1]), pack<T>(low[2], low[3]), pack<T>(high[0], high[1]),
-                                   pack<T>(high[2], high[3])};
+      uint32_t probabilities[4] = {ptx::round_pair<T>(low[0], low[1]), ptx::round_pair<T>(low[2], low[3]),
+                                   ptx::round_pair<T>(high[0], high[1]), ptx::round_pair<T>(high[2], high[3])};
       const T* row = values + buffer * TILE + (step * 16 + lane % 16) * STRIDE<DIM> + lane / 16 * 8;
 #pragma unroll
       for (uint32_t column = 0; column < DIM / 8; column += 2) {
@@ -199,8 +221,14 @@ __device__ __forceinline__ void varlen_attention(const Attention<T>& a, const ui
     for (uint32_t column = 0; column < DIM / 8; ++column) {
       uint32_t at = column * 8 + pair;
       float low = sums[column][2 * row] * inverse, high = sums[column][2 * row + 1] * inverse;
-      if (at < dim) out[at] = narrow<T>(bias == nullptr ? low : low + bias[at]);
-      if (at + 1 < dim) out[at + 1] = narrow<T>(bias == nullptr ? high : high + bias[at + 1]);
+      if (bias != nullptr && at < dim) low += bias[at];
+      if (bias != nullptr && at + 1 < dim) high += bias[at + 1];
+      if (vectors && aligned(a.out)) {
+        if (at < dim) *reinterpret_cast<uint32_t*>(out + at) = ptx::round_pair<T>(low, high);
+        continue;
+      }
+      if (at < dim) out[at] = narrow<T>(low);
+      if (at + 1 < dim) out[at + 1] = narrow<T>(high);
     }
   }
 }
@@ -210,18 +238,19 @@ constexpr uint32_t resident_warps(uint32_t dim) { return dim == 32 ? 16 : 8; }
 
 #define VARLEN_ATTENTION(T, DIM, KEYS, WARPS)                                                                          \
   KERNEL(WARPS* WARP, resident_warps(DIM) / WARPS, varlen_attention_##T##_##DIM##_##WARPS, T * out, const T* qkv,      \
-         const float* bias, const float* distance_bias, const uint32_t* starts, const uint32_t* tiles, uint32_t heads, \
+         const float* bias, const float* distance_bias, const uint4* tiles, uint32_t heads, \
          uint32_t dim, uint32_t before, uint32_t after, uint32_t distance_width, float scale) {                        \
     Attention<T> attention = {out, qkv, bias, distance_bias, heads, dim, before, after, distance_width, scale};        \
-    varlen_attention<T, DIM, KEYS, WARPS>(attention, starts, tiles);                                                   \
+    varlen_attention<T, DIM, KEYS, WARPS>(attention, tiles);                                                   \
   }
-#define FOR_EACH_HEAD(T, WARPS)      \
-  VARLEN_ATTENTION(T, 32, 64, WARPS) \
-  VARLEN_ATTENTION(T, 64, 64, WARPS) \
+// Few warps take fewer keys at a time: it is shared memory that limits how many of their blocks are resident.
+#define FOR_EACH_HEAD(T, KEYS, WARPS)  \
+  VARLEN_ATTENTION(T, 32, KEYS, WARPS) \
+  VARLEN_ATTENTION(T, 64, KEYS, WARPS) \
   VARLEN_ATTENTION(T, 128, 32, WARPS)
-FOR_EACH_HEAD(bf16, 1)
-FOR_EACH_HEAD(bf16, 2)
-FOR_EACH_HEAD(bf16, 4)
-FOR_EACH_HEAD(f16, 1)
-FOR_EACH_HEAD(f16, 2)
-FOR_EACH_HEAD(f16, 4)
+FOR_EACH_HEAD(bf16, 32, 1)
+FOR_EACH_HEAD(bf16, 32, 2)
+FOR_EACH_HEAD(bf16, 64, 4)
+FOR_EACH_HEAD(f16, 32, 1)
+FOR_EACH_HEAD(f16, 32, 2)
+FOR_EACH_HEAD(f16, 64, 4)

@@ -1,6 +1,7 @@
 //! Every operation in both half types beside its twin: the same operation on the processor, in f32, on the same values.
 
 use candle_core::{DType, Device, Tensor};
+use forebay_kernels::gpu::Products;
 use forebay_kernels::{
     Activation, AddLayerNorm, CuSeqlens, EmbedLayerNorm, FeedForward, Finish, Gate, LayerNorm,
     Linear, LinearThenNorm, Mask, PoolNormalize, Pooling, Rotary, VarlenAttention, gpu,
@@ -177,13 +178,18 @@ impl Check<'_> {
         for (rows, inputs, outputs, activation) in cases {
             let (x, weight) = (self.states(rows, inputs)?, self.weight(outputs, inputs)?);
             let bias = self.vector(outputs)?;
-            let name = format!("linear {rows} x {inputs} x {outputs}, {activation:?}");
-            self.compare(&name, &|side| {
-                let (weight, bias) = (side.put(&weight)?, side.parameter(&bias)?);
-                let layer = Linear::new(&weight, Some(&bias), activation, side.dtype)?;
-                Ok(layer.forward(&side.put(&x)?)?)
-            })?;
+            for products in [Products::Library, Products::Hopper] {
+                gpu::choose_products(Some(products));
+                let name =
+                    format!("linear {rows} x {inputs} x {outputs}, {activation:?}, {products:?}");
+                self.compare(&name, &|side| {
+                    let (weight, bias) = (side.put(&weight)?, side.parameter(&bias)?);
+                    let layer = Linear::new(&weight, Some(&bias), activation, side.dtype)?;
+                    Ok(layer.forward(&side.put(&x)?)?)
+                })?;
+            }
         }
+        gpu::choose_products(None);
         Ok(())
     }
 
@@ -275,11 +281,11 @@ impl Check<'_> {
                 let (bias, norm) = (Some(side.parameter(&bias)?), side.norm(&scale, &shift)?);
                 Ok(LinearThenNorm { linear, norm: AddLayerNorm { bias, norm } })
             };
-            for together in [true, false] {
-                gpu::choose_whole_rows(Some(together));
-                let how = if together { "in one" } else { "apart" };
+            for products in [Products::Library, Products::WholeRows, Products::Hopper] {
+                gpu::choose_products(Some(products));
+
                 self.compare(
-                    &format!("linear_then_norm {rows} x {inputs} x {hidden}, {how}"),
+                    &format!("linear_then_norm {rows} x {inputs} x {hidden}, {products:?}"),
                     &|side| {
                         let (x, residual) = (side.put(&x)?, side.put(&residual)?);
                         let (product, out) = (residual.zeros_like()?, residual.zeros_like()?);
@@ -292,11 +298,11 @@ impl Check<'_> {
                 continue;
             }
             let (up, up_bias) = (self.weight(inputs, hidden)?, self.vector(inputs)?);
-            for together in [true, false] {
-                gpu::choose_whole_rows(Some(together));
-                let how = if together { "in one" } else { "apart" };
+            for products in [Products::Library, Products::WholeRows, Products::Hopper] {
+                gpu::choose_products(Some(products));
+
                 self.compare(
-                    &format!("feed_forward {rows} x {hidden} x {inputs}, {how}"),
+                    &format!("feed_forward {rows} x {hidden} x {inputs}, {products:?}"),
                     &|side| {
                         let (up, up_bias) = (side.put(&up)?, side.parameter(&up_bias)?);
                         let up = Linear::new(&up, Some(&up_bias), Activation::Gelu, side.dtype)?;
@@ -310,7 +316,7 @@ impl Check<'_> {
                 )?;
             }
         }
-        gpu::choose_whole_rows(None);
+        gpu::choose_products(None);
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 //! device: its memory and its matrix units are measured first.
 
 use candle_core::{DType, Device, Tensor};
+use forebay_kernels::gpu::Products;
 use forebay_kernels::{
     Activation, AddLayerNorm, CuSeqlens, EmbedLayerNorm, FeedForward, Finish, LayerNorm, Linear,
     LinearThenNorm, PoolNormalize, Pooling, VarlenAttention, gpu,
@@ -155,8 +156,13 @@ fn parts(timer: &mut Timer<'_>) -> Result<()> {
             (data.states(inputs)?, data.linear(inputs, outputs, activation, has_bias)?);
         let out = Tensor::zeros((TOKENS, outputs), DType::BF16, device)?;
         let least = Least { flops: 2 * inputs * outputs, bytes: 2 * (inputs + outputs) };
-        timer.time(name, least, &|| Ok(layer.forward_into(&x, &out)?))?;
+        for products in [Products::Library, Products::Hopper] {
+            gpu::choose_products(Some(products));
+            let name = format!("{name}, {products:?}");
+            timer.time(&name, least, &|| Ok(layer.forward_into(&x, &out)?))?;
+        }
     }
+    gpu::choose_products(None);
     for length in [32, LENGTH, 512] {
         let cu_seqlens: CuSeqlens = vec![length; TOKENS / length].into_iter().collect();
         let (qkv, out) = (data.states(3 * HIDDEN)?, data.states(HIDDEN)?);
@@ -216,17 +222,17 @@ fn halves(timer: &mut Timer<'_>) -> Result<()> {
     };
     let feed_forward =
         FeedForward { up: data.linear(HIDDEN, INNER, Activation::Gelu, true)?, down };
-    for (how, together) in [("in one", true), ("apart", false)] {
-        gpu::choose_whole_rows(Some(together));
+    for products in [Products::Library, Products::WholeRows, Products::Hopper] {
+        gpu::choose_products(Some(products));
         let least = Least { flops: 2 * HIDDEN * HIDDEN, bytes: 2 * 3 * HIDDEN };
-        timer.time(&format!("projection and norm, {how}"), least, &|| {
+        timer.time(&format!("projection and norm, {products:?}"), least, &|| {
             Ok(closed.forward_into(&x, &residual, &product, &out)?)
         })?;
         let least = Least { flops: 4 * HIDDEN * INNER, bytes: 2 * 2 * HIDDEN };
-        timer.time(&format!("feed-forward and norm, {how}"), least, &|| {
+        timer.time(&format!("feed-forward and norm, {products:?}"), least, &|| {
             Ok(feed_forward.forward_into(&x, &inner, &product, &out)?)
         })?;
     }
-    gpu::choose_whole_rows(None);
+    gpu::choose_products(None);
     Ok(())
 }

@@ -21,6 +21,10 @@ struct alignas(16) uint4 {
   uint32_t x, y, z, w;
 };
 
+struct alignas(8) float2 {
+  float x, y;
+};
+
 // Of the thread that runs.
 extern uint3 threadIdx, blockIdx, blockDim, gridDim;
 

@@ -94,7 +94,9 @@ void start(Thread& thread) {
 std::string waits(const Thread& thread) {
   std::string name = "thread " + std::to_string(thread.index);
   if (thread.state == State::Ended) return name + " has ended";
-  const char* what = thread.state == State::AtBarrier ? "the block's barrier" : "its warp";
+  const char* what = thread.state == State::AtBarrier  ? "the block's barrier"
+                     : thread.state == State::WithGroup ? "its warpgroup"
+                                                        : "its warp";
   return name + " waits for " + what + " at " + line_of(thread.site);
 }
 
@@ -117,6 +119,8 @@ std::string stuck() {
 void run_block() {
   block.epoch = 0;
   block.warps.assign(block.threads / LANES, {});
+  block.groups.assign((block.threads / LANES + 3) / 4, {});
+  for (Group& group : block.groups) group.products.assign(1, {});
   memory_begin_block();
   for (uint32_t index = 0; index < block.threads; ++index) start(*threads[index]);
   uint32_t ended = 0;
@@ -147,6 +151,27 @@ void prepare_threads(uint32_t count) {
   }
 }
 
+// Waits for all `count` threads of a party, a warp or a warpgroup; the last one that comes does `together`.
+template <class Party>
+void gather(Party& party, uint32_t count, State waits, const void* site, Together together, void* argument) {
+  Thread* self = running;
+  if (party.arrived > 0 && party.together != together) {
+    fault(site, "does something else than the threads beside it that wait: divergent");
+  }
+  party.together = together;
+  party.arguments[self->index % count] = argument;
+  if (++party.arrived < count) {
+    self->state = waits;
+    self->site = site;
+    yield();
+    return;
+  }
+  together(party.arguments);
+  party.arrived = 0;
+  uint32_t first = self->index / count * count;
+  for (uint32_t index = first; index < first + count; ++index) threads[index]->state = State::Runs;
+}
+
 }  // namespace
 
 void fault(const void* site, const std::string& what) {
@@ -155,23 +180,11 @@ void fault(const void* site, const std::string& what) {
 }
 
 void with_warp(const void* site, Together together, void* argument) {
-  Thread* self = running;
-  Warp& warp = block.warps[self->index / LANES];
-  if (warp.arrived > 0 && warp.together != together) {
-    fault(site, "does something else than the lanes of its warp that wait: divergent");
-  }
-  warp.together = together;
-  warp.arguments[self->index % LANES] = argument;
-  if (++warp.arrived < LANES) {
-    self->state = State::WithWarp;
-    self->site = site;
-    yield();
-    return;
-  }
-  together(warp.arguments);
-  warp.arrived = 0;
-  uint32_t first = self->index / LANES * LANES;
-  for (uint32_t index = first; index < first + LANES; ++index) threads[index]->state = State::Runs;
+  gather(block.warps[running->index / LANES], LANES, State::WithWarp, site, together, argument);
+}
+
+void with_group(const void* site, Together together, void* argument) {
+  gather(block.groups[running->index / (4 * LANES)], 4 * LANES, State::WithGroup, site, together, argument);
 }
 
 void launch(const Launch& launch) {

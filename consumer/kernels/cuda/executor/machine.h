@@ -31,7 +31,7 @@ struct Copy {
   bool inside;
 };
 
-enum class State { Runs, AtBarrier, WithWarp, Ended };
+enum class State { Runs, AtBarrier, WithWarp, WithGroup, Ended };
 
 // A thread of the block: a fiber, since it has to stop in the middle of a kernel.
 struct Thread {
@@ -53,11 +53,28 @@ struct Warp {
   uint32_t epoch;  // counts `__syncwarp`
 };
 
+// A product of a warpgroup that was begun and not waited for.
+struct GroupProduct {
+  const void* site;
+  const void *left, *right;
+  float (*widen)(uint16_t);
+  float* sums[4 * LANES];
+};
+
+// A warpgroup: what its four warps do together.
+struct Group {
+  uint32_t arrived;
+  Together together;
+  void* arguments[4 * LANES];
+  std::vector<std::vector<GroupProduct>> products;
+};
+
 struct Block {
   uint32_t index;
   uint32_t threads;
   uint32_t epoch;  // counts barriers
   std::vector<Warp> warps;
+  std::vector<Group> groups;
 };
 
 extern Block block;
@@ -65,6 +82,8 @@ extern Thread* running;
 
 // Waits for all lanes of the warp; the last one that comes does `together`.
 void with_warp(const void* site, Together together, void* argument);
+// The same for all threads of the warpgroup.
+void with_group(const void* site, Together together, void* argument);
 
 // Memory.
 struct Buffer {

@@ -224,16 +224,17 @@ void memory_begin_block() {
   std::fill(arena.begin(), arena.end(), 0xff);
 }
 
-void* take_shared(uint32_t& cursor, uint32_t bytes) {
+void* take_shared(uint32_t& cursor, uint32_t bytes, uint32_t alignment) {
   const void* site = __builtin_return_address(0);
   if (cursor == arrays.size()) {
     size_t whole = (size_t(bytes) + 15) / 16 * 16;
-    shared_taken += whole;
+    // Wherever its memory begins, so much suffices for what has to begin at more than 16 bytes' multiple.
+    shared_taken += whole + (alignment > 16 ? alignment : 0);
     if (shared_taken > shared_asked) {
       fault(site, "takes " + std::to_string(shared_taken) + " bytes of shared memory, its launch asked for " +
                       std::to_string(shared_asked));
     }
-    uintptr_t start = (reinterpret_cast<uintptr_t>(arena.data()) + arena_used + 15) / 16 * 16;
+    uintptr_t start = (reinterpret_cast<uintptr_t>(arena.data()) + arena_used + alignment - 1) / alignment * alignment;
     auto begin = reinterpret_cast<unsigned char*>(start);
     arena_used = size_t(begin - arena.data()) + whole + FENCE_BYTES;
     if (arena_used > arena.size()) fault(site, "takes more shared arrays than the executor has fences for");

@@ -118,6 +118,11 @@ uint4 load16(const void* from) {
   return value;
 }
 
+float2 load_pair(const float* from) {
+  touch(__builtin_return_address(0), from, 8, false);
+  return {from[0], from[1]};
+}
+
 void store16(void* to, uint4 value) {
   touch(__builtin_return_address(0), to, 16, true);
   std::memcpy(to, &value, sizeof(value));

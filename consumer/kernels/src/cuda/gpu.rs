@@ -4,7 +4,7 @@ use candle_core::cuda_backend::cudarc::driver::{CudaEvent, PinnedHostSlice, resu
 use candle_core::{CudaDevice, Device, Error, Result, Storage, Tensor};
 
 use super::error;
-pub use super::pays::choose_whole_rows;
+pub use super::{Products, choose_products};
 
 /// The driver's words for a process that can use its device no more: whatever it asks from then on fails too.
 const LOST: [&str; 13] = [

@@ -4,7 +4,7 @@
 
 pub mod gpu;
 mod operations;
-mod pays;
+mod products;
 mod sequences;
 mod staging;
 mod whole_rows;
@@ -20,7 +20,8 @@ use candle_core::cuda_backend::{CudaDevice, CudaStorageSlice, DeviceId};
 use candle_core::{CudaStorage, DType, Error, Layout, Result, Storage, Tensor};
 
 pub(crate) use self::operations::*;
-use self::pays::pays;
+pub use self::products::{Products, choose_products};
+use self::products::{chosen, forced, pays};
 pub(crate) use self::sequences::{Cached, Sequences};
 use self::staging::Staging;
 pub(crate) use self::whole_rows::{feed_forward, linear_layer_norm};
@@ -45,12 +46,15 @@ static MODULES: [&[u8]; 7] = [
     module!("pool_normalize"),
     module!("varlen_attention"),
 ];
+/// What runs on Hopper alone.
+static HOPPER: &[u8] = module!("linear_sm90a");
 
 /// A device's kernels: its modules, loaded when the first kernel is launched, and what was asked of them. And its buffers.
 #[derive(Default)]
 struct Kernels {
     modules: Vec<Arc<CudaModule>>,
     functions: HashMap<String, CudaFunction>,
+    is_hopper: Option<bool>,
     staging: Staging,
 }
 
@@ -70,7 +74,9 @@ fn function(device: &CudaDevice, name: &str, shared_bytes: u32) -> Result<CudaFu
     if kernels.modules.is_empty() {
         let context = device.cuda_stream().context().clone();
         let load = |image: &[u8]| context.load_module(Ptx::from_binary(image.to_vec()));
-        let modules: std::result::Result<_, _> = MODULES.into_iter().map(load).collect();
+        let hopper = hopper(device)?.then_some(HOPPER);
+        let modules: std::result::Result<_, _> =
+            MODULES.into_iter().chain(hopper).map(load).collect();
         kernels.modules = modules.map_err(error)?;
     }
     let found = kernels.modules.iter().find_map(|module| module.load_function(name).ok());
@@ -81,6 +87,27 @@ fn function(device: &CudaDevice, name: &str, shared_bytes: u32) -> Result<CudaFu
     }
     kernels.functions.insert(name.to_owned(), function.clone());
     Ok(function)
+}
+
+fn hopper(device: &CudaDevice) -> Result<bool> {
+    let stream = device.cuda_stream();
+    Ok(stream.context().compute_capability().map_err(error)? == (9, 0))
+}
+
+/// Whether the device has what is in [`HOPPER`].
+fn is_hopper(device: &CudaDevice) -> Result<bool> {
+    let mut kernels = KERNELS.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = &mut kernels.entry(device.id()).or_default().is_hopper;
+    let found = known.map_or_else(|| hopper(device), Ok)?;
+    *known = Some(found);
+    Ok(found)
+}
+
+/// Bytes at whose multiples the operands of products begin.
+const ALIGNED: u64 = 16;
+
+fn aligned(addresses: &[u64]) -> bool {
+    addresses.iter().all(|address| address.is_multiple_of(ALIGNED))
 }
 
 /// Words on the device.

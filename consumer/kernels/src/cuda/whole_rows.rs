@@ -2,16 +2,9 @@
 
 use candle_core::{CudaStorage, Layout, Result, Storage, Tensor};
 
-use super::{address_of, half, pays, run};
-use crate::launch::{FeedForward as Wide, LinearLayerNorm};
+use super::{Products, address_of, aligned, chosen, half, pays, run};
+use crate::launch::{FeedForward as Wide, HopperLinearLayerNorm, LinearLayerNorm};
 use crate::{Activation, AddLayerNorm, FeedForward, KernelError, LinearThenNorm};
-
-/// Bytes at whose multiples the kernels' operands begin.
-const ALIGNED: u64 = 16;
-
-fn aligned(addresses: &[u64]) -> bool {
-    addresses.iter().all(|address| address.is_multiple_of(ALIGNED))
-}
 
 /// Scale, shift and bias of a norm.
 fn parameters(norm: &AddLayerNorm) -> Result<(u64, u64, Option<u64>)> {
@@ -41,7 +34,11 @@ pub(crate) fn linear_layer_norm(
 ) -> std::result::Result<bool, KernelError> {
     let (weight, width, depth) = (op.linear.weight(), op.linear.outputs(), op.linear.inputs());
     let rows = x.dims()[0];
-    if !op.linear.is_plain() || !LinearLayerNorm::<u64>::fits(width, depth) {
+    let [for_hopper, for_all] = [
+        HopperLinearLayerNorm::<u64>::fits(width, depth),
+        LinearLayerNorm::<u64>::fits(width, depth),
+    ];
+    if !op.linear.is_plain() || !(for_hopper || for_all) {
         return Ok(false);
     }
     let Some((device, half)) =
@@ -64,6 +61,28 @@ pub(crate) fn linear_layer_norm(
         eps: op.norm.norm.eps,
     };
     if rows == 0 || !aligned(&[launch.out, launch.x, launch.weight, launch.residual]) {
+        return Ok(false);
+    }
+    if for_hopper && chosen(&device)? == Some(Products::Hopper) {
+        let LinearLayerNorm {
+            out, x, weight, residual, bias, scale, shift, rows, depth, eps, ..
+        } = launch;
+        let launch = HopperLinearLayerNorm {
+            out,
+            x,
+            weight,
+            residual,
+            bias,
+            scale,
+            shift,
+            rows,
+            depth,
+            eps,
+        };
+        run(&device, launch.launch(half))?;
+        return Ok(true);
+    }
+    if !for_all {
         return Ok(false);
     }
     let together = || run(&device, launch.launch(half));

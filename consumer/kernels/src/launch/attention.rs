@@ -7,6 +7,8 @@ use crate::{CuSeqlens, Mask};
 const ROWS: usize = 16;
 /// The warps of a block that there are kernels for.
 const WARPS: [usize; 3] = [1, 2, 4];
+/// Words of a tile.
+const TILE_WORDS: u32 = 4;
 /// The largest head that there is a kernel for.
 pub(crate) const DIM_MAX: u32 = 128;
 /// Farther than any two tokens of a sequence are apart; twice that is still a u32.
@@ -17,13 +19,13 @@ const UNBOUNDED: u32 = 1 << 30;
 pub(crate) struct Tiles {
     /// Warps a block, 16 queries each.
     pub(crate) warps: usize,
-    /// A block's sequence, then its first query.
+    /// Of each block where its sequence begins, how many tokens that has, and the block's first query; four words.
     pub(crate) words: Vec<u32>,
 }
 
 impl Tiles {
     /// Blocks of as many warps as cost least. Idle queries cost what others do, and a block fetches its keys for all of
-    /// its warps: counted as half of the work for one warp, a quarter for two, an eighth for four. So short sequences get
+    /// its warps: counted as half of the work for one warp, a quarter for two, an eighth for four. Eight were slower: they wait for each other. So short sequences get
     /// a warp each, and long ones share.
     pub(crate) fn new(cu_seqlens: &CuSeqlens) -> Self {
         let rows = |warps: usize| {
@@ -33,9 +35,9 @@ impl Tiles {
         let cost = |warps: &usize| rows(*warps) * (8 + 4 / *warps);
         let warps = WARPS.into_iter().rev().min_by_key(cost).unwrap_or(1);
         let mut words = Vec::new();
-        for (sequence, range) in cu_seqlens.ranges().enumerate() {
+        for range in cu_seqlens.ranges() {
             for first in (0..range.len()).step_by(warps * ROWS) {
-                words.extend([sequence as u32, first as u32]);
+                words.extend([range.start as u32, range.len() as u32, first as u32, 0]);
             }
         }
         Self { warps, words }
@@ -50,7 +52,6 @@ pub(crate) struct Attention<P> {
     pub(crate) bias: Option<P>,
     /// `[heads, width]`, and its width.
     pub(crate) distance_bias: Option<(P, u32)>,
-    pub(crate) starts: P,
     pub(crate) tiles: P,
     pub(crate) heads: u32,
     /// At most [`DIM_MAX`].
@@ -64,7 +65,7 @@ impl<P> Attention<P> {
     pub(crate) fn launch(self, half: Half, tiling: &Tiles) -> Option<Launch<P>> {
         use Argument::{F32, Pointer, U32};
         let dim = self.dim.next_power_of_two().clamp(32, DIM_MAX);
-        let keys = if dim == 128 { 32 } else { 64 };
+        let keys = if dim == 128 || tiling.warps < 4 { 32 } else { 64 };
         let bounded = |distance: usize| distance.min(UNBOUNDED as usize) as u32;
         let (before, after) = match self.mask {
             Mask::Bidirectional => (UNBOUNDED, UNBOUNDED),
@@ -77,7 +78,6 @@ impl<P> Attention<P> {
             Pointer(self.qkv),
             self.bias.into(),
             self.distance_bias.map(|(bias, _)| bias).into(),
-            Pointer(self.starts),
             Pointer(self.tiles),
             U32(self.heads),
             U32(self.dim),
@@ -88,14 +88,14 @@ impl<P> Attention<P> {
         ];
         let buffers = 2 * 2 * keys * (dim + VECTOR);
         let warps = tiling.warps as u32;
-        let launch = Launch::new(
+        Launch::new(
             format!("varlen_attention_{half}_{dim}_{warps}"),
-            tiling.words.len() as u32 / 2,
+            // The heads of a tile run at the same time: their rows are the same.
+            tiling.words.len() as u32 / TILE_WORDS * self.heads,
             warps * WARP,
             shared_bytes(&[buffers, buffers]),
             arguments,
-        )?;
-        Some(Launch { grid: [launch.grid[0], self.heads], ..launch })
+        )
     }
 }
 
@@ -119,12 +119,14 @@ mod tests {
         fn every_query_is_in_one_tile(lengths in prop::collection::vec(0_usize..700, 0..20)) {
             let tiles = Tiles::new(&lengths.iter().copied().collect());
             let mut expected = Vec::new();
-            for (sequence, &tokens) in lengths.iter().enumerate() {
-                expected.extend((0..tokens).map(|query| (sequence as u32, query as u32)));
+            let mut start = 0;
+            for &tokens in &lengths {
+                expected.extend((0..tokens).map(|query| (start, tokens as u32, query as u32)));
+                start += tokens as u32;
             }
-            let covered: Vec<(u32, u32)> = tiles.words.chunks_exact(2).flat_map(|tile| {
-                let tokens = lengths[tile[0] as usize] as u32;
-                (tile[1]..tokens.min(tile[1] + (tiles.warps * ROWS) as u32)).map(|query| (tile[0], query))
+            let covered: Vec<(u32, u32, u32)> = tiles.words.chunks_exact(TILE_WORDS as usize).flat_map(|tile| {
+                let (start, tokens, first) = (tile[0], tile[1], tile[2]);
+                (first..tokens.min(first + (tiles.warps * ROWS) as u32)).map(move |query| (start, tokens, query))
             }).collect();
             prop_assert_eq!(covered, expected);
         }

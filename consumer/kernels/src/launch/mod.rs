@@ -5,6 +5,7 @@
 
 mod attention;
 mod elementwise;
+mod hopper;
 mod rows;
 mod whole_rows;
 
@@ -14,6 +15,7 @@ use std::fmt;
 pub(crate) use self::attention::DIM_MAX;
 pub(crate) use self::attention::{Attention, Tiles};
 pub(crate) use self::elementwise::{bias_activation, gate, rotary};
+pub(crate) use self::hopper::{HopperLinear, HopperLinearLayerNorm};
 pub(crate) use self::rows::{Embedding, HIDDEN_MAX, Normalized, Pooled, finish_word};
 pub(crate) use self::whole_rows::{FeedForward, LinearLayerNorm};
 

@@ -28,13 +28,11 @@ pub(super) fn check(
 
     let mut memory = Memory::past(past);
     let tiles = Tiles::new(&cu_seqlens);
-    let starts: Vec<u32> = cu_seqlens.as_slice().iter().map(|&start| start as u32).collect();
     let launch = Attention {
         out: memory.room(half, cu_seqlens.tokens() * heads * dim),
         qkv: memory.halves(half, &qkv_values),
         bias: with_bias.then(|| memory.floats(&bias_values)),
         distance_bias: biased.then(|| (memory.floats(&distance_values), 2 * longest as u32 - 1)),
-        starts: memory.words(&starts),
         tiles: memory.words(&tiles.words),
         heads: heads as u32,
         dim: dim as u32,

@@ -3,6 +3,7 @@
 mod attention;
 mod elementwise;
 mod executor;
+mod hopper;
 mod mutations;
 mod planted;
 mod program;

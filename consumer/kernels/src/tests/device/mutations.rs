@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::super::attention::Setting;
 use super::executor::Executor;
 use super::program::Program;
-use super::{attention, elementwise, rows, whole_rows};
+use super::{attention, elementwise, hopper, rows, whole_rows};
 use crate::launch::Half;
 use crate::{Activation, Finish, Mask, Pooling};
 
@@ -45,8 +45,8 @@ fn feed_forward() {
 fn attention_with_a_wrong_scale() {
     assert_caught(
         "varlen_attention.cu",
-        "scores[column][i] * a.scale",
-        "scores[column][i]",
+        "scores[column][i] * scale",
+        "scores[column][i] * (scale / 2)",
         attend,
     );
 }
@@ -90,8 +90,8 @@ fn attention_that_does_not_wait_for_its_copies() {
 fn attention_with_swapped_halves_of_a_fragment() {
     assert_caught(
         "varlen_attention.cu",
-        "pack<T>(low[2], low[3]), pack<T>(high[0], high[1])",
-        "pack<T>(high[0], high[1]), pack<T>(low[2], low[3])",
+        "ptx::round_pair<T>(low[2], low[3]),\n                                   ptx::round_pair<T>(high[0], high[1])",
+        "ptx::round_pair<T>(high[0], high[1]),\n                                   ptx::round_pair<T>(low[2], low[3])",
         attend,
     );
 }
@@ -222,5 +222,63 @@ fn a_product_of_rows_that_are_not_there() {
         "row < from_rows && column < from_columns",
         "column < from_columns",
         check,
+    );
+}
+
+fn hopper_linear() {
+    hopper::check_linear(Half::F16, [130, 200, 232], (Activation::Gelu, true), 5);
+}
+
+fn hopper_layer_norm() {
+    hopper::check_layer_norm(Half::F16, [130, 328], true, 6);
+}
+
+#[test]
+fn a_tile_whose_pieces_lie_in_their_own_order() {
+    assert_caught("linear_sm90a.cu", "(piece ^ first % 8)", "piece", hopper_linear);
+}
+
+#[test]
+fn a_tile_of_the_other_warpgroup() {
+    assert_caught(
+        "linear_sm90a.cu",
+        "threadIdx.x / (GROUP_WARPS * WARP) * GROUP_ROWS * TILE_DEPTH",
+        "0",
+        hopper_linear,
+    );
+}
+
+#[test]
+fn sums_that_are_read_before_their_products_end() {
+    assert_caught("linear_sm90a.cu", "    ptx::products_wait<0>();\n", "", hopper_layer_norm);
+}
+
+#[test]
+fn tiles_that_are_overwritten_while_they_are_read() {
+    assert_caught("linear_sm90a.cu", "      ptx::products_wait<PENDING>();\n", "", hopper_linear);
+}
+
+#[test]
+fn tiles_that_are_read_before_all_copies_are_there() {
+    assert_caught(
+        "linear_sm90a.cu",
+        "      __syncthreads();  // all copies",
+        "      // all copies",
+        hopper_linear,
+    );
+}
+
+#[test]
+fn a_depth_whose_tail_is_not_cut() {
+    assert_caught("linear_sm90a.cu", "piece * VECTOR < depth;", "true;", hopper_linear);
+}
+
+#[test]
+fn a_norm_over_half_of_its_row() {
+    assert_caught(
+        "linear_sm90a.cu",
+        "total[half] += own[place] + own[place + 1];",
+        "total[half] += own[place];",
+        hopper_layer_norm,
     );
 }

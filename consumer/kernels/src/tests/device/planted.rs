@@ -153,7 +153,7 @@ fn product(fragment: &str) -> Vec<f32> {
     let source = format!(
         "#include \"device.cuh\"\nKERNEL(32, 1, planted, float* out, const bf16* x) {{\n\
          uint32_t g = threadIdx.x / 4, p = threadIdx.x % 4 * 2, a[4];\n\
-         auto pair = [&](uint32_t row, uint32_t column) {{ return pack(x[row * 16 + column], x[row * 16 + column + 1]); }};\n\
+         auto pair = [&](uint32_t row, uint32_t column) {{ return ptx::round_pair<bf16>(widen(x[row * 16 + column]), widen(x[row * 16 + column + 1])); }};\n\
          {fragment}\nfloat sums[4] = {{}};\nptx::mma<bf16>(sums, a, pair(g, p), pair(g, p + 8));\n\
          for (uint32_t i = 0; i < 4; ++i) out[(g + i / 2 * 8) * 8 + p + i % 2] = sums[i];\n}}\n"
     );

@@ -12,17 +12,17 @@ use crate::{Activation, AddLayerNorm, LayerNorm, Linear};
 const CASES: u32 = 200;
 
 /// A weight whose products with noise are of the size of noise.
-fn weight(half: Half, seed: u64, [outputs, inputs]: [usize; 2]) -> Vec<f32> {
+pub(super) fn weight(half: Half, seed: u64, [outputs, inputs]: [usize; 2]) -> Vec<f32> {
     let size = (inputs as f32).sqrt();
     noise(seed, outputs * inputs).iter().map(|value| rounded(half, value / size)).collect()
 }
 
-fn normalized(sums: &[f64], norm: &LayerNorm) -> Vec<f64> {
+pub(super) fn normalized(sums: &[f64], norm: &LayerNorm) -> Vec<f64> {
     let hidden = norm.scale.dims()[0];
     sums.chunks_exact(hidden).flat_map(|row| layer_norm_reference(row, norm)).collect()
 }
 
-fn added(sums: &[f64], residual: &[f32]) -> Vec<f64> {
+pub(super) fn added(sums: &[f64], residual: &[f32]) -> Vec<f64> {
     sums.iter().zip(residual).map(|(sum, residual)| sum + f64::from(*residual)).collect()
 }
 

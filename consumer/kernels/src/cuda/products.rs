@@ -1,4 +1,4 @@
-//! Whether one kernel for several operations is faster than these one after the other: measured, on the device at hand.
+//! Which kernels make a linear layer: chosen by what the device is, or by what is measured to be faster on it.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use candle_core::Result;
 use candle_core::cuda_backend::{CudaDevice, DeviceId};
 
-use super::error;
+use super::{error, is_hopper};
 
 /// Runs of each; the best one counts.
 const RUNS: usize = 4;
@@ -15,13 +15,39 @@ const RUNS: usize = 4;
 /// What was measured: for a device, a kernel and its sizes.
 type Key = (DeviceId, &'static str, [usize; 3]);
 
-/// What was chosen instead of measuring.
-static CHOSEN: Mutex<Option<bool>> = Mutex::new(None);
+/// Which kernels make a linear layer and what follows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Products {
+    /// The vendor's library makes the product, and kernels of their own do what follows.
+    Library,
+    /// One kernel keeps whole rows, where there is one for the sizes, with the matrix instructions of every device from
+    /// compute capability 8.0 on.
+    WholeRows,
+    /// One kernel with Hopper's own matrix instructions, where there is one for the sizes.
+    Hopper,
+}
 
-/// From now on kernels that keep whole rows are taken wherever there are any, or nowhere, or (with `None`, as it is at
-/// first) where they are measured to be faster. For measuring and comparing them.
-pub fn choose_whole_rows(choice: Option<bool>) {
+/// What was chosen instead.
+static CHOSEN: Mutex<Option<Products>> = Mutex::new(None);
+
+/// From now on this choice is taken wherever it can be. Without one, as at first, Hopper's are on Hopper; elsewhere whole rows
+/// where they are measured to be faster than the library. For measuring and comparing them.
+pub fn choose_products(choice: Option<Products>) {
     *CHOSEN.lock().unwrap_or_else(PoisonError::into_inner) = choice;
+}
+
+/// What was chosen by [`choose_products`].
+pub(super) fn forced() -> Option<Products> {
+    *CHOSEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The choice for a device.
+pub(super) fn chosen(device: &CudaDevice) -> Result<Option<Products>> {
+    Ok(match forced() {
+        None if is_hopper(device)? => Some(Products::Hopper),
+        Some(Products::Hopper) if !is_hopper(device)? => Some(Products::Library),
+        chosen => chosen,
+    })
 }
 
 static MEASURED: LazyLock<Mutex<HashMap<Key, bool>>> = LazyLock::new(Mutex::default);
@@ -35,8 +61,8 @@ pub(crate) fn pays(
     together: impl Fn() -> Result<()>,
     apart: impl Fn() -> Result<()>,
 ) -> Result<bool> {
-    if let Some(choice) = *CHOSEN.lock().unwrap_or_else(PoisonError::into_inner) {
-        return Ok(choice);
+    if let Some(chosen) = chosen(device)? {
+        return Ok(chosen == Products::WholeRows);
     }
     let key = (device.id(), kernel, [rows.next_power_of_two(), inputs, outputs]);
     let measured = || MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
