@@ -35,13 +35,12 @@ template <uint32_t DIM>
 constexpr uint32_t STRIDE = DIM + VECTOR;
 
 // Copies `KEYS` rows of `dim` values that lie `stride` apart into shared memory, zeros beyond `count` rows. In copies
-// of 16 bytes where all rows begin at a multiple of that and `dim` is whole ones. Ends with the sixteen rows that `mma` takes
-// at once.
+// of 16 bytes where all rows begin at a multiple of that and `dim` is whole ones. Of a few rows, the first half alone.
 template <class T, uint32_t DIM, uint32_t KEYS, uint32_t THREADS>
 __device__ __forceinline__ void fetch(T* to, const T* from, size_t stride, uint32_t count, uint32_t dim, bool vectors) {
   for (uint32_t index = threadIdx.x; index < KEYS * DIM / VECTOR; index += THREADS) {
     uint32_t row = index / (DIM / VECTOR), column = index % (DIM / VECTOR) * VECTOR;
-    if (row >= (count + 15) / 16 * 16) break;
+    if (row >= (count <= KEYS / 2 ? KEYS / 2 : KEYS)) break;
     T* place = to + row * STRIDE<DIM> + column;
     const T* source = from + row * stride + column;
     if (vectors) {
@@ -75,65 +74,66 @@ __device__ __forceinline__ uint32_t query_pair(const T* row, const float* bias, 
   return ptx::round_pair<T>(pair[0], pair[1]);
 }
 
-template <class T, uint32_t DIM, uint32_t KEYS, uint32_t WARPS>
-__device__ __forceinline__ void varlen_attention(const Attention<T>& a, const uint4* tiles) {
-  constexpr uint32_t THREADS = WARPS * WARP, STEPS = DIM / 16, COLUMNS = KEYS / 8;
-  ptx::SharedMemory shared;
-  constexpr uint32_t TILE = KEYS * STRIDE<DIM>;
-  T* keys = shared.take<T>(2 * TILE);
-  T* values = shared.take<T>(2 * TILE);
-  uint4 block = ptx::load16(tiles + blockIdx.x / a.heads);
-  uint32_t start = block.x, tokens = block.y, first_query = block.z, head = blockIdx.x % a.heads;
-  uint32_t dim = a.dim, hidden = a.heads * dim;
-  size_t stride = size_t(3) * hidden;
-  const T* rows = a.qkv + start * stride + head * dim;
-  bool vectors = aligned(rows) && aligned(rows + hidden) && dim % VECTOR == 0 && hidden % VECTOR == 0;
+// Where a block is: its sequence, its head, and how its rows lie.
+struct Where {
+  uint32_t start, tokens, first_query, head;
+  // Whether all that is read lies at multiples of 16 bytes, in whole vectors.
+  bool vectors;
+};
 
-  uint32_t last_query = min(first_query + WARPS * ROWS, tokens) - 1;
+// A warp's sixteen queries, and what it has of their results. Each lane has values of two queries, eight rows apart.
+template <class T, uint32_t DIM>
+struct Queries {
+  static constexpr uint32_t STEPS = DIM / 16;
+
+  const Attention<T>& a;
+  const Where& where;
+  uint32_t lane = threadIdx.x % WARP, pair = lane % 4 * 2;
+  uint32_t first = where.first_query + threadIdx.x / WARP * ROWS, queries[2] = {first + lane / 4, first + lane / 4 + 8};
   // What scores are scaled by, for powers of two.
   float scale = a.scale * LOG2_E;
-  uint32_t first_row = first_query + threadIdx.x / WARP * ROWS;
-  uint32_t first_key = (first_query > a.before ? first_query - a.before : 0) / KEYS * KEYS;
-  uint32_t end_key = a.after < tokens - 1 - last_query ? last_query + a.after + 1 : tokens;
-
-  auto request = [&](uint32_t key, uint32_t buffer) {
-    const T* from = rows + hidden + key * stride;
-    fetch<T, DIM, KEYS, THREADS>(keys + buffer * TILE, from, stride, tokens - key, dim, vectors);
-    fetch<T, DIM, KEYS, THREADS>(values + buffer * TILE, from + hidden, stride, tokens - key, dim, vectors);
-  };
-  request(first_key, 0);
-  ptx::copies_commit();
-
-  // Each lane has the values of two queries, eight rows apart.
-  uint32_t lane = threadIdx.x % WARP, group = lane / 4, pair = lane % 4 * 2;
-  uint32_t queries[2] = {first_query + threadIdx.x / WARP * ROWS + group, 0};
-  queries[1] = queries[0] + 8;
   uint32_t fragments[STEPS][4];
+  float sums[DIM / 8][4] = {}, largest[2] = {-INFINITY, -INFINITY}, total[2] = {};
+
+  __device__ __forceinline__ Queries(const Attention<T>& a, const Where& where, const T* rows, size_t stride)
+      : a(a), where(where) {
+    const float* bias = a.bias == nullptr ? nullptr : a.bias + where.head * a.dim;
 #pragma unroll
-  for (uint32_t step = 0; step < STEPS; ++step) {
+    for (uint32_t step = 0; step < STEPS; ++step) {
 #pragma unroll
-    for (uint32_t i = 0; i < 4; ++i) {
-      uint32_t query = queries[i % 2], column = step * 16 + i / 2 * 8 + pair;
-      const float* bias = a.bias == nullptr ? nullptr : a.bias + head * dim;
-      fragments[step][i] = query_pair(rows + query * stride, bias, column, dim, query < tokens, vectors);
+      for (uint32_t i = 0; i < 4; ++i) {
+        uint32_t query = queries[i % 2], column = step * 16 + i / 2 * 8 + pair;
+        bool inside = query < where.tokens;
+        fragments[step][i] = query_pair(rows + query * stride, bias, column, a.dim, inside, where.vectors);
+      }
     }
   }
 
-  float sums[DIM / 8][4] = {}, largest[2] = {-INFINITY, -INFINITY}, total[2] = {};
-  for (uint32_t tile = first_key, buffer = 0; tile < end_key; tile += KEYS, buffer ^= 1) {
-    if (tile + KEYS < end_key) request(tile + KEYS, buffer ^ 1);
-    ptx::copies_commit();
-    ptx::copies_wait<1>();
-    __syncthreads();
+  // Whether each of the queries sees all `keys` keys from `key` on, and nothing is added to their scores.
+  __device__ __forceinline__ bool sees_all(uint32_t key, uint32_t keys) const {
+    return key + keys <= where.tokens && key + a.before >= first + ROWS - 1 && key + keys - 1 <= first + a.after &&
+           a.distance_bias == nullptr;
+  }
 
-    // Keys that some query of the block sees; beyond them nothing is multiplied.
-    uint32_t width = min(end_key - tile, KEYS);
+  // A score of query `i` by a key, scaled for powers of two.
+  __device__ __forceinline__ float seen_score(float score, uint32_t i, uint32_t key) const {
+    uint32_t query = queries[i];
+    bool seen = key < where.tokens && key + a.before >= query && key <= query + a.after;
+    if (a.distance_bias != nullptr && seen && query < where.tokens) {
+      score += a.distance_bias[where.head * a.distance_width + a.distance_width / 2 + key - query] * LOG2_E;
+    }
+    return seen ? score : -INFINITY;
+  }
+
+  // Takes the KEYS keys from `first_key` on and their values, which lie in shared memory. PLAIN is as `sees_all` says.
+  template <uint32_t KEYS, bool PLAIN>
+  __device__ __forceinline__ void attend(const T* keys, const T* values, uint32_t first_key) {
+    constexpr uint32_t COLUMNS = KEYS / 8;
     // Lane l names row l % 8 of matrix l / 8; four of them are the keys' next 32 values, or 16 values of the head.
-    float scores[COLUMNS][4] = {};
+    float scores[COLUMNS][4] = {}, tile_largest[2] = {-INFINITY, -INFINITY};
 #pragma unroll
     for (uint32_t column = 0; column < COLUMNS; ++column) {
-      if (column * 8 >= width) break;
-      const T* row = keys + buffer * TILE + (column * 8 + lane % 8) * STRIDE<DIM> + lane / 8 * 8;
+      const T* row = keys + (column * 8 + lane % 8) * STRIDE<DIM> + lane / 8 * 8;
 #pragma unroll
       for (uint32_t step = 0; step < STEPS; step += 2) {
         uint32_t matrices[4];
@@ -141,30 +141,40 @@ __device__ __forceinline__ void varlen_attention(const Attention<T>& a, const ui
         ptx::mma<T>(scores[column], fragments[step], matrices[0], matrices[1]);
         ptx::mma<T>(scores[column], fragments[step + 1], matrices[2], matrices[3]);
       }
-    }
-
-    float tile_largest[2] = {-INFINITY, -INFINITY};
-    // Every query of this warp sees every key of this tile, and nothing is added.
-    bool plain = width == KEYS && tile + KEYS <= tokens && tile + a.before >= first_row + ROWS - 1 &&
-                 tile + KEYS - 1 <= first_row + a.after && a.distance_bias == nullptr;
-#pragma unroll
-    for (uint32_t column = 0; column < COLUMNS; ++column) {
 #pragma unroll
       for (uint32_t i = 0; i < 4; ++i) {
         float score = scores[column][i] * scale;
-        if (!plain) {
-          uint32_t query = queries[i / 2], key = tile + column * 8 + pair + i % 2;
-          bool seen = key < tokens && key + a.before >= query && key <= query + a.after;
-          if (a.distance_bias != nullptr && seen && query < tokens) {
-            score += a.distance_bias[head * a.distance_width + a.distance_width / 2 + key - query] * LOG2_E;
-          }
-          if (!seen) score = -INFINITY;
-        }
+        if (!PLAIN) score = seen_score(score, i / 2, first_key + column * 8 + pair + i % 2);
         scores[column][i] = score;
         tile_largest[i / 2] = fmaxf(tile_largest[i / 2], score);
       }
     }
     float base[2];
+    rescale(tile_largest, base);
+    // Sixteen keys a step: matrices are keys 0 to 7 and 8 to 15 of a step, for two times eight values of the head.
+#pragma unroll
+    for (uint32_t step = 0; step < KEYS / 16; ++step) {
+      uint32_t probabilities[4];
+#pragma unroll
+      for (uint32_t part = 0; part < 4; ++part) {
+        const float(&of)[4] = scores[2 * step + part / 2];
+        float low = ptx::exp2(of[part % 2 * 2] - base[part % 2]), high = ptx::exp2(of[part % 2 * 2 + 1] - base[part % 2]);
+        total[part % 2] += low + high;
+        probabilities[part] = ptx::round_pair<T>(low, high);
+      }
+      const T* row = values + (step * 16 + lane % 16) * STRIDE<DIM> + lane / 16 * 8;
+#pragma unroll
+      for (uint32_t column = 0; column < DIM / 8; column += 2) {
+        uint32_t matrices[4];
+        ptx::load_matrices_transposed(matrices, row + column * 8);
+        ptx::mma<T>(sums[column], probabilities, matrices[0], matrices[1]);
+        ptx::mma<T>(sums[column + 1], probabilities, matrices[2], matrices[3]);
+      }
+    }
+  }
+
+  // Takes in the largest scores of a tile; `base` is what its scores are counted from.
+  __device__ __forceinline__ void rescale(const float (&tile_largest)[2], float (&base)[2]) {
 #pragma unroll
     for (uint32_t row = 0; row < 2; ++row) {
       float next = fmaxf(largest[row], tile_largest[row]);
@@ -180,57 +190,80 @@ __device__ __forceinline__ void varlen_attention(const Attention<T>& a, const ui
         sums[column][2 * row + 1] *= keep;
       }
     }
+  }
+
+  __device__ __forceinline__ void store() {
+    uint32_t dim = a.dim, hidden = a.heads * dim;
+    const float* bias = a.bias == nullptr ? nullptr : a.bias + 2 * hidden + where.head * dim;
+    bool pairs = where.vectors && aligned(a.out);
 #pragma unroll
-    for (uint32_t column = 0; column < COLUMNS; ++column) {
-      if (column * 8 >= (width + 15) / 16 * 16) break;  // a step of the next product has two
+    for (uint32_t row = 0; row < 2; ++row) {
+      total[row] += __shfl_xor_sync(ALL_LANES, total[row], 1);
+      total[row] += __shfl_xor_sync(ALL_LANES, total[row], 2);
+      if (queries[row] >= where.tokens) continue;
+      float inverse = 1.0f / total[row];
+      T* out = a.out + size_t(where.start + queries[row]) * hidden + where.head * dim;
 #pragma unroll
-      for (uint32_t i = 0; i < 4; ++i) {
-        scores[column][i] = ptx::exp2(scores[column][i] - base[i / 2]);
-        total[i / 2] += scores[column][i];
+      for (uint32_t column = 0; column < DIM / 8; ++column) {
+        uint32_t at = column * 8 + pair;
+        float low = sums[column][2 * row] * inverse, high = sums[column][2 * row + 1] * inverse;
+        if (bias != nullptr && at < dim) low += bias[at];
+        if (bias != nullptr && at + 1 < dim) high += bias[at + 1];
+        if (pairs) {
+          if (at < dim) *reinterpret_cast<uint32_t*>(out + at) = ptx::round_pair<T>(low, high);
+          continue;
+        }
+        if (at < dim) out[at] = narrow<T>(low);
+        if (at + 1 < dim) out[at + 1] = narrow<T>(high);
       }
     }
+  }
+};
 
-    // Sixteen keys a step: matrices are keys 0 to 7 and 8 to 15 of a step, for two times eight values of the head.
-#pragma unroll
-    for (uint32_t step = 0; step < KEYS / 16; ++step) {
-      if (step * 16 >= width) break;
-      const float (&low)[4] = scores[2 * step], (&high)[4] = scores[2 * step + 1];
-      uint32_t probabilities[4] = {ptx::round_pair<T>(low[0], low[1]), ptx::round_pair<T>(low[2], low[3]),
-                                   ptx::round_pair<T>(high[0], high[1]), ptx::round_pair<T>(high[2], high[3])};
-      const T* row = values + buffer * TILE + (step * 16 + lane % 16) * STRIDE<DIM> + lane / 16 * 8;
-#pragma unroll
-      for (uint32_t column = 0; column < DIM / 8; column += 2) {
-        uint32_t matrices[4];
-        ptx::load_matrices_transposed(matrices, row + column * 8);
-        ptx::mma<T>(sums[column], probabilities, matrices[0], matrices[1]);
-        ptx::mma<T>(sums[column + 1], probabilities, matrices[2], matrices[3]);
-      }
+template <class T, uint32_t DIM, uint32_t KEYS, uint32_t WARPS>
+__device__ __forceinline__ void varlen_attention(const Attention<T>& a, const uint4* tiles) {
+  constexpr uint32_t THREADS = WARPS * WARP, TILE = KEYS * STRIDE<DIM>;
+  ptx::SharedMemory shared;
+  T* keys = shared.take<T>(2 * TILE);
+  T* values = shared.take<T>(2 * TILE);
+  uint4 block = ptx::load16(tiles + blockIdx.x / a.heads);
+  Where where = {block.x, block.y, block.z, blockIdx.x % a.heads, false};
+  uint32_t dim = a.dim, hidden = a.heads * dim, tokens = where.tokens;
+  size_t stride = size_t(3) * hidden;
+  const T* rows = a.qkv + where.start * stride + where.head * dim;
+  where.vectors = aligned(rows) && aligned(rows + hidden) && dim % VECTOR == 0 && hidden % VECTOR == 0;
+
+  uint32_t last_query = min(where.first_query + WARPS * ROWS, tokens) - 1;
+  uint32_t first_key = (where.first_query > a.before ? where.first_query - a.before : 0) / KEYS * KEYS;
+  uint32_t end_key = a.after < tokens - 1 - last_query ? last_query + a.after + 1 : tokens;
+  auto request = [&](uint32_t key, uint32_t buffer) {
+    const T* from = rows + hidden + key * stride;
+    fetch<T, DIM, KEYS, THREADS>(keys + buffer * TILE, from, stride, tokens - key, dim, where.vectors);
+    fetch<T, DIM, KEYS, THREADS>(values + buffer * TILE, from + hidden, stride, tokens - key, dim, where.vectors);
+    ptx::copies_commit();
+  };
+  request(first_key, 0);
+  Queries<T, DIM> queries(a, where, rows, stride);
+  for (uint32_t tile = first_key, buffer = 0; tile < end_key; tile += KEYS, buffer ^= 1) {
+    if (tile + KEYS < end_key) {
+      request(tile + KEYS, buffer ^ 1);
+    } else {
+      ptx::copies_commit();
+    }
+    ptx::copies_wait<1>();
+    __syncthreads();
+    const T *tile_keys = keys + buffer * TILE, *tile_values = values + buffer * TILE;
+    // Loops of one length each, so that nothing is asked within them; a sequence's last keys often are few.
+    if (queries.sees_all(tile, KEYS)) {
+      queries.template attend<KEYS, true>(tile_keys, tile_values, tile);
+    } else if (end_key - tile > KEYS / 2) {
+      queries.template attend<KEYS, false>(tile_keys, tile_values, tile);
+    } else {
+      queries.template attend<KEYS / 2, false>(tile_keys, tile_values, tile);
     }
     __syncthreads();  // before the next copies overwrite what was read
   }
-
-#pragma unroll
-  for (uint32_t row = 0; row < 2; ++row) {
-    total[row] += __shfl_xor_sync(ALL_LANES, total[row], 1);
-    total[row] += __shfl_xor_sync(ALL_LANES, total[row], 2);
-    if (queries[row] >= tokens) continue;
-    float inverse = 1.0f / total[row];
-    const float* bias = a.bias == nullptr ? nullptr : a.bias + 2 * hidden + head * dim;
-    T* out = a.out + size_t(start + queries[row]) * hidden + head * dim;
-#pragma unroll
-    for (uint32_t column = 0; column < DIM / 8; ++column) {
-      uint32_t at = column * 8 + pair;
-      float low = sums[column][2 * row] * inverse, high = sums[column][2 * row + 1] * inverse;
-      if (bias != nullptr && at < dim) low += bias[at];
-      if (bias != nullptr && at + 1 < dim) high += bias[at + 1];
-      if (vectors && aligned(a.out)) {
-        if (at < dim) *reinterpret_cast<uint32_t*>(out + at) = ptx::round_pair<T>(low, high);
-        continue;
-      }
-      if (at < dim) out[at] = narrow<T>(low);
-      if (at + 1 < dim) out[at + 1] = narrow<T>(high);
-    }
-  }
+  queries.store();
 }
 
 // Warps of a multiprocessor that registers suffice for.
