@@ -22,5 +22,6 @@ pub fn record(id: &str) -> WorkerRecord {
         busy_ms: 0,
         load_ms: 0,
         slots_free_tokens: 0,
+        gpu: None,
     }
 }

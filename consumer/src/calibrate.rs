@@ -61,8 +61,12 @@ fn file(models_dir: &Path, name: &ModelId) -> PathBuf {
 /// What the best size depends on.
 fn key(model: &Model) -> String {
     let info = &model.info;
-    let (version, processor) = (env!("CARGO_PKG_VERSION"), processor());
-    format!("{} {} on {} threads, {processor}, {version}", info.device, info.dtype, info.threads)
+    let version = env!("CARGO_PKG_VERSION");
+    if let Some(gpu) = &info.gpu {
+        return format!("{} {}, {version}", gpu.name(), info.dtype);
+    }
+    let (device, dtype, threads) = (info.device, info.dtype, info.threads);
+    format!("{device} {dtype} on {threads} threads, {}, {version}", processor())
 }
 
 /// What the processor calls itself, where the system says so.

@@ -1,19 +1,24 @@
-//! Stage 6: batches to vectors, on the engine's thread. A batch that fails is halved until the guilty
-//! input stands alone; one that memory does not suffice for makes the next ones smaller too.
+//! Stage 6: batches to vectors, on the engine's thread. A device that computes by itself is given the next batches before
+//! the first one is waited for. A batch that fails is halved until the guilty input stands alone; one that memory does not
+//! suffice for makes the next ones smaller too. A device that is lost ends the stage, and with it the worker: what it held
+//! is done elsewhere.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
 };
 
-use forebay_engine::{Encoder, EngineError, PackedBatch, Rows};
+use forebay_engine::{Encoder, EngineError, PackedBatch, Pending, Rows};
 use forebay_fabric::fail;
 use forebay_schemas::{ErrorCode, JobError};
 use metrics::{counter, histogram};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::mpsc::{self, error::TryRecvError},
+    time::Instant,
+};
 
 use crate::{
     budget::Budget,
@@ -45,24 +50,65 @@ pub struct Computed {
 /// The stage.
 pub struct Compute {
     /// The model.
-    pub encoder: Box<dyn Encoder>,
+    encoder: Box<dyn Encoder>,
     /// Values in one of its vectors.
-    pub dim: usize,
+    dim: usize,
     /// How many tokens a batch may have.
-    pub budget: Arc<Budget>,
+    budget: Arc<Budget>,
     /// How much memory there is.
-    pub memory: Memory,
+    memory: Memory,
     /// Told what was computed.
-    pub stats: Arc<Stats>,
+    stats: Arc<Stats>,
     /// Where computed batches go.
-    pub computed: mpsc::Sender<Computed>,
+    computed: mpsc::Sender<Computed>,
+    /// When the last batch ended.
+    ended_at: Instant,
+    /// Why nothing can be computed any more.
+    lost: Option<EngineError>,
+}
+
+/// A batch that the engine was given.
+struct Begun {
+    number: u64,
+    pieces: Vec<Piece>,
+    packed: PackedBatch,
+    faults: Faults,
+    started_at: Instant,
+    rows: Result<Pending, JobError>,
 }
 
 impl Compute {
-    /// Runs until its input ends. Blocks its thread.
+    /// Its beginning: nothing was computed yet.
+    pub fn new(
+        (encoder, dim): (Box<dyn Encoder>, usize),
+        budget: Arc<Budget>,
+        memory: Memory,
+        stats: Arc<Stats>,
+        computed: mpsc::Sender<Computed>,
+    ) -> Self {
+        let (ended_at, lost) = (Instant::now(), None);
+        Self { encoder, dim, budget, memory, stats, computed, ended_at, lost }
+    }
+
+    /// Runs until its input ends or its device is lost. Blocks its thread.
     pub fn run(mut self, mut batches: mpsc::Receiver<Batch>) {
-        while let Some(batch) = batches.blocking_recv() {
-            let computed = self.compute(batch);
+        let mut begun = VecDeque::new();
+        loop {
+            let next = match begun.len() {
+                0 => batches.blocking_recv().ok_or(TryRecvError::Disconnected),
+                some if some < self.encoder.ahead() => batches.try_recv(),
+                _ => Err(TryRecvError::Empty),
+            };
+            if let Ok(batch) = next {
+                begun.push_back(self.begin(batch));
+                continue;
+            }
+            let Some(oldest) = begun.pop_front() else { return };
+            let computed = self.finish(oldest);
+            if let Some(error) = &self.lost {
+                tracing::error!(%error, "this worker ends, and what it holds goes back to its queue");
+                return;
+            }
             fail::point("after_compute");
             if self.computed.blocking_send(computed).is_err() {
                 return;
@@ -79,29 +125,75 @@ impl Compute {
     ) {
         while let Some(batch) = batches.recv().await {
             tokio::time::sleep(cost(batch.packed.tokens())).await;
-            let computed = self.compute(batch);
+            let begun = self.begin(batch);
+            let computed = self.finish(begun);
             if self.computed.send(computed).await.is_err() {
                 return;
             }
         }
     }
 
-    fn compute(&mut self, batch: Batch) -> Computed {
+    fn begin(&mut self, batch: Batch) -> Begun {
         let Batch { number, pieces, packed, .. } = batch;
-        let started_at = Instant::now();
+        let (faults, started_at) = (Faults::of(&pieces), Instant::now());
+        let rows = self.call(|encoder, memory| {
+            faults.before(0..packed.sequences(), packed.tokens())?;
+            memory.check(packed.tokens())?;
+            encoder.begin(&packed)
+        });
+        Begun { number, pieces, packed, faults, started_at, rows }
+    }
+
+    fn finish(&mut self, begun: Begun) -> Computed {
+        let Begun { number, pieces, packed, faults, started_at, rows } = begun;
+        let rows = rows.and_then(|pending| self.call(|_, _| pending.wait()));
+        let (all, dim, tokens) = (0..packed.sequences(), self.dim, packed.tokens());
         let mut halving = Halving {
-            vectors: vec![0.0; packed.sequences() * self.dim],
+            vectors: Vec::new(),
             failures: BTreeMap::new(),
-            faults: Faults::of(&pieces),
+            faults,
             packed: &packed,
             stage: self,
         };
-        halving.whole();
+        match rows {
+            Ok(mut rows) => {
+                halving.faults.after(all, &mut rows);
+                halving.vectors = rows.data;
+                halving.stage.budget.fitted();
+            }
+            Err(error) => {
+                halving.vectors = vec![0.0; all.len() * dim];
+                halving.failed(all, tokens, &error);
+            }
+        }
         let (vectors, failures) = (halving.vectors, halving.failures);
-        let ended_at = Instant::now();
-        self.report(number, packed.tokens(), ended_at - started_at);
-        let (dim, tokens) = (self.dim, packed.tokens());
+        // Batches that overlapped were computed one after the other.
+        let (before, ended_at) = (started_at.max(self.ended_at), Instant::now());
+        self.ended_at = ended_at;
+        self.report(number, tokens, ended_at - before);
         Computed { pieces, vectors, dim, failures, started_at, ended_at, tokens }
+    }
+
+    /// One call of the engine. The watchdog sees it, and a panic in it is an error like any other.
+    fn call<R>(
+        &mut self,
+        work: impl FnOnce(&mut dyn Encoder, &Memory) -> Result<R, EngineError>,
+    ) -> Result<R, JobError> {
+        self.stats.call_begins();
+        let (encoder, memory) = (self.encoder.as_mut(), &self.memory);
+        let result = catch_unwind(AssertUnwindSafe(|| work(encoder, memory)));
+        self.stats.call_ends();
+        match result {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => {
+                let failed = job_error(&error);
+                if error.is_device_lost() {
+                    self.lost = Some(error);
+                }
+                Err(failed)
+            }
+            Err(_) => Err(JobError::new(ErrorCode::Internal, "the engine panicked")),
+        }
     }
 
     fn report(&self, number: u64, tokens: usize, took: Duration) {
@@ -121,7 +213,7 @@ fn job_error(error: &EngineError) -> JobError {
     JobError::new(code, error.to_string())
 }
 
-/// A batch that is computed whole, or in halves of halves.
+/// A batch that failed as a whole and is computed in halves of halves.
 struct Halving<'a> {
     stage: &'a mut Compute,
     packed: &'a PackedBatch,
@@ -131,25 +223,20 @@ struct Halving<'a> {
 }
 
 impl Halving<'_> {
-    /// Computes all at once; only if that fails, in parts.
-    fn whole(&mut self) {
-        let all = 0..self.packed.sequences();
-        match self.call(self.packed, all.clone()) {
-            Ok(computed) => {
-                self.vectors = computed.data;
-                self.stage.budget.fitted();
-            }
-            Err(error) => self.failed(all, self.packed.tokens(), &error),
-        }
-    }
-
     fn part(&mut self, rows: Range<usize>) {
         let mut part = PackedBatch::new();
         for row in rows.clone() {
             part.push_from(self.packed, row);
         }
-        match self.call(&part, rows.clone()) {
-            Ok(computed) => {
+        let faults = &self.faults;
+        let computed: Result<Rows, JobError> = self.stage.call(|encoder, memory| {
+            faults.before(rows.clone(), part.tokens())?;
+            memory.check(part.tokens())?;
+            encoder.compute(&part)
+        });
+        match computed {
+            Ok(mut computed) => {
+                self.faults.after(rows.clone(), &mut computed);
                 let (from, to) = (rows.start * self.stage.dim, rows.end * self.stage.dim);
                 self.vectors[from..to].copy_from_slice(&computed.data);
             }
@@ -157,30 +244,10 @@ impl Halving<'_> {
         }
     }
 
-    /// One call of the engine for these rows, which `batch` holds. The watchdog sees it, and a panic in
-    /// it is an error like any other.
-    fn call(&mut self, batch: &PackedBatch, rows: Range<usize>) -> Result<Rows, JobError> {
-        let Compute { encoder, memory, stats, .. } = &mut *self.stage;
-        let faults = &self.faults;
-        let call = || {
-            faults.before(rows.clone(), batch.tokens())?;
-            memory.check(batch.tokens())?;
-            encoder.compute(batch)
-        };
-        stats.call_begins();
-        let computed = catch_unwind(AssertUnwindSafe(call));
-        stats.call_ends();
-        match computed {
-            Ok(Ok(mut computed)) => {
-                faults.after(rows, &mut computed);
-                Ok(computed)
-            }
-            Ok(Err(error)) => Err(job_error(&error)),
-            Err(_) => Err(JobError::new(ErrorCode::Internal, "the engine panicked")),
-        }
-    }
-
     fn failed(&mut self, rows: Range<usize>, tokens: usize, error: &JobError) {
+        if self.stage.lost.is_some() {
+            return; // nothing else would be computed either
+        }
         if error.code == ErrorCode::OutOfMemory {
             counter!("forebay_compute_out_of_memory_total").increment(1);
             self.stage.budget.short(tokens);
@@ -199,6 +266,8 @@ impl Halving<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
     use forebay_engine::Finish;
 
     use super::*;
@@ -207,12 +276,17 @@ mod tests {
     struct Picky(fn(&[u32]) -> Result<(), EngineError>);
 
     impl Encoder for Picky {
-        fn compute(&mut self, batch: &PackedBatch) -> Result<Rows, EngineError> {
+        fn begin(&mut self, batch: &PackedBatch) -> Result<Pending, EngineError> {
             let ids = batch.token_ids();
             (self.0)(ids)?;
             let firsts = batch.cu_seqlens().ranges().map(|range| ids[range.start] as f32);
-            Ok(Rows { width: 1, data: firsts.collect() })
+            Ok(Pending::done(Rows { width: 1, data: firsts.collect() }))
         }
+    }
+
+    fn stage(encoder: Box<dyn Encoder>, computed: mpsc::Sender<Computed>) -> Compute {
+        let (budget, memory) = (Arc::new(Budget::new(1_000)), Memory::new(u64::MAX, 1));
+        Compute::new((encoder, 1), budget, memory, Arc::default(), computed)
     }
 
     fn computed(willing: fn(&[u32]) -> Result<(), EngineError>, ids: &[u32]) -> (Computed, usize) {
@@ -220,16 +294,9 @@ mod tests {
         for &id in ids {
             packed.push(&[id], Finish::default());
         }
-        let mut compute = Compute {
-            encoder: Box::new(Picky(willing)),
-            dim: 1,
-            budget: Arc::new(Budget::new(1_000)),
-            memory: Memory::new(u64::MAX, 1),
-            stats: Arc::default(),
-            computed: mpsc::channel(1).0,
-        };
-        let computed =
-            compute.compute(Batch { number: 1, alone: false, pieces: Vec::new(), packed });
+        let mut compute = stage(Box::new(Picky(willing)), mpsc::channel(1).0);
+        let begun = compute.begin(Batch { number: 1, alone: false, pieces: Vec::new(), packed });
+        let computed = compute.finish(begun);
         (computed, compute.budget.tokens())
     }
 
@@ -291,5 +358,65 @@ mod tests {
         );
         assert_eq!(computed.failures[&1].code, ErrorCode::OutOfMemory);
         assert_eq!(computed.vectors, [1.0, 0.0]);
+    }
+
+    /// A device that takes three batches, and counts how many it has.
+    #[derive(Default)]
+    struct Device {
+        has: Arc<AtomicUsize>,
+        most: Arc<AtomicUsize>,
+        lost_at: Option<u32>,
+    }
+
+    impl Encoder for Device {
+        fn begin(&mut self, batch: &PackedBatch) -> Result<Pending, EngineError> {
+            let id = batch.token_ids()[0];
+            let has = self.has.clone();
+            self.most.fetch_max(has.fetch_add(1, Relaxed) + 1, Relaxed);
+            let lost = self.lost_at == Some(id);
+            Ok(Pending::new(move || {
+                has.fetch_sub(1, Relaxed);
+                if lost {
+                    let (device, problem) = ("cuda:0".to_owned(), "it fell off the bus".to_owned());
+                    return Err(EngineError::DeviceLost { device, problem });
+                }
+                Ok(Rows { width: 1, data: vec![id as f32] })
+            }))
+        }
+
+        fn ahead(&self) -> usize {
+            3
+        }
+    }
+
+    /// What comes of eight batches of one sequence each.
+    fn through(device: Device) -> Vec<Computed> {
+        let ((to, batches), (computed, mut from)) = (mpsc::channel(8), mpsc::channel(8));
+        for id in 0..8 {
+            let mut packed = PackedBatch::new();
+            packed.push(&[id], Finish::default());
+            let batch = Batch { number: u64::from(id), alone: false, pieces: Vec::new(), packed };
+            to.try_send(batch).unwrap();
+        }
+        drop(to);
+        stage(Box::new(device), computed).run(batches);
+        std::iter::from_fn(|| from.try_recv().ok()).collect()
+    }
+
+    #[test]
+    fn a_device_has_the_next_batches_before_the_first_is_done_and_no_more_than_it_takes() {
+        let device = Device::default();
+        let most = device.most.clone();
+        let computed = through(device);
+        let values: Vec<f32> = computed.iter().map(|batch| batch.vectors[0]).collect();
+        assert_eq!(values, [0., 1., 2., 3., 4., 5., 6., 7.], "in their order");
+        assert_eq!(most.load(Relaxed), 3);
+    }
+
+    #[test]
+    fn a_lost_device_ends_the_stage_and_fails_no_job() {
+        let computed = through(Device { lost_at: Some(2), ..Device::default() });
+        assert_eq!(computed.len(), 2, "those before it are told of");
+        assert!(computed.iter().all(|batch| batch.failures.is_empty()));
     }
 }

@@ -217,8 +217,8 @@ impl Parts {
         budget: Arc<Budget>,
         computed: mpsc::Sender<Computed>,
     ) -> Compute {
-        let (encoder, dim) = (model.encoder, model.info.dim);
-        Compute { encoder, dim, budget, memory: self.memory, stats: self.stats.clone(), computed }
+        let engine = (model.encoder, model.info.dim);
+        Compute::new(engine, budget, self.memory, self.stats.clone(), computed)
     }
 
     fn settle(&self, model: &Model) -> Settle {

@@ -2,14 +2,15 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
+use forebay_engine::{Gpu, GpuMemory};
 use forebay_fabric::{Store, clock, host};
-use forebay_schemas::{ModelId, WorkerRecord, WorkerState, worker::BEAT_EVERY_MS};
+use forebay_schemas::{GpuRecord, ModelId, WorkerRecord, WorkerState, worker::BEAT_EVERY_MS};
 use tokio::time::Interval;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +28,7 @@ pub struct Registry {
     record: Arc<Mutex<WorkerRecord>>,
     /// 0 until the model is loaded.
     batch_tokens_max: Arc<AtomicU64>,
+    gpu: Arc<OnceLock<Gpu>>,
 }
 
 impl Registry {
@@ -51,14 +53,20 @@ impl Registry {
             busy_ms: 0,
             load_ms: 0,
             slots_free_tokens: 0,
+            gpu: None,
         };
         let (record, batch_tokens_max) = (Arc::new(Mutex::new(record)), Arc::default());
-        Self { store, stats, record, batch_tokens_max }
+        Self { store, stats, record, batch_tokens_max, gpu: Arc::default() }
     }
 
     /// From now on free room is told of batches of this size.
     pub fn set_batch_tokens_max(&self, tokens: usize) {
         self.batch_tokens_max.store(tokens as u64, Relaxed);
+    }
+
+    /// From now on this GPU's memory is told too.
+    pub fn set_gpu(&self, gpu: Gpu) {
+        self.gpu.get_or_init(|| gpu);
     }
 
     /// Changes what is told, and tells it.
@@ -109,6 +117,11 @@ impl Registry {
         record.busy_ms = now.busy_ms;
         record.slots_free_tokens =
             self.batch_tokens_max.load(Relaxed).saturating_sub(now.pending_tokens);
+        record.gpu = self.gpu.get().and_then(|gpu| {
+            let GpuMemory { used, total } = gpu.memory()?;
+            let name = gpu.name().to_owned();
+            Some(GpuRecord { name, memory_used_bytes: used, memory_bytes: total })
+        });
         record
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use forebay_engine::{DType, Finish, LoadOptions, Model, PackedBatch};
+use forebay_engine::{DType, Device, Finish, LoadOptions, Model, PackedBatch};
 use forebay_fabric::{
     Broker, Config, Store,
     broker::JobSource,
@@ -117,7 +117,10 @@ pub async fn run(
         let ((model, batch_tokens_max), ()) = started?;
         config.worker.batch_tokens_max = batch_tokens_max;
         health.set("model", Ok(()));
-        let memory = Memory::new(config.worker.memory_bytes_max, model.info.bytes_per_token);
+        // A GPU's memory is not this process's: its encoder looks after it.
+        let on_processor = model.info.device == Device::Cpu;
+        let bytes_per_token = if on_processor { model.info.bytes_per_token } else { 0 };
+        let memory = Memory::new(config.worker.memory_bytes_max, bytes_per_token);
         tokio::spawn(memory.watch(health.clone(), background.clone()));
         watch_over(&config, &stats, &store, &stop)?;
         let grace = Duration::from_secs(config.worker.grace_s);
@@ -196,6 +199,10 @@ async fn load_blocking(
         "model loaded"
     );
     registry.set_batch_tokens_max(batch_tokens_max);
+    if let Some(gpu) = &info.gpu {
+        tracing::info!(device = %info.device, name = gpu.name(), memory = ?gpu.memory(), "computing on a GPU");
+        registry.set_gpu(gpu.clone());
+    }
     registry
         .update(|record| {
             record.device = info.device.to_string();

@@ -37,7 +37,7 @@ pub use names::{JobId, Lane, ModelId, NameError};
 pub use outcome::{ErrorCode, Intent, JobError, Outcome, State, Timing, Usage};
 pub use output::{EmbedOutput, LabelScore, Output};
 pub use status::{DecisionTold, FleetStatus, PoolStatus};
-pub use worker::{WorkerRecord, WorkerState};
+pub use worker::{GpuRecord, WorkerRecord, WorkerState};
 
 /// The version of the contract that this crate speaks.
 pub const VERSION: u64 = 1;

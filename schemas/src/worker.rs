@@ -52,6 +52,20 @@ pub struct WorkerRecord {
     pub load_ms: u64,
     /// Tokens that still fit into the batch being filled.
     pub slots_free_tokens: u64,
+    /// The GPU that it computes on, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<GpuRecord>,
+}
+
+/// A worker's GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GpuRecord {
+    /// What it calls itself.
+    pub name: String,
+    /// Bytes of its memory that all processes use.
+    pub memory_used_bytes: u64,
+    /// Bytes of its memory.
+    pub memory_bytes: u64,
 }
 
 /// How often a worker refreshes its record, in milliseconds.

@@ -1,12 +1,59 @@
 //! The devices that this build can open, and what each can hold.
 
-use std::path::Path;
-
 use candle_core::Device as TensorDevice;
 
-use crate::models::Architecture;
-use crate::weights::Weights;
-use crate::{DType, Device, EngineError};
+#[cfg(feature = "cuda")]
+use crate::{DType, models::Architecture, weights::Weights};
+use crate::{Device, EngineError};
+
+/// A GPU that a model computes on.
+#[derive(Debug, Clone)]
+pub struct Gpu {
+    name: String,
+    #[cfg(feature = "cuda")]
+    device: TensorDevice,
+}
+
+/// Memory of a GPU, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GpuMemory {
+    /// What all processes use.
+    pub used: u64,
+    /// All of it.
+    pub total: u64,
+}
+
+impl Gpu {
+    /// What it calls itself.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(crate) fn of(device: &TensorDevice) -> Option<Self> {
+        let name = forebay_kernels::gpu::name(device).ok()?;
+        Some(Self { name, device: device.clone() })
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    pub(crate) fn of(_: &TensorDevice) -> Option<Self> {
+        None
+    }
+
+    /// Its memory now, where its driver tells.
+    #[cfg(feature = "cuda")]
+    pub fn memory(&self) -> Option<GpuMemory> {
+        let forebay_kernels::gpu::Memory { free, total } =
+            forebay_kernels::gpu::memory(&self.device).ok()?;
+        Some(GpuMemory { used: total.saturating_sub(free), total })
+    }
+
+    /// Its memory now: there is no GPU in this build.
+    #[cfg(not(feature = "cuda"))]
+    pub fn memory(&self) -> Option<GpuMemory> {
+        None
+    }
+}
 
 /// Tokens of the smallest batch that is worth a device.
 #[cfg(feature = "cuda")]
@@ -35,18 +82,6 @@ pub(crate) fn open(device: Device) -> Result<TensorDevice, EngineError> {
     }
 }
 
-/// What a GPU calls itself.
-#[cfg(feature = "cuda")]
-pub(crate) fn name(device: &TensorDevice) -> Option<String> {
-    forebay_kernels::gpu::name(device).ok()
-}
-
-/// The processor has no name here.
-#[cfg(not(feature = "cuda"))]
-pub(crate) fn name(_: &TensorDevice) -> Option<String> {
-    None
-}
-
 /// What the driver said, in words that help.
 #[cfg(feature = "cuda")]
 fn words(error: &candle_core::Error) -> String {
@@ -67,7 +102,7 @@ fn words(error: &candle_core::Error) -> String {
 #[cfg(feature = "cuda")]
 pub(crate) fn check(
     device: (&TensorDevice, Device),
-    path: &Path,
+    path: &std::path::Path,
     architecture: &Architecture,
     dtype: DType,
     weights: &Weights,
@@ -96,17 +131,5 @@ pub(crate) fn check(
     if needed > free {
         return Err(EngineError::DeviceTooSmall { device: device.1.to_string(), needed, free });
     }
-    Ok(())
-}
-
-/// The processor takes every model that is read.
-#[cfg(not(feature = "cuda"))]
-pub(crate) fn check(
-    _: (&TensorDevice, Device),
-    _: &Path,
-    _: &Architecture,
-    _: DType,
-    _: &Weights,
-) -> Result<(), EngineError> {
     Ok(())
 }

@@ -38,6 +38,7 @@ mod wordpiece;
 mod workspace;
 
 pub use batch::{PackedBatch, Rows};
+pub use device::{Gpu, GpuMemory};
 pub use error::EngineError;
 pub use forebay_kernels::{Finish, Pooling};
 

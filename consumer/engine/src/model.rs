@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use forebay_kernels::Pooling;
 
-use crate::device;
+use crate::device::{self, Gpu};
 use crate::encoder::PackedEncoder;
 use crate::folder::ModelFolder;
 #[cfg(feature = "cuda")]
@@ -94,8 +94,8 @@ pub struct ModelInfo {
     pub dtype: DType,
     /// Where it computes.
     pub device: Device,
-    /// What the device calls itself; nothing for the processor.
-    pub device_name: Option<String>,
+    /// The GPU, if it is one.
+    pub gpu: Option<Gpu>,
     /// Compute threads.
     pub threads: usize,
     /// An upper bound of the memory of the device that a token of a batch takes while it is computed.
@@ -125,6 +125,7 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
     if task == ModelTask::Classify {
         labels = outputs.labels();
     }
+    #[cfg(feature = "cuda")]
     if !device.is_cpu() {
         let named = (&device, options.device);
         device::check(named, &folder.config_path(), &architecture, dtype, &open()?)?;
@@ -140,7 +141,7 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
         pooling,
         dtype,
         device: options.device,
-        device_name: device::name(&device),
+        gpu: Gpu::of(&device),
         threads,
         bytes_per_token,
     };

@@ -2,7 +2,9 @@
 
 use std::{path::Path, sync::LazyLock};
 
-use forebay_engine::{Encoder, EngineError, LoadOptions, Model, ModelInfo, PackedBatch, Rows};
+use forebay_engine::{
+    Encoder, EngineError, LoadOptions, Model, ModelInfo, PackedBatch, Pending, Rows,
+};
 use tokio::time::{Duration, Instant};
 
 use super::life::Life;
@@ -70,7 +72,7 @@ struct Simulated {
 }
 
 impl Encoder for Simulated {
-    fn compute(&mut self, batch: &PackedBatch) -> Result<Rows, EngineError> {
+    fn begin(&mut self, batch: &PackedBatch) -> Result<Pending, EngineError> {
         let mut data = vec![1.0; batch.sequences() * self.dim];
         let rows = data.chunks_exact_mut(self.dim);
         for (row, finish) in rows.zip(batch.finishes()) {
@@ -87,7 +89,7 @@ impl Encoder for Simulated {
                 Fate::Good | Fate::FailsAtFirst | Fate::Large => {}
             }
         }
-        Ok(Rows { width: self.dim, data })
+        Ok(Pending::done(Rows { width: self.dim, data }))
     }
 }
 

@@ -35,6 +35,15 @@ pub(super) async fn run(context: &mut Context) -> CommandResult {
     Ok(context.output.table(heads, &rows)?)
 }
 
+/// Such as `cpu bf16`, or `cuda:0 bf16 NVIDIA H200, 3 of 140 GiB`.
+fn device(worker: &WorkerRecord) -> String {
+    const GIB: u64 = 1 << 30;
+    let place = format!("{} {}", worker.device, worker.dtype);
+    let Some(gpu) = &worker.gpu else { return place };
+    let (used, total) = (gpu.memory_used_bytes.div_ceil(GIB), gpu.memory_bytes / GIB);
+    format!("{place} {}, {used} of {total} GiB", gpu.name)
+}
+
 fn row(worker: &WorkerRecord, now_ms: u64) -> [String; 10] {
     let state = match worker.state {
         WorkerState::Starting => "starting",
@@ -48,7 +57,7 @@ fn row(worker: &WorkerRecord, now_ms: u64) -> [String; 10] {
         worker.id.clone(),
         worker.model.clone(),
         state.to_owned(),
-        format!("{} {}", worker.device, worker.dtype),
+        device(worker),
         span(up_ms),
         format!("{} ago", span(now_ms.saturating_sub(worker.beat_at_ms))),
         grouped(worker.in_flight),
@@ -56,4 +65,24 @@ fn row(worker: &WorkerRecord, now_ms: u64) -> [String; 10] {
         grouped(worker.tokens_done),
         format!("{busy} %"),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_is_told_by_its_name_and_its_memory() {
+        let record = serde_json::json!({
+            "id": "w", "model": "m", "state": "ready", "device": "cuda:0", "dtype": "bf16", "host": "h", "pid": 1,
+            "version": "0", "started_at_ms": 0, "beat_at_ms": 0, "progress_at_ms": 0, "in_flight": 0, "jobs_done": 0,
+            "tokens_done": 0, "busy_ms": 0, "load_ms": 0, "slots_free_tokens": 0,
+        });
+        let mut worker: WorkerRecord = serde_json::from_value(record).unwrap();
+        assert_eq!(device(&worker), "cuda:0 bf16");
+        let (memory_used_bytes, memory_bytes) = (5 << 29, 140 << 30);
+        let name = "NVIDIA H200".to_owned();
+        worker.gpu = Some(forebay_schemas::GpuRecord { name, memory_used_bytes, memory_bytes });
+        assert_eq!(device(&worker), "cuda:0 bf16 NVIDIA H200, 3 of 140 GiB");
+    }
 }

@@ -43,6 +43,7 @@ fn worker(id: &str, beat: u64) -> WorkerRecord {
         busy_ms: beat * 1_500,
         load_ms: 0,
         slots_free_tokens: 0,
+        gpu: None,
     }
 }
 
