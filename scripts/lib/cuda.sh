@@ -32,22 +32,32 @@ lay_out_toolkit() {
 }
 
 # A driver for programs to be linked with where none is installed, and to start with: it says that it is none. Its names are
-# those that cuda.h declares; 34 is CUDA_ERROR_STUB_LIBRARY.
+# those that cuda.h declares, and those that it has for their newer versions; 34 is CUDA_ERROR_STUB_LIBRARY.
 make_stub_driver() {
-    local home=$cuda_folder/home stubs=$cuda_folder/home/lib64/stubs
+    local header=$cuda_folder/home/include/cuda.h stubs=$cuda_folder/home/lib64/stubs
     [[ -e $stubs/libcuda.so && -e $stubs/libcuda.so.1 ]] && return
     mkdir -p "$stubs"
     {
-        grep --only-matching --no-filename --extended-regexp '\bcu[A-Z][A-Za-z0-9_]*[[:space:]]*\(' \
-            "$home/include/cuda.h" "$home/include/cudaProfiler.h" 2>/dev/null || true
-    } | tr -d '( \t' | sort -u | sed 's/.*/int &(void) { return 34; }/' >"$stubs/libcuda.c"
-    # Names that the header turns into their newer versions; programs are linked with these.
-    grep --extended-regexp '^ *#define +cu[A-Z][A-Za-z0-9_]* +(__CUDA_API_PT[SD]+[A-Z]*\()?cu[A-Z]' "$home/include/cuda.h" |
-        grep --only-matching --extended-regexp 'cu[A-Z][A-Za-z0-9]*_v[0-9]+' | sort -u |
-        sed 's/.*/int &(void) { return 34; }/' >>"$stubs/libcuda.c"
-    sort -u -o "$stubs/libcuda.c" "$stubs/libcuda.c"
+        grep --only-matching --extended-regexp '\bcu[A-Z][A-Za-z0-9_]*[[:space:]]*\(' "$header" | tr -d '( \t'
+        grep --only-matching --extended-regexp '\bcu[A-Z][A-Za-z0-9]*_v[0-9]+\b' "$header"
+    } | sort -u | sed 's/.*/int &(void) { return 34; }/' >"$stubs/libcuda.c"
     cc -shared -fPIC -w -Wl,-soname,libcuda.so.1 -o "$stubs/libcuda.so.1" "$stubs/libcuda.c"
     ln -sfn libcuda.so.1 "$stubs/libcuda.so"
+}
+
+# True where an NVIDIA driver is installed.
+have_driver() { ldconfig -p 2>/dev/null | grep -q 'libcuda\.so\.1 ' || nvidia-smi -L >/dev/null 2>&1; }
+
+# Lets programs find CUDA's libraries: those of CUDA_HOME, or of PyTorch's wheels; and where there is no driver the one that
+# says so.
+cuda_libraries() {
+    local folder
+    for folder in "${CUDA_HOME:-/usr/local/cuda}/lib64" "$cuda_folder/home/lib64" \
+        "$(python3 -c 'import nvidia; print(list(nvidia.__path__)[0])' 2>/dev/null || true)/cu13/lib"; do
+        [[ -e $folder/libcublas.so.13 ]] && break
+    done
+    have_driver || folder+=:$cuda_folder/home/lib64/stubs
+    export LD_LIBRARY_PATH=$folder${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 }
 
 # Sets CUDA_HOME and the rest of what a build with CUDA asks for.

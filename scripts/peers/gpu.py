@@ -1,8 +1,8 @@
 """Tokens a second of sentence-transformers on a GPU: fp16, plain and compiled, and with its own tokenisation.
 
-    python3 scripts/peers/gpu.py MODEL_FOLDER [compile]
+    python3 scripts/peers/gpu.py MODEL_FOLDER REPORT.json [compile]
 
-Prints JSON. Batches hold texts of one length, so nothing of its work is padding: its best case.
+Batches hold texts of one length, so nothing of its work is padding: its best case.
 """
 
 import json
@@ -65,11 +65,16 @@ def main():
         took_s = time.perf_counter() - began
         ids = model.tokenizer(TEXT * 12)["input_ids"]
         report["encode_tokens_per_s"] = len(texts) * len(ids) / took_s
-        if "compile" in sys.argv[2:]:
+        if "compile" in sys.argv[3:]:
             compiled = torch.compile(model[0].auto_model, dynamic=False)
             model[0].auto_model = compiled
             report["fp16_compiled"] = best(model.forward, [32_768])
-    print(json.dumps(report))
+    with open(sys.argv[2], "w") as file:
+        json.dump(report, file, indent=2)
+    for name in ["fp16", "fp16_compiled"]:
+        for length, found in report.get(name, {}).items():
+            print(f"{name:<14} length {length:>4} {found['tokens_per_s']:>14,.0f} tokens/s")
+    print(f"its own way, with tokenisation {report['encode_tokens_per_s']:>12,.0f} tokens/s")
 
 
 if __name__ == "__main__":
