@@ -10,6 +10,7 @@ mod staging;
 mod whole_rows;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use candle_core::cuda_backend::cudarc::driver::{
@@ -21,38 +22,38 @@ use candle_core::{CudaStorage, DType, Error, Layout, Result, Storage, Tensor};
 
 pub(crate) use self::operations::*;
 pub use self::products::{Products, choose_products};
-use self::products::{chosen, forced, pays};
+use self::products::{chosen, is_faster, pays};
 pub(crate) use self::sequences::{Cached, Sequences};
 use self::staging::Staging;
 pub(crate) use self::whole_rows::{feed_forward, linear_layer_norm};
-use crate::launch::{Argument, Half, Launch};
+use crate::launch::{self, Argument, Half, Launch};
 
 /// Shared memory that a block has without asking for more.
 const SHARED_BYTES: u32 = 48 * 1024;
 
 macro_rules! module {
     ($name:literal) => {
-        include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".fatbin"))
+        ($name, include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".fatbin")))
     };
 }
 
-/// What `build.rs` compiled.
-static MODULES: [&[u8]; 7] = [
+/// What `build.rs` compiled, by the names of the sources. `linear_sm90a` runs on Hopper alone.
+static MODULES: [(&str, &[u8]); 8] = [
     module!("elementwise"),
     module!("embed_layer_norm"),
     module!("feed_forward"),
     module!("layer_norm"),
     module!("linear_layer_norm"),
+    module!("linear_sm90a"),
     module!("pool_normalize"),
     module!("varlen_attention"),
 ];
-/// What runs on Hopper alone.
-static HOPPER: &[u8] = module!("linear_sm90a");
 
-/// A device's kernels: its modules, loaded when the first kernel is launched, and what was asked of them. And its buffers.
+/// A device's kernels: their modules, each loaded when its first kernel is launched, and what was asked of them. And its
+/// buffers.
 #[derive(Default)]
 struct Kernels {
-    modules: Vec<Arc<CudaModule>>,
+    modules: HashMap<&'static str, Arc<CudaModule>>,
     functions: HashMap<String, CudaFunction>,
     is_hopper: Option<bool>,
     staging: Staging,
@@ -71,16 +72,19 @@ fn function(device: &CudaDevice, name: &str, shared_bytes: u32) -> Result<CudaFu
     if let Some(function) = kernels.functions.get(name) {
         return Ok(function.clone());
     }
-    if kernels.modules.is_empty() {
-        let context = device.cuda_stream().context().clone();
-        let load = |image: &[u8]| context.load_module(Ptx::from_binary(image.to_vec()));
-        let hopper = hopper(device)?.then_some(HOPPER);
-        let modules: std::result::Result<_, _> =
-            MODULES.into_iter().chain(hopper).map(load).collect();
-        kernels.modules = modules.map_err(error)?;
-    }
-    let found = kernels.modules.iter().find_map(|module| module.load_function(name).ok());
-    let function = found.ok_or_else(|| Error::Msg(format!("there is no kernel {name}")))?;
+    let source = launch::source(name);
+    let known = MODULES.iter().find(|(module, _)| *module == source);
+    let Some(&(source, image)) = known else {
+        return Err(Error::Msg(format!("there is no kernel {name}")));
+    };
+    let module = match kernels.modules.entry(source) {
+        Entry::Occupied(loaded) => loaded.into_mut(),
+        Entry::Vacant(place) => {
+            let context = device.cuda_stream().context().clone();
+            place.insert(context.load_module(Ptx::from_binary(image.to_vec())).map_err(error)?)
+        }
+    };
+    let function = module.load_function(name).map_err(error)?;
     if shared_bytes > SHARED_BYTES {
         let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         function.set_attribute(attribute, shared_bytes as i32).map_err(error)?;
@@ -89,18 +93,16 @@ fn function(device: &CudaDevice, name: &str, shared_bytes: u32) -> Result<CudaFu
     Ok(function)
 }
 
-fn hopper(device: &CudaDevice) -> Result<bool> {
-    let stream = device.cuda_stream();
-    Ok(stream.context().compute_capability().map_err(error)? == (9, 0))
-}
-
-/// Whether the device has what is in [`HOPPER`].
+/// Whether the device has Hopper's own matrix instructions.
 fn is_hopper(device: &CudaDevice) -> Result<bool> {
     let mut kernels = KERNELS.lock().unwrap_or_else(PoisonError::into_inner);
     let known = &mut kernels.entry(device.id()).or_default().is_hopper;
-    let found = known.map_or_else(|| hopper(device), Ok)?;
-    *known = Some(found);
-    Ok(found)
+    if let Some(known) = *known {
+        return Ok(known);
+    }
+    let capability = device.cuda_stream().context().compute_capability().map_err(error)?;
+    *known = Some(capability == (9, 0));
+    Ok(capability == (9, 0))
 }
 
 /// Bytes at whose multiples the operands of products begin.

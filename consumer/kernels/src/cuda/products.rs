@@ -36,14 +36,10 @@ pub fn choose_products(choice: Option<Products>) {
     *CHOSEN.lock().unwrap_or_else(PoisonError::into_inner) = choice;
 }
 
-/// What was chosen by [`choose_products`].
-pub(super) fn forced() -> Option<Products> {
-    *CHOSEN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The choice for a device.
 pub(super) fn chosen(device: &CudaDevice) -> Result<Option<Products>> {
-    Ok(match forced() {
+    let chosen = *CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(match chosen {
         None if is_hopper(device)? => Some(Products::Hopper),
         Some(Products::Hopper) if !is_hopper(device)? => Some(Products::Library),
         chosen => chosen,
@@ -52,8 +48,7 @@ pub(super) fn chosen(device: &CudaDevice) -> Result<Option<Products>> {
 
 static MEASURED: LazyLock<Mutex<HashMap<Key, bool>>> = LazyLock::new(Mutex::default);
 
-/// True where `together` takes less time than `apart` on this device, for about so many rows and these sizes. The first
-/// call with each runs both a few times, which write the same; what the device can't run does not pay.
+/// Whether one kernel for several operations is to be taken: as was chosen, or as is measured.
 pub(crate) fn pays(
     device: &CudaDevice,
     kernel: &'static str,
@@ -64,22 +59,34 @@ pub(crate) fn pays(
     if let Some(chosen) = chosen(device)? {
         return Ok(chosen == Products::WholeRows);
     }
+    is_faster(device, kernel, [rows, inputs, outputs], together, apart)
+}
+
+/// True where the first takes less time than the second on this device, for about so many rows and these sizes. The first call
+/// with each runs both a few times, which write the same; what the device can't run is not faster.
+pub(super) fn is_faster(
+    device: &CudaDevice,
+    kernel: &'static str,
+    [rows, inputs, outputs]: [usize; 3],
+    first: impl Fn() -> Result<()>,
+    second: impl Fn() -> Result<()>,
+) -> Result<bool> {
     let key = (device.id(), kernel, [rows.next_power_of_two(), inputs, outputs]);
     let measured = || MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(&pays) = measured().get(&key) {
-        return Ok(pays);
+    if let Some(&faster) = measured().get(&key) {
+        return Ok(faster);
     }
-    let (mut best_together, mut best_apart) = (Duration::MAX, Duration::MAX);
+    let (mut best_first, mut best_second) = (Duration::MAX, Duration::MAX);
     for _ in 0..RUNS {
-        best_apart = best_apart.min(timed(device, &apart)?);
-        match timed(device, &together) {
-            Ok(took) => best_together = best_together.min(took),
+        best_second = best_second.min(timed(device, &second)?);
+        match timed(device, &first) {
+            Ok(took) => best_first = best_first.min(took),
             Err(_) => break,
         }
     }
-    let pays = best_together < best_apart;
-    measured().insert(key, pays);
-    Ok(pays)
+    let faster = best_first < best_second;
+    measured().insert(key, faster);
+    Ok(faster)
 }
 
 fn timed(device: &CudaDevice, work: impl Fn() -> Result<()>) -> Result<Duration> {

@@ -88,7 +88,56 @@ impl<P> Launch<P> {
     }
 }
 
+/// The source that has a kernel, without its ending.
+pub(crate) fn source(kernel: &str) -> &str {
+    const SOURCES: [&str; 6] = [
+        "embed_layer_norm",
+        "feed_forward",
+        "layer_norm",
+        "linear_layer_norm",
+        "pool_normalize",
+        "varlen_attention",
+    ];
+    if kernel.contains("_sm90a_") {
+        return "linear_sm90a";
+    }
+    SOURCES.into_iter().find(|source| kernel.starts_with(source)).unwrap_or("elementwise")
+}
+
 /// Bytes of shared arrays, each of which begins at a multiple of 16.
 fn shared_bytes(arrays: &[u32]) -> u32 {
     arrays.iter().map(|bytes| bytes.next_multiple_of(16)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::source;
+
+    #[test]
+    fn every_kernel_is_found_in_its_source() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda");
+        let text = |name: &str| fs::read_to_string(folder.join(format!("{name}.cu"))).unwrap();
+        for kernel in [
+            "bias_activation_bf16",
+            "gate_f16",
+            "rotary_bf16",
+            "embed_layer_norm_bf16_2",
+            "layer_norm_f16_1",
+            "feed_forward_bf16_384",
+            "linear_layer_norm_f16_768",
+            "linear_layer_norm_sm90a_bf16",
+            "linear_gelu_sm90a_f16",
+            "linear_sm90a_f16",
+            "linear_gelu_wide_sm90a_bf16",
+            "pool_normalize_bf16",
+            "varlen_attention_f16_32_4",
+        ] {
+            let stem = kernel.split("_bf16").next().and_then(|stem| stem.split("_f16").next());
+            let stem = stem.unwrap().trim_end_matches("_sm90a");
+            assert!(text(source(kernel)).contains(stem), "{kernel}");
+        }
+    }
 }
