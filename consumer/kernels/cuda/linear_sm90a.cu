@@ -3,9 +3,9 @@
 //
 // A block has 128 rows, 64 a warpgroup, and all its sums in registers. Steps of the depth, 64 values of each row, come by
 // asynchronous copies into tiles that go round; the matrix units read them there. A block has 192 columns and tiles for two
-// steps: then two blocks share a multiprocessor, and one's copies and epilogue hide behind the other's products. Or (wide) it
-// has 384, which reads less for each product, and tiles for three: the next step's products begin before the last one's end.
-// A row's sums are the same bits either way, and do not depend on the rows beside it.
+// steps: then two blocks share a multiprocessor, and one's copies and epilogue hide behind the other's products. With whole
+// rows it has 384, and tiles for three: the next step's products begin before the last one's end. A row's sums do not depend
+// on the rows beside it.
 //
 // `x`: `[rows, depth]`, `weight`: `[width, depth]`. `depth` and `width` are whole vectors, and all tensors begin at
 // multiples of 16 bytes.
@@ -117,10 +117,10 @@ struct Block {
   }
 };
 
-template <class T, bool GELU, uint32_t PRODUCTS, uint32_t STEPS>
+template <class T, bool GELU>
 __device__ __forceinline__ void linear(T* out, const T* x, const T* weight, const float* bias, uint32_t rows,
                                        uint32_t depth, uint32_t width) {
-  using Sums = Block<T, PRODUCTS, STEPS>;
+  using Sums = Block<T, 1, 2>;
   Sums block;
   uint32_t column = blockIdx.x * Sums::COLUMNS, row = blockIdx.y * ROWS;
   uint32_t columns = min(width - column, Sums::COLUMNS), count = min(rows - row, ROWS);
@@ -131,9 +131,7 @@ __device__ __forceinline__ void linear(T* out, const T* x, const T* weight, cons
     if (bias != nullptr && at < columns) addends = ptx::load_pair(bias + column + at + block.pair);
 #pragma unroll
     for (uint32_t half = 0; half < 2; ++half) {
-      const float(&own)[GROUP_SUMS] = block.sums[at / GROUP_COLUMNS];
-      uint32_t place = at % GROUP_COLUMNS / 2 + half * 2;
-      float low = own[place] + addends.x, high = own[place + 1] + addends.y;
+      float low = block.sums[0][at / 2 + half * 2] + addends.x, high = block.sums[0][at / 2 + half * 2 + 1] + addends.y;
       *block.own_pair(half, at) = GELU ? ptx::round_pair<T>(gelu(low), gelu(high)) : ptx::round_pair<T>(low, high);
     }
   }
@@ -208,21 +206,19 @@ __device__ __forceinline__ void linear_layer_norm(T* out, const T* x, const T* w
   block.store(out + size_t(row) * WIDTH, WIDTH, count, WIDTH);
 }
 
-#define LINEAR(T, NAME, BLOCKS, GELU, PRODUCTS, STEPS)                                                               \
-  KERNEL(THREADS, BLOCKS, NAME##_sm90a_##T, T* out, const T* x, const T* weight, const float* bias, uint32_t rows,     \
-         uint32_t depth, uint32_t width) {                                                                             \
-    linear<T, GELU, PRODUCTS, STEPS>(out, x, weight, bias, rows, depth, width);                                        \
+#define LINEAR(T, NAME, GELU)                                                                                        \
+  KERNEL(THREADS, 2, NAME##_sm90a_##T, T* out, const T* x, const T* weight, const float* bias, uint32_t rows,         \
+         uint32_t depth, uint32_t width) {                                                                            \
+    linear<T, GELU>(out, x, weight, bias, rows, depth, width);                                                        \
   }
-#define LINEAR_LAYER_NORM(T)                                                                                          \
-  KERNEL(THREADS, 1, linear_layer_norm_sm90a_##T, T* out, const T* x, const T* weight, const T* residual,              \
-         const float* bias, const float* scale, const float* shift, uint32_t rows, uint32_t depth, float eps) {        \
-    linear_layer_norm(out, x, weight, residual, bias, scale, shift, rows, depth, eps);                                 \
+#define LINEAR_LAYER_NORM(T)                                                                                         \
+  KERNEL(THREADS, 1, linear_layer_norm_sm90a_##T, T* out, const T* x, const T* weight, const T* residual,             \
+         const float* bias, const float* scale, const float* shift, uint32_t rows, uint32_t depth, float eps) {       \
+    linear_layer_norm(out, x, weight, residual, bias, scale, shift, rows, depth, eps);                                \
   }
-#define FOR_EACH_KERNEL(T)                     \
-  LINEAR(T, linear, 2, false, 1, 2)            \
-  LINEAR(T, linear_wide, 1, false, 2, 3)       \
-  LINEAR(T, linear_gelu, 2, true, 1, 2)        \
-  LINEAR(T, linear_gelu_wide, 1, true, 2, 3)   \
+#define FOR_EACH_KERNEL(T)      \
+  LINEAR(T, linear, false)      \
+  LINEAR(T, linear_gelu, true)  \
   LINEAR_LAYER_NORM(T)
 FOR_EACH_KERNEL(bf16)
 FOR_EACH_KERNEL(f16)

@@ -2,7 +2,8 @@
 //
 // A block takes 16 WARPS queries of one head of one sequence, each warp 16 of them: `tiles` has where the sequence begins,
 // how many tokens it has, and the block's first query. Blocks of one tile's heads follow each other, since they read the
-// same rows. Keys and values come in tiles through two buffers, one filled by asynchronous copies while the other is used.
+// same rows. Keys and values come in tiles, of the same size however many warps there are, so that a query's result does not
+// depend on the sequences beside its own; through two buffers, one filled by asynchronous copies while the other is used.
 // Scores, exponentials and sums stay in registers: the fragment in which `mma` leaves 16 x 8 scores is half of the one
 // in which it takes 16 x 16 probabilities.
 //
@@ -220,12 +221,13 @@ struct Queries {
   }
 };
 
-template <class T, uint32_t DIM, uint32_t KEYS, uint32_t WARPS>
+// BUFFERS is two, or one where few warps would wait for room in shared memory rather than for copies.
+template <class T, uint32_t DIM, uint32_t KEYS, uint32_t WARPS, uint32_t BUFFERS>
 __device__ __forceinline__ void varlen_attention(const Attention<T>& a, const uint4* tiles) {
   constexpr uint32_t THREADS = WARPS * WARP, TILE = KEYS * STRIDE<DIM>;
   ptx::SharedMemory shared;
-  T* keys = shared.take<T>(2 * TILE);
-  T* values = shared.take<T>(2 * TILE);
+  T* keys = shared.take<T>(BUFFERS * TILE);
+  T* values = shared.take<T>(BUFFERS * TILE);
   uint4 block = ptx::load16(tiles + blockIdx.x / a.heads);
   Where where = {block.x, block.y, block.z, blockIdx.x % a.heads, false};
   uint32_t dim = a.dim, hidden = a.heads * dim, tokens = where.tokens;
@@ -244,13 +246,14 @@ __device__ __forceinline__ void varlen_attention(const Attention<T>& a, const ui
   };
   request(first_key, 0);
   Queries<T, DIM> queries(a, where, rows, stride);
-  for (uint32_t tile = first_key, buffer = 0; tile < end_key; tile += KEYS, buffer ^= 1) {
-    if (tile + KEYS < end_key) {
+  for (uint32_t tile = first_key, buffer = 0; tile < end_key; tile += KEYS, buffer = (buffer + 1) % BUFFERS) {
+    bool more = tile + KEYS < end_key;
+    if (BUFFERS == 2 && more) {
       request(tile + KEYS, buffer ^ 1);
+      ptx::copies_wait<1>();
     } else {
-      ptx::copies_commit();
+      ptx::copies_wait<0>();
     }
-    ptx::copies_wait<1>();
     __syncthreads();
     const T *tile_keys = keys + buffer * TILE, *tile_values = values + buffer * TILE;
     // Loops of one length each, so that nothing is asked within them; a sequence's last keys often are few.
@@ -262,28 +265,33 @@ __device__ __forceinline__ void varlen_attention(const Attention<T>& a, const ui
       queries.template attend<KEYS / 2, false>(tile_keys, tile_values, tile);
     }
     __syncthreads();  // before the next copies overwrite what was read
+    if (BUFFERS == 1 && more) request(tile + KEYS, buffer);
   }
   queries.store();
 }
 
-// Warps of a multiprocessor that registers suffice for.
-constexpr uint32_t resident_warps(uint32_t dim) { return dim == 32 ? 16 : 8; }
+// Warps of a multiprocessor that registers suffice for, without any of them in memory.
+constexpr uint32_t resident_warps(uint32_t dim, uint32_t warps) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  if (dim == 32 && warps == 4) return 20;
+#endif
+  return dim == 32 ? 16 : 8;
+}
 
-#define VARLEN_ATTENTION(T, DIM, KEYS, WARPS)                                                                          \
-  KERNEL(WARPS* WARP, resident_warps(DIM) / WARPS, varlen_attention_##T##_##DIM##_##WARPS, T * out, const T* qkv,      \
-         const float* bias, const float* distance_bias, const uint4* tiles, uint32_t heads, \
-         uint32_t dim, uint32_t before, uint32_t after, uint32_t distance_width, float scale) {                        \
-    Attention<T> attention = {out, qkv, bias, distance_bias, heads, dim, before, after, distance_width, scale};        \
-    varlen_attention<T, DIM, KEYS, WARPS>(attention, tiles);                                                   \
+#define VARLEN_ATTENTION(T, DIM, KEYS, WARPS, BUFFERS)                                                                \
+  KERNEL(WARPS* WARP, resident_warps(DIM, WARPS) / WARPS, varlen_attention_##T##_##DIM##_##WARPS, T * out, const T* qkv,     \
+         const float* bias, const float* distance_bias, const uint4* tiles, uint32_t heads, uint32_t dim,             \
+         uint32_t before, uint32_t after, uint32_t distance_width, float scale) {                                     \
+    Attention<T> attention = {out, qkv, bias, distance_bias, heads, dim, before, after, distance_width, scale};       \
+    varlen_attention<T, DIM, KEYS, WARPS, BUFFERS>(attention, tiles);                                                 \
   }
-// Few warps take fewer keys at a time: it is shared memory that limits how many of their blocks are resident.
-#define FOR_EACH_HEAD(T, KEYS, WARPS)  \
-  VARLEN_ATTENTION(T, 32, KEYS, WARPS) \
-  VARLEN_ATTENTION(T, 64, KEYS, WARPS) \
-  VARLEN_ATTENTION(T, 128, 32, WARPS)
-FOR_EACH_HEAD(bf16, 32, 1)
-FOR_EACH_HEAD(bf16, 32, 2)
-FOR_EACH_HEAD(bf16, 64, 4)
-FOR_EACH_HEAD(f16, 32, 1)
-FOR_EACH_HEAD(f16, 32, 2)
-FOR_EACH_HEAD(f16, 64, 4)
+#define FOR_EACH_HEAD(T, WARPS, BUFFERS)      \
+  VARLEN_ATTENTION(T, 32, 64, WARPS, BUFFERS) \
+  VARLEN_ATTENTION(T, 64, 64, WARPS, BUFFERS) \
+  VARLEN_ATTENTION(T, 128, 32, WARPS, BUFFERS)
+FOR_EACH_HEAD(bf16, 1, 1)
+FOR_EACH_HEAD(bf16, 2, 1)
+FOR_EACH_HEAD(bf16, 4, 2)
+FOR_EACH_HEAD(f16, 1, 1)
+FOR_EACH_HEAD(f16, 2, 1)
+FOR_EACH_HEAD(f16, 4, 2)

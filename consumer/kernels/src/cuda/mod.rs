@@ -22,7 +22,7 @@ use candle_core::{CudaStorage, DType, Error, Layout, Result, Storage, Tensor};
 
 pub(crate) use self::operations::*;
 pub use self::products::{Products, choose_products};
-use self::products::{chosen, is_faster, pays};
+use self::products::{chosen, pays};
 pub(crate) use self::sequences::{Cached, Sequences};
 use self::staging::Staging;
 pub(crate) use self::whole_rows::{feed_forward, linear_layer_norm};

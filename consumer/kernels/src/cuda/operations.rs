@@ -8,8 +8,7 @@ use candle_core::{CudaStorage, Layout, Result, Tensor};
 use half::{bf16, f16};
 
 use super::{
-    Products, address, address_of, address_of_slice, aligned, chosen, error, half, is_faster, run,
-    upload,
+    Products, address, address_of, address_of_slice, aligned, chosen, error, half, run, upload,
 };
 use crate::launch::{self, Attention, Embedding, HopperLinear, Normalized, Pooled, finish_word};
 use crate::{
@@ -197,12 +196,7 @@ pub(crate) fn linear(
         && aligned(&[launch.out, launch.x, launch.weight, launch.bias.unwrap_or_default()])
         && chosen(&out.device)? == Some(Products::Hopper)
     {
-        let half = half(x.0)?;
-        let run = |wide| run(&out.device, launch.launch(half, activation, wide));
-        let sizes = [rows, sizes.inputs, sizes.outputs];
-        let name = if activation == Activation::Gelu { "linear_gelu" } else { "linear" };
-        let wide = is_faster(&out.device, name, sizes, || run(true), || run(false))?;
-        return run(wide);
+        return run(&out.device, launch.launch(half(x.0)?, activation));
     }
     match half(x.0)? {
         launch::Half::Bf16 => multiply::<bf16>(sizes, (out, out_layout), x, weight)?,

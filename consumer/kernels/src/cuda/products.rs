@@ -48,7 +48,9 @@ pub(super) fn chosen(device: &CudaDevice) -> Result<Option<Products>> {
 
 static MEASURED: LazyLock<Mutex<HashMap<Key, bool>>> = LazyLock::new(Mutex::default);
 
-/// Whether one kernel for several operations is to be taken: as was chosen, or as is measured.
+/// Whether one kernel for several operations is to be taken: as was chosen, or where `together` takes less time than `apart` on
+/// this device, for about so many rows and these sizes. The first call with each runs both a few times, which write the same;
+/// what the device can't run does not pay.
 pub(crate) fn pays(
     device: &CudaDevice,
     kernel: &'static str,
@@ -59,34 +61,22 @@ pub(crate) fn pays(
     if let Some(chosen) = chosen(device)? {
         return Ok(chosen == Products::WholeRows);
     }
-    is_faster(device, kernel, [rows, inputs, outputs], together, apart)
-}
-
-/// True where the first takes less time than the second on this device, for about so many rows and these sizes. The first call
-/// with each runs both a few times, which write the same; what the device can't run is not faster.
-pub(super) fn is_faster(
-    device: &CudaDevice,
-    kernel: &'static str,
-    [rows, inputs, outputs]: [usize; 3],
-    first: impl Fn() -> Result<()>,
-    second: impl Fn() -> Result<()>,
-) -> Result<bool> {
     let key = (device.id(), kernel, [rows.next_power_of_two(), inputs, outputs]);
     let measured = || MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(&faster) = measured().get(&key) {
-        return Ok(faster);
+    if let Some(&pays) = measured().get(&key) {
+        return Ok(pays);
     }
-    let (mut best_first, mut best_second) = (Duration::MAX, Duration::MAX);
+    let (mut best_together, mut best_apart) = (Duration::MAX, Duration::MAX);
     for _ in 0..RUNS {
-        best_second = best_second.min(timed(device, &second)?);
-        match timed(device, &first) {
-            Ok(took) => best_first = best_first.min(took),
+        best_apart = best_apart.min(timed(device, &apart)?);
+        match timed(device, &together) {
+            Ok(took) => best_together = best_together.min(took),
             Err(_) => break,
         }
     }
-    let faster = best_first < best_second;
-    measured().insert(key, faster);
-    Ok(faster)
+    let pays = best_together < best_apart;
+    measured().insert(key, pays);
+    Ok(pays)
 }
 
 fn timed(device: &CudaDevice, work: impl Fn() -> Result<()>) -> Result<Duration> {

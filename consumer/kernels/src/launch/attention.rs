@@ -65,7 +65,7 @@ impl<P> Attention<P> {
     pub(crate) fn launch(self, half: Half, tiling: &Tiles) -> Option<Launch<P>> {
         use Argument::{F32, Pointer, U32};
         let dim = self.dim.next_power_of_two().clamp(32, DIM_MAX);
-        let keys = if dim == 128 || tiling.warps < 4 { 32 } else { 64 };
+        let keys = if dim == 128 { 32 } else { 64 };
         let bounded = |distance: usize| distance.min(UNBOUNDED as usize) as u32;
         let (before, after) = match self.mask {
             Mask::Bidirectional => (UNBOUNDED, UNBOUNDED),
@@ -86,7 +86,9 @@ impl<P> Attention<P> {
             U32(width),
             F32(self.scale),
         ];
-        let buffers = 2 * 2 * keys * (dim + VECTOR);
+        // As many as the kernels have, of two bytes a value.
+        let count = if tiling.warps == 4 { 2 } else { 1 };
+        let buffers = count * 2 * keys * (dim + VECTOR);
         let warps = tiling.warps as u32;
         Launch::new(
             format!("varlen_attention_{half}_{dim}_{warps}"),

@@ -40,16 +40,9 @@ impl<P> HopperLinear<P> {
     }
 
     /// All tensors begin at multiples of 16 bytes.
-    /// Blocks are narrow, two to a multiprocessor, or `wide`, one: which is faster depends on the sizes.
-    pub(crate) fn launch(
-        self,
-        half: Half,
-        activation: Activation,
-        wide: bool,
-    ) -> Option<Launch<P>> {
+    pub(crate) fn launch(self, half: Half, activation: Activation) -> Option<Launch<P>> {
         use Argument::{Pointer, U32};
         let name = if activation == Activation::Gelu { "linear_gelu" } else { "linear" };
-        let (block, steps, width) = if wide { (2 * COLUMNS, 3, "_wide") } else { (COLUMNS, 2, "") };
         let arguments = vec![
             Pointer(self.out),
             Pointer(self.x),
@@ -60,9 +53,9 @@ impl<P> HopperLinear<P> {
             U32(self.width),
         ];
         // Blocks of the same rows run at the same time: they share those in the second cache.
-        let [columns, rows] = [self.width.div_ceil(block), self.rows.div_ceil(ROWS)];
-        let kernel = format!("{name}{width}_sm90a_{half}");
-        let launch = Launch::new(kernel, columns, THREADS, tiles(block, steps), arguments)?;
+        let [columns, rows] = [self.width.div_ceil(COLUMNS), self.rows.div_ceil(ROWS)];
+        let kernel = format!("{name}_sm90a_{half}");
+        let launch = Launch::new(kernel, columns, THREADS, tiles(COLUMNS, 2), arguments)?;
         (rows > 0).then_some(Launch { grid: [columns, rows], ..launch })
     }
 }

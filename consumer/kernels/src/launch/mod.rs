@@ -131,7 +131,6 @@ mod tests {
             "linear_layer_norm_sm90a_bf16",
             "linear_gelu_sm90a_f16",
             "linear_sm90a_f16",
-            "linear_gelu_wide_sm90a_bf16",
             "pool_normalize_bf16",
             "varlen_attention_f16_32_4",
         ] {
