@@ -1,7 +1,7 @@
 # Every target starts from a fresh clone and installs what it needs. The work is done by the scripts in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help build model up down status demo test chaos soak fuzz lint kernels cuda bench scaling compose-check
+.PHONY: help build model up down status demo test chaos soak fuzz lint kernels cuda gpu-check bench scaling compose-check
 
 MODEL ?= all-minilm-l6-v2
 
@@ -44,8 +44,11 @@ lint: ## check formatting, clippy, licences and the scripts
 kernels: ## compile every CUDA kernel for every architecture and hold it to its limits
 	@scripts/kernels
 
-cuda: ## compile the operations with their side for GPUs (slow the first time)
+cuda: ## build the worker for NVIDIA GPUs; needs neither a GPU nor a driver (slow the first time)
 	@scripts/cuda
+
+gpu-check: ## check and measure this machine's GPU: kernels, model, peers, a worker behind its broker
+	@scripts/gpu-check
 
 bench: ## measure the bare engine, the whole path, and other engines where they are installed
 	@scripts/bench
