@@ -52,11 +52,6 @@ pub fn memory(device: &Device) -> Result<Memory> {
     Ok(Memory { free: free as u64, total: total as u64 })
 }
 
-/// How many GPUs this process can see; none where there is no driver.
-pub fn device_count() -> usize {
-    result::init().ok().and_then(|()| result::device::get_count().ok()).unwrap_or_default() as usize
-}
-
 /// Whether the error says that this process can use its device no more.
 pub fn is_lost(error: &Error) -> bool {
     let words = error.to_string();
