@@ -19,7 +19,7 @@ cuda_wheels() {
 
 # A folder as an installed toolkit has it: libraries by their plain names too.
 lay_out_toolkit() {
-    local from=$cuda_folder/wheels/nvidia/cu13 to=$cuda_folder/home library
+    local from=$cuda_folder/wheels/nvidia/cu13 to=$cuda_folder/toolkit library
     mkdir -p "$to/lib64"
     ln -sfn "$from/bin" "$to/bin"
     ln -sfn "$from/include" "$to/include"
@@ -34,7 +34,7 @@ lay_out_toolkit() {
 # A driver for programs to be linked with where none is installed, and to start with: it says that it is none. Its names are
 # those that cuda.h declares, and those that it has for their newer versions; 34 is CUDA_ERROR_STUB_LIBRARY.
 make_stub_driver() {
-    local header=$cuda_folder/home/include/cuda.h stubs=$cuda_folder/home/lib64/stubs
+    local header=$cuda_folder/toolkit/include/cuda.h stubs=$cuda_folder/toolkit/lib64/stubs
     [[ -e $stubs/libcuda.so && -e $stubs/libcuda.so.1 ]] && return
     mkdir -p "$stubs"
     {
@@ -52,11 +52,11 @@ have_driver() { ldconfig -p 2>/dev/null | grep -q 'libcuda\.so\.1 ' || nvidia-sm
 # says so.
 cuda_libraries() {
     local folder
-    for folder in "${CUDA_HOME:-/usr/local/cuda}/lib64" "$cuda_folder/home/lib64" \
+    for folder in "${CUDA_HOME:-/usr/local/cuda}/lib64" "$cuda_folder/toolkit/lib64" \
         "$(python3 -c 'import nvidia; print(list(nvidia.__path__)[0])' 2>/dev/null || true)/cu13/lib"; do
         [[ -e $folder/libcublas.so.13 ]] && break
     done
-    have_driver || folder+=:$cuda_folder/home/lib64/stubs
+    have_driver || folder+=:$cuda_folder/toolkit/lib64/stubs
     export LD_LIBRARY_PATH=$folder${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 }
 
@@ -74,7 +74,7 @@ cuda_environment() {
         cuda_wheels
         lay_out_toolkit
         make_stub_driver
-        found=$cuda_folder/home
+        found=$cuda_folder/toolkit
         export CUDARC_CUDA_VERSION=13000
     fi
     export CUDA_HOME=$found PATH=$found/bin:$PATH
