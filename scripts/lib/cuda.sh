@@ -6,28 +6,28 @@ cuda_folder=$root/.forebay/cuda
 # have_toolkit FOLDER
 have_toolkit() { [[ -x $1/bin/nvcc && -e $1/include/cuda.h ]]; }
 
-# Installs the wheels of cuda-requirements.txt, once.
+# Installs the wheels that a list in this folder names, once, into a folder of their own: cuda_wheels NAME.
 cuda_wheels() {
-    local wanted=$root/scripts/lib/cuda-requirements.txt got=$cuda_folder/requirements.txt
+    local wanted=$root/scripts/lib/$1.txt got=$cuda_folder/$1.txt
     cmp --silent "$wanted" "$got" && return
-    say "fetching the CUDA compiler" >&2
+    say "fetching what $1.txt names" >&2
     mkdir -p "$cuda_folder"
     python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps --require-hashes \
-        --upgrade --target "$cuda_folder/wheels" --requirement "$wanted" >&2
+        --upgrade --target "$cuda_folder/$1" --requirement "$wanted" >&2
     cp "$wanted" "$got" # last: says that all of them are there
 }
 
 # A folder as an installed toolkit has it: libraries by their plain names too.
 lay_out_toolkit() {
-    local from=$cuda_folder/wheels/nvidia/cu13 to=$cuda_folder/toolkit library
+    local from=$cuda_folder/cuda-requirements/nvidia/cu13 to=$cuda_folder/toolkit library
     mkdir -p "$to/lib64"
     ln -sfn "$from/bin" "$to/bin"
     ln -sfn "$from/include" "$to/include"
     ln -sfn "$from/nvvm" "$to/nvvm"
-    for library in "$from"/lib/*.so.* "$from"/lib/*.a; do
+    for library in "$cuda_folder"/cuda-*/nvidia/cu13/lib/*.so.* "$from"/lib/*.a; do
         [[ -e $library ]] || continue
         ln -sf "$library" "$to/lib64/"
-        ln -sf "$library" "$to/lib64/$(basename "${library%%.so.*}.so")"
+        [[ $library == *.a ]] || ln -sf "$library" "$to/lib64/$(basename "${library%%.so.*}.so")"
     done
 }
 
@@ -60,7 +60,8 @@ cuda_libraries() {
     export LD_LIBRARY_PATH=$folder${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 }
 
-# Sets CUDA_HOME and the rest of what a build with CUDA asks for.
+# Sets CUDA_HOME and the rest of what a build with CUDA asks for: cuda_environment compiler, or cuda_environment libraries
+# for a program that is linked.
 cuda_environment() {
     local found
     for found in "${CUDA_HOME:-}" /usr/local/cuda; do
@@ -71,7 +72,8 @@ cuda_environment() {
         [[ $(uname -m) == x86_64 ]] || die "no CUDA toolkit here: install one and name it in CUDA_HOME"
         python3 -m pip --version >/dev/null 2>&1 || { can_install && apt_install python3-pip; } ||
             die "pip is missing (Debian: apt-get install python3-pip), or name an installed CUDA toolkit in CUDA_HOME"
-        cuda_wheels
+        cuda_wheels cuda-requirements
+        [[ $1 == compiler ]] || cuda_wheels cuda-libraries
         lay_out_toolkit
         make_stub_driver
         found=$cuda_folder/toolkit
