@@ -95,7 +95,11 @@ fn measure(model: &mut Model) -> Result<usize, EngineError> {
     let (mut tried, began) = (Vec::new(), Instant::now());
     let mut tokens = TOKENS_MIN;
     while tokens <= TOKENS_MAX && began.elapsed() < MEASURE_TIME_MAX {
-        let took = time(model, tokens)?;
+        let took = match time(model, tokens) {
+            // What fitted before is there to be chosen from.
+            Err(error) if error.is_out_of_memory() && !tried.is_empty() => break,
+            took => took?,
+        };
         if took > BATCH_TIME_MAX && !tried.is_empty() {
             break;
         }

@@ -46,7 +46,9 @@ make_stub_driver() {
 }
 
 # True where an NVIDIA driver is installed.
-have_driver() { ldconfig -p 2>/dev/null | grep -q 'libcuda\.so\.1 ' || nvidia-smi -L >/dev/null 2>&1; }
+have_driver() {
+    [[ $(ldconfig -p 2>/dev/null) == *'libcuda.so.1 '* ]] || nvidia-smi -L >/dev/null 2>&1
+}
 
 # Lets programs find CUDA's libraries: those of CUDA_HOME, or of PyTorch's wheels; and where there is no driver the one that
 # says so.

@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Device as TensorDevice;
+use forebay_kernels::KernelError;
 use forebay_kernels::gpu::{self, Download, Room};
 
 use crate::encoder::check;
@@ -25,6 +26,7 @@ pub(crate) struct GpuEncoder {
     layers: Box<dyn Layers>,
     head: Arc<Head>,
     space: Workspace,
+    dtype: DType,
     bytes_per_token: usize,
     /// Tokens that there is memory for.
     tokens_held: usize,
@@ -44,7 +46,19 @@ impl GpuEncoder {
     ) -> Self {
         let space = Workspace::new(dtype.tensor(), device.clone());
         let (head, rooms) = (Arc::new(head), Rooms::default());
-        Self { name, device, sizes, layers, head, space, bytes_per_token, tokens_held: 0, rooms }
+        let tokens_held = 0;
+        Self {
+            name,
+            device,
+            sizes,
+            layers,
+            head,
+            space,
+            dtype,
+            bytes_per_token,
+            tokens_held,
+            rooms,
+        }
     }
 
     /// Refuses a batch that the device has no memory for. Others may take some at any time: the driver has the last word.
@@ -52,6 +66,9 @@ impl GpuEncoder {
         if tokens <= self.tokens_held {
             return Ok(());
         }
+        // What smaller batches had makes room for this one, and is counted once the device is past them.
+        self.forget_room();
+        gpu::wait(&self.device)?;
         let left = gpu::memory(&self.device)?.free;
         let needed = (tokens as u64).saturating_mul(self.bytes_per_token as u64);
         if needed > left {
@@ -59,6 +76,12 @@ impl GpuEncoder {
         }
         self.tokens_held = tokens;
         Ok(())
+    }
+
+    /// Gives the memory of hidden states back, in the order of the stream.
+    fn forget_room(&mut self) {
+        self.tokens_held = 0;
+        self.space = Workspace::new(self.dtype.tensor(), self.device.clone());
     }
 
     fn launch(&mut self, batch: &PackedBatch) -> Result<Pending, EngineError> {
@@ -72,10 +95,12 @@ impl GpuEncoder {
         let pooled = self.head.pooled(&hidden, batch.cu_seqlens(), batch.finishes())?;
         let room = lock(&self.rooms).pop().unwrap_or_default();
         let download = Download::begin(&pooled, room)?;
-        let (head, rooms, name) = (self.head.clone(), self.rooms.clone(), self.name);
+        let (head, rooms) = (self.head.clone(), self.rooms.clone());
+        let (name, device) = (self.name, self.device.clone());
         let shape = (batch.sequences(), self.sizes.hidden);
         Ok(Pending::new(move || {
-            let (values, room) = download.wait().map_err(|error| lost(name, error.into()))?;
+            let (values, room) =
+                download.wait().map_err(|error| lost(name, &device, error.into()))?;
             lock(&rooms).push(room);
             Ok(Rows { width: head.width(shape.1), data: head.finish(values, shape)? })
         }))
@@ -91,8 +116,8 @@ impl Encoder for GpuEncoder {
         }
         self.launch(batch).map_err(|error| {
             // What it did not finish taking may be of any size.
-            self.tokens_held = 0;
-            lost(self.name, error)
+            self.forget_room();
+            lost(self.name, &self.device, error)
         })
     }
 
@@ -105,15 +130,16 @@ fn lock(rooms: &Mutex<Vec<Room>>) -> std::sync::MutexGuard<'_, Vec<Room>> {
     rooms.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Names the device in an error that ends its use.
-fn lost(device: Device, error: EngineError) -> EngineError {
-    match &error {
-        EngineError::Tensor(said)
-        | EngineError::Kernel(forebay_kernels::KernelError::Tensor(said))
-            if gpu::is_lost(said) =>
-        {
-            EngineError::DeviceLost { device: device.to_string(), problem: said.to_string() }
-        }
-        _ => error,
+/// Names the device in an error that ends its use: one that says so, or after which the device can't be waited for.
+fn lost(name: Device, device: &TensorDevice, error: EngineError) -> EngineError {
+    let said = match &error {
+        EngineError::Tensor(said) | EngineError::Kernel(KernelError::Tensor(said)) => said,
+        _ => return error,
+    };
+    if error.is_out_of_memory() || !(gpu::is_lost(said) || gpu::wait(device).is_err()) {
+        return error;
     }
+    // Its libraries' handles panic when they are given up after such an error: the process takes them along when it ends.
+    std::mem::forget(device.clone());
+    EngineError::DeviceLost { device: name.to_string(), problem: said.to_string() }
 }

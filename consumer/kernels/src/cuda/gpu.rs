@@ -7,7 +7,7 @@ use super::error;
 pub use super::{Products, choose_products};
 
 /// The driver's words for a process that can use its device no more: whatever it asks from then on fails too.
-const LOST: [&str; 13] = [
+const LOST: [&str; 20] = [
     "CUDA_ERROR_ILLEGAL_ADDRESS",
     "CUDA_ERROR_ILLEGAL_INSTRUCTION",
     "CUDA_ERROR_MISALIGNED_ADDRESS",
@@ -21,6 +21,13 @@ const LOST: [&str; 13] = [
     "CUDA_ERROR_NVLINK_UNCORRECTABLE",
     "CUDA_ERROR_CONTEXT_IS_DESTROYED",
     "CUDA_ERROR_DEVICE_UNAVAILABLE",
+    "CUDA_ERROR_DEINITIALIZED",
+    "CUDA_ERROR_EXTERNAL_DEVICE",
+    "CUDA_ERROR_CONTAINED",
+    "CUDA_ERROR_TENSOR_MEMORY_LEAK",
+    "CUDA_ERROR_MPS_CLIENT_TERMINATED",
+    "CUDA_ERROR_MPS_RPC_FAILURE",
+    "CUDA_ERROR_UNKNOWN",
 ];
 
 /// Memory of a device, in bytes.
