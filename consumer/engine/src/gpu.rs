@@ -132,9 +132,9 @@ fn lock(rooms: &Mutex<Vec<Room>>) -> std::sync::MutexGuard<'_, Vec<Room>> {
 
 /// Names the device in an error that ends its use: one that says so, or after which the device can't be waited for.
 fn lost(name: Device, device: &TensorDevice, error: EngineError) -> EngineError {
-    let said = match &error {
-        EngineError::Tensor(said) | EngineError::Kernel(KernelError::Tensor(said)) => said,
-        _ => return error,
+    let (EngineError::Tensor(said) | EngineError::Kernel(KernelError::Tensor(said))) = &error
+    else {
+        return error;
     };
     if error.is_out_of_memory() || !(gpu::is_lost(said) || gpu::wait(device).is_err()) {
         return error;
