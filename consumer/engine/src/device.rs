@@ -107,9 +107,6 @@ pub(crate) fn check(
     dtype: DType,
     weights: &Weights,
 ) -> Result<(), EngineError> {
-    if device.0.is_cpu() {
-        return Ok(());
-    }
     let (hidden_max, head_max) = forebay_kernels::GPU_LIMITS;
     let (hidden, head) = (architecture.sizes().hidden, architecture.head_size());
     let refused = |field, value: usize, supported| EngineError::NotSupported {
