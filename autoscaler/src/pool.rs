@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use forebay_fabric::config::PoolConfig;
 use forebay_schemas::{
-    DecisionTold, ModelId, PoolStatus, WorkerRecord, status::DECISIONS_TOLD_MAX,
+    DecisionReport, ModelId, PoolStatus, WorkerRecord, status::DECISIONS_REPORTED_MAX,
 };
 use metrics::counter;
 
@@ -27,7 +27,7 @@ pub struct Pool {
     memory: Memory,
     arrivals: Arrivals,
     fleet: Fleet,
-    decisions: VecDeque<DecisionTold>,
+    decisions: VecDeque<DecisionReport>,
     /// The workers that were wanted last; `None` before the first decision.
     wanted: Option<u32>,
 }
@@ -195,9 +195,9 @@ impl Pool {
         let model = self.model.to_string();
         counter!("forebay_scale_actions_total", "model" => model, "direction" => direction)
             .increment(1);
-        self.decisions.truncate(DECISIONS_TOLD_MAX - 1);
+        self.decisions.truncate(DECISIONS_REPORTED_MAX - 1);
         let code = code.to_owned();
-        self.decisions.push_front(DecisionTold { at_ms, before, wanted: granted, code, why });
+        self.decisions.push_front(DecisionReport { at_ms, before, wanted: granted, code, why });
     }
 
     /// What is told of it.
@@ -229,7 +229,7 @@ impl Pool {
             arrivals_per_s: why.arrivals_per_s,
             worker_jobs_per_s: why.jobs_per_s,
             cold_start_s: why.cold_start_s,
-            drain_s: jobs.filter(|_| capacity > 0.0).map(|jobs| jobs as f64 / capacity),
+            drain_time_s: jobs.filter(|_| capacity > 0.0).map(|jobs| jobs as f64 / capacity),
             problems,
             decisions: self.decisions.iter().cloned().collect(),
         }

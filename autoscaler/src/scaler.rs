@@ -10,7 +10,7 @@ use forebay_fabric::{
     clock::Clock,
     config::{DeviceKind, LauncherKind, PoolConfig},
 };
-use forebay_schemas::{FleetStatus, ModelId, topology::Topology, worker::BEAT_TTL_MS};
+use forebay_schemas::{FleetStatus, ModelId, topology::Topology, worker::HEARTBEAT_TTL_MS};
 use metrics::histogram;
 use tokio::time::Instant;
 
@@ -186,7 +186,7 @@ impl Scaler {
             start_ms_max: autoscaler.start_s_max * 1_000,
             stuck_ms: autoscaler.stuck_s * 1_000,
             drain_ms_max: autoscaler.drain_s_max * 1_000,
-            silent_ms_max: 3 * BEAT_TTL_MS,
+            silent_ms_max: 3 * HEARTBEAT_TTL_MS,
         };
         let mut plans = BTreeMap::new();
         for (model, pool) in &mut self.pools {

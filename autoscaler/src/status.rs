@@ -52,7 +52,7 @@ pub fn measure(pool: &PoolStatus, observed: bool, circuit_is_open: bool) {
     set("forebay_pool_arrivals_per_second", pool.arrivals_per_s);
     set("forebay_pool_worker_jobs_per_second", pool.worker_jobs_per_s);
     set("forebay_pool_cold_start_seconds", pool.cold_start_s);
-    set("forebay_pool_drain_seconds", pool.drain_s.unwrap_or(0.0));
+    set("forebay_pool_drain_seconds", pool.drain_time_s.unwrap_or(0.0));
     set("forebay_pool_observed", f64::from(u8::from(observed)));
     let launcher = pool.launcher.clone();
     gauge!("forebay_launcher_circuit_open", "launcher" => launcher, "model" => model())

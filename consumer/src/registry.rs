@@ -10,7 +10,9 @@ use std::{
 
 use forebay_engine::{Gpu, GpuMemory};
 use forebay_fabric::{Store, clock, host};
-use forebay_schemas::{GpuRecord, ModelId, WorkerRecord, WorkerState, worker::BEAT_EVERY_MS};
+use forebay_schemas::{
+    GpuRecord, ModelId, WorkerRecord, WorkerState, worker::HEARTBEAT_INTERVAL_MS,
+};
 use tokio::time::Interval;
 use tokio_util::sync::CancellationToken;
 
@@ -77,7 +79,7 @@ impl Registry {
 
     /// Beats until `stop`: in its rhythm, and when work comes or ends, so that an autoscaler sees that at once.
     pub async fn run(self, stop: CancellationToken) {
-        let mut tick = tokio::time::interval(Duration::from_millis(BEAT_EVERY_MS));
+        let mut tick = tokio::time::interval(Duration::from_millis(HEARTBEAT_INTERVAL_MS));
         let next = async |tick: &mut Interval| {
             tokio::select! {
                 _ = tick.tick() => {}

@@ -10,7 +10,7 @@ use forebay_schemas::{
 
 use lapin::types::ShortString;
 
-use crate::broker::{Acker, Delivery, HeaderValue, Message, Properties, afresh};
+use crate::broker::{Acker, Delivery, HeaderValue, Message, Properties, for_republish};
 
 /// The longest reason that goes into a dead letter's header: headers must fit one frame.
 const REASON_CHARS_MAX: usize = 512;
@@ -185,7 +185,7 @@ fn refuse(delivery: Delivery, refusal: Refusal) -> Ended {
 fn unanswerable(delivery: Delivery, error: &JobError) -> Ended {
     let reason: String = error.to_string().chars().take(REASON_CHARS_MAX).collect();
     let (mut letter, acker) = delivery.into_message();
-    let properties = afresh(&letter.properties);
+    let properties = for_republish(&letter.properties);
     let mut headers = properties.headers().clone().unwrap_or_default();
     headers.insert(HEADER_REASON.into(), HeaderValue::LongString(reason.into()));
     letter.properties = properties.with_headers(headers);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use forebay_schemas::{ErrorCode, Intent, JobError, names, topology::RETRY_STEPS};
 
 use crate::{
-    broker::{HeaderValue, Message, afresh},
+    broker::{HeaderValue, Message, for_republish},
     dice,
 };
 
@@ -43,7 +43,7 @@ fn exhausted(last: &JobError, attempts: u32) -> JobError {
 /// The message as it goes to its step: the same job, with one more failure to its name.
 pub fn message(original: &Message, step: usize, failures: u32) -> Message {
     let (name, delay_ms) = RETRY_STEPS[step.min(RETRY_STEPS.len() - 1)];
-    let properties = afresh(&original.properties);
+    let properties = for_republish(&original.properties);
     let mut headers = properties.headers().clone().unwrap_or_default();
     headers.insert(names::HEADER_ATTEMPTS.into(), HeaderValue::LongUInt(failures));
     // The queue's own limit is the whole step; the jitter keeps what failed together apart.

@@ -36,7 +36,7 @@ pub use limits::Limits;
 pub use names::{JobId, Lane, ModelId, NameError};
 pub use outcome::{ErrorCode, Intent, JobError, Outcome, State, Timing, Usage};
 pub use output::{EmbedOutput, LabelScore, Output};
-pub use status::{DecisionTold, FleetStatus, PoolStatus};
+pub use status::{DecisionReport, FleetStatus, PoolStatus};
 pub use worker::{GpuRecord, WorkerRecord, WorkerState};
 
 /// The version of the contract that this crate speaks.

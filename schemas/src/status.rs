@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub const STATUS_TTL_MS: u64 = 10_000;
 
 /// The most decisions that are told of one pool.
-pub const DECISIONS_TOLD_MAX: usize = 16;
+pub const DECISIONS_REPORTED_MAX: usize = 16;
 
 /// The fleet as its leader sees it. Rewritten every tick.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -61,16 +61,17 @@ pub struct PoolStatus {
     /// From launch to ready, in seconds.
     pub cold_start_s: f64,
     /// How long what waits now will take, in seconds; absent without a worker.
-    pub drain_s: Option<f64>,
+    #[serde(alias = "drain_s")]
+    pub drain_time_s: Option<f64>,
     /// What is wrong with this pool: a launcher that fails, a queue that can't be seen, a lack of slots.
     pub problems: Vec<String>,
     /// The last decisions that changed something, newest first.
-    pub decisions: Vec<DecisionTold>,
+    pub decisions: Vec<DecisionReport>,
 }
 
 /// One decision, with its reason.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct DecisionTold {
+pub struct DecisionReport {
     /// When, in Unix milliseconds.
     pub at_ms: u64,
     /// The workers that were wanted until then.

@@ -15,7 +15,7 @@ pub enum WorkerState {
     Draining,
 }
 
-/// Written to `forebay:worker:<id>` every [`BEAT_EVERY_MS`], gone [`BEAT_TTL_MS`] after the last.
+/// Written to `forebay:worker:<id>` every [`HEARTBEAT_INTERVAL_MS`], gone [`HEARTBEAT_TTL_MS`] after the last.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerRecord {
     /// The worker's own name.
@@ -69,6 +69,6 @@ pub struct GpuRecord {
 }
 
 /// How often a worker refreshes its record, in milliseconds.
-pub const BEAT_EVERY_MS: u64 = 2_000;
+pub const HEARTBEAT_INTERVAL_MS: u64 = 2_000;
 /// How long a record outlives its last refresh, in milliseconds.
-pub const BEAT_TTL_MS: u64 = 10_000;
+pub const HEARTBEAT_TTL_MS: u64 = 10_000;

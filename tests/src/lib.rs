@@ -3,7 +3,7 @@
 //! From the ground up:
 //!
 //! - [`patience`] waits for a condition until a deadline; nothing here sleeps for luck.
-//! - [`leash`] starts a process that can't outlive the test process, however that ends.
+//! - [`guard`] starts a process that can't outlive the test process, however that ends.
 //! - [`broker`] and [`store`] are private servers: one `RabbitMQ` a test process with one virtual host a
 //!   test, one Redis a test, and nodes, clusters and replicas for tests that lose some. Nothing is shared
 //!   with an instance of the system.
@@ -25,10 +25,10 @@ pub mod binaries;
 pub mod broker;
 pub mod certificates;
 pub mod chaos;
+pub mod child_guard;
 pub mod fleet;
 pub mod history;
 pub mod job;
-pub mod leash;
 pub mod model;
 pub mod oracle;
 pub mod patience;

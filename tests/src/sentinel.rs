@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::leash::{Leash, Streams};
+use crate::child_guard::{ChildGuard, Streams};
 use crate::patience::{SOON, until};
 use crate::ports;
 use crate::store::Store;
@@ -16,7 +16,7 @@ const NAME: &str = "forebay";
 #[derive(Debug)]
 pub struct Sentinel {
     port: u16,
-    _server: Leash,
+    _server: ChildGuard,
 }
 
 impl Sentinel {
@@ -37,7 +37,7 @@ impl Sentinel {
         fs::write(&file, configuration).unwrap();
         let mut command = Command::new("redis-server");
         command.arg(&file).arg("--sentinel");
-        let server = Leash::tie(&command, &Streams::to(&folder.join("sentinel.log")));
+        let server = ChildGuard::tie(&command, &Streams::to(&folder.join("sentinel.log")));
         let sentinel = Self { port, _server: server };
         until("the sentinel knows the primary", SOON, async || sentinel.primary_port().await).await;
         until("the sentinel knows the replica", SOON, async || {

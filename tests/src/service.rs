@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::leash::{Leash, Streams};
+use crate::child_guard::{ChildGuard, Streams};
 use crate::patience::{PATIENT, until, until_true};
 use crate::{ports, probe};
 
@@ -16,7 +16,7 @@ const TAIL_LINES: usize = 60;
 #[derive(Debug)]
 pub struct Service {
     name: String,
-    leash: Leash,
+    guard: ChildGuard,
     log: PathBuf,
     telemetry_port: u16,
 }
@@ -29,7 +29,7 @@ impl Service {
         let log = folder.join(format!("{name}-{telemetry_port}.log"));
         Self {
             name: name.into(),
-            leash: Leash::tie(&command, &Streams::to(&log)),
+            guard: ChildGuard::tie(&command, &Streams::to(&log)),
             log,
             telemetry_port,
         }
@@ -39,7 +39,7 @@ impl Service {
     pub async fn ready(mut self) -> Self {
         let what = format!("{} is ready", self.name);
         until_true(&what, PATIENT, async || {
-            if let Some(code) = self.leash.exit_code() {
+            if let Some(code) = self.guard.exit_code() {
                 panic!("{} ended with code {code} before it was ready", self.name);
             }
             self.readiness() == Some(200)
@@ -60,7 +60,7 @@ impl Service {
 
     /// The process id.
     pub fn pid(&self) -> u32 {
-        self.leash.pid()
+        self.guard.pid()
     }
 
     /// The port of `/metrics`, `/healthz` and `/readyz`.
@@ -70,23 +70,23 @@ impl Service {
 
     /// Sends a signal by name.
     pub fn signal(&self, name: &str) {
-        self.leash.signal(name);
+        self.guard.signal(name);
     }
 
     /// Waits for the end and answers the exit code; 128 and the signal's number when a signal ended it.
     pub async fn exit_code(&mut self, limit: Duration) -> i32 {
         let what = format!("{} ends", self.name);
-        until(&what, limit, async || self.leash.exit_code()).await
+        until(&what, limit, async || self.guard.exit_code()).await
     }
 
     /// Its exit code, if it has ended.
     pub fn ended(&mut self) -> Option<i32> {
-        self.leash.exit_code()
+        self.guard.exit_code()
     }
 
     /// Whether it is still running.
     pub fn is_running(&mut self) -> bool {
-        self.leash.exit_code().is_none()
+        self.guard.exit_code().is_none()
     }
 
     /// Everything it has written to standard error (and output).

@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 
 use crate::binaries::{binary, checkout};
 use crate::broker::{self, Vhost};
-use crate::leash::{Leash, Streams};
+use crate::child_guard::{ChildGuard, Streams};
 use crate::model::{MODEL, SETTINGS, TINY, TinyModel, require_weights};
 use crate::patience::{SOON, until};
 use crate::pools::Pools;
@@ -195,7 +195,7 @@ impl Stack {
         let (output, errors) = (scratch.path().join("output"), scratch.path().join("errors"));
         let streams =
             Streams { input: None, output: output.clone(), errors: errors.clone(), sweep: None };
-        let mut running = Leash::tie(&command, &streams);
+        let mut running = ChildGuard::tie(&command, &streams);
         let code =
             until(&format!("{command:?} ends"), SOON * 2, async || running.exit_code()).await;
         let read = |path| fs::read_to_string(path).unwrap_or_default();

@@ -8,14 +8,14 @@ use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
 
 use crate::certificates::{Files, HOST, OTHER_HOST};
-use crate::leash::{Leash, Streams};
+use crate::child_guard::{ChildGuard, Streams};
 use crate::patience::{SOON, until, until_true};
 use crate::ports;
 
 /// A running server with an empty store. It logs every write, so that a kill loses nothing.
 #[derive(Debug)]
 pub struct Store {
-    server: Option<Leash>,
+    server: Option<ChildGuard>,
     folder: TempDir,
     port: u16,
     encrypted: Option<Encrypted>,
@@ -98,7 +98,7 @@ impl Store {
     pub async fn restart(&mut self) {
         self.kill();
         let log = self.log();
-        self.server = Some(Leash::tie(
+        self.server = Some(ChildGuard::tie(
             &self.server_command(),
             &Streams::to(&log).sweeping(self.folder.path()),
         ));

@@ -7,10 +7,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use forebay_schemas::{WorkerRecord, worker::BEAT_EVERY_MS};
+use forebay_schemas::{WorkerRecord, worker::HEARTBEAT_INTERVAL_MS};
 
 /// A sum that stays low for so long has lost something. Two beats, and a little.
-const DIP_MS_MAX: u64 = 2 * BEAT_EVERY_MS + 1_000;
+const DIP_MS_MAX: u64 = 2 * HEARTBEAT_INTERVAL_MS + 1_000;
 
 /// Workers that went and are remembered; of the others nobody knows when they come back.
 const GONE_MAX: usize = 1_024;

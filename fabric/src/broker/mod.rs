@@ -6,16 +6,16 @@
 //! memory stops reading from connections that publish, and acknowledgements must go through then.
 //! `deadpool` keeps the publishing channels.
 
-mod afresh;
+mod browse;
 mod channels;
 mod declare;
 mod delivery;
 mod error;
 mod feed;
-mod letters;
 mod link;
 mod publish;
 mod queues;
+mod republish;
 mod subscribe;
 
 use std::{
@@ -34,13 +34,13 @@ use crate::{
 
 use link::{Declared, Plan};
 
-pub use afresh::afresh;
+pub use browse::{Browse, BrowsedMessage};
 pub use delivery::{Acker, Delivery, Verdict};
 pub use error::{BrokerError, PublishError};
-pub use letters::{Letter, Walk};
 pub use link::Link;
 pub use publish::{HeaderValue, Headers, Message, Properties, Publisher};
 pub use queues::QueueDepth;
+pub use republish::for_republish;
 pub use subscribe::{JobSource, Subscription};
 
 /// A connection to the broker that comes back. Clones share it; the last one closes it.

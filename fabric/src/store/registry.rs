@@ -6,7 +6,7 @@
 use forebay_schemas::{
     WorkerRecord,
     names::{WORKER_INDEX, worker_key},
-    worker::BEAT_TTL_MS,
+    worker::HEARTBEAT_TTL_MS,
 };
 use redis::pipe;
 
@@ -16,17 +16,17 @@ use super::{Store, StoreError, results::KEYS_MAX};
 const WORKERS_MAX: isize = 10_000;
 
 impl Store {
-    /// Writes a worker's record, which is gone [`BEAT_TTL_MS`] later unless written again.
+    /// Writes a worker's record, which is gone [`HEARTBEAT_TTL_MS`] later unless written again.
     pub async fn beat(&self, record: &WorkerRecord) -> Result<(), StoreError> {
         let (key, json) = (worker_key(&record.id), serde_json::to_string(record)?);
         let now_ms = self.server_now_ms().await?;
         let mut commands = pipe();
-        commands.cmd("SET").arg(&key).arg(&json).arg("PX").arg(BEAT_TTL_MS).ignore();
+        commands.cmd("SET").arg(&key).arg(&json).arg("PX").arg(HEARTBEAT_TTL_MS).ignore();
         commands.zadd(WORKER_INDEX, &record.id, now_ms).ignore();
         // Whoever is alive clears away who is not. Without anybody alive the index goes by itself.
-        let expired_ms = now_ms.saturating_sub(BEAT_TTL_MS);
+        let expired_ms = now_ms.saturating_sub(HEARTBEAT_TTL_MS);
         commands.zrembyscore(WORKER_INDEX, "-inf", expired_ms).ignore();
-        commands.cmd("PEXPIRE").arg(WORKER_INDEX).arg(BEAT_TTL_MS).ignore();
+        commands.cmd("PEXPIRE").arg(WORKER_INDEX).arg(HEARTBEAT_TTL_MS).ignore();
         self.run(async |connection| commands.query_async(connection).await).await
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use forebay_fabric::{
-    broker::{BrokerError, Letter, Walk},
+    broker::{BrokerError, Browse, BrowsedMessage},
     clock::now_ms,
 };
 use forebay_schemas::{JobId, names::DEAD};
@@ -24,7 +24,7 @@ pub use replay::{Kept, ReplayError};
 pub struct DeadLetter {
     /// What there is to know of it.
     pub info: LetterInfo,
-    letter: Letter,
+    letter: BrowsedMessage,
 }
 
 impl DeadLetter {
@@ -44,7 +44,7 @@ impl DeadLetter {
 #[derive(Debug)]
 pub struct DeadLetters {
     client: Client,
-    walk: Walk,
+    browse: Browse,
     filter: LetterFilter,
     /// Names of the filter that nothing has been found for so far.
     missing: BTreeSet<JobId>,
@@ -58,9 +58,16 @@ impl Client {
     pub async fn dead_letters(&self, filter: LetterFilter) -> Result<DeadLetters, ClientError> {
         let broker = self.broker().await?;
         broker.ready_within(self.connect_timeout()).await?;
-        let walk = broker.walk(DEAD).await?;
+        let browse = broker.browse(DEAD).await?;
         let missing = filter.names.clone();
-        Ok(DeadLetters { client: self.clone(), walk, filter, missing, now_ms: now_ms(), found: 0 })
+        Ok(DeadLetters {
+            client: self.clone(),
+            browse,
+            filter,
+            missing,
+            now_ms: now_ms(),
+            found: 0,
+        })
     }
 
     /// Takes a dead letter away for good. Its job keeps the record that it has.
@@ -73,7 +80,7 @@ impl DeadLetters {
     /// The next letter that the filter lets through; `None` after the last.
     pub async fn next(&mut self) -> Result<Option<DeadLetter>, ClientError> {
         while !self.is_full() {
-            let Some(letter) = self.walk.next().await? else { return Ok(None) };
+            let Some(letter) = self.browse.next().await? else { return Ok(None) };
             let info = LetterInfo::of(&letter, &self.client.inner.config.limits);
             if self.filter.lets_through(&info, self.now_ms) {
                 self.found += 1;
@@ -88,7 +95,7 @@ impl DeadLetters {
 
     /// How many letters have not been looked at yet, at most.
     pub fn left(&self) -> u32 {
-        self.walk.left()
+        self.browse.left()
     }
 
     /// Those ids and letters of the filter that nothing has been found for so far.
@@ -102,6 +109,6 @@ impl DeadLetters {
 
     /// Ends it: once this is back, all that was not taken lies among the dead letters again.
     pub async fn end(self) -> Result<(), ClientError> {
-        Ok(self.walk.end().await?)
+        Ok(self.browse.end().await?)
     }
 }

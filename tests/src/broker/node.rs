@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::encrypted::Encrypted;
 use super::management::Management;
 use super::vhost::Vhost;
-use crate::leash::{Leash, Streams};
+use crate::child_guard::{ChildGuard, Streams};
 use crate::patience::{PATIENT, SOON, until, until_true};
 use crate::ports;
 
@@ -30,7 +30,7 @@ const ERROR_LINES: usize = 40;
 pub(super) struct Neighbourhood {
     epmd_port: u16,
     // Ends before its folder goes.
-    _epmd: Leash,
+    _epmd: ChildGuard,
     home: TempDir,
 }
 
@@ -41,7 +41,7 @@ impl Neighbourhood {
         let mut command = Command::new("epmd");
         command.args(["-port", &epmd_port.to_string(), "-address", "127.0.0.1"]);
         let log = home.path().join("epmd.log");
-        let epmd = Leash::tie(&command, &Streams::to(&log).sweeping(home.path()));
+        let epmd = ChildGuard::tie(&command, &Streams::to(&log).sweeping(home.path()));
         Arc::new(Self { epmd_port, _epmd: epmd, home })
     }
 }
@@ -49,7 +49,7 @@ impl Neighbourhood {
 /// A node; gone with its value, and its data with it.
 #[derive(Debug)]
 pub struct Node {
-    server: Option<Leash>,
+    server: Option<ChildGuard>,
     name: String,
     dist_port: u16,
     amqp_port: u16,
@@ -98,7 +98,7 @@ impl Node {
     /// Begins to boot it.
     pub fn begin(&mut self) {
         let streams = Streams::to(&self.log()).sweeping(self.neighbourhood.home.path());
-        self.server = Some(Leash::tie(&self.command("rabbitmq-server"), &streams));
+        self.server = Some(ChildGuard::tie(&self.command("rabbitmq-server"), &streams));
     }
 
     /// Waits until a node that was begun answers.
@@ -135,7 +135,7 @@ impl Node {
         command.args(["--node", &self.name]).args(arguments);
         let scratch = tempfile::tempdir_in(&self.folder).unwrap();
         let log = scratch.path().join("output");
-        let mut running = Leash::tie(&command, &Streams::to(&log));
+        let mut running = ChildGuard::tie(&command, &Streams::to(&log));
         let code = until("rabbitmqctl ends", SOON * 2, async || running.exit_code()).await;
         let said = fs::read_to_string(&log).unwrap_or_default();
         assert_eq!(code, 0, "rabbitmqctl {arguments:?}: {said}");

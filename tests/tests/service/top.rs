@@ -5,8 +5,8 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
+use forebay_tests::child_guard::{ChildGuard, Streams};
 use forebay_tests::job::{Codec, Job};
-use forebay_tests::leash::{Leash, Streams};
 use forebay_tests::patience::{SOON, until, until_true};
 use forebay_tests::ports::free_port;
 use forebay_tests::publisher::BATCH;
@@ -25,7 +25,7 @@ fn status() -> Value {
     let pool = json!({
         "model": "all-minilm-l6-v2", "launcher": "process", "workers_min": 0, "workers_max": 4, "wanted": 2,
         "starting": 2, "ready": 0, "draining": 0, "jobs_ready": 3, "jobs_unacknowledged": 0,
-        "arrivals_per_s": 1.5, "worker_jobs_per_s": 10.0, "cold_start_s": 4.0, "drain_s": null,
+        "arrivals_per_s": 1.5, "worker_jobs_per_s": 10.0, "cold_start_s": 4.0, "drain_time_s": null,
         "problems": ["no slot is free"], "decisions": [decision],
     });
     json!({
@@ -97,7 +97,7 @@ async fn frames_go_on_as_json_lines_through_a_store_that_comes_and_goes() {
     let folder = stack.store.folder().to_owned();
     let (output, errors) = (folder.join("frames"), folder.join("frames.errors"));
     let streams = Streams { input: None, output: output.clone(), errors, sweep: None };
-    let mut top = Leash::tie(&command, &streams);
+    let mut top = ChildGuard::tie(&command, &streams);
     let redis_is_away = |away: bool| {
         let frame = last_frame(&output);
         let problems = frame.map(|frame| frame["problems"].to_string());
@@ -146,7 +146,7 @@ async fn on_a_terminal_it_draws_until_q_and_gives_the_terminal_back() {
     // Open at both ends, so that nobody waits for the other and nobody hears an end.
     let mut keys = OpenOptions::new().read(true).write(true).open(&input).unwrap();
     let streams = Streams { input: Some(input), output: output.clone(), errors, sweep: None };
-    let mut session = Leash::tie(&command, &streams);
+    let mut session = ChildGuard::tie(&command, &streams);
     let screen = || fs::read_to_string(&output).unwrap_or_default();
     until_true("a frame", SOON, async || screen().contains("all-minilm-l6-v2")).await;
     keys.write_all(b"q").unwrap();

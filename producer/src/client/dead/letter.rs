@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use forebay_fabric::{
-    broker::{HeaderValue, Headers, Letter, Properties},
+    broker::{BrowsedMessage, HeaderValue, Headers, Properties},
     death::{Death, Reason},
 };
 use forebay_schemas::{ContentType, Job, JobId, Lane, Limits, ModelId, decode_job};
@@ -63,7 +63,7 @@ impl LetterInfo {
         [Some(&self.letter), self.job.as_ref()].into_iter().flatten()
     }
 
-    pub(super) fn of(letter: &Letter, limits: &Limits) -> Self {
+    pub(super) fn of(letter: &BrowsedMessage, limits: &Limits) -> Self {
         let death = Death::read(letter.properties.headers().as_ref());
         let (model, lane) = addressee(&letter.routing_key).unzip();
         Self {
@@ -85,7 +85,7 @@ impl LetterInfo {
 /// Twelve hexadecimal digits: among a million letters, two share a name once in five hundred times.
 const NAME_BYTES: usize = 6;
 
-fn name(letter: &Letter) -> JobId {
+fn name(letter: &BrowsedMessage) -> JobId {
     let message_id = letter.properties.message_id().as_ref();
     let message_id = message_id.map(ToString::to_string).unwrap_or_default();
     // The headers are left out: the broker counts in them.
@@ -104,7 +104,7 @@ fn name(letter: &Letter) -> JobId {
 }
 
 /// Who would be answered: the same as a worker finds.
-fn job_id(letter: &Letter, limits: &Limits) -> Option<JobId> {
+fn job_id(letter: &BrowsedMessage, limits: &Limits) -> Option<JobId> {
     let message_id = letter.properties.message_id().as_ref();
     message_id.and_then(|id| id.as_str().parse().ok()).or_else(|| {
         match decode_job(&letter.body, content_type(letter), limits) {
@@ -115,11 +115,11 @@ fn job_id(letter: &Letter, limits: &Limits) -> Option<JobId> {
 }
 
 /// The job, if the body is one.
-pub(super) fn job(letter: &Letter, limits: &Limits) -> Option<Job> {
+pub(super) fn job(letter: &BrowsedMessage, limits: &Limits) -> Option<Job> {
     decode_job(&letter.body, content_type(letter), limits).ok()
 }
 
-fn content_type(letter: &Letter) -> ContentType {
+fn content_type(letter: &BrowsedMessage) -> ContentType {
     let mime = letter.properties.content_type().as_ref();
     mime.and_then(|mime| ContentType::parse(mime.as_str()))
         .unwrap_or_else(|| ContentType::guess(&letter.body))

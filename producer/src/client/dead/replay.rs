@@ -1,7 +1,7 @@
 //! Trying the job of a dead letter anew: its record goes, its attempts start over, it is published again.
 
 use forebay_fabric::{
-    broker::{BrokerError, Message, PublishError, afresh},
+    broker::{BrokerError, Message, PublishError, for_republish},
     clock::now_ms,
     store::ResultRecord,
 };
@@ -134,7 +134,7 @@ fn as_job(dead: &DeadLetter) -> Message {
     Message {
         exchange: JOBS.to_owned(),
         routing_key: dead.letter.routing_key.clone(),
-        properties: afresh(&dead.letter.properties),
+        properties: for_republish(&dead.letter.properties),
         body: dead.letter.body.clone(),
     }
 }

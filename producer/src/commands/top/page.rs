@@ -152,7 +152,7 @@ fn pool(pool: &PoolView) -> [Cell; 15] {
     let waits_for_nobody = pool.waiting > Some(0) && pool.starting + pool.ready == 0;
     let waiting_style = if waits_for_nobody { Style::Bad } else { Style::Plain };
     let at_most = pool.wanted.is_some() && pool.wanted == pool.workers_max;
-    let empty_in = pool.drain_s.map_or_else(unknown, |s| span((s.max(0.0) * 1e3) as u64));
+    let empty_in = pool.drain_time_s.map_or_else(unknown, |s| span((s.max(0.0) * 1e3) as u64));
     [
         cell(Style::Head, foreign(&pool.model, MODEL_WIDTH)),
         cell(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use forebay_producer::QueueInfo;
-use forebay_schemas::{DecisionTold, FleetStatus, PoolStatus, WorkerRecord, WorkerState};
+use forebay_schemas::{DecisionReport, FleetStatus, PoolStatus, WorkerRecord, WorkerState};
 use tokio::time::Instant;
 
 use super::{
@@ -70,7 +70,7 @@ fn queues(ready: u64) -> Heard<QueuesSeen> {
 }
 
 fn status() -> FleetStatus {
-    let decision = |ago_ms: u64, before, wanted, why: &str| DecisionTold {
+    let decision = |ago_ms: u64, before, wanted, why: &str| DecisionReport {
         at_ms: NOW_MS - ago_ms,
         before,
         wanted,
@@ -99,7 +99,7 @@ fn status() -> FleetStatus {
             arrivals_per_s: 12.5,
             worker_jobs_per_s: 10.0,
             cold_start_s: 4.0,
-            drain_s: Some(40.0),
+            drain_time_s: Some(40.0),
             problems: vec!["no slot is free".to_owned()],
             decisions: vec![
                 decision(5_000, 2, 3, "800 jobs wait for 2 workers"),
@@ -181,7 +181,7 @@ fn without_an_autoscaler_queues_and_workers_are_shown_all_the_same() {
     assert!(lines.contains("start `forebay-autoscaler`"), "{lines}");
     let pool = &view.pools[0];
     assert_eq!((pool.ready, pool.waiting, pool.in_hand), (2, Some(102), Some(8)));
-    assert_eq!((pool.wanted, pool.drain_s, pool.done_per_s), (None, None, Some(20.0)));
+    assert_eq!((pool.wanted, pool.drain_time_s, pool.done_per_s), (None, None, Some(20.0)));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use forebay_producer::QueueInfo;
-use forebay_schemas::{DecisionTold, FleetStatus, PoolStatus, WorkerRecord, WorkerState};
+use forebay_schemas::{DecisionReport, FleetStatus, PoolStatus, WorkerRecord, WorkerState};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -65,7 +65,7 @@ pub(super) struct PoolView {
     pub(super) done_per_s: Option<f64>,
     /// What the autoscaler expects of one worker.
     pub(super) worker_jobs_per_s: Option<f64>,
-    pub(super) drain_s: Option<f64>,
+    pub(super) drain_time_s: Option<f64>,
     /// What waited at each look of this command, the oldest first.
     pub(super) waiting_before: Vec<Option<u64>>,
     /// Workers at each look, the oldest first.
@@ -92,7 +92,7 @@ pub(super) struct WorkerView {
 pub(super) struct DecisionView {
     pub(super) model: String,
     #[serde(flatten)]
-    pub(super) told: DecisionTold,
+    pub(super) told: DecisionReport,
 }
 
 impl View {
@@ -110,7 +110,7 @@ impl View {
         let decisions = told.iter().flat_map(|pool| {
             let model = &pool.model;
             let view =
-                |told: &DecisionTold| DecisionView { model: model.clone(), told: told.clone() };
+                |told: &DecisionReport| DecisionView { model: model.clone(), told: told.clone() };
             pool.decisions.iter().map(view)
         });
         let mut decisions: Vec<DecisionView> = decisions.collect();
@@ -273,7 +273,7 @@ fn add_told(pool: &mut PoolView, told: &PoolStatus) {
         in_hand: told.jobs_unacknowledged.or(pool.in_hand),
         arrivals_per_s: Some(told.arrivals_per_s),
         worker_jobs_per_s: Some(told.worker_jobs_per_s),
-        drain_s: told.drain_s,
+        drain_time_s: told.drain_time_s,
         ..std::mem::take(pool)
     };
 }

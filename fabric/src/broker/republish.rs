@@ -17,7 +17,7 @@ fn is_past(name: &str) -> bool {
 
 /// The properties of a message that has been nowhere yet. Without its `expiration`, of which nothing may
 /// be left, and without `user_id`, which the broker takes from that user alone.
-pub fn afresh(old: &Properties) -> Properties {
+pub fn for_republish(old: &Properties) -> Properties {
     let mut new = Properties::default();
     macro_rules! keep {
         ($($get:ident => $set:ident),*) => {$(
@@ -101,7 +101,7 @@ mod tests {
             .with_reply_to("me".into())
             .with_delivery_mode(2)
             .with_headers(left);
-        assert_eq!(afresh(&old), new);
+        assert_eq!(for_republish(&old), new);
     }
 
     #[test]
@@ -111,8 +111,11 @@ mod tests {
             headers.insert("filler".into(), HeaderValue::LongString("z".repeat(bytes).into()));
             Properties::default().with_message_id("j1".into()).with_headers(headers)
         };
-        assert_eq!(afresh(&with(1_000)), with(1_000));
-        assert_eq!(afresh(&with(130_950)), Properties::default().with_message_id("j1".into()));
+        assert_eq!(for_republish(&with(1_000)), with(1_000));
+        assert_eq!(
+            for_republish(&with(130_950)),
+            Properties::default().with_message_id("j1".into())
+        );
     }
 
     #[test]
@@ -120,6 +123,6 @@ mod tests {
         let mut headers = Headers::default();
         headers.insert("x-death".into(), HeaderValue::Void);
         let old = Properties::default().with_headers(headers);
-        assert_eq!(afresh(&old), Properties::default());
+        assert_eq!(for_republish(&old), Properties::default());
     }
 }

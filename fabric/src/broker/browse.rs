@@ -12,7 +12,7 @@ use super::{Broker, BrokerError, Properties};
 
 /// A message that lies in a queue. It stays there unless it is taken.
 #[derive(Debug)]
-pub struct Letter {
+pub struct BrowsedMessage {
     /// The body.
     pub body: Vec<u8>,
     /// The AMQP properties.
@@ -22,7 +22,7 @@ pub struct Letter {
     acker: lapin::Acker,
 }
 
-impl Letter {
+impl BrowsedMessage {
     /// Takes the message out of its queue. `false` when the walk that came by it has ended: then the
     /// message is in its queue.
     pub async fn take(self) -> bool {
@@ -34,7 +34,7 @@ impl Letter {
 /// and then returned in its order, behind what was not looked at; so a walk sees each message once, and two
 /// walks at a time see different ones.
 #[derive(Debug)]
-pub struct Walk {
+pub struct Browse {
     /// Its own: what is not acknowledged returns when it closes.
     channel: Channel,
     queue: String,
@@ -49,24 +49,24 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 impl Broker {
     /// Begins a walk over the messages that wait in `queue` now. Those that come later are not met, so
     /// that every walk ends.
-    pub async fn walk(&self, queue: &str) -> Result<Walk, BrokerError> {
+    pub async fn browse(&self, queue: &str) -> Result<Browse, BrokerError> {
         let failed = |e| BrokerError::command(format!("looking at queue `{queue}`"), e);
         let channel = self.connection()?.create_channel().await.map_err(failed)?;
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
         let state = channel.queue_declare(queue.into(), options, FieldTable::default()).await;
         let left = state.map_err(failed)?.message_count();
-        Ok(Walk { channel, queue: queue.to_owned(), left, ackers: Vec::new() })
+        Ok(Browse { channel, queue: queue.to_owned(), left, ackers: Vec::new() })
     }
 }
 
-impl Walk {
+impl Browse {
     /// How many messages are still ahead, at most.
     pub fn left(&self) -> u32 {
         self.left
     }
 
     /// The next message; `None` at the end.
-    pub async fn next(&mut self) -> Result<Option<Letter>, BrokerError> {
+    pub async fn next(&mut self) -> Result<Option<BrowsedMessage>, BrokerError> {
         if self.left == 0 {
             return Ok(None);
         }
@@ -79,7 +79,7 @@ impl Walk {
         self.left = if got.is_some() { self.left - 1 } else { 0 };
         let Some(got) = got else { return Ok(None) };
         self.ackers.push(got.delivery.acker.clone());
-        Ok(Some(Letter {
+        Ok(Some(BrowsedMessage {
             body: got.delivery.data,
             properties: got.delivery.properties,
             routing_key: got.delivery.routing_key.to_string(),

@@ -28,7 +28,7 @@ kill -TERM "$guard"; wait "$guard"
 exit "$code"
 "#;
 
-/// Where a leashed process reads and writes, and what is removed when it is cut loose.
+/// Where a guarded process reads and writes, and what is removed when it is cut loose.
 #[derive(Debug, Clone)]
 pub struct Streams {
     /// Standard input; `None` is empty.
@@ -56,13 +56,13 @@ impl Streams {
 
 /// A running process and its group; dropping it kills both and waits until they are gone.
 #[derive(Debug)]
-pub struct Leash {
+pub struct ChildGuard {
     shell: Child,
     lifeline: Option<ChildStdin>,
     pid: u32,
 }
 
-impl Leash {
+impl ChildGuard {
     /// Starts `command` (program, arguments, environment and folder are taken from it).
     pub fn tie(command: &Command, streams: &Streams) -> Self {
         let mut shell = wrap(command, streams)
@@ -105,7 +105,7 @@ impl Leash {
     }
 }
 
-impl Drop for Leash {
+impl Drop for ChildGuard {
     fn drop(&mut self) {
         drop(self.lifeline.take());
         let _ = self.shell.wait();
@@ -114,7 +114,7 @@ impl Drop for Leash {
 
 fn wrap(command: &Command, streams: &Streams) -> Command {
     let mut shell = Command::new("sh");
-    shell.args(["-c", SCRIPT, "leash"]);
+    shell.args(["-c", SCRIPT, "guard"]);
     shell.arg(streams.sweep.as_deref().unwrap_or(Path::new("")));
     shell.arg(streams.input.as_deref().unwrap_or(Path::new("/dev/null")));
     shell.arg(&streams.output).arg(&streams.errors);
@@ -140,11 +140,11 @@ mod tests {
     use super::*;
     use crate::patience::{SOON, until, until_true};
 
-    fn leashed(script: &str, folder: &Path) -> Leash {
+    fn guarded(script: &str, folder: &Path) -> ChildGuard {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         let log = folder.with_extension("log");
-        Leash::tie(&command, &Streams::to(&log).sweeping(folder))
+        ChildGuard::tie(&command, &Streams::to(&log).sweeping(folder))
     }
 
     async fn until_written(path: &Path) -> String {
@@ -166,11 +166,11 @@ mod tests {
         std::fs::create_dir(&folder).unwrap();
         let script =
             format!("trap '' TERM; sleep 600 & echo $! > {}/child; wait", folder.display());
-        let leash = leashed(&script, &folder);
+        let guard = guarded(&script, &folder);
         let grandchild = until_written(&folder.join("child")).await;
-        assert!(lives(&grandchild) && lives(&leash.pid().to_string()));
-        let pid = leash.pid().to_string();
-        drop(leash);
+        assert!(lives(&grandchild) && lives(&guard.pid().to_string()));
+        let pid = guard.pid().to_string();
+        drop(guard);
         assert!(!folder.exists());
         until_true("the group is gone", SOON, async || !lives(&grandchild) && !lives(&pid)).await;
     }
@@ -180,17 +180,17 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().join("state");
         std::fs::create_dir(&folder).unwrap();
-        let mut leash = leashed("exit 7", &folder);
-        assert_eq!(until("the child ends", SOON, async || leash.exit_code()).await, 7);
-        drop(leash);
+        let mut guard = guarded("exit 7", &folder);
+        assert_eq!(until("the child ends", SOON, async || guard.exit_code()).await, 7);
+        drop(guard);
         assert!(folder.exists());
     }
 
     #[tokio::test]
     async fn a_signal_is_told_by_its_number() {
         let place = tempfile::tempdir().unwrap();
-        let mut leash = leashed("exec sleep 600", &place.path().join("state"));
-        leash.signal("KILL");
-        assert_eq!(until("the child ends", SOON, async || leash.exit_code()).await, 128 + 9);
+        let mut guard = guarded("exec sleep 600", &place.path().join("state"));
+        guard.signal("KILL");
+        assert_eq!(until("the child ends", SOON, async || guard.exit_code()).await, 128 + 9);
     }
 }
