@@ -1,8 +1,8 @@
-"""The rate at which Celery drains a filled queue of tasks that do nothing, with the same bytes in and out as our jobs.
+"""How fast Celery drains a filled queue of tasks that do nothing, with as many bytes in and out as our jobs have.
 
     CELERY_NOOP_BROKER=amqp://... CELERY_NOOP_BACKEND=redis://... celery_noop.py TASKS
 
-Fills the queue, starts a worker of two processes, and prints a line of JSON: tasks per second from the first result to
+Fills the queue, starts a worker of two processes, and prints a line of JSON: tasks a second from the first result to
 the last. Acknowledgement is late, so that no task is lost with its worker; results go to database 15 of Redis.
 """
 
@@ -34,7 +34,7 @@ def nothing(text):
 
 
 def until(store, count):
-    """Waits for `count` results; returns how many there are."""
+    """Waits for so many results; how many there are."""
     deadline = time.monotonic() + 300
     while (there := store.dbsize()) < count:
         if time.monotonic() > deadline:
@@ -49,8 +49,9 @@ def main(tasks):
     app.control.purge()
     for _ in range(tasks):
         nothing.delay("x" * 450)
-    command = [sys.executable, "-m", "celery", "--app", "celery_noop", "worker", "--concurrency", "2"]
-    command += ["--loglevel", "ERROR", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+    command = [sys.executable, "-m", "celery", "--app", "celery_noop", "worker"]
+    command += ["--concurrency", "2", "--loglevel", "ERROR"]
+    command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     folder = os.path.dirname(os.path.abspath(__file__))
     worker = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

@@ -1,10 +1,10 @@
-"""The bare engine beside other engines: same model folder, same texts, same threads, interleaved.
+"""The bare engine beside other engines: same model folder, same texts, same threads, in turns.
 
     engine.py --model FOLDER --texts LINES.jsonl --ours PROGRAM
 
 PROGRAM is the engine's example `beside`, which stays loaded as the others do. Each shape of work is embedded by every
-engine once per round, tokenization included; the order rotates with the rounds. Peers sort by length and run batches of
-32, or of 128 where that is faster. Prints a table per shape for people and, last, a line of JSON for machines. The
+engine once a round, tokenisation included; the order turns with the rounds. Peers sort by length and run batches of
+32, or of 128 where that is faster. Prints a table a shape for people and, last, a line of JSON for machines. The
 reference of accuracy is PyTorch in f32.
 """
 
@@ -32,7 +32,7 @@ INPUTS = ["input_ids", "attention_mask", "token_type_ids"]
 
 
 class Encoder(torch.nn.Module):
-    """The transformer with its pooling, so that an exported graph has both: the mean of the tokens, normalized."""
+    """The transformer with its pooling, so that an exported graph has all of it: the tokens' mean, of length 1."""
 
     def __init__(self, folder):
         super().__init__()
@@ -47,7 +47,7 @@ class Encoder(torch.nn.Module):
 
 
 class Batches:
-    """Tokenizes texts and cuts them, sorted by length, into padded batches."""
+    """Tokenises texts and cuts them, sorted by length, into padded batches."""
 
     def __init__(self, folder):
         self.tokenizer = Tokenizer.from_file(os.path.join(folder, "tokenizer.json"))
@@ -56,7 +56,7 @@ class Batches:
         self.size = BATCHES[0]
 
     def of(self, texts):
-        """Yields the indices of a batch's texts with its three arrays."""
+        """Pairs of the texts' indices and their three arrays."""
         rows = [encoding.ids for encoding in self.tokenizer.encode_batch(texts)]
         order = sorted(range(len(rows)), key=lambda at: len(rows[at]))
         for start in range(0, len(order), self.size):
@@ -198,7 +198,7 @@ class Ours:
         return json.loads(self.process.stdout.readline())
 
     def prepare(self, file, times):
-        """Takes the texts in a file; returns their number of tokens."""
+        """Takes the texts in a file; how many tokens they have."""
         self.file, self.times = file, times
         return self.ask("texts", file)["tokens"]
 
@@ -223,7 +223,7 @@ def timed(embed, texts, times):
 
 
 def shapes(texts, batches):
-    """The shapes of work: name, texts, and how often per round."""
+    """The shapes of work: name, texts, and how often they are embedded in a round."""
     lengths = [len(encoding.ids) for encoding in batches.tokenizer.encode_batch(texts)]
     short = [text for text, length in zip(texts, lengths) if length <= 24]
     long = next(text for text, length in zip(texts, lengths) if length == TOKENS_MAX)

@@ -1,9 +1,9 @@
-"""Tokens per second of sentence-transformers on a GPU: fp16, plain and compiled, and with its own tokenization.
+"""Tokens a second of sentence-transformers on a GPU: fp16, plain and compiled, and with its own tokenisation.
 
     python3 scripts/peers/gpu.py MODEL_FOLDER TEXTS.jsonl REPORT.json [compile]
 
-First `encode` over the texts, tokenization included; then the model alone on batches of texts of one length, so that
-nothing of its work is padding: its best case.
+Measured twice: `encode` over the texts, tokenisation included; then the model alone, its best case: batches hold texts
+of one length, so nothing of its work is padding.
 """
 
 import json
@@ -20,7 +20,7 @@ BATCH_TOKENS = [8_192, 32_768, 131_072]
 
 
 def rate(forward, length, tokens):
-    """Tokens per second from ids on the host to rows on the host."""
+    """Tokens a second from ids on the host to rows on the host."""
     rows = tokens // length
     ids = torch.randint(1_000, 20_000, (rows, length))
     mask = torch.ones_like(ids)
@@ -41,7 +41,7 @@ def rate(forward, length, tokens):
 
 
 def encoded(model, path, batch_size):
-    """Tokens per second of `encode` over the texts of a file, many times over."""
+    """Tokens a second of `encode` over the texts of a file, many times over."""
     with open(path) as lines:
         texts = [json.loads(line)["text"] for line in lines] * TEXTS_REPEATED
     ids = model.tokenizer(texts, truncation=True, max_length=model.max_seq_length)["input_ids"]
@@ -80,7 +80,7 @@ def main():
     for name in ["fp16", "fp16_compiled"]:
         for length, found in report.get(name, {}).items():
             print(f"{name:<14} length {length:>4} {found['tokens_per_s']:>14,.0f} tokens/s")
-    print(f"encode, with tokenization       {report['encode_tokens_per_s']:>12,.0f} tokens/s")
+    print(f"encode, with tokenisation        {report['encode_tokens_per_s']:>12,.0f} tokens/s")
 
 
 if __name__ == "__main__":
