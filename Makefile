@@ -1,7 +1,8 @@
 # Every target starts from a fresh clone and installs what it needs. The work is done by the scripts in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help build model up down status demo test chaos soak fuzz lint kernels cuda gpu-check bench scaling compose-check
+.PHONY: help build model up down status demo test chaos soak fuzz lint kernels cuda gpu-check bench scaling
+.PHONY: compose-check
 
 MODEL ?= all-minilm-l6-v2
 
@@ -17,10 +18,10 @@ model: build ## get the model into the models folder, checked against its hash
 up: ## start RabbitMQ, Redis and the autoscaler, private to this checkout (FOREBAY_WORKERS=2: always two)
 	@scripts/stack up
 
-down: ## stop all that `make up` started
+down: ## stop everything that `make up` started
 	@scripts/stack down
 
-status: ## say what runs where
+status: ## show what runs where
 	@scripts/stack status
 
 demo: ## embed the example texts on a stack of its own, ask questions, stop everything
@@ -35,7 +36,7 @@ chaos: ## disturb a fleet by seeded schedules, run after run (FOREBAY_CHAOS_RUNS
 soak: ## send a million small jobs through one worker and watch its memory (FOREBAY_SOAK_JOBS=1000000)
 	@scripts/soak
 
-fuzz: ## feed every parser of outside bytes what nobody would write (SECONDS_EACH=60)
+fuzz: ## fuzz every parser of outside bytes (SECONDS_EACH=60)
 	@scripts/fuzz
 
 lint: ## check formatting, clippy, licences and the scripts
@@ -56,5 +57,5 @@ bench: ## measure the bare engine, the whole path, and other engines where they 
 scaling: ## run the scaling policy and its peers over traces, into docs/scaling.md
 	@scripts/scaling
 
-compose-check: ## prove docker-compose.yml on this machine's Docker engine, with stand-ins for images out of reach
+compose-check: ## verify docker-compose.yml on this machine's Docker engine, with substitutes for unreachable images
 	@scripts/compose-check

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What every script here stands on: where things are, how to speak, how to fail, how to build.
+# The basis of every script here: where things are, how to print, how to fail, how to build.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 model=${FOREBAY_MODEL:-all-minilm-l6-v2}
@@ -18,7 +18,7 @@ have() { command -v "$1" >/dev/null 2>&1; }
 binaries() { printf '%s/%s\n' "${CARGO_TARGET_DIR:-$root/target}" "$1"; }
 
 # build release|dev: every program, and optimised the demo too. Always with the same selection of packages: another one
-# would unify features differently and build the dependencies once more. In `dev` it is what the tests ask cargo for.
+# would unify features differently and build the dependencies once more. In `dev` it is the selection of the tests.
 build() {
     local selection=(--workspace --bins)
     have cargo || die "cargo is not installed: get a Rust toolchain from https://rustup.rs"

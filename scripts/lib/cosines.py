@@ -1,4 +1,4 @@
-"""Compares vectors of the same texts in two files of JSON lines, whatever the order: fails where one is missing or differs.
+"""Compares vectors of the same texts in two files of JSON lines, in any order: fails where one is missing or differs.
 
     python3 scripts/lib/cosines.py EXPECTED.jsonl ACTUAL.jsonl
 
@@ -9,7 +9,7 @@ import json
 import math
 import sys
 
-# Batches differ, and with them the order in which a device sums up.
+# Batches differ, and with them the order in which a device sums.
 COSINE_MIN = 0.9999
 
 

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# The programs of Forebay itself: built, given their model, started, and asked whether they are ready.
+# The programs of Forebay itself: built, given their model, started, and probed for readiness.
 
-# The parts that are to run. Workers are the autoscaler's: it launches them, and takes them along when it stops.
+# The parts to run. Workers are the autoscaler's: it launches them, and drains them when it stops.
 fleet_parts() { echo autoscaler; }
 
 ready() { alive "$1" && http_answers "$1" /readyz; }
@@ -17,7 +17,7 @@ up_fleet() {
     wait_for autoscaler 30 ready autoscaler
 }
 
-# Always $workers; or, if that is 0, as many as there are processors, and none while there is nothing to do.
+# Always $workers; or, if that is 0, up to the number of processors, and none while there is nothing to do.
 start_autoscaler() {
     local pool=FOREBAY_MODELS__${model^^}__POOL most=$workers
     ((most > 0)) || most=$(nproc)
@@ -30,7 +30,7 @@ start_autoscaler() {
         "$(binaries release)/forebay-autoscaler"
 }
 
-# Points this shell, and what it starts, at the private servers.
+# Points this shell, and everything it starts, at the private servers.
 settings() {
     export FOREBAY_AMQP_URL="amqp://forebay:$password@127.0.0.1:${port[amqp]}/%2f"
     export FOREBAY_MANAGEMENT_URL="http://forebay:$password@127.0.0.1:${port[management]}"
@@ -38,7 +38,7 @@ settings() {
     export FOREBAY_CONFIG="${FOREBAY_CONFIG:-$root/forebay.toml}"
 }
 
-# The same settings for whoever sources .forebay/env.
+# Writes the same settings to .forebay/env, to be sourced.
 write_env() {
     choose_ports gateway
     settings
@@ -50,7 +50,7 @@ write_env() {
         echo "# The gateway's address; nothing answers there as long as the stack starts no gateway."
         printf 'export FOREBAY_GATEWAY_URL=%q\n' "http://127.0.0.1:${port[gateway]}"
         printf 'export FOREBAY_CONFIG=%q\n' "$FOREBAY_CONFIG"
-        # shellcheck disable=SC2016 # the PATH of whoever sources it
+        # shellcheck disable=SC2016 # the PATH of the shell that sources it
         printf 'export PATH=%q:$PATH\n' "$(binaries release)"
     } >"$state/env"
     chmod 600 "$state/env"

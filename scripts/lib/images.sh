@@ -12,5 +12,5 @@ image_of() {
 
 have_image() { docker image inspect "$1" >/dev/null 2>&1; }
 
-# Has it, or can get it.
+# Succeeds if the image is there or can be pulled.
 get_image() { have_image "$1" || timeout 300 docker pull --quiet "$1"; }

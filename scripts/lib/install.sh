@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Installs what is missing from Debian's packages, and leaves no service behind that nobody asked for.
+# Installs missing programs from Debian's packages, and leaves no service running.
 
-# Runs a command as root: directly, or through sudo where it asks for no password.
+# Runs a command as root: directly, or through sudo where that needs no password.
 as_root() {
     if ((EUID == 0)); then
         "$@"
@@ -21,7 +21,7 @@ apt_install() {
 }
 
 # The folder with RabbitMQ's own scripts. Debian's wrapper in /usr/sbin switches to the user `rabbitmq`,
-# who may not write to a checkout; these run as whoever calls them.
+# who may not write to a checkout; these run as their caller.
 rabbitmq_sbin() {
     local folder
     for folder in /usr/lib/rabbitmq/lib/*/sbin "$(dirname "$(command -v rabbitmq-server || echo /)")"; do
@@ -47,7 +47,7 @@ install_servers() (
     fi
 )
 
-# Installs promtool alone, out of the package of Prometheus: nobody here needs its server and its web pages.
+# Installs promtool alone, out of the package of Prometheus, without its server and its web pages.
 install_promtool() (
     say "installing promtool from Debian's packages"
     folder=$(mktemp -d)

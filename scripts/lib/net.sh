@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Ports that are this checkout's own, and probes that ask a server whether it really answers.
+# Ports of this checkout's own, and probes that check whether a server really answers.
 # Plain bash: a fresh machine has neither curl nor redis-cli.
 
 declare -A port=()
@@ -12,7 +12,7 @@ load_ports() {
 }
 
 # choose_ports NAME...: keeps those of an earlier run, unless something else took one meanwhile.
-# Below 32768, where Linux starts to hand out ports for outgoing connections.
+# Below 32768, where Linux starts to allocate ports for outgoing connections.
 choose_ports() {
     local name
     for name; do

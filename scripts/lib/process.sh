@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # Starts, finds and stops the parts of a stack.
 #
-# Every process of a part carries `part_of_forebay_stack=STATE:PART` in its environment, and so does whatever it starts
-# itself. That is the whole record: a recycled process id never matches, and nothing is forgotten after a crash.
+# Every process of a part carries `part_of_forebay_stack=STATE:PART` in its environment, and so do the processes that it
+# starts. That is the whole record: a recycled process id never matches, and nothing is forgotten after a crash.
 
 mark=part_of_forebay_stack
 
@@ -16,7 +16,7 @@ running_parts() {
     grep -hszF -- "$mark=$state:" /proc/[0-9]*/environ | tr '\0' '\n' | sed -n "s|^$mark=.*:||p" | sort -u || true
 }
 
-# Those of a part's processes that no other of its processes started: they end their own children in good order.
+# The processes of a part that no other of its processes started: they end their own children in good order.
 roots_of() {
     local pid parent pids
     pids=" $(pids_of "$1" | tr '\n' ' ')"
@@ -65,15 +65,15 @@ await_end() {
 
 # wait_for PART LIMIT_S PROBE...: until the probe succeeds. Fails with the end of the part's log.
 wait_for() {
-    local part=$1 limit_s=$2 begun=$SECONDS told=$SECONDS unseen=0
+    local part=$1 limit_s=$2 begun=$SECONDS reported=$SECONDS unseen=0
     shift 2
     until "$@"; do
-        # Between two programs of one process its environment can't be read for a moment: look again before believing it.
+        # While a process executes another program its environment can't be read for a moment: look again.
         if alive "$part"; then unseen=0; else unseen=$((unseen + 1)); fi
         ((unseen < 5)) || fail_with_log "$part" "ended before it was ready"
         ((SECONDS - begun < limit_s)) || fail_with_log "$part" "was not ready within $limit_s s"
-        if ((SECONDS - told >= 5)); then
-            told=$SECONDS
+        if ((SECONDS - reported >= 5)); then
+            reported=$SECONDS
             say "  waiting for $part, $((SECONDS - begun)) s of at most $limit_s s"
         fi
         sleep 0.2
@@ -84,5 +84,5 @@ wait_for() {
 fail_with_log() {
     printf '%s\n' "the end of $state/log/$1.log:" >&2
     tail -n 20 "$state/log/$1.log" >&2 || true
-    die "$1 $2. What else is up stays up: \`make up\` tries again, \`make down\` stops it."
+    die "$1 $2. Everything else keeps running: \`make up\` tries again, \`make down\` stops it."
 }

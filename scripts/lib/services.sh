@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # The private RabbitMQ and Redis: from installed programs, from container images, or from Debian's packages.
 
-# Says how the servers can be run here, `programs` or `containers`, installing the programs if need be.
+# Sets how the servers are run here, `programs` or `containers`, installing the programs if need be.
 choose_servers() {
     if have_servers; then
         servers=programs
@@ -19,7 +19,7 @@ have_images() {
     have docker && docker info >/dev/null 2>&1 && get_image "$(image_of rabbitmq)" && get_image "$(image_of redis)"
 }
 
-# That it is ours counts too: something else may have taken the port.
+# The process has to be ours, too: something else may have taken the port.
 rabbitmq_answers() { alive rabbitmq && amqp_answers && http_answers management /; }
 redis_answers() { alive redis && redis_ponged; }
 
@@ -35,7 +35,7 @@ start_redis() {
     wait_for redis 30 redis_answers
 }
 
-# Erlang's name server of our own keeps the node invisible to any other RabbitMQ on the machine.
+# An Erlang port mapper of our own keeps the node invisible to any other RabbitMQ on the machine.
 start_epmd() {
     [[ $servers == programs ]] || return 0
     choose_ports epmd
@@ -102,7 +102,7 @@ redis_in_containers() {
 # Named after the checkout: the sum of its path keeps two of one name apart.
 container_name() { echo "forebay-$(cksum <<<"$state" | cut -d' ' -f1)-$1"; }
 
-# container PART ARGUMENT...: in the foreground of a client of our own, which hands signals on to it.
+# container PART ARGUMENT...: runs it in the foreground of a docker client, which forwards signals to it.
 container() {
     local part=$1
     shift
