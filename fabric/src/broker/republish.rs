@@ -91,7 +91,7 @@ mod tests {
             .with_reply_to("me".into())
             .with_delivery_mode(2)
             .with_expiration("1".into())
-            .with_user_id("somebody".into())
+            .with_user_id("publisher".into())
             .with_headers(headers);
         let mut left = Headers::default();
         left.insert("traceparent".into(), HeaderValue::LongLongInt(1));

