@@ -117,7 +117,7 @@ impl Pool {
         PoolPolicy {
             workers_min: config.min,
             workers_max: config.max,
-            drain_s: config.wait_s,
+            drain_s: config.target_wait_s,
             idle_s: config.idle_s,
             activation_jobs: config.activation_jobs,
             jobs_per_s_prior: config.jobs_per_s_prior,

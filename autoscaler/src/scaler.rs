@@ -185,7 +185,7 @@ impl Scaler {
         let patience = Patience {
             start_ms_max: autoscaler.start_s_max * 1_000,
             stuck_ms: autoscaler.stuck_s * 1_000,
-            drain_ms_max: autoscaler.drain_s_max * 1_000,
+            drain_ms_max: autoscaler.grace_s * 1_000,
             silent_ms_max: 3 * HEARTBEAT_TTL_MS,
         };
         let mut plans = BTreeMap::new();

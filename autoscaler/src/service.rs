@@ -139,7 +139,7 @@ async fn take_processes_along(scaler: &Scaler) {
     let token = scaler.pools_token;
     // Without Redis nobody leads, and what we launched is still ours to end.
     let ours = async || scaler.lead.may_act(token).await || scaler.lead.leader().error.is_some();
-    let drain_max = Duration::from_secs(scaler.config.autoscaler.drain_s_max);
+    let drain_max = Duration::from_secs(scaler.config.autoscaler.grace_s);
     let drained = tokio::time::timeout(drain_max, async {
         while ours().await {
             match launcher.list(&[]).await {

@@ -102,7 +102,7 @@ impl Registry {
 
     async fn beat(&self) {
         let record = self.snapshot();
-        if let Err(error) = self.store.beat(&record).await {
+        if let Err(error) = self.store.heartbeat(&record).await {
             // The next beat comes anyway, and /readyz tells of the store.
             tracing::debug!(%error, "a beat was lost");
         }

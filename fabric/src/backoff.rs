@@ -1,10 +1,10 @@
-//! How long to wait before the next try: exponential, capped, with jitter.
+//! Exponential back-off with a cap and jitter: how long to wait before the next try.
 
 use std::time::Duration;
 
 use crate::dice;
 
-/// Grows from try to try. The jitter keeps a fleet that lost its broker from coming back as one wave.
+/// Pauses that grow from try to try. The jitter keeps a fleet that lost its broker from reconnecting as one wave.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     min: Duration,
@@ -38,7 +38,8 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_the_cap_and_start_over() {
-        let (min, max) = (Duration::from_millis(100), Duration::from_secs(2));
+        let min = Duration::from_millis(100);
+        let max = Duration::from_secs(2);
         let mut backoff = Backoff::new(min, max);
         for exponent in 0..100_u32 {
             let step = min.saturating_mul(1 << exponent.min(20)).min(max);

@@ -4,10 +4,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-/// What tells the time: the system, or in tests of whole schedules a clock that the runtime moves.
+/// A source of time: the system's clock, or in tests of whole schedules a clock that follows the runtime's.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Clock {
-    /// When the runtime's time began, and what time of day that was. `None` asks the system.
+    /// A moment of the runtime's time and its Unix milliseconds. `None` asks the system.
     began: Option<(Instant, u64)>,
 }
 

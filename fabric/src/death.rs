@@ -1,4 +1,4 @@
-//! Why a message is dead, as its headers tell.
+//! Why a message was dead-lettered, as its headers record it.
 
 use std::{fmt, str::FromStr};
 
@@ -6,7 +6,7 @@ use forebay_schemas::names::{HEADER_REASON, retry};
 
 use crate::broker::{HeaderValue, Headers};
 
-/// Why a message is dead.
+/// The reason for which a message was dead-lettered.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// It waited for longer than it was allowed to.
@@ -17,16 +17,16 @@ pub enum Reason {
     Rejected,
     /// Its queue was full.
     Maxlen,
-    /// It is no job, and names nobody who could be told.
+    /// It is no job, and has no id under which it could be answered.
     Unanswerable,
-    /// The broker had a reason that is not known here.
+    /// A reason of the broker that this version does not know.
     Other(String),
-    /// It does not say.
+    /// The headers give no reason.
     Unknown,
 }
 
 impl Reason {
-    /// Those that have names here.
+    /// Every reason that this version knows by name.
     pub const NAMED: [Self; 6] = [
         Self::Expired,
         Self::DeliveryLimit,
@@ -60,10 +60,11 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A reason that is none.
+/// A text that names no reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is no reason: use expired, delivery_limit, rejected, maxlen, unanswerable or unknown"
+    "`{0}` is not a reason of a dead letter: use expired, delivery_limit, rejected, maxlen, unanswerable or \
+     unknown"
 )]
 pub struct UnknownReason(String);
 
@@ -76,16 +77,16 @@ impl FromStr for Reason {
     }
 }
 
-/// How a message died.
+/// The record of how a message became a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Death {
-    /// Why.
+    /// Its reason.
     pub reason: Reason,
-    /// The same in words, where Forebay itself found the message wanting.
+    /// The reason as a sentence, where Forebay itself rejected the message.
     pub detail: Option<String>,
-    /// In which queue.
+    /// The queue in which it died.
     pub queue: Option<String>,
-    /// When, in Unix milliseconds. Brokers write whole seconds.
+    /// When it died, in Unix milliseconds. Brokers write whole seconds.
     pub at_ms: Option<u64>,
 }
 
@@ -94,7 +95,7 @@ impl Death {
     pub fn read(headers: Option<&Headers>) -> Self {
         let unknown = Self { reason: Reason::Unknown, detail: None, queue: None, at_ms: None };
         let Some(headers) = headers else { return unknown };
-        // Whoever publishes a letter by himself says so; deaths before that did not bring it here.
+        // A service that publishes a dead letter itself sets this header; earlier deaths are not the reason then.
         if let Some(detail) = text(headers, HEADER_REASON) {
             return Self { reason: Reason::Unanswerable, detail: Some(detail), ..unknown };
         }
@@ -102,7 +103,7 @@ impl Death {
     }
 }
 
-/// From `x-death`, newest first. Leaving a retry queue is an expiry too, and no end.
+/// The newest death in `x-death`. Leaving a retry queue counts as an expiry too, and is skipped.
 fn newest(headers: &Headers) -> Option<Death> {
     let HeaderValue::FieldArray(deaths) = value(headers, "x-death")? else { return None };
     deaths.as_slice().iter().find_map(|death| {
@@ -121,7 +122,7 @@ fn newest(headers: &Headers) -> Option<Death> {
     })
 }
 
-/// From the short headers beside it: `x-last-death-*` of newer brokers, `x-first-death-*` of all.
+/// The death in the short headers: `x-last-death-*` of newer brokers, `x-first-death-*` of all.
 fn summary(headers: &Headers) -> Option<Death> {
     ["last", "first"].into_iter().find_map(|which| {
         let queue = text(headers, &format!("x-{which}-death-queue"));
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_death_tells_reason_queue_and_time() {
+    fn the_newest_death_has_reason_queue_and_time() {
         let headers = died(&[
             ("delivery_limit", "forebay.jobs.m.batch", 1_700_000_000),
             ("expired", "forebay.jobs.m.batch", 1_600_000_000),
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn brokers_without_the_list_tell_the_first_or_the_last_death() {
+    fn brokers_without_the_list_report_the_first_or_the_last_death() {
         let of = |pairs: &[(&str, &str)]| Death::read(Some(&texts(pairs))).reason;
         assert_eq!(of(&[("x-first-death-reason", "maxlen")]), Reason::Maxlen);
         let both = [
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_forebay_says_goes_before_what_the_broker_says() {
+    fn the_reason_of_forebay_precedes_that_of_the_broker() {
         let mut headers = died(&[("expired", "forebay.retry.1s", 1)]);
         headers.insert(HEADER_REASON.into(), HeaderValue::LongString("no map".into()));
         let death = Death::read(Some(&headers));
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_another_shape_tell_nothing_and_do_no_harm() {
+    fn headers_of_another_shape_give_no_reason_and_do_no_harm() {
         assert_eq!(Death::read(None).reason, Reason::Unknown);
         let mut headers = Headers::default();
         headers.insert("x-death".into(), HeaderValue::Boolean(true));

@@ -1,4 +1,4 @@
-//! Chance, for jitter: real, or of a seed where a test wants the same schedule again.
+//! Random numbers for jitter: unpredictable, or seeded where a test repeats a schedule.
 
 use std::{cell::RefCell, ops::RangeInclusive};
 
@@ -8,12 +8,12 @@ thread_local! {
     static LOADED: RefCell<Option<StdRng>> = const { RefCell::new(None) };
 }
 
-/// From now on what this thread throws follows from `seed`.
+/// Seeds this thread's numbers: from now on they follow from `seed`.
 pub fn load(seed: u64) {
     LOADED.set(Some(StdRng::seed_from_u64(seed)));
 }
 
-/// A number from `range`, each as likely as the other.
+/// A random number, uniform in `range`.
 pub fn throw(range: RangeInclusive<f64>) -> f64 {
     LOADED.with_borrow_mut(|loaded| match loaded {
         Some(dice) => dice.random_range(range),

@@ -1,8 +1,8 @@
-//! Fail points: places where a test can make a program die, as a machine that loses its power would.
+//! Fail points: named points at which a test can kill a program, as a machine that loses its power would.
 //!
 //! `FOREBAY_FAIL_POINTS=after_compute=kill:3,before_ack=kill` ends the process by SIGKILL when it passes
 //! `after_compute` the third time, or `before_ack` the first time. Without the cargo feature
-//! `fail-points`, which no released program has, a point is nothing at all.
+//! `fail-points`, which no released program has, a point compiles to nothing.
 
 /// The variable that arms points.
 pub const VARIABLE: &str = "FOREBAY_FAIL_POINTS";
@@ -25,7 +25,7 @@ mod armed {
         },
     };
 
-    /// By name: at which passage to die, and how many there have been.
+    /// By name: the passage at which to die, and the number of passages so far.
     static POINTS: LazyLock<HashMap<String, (u64, AtomicU64)>> =
         LazyLock::new(|| parse(&std::env::var(super::VARIABLE).unwrap_or_default()));
 
@@ -47,7 +47,10 @@ mod armed {
         entries
             .map(|entry| match parse_one(entry) {
                 Some((name, turn)) => (name.to_owned(), (turn, AtomicU64::new(0))),
-                None => panic!("{}: `{entry}` is not NAME=kill or NAME=kill:N", super::VARIABLE),
+                None => panic!(
+                    "{}: `{entry}` is not NAME=kill or NAME=kill:N; correct or unset it",
+                    super::VARIABLE
+                ),
             })
             .collect()
     }
@@ -66,7 +69,7 @@ mod armed {
         use super::*;
 
         #[test]
-        fn points_are_read_and_what_is_none_is_refused() {
+        fn points_are_read_and_other_texts_are_refused() {
             let points = parse("a=kill,b=kill:7");
             assert_eq!((points["a"].0, points["b"].0), (1, 7));
             for wrong in ["a", "a=panic", "a=kill:x", "a=kill:"] {

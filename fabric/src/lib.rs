@@ -1,19 +1,19 @@
-//! What every service stands on: the broker, the store, telemetry and configuration.
+//! The common base of all services: broker, store, telemetry and configuration.
 //!
 //! - [`config`]: `forebay.toml` and `FOREBAY_*`
 //! - [`broker`]: a supervised AMQP connection; confirmed publishing; subscriptions
-//! - [`management`]: what AMQP does not tell of queues
+//! - [`management`]: what AMQP does not report of queues
 //! - [`store`]: results, cancel requests and the worker registry in Redis
 //! - [`intake`] and [`answer`]: from a delivery to a job, from an outcome to a settled delivery
-//! - [`retry`]: what becomes of a job that failed
+//! - [`retry`]: another try for a job that failed, or its end
 //! - [`death`]: why a dead letter is dead
 //! - [`telemetry`]: logs, metrics, health
 //! - [`tls`]: certificate authorities and client certificates
-//! - [`shutdown`]: signals to a token that everything listens to
+//! - [`shutdown`]: signals as a cancellation token
 //! - [`backoff`], [`clock`]: pauses and time
 //! - [`host`]: the machine
-//! - [`dice`]: chance that a test can repeat
-//! - [`fail`]: places where tests make a program die
+//! - [`dice`]: randomness that a test can repeat
+//! - [`fail`]: fail points, at which tests make a program die
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod answer;
@@ -39,6 +39,6 @@ pub use store::Store;
 
 /// Chooses the cryptography that all TLS of this process uses. Call once, first thing in `main`.
 pub fn install_crypto() {
-    // It fails only where a provider is installed already, which is what is wanted.
+    // It fails only where a provider is installed already, which is just as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

@@ -1,5 +1,5 @@
-//! RabbitMQ's management API: the names of all queues and how much of each is being worked on, which
-//! AMQP does not tell.
+//! RabbitMQ's management API: the names of all queues and how many messages of each are unacknowledged,
+//! which AMQP does not report.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -9,12 +9,11 @@ use serde::Deserialize;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
 use crate::{
-    Config,
-    config::SecretUrl,
+    config::{Config, SecretUrl},
     tls::{Tls, TlsError},
 };
 
-/// The most queues that the API gives at once.
+/// The most queues that the API returns at once.
 const PAGE_SIZE: usize = 500;
 /// The most pages that are asked for.
 const PAGES_MAX: usize = 20;
@@ -36,9 +35,9 @@ struct Queue {
 /// The management API did not answer as it should.
 #[derive(Debug, thiserror::Error)]
 pub enum ManagementError {
-    /// It can't be asked, or its answer can't be read.
+    /// The request failed, or its response can't be read.
     #[error(
-        "RabbitMQ's management API at {url} can't be asked: {reason}; check management_url, or leave it out"
+        "RabbitMQ's management API at {url} can't be read: {reason}; check management_url, or leave it out"
     )]
     Failed {
         /// The address, password hidden.
@@ -51,7 +50,7 @@ pub enum ManagementError {
     Tls(#[from] TlsError),
 }
 
-/// The way to RabbitMQ's management API. Clones share its connections.
+/// A client of RabbitMQ's management API. Clones share its connections.
 #[derive(Debug, Clone)]
 pub struct Management {
     inner: Arc<Inner>,
@@ -65,7 +64,7 @@ struct Inner {
 }
 
 impl Management {
-    /// The way to the one of this configuration, with the longest that a request may take; `None` when there is no
+    /// A client for this configuration's API, with the longest that a request may take; `None` when there is no
     /// `management_url`.
     pub fn new(config: &Config, request_max: Duration) -> Result<Option<Self>, ManagementError> {
         let Some(url) = config.management_url.clone() else { return Ok(None) };
@@ -105,7 +104,7 @@ fn http_tls(tls: &Tls) -> Result<TlsConfig, String> {
     Ok(TlsConfig::builder().root_certs(roots).client_cert(identity.transpose()?).build())
 }
 
-/// All of them were parsed once when the configuration was read.
+/// The certificates in `pem`. All of them were parsed once when the configuration was read.
 fn certificates(pem: &str) -> Vec<Certificate<'static>> {
     let items = parse_pem(pem.as_bytes()).filter_map(Result::ok);
     let certificate = |item| match item {

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT as a token.
+//! SIGTERM and SIGINT as a cancellation token.
 
 use std::{
     io,
@@ -8,7 +8,8 @@ use std::{
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// A SIGTERM that follows another this soon is the same: a service manager tells a worker, and so does its autoscaler.
+/// A SIGTERM that follows another this soon counts as the same one: a worker may get one from its service manager and
+/// one from its autoscaler.
 const SAME_WITHIN: Duration = Duration::from_secs(5);
 
 /// A token that is cancelled by the first SIGTERM or SIGINT. A second one ends the process at once.

@@ -1,4 +1,4 @@
-//! TLS: whom to trust besides the system's roots, and who to be.
+//! TLS: certificate authorities besides the system's, and the client certificate.
 //!
 //! The files are read and checked at the start, so that a wrong one is a mistake in the configuration
 //! and not a connection that never comes.
@@ -17,8 +17,23 @@ use rustls::{
     sign::CertifiedKey,
 };
 use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
 
-use crate::config::TlsConfig;
+/// `[tls]`: trusted authorities and the client certificate for `amqps://`, `rediss://` and `https://`. The files
+/// are PEM.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsConfig {
+    /// Certificate authorities that are trusted besides the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// The client certificate, for servers that ask for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<PathBuf>,
+    /// Its private key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+}
 
 /// A file of `[tls]` that can't be used.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -33,39 +48,44 @@ pub enum TlsError {
         /// Why.
         reason: String,
     },
-    /// It does not hold what it should.
+    /// Its content is not what the key asks for.
     #[error("{path}, which `tls.{key}` names, is not {what}: {reason}; it has to be PEM")]
     Content {
         /// The key that names it.
         key: &'static str,
         /// The file.
         path: PathBuf,
-        /// What it should be.
+        /// The expected content.
         what: &'static str,
-        /// Why it is not.
+        /// Why its content is not that.
         reason: String,
     },
     /// Half of a client certificate.
-    #[error("`tls.{set}` is set and `tls.{missing}` is not: a client certificate needs both")]
+    #[error(
+        "`tls.{set}` is set and `tls.{missing}` is not: a client certificate needs both; set or remove both"
+    )]
     Half {
-        /// The key that is there.
+        /// The key that is set.
         set: &'static str,
-        /// The key that is not.
+        /// The key that is missing.
         missing: &'static str,
     },
     /// Two halves of different client certificates.
-    #[error("the key in {key} does not belong to the certificate in {cert}: {reason}")]
+    #[error(
+        "the key in {key} does not belong to the certificate in {cert}: {reason}; name a pair in `tls.key_file` \
+         and `tls.cert_file`"
+    )]
     Mismatch {
         /// The key's file.
         key: PathBuf,
         /// The certificate's file.
         cert: PathBuf,
-        /// What is wrong.
+        /// Why they are no pair.
         reason: String,
     },
 }
 
-/// What `[tls]` names, read and checked.
+/// The files that `[tls]` names, read and checked.
 #[derive(Debug, Clone, Default)]
 pub struct Tls {
     ca_pem: Option<String>,
@@ -82,7 +102,7 @@ pub struct Identity {
 }
 
 impl Tls {
-    /// Reads what `config` names.
+    /// Reads and checks the files that `config` names.
     pub fn load(config: &TlsConfig) -> Result<Self, TlsError> {
         let ca_pem = config.ca_file.as_deref().map(read_authorities).transpose()?;
         let identity = match (config.cert_file.as_deref(), config.key_file.as_deref()) {
@@ -99,11 +119,11 @@ impl Tls {
         self.ca_pem.as_deref()
     }
 
-    /// Those and the system's, for clients that trust either the system or a list of their own.
+    /// The authorities of `tls.ca_file` and the system's, for clients that trust either the system or a list.
     pub fn all_roots_pem(&self) -> Option<String> {
         let mut pem = self.ca_pem.clone()?;
         for root in rustls_native_certs::load_native_certs().certs {
-            // The system may hold one that no client here understands; it vouches for nobody then.
+            // The system may hold a root that no client here can parse: it is left out.
             if RootCertStore::empty().add(root.clone()).is_ok() {
                 pem.push_str(&to_pem(&root));
             }
@@ -140,7 +160,7 @@ fn certificates(
     if found.is_empty() {
         return Err(wrong("there is no certificate in it".into()));
     }
-    // What can't be parsed at all is found here; an authority is checked for more than that.
+    // Finds certificates that can't be parsed, before a connection needs them.
     for certificate in &found {
         RootCertStore::empty().add(certificate.clone()).map_err(|e| wrong(e.to_string()))?;
     }
@@ -154,7 +174,8 @@ fn read_authorities(path: &Path) -> Result<String, TlsError> {
 }
 
 fn read_identity(cert: &Path, key: &Path) -> Result<Identity, TlsError> {
-    let (cert_pem, key_pem) = (read(CERT, cert)?, SecretString::from(read(KEY, key)?));
+    let cert_pem = read(CERT, cert)?;
+    let key_pem = SecretString::from(read(KEY, key)?);
     let chain = certificates(CERT, cert, &cert_pem)?;
     let key_der = PrivateKeyDer::from_pem_slice(key_pem.expose_secret().as_bytes());
     let key_der = key_der.map_err(|e| TlsError::Content {
@@ -216,12 +237,13 @@ mod tests {
     fn folder() -> TempDir {
         let folder = tempfile::tempdir().unwrap();
         let make = || generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let (CertifiedKey { cert, signing_key }, other) = (make(), make());
+        let CertifiedKey { cert, signing_key } = make();
+        let other = make();
         for (name, text) in [
             ("cert.pem", cert.pem()),
             ("key.pem", signing_key.serialize_pem()),
             ("other.pem", other.signing_key.serialize_pem()),
-            ("notes.txt", "no certificate".to_owned()),
+            ("plain.txt", "no certificate".to_owned()),
             ("cut.pem", cert.pem()[..200].to_owned()),
             ("empty.pem", to_pem(&CertificateDer::from(vec![1, 2, 3]))),
         ] {
@@ -245,7 +267,8 @@ mod tests {
     #[test]
     fn authorities_are_added_to_those_of_the_system() {
         let tls = load(&folder(), ["cert.pem", "cert.pem", "key.pem"]).unwrap();
-        let (own, all) = (tls.ca_pem().unwrap(), tls.all_roots_pem().unwrap());
+        let own = tls.ca_pem().unwrap();
+        let all = tls.all_roots_pem().unwrap();
         let count = |pem: &str| CertificateDer::pem_slice_iter(pem.as_bytes()).flatten().count();
         let system = rustls_native_certs::load_native_certs().certs.len();
         assert_eq!((count(own), count(&all)), (1, 1 + system));
@@ -266,13 +289,13 @@ mod tests {
         let folder = folder();
         for (files, named) in [
             (["none.pem", "", ""], "none.pem, which `tls.ca_file` names: No such file"),
-            (["notes.txt", "", ""], "notes.txt, which `tls.ca_file` names, is not a list"),
+            (["plain.txt", "", ""], "plain.txt, which `tls.ca_file` names, is not a list"),
             (["cut.pem", "", ""], "cut.pem, which `tls.ca_file` names, is not a list"),
             (["empty.pem", "", ""], "empty.pem, which `tls.ca_file` names, is not a list"),
             (["key.pem", "", ""], "there is no certificate in it"),
             (["", "cert.pem", ""], "`tls.cert_file` is set and `tls.key_file` is not"),
             (["", "", "key.pem"], "`tls.key_file` is set and `tls.cert_file` is not"),
-            (["", "notes.txt", "key.pem"], "`tls.cert_file` names, is not a certificate"),
+            (["", "plain.txt", "key.pem"], "`tls.cert_file` names, is not a certificate"),
             (["", "cert.pem", "cert.pem"], "`tls.key_file` names, is not a private key"),
             (["", "cert.pem", "other.pem"], "does not belong to the certificate"),
         ] {

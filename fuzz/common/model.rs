@@ -1,4 +1,4 @@
-//! A folder with a tiny BERT of which one file is replaced by what the fuzzer makes up.
+//! A folder with a tiny BERT of which one file is replaced by the fuzzer's bytes.
 
 use std::{
     cell::{OnceCell, RefCell},
@@ -13,9 +13,9 @@ thread_local! {
     static FOLDER: OnceCell<Folder> = const { OnceCell::new() };
 }
 
-/// The copy that is changed, and what has to be undone in it before another file is.
+/// A copy of the model, and the change to undo in it before another file is changed.
 struct Folder {
-    place: TempDir,
+    copy: TempDir,
     changed: RefCell<Option<(PathBuf, Option<Vec<u8>>)>>,
 }
 
@@ -25,16 +25,16 @@ impl Folder {
         panic::set_hook(Box::new(|info| eprintln!("{info}")));
         let engine =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../consumer/engine/tests/data/tiny/bert");
-        let place = tempfile::tempdir().expect("a folder");
-        copy_folder(&engine, place.path().to_owned());
+        let copy = tempfile::tempdir().expect("a folder");
+        copy_folder(&engine, copy.path().to_owned());
         // The engine's own has two thousand words, which takes most of the time of a load.
         let small = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/model_tokenizer/wordpiece");
-        fs::copy(small, place.path().join("tokenizer.json")).expect("copied");
-        Self { place, changed: RefCell::default() }
+        fs::copy(small, copy.path().join("tokenizer.json")).expect("copied");
+        Self { copy, changed: RefCell::default() }
     }
 
     fn change(&self, file: &str, bytes: &[u8]) {
-        let path = self.place.path().join(file);
+        let path = self.copy.path().join(file);
         let mut changed = self.changed.borrow_mut();
         if changed.as_ref().is_none_or(|(before, _)| *before != path) {
             match changed.take() {
@@ -53,7 +53,7 @@ pub fn load_with(file: &str, bytes: &[u8]) {
     FOLDER.with(|folder| {
         let folder = folder.get_or_init(Folder::make);
         folder.change(file, bytes);
-        use_model(folder.place.path());
+        use_model(folder.copy.path());
     });
 }
 

@@ -1,5 +1,5 @@
-//! An address never shows its password, whatever stands in it, and is taken apart for the management API without
-//! a panic.
+//! An address never shows its password, whatever its characters, and is split for the management API without a
+//! panic.
 //!
 //! A line each: scheme, user, password, the rest. Without four lines the whole is one address.
 #![no_main]
@@ -22,7 +22,7 @@ fuzz_target!(|text: &str| {
     assert!(virtual_host(&url).len() <= url.len().max(3));
     if let [scheme, user, password, rest] = parts[..] {
         let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric());
-        // With another `@` behind it nobody can tell where the password ends: then more is hidden than that.
+        // With another `@` behind it the end of the password is unknown: then more is hidden than that.
         if !plain(scheme) || !plain(user) || rest.contains('@') {
             return;
         }

@@ -1,4 +1,4 @@
-//! Any body is a job or a refusal; a job that was read is written and read again the same.
+//! Any body is a job or a refusal; a job that was read is unchanged after being written and read again.
 #![no_main]
 
 use forebay_schemas::{ContentType, Limits, decode_job};

@@ -1,7 +1,7 @@
-//! What the hub and the package index answer is a listing or an error; the address that comes of it stays with the
-//! server that was asked, unless the page names another in full.
+//! Any page of the hub or the package index is a listing or an error; its links stay on the server that was asked,
+//! unless the page names another server in full.
 //!
-//! The first byte says whose answer it is.
+//! The first byte says which of the two the page is from.
 #![no_main]
 
 use forebay_producer::fuzzing::{hub_listing, index_page, linked};

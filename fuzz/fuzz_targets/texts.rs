@@ -1,5 +1,5 @@
-//! Every small text that people write: model sources, durations, ids, lines of input. Whatever stands there is
-//! read, or refused by an error.
+//! Every small text that people write: model sources, durations, ids, lines of input. Any text is read, or refused
+//! by an error.
 //!
 //! The first byte says which of them it is.
 #![no_main]

@@ -1,5 +1,5 @@
-//! Any bytes under a worker's key are a record or an error; one that was read is written and read again the same. So are
-//! those under the key of the fleet's status, up to the last bit of its numbers.
+//! Any bytes under a worker's key are a record or an error; a record that was read is unchanged after being
+//! written and read again. A status under the key of the fleet's status can be written and read again too.
 #![no_main]
 
 use forebay_schemas::{FleetStatus, WorkerRecord};

@@ -11,7 +11,7 @@ use crate::limits::{
     METADATA_KEY_CHARS_MAX, METADATA_PAIRS_MAX, METADATA_VALUE_CHARS_MAX, NOTIFY_CHARS_MAX,
 };
 
-/// A string of at most so many characters.
+/// A string of at most `chars_max` characters; `what` names it in errors.
 #[derive(Clone, Copy)]
 pub(crate) struct BoundedText {
     what: &'static str,
@@ -23,7 +23,7 @@ impl BoundedText {
         Self { what, chars_max }
     }
 
-    /// The same, or null.
+    /// The bounded string, or null.
     pub(crate) const fn optional(self) -> OptionalText {
         OptionalText(self)
     }
@@ -53,7 +53,9 @@ impl Visitor<'_> for BoundedText {
         // Bytes first: they are counted already, and there are never fewer of them than characters.
         if text.len() > self.chars_max && text.chars().count() > self.chars_max {
             let Self { what, chars_max } = self;
-            return Err(E::custom(format_args!("`{what}` is longer than {chars_max} characters")));
+            return Err(E::custom(format_args!(
+                "`{what}` is longer than {chars_max} characters: shorten it"
+            )));
         }
         Ok(text.to_owned())
     }
@@ -90,7 +92,7 @@ impl<'de> Visitor<'de> for OptionalText {
     }
 }
 
-/// A list of at most so many elements, each read by the same seed.
+/// A list of at most `len_max` elements, each read by the seed `element`.
 #[derive(Clone, Copy)]
 pub(crate) struct BoundedList<S> {
     pub(crate) what: &'static str,
@@ -115,13 +117,14 @@ impl<'de, S: DeserializeSeed<'de> + Copy> Visitor<'de> for BoundedList<S> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let Self { what, len_max, element } = self;
-        let too_many =
-            || A::Error::custom(format_args!("`{what}` has more than {len_max} elements"));
+        let too_many = || {
+            A::Error::custom(format_args!("`{what}` has more than {len_max} elements: send fewer"))
+        };
         let announced = seq.size_hint().unwrap_or(0);
         if announced > len_max {
             return Err(too_many());
         }
-        // Announced is not yet delivered: a short body must not cost a long list.
+        // An announced length is not yet data: a short body must not allocate a long list.
         let mut list = Vec::with_capacity(announced.min(64));
         while let Some(value) = seq.next_element_seed(element)? {
             if list.len() == len_max {
@@ -161,7 +164,8 @@ impl<'de> Visitor<'de> for BoundedMap {
         let mut pairs = BTreeMap::new();
         while let Some(key) = map.next_key_seed(KEY)? {
             if pairs.len() == METADATA_PAIRS_MAX {
-                let message = format_args!("`metadata` has more than {METADATA_PAIRS_MAX} pairs");
+                let message =
+                    format_args!("`metadata` has more than {METADATA_PAIRS_MAX} pairs: send fewer");
                 return Err(A::Error::custom(message));
             }
             pairs.insert(key, map.next_value_seed(VALUE)?);
@@ -230,7 +234,7 @@ fn wrong_type<E: Error>(field: &str, expected: &str) -> E {
     E::custom(format_args!("`{field}` must be {expected}"))
 }
 
-/// A single value of whatever type. Lists, maps, bytes and long strings are passed over.
+/// A single value of any type. Lists, maps, bytes and long strings are skipped.
 pub(crate) enum Scalar {
     Null,
     Flag(bool),

@@ -36,7 +36,7 @@ impl ContentType {
         }
     }
 
-    /// Tells a map in JSON from one in msgpack by its first byte: `{`, or white space before it, is
+    /// Distinguishes a JSON map from a msgpack map by its first byte: `{`, or white space before it, begins
     /// no msgpack map.
     pub fn guess(body: &[u8]) -> Self {
         match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
@@ -62,7 +62,7 @@ pub enum CodecError {
     #[error("the {0} body goes on after its end: send one map and nothing else")]
     Trailing(ContentType),
     /// Maps and lists nest too deep.
-    #[error("the body nests deeper than {0} levels")]
+    #[error("the body nests deeper than {0} levels: flatten it")]
     Depth(usize),
     /// The value can't be written.
     #[error("can't be written as {0}: {1}")]
@@ -139,8 +139,10 @@ fn decode_json<'de, S: DeserializeSeed<'de>>(
 
 /// The deepest nesting of brackets outside strings, found without recursion.
 fn json_depth(body: &[u8]) -> usize {
-    let (mut depth, mut deepest) = (0_usize, 0);
-    let (mut in_string, mut escaped) = (false, false);
+    let mut depth = 0_usize;
+    let mut deepest = 0;
+    let mut in_string = false;
+    let mut escaped = false;
     for &byte in body {
         if in_string {
             match byte {

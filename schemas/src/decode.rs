@@ -1,7 +1,7 @@
 //! Bodies to jobs, trusting nothing: every bound is checked before anything is allocated for it.
 //!
-//! A body that is no job becomes a [`Refusal`], which keeps whatever could still be read, so that
-//! whoever sent it finds an answer at the result key.
+//! A body that is no job becomes a [`Refusal`], which keeps everything that could still be read, so that
+//! its sender finds an answer at the result key.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -18,10 +18,10 @@ use crate::{
     limits::{self, Limits},
     names::{JobId, ModelId},
     outcome::{ErrorCode, JobError},
-    validate,
+    version::VERSION,
 };
 
-/// What could be read of a body that is no job.
+/// The fields that could be read of a body that is no job.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Head {
     /// The version, if it is a whole number.
@@ -34,9 +34,9 @@ pub struct Head {
     pub task: Option<String>,
     /// How long the result is to be kept, if that is allowed.
     pub result_ttl_s: Option<u64>,
-    /// Where the waiting publisher listens.
+    /// The channel on which the waiting publisher listens.
     pub notify: Option<String>,
-    /// To be handed back, if it is within its bounds.
+    /// The metadata to return, if it is within its bounds.
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -46,7 +46,7 @@ pub struct Head {
 pub struct Refusal {
     /// Why it is no job.
     pub error: JobError,
-    /// What could be read.
+    /// The fields that could be read.
     pub head: Box<Head>,
 }
 
@@ -63,7 +63,7 @@ pub fn decode_job(body: &[u8], content_type: ContentType, limits: &Limits) -> Re
     }
     let fields = codec::decode_seed(FieldsSeed { limits }, body, content_type, limits.depth_max);
     let job = fields.map_err(|e| unreadable(&e)).and_then(Fields::into_job);
-    match job.and_then(|job| validate::job(&job, limits).map(|()| job)) {
+    match job.and_then(|job| job.validate(limits).map(|()| job)) {
         Ok(job) => Ok(job),
         Err(error) => {
             let head = Box::new(read_head(body, content_type, limits));
@@ -78,8 +78,8 @@ fn unreadable(error: &CodecError) -> JobError {
 
 /// A job of another version may have another shape: then the version is the fault, not the shape.
 fn root_cause(error: JobError, head: &Head) -> JobError {
-    if let Some(v) = head.v.filter(|&v| v != crate::VERSION) {
-        let message = format!("version {v} is not supported: send `v`: {}", crate::VERSION);
+    if let Some(v) = head.v.filter(|&v| v != VERSION) {
+        let message = format!("version {v} is not supported: send `v`: {VERSION}");
         return JobError::new(ErrorCode::UnsupportedVersion, message);
     }
     match head.task.as_deref().map(str::parse::<Task>) {
@@ -88,7 +88,7 @@ fn root_cause(error: JobError, head: &Head) -> JobError {
     }
 }
 
-/// The fields of a body, whatever their order, before they are held against each other.
+/// The fields of a body, in any order, before they are checked against each other.
 #[derive(Default)]
 struct Fields {
     v: Option<u64>,
@@ -169,7 +169,7 @@ impl<'de> Visitor<'de> for FieldsSeed<'_> {
         let mut seen = 0_u16;
         while let Some(field) = map.next_key::<Field>()? {
             if seen & field.bit() != 0 {
-                return Err(A::Error::custom("a field stands in the body twice"));
+                return Err(A::Error::custom("the body has a field twice: send each field once"));
             }
             seen |= field.bit();
             match field {
@@ -210,14 +210,14 @@ const TENANT: BoundedText = BoundedText::new("tenant", limits::TENANT_CHARS_MAX)
 const NOTIFY: BoundedText = BoundedText::new("notify", limits::NOTIFY_CHARS_MAX);
 
 fn missing(field: &str) -> JobError {
-    JobError::invalid(format!("`{field}` is missing"))
+    JobError::invalid(format!("`{field}` is missing: every job has one"))
 }
 
 impl Fields {
     fn into_job(self) -> Result<Job, JobError> {
         let v = self.v.ok_or_else(|| missing("v"))?;
-        if v != crate::VERSION {
-            // The head says the same, and gives the error its own code.
+        if v != VERSION {
+            // `root_cause` finds the version in the head and gives the error its own code.
             return Err(JobError::invalid("unsupported version"));
         }
         let id = self.id.ok_or_else(|| missing("id"))?;
@@ -287,7 +287,7 @@ fn wrong_input(task: Task) -> JobError {
     JobError::invalid(format!("`input` of task `{task}` must be {expected}"))
 }
 
-/// Reads what can be read. The body is known to be faulty, so the first unreadable byte ends it.
+/// Reads as much as can be read. The body is known to be faulty, so the first unreadable byte ends it.
 fn read_head(body: &[u8], content_type: ContentType, limits: &Limits) -> Head {
     let mut head = Head::default();
     let _ = codec::decode_seed(HeadSeed(&mut head), body, content_type, limits.depth_max);

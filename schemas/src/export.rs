@@ -1,10 +1,10 @@
-//! The JSON Schemas of the contract's types, as they lie in `schemas/json/`.
+//! The JSON Schemas of the contract's types, as stored in `schemas/json/`.
 
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 
 use crate::{outcome::Outcome, wire::WireJob, worker::WorkerRecord};
 
-/// As it is written: what is left out when it is absent is not required.
+/// The schema of the written form: a field that is left out when it is absent is not required.
 fn schema<T: JsonSchema>() -> String {
     let generator: SchemaGenerator =
         SchemaSettings::draft2020_12().for_serialize().into_generator();

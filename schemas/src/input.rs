@@ -1,4 +1,4 @@
-//! Seeds for `input` and `params`, which stand in a body before or after the task that explains them.
+//! Seeds for `input` and `params`, which may precede the task that says how to read them.
 
 use std::fmt;
 
@@ -70,7 +70,10 @@ impl<'de> Visitor<'de> for InputSeed<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WireInputs, A::Error> {
-        let (mut query, mut documents, mut prompt, mut messages) = (None, None, None, None);
+        let mut query = None;
+        let mut documents = None;
+        let mut prompt = None;
+        let mut messages = None;
         while let Some(field) = map.next_key::<InputField>()? {
             match field {
                 InputField::Query => query = Some(map.next_value_seed(BoundedText::free("query"))?),
@@ -121,7 +124,8 @@ impl<'de> Visitor<'de> for MessageSeed {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Message, A::Error> {
-        let (mut role, mut content) = (None, None);
+        let mut role = None;
+        let mut content = None;
         while let Some(field) = map.next_key::<MessageField>()? {
             match field {
                 MessageField::Role => {

@@ -1,4 +1,4 @@
-//! The job: what is asked of which model, and how its answer is to be kept.
+//! The job: a task with its input for one model, and how its result is kept.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -6,14 +6,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    codec::{self, CodecError, ContentType},
-    limits::{Limits, RESULT_TTL_S_DEFAULT},
+    limits::RESULT_TTL_S_DEFAULT,
     names::{JobId, ModelId, shown},
-    outcome::JobError,
-    validate, wire,
 };
 
-/// What a model is asked to do.
+/// The kind of work that a job asks of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Task {
@@ -69,21 +66,21 @@ impl FromStr for Task {
 pub struct Job {
     /// Equals the message id; chosen by the publisher.
     pub id: JobId,
-    /// Who shall do it.
+    /// The model that computes it.
     pub model: ModelId,
-    /// What is to be done.
+    /// The task with its input and parameters.
     pub work: Work,
-    /// Who is billed.
+    /// The tenant that is billed.
     pub tenant: Option<String>,
     /// When it was submitted, in Unix milliseconds.
     pub submitted_at_ms: Option<u64>,
-    /// Not worth doing later than this after it was submitted.
+    /// The job expires this many milliseconds after it was submitted.
     pub expires_in_ms: Option<u64>,
-    /// How long the result is kept.
+    /// How long the result is kept, in seconds; one day unless set.
     pub result_ttl_s: Option<u64>,
     /// A Redis channel on which the id is published once the result is written.
     pub notify: Option<String>,
-    /// Handed back untouched.
+    /// Returned unchanged in the result.
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -94,16 +91,16 @@ pub enum Work {
     Embed {
         /// The texts.
         input: Vec<String>,
-        /// How the vectors are finished.
+        /// How the vectors are post-processed.
         params: EmbedParams,
     },
     /// One score for each document.
     Rerank {
-        /// What the documents are held against.
+        /// The query that the documents are scored against.
         query: String,
         /// The documents.
         documents: Vec<String>,
-        /// How many are returned.
+        /// How many documents are returned.
         params: RerankParams,
     },
     /// Scored labels for each text.
@@ -111,7 +108,7 @@ pub enum Work {
         /// The texts.
         input: Vec<String>,
     },
-    /// More text.
+    /// A continuation of a prompt or a conversation.
     Generate {
         /// A bare prompt or a conversation.
         prompt: Prompt,
@@ -142,14 +139,14 @@ impl Work {
     }
 }
 
-/// How embeddings are finished.
+/// How embeddings are post-processed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmbedParams {
     /// Scale each vector to length 1.
     pub normalize: bool,
     /// Cut a text that is longer than the model reads; otherwise it is refused.
     pub truncate: bool,
-    /// Keep only the first so many dimensions.
+    /// Keep only this many of the first dimensions.
     pub dimensions: Option<u32>,
 }
 
@@ -162,11 +159,11 @@ impl Default for EmbedParams {
 /// How a ranking is returned.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RerankParams {
-    /// Return only the best so many.
+    /// Return only this many documents, the best first.
     pub top_n: Option<u32>,
 }
 
-/// What a generation starts from.
+/// The start of a generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Prompt {
     /// Text that is continued.
@@ -178,16 +175,16 @@ pub enum Prompt {
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Message {
-    /// Who speaks: `system`, `user` or `assistant`.
+    /// The speaker: `system`, `user` or `assistant`.
     pub role: String,
-    /// What is said.
+    /// The text of the turn.
     pub content: String,
 }
 
-/// How text is sampled. What is absent is the model's own choice.
+/// How text is sampled. An absent parameter is left to the model's own default.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GenerateParams {
-    /// Stop after so many tokens.
+    /// Stop after this many tokens.
     pub max_tokens: Option<u32>,
     /// 0 always takes the likeliest token.
     pub temperature: Option<f32>,
@@ -231,15 +228,5 @@ impl Job {
     /// does not say when it was submitted.
     pub fn expires_at_ms(&self) -> Option<u64> {
         Some(self.submitted_at_ms?.saturating_add(self.expires_in_ms?))
-    }
-
-    /// Checks everything that [`decode_job`](crate::decode_job) would refuse on the other side.
-    pub fn validate(&self, limits: &Limits) -> Result<(), JobError> {
-        validate::job(self, limits)
-    }
-
-    /// The body of this job's message.
-    pub fn encode(&self, content_type: ContentType) -> Result<Vec<u8>, CodecError> {
-        codec::encode(&wire::WireJob::from(self), content_type)
     }
 }

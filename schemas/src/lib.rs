@@ -7,8 +7,8 @@
 //! - [`names`]: model and job ids, lanes, queue and key names
 //! - [`limits`]: the bounds that a job must keep
 //! - [`job`]: the job, and [`decode`]: its bounded decoder
-//! - [`outcome`]: the terminal record of a job, and [`output`]: what it asked for
-//! - [`worker`]: a worker's entry in the registry, and [`status`]: what the autoscaler tells of the fleet
+//! - [`outcome`]: the terminal record of a job, and [`output`]: its output by task
+//! - [`worker`]: a worker's entry in the registry, and [`status`]: the autoscaler's report of the fleet
 //! - [`topology`]: exchanges, queues and bindings as data
 //! - [`codec`]: msgpack and JSON
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -26,6 +26,7 @@ pub mod output;
 pub mod status;
 pub mod topology;
 mod validate;
+mod version;
 mod wire;
 pub mod worker;
 
@@ -37,10 +38,5 @@ pub use names::{JobId, Lane, ModelId, NameError};
 pub use outcome::{ErrorCode, Intent, JobError, Outcome, State, Timing, Usage};
 pub use output::{EmbedOutput, LabelScore, Output};
 pub use status::{DecisionReport, FleetStatus, PoolStatus};
+pub use version::{MESSAGE_TYPE, VERSION};
 pub use worker::{GpuRecord, WorkerRecord, WorkerState};
-
-/// The version of the contract that this crate speaks.
-pub const VERSION: u64 = 1;
-
-/// The AMQP `type` property of a job.
-pub const MESSAGE_TYPE: &str = "forebay.job.v1";

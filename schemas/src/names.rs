@@ -17,25 +17,25 @@ pub const DEAD_SETTLE: &str = "forebay.dead.settle";
 pub const HEADER_ATTEMPTS: &str = "x-forebay-attempts";
 /// Header on a dead letter that Forebay itself published: why it is there.
 pub const HEADER_REASON: &str = "x-forebay-reason";
-/// The Redis key of the sorted set of workers that have a note of what they compute.
+/// The Redis key of the sorted set of workers that have an in-flight journal.
 pub const COMPUTING_INDEX: &str = "forebay:computing";
 /// How every worker's registry key begins.
 pub const WORKER_KEY_PREFIX: &str = "forebay:worker:";
-/// The Redis key of the sorted set of workers that may be alive, by their last beat on Redis' clock.
+/// The Redis key of the sorted set of workers that may be alive, by their last heartbeat on Redis' clock.
 pub const WORKER_INDEX: &str = "forebay:workers";
-/// The Redis key of what the leading autoscaler tells of the fleet.
+/// The Redis key of the fleet's status, written by the leading autoscaler.
 pub const STATUS_KEY: &str = "forebay:autoscaler:status";
-/// The Redis key of the autoscalers' lease: who leads, until when.
+/// The Redis key of the autoscalers' leader election: a lease that names the leader and expires.
 pub const LEASE_KEY: &str = "forebay:autoscaler:lease";
 /// The Redis key of the last fencing token that was given out.
 pub const TOKEN_KEY: &str = "forebay:autoscaler:token";
 
-/// A name that is not one.
+/// A text that is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// The model id has a wrong character or length.
     #[error(
-        "`{0}` is not a model id: use 1 to 63 of a-z, 0-9, `.`, `_`, `-`, starting with a letter or digit"
+        "`{0}` is not a model id: use 1 to 63 of a-z, 0-9, `.`, `_`, `-`, starting with a-z or 0-9"
     )]
     Model(String),
     /// The job id has a wrong character or length.
@@ -122,7 +122,7 @@ pub fn retry(step: &str) -> String {
     format!("forebay.retry.{step}")
 }
 
-/// The Redis key of a worker's note of the jobs that it is computing.
+/// The Redis key of a worker's in-flight journal: the jobs that it is computing.
 pub fn computing_key(worker: &str) -> String {
     format!("{COMPUTING_INDEX}:{worker}")
 }
@@ -161,13 +161,13 @@ macro_rules! string_like {
 string_like!(ModelId);
 string_like!(JobId);
 
-/// Which of a model's two queues a job waits in.
+/// The lane of a job: which of a model's two queues it waits in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Lane {
-    /// Somebody waits for the answer.
+    /// A caller waits for the answer: latency counts.
     Interactive,
-    /// Nobody waits: throughput counts.
+    /// No caller waits: throughput counts.
     Batch,
 }
 
@@ -237,7 +237,8 @@ mod tests {
 
     #[test]
     fn random_ids_are_valid_and_differ() {
-        let (one, two) = (JobId::random(), JobId::random());
+        let one = JobId::random();
+        let two = JobId::random();
         assert_ne!(one, two);
         assert!(one.as_str().parse::<JobId>().is_ok());
     }

@@ -1,4 +1,4 @@
-//! The terminal record of a job: what came of it, who did it, how long it took.
+//! The terminal record of a job: its output or error, the worker that wrote it, and how long it took.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -10,12 +10,13 @@ use crate::{
     job::{Job, Task},
     names::JobId,
     output::Output,
+    version::VERSION,
 };
 
-/// A result is our own writing, but it lies where others can write: it is read with this bound.
+/// Results are written by the fleet, but to a store that others can write to: this bounds how deep they nest.
 const DEPTH_MAX: usize = 32;
 
-/// What is left at a job's result key, written once.
+/// The terminal record at a job's result key, written once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "Forebay result, version 1")]
 pub struct Outcome {
@@ -29,24 +30,24 @@ pub struct Outcome {
     /// The task as the job named it; absent when the job could not be read that far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<String>,
-    /// Handed back untouched.
+    /// The job's metadata, unchanged.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
     /// How it ended.
     pub state: State,
-    /// What was asked for; absent unless it succeeded.
+    /// The output; absent unless the job succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Output>,
-    /// What went wrong; absent when it succeeded.
+    /// The error; absent when the job succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<JobError>,
-    /// What it took.
+    /// Tokens read and written.
     #[serde(default)]
     pub usage: Usage,
     /// Where the time went.
     #[serde(default)]
     pub timing: Timing,
-    /// Who wrote this record.
+    /// The worker or service that wrote this record.
     pub worker: String,
     /// How often the job was tried, this time included.
     pub attempts: u32,
@@ -58,13 +59,13 @@ pub struct Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// The output is there.
+    /// It has an output.
     Succeeded,
-    /// The error says why.
+    /// It has an error that says why.
     Failed,
-    /// It was not done in time.
+    /// It was not computed in time.
     Expired,
-    /// Its publisher took it back.
+    /// Its publisher cancelled it.
     Cancelled,
 }
 
@@ -96,15 +97,15 @@ pub enum ErrorCode {
     UnsupportedVersion,
     /// No such model in this fleet.
     ModelNotFound,
-    /// The model does not do this task, or nobody does.
+    /// The model does not do this task, or no model does.
     TaskNotSupported,
     /// A text is longer than the model reads, and truncation was refused.
     InputTooLong,
     /// The body is longer than the limit.
     PayloadTooLarge,
-    /// It was not done in time.
+    /// It was not computed in time.
     DeadlineExceeded,
-    /// Its publisher took it back.
+    /// Its publisher cancelled it.
     Cancelled,
     /// It was tried as often as allowed.
     AttemptsExhausted,
@@ -176,17 +177,17 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-/// What went wrong, for a program (`code`) and for a person (`message`).
+/// An error, for a program (`code`) and for a person (`message`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("{message} ({code})")]
 pub struct JobError {
-    /// What went wrong, for a program.
+    /// The kind of error, for a program.
     pub code: ErrorCode,
-    /// What went wrong and what to do, for a person.
+    /// The cause and the remedy, for a person.
     pub message: String,
     /// Whether the same job may succeed when it is sent again.
     pub retryable: bool,
-    /// Which input is to blame, where one is.
+    /// The index of the input at fault, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<usize>,
 }
@@ -203,7 +204,7 @@ impl JobError {
         Self::new(ErrorCode::InvalidRequest, message)
     }
 
-    /// The same error, laid to one input.
+    /// Attributes the error to the input at `index`.
     #[must_use]
     pub fn at(mut self, index: usize) -> Self {
         self.index = Some(index);
@@ -211,10 +212,9 @@ impl JobError {
     }
 }
 
-/// The most characters of a message: it may quote what a stranger wrote, and goes into logs, headers and
-/// records.
+/// The most characters of a message: it may quote untrusted text, and goes into logs, headers and records.
 const MESSAGE_CHARS_MAX: usize = 600;
-/// How many of them come from the message's end, where the remedy stands.
+/// How many of them come from the message's end, which has the remedy.
 const MESSAGE_CHARS_TAIL: usize = 250;
 
 /// The message with its middle left out, if it is too long.
@@ -229,7 +229,7 @@ fn shortened(message: String) -> String {
     format!("{}...{tail}", head.collect::<String>())
 }
 
-/// What a job took.
+/// The tokens and inputs that a job is accounted for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Usage {
     /// Tokens read, special tokens included.
@@ -240,7 +240,7 @@ pub struct Usage {
     pub truncated: u64,
 }
 
-/// Where the time went, and in what company.
+/// Where the time went, and the size of the job's last batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Timing {
     /// From submission (or, unknown, from delivery) to the worker's admission, in milliseconds.
@@ -275,7 +275,7 @@ impl Outcome {
 
     fn bare(id: JobId, state: State) -> Self {
         Self {
-            v: crate::VERSION,
+            v: VERSION,
             id,
             model: None,
             task: None,
@@ -301,7 +301,7 @@ impl Outcome {
         }
     }
 
-    /// Signs the record: who made it, at which attempt, when.
+    /// Signs the record with the worker that made it, the attempt, and the time in Unix milliseconds.
     #[must_use]
     pub fn signed(mut self, worker: &str, attempts: u32, finished_at_ms: u64) -> Self {
         worker.clone_into(&mut self.worker);
@@ -315,7 +315,7 @@ impl Outcome {
         codec::encode(self, content_type)
     }
 
-    /// Reads a record; the codec is told by its first byte.
+    /// Reads a record; its first byte says which codec wrote it.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         codec::decode(bytes, ContentType::guess(bytes), DEPTH_MAX)
     }

@@ -1,11 +1,11 @@
-//! What a job asked for, in the shape of its task.
+//! The output of a job, in the shape of its task.
 
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct};
 
-/// What was asked for.
+/// The output of a job that succeeded; each task has a shape of its own.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(try_from = "OutputFields")]
 pub enum Output {
@@ -88,7 +88,7 @@ impl Serialize for Output {
 }
 
 impl Serialize for EmbedOutput {
-    /// JSON gets lists of numbers; msgpack gets the values' bytes, which cost no parsing.
+    /// JSON gets lists of numbers; msgpack gets the values' bytes, which need no parsing.
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let human = to.is_human_readable();
         let mut map = to.serialize_struct("output", if human { 3 } else { 4 })?;
@@ -114,7 +114,8 @@ impl JsonSchema for Output {
         let labels = generator.subschema_for::<Vec<Vec<LabelScore>>>();
         let numbers = generator.subschema_for::<Vec<f32>>();
         json_schema!({
-            "description": "By task, in JSON. In msgpack `embed` has `dtype` (\"f32\") and `data` (count * dim little-endian floats) instead of `embeddings`.",
+            "description": "By task, in JSON. In msgpack `embed` has `dtype` (\"f32\") and `data` (count * dim \
+                little-endian floats) instead of `embeddings`.",
             "oneOf": [
                 {"title": "embed", "type": "object", "required": ["dim", "count", "embeddings"],
                  "properties": {"dim": {"type": "integer"}, "count": {"type": "integer"},
@@ -130,7 +131,7 @@ impl JsonSchema for Output {
     }
 }
 
-/// Every field that an output of any task may have; which are there says which task it was.
+/// Every field that an output of any task may have; those that are present identify the task.
 #[derive(Deserialize)]
 struct OutputFields {
     dim: Option<usize>,
@@ -154,18 +155,23 @@ impl TryFrom<OutputFields> for Output {
                 dim: Some(dim), count: Some(count), data: Some(data), dtype, ..
             } => {
                 if dtype.as_deref() != Some("f32") {
-                    return Err("`dtype` of the output is not \"f32\"".into());
+                    return Err(format!("`dtype` of the output is {dtype:?}: expected \"f32\""));
                 }
                 let (values, rest) = data.as_chunks::<4>();
                 let data: Vec<f32> = values.iter().map(|b| f32::from_le_bytes(*b)).collect();
                 if !rest.is_empty() || dim.checked_mul(count) != Some(data.len()) {
-                    return Err("`data` of the output is not count * dim values".into());
+                    let found = data.len();
+                    return Err(format!(
+                        "`data` of the output has {found} values: expected {count} * {dim}"
+                    ));
                 }
                 Ok(Self::Embed(EmbedOutput { dim, data }))
             }
             OutputFields { dim: Some(dim), count: Some(count), embeddings: Some(rows), .. } => {
                 if rows.len() != count || rows.iter().any(|row| row.len() != dim) {
-                    return Err("`embeddings` of the output is not count rows of dim".into());
+                    return Err(format!(
+                        "`embeddings` of the output are not {count} rows of {dim} values"
+                    ));
                 }
                 Ok(Self::Embed(EmbedOutput { dim, data: rows.concat() }))
             }

@@ -17,8 +17,8 @@ pub const RETRY_STEPS: [(&str, u64); 5] =
 pub struct QueueSettings {
     /// The most messages that a queue holds; a publish beyond is refused.
     pub length_max: u64,
-    /// How often the broker hands a message out again before it becomes a dead letter. This is the
-    /// last net: a lost worker raises the count of every message that it had prefetched.
+    /// How often the broker redelivers a message before it becomes a dead letter. This is the last
+    /// resort: a lost worker raises the count of every message that it had prefetched.
     pub delivery_limit: u64,
 }
 
@@ -80,7 +80,7 @@ pub struct Binding {
     pub routing_key: String,
 }
 
-/// What is to be declared, in this order: exchanges, queues, bindings.
+/// The declarations of a fleet, made in this order: exchanges, queues, bindings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Topology {
     /// The exchanges.
@@ -92,7 +92,7 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// What a fleet with these models needs.
+    /// The topology of a fleet with these models.
     pub fn new<'a>(
         models: impl IntoIterator<Item = &'a ModelId>,
         settings: &QueueSettings,
@@ -113,7 +113,7 @@ impl Topology {
         });
         topology.add_fanout(UNROUTABLE.into(), arguments(settings, DEAD));
         topology.add_fanout(DEAD.into(), kept_arguments(settings));
-        // Every dead letter is routed to both: one copy to be answered, one for people.
+        // Every dead letter goes to both queues: one copy to be answered, one for people.
         topology
             .queues
             .push(Queue { name: DEAD_SETTLE.into(), arguments: to_be_settled_arguments(settings) });
@@ -172,8 +172,8 @@ fn arguments(settings: &QueueSettings, dead_letters_to: &str) -> Arguments {
     arguments
 }
 
-/// Letters kept for people are answered from their copy, so the oldest may go when there are too many
-/// or they are too old. A full queue that refused them would hold up every queue that sends it any.
+/// Dead letters that are kept for people are answered from their copy, so the oldest may be dropped when they are
+/// too many or too old. A full queue that refused them would block every queue that dead-letters to it.
 fn kept_arguments(settings: &QueueSettings) -> Arguments {
     let mut arguments = bounded(settings, "drop-head");
     arguments.push(("x-message-ttl", Argument::Number(DEAD_TTL_MS)));
@@ -187,8 +187,8 @@ fn to_be_settled_arguments(settings: &QueueSettings) -> Arguments {
     arguments
 }
 
-/// Dead letters have nowhere to go from there, and past its limit a queue discards. RabbitMQ 4 gives
-/// a queue without a limit one of 20, so ours is one that is never reached.
+/// A dead letter has no further queue to go to, and past its delivery limit a queue discards. RabbitMQ 4 gives a
+/// queue without a limit one of 20, so this one is never reached.
 const NEVER_REACHED: (&str, Argument) = ("x-delivery-limit", Argument::Number(1_000_000_000));
 
 /// How long a dead letter is kept for people, in milliseconds: fourteen days.

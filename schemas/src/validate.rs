@@ -1,4 +1,4 @@
-//! What must hold of a job beyond its shape: the same check before it is sent and after it is read.
+//! Checks of a job beyond its shape, made before it is sent and after it is read.
 
 use crate::{
     job::{GenerateParams, Job, Prompt, Work},
@@ -19,17 +19,20 @@ fn chars_within(text: &str, max: usize) -> bool {
     text.len() <= max || text.chars().count() <= max
 }
 
-pub(crate) fn job(job: &Job, limits: &Limits) -> Check {
-    options(job)?;
-    metadata(job)?;
-    inputs(&job.work, limits)?;
-    params(&job.work)
+impl Job {
+    /// Checks everything that [`decode_job`](crate::decode_job) would refuse on the other side.
+    pub fn validate(&self, limits: &Limits) -> Result<(), JobError> {
+        options(self)?;
+        metadata(self)?;
+        inputs(&self.work, limits)?;
+        params(&self.work)
+    }
 }
 
 fn options(job: &Job) -> Check {
     if let Some(tenant) = &job.tenant {
         require(chars_within(tenant, TENANT_CHARS_MAX), || {
-            format!("`tenant` is longer than {TENANT_CHARS_MAX} characters")
+            format!("`tenant` is longer than {TENANT_CHARS_MAX} characters: shorten it")
         })?;
     }
     if let Some(ttl) = job.result_ttl_s {
@@ -51,11 +54,13 @@ fn metadata(job: &Job) -> Check {
     })?;
     let key = job.metadata.keys().all(|key| chars_within(key, METADATA_KEY_CHARS_MAX));
     require(key, || {
-        format!("a `metadata` key is longer than {METADATA_KEY_CHARS_MAX} characters")
+        format!("a `metadata` key is longer than {METADATA_KEY_CHARS_MAX} characters: shorten it")
     })?;
     let value = job.metadata.values().all(|value| chars_within(value, METADATA_VALUE_CHARS_MAX));
     require(value, || {
-        format!("a `metadata` value is longer than {METADATA_VALUE_CHARS_MAX} characters")
+        format!(
+            "a `metadata` value is longer than {METADATA_VALUE_CHARS_MAX} characters: shorten it"
+        )
     })
 }
 

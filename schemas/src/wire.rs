@@ -1,4 +1,4 @@
-//! The job as its body has it: one flat map, where the program's type is a tree.
+//! The wire form of a job: one flat map, where the program's type is a tree.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,20 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
+    codec::{self, CodecError, ContentType},
     job::{EmbedParams, GenerateParams, Job, Message, Prompt, RerankParams, Task, Work},
     names::{JobId, ModelId},
+    version::VERSION,
 };
 
-/// A job as its body has it.
+impl Job {
+    /// The body of this job's message.
+    pub fn encode(&self, content_type: ContentType) -> Result<Vec<u8>, CodecError> {
+        codec::encode(&WireJob::from(self), content_type)
+    }
+}
+
+/// The body of a job's message: one map.
 #[derive(Serialize, JsonSchema)]
 #[schemars(title = "Forebay job, version 1")]
 pub(crate) struct WireJob<'a> {
@@ -19,27 +28,27 @@ pub(crate) struct WireJob<'a> {
     v: u64,
     /// Equals the AMQP property `message_id`.
     id: &'a JobId,
-    /// Who shall do it.
+    /// The model that computes it.
     model: &'a ModelId,
-    /// What is asked.
+    /// The kind of work that is asked for.
     task: Task,
     /// `embed`, `classify`: a string or a list of strings. `rerank`: `{query, documents}`.
     /// `generate`: `{prompt}` or `{messages}`.
     input: WireInput<'a>,
-    /// How it is done; each task reads its own.
+    /// How the task is done; each task reads its own parameters.
     #[serde(skip_serializing_if = "WireParams::is_empty")]
     params: WireParams<'a>,
-    /// Who is billed.
+    /// The tenant that is billed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     tenant: Option<&'a str>,
-    /// Unix milliseconds.
+    /// When it was submitted, in Unix milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     submitted_at_ms: Option<u64>,
-    /// Not worth doing later than this after it was submitted.
+    /// The job expires this many milliseconds after it was submitted.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_in_ms: Option<u64>,
-    /// How long the result is kept; 86,400 when absent.
+    /// How long the result is kept, in seconds; 86,400 when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 2_592_000))]
     result_ttl_s: Option<u64>,
@@ -47,7 +56,7 @@ pub(crate) struct WireJob<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     notify: Option<&'a str>,
-    /// Handed back untouched: at most 16 pairs of at most 64 and 512 characters.
+    /// Returned unchanged in the result: at most 16 pairs of at most 64 and 512 characters.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     metadata: &'a BTreeMap<String, String>,
 }
@@ -55,7 +64,7 @@ pub(crate) struct WireJob<'a> {
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
 enum WireInput<'a> {
-    // Never written (a list of one says the same), yet part of the schema: it is read.
+    // Never written (a list of one is equivalent), yet part of the schema: it is read.
     #[allow(dead_code)]
     One(&'a str),
     Many(&'a [String]),
@@ -80,25 +89,25 @@ struct WireParams<'a> {
     /// `embed`: cut texts that are too long; true when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     truncate: Option<bool>,
-    /// `embed`: keep the first so many dimensions.
+    /// `embed`: keep only this many of the first dimensions.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     dimensions: Option<u32>,
-    /// `rerank`: return only the best so many.
+    /// `rerank`: return only this many documents, the best first.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     top_n: Option<u32>,
-    /// `generate`: stop after so many tokens.
+    /// `generate`: stop after this many tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     max_tokens: Option<u32>,
     /// `generate`: 0 takes the likeliest token.
     #[serde(skip_serializing_if = "Option::is_none")]
     temperature: Option<f32>,
-    /// `generate`: sample from the likeliest tokens with this probability together.
+    /// `generate`: sample from the likeliest tokens that together have this probability.
     #[serde(skip_serializing_if = "Option::is_none")]
     top_p: Option<f32>,
-    /// `generate`: sample from so many of the likeliest tokens.
+    /// `generate`: sample from this many of the likeliest tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     top_k: Option<u32>,
@@ -133,7 +142,7 @@ impl WireParams<'_> {
 impl<'a> From<&'a Job> for WireJob<'a> {
     fn from(job: &'a Job) -> Self {
         Self {
-            v: crate::VERSION,
+            v: VERSION,
             id: &job.id,
             model: &job.model,
             task: job.work.task(),

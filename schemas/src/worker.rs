@@ -1,28 +1,29 @@
-//! A worker's entry in the registry: who it is, what it does, how it fares.
+//! A worker's entry in the registry: its identity, its state, and its counters.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Where a worker stands in its life.
+/// The stage of a worker's life cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum WorkerState {
-    /// Loads its weights.
+    /// It loads its weights.
     Starting,
-    /// Takes work.
+    /// It takes work.
     Ready,
-    /// Finishes what it holds and takes no more.
+    /// It finishes the jobs that it holds and takes no more.
     Draining,
 }
 
-/// Written to `forebay:worker:<id>` every [`HEARTBEAT_INTERVAL_MS`], gone [`HEARTBEAT_TTL_MS`] after the last.
+/// A heartbeat, written to `forebay:worker:<id>` every [`HEARTBEAT_INTERVAL_MS`]; the key expires
+/// [`HEARTBEAT_TTL_MS`] after the last one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerRecord {
     /// The worker's own name.
     pub id: String,
     /// The model it runs.
     pub model: String,
-    /// Where it stands.
+    /// The stage of its life cycle.
     pub state: WorkerState,
     /// `cpu` or `cuda:<n>`.
     pub device: String,
@@ -36,7 +37,7 @@ pub struct WorkerRecord {
     pub version: String,
     /// When it started, in Unix milliseconds.
     pub started_at_ms: u64,
-    /// When it last wrote this record, in Unix milliseconds.
+    /// When it last wrote this record (its last heartbeat), in Unix milliseconds.
     pub beat_at_ms: u64,
     /// When it last finished a batch or found nothing to do, in Unix milliseconds.
     pub progress_at_ms: u64,
@@ -52,7 +53,7 @@ pub struct WorkerRecord {
     pub load_ms: u64,
     /// Tokens that still fit into the batch being filled.
     pub slots_free_tokens: u64,
-    /// The GPU that it computes on, if it is one.
+    /// The GPU that it computes on; absent on a CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<GpuRecord>,
 }
@@ -60,11 +61,11 @@ pub struct WorkerRecord {
 /// A worker's GPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GpuRecord {
-    /// What it calls itself.
+    /// The name that its driver reports.
     pub name: String,
-    /// Bytes of its memory that all processes use.
+    /// Bytes of its memory that are used, by all processes together.
     pub memory_used_bytes: u64,
-    /// Bytes of its memory.
+    /// Bytes of memory that it has.
     pub memory_bytes: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What holds for every job and for any bytes.
+//! Properties of every job, and of any bytes.
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -85,7 +85,7 @@ fn what_can_be_read_is_kept_for_the_answer() {
 }
 
 #[test]
-fn the_version_is_to_blame_even_when_the_shape_changed_with_it() {
+fn the_version_is_at_fault_even_when_the_shape_changed_with_it() {
     let body = json!({"input": [[1, 2]], "params": 7, "v": 9, "id": "later", "model": ["m"]});
     let refusal = refusal(&serde_json::to_vec(&body).unwrap(), ContentType::Json);
     assert_eq!(refusal.error.code, ErrorCode::UnsupportedVersion);

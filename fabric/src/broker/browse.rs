@@ -1,4 +1,4 @@
-//! Walking over what lies in a queue: every message is looked at, few are taken, the rest stays.
+//! Browsing a queue: every message is looked at, few are taken, the rest stays in the queue.
 
 use std::{io, time::Duration};
 
@@ -8,9 +8,9 @@ use lapin::{
     types::FieldTable,
 };
 
-use super::{Broker, BrokerError, Properties};
+use super::{connection::Broker, error::BrokerError, publish::Properties};
 
-/// A message that lies in a queue. It stays there unless it is taken.
+/// A message that waits in a queue. It stays there unless it is taken.
 #[derive(Debug)]
 pub struct BrowsedMessage {
     /// The body.
@@ -23,23 +23,23 @@ pub struct BrowsedMessage {
 }
 
 impl BrowsedMessage {
-    /// Takes the message out of its queue. `false` when the walk that came by it has ended: then the
-    /// message is in its queue.
+    /// Takes the message out of its queue. `false` when the browse that returned it has ended: then the
+    /// message is back in its queue.
     pub async fn take(self) -> bool {
         matches!(self.acker.ack(BasicAckOptions::default()).await, Ok(true))
     }
 }
 
-/// A walk over a queue from its head. What it came by is held back from everybody else until it ends,
-/// and then returned in its order, behind what was not looked at; so a walk sees each message once, and two
-/// walks at a time see different ones.
+/// A browse of a queue from its head. The messages that it has returned are hidden from all other consumers until
+/// it ends, and then go back to the queue in their order, behind those that it did not reach. So a browse sees each
+/// message once, and two browses at a time see different ones.
 #[derive(Debug)]
 pub struct Browse {
-    /// Its own: what is not acknowledged returns when it closes.
+    /// A channel of its own: messages that are not acknowledged are requeued when it closes.
     channel: Channel,
     queue: String,
     left: u32,
-    /// Of all that it came by, in their order. Those of taken messages do nothing any more.
+    /// Of all messages that it has returned, in their order. Those of taken messages have no effect any more.
     ackers: Vec<lapin::Acker>,
 }
 
@@ -47,10 +47,10 @@ pub struct Browse {
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 impl Broker {
-    /// Begins a walk over the messages that wait in `queue` now. Those that come later are not met, so
-    /// that every walk ends.
+    /// Begins to browse the messages that wait in `queue` now. Later ones are left out, so that every browse
+    /// ends.
     pub async fn browse(&self, queue: &str) -> Result<Browse, BrokerError> {
-        let failed = |e| BrokerError::command(format!("looking at queue `{queue}`"), e);
+        let failed = |e| BrokerError::command(format!("opening queue `{queue}` to browse it"), e);
         let channel = self.connection()?.create_channel().await.map_err(failed)?;
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
         let state = channel.queue_declare(queue.into(), options, FieldTable::default()).await;
@@ -60,7 +60,7 @@ impl Broker {
 }
 
 impl Browse {
-    /// How many messages are still ahead, at most.
+    /// The most messages that are still ahead.
     pub fn left(&self) -> u32 {
         self.left
     }
@@ -75,7 +75,7 @@ impl Browse {
             .await
             .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
         let got = got.map_err(|e| self.failed(e))?;
-        // Somebody else may have taken what was ahead.
+        // Another consumer may have taken the rest.
         self.left = if got.is_some() { self.left - 1 } else { 0 };
         let Some(got) = got else { return Ok(None) };
         self.ackers.push(got.delivery.acker.clone());
@@ -87,9 +87,9 @@ impl Browse {
         }))
     }
 
-    /// Ends the walk: once this is back, everything that was not taken is in the queue again.
+    /// Ends the browse: once this returns, every message that was not taken is in the queue again.
     pub async fn end(mut self) -> Result<(), BrokerError> {
-        // One by one, because what returns with its channel returns in any order.
+        // One by one, because messages that are requeued with their channel return in any order.
         let hand_back = BasicNackOptions { multiple: false, requeue: true };
         for acker in std::mem::take(&mut self.ackers) {
             acker.nack(hand_back).await.map_err(|e| self.failed(e))?;
@@ -98,6 +98,6 @@ impl Browse {
     }
 
     fn failed(&self, error: lapin::Error) -> BrokerError {
-        BrokerError::command(format!("walking over queue `{}`", self.queue), error)
+        BrokerError::command(format!("browsing queue `{}`", self.queue), error)
     }
 }

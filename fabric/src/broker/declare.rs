@@ -1,13 +1,15 @@
-//! Declaring the topology: the same data, the same arguments, whoever comes first.
+//! Declaring the topology. It is idempotent: every service declares the same data with the same arguments.
 
-use forebay_schemas::topology::{Argument, Arguments, Exchange, ExchangeKind, Queue, Topology};
+use forebay_schemas::topology::{
+    Argument, Arguments, Binding, Exchange, ExchangeKind, Queue, Topology,
+};
 use lapin::{
     Channel, Connection,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
 
-use super::{BrokerError, error::is_conflict};
+use super::error::{BrokerError, is_conflict};
 
 pub(super) async fn topology(
     connection: &Connection,
@@ -22,12 +24,7 @@ pub(super) async fn topology(
         declare_queue(&channel, queue).await.map_err(|e| failed(&queue.name, e))?;
     }
     for binding in &topology.bindings {
-        let (queue, exchange) = (binding.queue.as_str(), binding.exchange.as_str());
-        let (key, options) = (binding.routing_key.as_str(), QueueBindOptions::default());
-        channel
-            .queue_bind(queue.into(), exchange.into(), key.into(), options, FieldTable::default())
-            .await
-            .map_err(|e| failed(queue, e))?;
+        declare_binding(&channel, binding).await.map_err(|e| failed(&binding.queue, e))?;
     }
     // Closing is a courtesy: the channel ends with the connection.
     let _ = channel.close(200, "declared".into()).await;
@@ -55,6 +52,15 @@ async fn declare_queue(channel: &Channel, queue: &Queue) -> lapin::Result<()> {
     let options = QueueDeclareOptions::durable();
     channel.queue_declare(queue.name.as_str().into(), options, table(&queue.arguments)).await?;
     Ok(())
+}
+
+async fn declare_binding(channel: &Channel, binding: &Binding) -> lapin::Result<()> {
+    let queue = binding.queue.as_str().into();
+    let exchange = binding.exchange.as_str().into();
+    let key = binding.routing_key.as_str().into();
+    channel
+        .queue_bind(queue, exchange, key, QueueBindOptions::default(), FieldTable::default())
+        .await
 }
 
 fn table(arguments: &Arguments) -> FieldTable {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lapin::types::AMQPValue;
 
 use super::{
-    feed::Feed,
+    consumer_channel::ConsumerChannel as Feed,
     publish::{Message, Properties},
 };
 

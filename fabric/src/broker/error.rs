@@ -1,4 +1,4 @@
-//! What can go wrong with the broker, and what to do about it.
+//! Errors of the broker, each with its remedy.
 
 use std::sync::Arc;
 
@@ -12,14 +12,15 @@ use crate::tls::TlsError;
 /// The broker can't be used as asked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum BrokerError {
-    /// The address is wrong.
+    /// The address can't be parsed.
     #[error(
-        "amqp_url {url} is not an address of a broker: {reason}; write amqp://user:password@host:5672/vhost"
+        "amqp_url {url} is not an address of a broker: {reason}; write \
+         amqp://user:password@host:5672/vhost"
     )]
     Address {
         /// The address, password hidden.
         url: String,
-        /// What is wrong.
+        /// Why it can't be parsed.
         reason: String,
     },
     /// There is no connection.
@@ -31,21 +32,24 @@ pub enum BrokerError {
         source: Arc<lapin::Error>,
     },
     /// Connecting took too long.
-    #[error("RabbitMQ at {url} did not answer within {after_ms} ms")]
+    #[error(
+        "RabbitMQ at {url} did not answer within {after_ms} ms; check amqp_url, the network and the broker's load"
+    )]
     Silent {
         /// The address, password hidden.
         url: String,
-        /// How long it was waited for.
+        /// How long the service waited, in milliseconds.
         after_ms: u64,
     },
-    /// It shows a certificate that is not accepted.
+    /// Its certificate is not accepted.
     #[error(
-        "RabbitMQ at {url} is not trusted: {reason}; its certificate has to come from an authority of the system or of tls.ca_file, be valid today, and name the host in amqp_url"
+        "RabbitMQ at {url} is not trusted: {reason}; its certificate has to come from an authority of the system \
+         or of tls.ca_file, be valid today, and name the host in amqp_url"
     )]
     Untrusted {
         /// The address, password hidden.
         url: String,
-        /// What is wrong with the certificate.
+        /// Why the certificate is not accepted.
         reason: String,
     },
     /// A file of `[tls]` can't be used.
@@ -58,28 +62,29 @@ pub enum BrokerError {
     Refused {
         /// The address, password hidden.
         url: String,
-        /// What the broker said.
+        /// The broker's own words.
         reason: String,
     },
     /// A queue or exchange exists with other arguments.
     #[error(
-        "RabbitMQ has `{name}` with other arguments: {reason}; delete it, or set the [queues] of forebay.toml to what it was declared with"
+        "RabbitMQ has `{name}` with other arguments: {reason}; delete it, or set the [queues] of forebay.toml to \
+         what it was declared with"
     )]
     Conflict {
         /// The queue or exchange.
         name: String,
-        /// What the broker said: the argument, the value asked for, and the value there.
+        /// The broker's own words: the argument, the value asked for, and the value there.
         reason: String,
     },
     /// The broker refused or dropped a command.
     #[error("RabbitMQ failed at {action}: {source}")]
     Command {
-        /// What was being done.
+        /// The command, such as "opening a channel".
         action: String,
         /// Why it failed.
         source: Arc<lapin::Error>,
     },
-    /// The connection has been closed on our side.
+    /// This process has closed the connection.
     #[error("the connection to RabbitMQ is closed")]
     Closed,
 }
@@ -89,7 +94,7 @@ impl BrokerError {
         Self::Command { action: action.into(), source: Arc::new(source) }
     }
 
-    /// Whether trying again can't mend it.
+    /// Whether trying again can't help.
     pub fn is_final(&self) -> bool {
         matches!(
             self,
@@ -98,11 +103,14 @@ impl BrokerError {
     }
 }
 
-/// A message that is not, or not known to be, in a queue.
+/// A message that is not in a queue, or not known to be.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PublishError {
     /// No queue is bound for it.
-    #[error("no queue takes messages of exchange `{exchange}` with routing key `{routing_key}`")]
+    #[error(
+        "no queue takes messages of exchange `{exchange}` with routing key `{routing_key}`; \
+             bind a queue for it, or correct the routing key"
+    )]
     Unroutable {
         /// The exchange.
         exchange: String,
@@ -116,7 +124,7 @@ pub enum PublishError {
     Forbidden {
         /// The exchange; empty for the default one.
         exchange: String,
-        /// What the broker said.
+        /// The broker's own words.
         reason: String,
     },
     /// The queue is full and refuses it.
@@ -127,14 +135,14 @@ pub enum PublishError {
         /// The routing key.
         routing_key: String,
     },
-    /// Nothing was heard of it in time; it may be in the queue. Sending the same id again is safe.
+    /// The broker did not confirm it in time; it may be in the queue. Sending the same id again is idempotent.
     #[error(
         "RabbitMQ did not confirm the message within {after_ms} ms ({last}); sending it again is safe"
     )]
     Unconfirmed {
-        /// How long it was waited for.
+        /// How long the service waited, in milliseconds.
         after_ms: u64,
-        /// What was seen last.
+        /// The last failure, or the reason for the wait.
         last: String,
     },
 }

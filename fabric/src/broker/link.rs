@@ -1,4 +1,4 @@
-//! The supervisor: connect, declare, watch, and again.
+//! The supervisor of a connection: it connects, declares the topology, watches, and reconnects.
 
 use std::{
     fmt,
@@ -18,10 +18,12 @@ use secrecy::ExposeSecret;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{declare, error::is_refused};
+use super::{
+    declare,
+    error::{BrokerError, is_refused},
+};
 use crate::{
     backoff::Backoff,
-    broker::BrokerError,
     config::{BrokerConfig, Config, SecretUrl},
     tls::{self, Tls},
 };
@@ -29,16 +31,16 @@ use crate::{
 /// The state of the connection.
 #[derive(Clone)]
 pub enum Link {
-    /// There is none, and why the last attempt failed.
+    /// There is no connection.
     Down {
         /// Why the last attempt failed; `None` while the first is under way.
         error: Option<Arc<BrokerError>>,
     },
-    /// It is there, and the topology stands.
+    /// There is a connection, and the topology is declared.
     Up {
         /// The connection.
         connection: Arc<Connection>,
-        /// Why the broker takes no publishes for now, if it does not.
+        /// The broker's backpressure: why it takes no publishes for now; `None` while it takes them.
         blocked: Option<String>,
     },
 }
@@ -60,10 +62,10 @@ pub(super) async fn next_up(mut link: watch::Receiver<Link>) -> Option<Arc<Conne
     }
 }
 
-/// What is declared on each new connection. It may change while a connection stands.
+/// The topology that is declared on each new connection. It may be replaced while a connection is up.
 pub(super) type Declared = Arc<Mutex<Topology>>;
 
-/// Where to connect, as whom, and what to declare there.
+/// A connection to make: its address, its login, and the topology to declare.
 #[derive(Clone)]
 pub(super) struct Plan {
     uri: AMQPUri,
@@ -81,7 +83,7 @@ struct Supervisor {
 }
 
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
-/// Events announce a lost connection; this finds one whose event was missed.
+/// Events announce a lost connection; this check finds one whose event was missed.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 impl Plan {
@@ -99,11 +101,11 @@ impl Plan {
             .map_err(|reason: String| BrokerError::Address { url: url.to_string(), reason })?;
         uri.query.heartbeat.get_or_insert(config.broker.heartbeat_s);
         let tls = Tls::load(&config.tls)?;
-        let (name, config) = (name.to_owned(), config.broker.clone());
-        Ok(Self { uri, url, tls, name, topology, config, stop })
+        let config = config.broker.clone();
+        Ok(Self { uri, url, tls, name: name.to_owned(), topology, config, stop })
     }
 
-    /// The same for a connection beside the first, which has declared the topology by then.
+    /// A plan for a second connection of the same service: it declares nothing, as the first one does.
     pub(super) fn beside(&self, what: &str) -> Self {
         let name = format!("{} ({what})", self.name);
         Self { name, topology: Declared::default(), ..self.clone() }
@@ -146,7 +148,8 @@ impl Supervisor {
         let properties =
             ConnectionProperties::default().with_connection_name(self.plan.name.clone().into());
         let attempt = async {
-            let (uri, tls) = (self.plan.uri.clone(), amqp_tls(&self.plan.tls));
+            let uri = self.plan.uri.clone();
+            let tls = amqp_tls(&self.plan.tls);
             let connect = async {
                 let runtime = default_runtime()?;
                 Connection::connect_uri_with_config(uri, properties, tls, runtime).await
@@ -174,7 +177,7 @@ impl Supervisor {
         BrokerError::Unreachable { url, source: Arc::new(error) }
     }
 
-    /// Holds the connection up until it is lost (and says why) or is to be closed.
+    /// Publishes the connection as up until it is lost (and returns why) or the plan ends.
     async fn watch(&self, connection: Arc<Connection>) -> Option<BrokerError> {
         let mut events = Box::pin(connection.events_listener());
         let up = |blocked| Link::Up { connection: connection.clone(), blocked };

@@ -11,13 +11,17 @@ use tokio::time::Instant;
 
 use futures_util::{FutureExt, future::BoxFuture, poll};
 
-use super::{Broker, Link, PublishError, error::is_refused};
+use super::{
+    connection::Broker,
+    error::{PublishError, is_refused},
+    link::Link,
+};
 use crate::backoff::Backoff;
 
 /// The AMQP properties of a message.
 pub type Properties = BasicProperties;
 
-/// The headers among them.
+/// The headers of a message.
 pub type Headers = FieldTable;
 /// The value of one header.
 pub type HeaderValue = AMQPValue;
@@ -35,9 +39,9 @@ pub struct Message {
     pub body: Vec<u8>,
 }
 
-/// Who publishes: the broker, or a test in its place.
+/// A publisher: the broker, or a test's stand-in.
 pub trait Publisher: Send + Sync {
-    /// Publishes and waits until the message is on a queue.
+    /// Publishes and waits until the broker confirms that the message is on a queue.
     fn publish<'a>(&'a self, message: &'a Message) -> BoxFuture<'a, Result<(), PublishError>>;
 }
 
@@ -54,13 +58,13 @@ enum Attempt {
 }
 
 impl Broker {
-    /// Publishes and waits until the broker has the message on a queue. Many of these may run at
+    /// Publishes and waits until the broker confirms that the message is on a queue. Many of these may run at
     /// once: they share channels, and their confirmations are awaited together.
     pub async fn publish(&self, message: &Message) -> Result<(), PublishError> {
         let after_ms = self.inner.config.publish_timeout_ms;
         let deadline = Instant::now() + Duration::from_millis(after_ms);
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-        let mut last = "nothing was heard".to_owned();
+        let mut last = "it gave no reason".to_owned();
         loop {
             match tokio::time::timeout_at(deadline, self.attempt(message)).await {
                 Ok(Attempt::Done) => return Ok(()),
@@ -77,7 +81,7 @@ impl Broker {
     }
 
     /// One attempt. An error of the channel leaves the outcome unknown: the message is sent again,
-    /// which its id makes harmless.
+    /// which its id makes idempotent.
     async fn attempt(&self, message: &Message) -> Attempt {
         // The semaphore is never closed.
         let Ok(_permit) = self.inner.confirms.acquire().await else {
@@ -96,8 +100,8 @@ impl Broker {
             &message.body,
             message.properties.clone(),
         ));
-        // The first step numbers the message and puts it in line for the socket. For that the channel must be ours alone;
-        // while the line is written, others may join it.
+        // The first poll numbers the message and queues its frames for the socket. For that this task needs the channel
+        // to itself; while the frames are written, others may use it.
         let begun = poll!(sending.as_mut());
         drop(pooled);
         let sent = match begun {

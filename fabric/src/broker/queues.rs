@@ -1,21 +1,24 @@
 //! Looking at queues without touching them.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, time::Duration};
 
-use lapin::{Channel, Connection, options::QueueDeclareOptions, types::FieldTable};
+use lapin::{Channel, options::QueueDeclareOptions, types::FieldTable};
 
-use super::{Broker, BrokerError, Link, error::is_not_found};
+use super::{
+    connection::Broker,
+    error::{BrokerError, is_not_found},
+};
 
-/// What a passive declaration tells of a queue.
+/// The depth of a queue, as a passive declaration reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueDepth {
-    /// Messages that wait; those handed out and not acknowledged don't count.
+    /// Messages that wait, without those that are delivered and not acknowledged.
     pub ready: u32,
     /// Consumers.
     pub consumers: u32,
 }
 
-/// The longest that the broker may take to tell of a queue.
+/// The longest that the broker may take to report on a queue.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 impl Broker {
@@ -50,7 +53,7 @@ impl Broker {
                 Ok(depth) => depths.push(Some(depth)),
                 Err(error) if is_not_found(&error) => {
                     depths.push(None);
-                    // The broker closed the channel with that.
+                    // The broker closes the channel with that reply.
                     channel = connection.create_channel().await.map_err(opening)?;
                 }
                 Err(e) => {
@@ -73,15 +76,6 @@ impl Broker {
             }
             Err(error) if is_not_found(&error) => Ok(None),
             Err(error) => Err(failed(error)),
-        }
-    }
-
-    /// The connection that is up now.
-    pub(super) fn connection(&self) -> Result<Arc<Connection>, BrokerError> {
-        match &*self.inner.link.borrow() {
-            Link::Up { connection, .. } => Ok(connection.clone()),
-            Link::Down { error: Some(error) } => Err((**error).clone()),
-            Link::Down { error: None } => Err(BrokerError::Closed),
         }
     }
 }

@@ -1,22 +1,22 @@
-//! A message that was somewhere already, as one that has been nowhere yet: to be sent round again.
+//! Publishing a message again as a new one, without the broker's history of it.
 
 use forebay_schemas::names::{HEADER_ATTEMPTS, HEADER_REASON};
 
-use super::{HeaderValue, Headers, Properties};
+use super::publish::{HeaderValue, Headers, Properties};
 
-/// Headers that tell of the past. A message that comes with `x-death` looks to the broker like one that
-/// goes round in a circle, which it drops.
-const OF_THE_PAST: [&str; 5] =
+/// Headers that record a message's history. The broker takes a message that arrives with `x-death` for one that
+/// dead-letters in a cycle, and drops it.
+const HISTORY: [&str; 5] =
     ["x-death", "x-delivery-count", "x-acquired-count", HEADER_REASON, HEADER_ATTEMPTS];
-const OF_THE_PAST_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
+const HISTORY_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
 
-fn is_past(name: &str) -> bool {
-    OF_THE_PAST.contains(&name)
-        || OF_THE_PAST_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+fn is_history(name: &str) -> bool {
+    HISTORY.contains(&name) || HISTORY_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// The properties of a message that has been nowhere yet. Without its `expiration`, of which nothing may
-/// be left, and without `user_id`, which the broker takes from that user alone.
+/// The properties with which a message is published again: without the broker's history, without its
+/// `expiration`, of which nothing may be left, and without `user_id`, which the broker accepts from that user
+/// alone. Headers beyond 64 KiB are dropped.
 pub fn for_republish(old: &Properties) -> Properties {
     let mut new = Properties::default();
     macro_rules! keep {
@@ -39,12 +39,12 @@ pub fn for_republish(old: &Properties) -> Properties {
         app_id => with_app_id
     );
     let Some(headers) = old.headers() else { return new };
-    if weight(headers) > HEADERS_BYTES_MAX {
+    if bytes_of(headers) > HEADERS_BYTES_MAX {
         return new;
     }
     let mut kept = Headers::default();
     for (name, value) in headers.inner() {
-        if !is_past(name.as_str()) {
+        if !is_history(name.as_str()) {
             kept.insert(name.clone(), value.clone());
         }
     }
@@ -52,21 +52,23 @@ pub fn for_republish(old: &Properties) -> Properties {
 }
 
 /// The headers of a message must fit one frame, of 128 KiB by default, and some are still to be added.
-/// A publisher whose headers nearly fill it loses them rather than his message.
+/// If they nearly fill it, the headers are dropped rather than the message.
 const HEADERS_BYTES_MAX: usize = 64 * 1024;
 
-/// About how many bytes they take on the wire.
-fn weight(headers: &Headers) -> usize {
-    headers.inner().iter().map(|(name, value)| name.as_str().len() + 2 + weight_of(value)).sum()
+/// About how many bytes the headers take on the wire.
+fn bytes_of(headers: &Headers) -> usize {
+    headers.inner().iter().map(|(name, value)| name.as_str().len() + 2 + value_bytes(value)).sum()
 }
 
-fn weight_of(value: &HeaderValue) -> usize {
+fn value_bytes(value: &HeaderValue) -> usize {
     match value {
         HeaderValue::LongString(text) => 4 + text.as_bytes().len(),
         HeaderValue::ByteArray(bytes) => 4 + bytes.as_slice().len(),
         HeaderValue::ShortString(text) => 1 + text.as_str().len(),
-        HeaderValue::FieldArray(values) => values.as_slice().iter().map(|v| 5 + weight_of(v)).sum(),
-        HeaderValue::FieldTable(table) => 4 + weight(table),
+        HeaderValue::FieldArray(values) => {
+            values.as_slice().iter().map(|v| 5 + value_bytes(v)).sum()
+        }
+        HeaderValue::FieldTable(table) => 4 + bytes_of(table),
         _ => 9,
     }
 }
@@ -76,13 +78,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_sent_anew_keeps_its_properties_and_nothing_of_its_past() {
+    fn a_republished_message_keeps_its_properties_and_loses_its_history() {
         let mut headers = Headers::default();
-        for name in OF_THE_PAST.into_iter().chain([
-            "x-first-death-reason",
-            "x-last-death-queue",
-            "traceparent",
-        ]) {
+        for name in
+            HISTORY.into_iter().chain(["x-first-death-reason", "x-last-death-queue", "traceparent"])
+        {
             headers.insert(name.into(), HeaderValue::LongLongInt(1));
         }
         let old = Properties::default()
@@ -91,7 +91,7 @@ mod tests {
             .with_reply_to("me".into())
             .with_delivery_mode(2)
             .with_expiration("1".into())
-            .with_user_id("somebody".into())
+            .with_user_id("publisher".into())
             .with_headers(headers);
         let mut left = Headers::default();
         left.insert("traceparent".into(), HeaderValue::LongLongInt(1));
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_that_tell_of_nothing_else_go_altogether() {
+    fn a_message_whose_headers_are_all_history_has_none() {
         let mut headers = Headers::default();
         headers.insert("x-death".into(), HeaderValue::Void);
         let old = Properties::default().with_headers(headers);

@@ -1,4 +1,4 @@
-//! Subscriptions: deliveries as they come, over as many connections as it takes.
+//! Subscriptions: the deliveries of a queue, resumed after every reconnect.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -11,7 +11,10 @@ use lapin::{
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::{Broker, BrokerError, Delivery, feed::Feed, link};
+use super::{
+    connection::Broker, consumer_channel::ConsumerChannel, delivery::Delivery, error::BrokerError,
+    link,
+};
 use crate::backoff::Backoff;
 
 /// The deliveries of one queue.
@@ -28,13 +31,14 @@ impl Subscription {
         self.deliveries.recv().await
     }
 
-    /// Asks the broker for no more. What it has sent already still comes, then [`Self::next`] says `None`.
+    /// Asks the broker for no more deliveries. Those that it has sent already still arrive, then [`Self::next`]
+    /// returns `None`.
     pub fn cancel(&self) {
         self.stop.cancel();
     }
 
-    /// Takes no more: cancels the consumer and hands back what has not been taken yet. Deliveries
-    /// already taken can still be settled.
+    /// Cancels the consumer and hands back the deliveries that have not been taken yet. Those already taken can
+    /// still be settled.
     pub async fn stop(mut self) {
         self.cancel();
         self.deliveries.close();
@@ -46,15 +50,15 @@ impl Subscription {
     }
 }
 
-/// Where deliveries come from: a subscription, or a test in its place.
+/// A source of deliveries: a subscription, or a test's stand-in.
 pub trait JobSource: Send {
     /// The next delivery; `None` when there will be none.
     fn next(&mut self) -> BoxFuture<'_, Option<Delivery>>;
 
-    /// Asks for no more. What was handed out already still comes.
+    /// Asks for no more deliveries. Those that were sent already still arrive.
     fn cancel(&mut self);
 
-    /// Takes no more, and hands back what has not been taken yet.
+    /// Ends, and hands back the deliveries that have not been taken yet.
     fn stop(self: Box<Self>) -> BoxFuture<'static, ()>;
 }
 
@@ -84,7 +88,7 @@ impl Broker {
     /// Subscribes to `queue` with at most `prefetch` deliveries unsettled, now and after every
     /// reconnect.
     pub fn subscribe(&self, queue: &str, prefetch: u16) -> Subscription {
-        let (sender, deliveries) = mpsc::channel(HANDFUL);
+        let (sender, deliveries) = mpsc::channel(BUFFERED_MAX);
         let stop = CancellationToken::new();
         let subscriber = Subscriber {
             broker: self.clone(),
@@ -97,10 +101,11 @@ impl Broker {
     }
 }
 
-/// Deliveries that wait between the client and whoever takes them: for each one alone, two tasks would wake each other.
-const HANDFUL: usize = 64;
-/// How long the last deliveries may take from their queue, once nothing is settled any more.
-const FLOW_ENDS: Duration = Duration::from_millis(500);
+/// The most deliveries that wait between the subscription's task and its consumer. With one slot, the two tasks would
+/// wake each other for every delivery.
+const BUFFERED_MAX: usize = 64;
+/// The longest that the last deliveries may be in transit, once nothing is settled any more.
+const TRANSIT_MAX: Duration = Duration::from_millis(500);
 /// The longest that the broker may take to begin a subscription, or to end it.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
 
@@ -129,7 +134,7 @@ impl Subscriber {
         backoff: &mut Backoff,
     ) -> Result<(), BrokerError> {
         let failed = |e| BrokerError::command(format!("subscribing to `{}`", self.queue), e);
-        let (feed, mut consumer) = tokio::time::timeout(OPEN_WITHIN, self.open(connection))
+        let (channel, mut consumer) = tokio::time::timeout(OPEN_WITHIN, self.open(connection))
             .await
             .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
             .map_err(failed)?;
@@ -141,7 +146,7 @@ impl Subscriber {
                 delivery = consumer.next() => delivery,
             };
             let delivery = match delivery {
-                Some(Ok(delivery)) => Delivery::new(delivery, feed.clone()).await,
+                Some(Ok(delivery)) => Delivery::new(delivery, channel.clone()).await,
                 Some(Err(error)) => return Err(failed(error)),
                 None => return Err(BrokerError::Closed),
             };
@@ -151,14 +156,14 @@ impl Subscriber {
                 break;
             }
         }
-        let cancelled = tokio::time::timeout(OPEN_WITHIN, cancel(&feed, &consumer))
+        let cancelled = tokio::time::timeout(OPEN_WITHIN, cancel(&channel, &consumer))
             .await
             .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
-        // What is not cancelled ends with its channel.
+        // A consumer that could not be cancelled ends with its channel.
         cancelled.map_err(failed)?;
-        // What the broker sent ahead is passed on to who still takes it.
+        // Deliveries that the broker had sent before it cancelled are still passed on.
         while let Some(Ok(delivery)) = consumer.next().await {
-            let sent = self.deliveries.send(Delivery::new(delivery, feed.clone()).await).await;
+            let sent = self.deliveries.send(Delivery::new(delivery, channel.clone()).await).await;
             if let Err(unsent) = sent {
                 unsent.0.acker.hand_back().await;
             }
@@ -166,24 +171,27 @@ impl Subscriber {
         Ok(())
     }
 
-    async fn open(&self, connection: &Connection) -> lapin::Result<(Arc<Feed>, Consumer)> {
+    async fn open(
+        &self,
+        connection: &Connection,
+    ) -> lapin::Result<(Arc<ConsumerChannel>, Consumer)> {
         let channel = connection.create_channel().await?;
         channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
-        let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
-        let consumer = channel
-            .basic_consume(self.queue.as_str().into(), "".into(), options, arguments)
-            .await?;
-        Ok((Arc::new(Feed::new(channel)), consumer))
+        let queue = self.queue.as_str().into();
+        let options = BasicConsumeOptions::default();
+        let consumer =
+            channel.basic_consume(queue, "".into(), options, FieldTable::default()).await?;
+        Ok((Arc::new(ConsumerChannel::new(channel)), consumer))
     }
 }
 
-/// Asks the broker to forget a consumer, when nothing is on its way to it any more: RabbitMQ drops what a quorum queue
-/// sends to one that has just been cancelled, and hands it out again once the channel is closed. While nothing is
-/// settled, no more is sent than what the prefetch still allows.
-async fn cancel(feed: &Feed, consumer: &Consumer) -> lapin::Result<()> {
-    let _alone = feed.settling.write().await;
-    if let Some(pause) = FLOW_ENDS.checked_sub(feed.still_for()) {
+/// Cancels a consumer when no delivery is in transit to it any more: RabbitMQ drops what a quorum queue sends to a
+/// consumer that has just been cancelled, and redelivers it only once the channel is closed. While nothing is settled,
+/// the broker sends no more than the prefetch still allows.
+async fn cancel(channel: &ConsumerChannel, consumer: &Consumer) -> lapin::Result<()> {
+    let _settling_stopped = channel.settling.write().await;
+    if let Some(pause) = TRANSIT_MAX.checked_sub(channel.idle_for()) {
         tokio::time::sleep(pause).await;
     }
-    feed.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await
+    channel.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await
 }

@@ -1,4 +1,4 @@
-//! Reading the configuration: a file, then the environment, each mistake named with its place.
+//! Reading the configuration: a file, then the environment. A mistake is named with its line or its variable.
 
 use std::{
     io,
@@ -8,7 +8,10 @@ use std::{
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::Config;
+use super::{
+    renamed::{self, OldName},
+    settings::Config,
+};
 use crate::tls::{Tls, TlsError};
 
 /// The file that is read when none is named.
@@ -34,7 +37,7 @@ pub enum ConfigError {
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
-        /// What is wrong and what to do.
+        /// The mistake and its remedy.
         message: String,
     },
     /// A variable is wrong.
@@ -42,10 +45,10 @@ pub enum ConfigError {
     Variable {
         /// The variable.
         name: String,
-        /// What is wrong and what to do.
+        /// The mistake and its remedy.
         message: String,
     },
-    /// A value is out of its range, wherever it came from.
+    /// A value of the file or of a variable is out of its range.
     #[error("configuration: {0}")]
     Range(String),
     /// A file that `[tls]` names can't be used.
@@ -53,14 +56,14 @@ pub enum ConfigError {
     Tls(#[from] TlsError),
 }
 
-/// A configuration and what was noticed while it was read.
+/// A configuration, where it came from, and the warnings about it.
 #[derive(Debug)]
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
     /// The file it came from; `None` when there was none and the defaults hold.
     pub file: Option<PathBuf>,
-    /// Things that are not wrong but that somebody should know.
+    /// Warnings: the configuration works, but something in it deserves attention, such as a renamed key.
     pub warnings: Vec<String>,
 }
 
@@ -89,16 +92,18 @@ impl Config {
         Ok(Loaded { config, file: found, warnings })
     }
 
-    /// The configuration that `text` and the environment make, and what was noticed; `path` is for
-    /// messages.
+    /// The configuration of a file's `text` and the environment, with warnings; `path` is for messages.
     pub fn parse(
         path: &Path,
         text: &str,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<(Self, Vec<String>), ConfigError> {
         let from_file: Self = toml::from_str(text).map_err(|e| in_file(path, text, &e))?;
-        let table: Table = toml::from_str(text).map_err(|e| in_file(path, text, &e))?;
-        let (config, warnings) = apply(from_file, table, environment)?;
+        let mut table: Table = toml::from_str(text).map_err(|e| in_file(path, text, &e))?;
+        let old_names = renamed::replace_in_table(&mut table).into_iter();
+        let mut warnings: Vec<String> =
+            old_names.map(|old_name| format!("{}: {old_name}", path.display())).collect();
+        let config = apply(from_file, table, environment, &mut warnings)?;
         config.check().map_err(ConfigError::Range)?;
         Ok((config, warnings))
     }
@@ -115,46 +120,63 @@ fn apply(
     mut config: Config,
     mut table: Table,
     environment: impl IntoIterator<Item = (String, String)>,
-) -> Result<(Config, Vec<String>), ConfigError> {
+    warnings: &mut Vec<String>,
+) -> Result<Config, ConfigError> {
     let mut overrides: Vec<(String, String)> =
         environment.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
     overrides.sort();
-    let mut warnings = Vec::new();
-    for (name, value) in overrides {
-        let path: Vec<String> =
+    for (name, value) in &overrides {
+        let mut path: Vec<String> =
             name[PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
-        // An orchestrator invents variables such as FOREBAY_GATEWAY_PORT for its services: at the top
-        // level only names that are keys are ours. Nested ones, with two underscores, can only be ours.
+        // An orchestrator adds variables such as FOREBAY_GATEWAY_PORT for its services: at the top level
+        // only names of keys are settings. Nested names, with two underscores, can only be settings.
         if path.len() == 1 && !is_top_level_key(&path[0]) {
             if !KNOWN_ELSEWHERE.contains(&name.as_str()) {
-                warnings.push(format!("{name} is no setting of ours and is passed over"));
+                warnings
+                    .push(format!("{name} is not a setting and is ignored; unset or rename it"));
             }
             continue;
         }
-        (config, table) = override_one(&table, &path, &value).map_err(|message| {
-            ConfigError::Variable { name: name.clone(), message: with_remedy(&message) }
-        })?;
+        let wrong = |message: String| ConfigError::Variable { name: name.clone(), message };
+        if let Some(old_name) = renamed::replace_in_path(name, &mut path) {
+            let new = &old_name.new;
+            if overrides.iter().any(|(other, _)| other.eq_ignore_ascii_case(new)) {
+                return Err(wrong(format!(
+                    "is the old name of {new}, which is set too: remove it"
+                )));
+            }
+            warnings.push(old_name.to_string());
+        }
+        let old_names;
+        (config, table, old_names) =
+            override_one(&table, &path, value).map_err(|message| wrong(with_remedy(&message)))?;
+        warnings.extend(old_names.iter().map(|old_name| format!("{name}: {old_name}")));
     }
-    Ok((config, warnings))
+    Ok(config)
 }
 
-/// Variables that other parts read.
+/// Variables that other modules and programs read.
 const KNOWN_ELSEWHERE: [&str; 3] = ["FOREBAY_CONFIG", "FOREBAY_FAIL_POINTS", "FOREBAY_WORKER_NAME"];
 
 fn is_top_level_key(key: &str) -> bool {
     ["amqp_url", "redis_url", "management_url", "gateway_url", "models_dir"].contains(&key)
 }
 
-/// Text first, then as TOML: a number, a flag or a list where text does not fit.
-fn override_one(table: &Table, path: &[String], text: &str) -> Result<(Config, Table), String> {
+/// Sets the key at `path`: to `text` as a TOML value (a number, a flag, a list or a table), or else as a string.
+fn override_one(
+    table: &Table,
+    path: &[String],
+    text: &str,
+) -> Result<(Config, Table, Vec<OldName>), String> {
     let as_toml =
         toml::from_str::<Table>(&format!("v = {text}")).ok().and_then(|mut t| t.remove("v"));
     let mut first_error = None;
     for value in as_toml.into_iter().chain([Value::String(text.into())]) {
         let mut candidate = table.clone();
         insert(&mut candidate, path, value)?;
+        let old_names = renamed::replace_in_table(&mut candidate);
         match Config::deserialize(candidate.clone()) {
-            Ok(config) => return Ok((config, candidate)),
+            Ok(config) => return Ok((config, candidate, old_names)),
             Err(error) => first_error = first_error.or(Some(error.message().to_owned())),
         }
     }
@@ -162,7 +184,8 @@ fn override_one(table: &Table, path: &[String], text: &str) -> Result<(Config, T
 }
 
 fn insert(table: &mut Table, path: &[String], value: Value) -> Result<(), String> {
-    let (last, parents) = path.split_last().ok_or("names no setting")?;
+    let (last, parents) =
+        path.split_last().ok_or("names no setting: write FOREBAY_<TABLE>__<KEY>")?;
     let mut here = table;
     for parent in parents {
         here = here
@@ -175,16 +198,23 @@ fn insert(table: &mut Table, path: &[String], value: Value) -> Result<(), String
     Ok(())
 }
 
-/// Adds "did you mean" to serde's "unknown field `x`, expected one of `a`, `b`".
+/// Adds "did you mean" to serde's "unknown field `x`, expected one of `a`, `b`", and the old name to its "duplicate
+/// field `x`".
 fn with_remedy(message: &str) -> String {
     let message = message.trim().replace('\n', " ");
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let (Some(wrong), true) = (quoted.first(), message.starts_with("unknown")) else {
+    let Some(wrong) = quoted.first() else { return message };
+    if let Some(old) = renamed::old_name(wrong)
+        && message.starts_with("duplicate field")
+    {
+        return format!("{message}: `{old}` is its old name; keep `{wrong}` alone");
+    }
+    if !message.starts_with("unknown") {
         return message;
-    };
+    }
     let nearest = quoted[1..].iter().min_by_key(|known| distance(wrong, known));
     match nearest.filter(|known| distance(wrong, known) <= wrong.len() / 2) {
-        Some(nearest) => format!("{message}; did you mean `{nearest}`?"),
+        Some(nearest) => format!("{message}; did you mean `{}`?", renamed::present_name(nearest)),
         None => message,
     }
 }
@@ -240,12 +270,12 @@ mod tests {
     }
 
     #[test]
-    fn a_number_type_that_there_is_not_is_refused_with_those_that_there_are() {
+    fn an_unknown_number_type_is_refused_with_the_known_ones() {
         let model = |dtype: &str| format!("[models.m]\nsource = \"folder:/m\"\ndtype = {dtype}\n");
         let config = load(&model("\"int8\""), &[]).unwrap().config;
         assert_eq!(
             config.models[&"m".parse().unwrap()].dtype,
-            Some(crate::config::NumberType::Int8)
+            Some(crate::config::sections::NumberType::Int8)
         );
         let message = error(&model("\"int4\""), &[]);
         assert!(message.contains(":3: ") && message.contains("`bf16`"), "{message}");
@@ -277,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_of_an_orchestrator_are_passed_over_with_a_warning() {
+    fn variables_of_an_orchestrator_are_ignored_with_a_warning() {
         let loaded = load("", &[("FOREBAY_GATEWAY_PORT", "tcp://10.0.0.1:80")]).unwrap();
         assert_eq!(loaded.warnings.len(), 1);
     }

@@ -1,10 +1,10 @@
-//! How the autoscaler runs the workers of each model, and what launches them.
+//! The pools of workers that the autoscaler runs, and their launchers.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize, Serializer};
 
-/// How many workers a model has, and what they run on.
+/// The pool of a model's workers: its size, and the devices that it runs on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PoolConfig {
@@ -12,30 +12,31 @@ pub struct PoolConfig {
     pub min: u32,
     /// The most workers; equal to `min` the size is fixed.
     pub max: u32,
-    /// The wait that the autoscaler aims at: how long what waits may take to be worked off, in seconds.
-    pub wait_s: f64,
-    /// How long a worker that has nothing to do is kept, in seconds. Unset, as long as its cold start is worth.
+    /// The target wait, in seconds: how long working off the waiting jobs may take.
+    #[serde(alias = "wait_s")]
+    pub target_wait_s: f64,
+    /// How long a worker without work is kept, in seconds. Unset, as long as its cold start is worth.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_s: Option<f64>,
     /// A model without workers gets one when more jobs wait than this.
     pub activation_jobs: u64,
-    /// What launches the workers.
+    /// The launcher of the workers.
     pub launcher: LauncherKind,
     /// The kind of device that a worker computes on.
     pub device: DeviceKind,
-    /// Models with a higher one get devices first when there are too few.
+    /// Models with a higher priority get devices first when there are too few.
     pub priority: i32,
-    /// Jobs that one worker does in a second, until that was measured.
+    /// Jobs that one worker does in a second, until it is measured.
     pub jobs_per_s_prior: f64,
-    /// Seconds from launch to ready, until that was measured.
+    /// Seconds from launch to ready, until they are measured.
     pub cold_start_s_prior: f64,
 }
 
-/// What launches workers.
+/// A launcher of workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LauncherKind {
-    /// Nothing: somebody else runs the workers of this model.
+    /// No launcher: the workers of this model are run by other means.
     None,
     /// Processes beside the autoscaler.
     Process,
@@ -55,21 +56,22 @@ pub enum DeviceKind {
     Cuda,
 }
 
-/// How the autoscaler works.
+/// The autoscaler.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AutoscalerConfig {
-    /// How often queues and workers are looked at, in milliseconds.
+    /// How often queues and workers are observed, in milliseconds.
     pub tick_ms: u64,
-    /// How long a leader that is heard no more stays leader, in milliseconds.
+    /// The lease of the leader election: how long a leader stays leader without renewing it, in milliseconds.
     pub lease_ms: u64,
     /// How long a worker may hold jobs without progress before it is replaced, in seconds.
     pub stuck_s: u64,
     /// How long a worker may take to become ready, in seconds.
     pub start_s_max: u64,
-    /// How long a drained worker may take to end, in seconds.
-    pub drain_s_max: u64,
-    /// The GPUs of this host that processes and containers may use, by number. Unset, all that there are.
+    /// The grace period of a drained worker, in seconds: it is ended if it takes longer.
+    #[serde(alias = "drain_s_max")]
+    pub grace_s: u64,
+    /// The GPUs of this host that processes and containers may use, by number. Unset, all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpus: Option<Vec<u32>>,
     /// The most workers on one GPU.
@@ -89,14 +91,14 @@ pub struct ProcessConfig {
     /// The worker's program; unset, `forebay-worker` beside the autoscaler's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub program: Option<PathBuf>,
-    /// Where workers leave their logs and their process ids; the user's state folder unless set.
+    /// The folder of the workers' logs and process ids; the user's state folder unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_dir: Option<PathBuf>,
     /// The most workers that share the processor; 0 is one for every two cores.
     pub cpu_slots: u32,
-    /// Whether workers stay when the autoscaler is told to stop. They are drained otherwise.
+    /// Whether workers stay when the autoscaler stops. They are drained otherwise.
     pub leave_on_stop: bool,
-    /// The longest log of one worker, in bytes. It is begun anew then, and the one before is kept.
+    /// The longest log of one worker, in bytes. A longer one is rotated; one rotated log is kept.
     pub log_bytes_max: u64,
 }
 
@@ -111,17 +113,17 @@ pub struct DockerConfig {
     /// The network that workers join; unset, the engine's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
-    /// What is mounted: `volume-or-folder:/path[:ro]`.
+    /// Mounts: `volume-or-folder:/path[:ro]`.
     pub volumes: Vec<String>,
     /// More environment of each worker. The autoscaler's own `FOREBAY_*` are handed on in any case.
     pub environment: Environment,
-    /// Tells the containers of this fleet from those of another on the same engine.
+    /// Distinguishes the containers of this fleet from those of another on the same engine.
     pub fleet: String,
     /// The most containers of all models together.
     pub workers_max: u32,
 }
 
-/// Variables and their values, which are never shown: there may be passwords among them.
+/// Variables and their values, which are never printed: they may be passwords.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Environment(pub BTreeMap<String, String>);
@@ -163,14 +165,14 @@ impl Default for PoolConfig {
         Self {
             min: 0,
             max: 1,
-            wait_s: 10.0,
+            target_wait_s: 10.0,
             idle_s: None,
             activation_jobs: 0,
             launcher: LauncherKind::Process,
             device: DeviceKind::Cpu,
             priority: 0,
-            // A short text a job on two processor cores does some 300; a prior that is too low launches one worker
-            // too many once, one that is too high lets the first burst wait.
+            // Two processor cores do some 300 jobs of one short text. A prior that is too low launches one worker too
+            // many once; one that is too high makes the first burst wait.
             jobs_per_s_prior: 100.0,
             cold_start_s_prior: 2.0,
         }
@@ -185,7 +187,7 @@ impl Default for AutoscalerConfig {
             // Twice the longest that one batch may compute.
             stuck_s: 600,
             start_s_max: 600,
-            drain_s_max: 120,
+            grace_s: 120,
             gpus: None,
             workers_per_gpu: 1,
             process: ProcessConfig::default(),
@@ -228,7 +230,7 @@ impl Default for KubernetesConfig {
 }
 
 impl ProcessConfig {
-    /// Where workers leave their logs and their process ids: `state_dir`, else the user's state folder.
+    /// The folder of the workers' logs and process ids: `state_dir`, else the user's state folder.
     pub fn state_dir(&self) -> PathBuf {
         if let Some(folder) = &self.state_dir {
             return folder.clone();
@@ -244,7 +246,7 @@ impl PoolConfig {
     pub(super) fn check(&self, table: &str) -> Result<(), String> {
         if self.min > self.max {
             return Err(format!(
-                "`{table}.min` is {} and `{table}.max` is {}: the fewest can't be more than the most",
+                "`{table}.min` is {} and `{table}.max` is {}: raise the maximum or lower the minimum",
                 self.min, self.max
             ));
         }
@@ -257,7 +259,7 @@ impl PoolConfig {
             }
             Err(format!("`{table}.{key}` is {value}: use a number above 0"))
         };
-        positive("wait_s", self.wait_s)?;
+        positive("target_wait_s", self.target_wait_s)?;
         positive("jobs_per_s_prior", self.jobs_per_s_prior)?;
         positive("cold_start_s_prior", self.cold_start_s_prior)?;
         match self.idle_s {

@@ -15,7 +15,7 @@ impl SecretUrl {
         self.0.expose_secret()
     }
 
-    /// The URL with its password replaced. In doubt, too much of it is.
+    /// The URL with its password replaced. In doubt, more than the password is.
     fn redacted(&self) -> String {
         let url = self.expose();
         let start = url.find("://").map_or(0, |at| at + 3);
@@ -38,7 +38,7 @@ impl SecretUrl {
 
 const HIDDEN: &str = "***";
 
-/// What follows a colon and is no port is a password whose host was forgotten.
+/// Hides a text after a colon that is no port: it is a password whose host was forgotten.
 fn without_stray_password(address: &str) -> String {
     let authority = address.split('/').next().unwrap_or(address);
     match authority.split_once(':') {

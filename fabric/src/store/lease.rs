@@ -1,26 +1,26 @@
-//! The autoscalers' lease: one leads, the others wait.
+//! Leader election among autoscalers: the holder of the lease leads, the others wait.
 //!
-//! Whoever leads has a token that is higher than that of everybody who led before. The lease ends by Redis' clock; its
-//! holder has to believe that it ended earlier, counted from before it asked.
+//! A leader's fencing token is higher than those of all leaders before. The lease expires by Redis' clock; its holder
+//! has to assume that it expires earlier, counted from before it asked.
 
 use std::sync::LazyLock;
 
 use forebay_schemas::names::{LEASE_KEY, TOKEN_KEY};
 use redis::Script;
 
-use super::{Store, StoreError};
+use super::{connection::Store, error::StoreError};
 
-/// Who leads.
+/// The lease: which autoscaler leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
-    /// Its id.
+    /// The leader's id.
     pub holder: String,
-    /// Its fencing token.
+    /// The leader's fencing token.
     pub token: u64,
 }
 
-/// Takes the lease if it is free, renews it if it is ours, and tells who has it. A new token is at least the time of
-/// day, so that it is higher also after Redis lost all that it had.
+/// Takes the lease if it is free, renews it if it is held by this id, and returns its holder. A new token is at least
+/// the current time, so that it is higher even after Redis lost all its data.
 static TAKE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local held = redis.call('HMGET', KEYS[1], 'holder', 'token')
@@ -40,7 +40,7 @@ static TAKE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Ends the lease if it is ours.
+/// Ends the lease if it has this token.
 static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "if redis.call('HGET', KEYS[1], 'token') == ARGV[1] then redis.call('DEL', KEYS[1]) end",
@@ -48,7 +48,7 @@ static RELEASE: LazyLock<Script> = LazyLock::new(|| {
 });
 
 impl Store {
-    /// Takes or renews the lease for `lease_ms`, as `id`, and tells who has it now.
+    /// Takes or renews the lease for `lease_ms`, as `id`, and returns the lease as it is then.
     pub async fn take_lease(&self, id: &str, lease_ms: u64) -> Result<Lease, StoreError> {
         let (holder, token): (String, u64) = self
             .run(async |connection| {
@@ -69,7 +69,7 @@ impl Store {
         Ok(held == Some(token))
     }
 
-    /// Whether somebody has the lease.
+    /// Whether any autoscaler holds the lease.
     pub async fn is_led(&self) -> Result<bool, StoreError> {
         self.run(async |connection| {
             redis::cmd("EXISTS").arg(LEASE_KEY).query_async(connection).await

@@ -1,4 +1,4 @@
-//! A channel on which job ids are published as their results are written.
+//! Notices: a Redis channel on which job ids are published as their results are written.
 
 use std::time::Duration;
 
@@ -6,15 +6,15 @@ use forebay_schemas::JobId;
 use futures_util::StreamExt;
 use redis::aio::PubSub;
 
-use super::{Store, StoreError};
+use super::{connection::Store, error::StoreError};
 
-/// One subscription on a connection of its own, for as many waiters as there are.
+/// A subscription to a channel, on a connection of its own, shared by all waiters of a process.
 pub struct Notices {
     subscription: PubSub,
 }
 
 impl Store {
-    /// Subscribes to `channel`. Whoever needs it for long subscribes again when it ends.
+    /// Subscribes to `channel`. The subscription ends with its connection: subscribe again then.
     pub async fn notices(&self, channel: &str) -> Result<Notices, StoreError> {
         let failed = |source| StoreError::Command { url: self.url.to_string(), source };
         let connect = tokio::time::timeout(CONNECT_TIMEOUT, self.client.get_async_pubsub());
@@ -31,7 +31,7 @@ impl Store {
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Notices {
-    /// The next id; `None` once the connection is lost. Messages that are no id are passed over.
+    /// The next id; `None` once the connection is lost. Messages that are not a job id are skipped.
     pub async fn next(&mut self) -> Option<JobId> {
         let mut messages = self.subscription.on_message();
         loop {

@@ -1,7 +1,7 @@
-//! The worker registry: who is alive, told by the workers themselves.
+//! The worker registry: the workers that are alive, by their heartbeats.
 //!
-//! Each worker has a record that expires, and an entry in an index, so that nobody has to look through
-//! all keys. Entries are dated by Redis' own clock: those of the hosts differ.
+//! Each worker has a record that expires, and an entry in an index, so that no reader has to scan all
+//! keys. Entries are dated by Redis' own clock: those of the hosts differ.
 
 use forebay_schemas::{
     WorkerRecord,
@@ -10,20 +10,21 @@ use forebay_schemas::{
 };
 use redis::pipe;
 
-use super::{Store, StoreError, results::KEYS_MAX};
+use super::{connection::Store, error::StoreError, results::KEYS_MAX};
 
-/// The most workers that are listed: those that beat last.
+/// The most workers that are listed: those with the latest heartbeats.
 const WORKERS_MAX: isize = 10_000;
 
 impl Store {
-    /// Writes a worker's record, which is gone [`HEARTBEAT_TTL_MS`] later unless written again.
-    pub async fn beat(&self, record: &WorkerRecord) -> Result<(), StoreError> {
-        let (key, json) = (worker_key(&record.id), serde_json::to_string(record)?);
+    /// Writes a worker's heartbeat: its record, which expires [`HEARTBEAT_TTL_MS`] later unless written again.
+    pub async fn heartbeat(&self, record: &WorkerRecord) -> Result<(), StoreError> {
+        let key = worker_key(&record.id);
+        let json = serde_json::to_string(record)?;
         let now_ms = self.server_now_ms().await?;
         let mut commands = pipe();
         commands.cmd("SET").arg(&key).arg(&json).arg("PX").arg(HEARTBEAT_TTL_MS).ignore();
         commands.zadd(WORKER_INDEX, &record.id, now_ms).ignore();
-        // Whoever is alive clears away who is not. Without anybody alive the index goes by itself.
+        // The living remove the entries of the dead. Once no worker is alive, the index expires.
         let expired_ms = now_ms.saturating_sub(HEARTBEAT_TTL_MS);
         commands.zrembyscore(WORKER_INDEX, "-inf", expired_ms).ignore();
         commands.cmd("PEXPIRE").arg(WORKER_INDEX).arg(HEARTBEAT_TTL_MS).ignore();
@@ -48,7 +49,7 @@ impl Store {
         let mut workers = Vec::with_capacity(ids.len());
         for ids in ids.chunks(KEYS_MAX) {
             let keys: Vec<String> = ids.iter().map(|id| worker_key(id)).collect();
-            // An entry may outlive its worker a little; the record, which expired, tells.
+            // An entry may outlive its worker a little: only workers with a record are alive.
             let found: Vec<Option<String>> = self
                 .run(async |connection| redis::cmd("MGET").arg(&keys).query_async(connection).await)
                 .await?;

@@ -1,24 +1,24 @@
-//! Terminal records: written once, whoever comes first.
+//! Terminal records: written once, by the first writer.
 
 use forebay_schemas::JobId;
 use redis::{ExistenceCheck, RedisResult, SetExpiry, SetOptions, pipe};
 
-use super::{Store, StoreError};
+use super::{connection::Store, error::StoreError};
 
 /// A terminal record to be written.
 #[derive(Debug, Clone)]
 pub struct ResultRecord {
-    /// Whose record it is.
+    /// The job's id.
     pub id: JobId,
     /// The record, encoded.
     pub bytes: Vec<u8>,
-    /// How long it is kept.
+    /// How long it is kept, in seconds.
     pub ttl_s: u64,
     /// The channel on which the id is published once it is written.
     pub notify: Option<String>,
 }
 
-/// What became of a record.
+/// The outcome of writing a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
     /// It is the job's record.
@@ -60,11 +60,11 @@ impl Store {
         }
         let replicas_min = self.config.replicas_min;
         if replicas_min > 0 {
-            // Well within the connection's own time-out, so that the answer is still heard.
+            // Well within the connection's own time-out, so that the reply arrives within it.
             commands.cmd("WAIT").arg(replicas_min).arg(self.config.timeout_ms / 2);
         }
-        // A notice is a hint: one that can't be given, on a channel that this user may not publish on,
-        // say, costs a waiter some time and nobody his result.
+        // A notice is a hint: one that can't be published (say, because this user may not use the channel)
+        // delays a waiter, and costs no result.
         for record in records {
             if let Some(channel) = &record.notify {
                 commands.publish(channel, record.id.as_str()).ignore();

@@ -1,13 +1,13 @@
-//! Taking back what was written of a job, so that it can be tried anew.
+//! Removing what was written of a job, so that it can be tried again.
 
 use std::sync::LazyLock;
 
 use forebay_schemas::{JobId, limits::RESULT_TTL_S_DEFAULT};
 use redis::Script;
 
-use super::{Store, StoreError};
+use super::{connection::Store, error::StoreError};
 
-/// Answers for how many seconds the record would have stayed; nothing if it is another one.
+/// Returns how many seconds the record had left; nothing if it is a different one.
 static RETRACT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end
@@ -18,8 +18,8 @@ static RETRACT: LazyLock<Script> = LazyLock::new(|| {
 });
 
 impl Store {
-    /// Removes a job's record if it still is `bytes`, and tells for how many seconds it would have
-    /// been kept. `None` if it is another by now, or none: then nothing was done.
+    /// Removes a job's record if it still is `bytes`, and returns how many seconds it had left. `None` if
+    /// the record is a different one by now, or gone: then nothing is removed.
     pub async fn retract_result(
         &self,
         id: &JobId,
@@ -29,7 +29,7 @@ impl Store {
         let left_s: Option<i64> = self
             .run(async |connection| RETRACT.key(&key).arg(bytes).invoke_async(connection).await)
             .await?;
-        // A record in its last second has 0 left; one that somebody wrote without an end has -1.
+        // A record in its last second has 0 left; one that was written without a time to live has -1.
         Ok(left_s.map(|s| u64::try_from(s).map_or(RESULT_TTL_S_DEFAULT, |s| s.max(1))))
     }
 

@@ -1,4 +1,4 @@
-//! Named conditions that must all hold before a service calls itself ready.
+//! Readiness: named conditions that must all hold before a service is ready.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -22,7 +22,7 @@ struct Condition {
     detail: String,
 }
 
-/// What `/readyz` answers.
+/// The body of `/readyz`.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Report {
     pub(super) ready: bool,
@@ -39,7 +39,7 @@ impl Health {
         health
     }
 
-    /// Says whether a condition holds, and why not.
+    /// Sets whether a condition holds, and why not.
     pub fn set(&self, name: &'static str, state: Result<(), String>) {
         let condition = Condition { ok: state.is_ok(), detail: state.err().unwrap_or_default() };
         gauge!("forebay_condition", "name" => name).set(f64::from(u8::from(condition.ok)));
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_for_conditions_goes_on_when_they_hold() {
+    async fn a_waiter_continues_when_its_conditions_hold() {
         let health = Health::new(&["store", "model"]);
         let waits = tokio::spawn({
             let health = health.clone();

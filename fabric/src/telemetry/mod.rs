@@ -1,4 +1,4 @@
-//! What a service tells about itself: log lines, metrics, and whether it is alive and able.
+//! Telemetry of a service: log lines, metrics, liveness and readiness.
 
 mod health;
 mod server;
@@ -23,11 +23,11 @@ pub enum TelemetryError {
     Filter {
         /// The filter.
         filter: String,
-        /// What is wrong with it.
+        /// Why it can't be read.
         reason: String,
     },
     /// Logs or metrics have been set up before.
-    #[error("telemetry is set up already: {0}")]
+    #[error("telemetry is set up already: {0}; set it up once, at the start of `main`")]
     Twice(String),
 }
 
@@ -48,7 +48,7 @@ pub fn init_logs(config: &TelemetryConfig) -> Result<(), TelemetryError> {
     .map_err(|e| TelemetryError::Twice(e.to_string()))
 }
 
-/// Upper bounds of the histograms of durations, in milliseconds: from a cache hit to a cold start.
+/// Upper bounds of the latency histograms, in milliseconds: from a cache hit to a cold start.
 const BUCKETS_MS: [f64; 14] = [
     1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 15_000.0,
     60_000.0,

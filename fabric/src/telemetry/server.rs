@@ -13,22 +13,22 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::Health;
+use super::health::Health;
 
 /// The server could not start.
 #[derive(Debug, thiserror::Error)]
 #[error("can't listen on {address}: {source}; set telemetry.listen to a free address")]
 pub struct ServerError {
-    /// Where it was to listen.
+    /// The address that it was to listen on.
     address: SocketAddr,
-    /// Why it can't.
+    /// Why it can't listen there.
     source: io::Error,
 }
 
 /// A running telemetry server.
 #[derive(Debug)]
 pub struct Server {
-    /// Where it listens.
+    /// The address that it listens on.
     pub address: SocketAddr,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -44,7 +44,7 @@ struct Shared {
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 impl Server {
-    /// Binds `listen` and answers until stopped.
+    /// Binds `listen` and serves until stopped.
     pub async fn start(
         listen: SocketAddr,
         metrics: PrometheusHandle,
@@ -53,7 +53,7 @@ impl Server {
         Self::start_with(listen, metrics, health, Router::new()).await
     }
 
-    /// The same, with more pages.
+    /// [`Server::start`] with more routes.
     pub async fn start_with(
         listen: SocketAddr,
         metrics: PrometheusHandle,
@@ -85,7 +85,7 @@ impl Server {
         Ok(Self { address, stop, task })
     }
 
-    /// Stops answering.
+    /// Stops serving.
     pub async fn stop(self) {
         self.stop.cancel();
         // It ends by itself at the token; a panic in it has been logged by then.

@@ -6,7 +6,7 @@ use forebay_tests::pools::{metric, pool, status, until_running};
 use forebay_tests::stack::{GRACE, Stack};
 
 /// Nothing at rest, three at most.
-pub const SERVERLESS: &str = "min = 0\nmax = 3\nwait_s = 1.0\nidle_s = 1.0\njobs_per_s_prior = 50.0\ncold_start_s_prior = 1.0";
+pub const SERVERLESS: &str = "min = 0\nmax = 3\ntarget_wait_s = 1.0\nidle_s = 1.0\njobs_per_s_prior = 50.0\ncold_start_s_prior = 1.0";
 
 #[tokio::test]
 async fn a_pool_wakes_from_zero_grows_to_its_load_and_goes_back_to_zero() {

@@ -1,29 +1,32 @@
-//! The pool of channels that publish, each in confirm mode, each on the connection of the day.
+//! The pool of channels that publish, each in confirm mode, each on the connection that is currently up.
 
 use deadpool::managed::{self, Metrics, QueueMode, RecycleError, RecycleResult};
 use lapin::{Channel, options::ConfirmSelectOptions};
 use tokio::sync::watch;
 
 use super::{
-    BrokerError,
+    error::BrokerError,
     link::{self, Link},
 };
 
-pub(super) type Pool = managed::Pool<Manager>;
+/// Channels that wait for the next publish.
+pub(super) type ChannelPool = managed::Pool<ChannelManager>;
 
-pub(super) struct Manager {
+/// Opens channels on the connection that is up, and drops those of a lost one.
+pub(super) struct ChannelManager {
     link: watch::Receiver<Link>,
 }
 
-pub(super) fn pool(link: watch::Receiver<Link>, channels_max: usize) -> Pool {
-    // The last one used goes first: the broker confirms more messages in one word the fewer channels they come on.
-    let builder = Pool::builder(Manager { link }).max_size(channels_max);
+/// A pool of at most `channels_max` channels.
+pub(super) fn channel_pool(link: watch::Receiver<Link>, channels_max: usize) -> ChannelPool {
+    // Last in, first out: the broker coalesces more confirmations the fewer channels the messages come on.
+    let builder = ChannelPool::builder(ChannelManager { link }).max_size(channels_max);
     #[allow(clippy::expect_used)]
     // only a pool with time-outs needs a runtime named, and this has none
     builder.queue_mode(QueueMode::Lifo).build().expect("no time-outs")
 }
 
-impl managed::Manager for Manager {
+impl managed::Manager for ChannelManager {
     type Type = Channel;
     type Error = BrokerError;
 
@@ -40,7 +43,7 @@ impl managed::Manager for Manager {
         if channel.status().connected() {
             Ok(())
         } else {
-            Err(RecycleError::message("the channel is closed"))
+            Err(RecycleError::message("the channel is closed: another one is opened"))
         }
     }
 }

