@@ -63,6 +63,17 @@ impl Lead {
         self.leader.borrow().held.filter(|held| Instant::now() < held.until)
     }
 
+    /// The right to act on what was decided under `token`.
+    pub fn permit(&self, token: u64) -> Permit<'_> {
+        Permit { lead: self, token, without_store: false }
+    }
+
+    /// The right to take down workers that are processes on this host, when this autoscaler stops. Without Redis no
+    /// autoscaler leads, and what this one launched is still its own to end.
+    pub fn permit_to_stop(&self, token: u64) -> Permit<'_> {
+        Permit { lead: self, token, without_store: true }
+    }
+
     /// Whether an action decided under `token` may still be done. A process that was paused in the middle of a
     /// decision has lost its lease by the time that it goes on: its clock says so, and Redis does.
     pub async fn may_act(&self, token: u64) -> bool {
@@ -73,6 +84,23 @@ impl Lead {
         let asked = self.store.holds_lease(token).await;
         // The answer may have taken long.
         asked.is_ok_and(|holds| holds) && self.held().is_some_and(is_ours)
+    }
+}
+
+/// The right to end, drain and launch workers. It is asked for before every action.
+#[derive(Clone, Copy)]
+pub struct Permit<'a> {
+    lead: &'a Lead,
+    token: u64,
+    /// Whether it also holds while Redis can't be asked.
+    without_store: bool,
+}
+
+impl Permit<'_> {
+    /// Whether the action may still be done.
+    pub async fn holds(&self) -> bool {
+        self.lead.may_act(self.token).await
+            || (self.without_store && self.lead.leader().error.is_some())
     }
 }
 

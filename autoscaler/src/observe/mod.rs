@@ -1,7 +1,9 @@
 //! Observing: what waits, who works, and how fast jobs arrive.
 
 pub mod arrivals;
+pub mod devices;
 pub mod queues;
+pub mod workers;
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -5,11 +5,11 @@
 
 use std::collections::VecDeque;
 
-use super::fleet::{Change, Fleet, Scaler};
+use super::fleet::{Change, Scaler, SimulatedFleet};
 
 const SECOND_US: u64 = 1_000_000;
 
-fn backlog(fleet: &Fleet<'_>) -> u64 {
+fn backlog(fleet: &SimulatedFleet<'_>) -> u64 {
     fleet.ready() + fleet.in_service()
 }
 
@@ -54,7 +54,7 @@ impl Scaler for Keda {
         self.next_poll_us.min(self.next_sync_us)
     }
 
-    fn look(&mut self, fleet: &Fleet<'_>) -> Change {
+    fn look(&mut self, fleet: &SimulatedFleet<'_>) -> Change {
         let (now_us, messages) = (fleet.now_us, backlog(fleet));
         let mut size = fleet.active();
         if now_us >= self.next_poll_us {
@@ -115,7 +115,7 @@ impl Scaler for SageMaker {
         self.next_us
     }
 
-    fn look(&mut self, fleet: &Fleet<'_>) -> Change {
+    fn look(&mut self, fleet: &SimulatedFleet<'_>) -> Change {
         let (now_us, size, jobs) = (fleet.now_us, fleet.active(), backlog(fleet));
         self.next_us = now_us + Self::PERIOD_US;
         if size == 0 {
@@ -147,7 +147,7 @@ impl Scaler for Fixed {
         u64::MAX
     }
 
-    fn look(&mut self, _: &Fleet<'_>) -> Change {
+    fn look(&mut self, _: &SimulatedFleet<'_>) -> Change {
         Change::Hold
     }
 }

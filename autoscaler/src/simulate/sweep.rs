@@ -11,8 +11,8 @@ use super::{
 
 /// Jobs a worker, from one to more than any backlog here.
 const TARGETS: (f64, f64, i32) = (1.0, 1.25, 41);
-/// Target drain times, one second to some seven minutes.
-const DRAINS_S: (f64, f64, i32) = (1.0, 1.35, 21);
+/// Target waits, one second to some seven minutes.
+const TARGET_WAITS_S: (f64, f64, i32) = (1.0, 1.35, 21);
 /// Waits that the clairvoyant allows: 0, and 1 to 512 s.
 const WAITS_S: (f64, f64, i32) = (1.0, 2.0, 10);
 /// A scale action more or less is no difference to a peer that takes hardly any.
@@ -105,8 +105,9 @@ pub fn sweep(trace: &str, workload: &Workload<'_>) -> Sweep {
     let fixed = frontier(&mut sizes.map(|workers| Contender::Fixed { workers }));
     let waits = [0.0].into_iter().chain(knobs(WAITS_S));
     let clairvoyant = frontier(&mut waits.map(|wait_s| Contender::Clairvoyant { wait_s }));
-    let drains = knobs(DRAINS_S).map(|drain_s| Contender::Forebay { drain_s: Some(drain_s) });
-    let forebay: Vec<Point> = drains.map(point).collect();
+    let targets = knobs(TARGET_WAITS_S)
+        .map(|target_wait_s| Contender::Forebay { target_wait_s: Some(target_wait_s) });
+    let forebay: Vec<Point> = targets.map(point).collect();
     let better = Frontier::of(keda.0.iter().chain(&sagemaker.0).cloned());
     let compared =
         forebay.iter().map(|point| compare(point, &better, &keda, &clairvoyant)).collect();
@@ -211,14 +212,15 @@ fn cell(line: Option<Line>, most: f64) -> String {
 }
 
 /// One setting of Forebay's beside what the others reach at its cost, as Markdown.
-pub fn table_at(sweeps: &[Sweep], drain_s: f64) -> String {
+pub fn table_at(sweeps: &[Sweep], target_wait_s: f64) -> String {
     let mut text = String::from(
         "| trace | cold start | worker-seconds (busy) | p95 wait | KEDA | SageMaker | fixed | clairvoyant | actions | KEDA's |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     let nearest = |sweep: &Sweep| {
-        let distance = |n: i32| (DRAINS_S.0 * DRAINS_S.1.powi(n) / drain_s).ln().abs();
-        let at = (0..DRAINS_S.2).min_by(|a, b| distance(*a).total_cmp(&distance(*b)));
+        let distance =
+            |n: i32| (TARGET_WAITS_S.0 * TARGET_WAITS_S.1.powi(n) / target_wait_s).ln().abs();
+        let at = (0..TARGET_WAITS_S.2).min_by(|a, b| distance(*a).total_cmp(&distance(*b)));
         sweep.forebay.get(at.unwrap_or(0) as usize).cloned()
     };
     for sweep in sweeps {

@@ -19,7 +19,7 @@ fn figures(line: &str) -> Figures {
     let loaded = load(&args.traces[0], &args).unwrap();
     let policy = args.policy(loaded.jobs_per_s, args.cold_starts_s[0]);
     let workload = workload(&loaded, args.cold_starts_s[0], &policy);
-    args.policies[0].run(&workload, 0, None).figures(args.target_wait_s, args.cost_per_hour)
+    args.policies[0].run(&workload, 0, None).figures(args.reported_wait_s, args.cost_per_hour)
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_minimum_is_kept_and_a_fixed_size_is_fixed() {
 
 #[test]
 fn options_that_make_no_sense_are_named() {
-    for (line, told) in [
+    for (line, expected) in [
         ("--trace square --cold-start=-1", "--cold-start"),
         ("--trace square --drain 0", "--drain is 0; give"),
         ("--trace square --workers-min 40", "--workers-min"),
@@ -81,6 +81,6 @@ fn options_that_make_no_sense_are_named() {
             Ok(command) => run(&command.args).unwrap_err().to_string(),
             Err(error) => error.to_string(),
         };
-        assert!(error.contains(told), "{line}: {error}");
+        assert!(error.contains(expected), "{line}: {error}");
     }
 }

@@ -8,7 +8,7 @@ use bollard::models::{
 };
 use forebay_fabric::config::DockerConfig;
 
-use crate::act::Order;
+use crate::act::launcher::Order;
 
 /// The label that tells the containers of one fleet from those of another.
 pub(super) const FLEET: &str = "forebay.fleet";

@@ -27,7 +27,7 @@ use futures_util::{
     future::{self, BoxFuture},
 };
 
-use super::{Instance, InstanceState, LaunchError, Launcher, Order};
+use super::launcher::{Instance, InstanceState, LaunchError, Launcher, Order};
 
 const KIND: &str = "docker";
 

@@ -7,7 +7,7 @@
 //! and each of those ends once beside it.
 
 mod api;
-mod fleet;
+mod deployment;
 mod pods;
 mod scale;
 
@@ -17,7 +17,7 @@ use std::{
 };
 
 use api::{Cluster, Refusal};
-use fleet::{Memory, Pool};
+use deployment::{DeploymentScale, Reported};
 use forebay_fabric::{clock, config::KubernetesConfig};
 use forebay_schemas::ModelId;
 use futures_util::{
@@ -29,7 +29,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use pods::{DELETION_COST, GOES_FIRST, MODEL, Worker};
 use serde_json::json;
 
-use super::{Instance, LaunchError, Launcher, Order};
+use super::launcher::{Instance, LaunchError, Launcher, Order};
 
 const KIND: &str = "kubernetes";
 
@@ -45,7 +45,7 @@ pub struct KubernetesLauncher {
     cluster: Cluster,
     /// What a model's Deployment is called, with `{model}`.
     deployment: String,
-    memory: Mutex<Memory>,
+    reported: Mutex<Reported>,
     /// Held while a scale is changed: launches come several at a time, and would come before one another.
     scaling: tokio::sync::Mutex<()>,
 }
@@ -56,7 +56,7 @@ impl KubernetesLauncher {
         Self {
             cluster: Cluster::new(config.clone()),
             deployment: config.deployment.clone(),
-            memory: Mutex::default(),
+            reported: Mutex::default(),
             scaling: tokio::sync::Mutex::default(),
         }
     }
@@ -76,11 +76,11 @@ impl KubernetesLauncher {
 
     async fn drain_all(&self, model: &ModelId, names: &[String]) -> Result<(), String> {
         let _one_at_a_time = self.scaling.lock().await;
-        let mut pools = self.pools(std::slice::from_ref(model)).await?;
-        let Some(pool) = pools.pop() else {
+        let mut scales = self.scales(std::slice::from_ref(model)).await?;
+        let Some(scale) = scales.pop() else {
             return Ok(());
         };
-        let drains = pool.drains(names);
+        let drains = scale.drains(names);
         if drains.fewer == 0 {
             return Ok(());
         }
@@ -91,7 +91,7 @@ impl KubernetesLauncher {
         let scaled = match marked {
             Ok(()) => self
                 .cluster
-                .rescale(&pool.deployment, |replicas| replicas.saturating_sub(fewer))
+                .rescale(&scale.deployment, |replicas| replicas.saturating_sub(fewer))
                 .await
                 .map_err(|refusal| (refusal.status.is_some(), refusal.reason)),
             Err(reason) => Err((true, reason)),
@@ -129,8 +129,8 @@ impl KubernetesLauncher {
 
     async fn end_one(&self, name: &str) -> Result<(), String> {
         if name.contains('#') {
-            let memory = || self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-            let awaited = memory().model_awaited(name);
+            let reported = || self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+            let awaited = reported().model_awaited(name);
             return match awaited {
                 Some(model) => self.drain_all(&model, &[name.to_owned()]).await,
                 None => Ok(()),
@@ -143,18 +143,18 @@ impl KubernetesLauncher {
     }
 
     async fn look(&self, models: &[ModelId]) -> Result<Vec<Instance>, String> {
-        let pools = self.pools(models).await?;
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(memory.tell(&pools, clock::now_ms()))
+        let scales = self.scales(models).await?;
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(reported.report(&scales, clock::now_ms()))
     }
 
     /// What there is of these models.
-    async fn pools(&self, models: &[ModelId]) -> Result<Vec<Pool>, String> {
+    async fn scales(&self, models: &[ModelId]) -> Result<Vec<DeploymentScale>, String> {
         if models.is_empty() {
             return Ok(Vec::new());
         }
         let mut by_model = self.workers(models).await?;
-        let pools = models.iter().map(|model| {
+        let scales = models.iter().map(|model| {
             let workers = by_model.remove(model.as_str()).unwrap_or_default();
             async move {
                 let deployment = self.deployment(model);
@@ -166,12 +166,13 @@ impl KubernetesLauncher {
                     Err(refusal) if refusal.status == Some(403) && workers.is_empty() => 0,
                     Err(refusal) => return Err(refusal.reason),
                 };
-                let (model, replicas) = (model.clone(), replicas as usize);
-                Ok(Pool { model, deployment, replicas, workers })
+                let model = model.clone();
+                let replicas = replicas as usize;
+                Ok(DeploymentScale { model, deployment, replicas, workers })
             }
         });
-        let pools: Vec<_> = pools.collect();
-        stream::iter(pools).buffered(CALLS_AT_ONCE_MAX).try_collect().await
+        let scales: Vec<_> = scales.collect();
+        stream::iter(scales).buffered(CALLS_AT_ONCE_MAX).try_collect().await
     }
 
     async fn workers(&self, models: &[ModelId]) -> Result<BTreeMap<String, Vec<Worker>>, String> {

@@ -26,7 +26,7 @@ use forebay_schemas::ModelId;
 use futures_util::{FutureExt, future::BoxFuture};
 
 use self::entry::Entry;
-use super::{Instance, InstanceState, LaunchError, Launcher, Order};
+use super::launcher::{Instance, InstanceState, LaunchError, Launcher, Order};
 
 const KIND: &str = "process";
 /// How long a worker without work stays when nobody is there to drain it, in seconds.

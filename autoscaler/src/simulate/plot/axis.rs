@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{INK, text};
+use super::svg::{INK, text};
 
 /// From values to a share of the axis.
 pub(super) struct Axis {

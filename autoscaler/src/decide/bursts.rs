@@ -49,16 +49,16 @@ impl Bursts {
         look: &Arrivals,
         jobs_per_s: f64,
         cold_start_s: f64,
-        drain_s: f64,
+        target_wait_s: f64,
     ) {
         // As long as it takes until workers that are launched at its beginning have worked.
-        let beginning_s = cold_start_s + drain_s.clamp(5.0, 60.0);
+        let beginning_s = cold_start_s + target_wait_s.clamp(5.0, 60.0);
         if let Some((begun_ms, before)) = self.begun
             && look.now_ms.saturating_sub(begun_ms) as f64 >= beginning_s * 1e3
         {
             self.begun = None;
             let work_s = look.total.saturating_sub(before) as f64 / jobs_per_s;
-            keep(&mut self.beginnings, work_s / beginning_s.max(drain_s));
+            keep(&mut self.beginnings, work_s / beginning_s.max(target_wait_s));
         }
         if look.active {
             let gap_s = self.quiet_s(look.now_ms);
@@ -108,9 +108,9 @@ impl Bursts {
     }
 
     /// Workers to launch now, because a burst is due in about a cold start.
-    pub(super) fn due(&self, now_ms: u64, cold_start_s: f64, drain_s: f64) -> Option<u32> {
+    pub(super) fn due(&self, now_ms: u64, cold_start_s: f64, target_wait_s: f64) -> Option<u32> {
         // A target that allows the wait for a cold start pays nothing to avoid it.
-        if cold_start_s < COLD_START_S_MIN.max(drain_s) || self.gaps_s.len() < KNOWN_MIN {
+        if cold_start_s < COLD_START_S_MIN.max(target_wait_s) || self.gaps_s.len() < KNOWN_MIN {
             return None;
         }
         let quiet_s = self.quiet_s(now_ms);

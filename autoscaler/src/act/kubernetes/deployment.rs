@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use forebay_schemas::ModelId;
 
 use super::pods::{Stage, Worker};
-use crate::act::{Instance, InstanceState};
+use crate::act::launcher::{Instance, InstanceState};
 
 /// One model, as it was found.
-pub(super) struct Pool {
+pub(super) struct DeploymentScale {
     pub model: ModelId,
     pub deployment: String,
     /// How many pods its Deployment is to have.
@@ -19,9 +19,9 @@ pub(super) struct Pool {
 
 /// What was told. It grows no longer than what is there.
 #[derive(Default)]
-pub(super) struct Memory {
+pub(super) struct Reported {
     /// Ends, by the pod's uid and the end's name, and the models whose they were.
-    told: HashMap<(String, String), ModelId>,
+    ends: HashMap<(String, String), ModelId>,
     /// The pods that were there at the last look, by name.
     seen: HashMap<String, Instance>,
     /// Since when pods are asked for that are not there yet, by the name that is told of them.
@@ -33,7 +33,7 @@ struct Awaited {
     since_ms: u64,
 }
 
-impl Pool {
+impl DeploymentScale {
     /// The pods that the Deployment counts.
     fn live(&self) -> impl Iterator<Item = &Worker> {
         self.workers.iter().filter(|worker| worker.is_live())
@@ -88,40 +88,40 @@ pub(super) struct Drains<'a> {
     pub fewer: usize,
 }
 
-impl Memory {
+impl Reported {
     /// The model of a pod that was told of as asked for and not there yet.
     pub fn model_awaited(&self, name: &str) -> Option<ModelId> {
         self.awaited.get(name).map(|awaited| awaited.model.clone())
     }
 
     /// What is there now, and what ended since the last look.
-    pub fn tell(&mut self, pools: &[Pool], now_ms: u64) -> Vec<Instance> {
+    pub fn report(&mut self, scales: &[DeploymentScale], now_ms: u64) -> Vec<Instance> {
         let mut instances = Vec::new();
         let mut ends_there = HashSet::new();
-        for pool in pools {
-            let present = present(pool);
-            self.tell_ends(pool, &present, &mut ends_there, &mut instances);
-            self.tell_awaited(pool, now_ms, &mut instances);
+        for scale in scales {
+            let present = present(scale);
+            self.report_ends(scale, &present, &mut ends_there, &mut instances);
+            self.report_awaited(scale, now_ms, &mut instances);
             let names = present.iter().map(|instance| instance.name.clone());
             self.seen.extend(names.zip(present.iter().cloned()));
             instances.extend(present);
         }
-        let looked_at = |model: &ModelId| pools.iter().any(|pool| pool.model == *model);
-        self.told.retain(|end, model| !looked_at(model) || ends_there.contains(end));
+        let looked_at = |model: &ModelId| scales.iter().any(|scale| scale.model == *model);
+        self.ends.retain(|end, model| !looked_at(model) || ends_there.contains(end));
         instances
     }
 
-    fn tell_ends(
+    fn report_ends(
         &mut self,
-        pool: &Pool,
+        scale: &DeploymentScale,
         present: &[Instance],
         ends_there: &mut HashSet<(String, String)>,
         instances: &mut Vec<Instance>,
     ) {
-        for worker in &pool.workers {
+        for worker in &scale.workers {
             for end in &worker.ends {
                 let key = (worker.uid.clone(), end.name.clone());
-                if self.told.insert(key.clone(), pool.model.clone()).is_none() {
+                if self.ends.insert(key.clone(), scale.model.clone()).is_none() {
                     let (how, well) = (end.how.clone(), end.well);
                     let state = InstanceState::Ended { how, well };
                     instances.push(Instance { name: end.name.clone(), ..instance(worker, state) });
@@ -134,7 +134,7 @@ impl Memory {
         }
         let there: HashSet<&str> = present.iter().map(|one| one.name.as_str()).collect();
         let gone = |name: &String, seen: &mut Instance| {
-            seen.model == pool.model.as_str() && !there.contains(name.as_str())
+            seen.model == scale.model.as_str() && !there.contains(name.as_str())
         };
         // Whoever deletes a pod has it told to drain first.
         instances.extend(self.seen.extract_if(gone).map(|(_, seen)| {
@@ -143,18 +143,23 @@ impl Memory {
         }));
     }
 
-    fn tell_awaited(&mut self, pool: &Pool, now_ms: u64, instances: &mut Vec<Instance>) {
+    fn report_awaited(
+        &mut self,
+        scale: &DeploymentScale,
+        now_ms: u64,
+        instances: &mut Vec<Instance>,
+    ) {
         let names: BTreeMap<usize, String> =
-            (1..=pool.missing()).map(|k| (k, pool.awaited(k))).collect();
+            (1..=scale.missing()).map(|k| (k, scale.awaited(k))).collect();
         let there: HashSet<&String> = names.values().collect();
-        self.awaited.retain(|name, one| one.model != pool.model || there.contains(name));
+        self.awaited.retain(|name, one| one.model != scale.model || there.contains(name));
         for name in names.into_values() {
-            let model = pool.model.clone();
+            let model = scale.model.clone();
             let awaited =
                 self.awaited.entry(name.clone()).or_insert(Awaited { model, since_ms: now_ms });
             instances.push(Instance {
                 name,
-                model: pool.model.to_string(),
+                model: scale.model.to_string(),
                 device: None,
                 launched_at_ms: awaited.since_ms,
                 state: InstanceState::Pending,
@@ -164,9 +169,9 @@ impl Memory {
 }
 
 /// The pods that have not ended.
-fn present(pool: &Pool) -> Vec<Instance> {
-    let mut surplus = pool.surplus();
-    let alive = pool.workers.iter().filter(|worker| worker.stage != Stage::Ended);
+fn present(scale: &DeploymentScale) -> Vec<Instance> {
+    let mut surplus = scale.surplus();
+    let alive = scale.workers.iter().filter(|worker| worker.stage != Stage::Ended);
     let told = alive.map(|worker| {
         let state = match worker.stage {
             Stage::Goes => InstanceState::Draining,

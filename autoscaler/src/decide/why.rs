@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Pool, PoolPolicy, memory::Measured};
+use super::{measured::Measured, policy::PoolPolicy, seen::Capacity};
 
 /// The rule that decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -18,7 +18,7 @@ pub enum Code {
     BelowMinimum,
     /// More workers than the most.
     AboveMaximum,
-    /// Work came to an empty pool.
+    /// Work came to an empty capacity.
     FromZero,
     /// The backlog would take longer than the target to drain.
     BehindTarget,
@@ -75,7 +75,7 @@ pub struct Why {
     /// Workers that the demand of the last seconds keeps busy.
     pub workers_needed: f64,
     /// The target.
-    pub drain_s: f64,
+    pub target_wait_s: f64,
     /// From launch to first job.
     pub cold_start_s: f64,
     /// For how long idle workers are kept.
@@ -90,22 +90,22 @@ impl Why {
     pub(super) fn new(
         code: Code,
         policy: &PoolPolicy,
-        pool: &Pool<'_>,
+        capacity: &Capacity<'_>,
         measured: Option<&Measured>,
     ) -> Self {
         let none = Measured::default();
         let measured = measured.unwrap_or(&none);
         Self {
             code,
-            workers_ready: pool.ready.len() as u32,
-            workers_starting: pool.starting.len() as u32,
+            workers_ready: capacity.ready.len() as u32,
+            workers_starting: capacity.starting.len() as u32,
             workers_min: policy.workers_min,
             workers_max: policy.workers_max,
             backlog_jobs: measured.backlog_jobs,
             arrivals_per_s: measured.arrivals_per_s,
             jobs_per_s: measured.jobs_per_s,
             workers_needed: measured.workers_needed,
-            drain_s: policy.drain_s,
+            target_wait_s: policy.target_wait_s,
             cold_start_s: measured.cold_start_s,
             idle_s: measured.idle_s,
             quiet_s: measured.quiet_s,
@@ -144,7 +144,7 @@ impl fmt::Display for Why {
                 to,
                 "{backlog} jobs, and {:.1} more a second, are more than {ready} ready and {starting} starting workers at \
                  {rate:.1} jobs a second each can do within {:.0} s of when a new one would be ready, in {cold_s:.1} s",
-                self.arrivals_per_s, self.drain_s
+                self.arrivals_per_s, self.target_wait_s
             ),
             Code::BurstDue => write!(
                 to,
