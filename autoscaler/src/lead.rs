@@ -1,4 +1,4 @@
-//! Who leads: a task that takes and renews the lease, and the question that stands before each action.
+//! Leader election: a task that takes and renews the lease, and the permit that is asked for before each action.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,18 +19,18 @@ pub struct Held {
     pub until: Instant,
 }
 
-/// Who leads, as far as is known.
+/// The leader, as far as is known.
 #[derive(Debug, Clone, Default)]
 pub struct Leader {
     /// The id of the one that leads; empty while none is known.
     pub id: String,
     /// Our lease, if we lead.
     pub held: Option<Held>,
-    /// Why nobody could be asked.
+    /// Why Redis could not be asked.
     pub error: Option<String>,
 }
 
-/// The way to ask who leads. Clones share it.
+/// Takes part in the election and knows who leads. Clones share it.
 #[derive(Clone)]
 pub struct Lead {
     store: Arc<Store>,
@@ -147,17 +147,17 @@ impl Keeper {
                     Err(error) => error,
                     Ok(Ok(_)) => return,
                 };
-                // Nobody else can have taken it before it ended.
+                // No other autoscaler can have taken it before it ended.
                 let held = before.held.filter(|held| Instant::now() < held.until);
                 Leader { id: before.id.clone(), held, error: Some(error) }
             }
         };
-        tell_changes(&self.id, &before, &now);
+        report_changes(&self.id, &before, &now);
         self.leader.send_replace(now);
     }
 }
 
-fn tell_changes(id: &str, before: &Leader, now: &Leader) {
+fn report_changes(id: &str, before: &Leader, now: &Leader) {
     gauge!("forebay_autoscaler_leads").set(f64::from(u8::from(now.held.is_some())));
     let token = |leader: &Leader| leader.held.map(|held| held.token);
     if token(before) == token(now) && before.id == now.id {

@@ -4,7 +4,7 @@
 //! drain, launch). Around it:
 //!
 //! - [`service`] starts and stops everything;
-//! - [`scaler`] is the tick, [`pool`] what is kept of one model from tick to tick, and [`leaving`] takes down workers
+//! - [`scaler`] is the tick, [`pool`] keeps one model from tick to tick, and [`leaving`] takes down workers
 //!   that are to leave whatever the load;
 //! - [`lead`] is leader election: a lease with a fencing token, and the permit that is asked for before every action;
 //! - [`reload`] watches the configuration, and [`status`] publishes what the leader knows;

@@ -1,4 +1,4 @@
-//! One model's workers from tick to tick: what is remembered of them, the input of a decision, and the status.
+//! One model's workers from tick to tick: their history, the input of a decision, and the status.
 
 use std::collections::VecDeque;
 
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// What is kept of one model from tick to tick.
+/// The part of one model that is kept from tick to tick.
 pub struct ModelPool {
     /// The model.
     pub model: ModelId,
@@ -40,7 +40,7 @@ pub struct ModelPool {
 pub struct PoolLook {
     /// The input of the decision.
     pub seen: PoolSeen,
-    /// What is wrong, for people.
+    /// Problems, for people.
     pub problems: Vec<String>,
 }
 
@@ -126,9 +126,9 @@ impl ModelPool {
         sight: &Sight,
         mine: Option<&[&WorkerRecord]>,
     ) -> Option<Backlog> {
-        let (waiting, mine) = (sight.waiting.as_ref().ok()?.get(&self.model)?, mine?);
-        let counted = self.arrivals.look(now_ms, waiting.ready, mine);
-        // The management API is some seconds behind: where nothing waits and nobody holds anything, it is not asked.
+        let waiting = sight.waiting.as_ref().ok()?.get(&self.model)?;
+        let counted = self.arrivals.look(now_ms, waiting.ready, mine?);
+        // The management API is some seconds behind: where nothing waits and no worker holds jobs, it is not asked.
         let unacknowledged = match waiting.in_hand {
             Some(in_hand) if waiting.ready + counted.in_hand > 0 => counted.in_hand.max(in_hand),
             _ => counted.in_hand,
@@ -137,8 +137,8 @@ impl ModelPool {
         Some(Backlog { ready: waiting.ready, unacknowledged, arrived_total })
     }
 
-    /// One that ends unasked before it was ready, or soon after, counts against the launcher; one that is lost later is
-    /// just replaced.
+    /// A worker that ends unasked before it was ready, or soon after, counts as a failed launch; one that is lost later
+    /// is just replaced.
     fn judge_ends(&mut self, now_ms: u64, ended: &[End]) {
         for end in ended {
             let lasted = end.ready_for_ms.is_some_and(|ms| ms >= READY_MS_MIN);

@@ -293,9 +293,8 @@ impl Scaler {
         let timeouts = timeouts(&self.config.autoscaler);
         let records = sight.workers.as_deref().ok();
         for (kind, instances) in listed {
-            let (Ok(instances), Ok(launcher)) = (instances, self.launchers.get(*kind)) else {
-                continue;
-            };
+            let Ok(instances) = instances else { continue };
+            let Ok(launcher) = self.launchers.get(*kind) else { continue };
             let elsewhere = |one: &&Instance| {
                 let model = one.model.parse::<ModelId>().ok();
                 let pool = model.and_then(|model| self.pools.get(&model));

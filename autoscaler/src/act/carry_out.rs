@@ -14,7 +14,7 @@ use crate::{
     unique::random_digits,
 };
 
-/// What came of the moves of one model.
+/// The outcome of the moves of one model.
 #[derive(Debug, Default)]
 pub struct Carried {
     /// The workers that were asked to drain.

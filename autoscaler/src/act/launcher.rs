@@ -1,9 +1,9 @@
 //! The four calls of every launcher, and the types that go with them.
 //!
 //! `launch` asks for one more worker and does not wait until it is ready: the worker reports that itself, in its
-//! registry record, whose id is the instance's name. `drain` asks workers to finish what they hold and end. `end` is for
-//! one that is stuck. `list` returns what is there, whichever autoscaler launched it: so an autoscaler that comes back
-//! adopts what its predecessor left.
+//! registry record, whose id is the instance's name. `drain` asks workers to finish what they hold and end. `end` is
+//! for one that is stuck. `list` returns what is there, whichever autoscaler launched it: so an autoscaler that comes
+//! back adopts what its predecessor left.
 
 use forebay_schemas::ModelId;
 use futures_util::future::BoxFuture;
@@ -66,9 +66,9 @@ impl Instance {
 pub struct LaunchError {
     /// The launcher.
     pub launcher: &'static str,
-    /// What it was to do: `launch m-1a2b3c4d`, `list its workers`.
+    /// The action: `launch m-1a2b3c4d`, `list its workers`.
     pub action: String,
-    /// What is wrong and what to do.
+    /// The cause and what to do.
     pub reason: String,
 }
 

@@ -28,7 +28,7 @@ impl Launchers {
     /// Makes the launchers that `config` asks for and that are not there yet. One that can't be made is tried again at
     /// the next call. Workers that are processes read `config_text`.
     pub fn make(&mut self, config: &Config, config_text: Option<&str>) {
-        // Processes of an earlier life may be there although no model asks for them any more.
+        // Processes that an earlier autoscaler launched may be there although no model asks for them any more.
         let left_over =
             config.autoscaler.process.state_dir().is_dir().then_some(LauncherKind::Process);
         let wanted = config.models.values().map(|model| model.pool.launcher);

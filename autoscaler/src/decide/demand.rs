@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-/// Pieces that are kept at most, whatever the window: what lies in one piece can't be told apart.
+/// Pieces that are kept at most, whatever the window: demands within one piece are not distinguished.
 const PIECES_MAX: u64 = 256;
 
 /// Highest demands, the oldest first. Bounded.
@@ -12,7 +12,7 @@ pub(super) struct Demand {
 }
 
 impl Demand {
-    /// Notes that `workers` are needed now, and forgets what is older than `horizon_ms`.
+    /// Records that `workers` are needed now, and forgets what is older than `horizon_ms`.
     pub(super) fn record(&mut self, now_ms: u64, workers: f64, horizon_ms: u64) {
         let piece_ms = horizon_ms / PIECES_MAX;
         match self.pieces.back_mut() {
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_however_often_it_looks() {
+    fn the_demand_kept_is_bounded_however_often_it_is_recorded() {
         let mut demand = Demand::default();
         for look in 0..100_000 {
             demand.record(look * 10, 1.0, 600_000);

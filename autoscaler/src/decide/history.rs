@@ -1,6 +1,6 @@
-//! What is remembered between decisions: rates, the demand of the last minutes, gaps, and the actions taken. Bounded.
+//! The history of a pool's load: rates, the demand of the last minutes, gaps, and the actions taken. Bounded.
 //!
-//! Counters of workers and queues are only ever compared with what they were at the look before, so a new memory among
+//! Counters of workers and queues are only ever compared with what they were at the look before, so a new history among
 //! workers that have run for days learns from what they do now.
 
 use std::collections::HashMap;
@@ -22,11 +22,11 @@ const RATE_HALF_LIFE_S: f64 = 300.0;
 const RATE_PRIOR_S: f64 = 10.0;
 /// A start that takes longer than an hour is a failed one, whatever its worker says.
 const COLD_START_S_MAX: f64 = 3_600.0;
-/// Nobody keeps an idle worker for longer than a day.
+/// No idle worker is kept for longer than a day.
 const IDLE_S_MAX: f64 = 86_400.0;
 /// A new cold start moves the average by this share.
 const COLD_START_SHARE: f64 = 0.3;
-/// A worker with work whose counters stand still for so long is taken to be in the midst of it. Workers tell their
+/// A worker with work whose counters stand still for so long is taken to be in the midst of it. Workers report their
 /// counters every two seconds.
 const STALE_MS: u64 = 5_000;
 /// Workers whose counters are remembered; more are taken as new each time.
@@ -34,19 +34,19 @@ const WORKERS_MAX: usize = 4_096;
 /// The demand is averaged over half the target, since what can wait needs no worker of its own, and over this at most,
 /// since after the end of a burst an average lingers.
 const DEMAND_AVERAGED_S_MAX: f64 = 15.0;
-/// What the waits for a cold start weigh against its worker-seconds, for a target far below it.
+/// The weight of the waits for a cold start against its worker-seconds, for a target far below it.
 const WAIT_WEIGHT: f64 = 2.0;
 /// Looks come every second or so, and counters are up to two seconds old: a shorter idle time is noise.
 const IDLE_S_MIN: f64 = 5.0;
-/// A scale action may be taken every 65 s on average. A pod autoscaler with its default stabilisation takes one in about
-/// two minutes; twice that is what this policy grants itself.
+/// A scale action may be taken every 65 s on average. A pod autoscaler with its default stabilisation takes one in
+/// about two minutes; this policy grants itself twice as many.
 const ACTION_INTERVAL_S: f64 = 65.0;
 /// Actions that may be saved up: to zero, and up again.
 const ACTIONS_SAVED_MAX: f64 = 2.0;
 /// Scale-outs are never refused, but lend no more than this from the future.
 const ACTIONS_LENT_MAX: f64 = 1.0;
 
-/// What a worker's counters were when they last moved.
+/// The counters of a worker when they last moved.
 #[derive(Clone, Copy, Debug)]
 struct Counters {
     jobs_done: u64,
@@ -57,7 +57,7 @@ struct Counters {
     cold_start_known: bool,
 }
 
-/// What is remembered between decisions. It survives changes of the policy.
+/// The history of one pool's load. It survives changes of the policy.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     last_ms: Option<u64>,
@@ -78,12 +78,12 @@ pub struct History {
 }
 
 impl History {
-    /// Remembers nothing.
+    /// An empty history.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes in what was seen. Nothing comes of it if the queues were not observed.
+    /// Takes in what was seen. `None` if the queues were not observed.
     pub(super) fn observe(
         &mut self,
         policy: &PoolPolicy,
@@ -124,7 +124,7 @@ impl History {
         self.bursts.observe(&arrivals, jobs_per_s, cold_start_s, target_wait_s);
 
         if policy.idle_s.is_some() && active_jobs == 0 {
-            // Whoever says how long a worker may idle wants it counted from the last job, not from where an average ends.
+            // A configured idle time counts from the last job, not from where an average ends.
             self.busy_workers = busy_now;
         }
         let break_even_s =
@@ -167,7 +167,7 @@ impl History {
         self.busy_workers.max(by_backlog).max(awaited).max(f64::from(ahead))
     }
 
-    /// Learns from the counters of the workers; how many of them are busy comes of it.
+    /// Learns from the counters of the workers. Returns how many of them are busy.
     fn observe_workers(&mut self, seen: &PoolSeen) -> f64 {
         let mut jobs = 0.0;
         let mut busy_s = 0.0;
@@ -213,7 +213,7 @@ impl History {
         rate.max(1e-6)
     }
 
-    /// A scale action was taken.
+    /// Records that a scale action was taken.
     pub(super) fn acted(&mut self, now_ms: u64, growth: bool) {
         self.actions_spent = (self.actions_spent + 1.0).min(ACTIONS_SAVED_MAX + ACTIONS_LENT_MAX);
         if growth {
@@ -256,7 +256,8 @@ fn averaged(average: f64, value: f64, elapsed_s: f64, over_s: f64) -> f64 {
     average * kept + value * (1.0 - kept)
 }
 
-/// What is no positive number is taken as `otherwise`: configuration is checked where it is read, this is the last net.
+/// `value`, or `otherwise` if it is no positive number: the configuration is checked where it is read, and this is the
+/// last safeguard.
 fn positive(value: f64, otherwise: f64) -> f64 {
     if value.is_finite() && value > 0.0 { value } else { otherwise }
 }

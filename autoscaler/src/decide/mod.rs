@@ -1,10 +1,10 @@
 //! The decision: the size of every pool, the workers that leave and their order, and the device slots of new ones.
 //!
-//! [`decide`] is a pure function of the configuration, what was seen and a bounded memory of earlier observations. It
-//! knows no clock, no broker and no launcher; the running service and the simulator call it alike. It goes in four steps:
-//! the size that each pool's load asks for (`size`), the division of the device slots (`share`), the workers that leave
+//! [`decide`] is a pure function of the configuration, the observation and a bounded history of earlier ones. It knows
+//! no clock, no broker and no launcher; the running service and the simulator call it alike. It takes four steps: the
+//! size that each pool's load asks for (`size`), the division of the device slots (`share`), the workers that leave
 //! (`victims`), and the launches that slots and circuit allow (`slots`, `circuit`). The rules and their reasons are in
-//! `docs/scaling.md`; what is measured is in `history`, and what is learned of gaps between bursts in `bursts`.
+//! `docs/scaling.md`. Rates and cold starts are measured in `history`, gaps between bursts are learned in `bursts`.
 
 mod bursts;
 mod circuit;
@@ -34,11 +34,11 @@ pub use why::{Code, Why};
 pub struct PoolInput<'a> {
     /// How it is to be run.
     pub policy: PoolPolicy,
-    /// What was seen of it.
+    /// Its queues and workers now.
     pub seen: &'a PoolSeen,
-    /// What is remembered of its launches.
+    /// Holds its launches back while they fail.
     pub circuit: &'a Circuit,
-    /// What is remembered of its load.
+    /// Its load so far; this decision is added to it.
     pub history: &'a mut History,
 }
 
@@ -67,7 +67,7 @@ pub struct Decision {
     pub wanted: u32,
     /// The size that it gets of the device slots.
     pub granted: u32,
-    /// What to do now.
+    /// The actions to take now.
     pub moves: Moves,
     /// Why, as a code and numbers; `Display` says it in a sentence.
     pub why: Why,
@@ -90,7 +90,7 @@ pub fn decide(
     decided.map(|((pool, size), granted)| moves(pool, size, granted, slots, timeouts)).collect()
 }
 
-/// What a pool claims of the slots.
+/// The claim of a pool to slots.
 fn claim(pool: &PoolInput<'_>, size: &size::Size) -> Claim {
     Claim {
         priority: pool.policy.priority,
@@ -126,8 +126,8 @@ fn moves(
     Decision { wanted: size.wanted, granted, moves, why: size.why }
 }
 
-/// What to do with workers that are to leave, all of them, whatever waits in a queue: they are drained, and ended when
-/// that takes too long.
+/// The moves for workers that all are to leave, whatever waits in a queue: they are drained, and ended when that takes
+/// too long.
 pub fn leave(workers: &[WorkerSeen], timeouts: &Timeouts) -> Moves {
     let end = victims::overdue(workers, timeouts);
     let mut drain = Vec::new();

@@ -17,10 +17,10 @@ const GROWTH_APART: f64 = 0.25;
 const GROWTH_MIN: f64 = 0.3;
 /// and by this share when more actions were taken than are granted.
 const GROWTH_MIN_OVERSPENT: f64 = 0.6;
-/// What is this far above a whole number of workers asks for no worker more.
+/// A need this far above a whole number of workers asks for no worker more.
 const NEEDED_SLACK: f64 = 0.3;
-/// What nobody needed in the last quarter of the idle time goes together with what nobody needed in all of it, in one
-/// action instead of several.
+/// Workers that were not needed in the last quarter of the idle time leave together with those that were not needed in
+/// all of it, in one action instead of several.
 const TOGETHER: f64 = 0.25;
 
 /// The size that a pool's load asks for.
@@ -128,11 +128,12 @@ fn grow(
 
 /// Workers that are missing.
 ///
-/// A worker launched now begins in a cold start and has the target from then on. Until then there come `arrivals ×
-/// cold start` jobs more; up to then, and for the target after it, the workers that are there work, and those that start
-/// from when they are ready. What they leave is divided by the target.
+/// A worker launched now is ready after a cold start, and has the target wait from then on. Until it is ready,
+/// `arrivals × cold start` more jobs come; until then and for the target wait after it, the ready workers work, and
+/// those that start do from when they are ready. The work that they leave is divided by the target wait.
 fn missing(capacity: &Capacity<'_>, measured: &Measured) -> u32 {
-    let (cold_start_s, target_wait_s) = (measured.cold_start_s, measured.target_wait_s);
+    let cold_start_s = measured.cold_start_s;
+    let target_wait_s = measured.target_wait_s;
     let until_s = cold_start_s + target_wait_s;
     let coming_s = measured.arrivals_per_s * cold_start_s / measured.jobs_per_s;
     let by_starting_s = capacity.starting.iter().map(|worker| {
@@ -161,7 +162,7 @@ fn shrink(history: &History, capacity: &Capacity<'_>, measured: &Measured) -> (u
     let active = capacity.active();
     let needed = |window_s: f64| {
         let highest = history.demand.highest(measured.now_ms, (window_s * 1e3) as u64);
-        // Something to do needs someone, however little it is.
+        // Any work at all needs one worker.
         let least = u32::from(highest > 0.05 || measured.backlog_jobs > 0);
         ((highest - NEEDED_SLACK).ceil().max(0.0) as u32).max(least)
     };
@@ -180,7 +181,7 @@ fn shrink(history: &History, capacity: &Capacity<'_>, measured: &Measured) -> (u
     if measured.actions_in_hand < 1.0 && !measured.idle_is_given {
         return (active, Code::TooManyActions);
     }
-    // Who is busy right now stays, even if the last minutes could have done without: a burst may just begin.
+    // Busy workers stay, even if the last minutes could have done with fewer: a burst may just begin.
     let busy = (measured.workers_busy - NEEDED_SLACK).ceil().max(0.0) as u32;
     (needed(idle_s * TOGETHER).max(busy), Code::Idle)
 }

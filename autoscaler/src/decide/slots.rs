@@ -69,7 +69,9 @@ mod tests {
     fn slots(workers_per_gpu: u32, used: &[&str]) -> DeviceSlots {
         let gpus = ["cuda:0", "cuda:2"].map(|gpu| (gpu.to_owned(), workers_per_gpu));
         let mut slots = DeviceSlots::counted(gpus);
-        used.iter().for_each(|device| slots.occupy(device));
+        for device in used {
+            slots.occupy(device);
+        }
         slots
     }
 

@@ -27,8 +27,8 @@ pub struct End {
     pub expected: bool,
 }
 
-/// What is remembered of a worker from one look to the next. All times are by our own clock, of what we saw ourselves:
-/// the times that workers and launchers report are by clocks that may be set.
+/// A worker between two looks. All times are by our own clock and of what we saw ourselves: the times that workers and
+/// launchers report are by clocks that may be set.
 #[derive(Debug, Clone, Default)]
 struct Known {
     since_ms: u64,

@@ -14,13 +14,14 @@ pub(super) const MEAN_WORKERS: f64 = 4.0;
 /// The largest fleet that is simulated.
 const WORKERS_MAX: u32 = 1_000;
 
-/// What to simulate.
+/// The options of a simulation.
 #[derive(Args, Clone, Debug)]
 pub struct SimulateArgs {
     /// A CSV file, or square, sparse, diurnal or flash; several with commas between.
     #[arg(long = "trace", value_name = "TRACE", required = true, value_delimiter = ',')]
     pub traces: Vec<String>,
-    /// forebay[:SECONDS], keda[:JOBS], sagemaker[:JOBS], fixed:WORKERS, clairvoyant[:SECONDS]; several with commas between.
+    /// forebay[:SECONDS], keda[:JOBS], sagemaker[:JOBS], fixed:WORKERS, clairvoyant[:SECONDS]; several with commas
+    /// between.
     #[arg(
         long = "policy",
         value_name = "POLICY",

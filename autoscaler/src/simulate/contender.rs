@@ -11,11 +11,11 @@ use super::{
 };
 use crate::decide::PoolPolicy;
 
-/// Where KEDA stands if no target is given; the sweep covers the others.
+/// KEDA's target if none is given; the sweep covers the others.
 const KEDA_TARGET: f64 = 20.0;
-/// Where `SageMaker` stands if no target is given; the sweep covers the others.
+/// `SageMaker`'s target if none is given; the sweep covers the others.
 const SAGEMAKER_TARGET: f64 = 5.0;
-/// More workers than this are no fleet that this simulates.
+/// The largest fixed fleet that is simulated.
 const FIXED_MAX: u32 = 10_000;
 
 /// A policy and its knob.
@@ -23,7 +23,7 @@ const FIXED_MAX: u32 = 10_000;
 pub enum Contender {
     /// Forebay's own, by its target wait in seconds.
     Forebay {
-        /// Nothing: the one of the run's options.
+        /// `None`: the one of the run's options.
         target_wait_s: Option<f64>,
     },
     /// By messages a worker.
@@ -36,7 +36,7 @@ pub enum Contender {
         /// Jobs an instance.
         target: f64,
     },
-    /// So many workers for ever.
+    /// A fixed number of workers.
     Fixed {
         /// How many.
         workers: u32,
@@ -48,7 +48,7 @@ pub enum Contender {
     },
 }
 
-/// A name of a policy that is none.
+/// The name of an unknown policy.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{0:?} is no policy; give forebay[:SECONDS], keda[:JOBS], sagemaker[:JOBS], fixed:WORKERS or clairvoyant[:SECONDS]"
@@ -101,7 +101,7 @@ impl fmt::Display for Contender {
     }
 }
 
-/// Three digits are enough to tell knobs apart.
+/// Three digits are enough to distinguish knobs.
 fn short(knob: f64) -> String {
     let digits = usize::from(knob < 100.0 && knob.fract() != 0.0);
     format!("{knob:.digits$}")

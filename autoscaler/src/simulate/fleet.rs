@@ -46,11 +46,11 @@ impl SimulatedWorker {
     }
 }
 
-/// What a scaler wants done.
+/// The change that a scaler asks for.
 pub enum Change {
     /// Nothing.
     Hold,
-    /// This many workers; which ones go, the fleet decides: idle ones first, and always gracefully.
+    /// This many workers. The fleet chooses which ones are drained, in favour of the peers: idle ones first.
     Size(u32),
     /// This many workers, by these moves.
     Moves {
@@ -288,7 +288,8 @@ impl<'a> SimulatedFleet<'a> {
 
     fn sample(&mut self, at_us: u64) {
         let count = |phase| self.workers.iter().filter(|worker| worker.phase == phase).count();
-        let (starting, ready) = (count(Phase::Starting), count(Phase::Ready));
+        let starting = count(Phase::Starting);
+        let ready = count(Phase::Ready);
         let draining = count(Phase::Draining);
         let waiting = self.arrived - self.begun;
         self.outcome.samples.push(Sample { at_us, waiting, starting, serving: ready + draining });
@@ -359,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_never_served_ends_the_run_all_the_same() {
+    fn a_job_that_is_never_served_does_not_keep_the_run_from_ending() {
         let outcome = run(&jobs(&[(1, 1)]), setting(0, 5), &mut Script(Vec::new()));
         assert!(outcome.waits_us.is_empty());
     }

@@ -12,8 +12,8 @@ const TICK_US: u64 = 1_000_000;
 /// Called at each change of size with the time in microseconds, the size wanted, and why.
 pub type Explain = Box<dyn FnMut(u64, u32, &Why)>;
 
-/// Calls [`decide::decide`] each second, and at once when a job arrives at a fleet of none. Its one pool has device slots
-/// for all of its workers, its launches never fail, and its workers are never overdue.
+/// Calls [`decide::decide`] each second, and at once when a job arrives at a fleet of none. Its one pool has device
+/// slots for all of its workers, its launches never fail, and its workers are never overdue.
 pub struct Forebay {
     policy: PoolPolicy,
     history: History,

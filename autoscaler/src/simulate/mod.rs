@@ -1,9 +1,9 @@
 //! The simulator: runs the scaling policy, and its peers, over a trace in virtual time.
 //!
-//! `forebay-autoscaler simulate` says how long jobs would have waited and what the workers would have cost. It calls the
-//! same [`crate::decide::decide`] as the service. A wait is from a job's arrival to the beginning of its service. Workers
-//! serve first come first served, one job at a time. Worker-seconds count from launch, the cold start included, to the
-//! stop; a draining worker finishes its job. A scale action is a moment at which the size wanted changes.
+//! `forebay-autoscaler simulate` says how long jobs would have waited and what the workers would have cost. It calls
+//! [`crate::decide::decide`], as the service does. A wait is from a job's arrival to the beginning of its service.
+//! Workers serve first come first served, one job at a time. Worker-seconds count from launch, the cold start included,
+//! to the stop; a draining worker finishes its job. A scale action is a moment at which the size wanted changes.
 
 mod arguments;
 pub mod clairvoyant;
@@ -61,7 +61,7 @@ struct Ran {
     figures: Figures,
 }
 
-/// Runs the simulations that `args` ask for, and prints what comes of them.
+/// Runs the simulations that `args` ask for, and prints their figures.
 pub fn run(args: &SimulateArgs) -> Result<(), SimulateError> {
     args.check()?;
     let traces = args
@@ -215,7 +215,7 @@ fn workload<'a>(loaded: &'a Loaded, cold_start_s: f64, policy: &'a PoolPolicy) -
 /// Prints each change of size on standard error, so that figures stay alone on standard output.
 fn explain() -> Explain {
     Box::new(|at_us, wanted, why| {
-        // If standard error is gone, nobody reads this.
+        // If standard error is gone, there is nothing to write to.
         let _ = writeln!(io::stderr(), "{:>9.1} s: {wanted}: {why}", at_us as f64 / 1e6);
     })
 }

@@ -17,8 +17,8 @@ fn backlog(fleet: &SimulatedFleet<'_>) -> u64 {
 ///
 /// Every `pollingInterval` (30 s) the operator asks whether there are messages: with none running it starts one, and
 /// after `cooldownPeriod` (300 s) without any it goes to zero. Between one and the maximum the pod autoscaler decides
-/// every 15 s: the messages divided by the target, rounded up, and on the way down the highest of the recommendations of
-/// the last 300 s. Its tolerance of a tenth and its default limit of steps upwards are left out, in its favour.
+/// every 15 s: the messages divided by the target, rounded up, and on the way down the highest of the recommendations
+/// of the last 300 s. Its tolerance of a tenth and its default limit of steps upwards are left out, in its favour.
 pub struct Keda {
     target: f64,
     workers_max: u32,
@@ -55,7 +55,8 @@ impl Scaler for Keda {
     }
 
     fn look(&mut self, fleet: &SimulatedFleet<'_>) -> Change {
-        let (now_us, messages) = (fleet.now_us, backlog(fleet));
+        let now_us = fleet.now_us;
+        let messages = backlog(fleet);
         let mut size = fleet.active();
         if now_us >= self.next_poll_us {
             self.next_poll_us = now_us + Self::POLL_US;
@@ -89,9 +90,9 @@ impl Scaler for Keda {
 /// `SageMaker`'s asynchronous endpoints under target tracking of the backlog per instance.
 ///
 /// The metrics have a period of 60 s. From zero, a step policy on `HasBacklogWithoutCapacity` starts one. Above it the
-/// backlog (queued and in flight) divided by the target, rounded up, is the size; after a scale-out none follows for 300 s
-/// unless it is a larger one, and none shrinks for 300 s after a scaling. The three and fifteen minutes for which the
-/// alarms of target tracking wait before they act are left out, in its favour.
+/// backlog (queued and in flight) divided by the target, rounded up, is the size; after a scale-out none follows for
+/// 300 s unless it is a larger one, and none shrinks for 300 s after a scaling. The three and fifteen minutes for which
+/// the alarms of target tracking wait before they act are left out, in its favour.
 pub struct SageMaker {
     target: f64,
     workers_max: u32,
@@ -116,7 +117,9 @@ impl Scaler for SageMaker {
     }
 
     fn look(&mut self, fleet: &SimulatedFleet<'_>) -> Change {
-        let (now_us, size, jobs) = (fleet.now_us, fleet.active(), backlog(fleet));
+        let now_us = fleet.now_us;
+        let size = fleet.active();
+        let jobs = backlog(fleet);
         self.next_us = now_us + Self::PERIOD_US;
         if size == 0 {
             // A policy of its own, so the cooldowns of target tracking don't begin here.

@@ -28,14 +28,14 @@ fn every_policy_serves_every_job() {
     for policy in ["forebay", "keda", "sagemaker", "fixed:9", "clairvoyant:5"] {
         let figures = figures(&format!("--trace square --policy {policy}"));
         assert_eq!(figures.jobs, jobs, "{policy}");
-        // The work is the same whoever does it, and a cold start comes on top.
+        // The work is equal for all policies, and a cold start comes on top.
         let busy_s: f64 = Shape::Square.draw(1).iter().map(|job| job.work).sum();
         assert!(figures.worker_s > busy_s, "{policy}: {}", figures.worker_s);
     }
 }
 
 #[test]
-fn a_run_is_the_same_again() {
+fn a_run_can_be_repeated() {
     let again = || serde_json::to_string(&figures("--trace flash --policy forebay:10")).unwrap();
     assert_eq!(again(), again());
 }

@@ -1,4 +1,4 @@
-//! What one look at a cluster tells, given what the looks before it told.
+//! From the pods and scales of a cluster to the workers that a look lists, given what the looks before it listed.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -7,7 +7,7 @@ use forebay_schemas::ModelId;
 use super::pods::{Stage, Worker};
 use crate::act::launcher::{Instance, InstanceState};
 
-/// One model, as it was found.
+/// The Deployment of one model with its pods, at one look.
 pub(super) struct DeploymentScale {
     pub model: ModelId,
     pub deployment: String,
@@ -17,14 +17,14 @@ pub(super) struct DeploymentScale {
     pub workers: Vec<Worker>,
 }
 
-/// What was told. It grows no longer than what is there.
+/// The ends and pods that were reported. It holds no more than there is in the cluster.
 #[derive(Default)]
 pub(super) struct Reported {
     /// Ends, by the pod's uid and the end's name, and the models whose they were.
     ends: HashMap<(String, String), ModelId>,
     /// The pods that were there at the last look, by name.
     seen: HashMap<String, Instance>,
-    /// Since when pods are asked for that are not there yet, by the name that is told of them.
+    /// Since when pods are asked for that are not there yet, by the name that they are listed under.
     awaited: HashMap<String, Awaited>,
 }
 
@@ -49,12 +49,12 @@ impl DeploymentScale {
         self.replicas.saturating_sub(self.live().count())
     }
 
-    /// The name that is told of the `k`th pod that is asked for and not there yet, from 1. No pod can have such a name.
+    /// The name of the `k`th pod that is asked for and not there yet, from 1. No pod can have such a name.
     fn awaited(&self, k: usize) -> String {
         format!("{}#{k}", self.deployment)
     }
 
-    /// What these names come to when they are drained.
+    /// The changes that draining these workers takes.
     pub fn drains(&self, names: &[String]) -> Drains<'_> {
         let names: HashSet<&str> = names.iter().map(String::as_str).collect();
         let surplus = self.surplus();
@@ -65,11 +65,11 @@ impl DeploymentScale {
         let prefix = format!("{}#", self.deployment);
         let awaited = names.iter().filter(|name| name.starts_with(&prefix)).count();
         Drains {
-            // Those that are marked and too many were drained before: their Deployment has not come to it yet.
+            // Marked pods beyond the scale were drained before: their Deployment has not deleted them yet.
             fewer: unmarked.len()
                 + marked.len().saturating_sub(surplus)
                 + awaited.min(self.missing()),
-            // Marked once for a change that was not made: they would go in place of the others.
+            // Marked for a change that was not made: they would be deleted instead of the others.
             stale: if surplus == 0 {
                 others.into_iter().filter(|worker| worker.is_marked()).collect()
             } else {
@@ -80,7 +80,7 @@ impl DeploymentScale {
     }
 }
 
-/// What has to be done to drain some workers.
+/// The changes that draining some workers takes.
 pub(super) struct Drains<'a> {
     pub to_mark: Vec<&'a Worker>,
     pub stale: Vec<&'a Worker>,
@@ -89,12 +89,12 @@ pub(super) struct Drains<'a> {
 }
 
 impl Reported {
-    /// The model of a pod that was told of as asked for and not there yet.
+    /// The model of a pod that was listed as asked for and not there yet.
     pub fn model_awaited(&self, name: &str) -> Option<ModelId> {
         self.awaited.get(name).map(|awaited| awaited.model.clone())
     }
 
-    /// What is there now, and what ended since the last look.
+    /// The workers that are there now, and those that ended since the last look.
     pub fn report(&mut self, scales: &[DeploymentScale], now_ms: u64) -> Vec<Instance> {
         let mut instances = Vec::new();
         let mut ends_there = HashSet::new();
@@ -122,8 +122,7 @@ impl Reported {
             for end in &worker.ends {
                 let key = (worker.uid.clone(), end.name.clone());
                 if self.ends.insert(key.clone(), scale.model.clone()).is_none() {
-                    let (how, well) = (end.how.clone(), end.well);
-                    let state = InstanceState::Ended { how, well };
+                    let state = InstanceState::Ended { how: end.how.clone(), well: end.well };
                     instances.push(Instance { name: end.name.clone(), ..instance(worker, state) });
                 }
                 ends_there.insert(key);
@@ -136,7 +135,7 @@ impl Reported {
         let gone = |name: &String, seen: &mut Instance| {
             seen.model == scale.model.as_str() && !there.contains(name.as_str())
         };
-        // Whoever deletes a pod has it told to drain first.
+        // A pod that is deleted gets SIGTERM first, and drains.
         instances.extend(self.seen.extract_if(gone).map(|(_, seen)| {
             let state = InstanceState::Ended { how: "its pod was deleted".into(), well: true };
             Instance { state, ..seen }
@@ -172,7 +171,7 @@ impl Reported {
 fn present(scale: &DeploymentScale) -> Vec<Instance> {
     let mut surplus = scale.surplus();
     let alive = scale.workers.iter().filter(|worker| worker.stage != Stage::Ended);
-    let told = alive.map(|worker| {
+    let present = alive.map(|worker| {
         let state = match worker.stage {
             Stage::Goes => InstanceState::Draining,
             // Marked, and too many: its Deployment takes it next.
@@ -185,7 +184,7 @@ fn present(scale: &DeploymentScale) -> Vec<Instance> {
         };
         instance(worker, state)
     });
-    told.collect()
+    present.collect()
 }
 
 fn instance(worker: &Worker, state: InstanceState) -> Instance {

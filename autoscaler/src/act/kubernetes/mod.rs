@@ -1,10 +1,10 @@
 //! Workers as pods, by the scale of one Deployment a model.
 //!
 //! A Deployment takes counts and no names: to launch is one more, to drain is fewer, after those that are to go were
-//! marked as the cheapest to delete. A worker's name is its pod's. What a Deployment was asked for and has no pod of yet
-//! is told as `<deployment>#1` and so on; an end that a pod outlived, as `<pod>#` and something that tells it from
-//! others. A pod whose container can't start or starts again and again is told as pending, for its Deployment has it,
-//! and each of those ends once beside it.
+//! marked as the cheapest to delete. A worker's name is its pod's. A pod that a Deployment was asked for and does not
+//! have yet is listed as `<deployment>#1` and so on; an end that a pod outlived, as `<pod>#` and a distinguishing text.
+//! A pod whose container can't start or starts again and again is listed as pending, for its Deployment has it, and
+//! each of those ends is listed once beside it.
 
 mod api;
 mod deployment;
@@ -43,7 +43,7 @@ const CALLS_AT_ONCE_MAX: usize = 8;
 /// Launches workers as pods.
 pub struct KubernetesLauncher {
     cluster: Cluster,
-    /// What a model's Deployment is called, with `{model}`.
+    /// The name of a model's Deployment, with `{model}` for the model's.
     deployment: String,
     reported: Mutex<Reported>,
     /// Held while a scale is changed: launches come several at a time, and would come before one another.
@@ -108,14 +108,16 @@ impl KubernetesLauncher {
         Err(reason)
     }
 
-    /// Says what it costs to delete these pods. One that is gone is passed over; one that fails keeps no other from it.
+    /// Sets the deletion costs of these pods. A pod that is gone is skipped; one that fails does not keep the others
+    /// from theirs.
     async fn set_costs<'a>(
         &self,
         costs: impl Iterator<Item = (&'a Worker, Option<&'a str>)>,
     ) -> Result<(), String> {
         let calls = costs.map(|(worker, cost)| async move {
             let patch = json!({ "metadata": { "annotations": { DELETION_COST: cost } } });
-            let (params, patch) = (&PatchParams::default(), &Patch::Merge(patch));
+            let params = &PatchParams::default();
+            let patch = &Patch::Merge(patch);
             let patched = self
                 .cluster
                 .call(|apis| async move { apis.pods.patch(&worker.name, params, patch).await });
@@ -148,7 +150,7 @@ impl KubernetesLauncher {
         Ok(reported.report(&scales, clock::now_ms()))
     }
 
-    /// What there is of these models.
+    /// The Deployments of these models with their pods.
     async fn scales(&self, models: &[ModelId]) -> Result<Vec<DeploymentScale>, String> {
         if models.is_empty() {
             return Ok(Vec::new());
@@ -242,7 +244,8 @@ impl Launcher for KubernetesLauncher {
         async move { self.end_one(name).await.map_err(failed(format!("end {name}"))) }.boxed()
     }
 
-    /// Those of these models and of no others: a Deployment that no configuration gives to this launcher is not its own.
+    /// The workers of these models and of no others: a Deployment that no configuration gives to this launcher is not
+    /// its own.
     fn list<'a>(
         &'a self,
         models: &'a [ModelId],

@@ -1,4 +1,4 @@
-//! What holds whatever the decision sees.
+//! Properties that hold whatever the decision sees.
 
 use proptest::prelude::*;
 

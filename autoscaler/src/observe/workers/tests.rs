@@ -1,4 +1,4 @@
-//! What a look makes of a launcher's list and the workers' records, and which workers are overdue by it.
+//! From a launcher's list and the workers' records to the workers as the decision sees them.
 
 use super::*;
 use crate::{

@@ -11,7 +11,7 @@ use svg::{INK, text};
 use super::{frontier::Point, outcome::Sample, sweep::Sweep};
 
 const WIDTH: f64 = 960.0;
-/// Colours that also differ in lightness, so that they can be told apart without colour (Okabe and Ito).
+/// Colours that also differ in lightness, so that they can be distinguished without colour (Okabe and Ito).
 const FOREBAY: &str = "#0072b2";
 const KEDA: &str = "#d55e00";
 const SAGEMAKER: &str = "#cc79a7";
@@ -68,7 +68,8 @@ fn area(
 ) {
     let base = frame.y_of(y, 0.0);
     let mut path = format!("M{:.1} {base:.1}", frame.x_of(x, 0.0));
-    let (mut last, mut end) = (0.0, 0.0);
+    let mut last = 0.0;
+    let mut end = 0.0;
     for (at, value) in values {
         if (value - last).abs() > 1e-9 {
             let _ = write!(path, "H{:.1}V{:.1}", frame.x_of(x, at), frame.y_of(y, value));
