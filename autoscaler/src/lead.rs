@@ -1,4 +1,4 @@
-//! Who leads: a task that takes and renews the lease, and the question that stands before each action.
+//! Leader election: a task that takes and renews the lease, and the permit that is asked for before each action.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,18 +19,18 @@ pub struct Held {
     pub until: Instant,
 }
 
-/// Who leads, as far as is known.
+/// The leader, as far as is known.
 #[derive(Debug, Clone, Default)]
 pub struct Leader {
     /// The id of the one that leads; empty while none is known.
     pub id: String,
     /// Our lease, if we lead.
     pub held: Option<Held>,
-    /// Why nobody could be asked.
+    /// Why Redis could not be asked.
     pub error: Option<String>,
 }
 
-/// The way to ask who leads. Clones share it.
+/// Takes part in the election and knows who leads. Clones share it.
 #[derive(Clone)]
 pub struct Lead {
     store: Arc<Store>,
@@ -63,6 +63,17 @@ impl Lead {
         self.leader.borrow().held.filter(|held| Instant::now() < held.until)
     }
 
+    /// The right to act on what was decided under `token`.
+    pub fn permit(&self, token: u64) -> Permit<'_> {
+        Permit { lead: self, token, without_store: false }
+    }
+
+    /// The right to take down workers that are processes on this host, when this autoscaler stops. Without Redis no
+    /// autoscaler leads, and what this one launched is still its own to end.
+    pub fn permit_to_stop(&self, token: u64) -> Permit<'_> {
+        Permit { lead: self, token, without_store: true }
+    }
+
     /// Whether an action decided under `token` may still be done. A process that was paused in the middle of a
     /// decision has lost its lease by the time that it goes on: its clock says so, and Redis does.
     pub async fn may_act(&self, token: u64) -> bool {
@@ -73,6 +84,23 @@ impl Lead {
         let asked = self.store.holds_lease(token).await;
         // The answer may have taken long.
         asked.is_ok_and(|holds| holds) && self.held().is_some_and(is_ours)
+    }
+}
+
+/// The right to end, drain and launch workers. It is asked for before every action.
+#[derive(Clone, Copy)]
+pub struct Permit<'a> {
+    lead: &'a Lead,
+    token: u64,
+    /// Whether it also holds while Redis can't be asked.
+    without_store: bool,
+}
+
+impl Permit<'_> {
+    /// Whether the action may still be done.
+    pub async fn holds(&self) -> bool {
+        self.lead.may_act(self.token).await
+            || (self.without_store && self.lead.leader().error.is_some())
     }
 }
 
@@ -119,17 +147,17 @@ impl Keeper {
                     Err(error) => error,
                     Ok(Ok(_)) => return,
                 };
-                // Nobody else can have taken it before it ended.
+                // No other autoscaler can have taken it before it ended.
                 let held = before.held.filter(|held| Instant::now() < held.until);
                 Leader { id: before.id.clone(), held, error: Some(error) }
             }
         };
-        tell_changes(&self.id, &before, &now);
+        report_changes(&self.id, &before, &now);
         self.leader.send_replace(now);
     }
 }
 
-fn tell_changes(id: &str, before: &Leader, now: &Leader) {
+fn report_changes(id: &str, before: &Leader, now: &Leader) {
     gauge!("forebay_autoscaler_leads").set(f64::from(u8::from(now.held.is_some())));
     let token = |leader: &Leader| leader.held.map(|held| held.token);
     if token(before) == token(now) && before.id == now.id {

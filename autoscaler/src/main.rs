@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Standard error may be gone; then nobody reads this either.
+            // Standard error may be gone; then there is nothing to write to.
             let _ = writeln!(io::stderr(), "forebay-autoscaler: {error:#}");
             let wrong_setting = error.is::<ConfigError>()
                 || error.is::<SimulateError>()

@@ -1,4 +1,4 @@
-//! The configuration as it changes: read anew when the file does, or on SIGHUP; a broken one is refused.
+//! Reloading the configuration: it is read again when its file changes, or on SIGHUP; a broken one is refused.
 
 use std::{
     io,
@@ -22,9 +22,9 @@ pub struct Reload {
     /// Whether it was named, and so must be there.
     named: bool,
     hangup: Signal,
-    /// What the file looked like when it was read last.
+    /// The file's size and time of change when it was read last.
     seen: Option<Looks>,
-    /// What it looked like a moment ago, when that was another: it may be half written.
+    /// Its size and time of change a moment ago, when they differed: it may be half written.
     changing: Option<Looks>,
     /// The text that holds; `None` without a file.
     pub text: Option<String>,
@@ -63,7 +63,7 @@ impl Reload {
     /// read. It holds once it is accepted.
     pub fn look(&mut self) -> Option<(Config, Option<String>)> {
         let looks = looks(&self.path);
-        // One that is gone for a moment is being written anew.
+        // A file that is gone for a moment is being rewritten.
         if looks == self.seen || (looks.is_none() && self.named) {
             return None;
         }
@@ -81,7 +81,7 @@ impl Reload {
         }
     }
 
-    /// What was read holds.
+    /// Makes the configuration that was read the one that holds.
     pub fn accept(&mut self, text: Option<String>) {
         counter!("forebay_config_reloads_total", "outcome" => "applied").increment(1);
         self.read_at_ms = clock::now_ms();
@@ -95,7 +95,7 @@ impl Reload {
         Ok((loaded.config, text))
     }
 
-    /// What was read can't be used after all.
+    /// Refuses the configuration that was read; the old one holds.
     pub fn refuse(&mut self, error: &dyn std::fmt::Display) {
         counter!("forebay_config_reloads_total", "outcome" => "refused").increment(1);
         tracing::error!(%error, "the configuration is refused, the old one holds");

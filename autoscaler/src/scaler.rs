@@ -1,4 +1,4 @@
-//! One tick: observe, decide, act, tell.
+//! One tick: observe, decide, act, report.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,62 +8,70 @@ use std::{
 use forebay_fabric::{
     Broker, Config, Store,
     clock::Clock,
-    config::{DeviceKind, LauncherKind, PoolConfig},
+    config::{AutoscalerConfig, DeviceKind, LauncherKind, PoolConfig},
 };
 use forebay_schemas::{FleetStatus, ModelId, topology::Topology, worker::HEARTBEAT_TTL_MS};
 use metrics::histogram;
 use tokio::time::Instant;
 
 use crate::{
-    act::{
-        Instance,
-        launchers::{Launchers, within},
-    },
-    devices::Devices,
-    fleet::Patience,
+    act::{Instance, carry_out::carry_out, launchers::Launchers},
+    decide::{self, Decision, PoolInput, Timeouts},
     lead::{Held, Lead},
-    observe::{self, Queues, Sight},
-    orders::{Orders, carry_out},
-    pool::{self, Plan, Pool},
+    leaving::Leaving,
+    observe::{self, Queues, Sight, devices::device_slots},
+    pool::{ModelPool, PoolLook},
     reload::Reload,
-    share::share,
     status::{self, Board},
 };
 
 /// The part of the autoscaler that scales.
 pub struct Scaler {
-    /// What holds now.
+    /// The configuration that holds now.
     pub config: Config,
-    /// As it changes.
+    /// Watches the configuration for changes.
     pub reload: Reload,
     /// Declares the queues of models that are new.
     pub broker: Broker,
-    /// Where workers tell of themselves, and the fleet's status is told.
+    /// Has the workers' records and the fleet's status.
     pub store: Arc<Store>,
-    /// What waits.
+    /// Observes the queues.
     pub queues: Queues,
-    /// Who leads.
+    /// Leader election.
     pub lead: Lead,
-    /// Where `/status` reads.
+    /// Has the status that `/status` shows.
     pub board: Board,
-    /// Goes on evenly, whatever is done to the system's clock.
+    /// Goes on evenly when the system's clock is set.
     pub clock: Clock,
     /// This autoscaler's name.
     pub id: String,
-    /// What launches workers.
+    /// The launchers in use.
     pub launchers: Launchers,
-    /// The pools, while we lead.
-    pub pools: BTreeMap<ModelId, Pool>,
-    /// Under which token they were made.
+    /// The pools; empty unless this autoscaler leads.
+    pub pools: BTreeMap<ModelId, ModelPool>,
+    /// The fencing token under which the pools were made.
     pub pools_token: u64,
-    /// Models with what launched them until their configuration was changed.
-    pub strays: BTreeSet<(ModelId, LauncherKind)>,
+    /// Models with the launchers that ran them until their configuration was changed.
+    pub former_launchers: BTreeSet<(ModelId, LauncherKind)>,
+    /// The workers of those models that their former launchers still have.
+    pub leaving: BTreeMap<LauncherKind, Leaving>,
 }
 
+/// The workers of each launcher, or why it could not list them.
 type Listed = BTreeMap<LauncherKind, Result<Vec<Instance>, String>>;
 
+/// How long workers may take, by the configuration.
+pub fn timeouts(config: &AutoscalerConfig) -> Timeouts {
+    Timeouts {
+        start_ms: config.start_s_max * 1_000,
+        stuck_ms: config.stuck_s * 1_000,
+        drain_ms: config.grace_s * 1_000,
+        silent_ms: 3 * HEARTBEAT_TTL_MS,
+    }
+}
+
 impl Scaler {
-    /// One tick.
+    /// Takes in changes of the configuration, then runs the fleet if this autoscaler leads.
     pub async fn tick(&mut self) {
         let began = Instant::now();
         if let Some((config, text)) = self.reload.look() {
@@ -76,9 +84,9 @@ impl Scaler {
         histogram!("forebay_tick_ms").record(began.elapsed().as_secs_f64() * 1e3);
     }
 
-    /// What has changed in the configuration begins to hold.
+    /// Makes a changed configuration hold.
     async fn apply(&mut self, config: Config, text: Option<String>) {
-        // With the settings that all else was declared with; other ones need a restart.
+        // With the queue settings that all else was declared with: other ones need a restart.
         let topology = Topology::new(config.models.keys(), &self.config.queues);
         match self.broker.declare(topology).await {
             Err(error) if error.is_final() => return self.reload.refuse(&error),
@@ -90,18 +98,23 @@ impl Scaler {
         self.reload.accept(text);
         self.config.models = config.models;
         self.launchers.accept(&self.config, self.reload.text.as_deref());
-        tracing::info!(models = self.config.models.len(), "the configuration was read anew");
+        tracing::info!(models = self.config.models.len(), "the configuration was read again");
     }
 
     async fn watch_the_leader(&mut self) {
-        self.pools.clear();
+        self.forget_pools();
         let leader = self.lead.leader();
-        let told = self.store.status().await.ok().flatten();
-        let mut status = told.unwrap_or_else(|| self.nothing_known());
+        let reported = self.store.status().await.ok().flatten();
+        let mut status = reported.unwrap_or_else(|| self.nothing_known());
         status.leads = false;
         status.leader = leader.id;
         status.problems.extend(leader.error);
         self.board.write(status);
+    }
+
+    fn forget_pools(&mut self) {
+        self.pools.clear();
+        self.leaving.clear();
     }
 
     fn nothing_known(&self) -> FleetStatus {
@@ -119,7 +132,7 @@ impl Scaler {
 
     async fn run_fleet(&mut self, held: Held) {
         if self.pools_token != held.token {
-            self.pools.clear();
+            self.forget_pools();
             self.pools_token = held.token;
         }
         self.launchers.make(&self.config, self.reload.text.as_deref());
@@ -132,28 +145,27 @@ impl Scaler {
         );
         let now_ms = self.clock.now_ms();
         self.keep_pools(&listed);
-        let plans = self.plan(now_ms, &sight, &listed);
-        let orders = self.share_places(&plans, &listed);
-        if !self.act(held.token, now_ms, &plans, &orders).await {
+        let looks = self.look_at_pools(now_ms, &sight, &listed);
+        let decisions = self.decide(&looks, &listed);
+        if !self.act(held.token, now_ms, &looks, &decisions).await {
             return;
         }
-        self.drain_strays(held.token, &listed).await;
-        self.tell(held, now_ms, &sight, &plans, &orders).await;
+        self.drain_at_former_launchers(held.token, now_ms, &sight, &listed).await;
+        self.report(held, now_ms, &sight, &looks, &decisions).await;
     }
 
-    /// The models of the configuration and those that still have workers, with what launches them and what launched
-    /// them before.
+    /// The models of the configuration and those that still have workers, each with its launcher and its former ones.
     fn models(&self) -> Vec<(ModelId, LauncherKind)> {
         let had = self.pools.iter().map(|(model, pool)| (model.clone(), pool.config.launcher));
-        let strays = self.strays.iter().cloned();
+        let former = self.former_launchers.iter().cloned();
         let configured =
             self.config.models.iter().map(|(model, it)| (model.clone(), it.pool.launcher));
-        let all: BTreeSet<(ModelId, LauncherKind)> = had.chain(strays).chain(configured).collect();
+        let all: BTreeSet<(ModelId, LauncherKind)> = had.chain(former).chain(configured).collect();
         all.into_iter().collect()
     }
 
-    /// A pool for each model that has workers or may get some. One whose model was taken out of the configuration is
-    /// drained, and forgotten then.
+    /// Keeps a pool for each model that has workers or may get some. The pool of a model that is no longer configured
+    /// has a maximum of zero, and is forgotten when its last worker is gone.
     fn keep_pools(&mut self, listed: &Listed) {
         let mut wanted: BTreeMap<ModelId, PoolConfig> = BTreeMap::new();
         for (kind, instances) in listed {
@@ -171,27 +183,24 @@ impl Scaler {
         }
         self.pools.retain(|model, _| wanted.contains_key(model));
         for (model, config) in wanted {
-            let fresh = || Pool::new(model.clone(), config.clone());
-            let pool = self.pools.entry(model.clone()).or_insert_with(fresh);
+            let new = || ModelPool::new(model.clone(), config.clone());
+            let pool = self.pools.entry(model.clone()).or_insert_with(new);
             if pool.config.launcher != config.launcher {
-                self.strays.insert((model, pool.config.launcher));
+                self.former_launchers.insert((model, pool.config.launcher));
             }
             pool.config = config;
         }
     }
 
-    fn plan(&mut self, now_ms: u64, sight: &Sight, listed: &Listed) -> BTreeMap<ModelId, Plan> {
-        let autoscaler = &self.config.autoscaler;
-        let patience = Patience {
-            start_ms_max: autoscaler.start_s_max * 1_000,
-            stuck_ms: autoscaler.stuck_s * 1_000,
-            drain_ms_max: autoscaler.grace_s * 1_000,
-            silent_ms_max: 3 * HEARTBEAT_TTL_MS,
-        };
-        let mut plans = BTreeMap::new();
+    fn look_at_pools(
+        &mut self,
+        now_ms: u64,
+        sight: &Sight,
+        listed: &Listed,
+    ) -> BTreeMap<ModelId, PoolLook> {
+        let mut looks = BTreeMap::new();
         for (model, pool) in &mut self.pools {
-            let listed = listed.get(&pool.config.launcher);
-            let mine: Result<Vec<Instance>, &str> = match listed {
+            let mine: Result<Vec<Instance>, &str> = match listed.get(&pool.config.launcher) {
                 Some(Ok(all)) => {
                     Ok(all.iter().filter(|one| one.model == model.as_str()).cloned().collect())
                 }
@@ -199,69 +208,56 @@ impl Scaler {
                 None => Err("its launcher is not there"),
             };
             let mine = mine.as_deref().map_err(|reason| *reason);
-            plans.insert(model.clone(), pool.plan(now_ms, sight, mine, &patience));
+            looks.insert(model.clone(), pool.look(now_ms, sight, mine));
         }
-        plans
+        looks
     }
 
-    /// Shares the places of each launcher among its pools.
-    fn share_places(
-        &self,
-        plans: &BTreeMap<ModelId, Plan>,
+    /// Decides on the pools of each launcher and kind of device, which share their slots.
+    fn decide(
+        &mut self,
+        looks: &BTreeMap<ModelId, PoolLook>,
         listed: &Listed,
-    ) -> BTreeMap<ModelId, Orders> {
-        let mut groups: BTreeMap<(LauncherKind, DeviceKind), Vec<&Pool>> = BTreeMap::new();
-        for pool in self.pools.values() {
+    ) -> BTreeMap<ModelId, Decision> {
+        let timeouts = timeouts(&self.config.autoscaler);
+        let mut groups: BTreeMap<(LauncherKind, DeviceKind), Vec<&mut ModelPool>> = BTreeMap::new();
+        for pool in self.pools.values_mut() {
             groups.entry((pool.config.launcher, pool.config.device)).or_default().push(pool);
         }
-        let mut orders = BTreeMap::new();
-        for ((launcher, kind), pools) in groups {
-            let devices = Devices::of(&self.config.autoscaler, launcher, kind);
-            let claims: Vec<_> = pools.iter().map(|pool| pool.claim(&plans[&pool.model])).collect();
-            let places = devices.as_ref().map_or(u32::MAX, Devices::places);
-            let mut taken: Vec<String> = listed
-                .get(&launcher)
-                .and_then(|listed| listed.as_ref().ok())
-                .into_iter()
-                .flatten()
-                .filter(|one| !matches!(one.state, crate::act::InstanceState::Ended { .. }))
-                .filter_map(|one| one.device.clone())
-                .collect();
-            for (pool, granted) in pools.iter().zip(share(&claims, places)) {
-                let plan = &plans[&pool.model];
-                let leaving = pool::leaving(plan, granted);
-                let staying = pool::active(&plan.workers) - leaving.len() as u32;
-                let missing = granted.saturating_sub(staying) as usize;
-                let found = match &devices {
-                    Some(devices) => devices.free(&taken, missing),
-                    None => vec![default_device(kind); missing],
-                };
-                taken.extend(found.iter().cloned());
-                orders.insert(pool.model.clone(), Orders { granted, leaving, devices: found });
+        let mut decisions = BTreeMap::new();
+        for ((launcher, kind), mut pools) in groups {
+            let mut slots = device_slots(&self.config.autoscaler, launcher, kind);
+            let instances = listed.get(&launcher).and_then(|listed| listed.as_ref().ok());
+            for instance in instances.into_iter().flatten().filter(|one| one.is_alive()) {
+                if let Some(device) = &instance.device {
+                    slots.occupy(device);
+                }
             }
+            let models: Vec<ModelId> = pools.iter().map(|pool| pool.model.clone()).collect();
+            let mut inputs: Vec<PoolInput<'_>> = pools
+                .iter_mut()
+                .zip(&models)
+                .map(|(pool, model)| pool.input(&looks[model]))
+                .collect();
+            let decided = decide::decide(&mut inputs, &mut slots, &timeouts);
+            decisions.extend(models.into_iter().zip(decided));
         }
-        orders
+        decisions
     }
 
-    /// Whether the lease still held all the while.
+    /// Carries the decisions out. Whether the lease held all the while.
     async fn act(
         &mut self,
         token: u64,
         now_ms: u64,
-        plans: &BTreeMap<ModelId, Plan>,
-        orders: &BTreeMap<ModelId, Orders>,
+        looks: &BTreeMap<ModelId, PoolLook>,
+        decisions: &BTreeMap<ModelId, Decision>,
     ) -> bool {
-        let idle = |model: &ModelId| {
-            let (plan, order) = (&plans[model], &orders[model]);
-            plan.overdue.is_empty() && order.leaving.is_empty() && order.devices.is_empty()
-        };
+        let permit = self.lead.permit(token);
         for (model, pool) in &mut self.pools {
-            let (plan, order) = (&plans[model], &orders[model]);
-            // What could not be seen is left as it is.
-            if !plan.observed && plan.overdue.is_empty() {
-                continue;
-            }
-            if !idle(model) {
+            let look = &looks[model];
+            let decision = &decisions[model];
+            if !decision.moves.is_empty() {
                 let launcher = match self.launchers.get(pool.config.launcher) {
                     Ok(launcher) => launcher.clone(),
                     Err(reason) => {
@@ -269,55 +265,65 @@ impl Scaler {
                         continue;
                     }
                 };
-                if !carry_out(pool, &*launcher, &self.lead, token, now_ms, plan, order).await {
+                let carried = carry_out(&*launcher, model, &decision.moves, &permit).await;
+                let lost = carried.permit_lost;
+                pool.carried(now_ms, carried);
+                if lost {
                     tracing::warn!(token, "the lease is lost: nothing more is done");
                     return false;
                 }
             }
-            pool.note(now_ms, order.granted, plan);
+            // A size that rests on no observation is no scale action.
+            if look.observed() || !decision.moves.end.is_empty() {
+                pool.record(look, decision);
+            }
         }
         true
     }
 
-    /// Workers of a model that another launcher runs now.
-    async fn drain_strays(&self, token: u64, listed: &Listed) {
+    /// Drains the workers of models that another launcher runs now.
+    async fn drain_at_former_launchers(
+        &mut self,
+        token: u64,
+        now_ms: u64,
+        sight: &Sight,
+        listed: &Listed,
+    ) {
+        let permit = self.lead.permit(token);
+        let timeouts = timeouts(&self.config.autoscaler);
+        let records = sight.workers.as_deref().ok();
         for (kind, instances) in listed {
-            for instance in instances.iter().flatten() {
-                let runs = instance.state == crate::act::InstanceState::Running;
-                let Ok(model) = instance.model.parse::<ModelId>() else { continue };
-                let elsewhere =
-                    self.pools.get(&model).is_some_and(|pool| pool.config.launcher != *kind);
-                if !runs || !elsewhere || !self.lead.may_act(token).await {
-                    continue;
-                }
-                if let Ok(launcher) = self.launchers.get(*kind) {
-                    let names = [instance.name.clone()];
-                    let drained = within(launcher.kind(), "drain", launcher.drain(&model, &names));
-                    if let Err(error) = drained.await {
-                        tracing::warn!(%error, "a worker of another launcher stays for now");
-                    }
-                }
-            }
+            let Ok(instances) = instances else { continue };
+            let Ok(launcher) = self.launchers.get(*kind) else { continue };
+            let elsewhere = |one: &&Instance| {
+                let model = one.model.parse::<ModelId>().ok();
+                let pool = model.and_then(|model| self.pools.get(&model));
+                pool.is_some_and(|pool| pool.config.launcher != *kind)
+            };
+            let instances: Vec<Instance> = instances.iter().filter(elsewhere).cloned().collect();
+            let leaving = self.leaving.entry(*kind).or_default();
+            leaving.step(now_ms, &instances, records, &**launcher, &timeouts, &permit).await;
         }
     }
 
-    async fn tell(
+    /// Publishes the status of the fleet: to the store, to `/status`, and as metrics.
+    async fn report(
         &self,
         held: Held,
         now_ms: u64,
         sight: &Sight,
-        plans: &BTreeMap<ModelId, Plan>,
-        orders: &BTreeMap<ModelId, Orders>,
+        looks: &BTreeMap<ModelId, PoolLook>,
+        decisions: &BTreeMap<ModelId, Decision>,
     ) {
         let mut problems = sight.problems();
         problems.extend(self.reload.refused.clone());
         problems.extend(self.lead.leader().error);
         let pools = self.pools.values().map(|pool| {
-            let (plan, order) = (&plans[&pool.model], &orders[&pool.model]);
+            let look = &looks[&pool.model];
             let launcher = kind_name(pool.config.launcher);
-            let told = pool.status(launcher, plan, order.granted);
-            status::measure(&told, plan.observed, pool.circuit.is_open());
-            told
+            let status = pool.status(launcher, look, &decisions[&pool.model]);
+            status::measure(&status, look.observed(), pool.circuit.is_open());
+            status
         });
         let status = FleetStatus {
             leader: self.id.clone(),
@@ -329,7 +335,7 @@ impl Scaler {
             ..self.nothing_known()
         };
         if let Err(error) = self.store.write_status(&status).await {
-            tracing::debug!(%error, "the status was not told");
+            tracing::debug!(%error, "the status was not written");
         }
         self.board.write(status);
     }
@@ -341,12 +347,5 @@ fn kind_name(kind: LauncherKind) -> &'static str {
         LauncherKind::Process => "process",
         LauncherKind::Docker => "docker",
         LauncherKind::Kubernetes => "kubernetes",
-    }
-}
-
-fn default_device(kind: DeviceKind) -> String {
-    match kind {
-        DeviceKind::Cpu => "cpu".to_owned(),
-        DeviceKind::Cuda => "cuda:0".to_owned(),
     }
 }

@@ -24,20 +24,23 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    act::{Instance, InstanceState, Launcher, launchers::Launchers},
+    act::{Instance, launchers::Launchers},
     lead::Lead,
+    leaving::Leaving,
     observe::Queues,
-    orders::random_digits,
     reload::Reload,
-    scaler::Scaler,
+    scaler::{Scaler, timeouts},
     settle::{self, Settler},
     status::Board,
+    unique::random_digits,
 };
 
 /// Messages of one queue that are answered at once.
 const PREFETCH: u16 = 64;
-/// How often workers that were told to finish are looked at.
+/// How often processes that drain are looked at while the autoscaler stops.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long processes that did not drain in time may take until they are gone after they were ended.
+const END_MAX: Duration = Duration::from_secs(5);
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(config: Config, config_file: Option<PathBuf>) -> anyhow::Result<()> {
@@ -76,7 +79,8 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> anyhow::Result
             launchers: Launchers::default(),
             pools: BTreeMap::new(),
             pools_token: 0,
-            strays: BTreeSet::new(),
+            former_launchers: BTreeSet::new(),
+            leaving: BTreeMap::new(),
         };
         tokio::join!(
             settle_all(&config, &broker, &store, &stop),
@@ -129,45 +133,35 @@ async fn scale(mut scaler: Scaler, every: Duration, stop: CancellationToken) {
         scaler.tick().await;
     }
     if !scaler.config.autoscaler.process.leave_on_stop {
-        take_processes_along(&scaler).await;
+        stop_processes(&scaler).await;
     }
 }
 
-/// Workers that are processes beside us go with us, unless another autoscaler leads.
-async fn take_processes_along(scaler: &Scaler) {
+/// Drains the workers that are processes on this host, unless another autoscaler leads, and waits until they are gone.
+async fn stop_processes(scaler: &Scaler) {
     let Ok(launcher) = scaler.launchers.get(LauncherKind::Process) else { return };
-    let token = scaler.pools_token;
-    // Without Redis nobody leads, and what we launched is still ours to end.
-    let ours = async || scaler.lead.may_act(token).await || scaler.lead.leader().error.is_some();
-    let drain_max = Duration::from_secs(scaler.config.autoscaler.grace_s);
-    let drained = tokio::time::timeout(drain_max, async {
-        while ours().await {
+    let permit = scaler.lead.permit_to_stop(scaler.pools_token);
+    let timeouts = timeouts(&scaler.config.autoscaler);
+    let mut leaving = Leaving::default();
+    let gone = async {
+        while permit.holds().await {
             match launcher.list(&[]).await {
-                Ok(instances) if drain_all(&**launcher, &instances).await == 0 => return,
-                Ok(_) => {}
+                Ok(instances) if !instances.iter().any(Instance::is_alive) => return,
+                Ok(instances) => {
+                    // They are to leave whatever they report: the registry is not asked.
+                    let now_ms = scaler.clock.now_ms();
+                    let records = Some(&[][..]);
+                    leaving
+                        .step(now_ms, &instances, records, &**launcher, &timeouts, &permit)
+                        .await;
+                }
                 Err(error) => tracing::warn!(%error, "can't see which workers are left"),
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
-    });
-    if drained.await.is_err() {
-        tracing::warn!(
-            after_s = drain_max.as_secs(),
-            "some workers have not finished; they are left"
-        );
+    };
+    let limit = Duration::from_millis(timeouts.drain_ms) + END_MAX;
+    if tokio::time::timeout(limit, gone).await.is_err() {
+        tracing::warn!(after_s = limit.as_secs(), "some workers have not ended; they are left");
     }
-}
-
-/// Tells all that run to finish. How many are left.
-async fn drain_all(launcher: &dyn Launcher, instances: &[Instance]) -> usize {
-    for instance in instances.iter().filter(|one| one.state == InstanceState::Running) {
-        tracing::info!(worker = instance.name, "is told to finish");
-        let Ok(model) = instance.model.parse() else { continue };
-        let names = std::slice::from_ref(&instance.name);
-        if let Err(error) = launcher.drain(&model, names).await {
-            tracing::warn!(%error, "it stays for now");
-        }
-    }
-    let alive = |one: &&Instance| !matches!(one.state, InstanceState::Ended { .. });
-    instances.iter().filter(alive).count()
 }

@@ -31,7 +31,8 @@ impl Settler {
         subscription.stop().await;
     }
 
-    /// The end of one message. A dead letter that names nobody to answer has a copy that is kept.
+    /// The end of one message. A dead letter without a reply address is only acknowledged: the queue of dead letters
+    /// keeps a copy for people.
     fn end(&self, delivery: Delivery) -> Ended {
         let error = (self.how)(&delivery);
         counter!("forebay_settle_for_others_total", "code" => error.code.as_str()).increment(1);

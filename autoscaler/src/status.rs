@@ -1,4 +1,4 @@
-//! `/status`: what the leader tells of the fleet, as JSON.
+//! `/status`: the fleet as the leader sees it, as JSON and as metrics.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,32 +6,32 @@ use axum::{Json, Router, extract::State, http::StatusCode, response::IntoRespons
 use forebay_schemas::{FleetStatus, PoolStatus};
 use metrics::gauge;
 
-/// The status as it was told last.
+/// The last status of the fleet. Clones share it.
 #[derive(Clone, Default)]
 pub struct Board {
-    told: Arc<Mutex<Option<FleetStatus>>>,
+    last: Arc<Mutex<Option<FleetStatus>>>,
 }
 
 impl Board {
-    /// Tells it.
+    /// Replaces the status.
     pub fn write(&self, status: FleetStatus) {
-        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
     }
 
-    /// The page that tells it.
+    /// The page that shows it.
     pub fn page(&self) -> Router {
         Router::new().route("/status", get(show)).with_state(self.clone())
     }
 }
 
 async fn show(State(board): State<Board>) -> impl IntoResponse {
-    match board.told.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+    match board.last.lock().unwrap_or_else(PoisonError::into_inner).clone() {
         Some(status) => Json(status).into_response(),
         None => (StatusCode::SERVICE_UNAVAILABLE, "nothing has been seen yet\n").into_response(),
     }
 }
 
-/// The same for Prometheus.
+/// Sets the metrics of one pool.
 pub fn measure(pool: &PoolStatus, observed: bool, circuit_is_open: bool) {
     let model = || pool.model.clone();
     let set = |name: &'static str, value: f64| gauge!(name, "model" => model()).set(value);
@@ -44,7 +44,7 @@ pub fn measure(pool: &PoolStatus, observed: bool, circuit_is_open: bool) {
     }
     let jobs = [("ready", pool.jobs_ready), ("unacknowledged", pool.jobs_unacknowledged)];
     for (state, count) in jobs {
-        // What could not be seen keeps its last value; `forebay_pool_observed` tells that it is old.
+        // What could not be seen keeps its last value; `forebay_pool_observed` shows that it is old.
         if let Some(count) = count {
             gauge!("forebay_pool_jobs", "model" => model(), "state" => state).set(count as f64);
         }

@@ -7,37 +7,38 @@ use forebay_schemas::ModelId;
 use futures_util::future::join_all;
 
 use super::{
-    Instance, LaunchError, Launcher,
     docker::DockerLauncher,
     kubernetes::KubernetesLauncher,
+    launcher::{Instance, LaunchError, Launcher},
     process::{self, Processes},
 };
 
-/// The longest that a look may take: it holds up the tick.
+/// The longest that listing workers may take: it holds up the tick.
 const LIST_MAX: Duration = Duration::from_secs(5);
 /// The longest that another call may take.
 const CALL_MAX: Duration = Duration::from_secs(15);
 
-/// Those that were asked for so far, each made once.
+/// The launchers that were asked for so far, each made once.
 #[derive(Default)]
 pub struct Launchers {
     made: BTreeMap<LauncherKind, Result<Arc<dyn Launcher>, String>>,
 }
 
 impl Launchers {
-    /// Makes those that `config` asks for and that are not there yet. One that can't be made is tried again.
-    /// Workers that are processes read `config_text`.
+    /// Makes the launchers that `config` asks for and that are not there yet. One that can't be made is tried again at
+    /// the next call. Workers that are processes read `config_text`.
     pub fn make(&mut self, config: &Config, config_text: Option<&str>) {
-        // Processes of an earlier life may be there although no model asks for them any more.
+        // Processes that an earlier autoscaler launched may be there although no model asks for them any more.
         let left_over =
             config.autoscaler.process.state_dir().is_dir().then_some(LauncherKind::Process);
         let wanted = config.models.values().map(|model| model.pool.launcher);
         for kind in wanted.chain(left_over) {
-            if kind == LauncherKind::None || matches!(self.made.get(&kind), Some(Ok(_))) {
+            if matches!(self.made.get(&kind), Some(Ok(_))) {
                 continue;
             }
-            let made = make(kind, config, config_text).map_err(|error| error.to_string());
-            // Each tick tries again; it is told once.
+            let Some(made) = make(kind, config, config_text) else { continue };
+            let made = made.map_err(|error| error.to_string());
+            // Each tick tries again; the failure is logged once.
             if let Err(error) = &made
                 && !matches!(self.made.get(&kind), Some(Err(before)) if before == error)
             {
@@ -47,7 +48,7 @@ impl Launchers {
         }
     }
 
-    /// Gives workers that are launched from now on another configuration to read.
+    /// Gives processes that are launched from now on another configuration to read.
     pub fn accept(&self, config: &Config, config_text: Option<&str>) {
         if matches!(self.made.get(&LauncherKind::Process), Some(Ok(_)))
             && let Err(error) = process::keep_config(&config.autoscaler.process, config_text)
@@ -56,7 +57,7 @@ impl Launchers {
         }
     }
 
-    /// The one of a kind; why there is none.
+    /// The launcher of a kind; the reason when there is none.
     pub fn get(&self, kind: LauncherKind) -> Result<&Arc<dyn Launcher>, String> {
         match self.made.get(&kind) {
             Some(Ok(launcher)) => Ok(launcher),
@@ -65,8 +66,8 @@ impl Launchers {
         }
     }
 
-    /// What each of them has launched. A cluster is asked for the models that it runs and for no others: it has the
-    /// right to no more, and those whose launcher is none are somebody else's.
+    /// The workers of every launcher. A cluster is asked for the models that it runs and for no others: its account has
+    /// no right to more, and those of models without a launcher are not ours.
     pub async fn list(
         &self,
         models: &[(ModelId, LauncherKind)],
@@ -91,7 +92,7 @@ impl Launchers {
     }
 }
 
-/// Does not wait for ever.
+/// Awaits a call to a launcher, at most for as long as one may take.
 pub async fn within<T>(
     launcher: &'static str,
     action: &str,
@@ -112,15 +113,20 @@ async fn bounded<T>(
     })
 }
 
+/// The launcher of a kind; `None` for models whose workers something else launches.
 fn make(
     kind: LauncherKind,
     config: &Config,
     config_text: Option<&str>,
-) -> Result<Arc<dyn Launcher>, LaunchError> {
+) -> Option<Result<Arc<dyn Launcher>, LaunchError>> {
     let launcher: Arc<dyn Launcher> = match kind {
-        LauncherKind::Process | LauncherKind::None => {
+        LauncherKind::None => return None,
+        LauncherKind::Process => {
             let idle_s_max = config.worker.idle_s_max;
-            Arc::new(Processes::new(&config.autoscaler.process, config_text, idle_s_max)?)
+            match Processes::new(&config.autoscaler.process, config_text, idle_s_max) {
+                Ok(launcher) => Arc::new(launcher),
+                Err(error) => return Some(Err(error)),
+            }
         }
         LauncherKind::Docker => {
             Arc::new(DockerLauncher::new(&config.autoscaler.docker, std::env::vars()))
@@ -129,5 +135,17 @@ fn make(
             Arc::new(KubernetesLauncher::new(&config.autoscaler.kubernetes))
         }
     };
-    Ok(launcher)
+    Some(Ok(launcher))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_launched_for_models_without_a_launcher() {
+        assert!(make(LauncherKind::None, &Config::default(), None).is_none());
+        let launchers = Launchers::default();
+        assert!(launchers.get(LauncherKind::None).is_err());
+    }
 }

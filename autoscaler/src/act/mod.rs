@@ -1,98 +1,14 @@
-//! Acting on a decision: launchers bring workers up and take them down, one file a back-end.
+//! Acting: carries out what was decided, by the launchers, and says what it could not do.
 //!
-//! All tell the same story. `launch` asks for one more worker and does not wait until it is ready: the worker tells
-//! that itself, in its registry record, whose id is the instance's name. `drain` asks a worker to finish what it holds
-//! and end. `end` is for one that is stuck. `list` tells what is there, whoever launched it: so an autoscaler that
-//! comes back adopts what its predecessor left.
+//! [`launcher`] is what every launcher can do, [`process`], [`docker`] and [`kubernetes`] are the three there are, and
+//! [`launchers`] holds those that a configuration asks for. [`carry_out`] is the one way on which workers are ended,
+//! drained and launched. Nothing is chosen here: sizes, workers that leave and devices come from [`crate::decide`].
 
-pub mod circuit;
+pub mod carry_out;
 pub mod docker;
 pub mod kubernetes;
+pub mod launcher;
 pub mod launchers;
 pub mod process;
 
-use forebay_schemas::ModelId;
-use futures_util::future::BoxFuture;
-
-/// What a worker is launched for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Order {
-    /// The model that it is to run.
-    pub model: ModelId,
-    /// The name that it is to have, as its registry record and, where that is possible, as a process, a container or
-    /// a pod: `<model>-<8 hexadecimal digits>`. A launcher that can't choose names leaves it.
-    pub name: String,
-    /// Where it is to compute: `cpu` or `cuda:N`, as `forebay-worker --device` takes it.
-    pub device: String,
-}
-
-/// A worker as its launcher knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Instance {
-    /// The id of its registry record.
-    pub name: String,
-    /// The model that it runs.
-    pub model: String,
-    /// Where it computes, when that is known.
-    pub device: Option<String>,
-    /// When it was launched, in Unix milliseconds.
-    pub launched_at_ms: u64,
-    /// Where it stands.
-    pub state: InstanceState,
-}
-
-/// Where an instance stands, as far as its launcher can tell.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum InstanceState {
-    /// Asked for, and not there yet: an image is pulled, a node is awaited.
-    Pending,
-    /// Runs.
-    Running,
-    /// Was told to drain and still runs.
-    Draining,
-    /// Ended. Told at least once after it did.
-    Ended {
-        /// How: `exit code 2`, `killed by signal 9`, `OOMKilled`.
-        how: String,
-        /// Whether it ended as it should: after a drain, or by its own idle limit.
-        well: bool,
-    },
-}
-
-/// Why a launcher could not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-#[error("the {launcher} launcher could not {action}: {reason}")]
-pub struct LaunchError {
-    /// The launcher.
-    pub launcher: &'static str,
-    /// What it was to do: `launch m-1a2b3c4d`, `list its workers`.
-    pub action: String,
-    /// What is wrong and what to do.
-    pub reason: String,
-}
-
-/// Brings workers up and takes them down. Calls may come again after a failure, and do no harm then.
-pub trait Launcher: Send + Sync {
-    /// `process`, `docker` or `kubernetes`.
-    fn kind(&self) -> &'static str;
-
-    /// Asks for one more worker.
-    fn launch<'a>(&'a self, order: &'a Order) -> BoxFuture<'a, Result<(), LaunchError>>;
-
-    /// Asks these workers of one model to finish what they hold and end. One that has ended already is no error.
-    fn drain<'a>(
-        &'a self,
-        model: &'a ModelId,
-        names: &'a [String],
-    ) -> BoxFuture<'a, Result<(), LaunchError>>;
-
-    /// Ends a worker at once.
-    fn end<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), LaunchError>>;
-
-    /// The workers that this launcher launched, now or in an earlier life: those of these models, and of others as far
-    /// as they can be found.
-    fn list<'a>(
-        &'a self,
-        models: &'a [ModelId],
-    ) -> BoxFuture<'a, Result<Vec<Instance>, LaunchError>>;
-}
+pub use launcher::{Instance, InstanceState, LaunchError, Launcher, Order};

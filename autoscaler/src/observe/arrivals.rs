@@ -1,18 +1,18 @@
 //! How many jobs have arrived, from what can be counted: those that wait, those in hand, those done.
 //!
-//! The three are counted at different moments: a queue is looked at now, a worker told of itself up to two seconds ago. A
-//! job that has just been taken is missing in the sum until its worker tells of it, so the sum dips and recovers. It
-//! counts what has arrived by its highest value, and begins anew when it stays low: then jobs have expired, or a worker is
-//! gone with the count of what it had done.
+//! The three are counted at different moments: a queue is looked at now, a worker sent its record up to two seconds
+//! ago. A job that has just been taken is missing in the sum until its worker reports it, so the sum dips and recovers.
+//! The highest sum counts as what has arrived. When the sum stays low, the difference is written off: jobs have
+//! expired, or a worker is gone with the count of what it had done.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use forebay_schemas::{WorkerRecord, worker::HEARTBEAT_INTERVAL_MS};
 
-/// A sum that stays low for so long has lost something. Two beats, and a little.
+/// A sum that stays low for so long has lost something. Two heartbeats, and a little.
 const DIP_MS_MAX: u64 = 2 * HEARTBEAT_INTERVAL_MS + 1_000;
 
-/// Workers that went and are remembered; of the others nobody knows when they come back.
+/// Workers that went and are remembered; jobs of the others are counted again if they come back.
 const GONE_MAX: usize = 1_024;
 
 /// The jobs of one model.
@@ -27,14 +27,14 @@ pub struct Counted {
 /// Counts the arrivals of one model.
 #[derive(Debug, Default)]
 pub struct Arrivals {
-    /// Jobs done by the workers that are here, as they told it last.
+    /// Jobs done by the workers that are here, as last reported.
     done: BTreeMap<String, u64>,
     /// Jobs done by those that went.
     done_by_gone: u64,
     /// Those that went and may come back, since it was only their records that were gone.
     gone: BTreeMap<String, u64>,
     arrived: u64,
-    /// What is added to the sum: it grows with each loss.
+    /// Added to the sum; it grows with each loss.
     lost: u64,
     begun: bool,
     /// The sums of the last while, with their times; bounded by [`DIP_MS_MAX`] and the tick.
@@ -42,8 +42,8 @@ pub struct Arrivals {
 }
 
 impl Arrivals {
-    /// What has arrived since the first look and what is in hand, after one more: `waiting` in queues, and what workers
-    /// tell.
+    /// The jobs that have arrived since the first look and those in hand, after one more look: at the jobs `waiting` in
+    /// queues, and at the workers' records.
     pub fn look(&mut self, now_ms: u64, waiting: u64, workers: &[&WorkerRecord]) -> Counted {
         let here: BTreeMap<String, u64> =
             workers.iter().map(|worker| (worker.id.clone(), worker.jobs_done)).collect();
@@ -51,17 +51,18 @@ impl Arrivals {
         let in_hand: u64 = workers.iter().map(|worker| worker.in_flight).sum();
         let sum = waiting + in_hand + self.done.values().sum::<u64>() + self.done_by_gone;
         if !self.begun {
-            // What was there before nobody saw arrive.
-            (self.begun, self.arrived) = (true, sum);
+            // The arrival of what was there before was not seen.
+            self.begun = true;
+            self.arrived = sum;
         }
         self.arrived = self.arrived.max(sum + self.lost);
         self.find_losses(now_ms, sum);
-        // What is missing in the sum was taken by somebody who has not told of it yet.
+        // Jobs missing in the sum were taken by a worker that has not reported them yet.
         let missing = self.arrived.saturating_sub(sum + self.lost);
         Counted { arrived: self.arrived, in_hand: in_hand + missing }
     }
 
-    /// Workers come, go, come back with what they had done, and begin anew under their name.
+    /// Workers come, go, come back with what they had done, and start again from zero under their name.
     fn follow(&mut self, here: BTreeMap<String, u64>) {
         for (id, done) in std::mem::take(&mut self.done) {
             match here.get(&id) {
@@ -114,7 +115,7 @@ mod tests {
         let mut arrivals = Arrivals::default();
         assert_eq!(arrivals.look(0, 0, &[]).arrived, 0);
         assert_eq!(arrivals.look(500, 3, &[]).arrived, 3);
-        // Two were taken, and their worker has not told of it yet.
+        // Two were taken, and their worker has not reported them yet.
         assert_eq!(arrivals.look(1_000, 1, &[&worker("a", 0, 0)]).arrived, 3);
         assert_eq!(arrivals.look(2_500, 1, &[&worker("a", 2, 0)]).arrived, 3);
         assert_eq!(arrivals.look(4_500, 0, &[&worker("a", 1, 2)]).arrived, 3);
@@ -147,15 +148,15 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_begins_anew_under_its_name_leaves_nothing_in_hand() {
+    fn a_worker_that_starts_again_under_its_name_leaves_nothing_in_hand() {
         let mut arrivals = Arrivals::default();
         arrivals.look(0, 0, &[&worker("a", 0, 100_000)]);
-        let anew = arrivals.look(500, 0, &[&worker("a", 0, 0)]);
-        assert_eq!(anew, Counted { arrived: 100_000, in_hand: 0 });
+        let restarted = arrivals.look(500, 0, &[&worker("a", 0, 0)]);
+        assert_eq!(restarted, Counted { arrived: 100_000, in_hand: 0 });
     }
 
     #[test]
-    fn what_was_taken_is_in_hand_before_anybody_tells_of_it() {
+    fn a_job_that_was_taken_is_in_hand_before_any_worker_reports_it() {
         let mut arrivals = Arrivals::default();
         arrivals.look(0, 400, &[&worker("a", 0, 7)]);
         assert_eq!(arrivals.look(500, 0, &[&worker("a", 0, 7)]).in_hand, 400);

@@ -1,7 +1,9 @@
-//! Observing: what waits, who works, and how fast jobs arrive.
+//! Observing: the jobs that wait, the workers there are, how fast jobs arrive, and the devices of this host.
 
 pub mod arrivals;
+pub mod devices;
 pub mod queues;
+pub mod workers;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,17 +13,17 @@ use forebay_schemas::{ModelId, WorkerRecord};
 pub use arrivals::Arrivals;
 pub use queues::{Queues, Waiting};
 
-/// The longest that the store may take to tell of the workers.
+/// The longest that the store may take to list the workers.
 const WORKERS_WITHIN: Duration = Duration::from_secs(3);
 
-/// What was seen at one moment.
+/// The queues and workers of all models at one moment.
 #[derive(Debug)]
 pub struct Sight {
-    /// The messages of each model; why not, if they could not be seen.
+    /// The messages of each model, or why they could not be counted.
     pub waiting: Result<BTreeMap<ModelId, Waiting>, String>,
-    /// The workers that are alive; why not, if they could not be seen.
+    /// The workers that are alive, or why they could not be listed.
     pub workers: Result<Vec<WorkerRecord>, String>,
-    /// Why the management API tells nothing, where it should.
+    /// Why the management API does not answer, where one is configured.
     pub management: Option<String>,
 }
 
@@ -31,7 +33,7 @@ pub async fn look(queues: &Queues, store: &Store, models: &[ModelId]) -> Sight {
         match tokio::time::timeout(WORKERS_WITHIN, store.workers()).await {
             Ok(workers) => workers.map_err(|error| error.to_string()),
             Err(_) => {
-                Err(format!("Redis did not tell of the workers in {} s", WORKERS_WITHIN.as_secs()))
+                Err(format!("Redis did not list the workers in {} s", WORKERS_WITHIN.as_secs()))
             }
         }
     };
@@ -48,10 +50,10 @@ pub async fn look(queues: &Queues, store: &Store, models: &[ModelId]) -> Sight {
 }
 
 impl Sight {
-    /// Why nothing may shrink, if so.
+    /// Why parts of the observation are missing.
     pub fn problems(&self) -> Vec<String> {
-        let told =
+        let errors =
             [self.waiting.as_ref().err(), self.workers.as_ref().err(), self.management.as_ref()];
-        told.into_iter().flatten().cloned().collect()
+        errors.into_iter().flatten().cloned().collect()
     }
 }

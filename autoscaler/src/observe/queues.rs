@@ -1,8 +1,8 @@
 //! Looking at the queues of all models: what waits by AMQP, at once; what is in hand by the management API, where
 //! there is one.
 //!
-//! RabbitMQ counts for its management API every five seconds; a passive declaration tells what waits now. So the first
-//! message of an idle model is seen within a tick. What the API adds is messages in hand that no worker's record tells of.
+//! RabbitMQ counts for its management API every five seconds; a passive declaration returns what waits now. So the
+//! first message of an idle model is seen within a tick. The API adds messages in hand that no worker's record has.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -15,19 +15,19 @@ use tokio_util::sync::CancellationToken;
 const ASK_EVERY: Duration = Duration::from_millis(2_500);
 /// The longest that one request to it may take.
 const REQUEST_MAX: Duration = Duration::from_secs(5);
-/// An older answer is none.
+/// An older answer counts as no answer.
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(12);
-/// The longest that the broker may take to tell of all queues; a tick is not to hang on it.
+/// The longest that the broker may take to report all queues; a tick is not to hang on it.
 const LOOK_MAX: Duration = Duration::from_secs(3);
 
-/// What the management API told last.
+/// The last answer of the management API.
 #[derive(Debug, Clone, Default)]
-struct Told {
+struct Answer {
     /// Messages in hand, by queue.
     unacknowledged: BTreeMap<String, u64>,
-    /// When it told that.
+    /// When it was given.
     at: Option<Instant>,
-    /// Why it did not tell more since.
+    /// Why there was no newer one.
     error: Option<String>,
 }
 
@@ -40,10 +40,10 @@ pub struct Waiting {
     pub in_hand: Option<u64>,
 }
 
-/// Looks at queues.
+/// Counts the messages in queues.
 pub struct Queues {
     broker: Broker,
-    told: Option<watch::Receiver<Arc<Told>>>,
+    answer: Option<watch::Receiver<Arc<Answer>>>,
 }
 
 impl Queues {
@@ -53,15 +53,15 @@ impl Queues {
         config: &Config,
         stop: CancellationToken,
     ) -> Result<Self, forebay_fabric::management::ManagementError> {
-        let told = Management::new(config, REQUEST_MAX)?.map(|management| {
+        let answer = Management::new(config, REQUEST_MAX)?.map(|management| {
             let (sender, receiver) = watch::channel(Arc::default());
             tokio::spawn(ask(management, sender, stop));
             receiver
         });
-        Ok(Self { broker, told })
+        Ok(Self { broker, answer })
     }
 
-    /// The messages of each model, and why the management API, though configured, is not to be had.
+    /// The messages of each model, and why the management API does not answer, where one is configured.
     pub async fn look(
         &self,
         models: &[ModelId],
@@ -73,21 +73,22 @@ impl Queues {
             Ok(depths) => depths.map_err(|error| error.to_string())?,
             Err(_) => {
                 return Err(format!(
-                    "RabbitMQ did not tell of its queues in {} s",
+                    "RabbitMQ did not report its queues in {} s",
                     LOOK_MAX.as_secs()
                 ));
             }
         };
-        let told = self.told.as_ref().map(|told| told.borrow().clone());
-        let (in_hand, problem) = match &told {
+        let answer = self.answer.as_ref().map(|answer| answer.borrow().clone());
+        let (in_hand, problem) = match &answer {
             None => (None, None),
-            Some(told) if told.at.is_some_and(|at| at.elapsed() < ANSWER_AGE_MAX) => {
-                (Some(&told.unacknowledged), None)
+            Some(answer) if answer.at.is_some_and(|at| at.elapsed() < ANSWER_AGE_MAX) => {
+                (Some(&answer.unacknowledged), None)
             }
-            Some(told) => (
+            Some(answer) => (
                 None,
                 Some(
-                    told.error
+                    answer
+                        .error
                         .clone()
                         .unwrap_or_else(|| "the management API has not answered yet".into()),
                 ),
@@ -109,20 +110,20 @@ impl Queues {
     }
 }
 
-async fn ask(management: Management, told: watch::Sender<Arc<Told>>, stop: CancellationToken) {
+async fn ask(management: Management, answer: watch::Sender<Arc<Answer>>, stop: CancellationToken) {
     let mut tick = tokio::time::interval(ASK_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
         match management.unacknowledged().await {
             Ok(unacknowledged) => {
                 let at = Some(Instant::now());
-                told.send_replace(Arc::new(Told { unacknowledged, at, error: None }));
+                answer.send_replace(Arc::new(Answer { unacknowledged, at, error: None }));
             }
             Err(error) => {
                 metrics::counter!("forebay_observe_failures_total", "what" => "management")
                     .increment(1);
-                told.send_modify(|told| {
-                    Arc::make_mut(told).error = Some(error.to_string());
+                answer.send_modify(|answer| {
+                    Arc::make_mut(answer).error = Some(error.to_string());
                 });
             }
         }

@@ -6,21 +6,22 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{SimulateError, contender::Contender};
-use crate::policy::PoolPolicy;
+use super::{contender::Contender, error::SimulateError};
+use crate::decide::PoolPolicy;
 
 /// Workers that a trace from a file needs on average, if nothing else is said.
 pub(super) const MEAN_WORKERS: f64 = 4.0;
-/// Fleets above this are no fleets.
+/// The largest fleet that is simulated.
 const WORKERS_MAX: u32 = 1_000;
 
-/// What to simulate.
+/// The options of a simulation.
 #[derive(Args, Clone, Debug)]
 pub struct SimulateArgs {
     /// A CSV file, or square, sparse, diurnal or flash; several with commas between.
     #[arg(long = "trace", value_name = "TRACE", required = true, value_delimiter = ',')]
     pub traces: Vec<String>,
-    /// forebay[:SECONDS], keda[:JOBS], sagemaker[:JOBS], fixed:WORKERS, clairvoyant[:SECONDS]; several with commas between.
+    /// forebay[:SECONDS], keda[:JOBS], sagemaker[:JOBS], fixed:WORKERS, clairvoyant[:SECONDS]; several with commas
+    /// between.
     #[arg(
         long = "policy",
         value_name = "POLICY",
@@ -48,18 +49,18 @@ pub struct SimulateArgs {
     /// Never fewer workers under Forebay's policy.
     #[arg(long, value_name = "WORKERS", default_value_t = 0)]
     pub workers_min: u32,
-    /// Forebay's target drain time.
+    /// Forebay's target wait: workers are added when the backlog would take longer to work off.
     #[arg(long = "drain", value_name = "SECONDS", default_value_t = 15.0)]
-    pub drain_s: f64,
+    pub target_wait_s: f64,
     /// How long Forebay's workers may idle; without it, as long as is worth it.
     #[arg(long = "idle", value_name = "SECONDS")]
     pub idle_s: Option<f64>,
-    /// What Forebay is told of the rate, by the true one: 0.5 is half.
+    /// The rate that Forebay assumes at first, by the true one: 0.5 is half.
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
     pub prior: f64,
-    /// The wait of which the share within is told.
+    /// The wait of which the share within is printed.
     #[arg(long = "target-wait", value_name = "SECONDS", default_value_t = 30.0)]
-    pub target_wait_s: f64,
+    pub reported_wait_s: f64,
     /// The price of a worker's hour.
     #[arg(long, value_name = "PRICE", default_value_t = 1.0)]
     pub cost_per_hour: f64,
@@ -91,19 +92,19 @@ impl SimulateArgs {
         for cold_start_s in &self.cold_starts_s {
             positive("--cold-start", *cold_start_s, 0.0, 86_400.0)?;
         }
-        positive("--drain", self.drain_s, 0.001, 86_400.0)?;
+        positive("--drain", self.target_wait_s, 0.001, 86_400.0)?;
         positive("--idle", self.idle_s.unwrap_or(1.0), 0.001, 86_400.0)?;
         positive("--prior", self.prior, 0.001, 1_000.0)?;
         positive("--rate", self.rate.unwrap_or(1.0), 1e-9, 1e12)?;
         positive("--mean-workers", self.mean_workers.unwrap_or(1.0), 1e-3, 1e6)?;
-        positive("--target-wait", self.target_wait_s, 0.0, 1e9)?;
+        positive("--target-wait", self.reported_wait_s, 0.0, 1e9)?;
         positive("--workers-max", f64::from(self.workers_max), 1.0, f64::from(WORKERS_MAX))?;
         positive("--workers-min", f64::from(self.workers_min), 0.0, f64::from(self.workers_max))?;
         let runs = self.traces.len() * self.cold_starts_s.len() * self.policies.len();
         if self.plot.is_some() && !self.sweep && runs > 1 {
-            let told =
-                format!("--plot draws one run, not {runs}; give one trace, cold start and policy");
-            return Err(SimulateError::Option(told));
+            return Err(SimulateError::Option(format!(
+                "--plot draws one run, not {runs}; give one trace, cold start and policy"
+            )));
         }
         Ok(())
     }
@@ -112,8 +113,9 @@ impl SimulateArgs {
         PoolPolicy {
             workers_min: self.workers_min,
             workers_max: self.workers_max,
-            drain_s: self.drain_s,
+            target_wait_s: self.target_wait_s,
             idle_s: self.idle_s,
+            priority: 0,
             activation_jobs: 0,
             jobs_per_s_prior: jobs_per_s * self.prior,
             cold_start_s_prior: cold_start_s,

@@ -1,9 +1,10 @@
 //! A policy that knows the future: the limit beside which the others stand.
 //!
 //! It knows every arrival and every size. Workers are ready at the moment they are needed, each having paid its cold
-//! start before; one that will be needed again within a cold start stays, since that is cheaper than another. A job goes
-//! to a worker that is there if that costs it no more than the wait aimed at, and to a new one otherwise. It is a good
-//! plan, not a proven optimum: one that gave up on the right twentieth of the jobs could have a lower 95th percentile.
+//! start before; one that will be needed again within a cold start stays, since that is cheaper than another. A job
+//! goes to a worker that is there if that costs it no more than the wait aimed at, and to a new one otherwise. It is a
+//! good plan, not a proven optimum: one that gave up on the right twentieth of the jobs could have a lower 95th
+//! percentile.
 
 use super::{fleet::Job, outcome::Outcome};
 

@@ -5,26 +5,26 @@ use std::{fmt, str::FromStr};
 use super::{
     clairvoyant,
     fleet::{self, Job, Setting},
-    forebay::{Forebay, Tell},
+    forebay::{Explain, Forebay},
     outcome::Outcome,
     peers::{Fixed, Keda, SageMaker},
 };
-use crate::policy::PoolPolicy;
+use crate::decide::PoolPolicy;
 
-/// Where KEDA stands if no target is given; the sweep covers the others.
+/// KEDA's target if none is given; the sweep covers the others.
 const KEDA_TARGET: f64 = 20.0;
-/// Where `SageMaker` stands if no target is given; the sweep covers the others.
+/// `SageMaker`'s target if none is given; the sweep covers the others.
 const SAGEMAKER_TARGET: f64 = 5.0;
-/// More workers than this are no fleet that this simulates.
+/// The largest fixed fleet that is simulated.
 const FIXED_MAX: u32 = 10_000;
 
 /// A policy and its knob.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Contender {
-    /// Forebay's own, by its target drain time in seconds.
+    /// Forebay's own, by its target wait in seconds.
     Forebay {
-        /// Nothing: the one of the run's options.
-        drain_s: Option<f64>,
+        /// `None`: the one of the run's options.
+        target_wait_s: Option<f64>,
     },
     /// By messages a worker.
     Keda {
@@ -36,7 +36,7 @@ pub enum Contender {
         /// Jobs an instance.
         target: f64,
     },
-    /// So many workers for ever.
+    /// A fixed number of workers.
     Fixed {
         /// How many.
         workers: u32,
@@ -48,7 +48,7 @@ pub enum Contender {
     },
 }
 
-/// A name of a policy that is none.
+/// The name of an unknown policy.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{0:?} is no policy; give forebay[:SECONDS], keda[:JOBS], sagemaker[:JOBS], fixed:WORKERS or clairvoyant[:SECONDS]"
@@ -69,8 +69,10 @@ impl FromStr for Contender {
         };
         let above_zero = |knob: f64| if knob > 0.0 { Ok(knob) } else { Err(wrong()) };
         Ok(match (name, knob) {
-            ("forebay", None) => Self::Forebay { drain_s: None },
-            ("forebay", Some(drain_s)) => Self::Forebay { drain_s: Some(above_zero(drain_s)?) },
+            ("forebay", None) => Self::Forebay { target_wait_s: None },
+            ("forebay", Some(target_wait_s)) => {
+                Self::Forebay { target_wait_s: Some(above_zero(target_wait_s)?) }
+            }
             ("keda", knob) => Self::Keda { target: above_zero(knob.unwrap_or(KEDA_TARGET))? },
             ("sagemaker", knob) => {
                 Self::SageMaker { target: above_zero(knob.unwrap_or(SAGEMAKER_TARGET))? }
@@ -87,8 +89,10 @@ impl FromStr for Contender {
 impl fmt::Display for Contender {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Forebay { drain_s: None } => to.write_str("forebay"),
-            Self::Forebay { drain_s: Some(drain_s) } => write!(to, "forebay:{}", short(*drain_s)),
+            Self::Forebay { target_wait_s: None } => to.write_str("forebay"),
+            Self::Forebay { target_wait_s: Some(target_wait_s) } => {
+                write!(to, "forebay:{}", short(*target_wait_s))
+            }
             Self::Keda { target } => write!(to, "keda:{}", short(*target)),
             Self::SageMaker { target } => write!(to, "sagemaker:{}", short(*target)),
             Self::Fixed { workers } => write!(to, "fixed:{workers}"),
@@ -97,7 +101,7 @@ impl fmt::Display for Contender {
     }
 }
 
-/// Three digits are enough to tell knobs apart.
+/// Three digits are enough to distinguish knobs.
 fn short(knob: f64) -> String {
     let digits = usize::from(knob < 100.0 && knob.fract() != 0.0);
     format!("{knob:.digits$}")
@@ -116,19 +120,19 @@ pub struct Workload<'a> {
 }
 
 impl Contender {
-    /// Runs it to the end of the trace or of the last job. `explain` is told each change of Forebay's.
-    pub fn run(self, workload: &Workload<'_>, samples: usize, explain: Option<Tell>) -> Outcome {
+    /// Runs it to the end of the trace or of the last job. `explain` is called at each change of Forebay's size.
+    pub fn run(self, workload: &Workload<'_>, samples: usize, explain: Option<Explain>) -> Outcome {
         let most = workload.policy.workers_max;
         let cold_start_us = workload.cold_start_us;
         let length_us = workload.length_us;
         let setting = Setting { cold_start_us, length_us, workers_at_start: 0, samples };
         match self {
-            Self::Forebay { drain_s } => {
-                let drain_s = drain_s.unwrap_or(workload.policy.drain_s);
-                let policy = PoolPolicy { drain_s, ..workload.policy.clone() };
+            Self::Forebay { target_wait_s } => {
+                let target_wait_s = target_wait_s.unwrap_or(workload.policy.target_wait_s);
+                let policy = PoolPolicy { target_wait_s, ..workload.policy.clone() };
                 let mut forebay = Forebay::new(policy);
                 if let Some(explain) = explain {
-                    forebay = forebay.telling(explain);
+                    forebay = forebay.explaining(explain);
                 }
                 fleet::run(workload.jobs, setting, &mut forebay)
             }
@@ -164,12 +168,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_policy_is_told_with_what_is() {
+    fn an_unknown_policy_is_refused_with_the_known_ones() {
         for name in
             ["", "kda", "keda:0", "keda:x", "fixed", "fixed:1.5", "forebay:-1", "fixed:99999"]
         {
-            let told = name.parse::<Contender>().unwrap_err().to_string();
-            assert!(told.contains("fixed:WORKERS"), "{told}");
+            let error = name.parse::<Contender>().unwrap_err().to_string();
+            assert!(error.contains("fixed:WORKERS"), "{error}");
         }
     }
 }

@@ -4,7 +4,7 @@
 //! scaler. Between two of them nothing changes, so a day takes a moment. Time is in whole microseconds.
 
 use super::outcome::{Outcome, Sample};
-use crate::policy::Phase;
+use crate::decide::Phase;
 
 /// A job: when it arrives, and how long a worker needs for it.
 #[derive(Clone, Copy, Debug)]
@@ -17,7 +17,7 @@ pub struct Job {
 
 /// A worker of the simulated fleet.
 #[derive(Clone, Debug)]
-pub struct Worker {
+pub struct SimulatedWorker {
     /// Unique in the run.
     pub id: String,
     /// Starting, ready or draining.
@@ -34,7 +34,7 @@ pub struct Worker {
     pub busy_us: u64,
 }
 
-impl Worker {
+impl SimulatedWorker {
     /// Idle workers go first, the newest of them first; then those that start, the newest first; then busy ones.
     fn drain_rank(&self) -> (u8, u64) {
         let class = match (self.phase, self.job_us) {
@@ -46,11 +46,11 @@ impl Worker {
     }
 }
 
-/// What a scaler wants done.
+/// The change that a scaler asks for.
 pub enum Change {
     /// Nothing.
     Hold,
-    /// This many workers; which ones go, the fleet decides: idle ones first, and always gracefully.
+    /// This many workers. The fleet chooses which ones are drained, in favour of the peers: idle ones first.
     Size(u32),
     /// This many workers, by these moves.
     Moves {
@@ -72,17 +72,17 @@ pub trait Scaler {
         false
     }
     /// Looks at the fleet and decides.
-    fn look(&mut self, fleet: &Fleet<'_>) -> Change;
+    fn look(&mut self, fleet: &SimulatedFleet<'_>) -> Change;
 }
 
 /// The fleet and its queue.
-pub struct Fleet<'a> {
+pub struct SimulatedFleet<'a> {
     jobs: &'a [Job],
     cold_start_us: u64,
     /// Now.
     pub now_us: u64,
     /// Workers that have not stopped.
-    pub workers: Vec<Worker>,
+    pub workers: Vec<SimulatedWorker>,
     arrived: usize,
     begun: usize,
     launches: u32,
@@ -105,7 +105,7 @@ pub struct Setting {
 
 /// Runs `jobs` under `scaler` to the end.
 pub fn run(jobs: &[Job], setting: Setting, scaler: &mut dyn Scaler) -> Outcome {
-    let mut fleet = Fleet::new(jobs, setting);
+    let mut fleet = SimulatedFleet::new(jobs, setting);
     let sample_us = setting.length_us.checked_div(setting.samples as u64).unwrap_or(0).max(1);
     let mut next_sample_us = if setting.samples > 0 { 0 } else { u64::MAX };
     loop {
@@ -138,7 +138,7 @@ pub fn run(jobs: &[Job], setting: Setting, scaler: &mut dyn Scaler) -> Outcome {
     }
 }
 
-impl<'a> Fleet<'a> {
+impl<'a> SimulatedFleet<'a> {
     fn new(jobs: &'a [Job], setting: Setting) -> Self {
         let mut fleet = Self {
             jobs,
@@ -182,7 +182,7 @@ impl<'a> Fleet<'a> {
     }
 
     fn next_event_us(&self) -> u64 {
-        let event = |worker: &Worker| match (worker.phase, worker.job_us) {
+        let event = |worker: &SimulatedWorker| match (worker.phase, worker.job_us) {
             (Phase::Starting, _) => worker.ready_us,
             (_, Some((_, ends_us))) => ends_us,
             _ => u64::MAX,
@@ -266,7 +266,7 @@ impl<'a> Fleet<'a> {
         if count == 0 {
             return Vec::new();
         }
-        let mut active: Vec<&Worker> =
+        let mut active: Vec<&SimulatedWorker> =
             self.workers.iter().filter(|worker| worker.phase != Phase::Draining).collect();
         active.sort_by_key(|worker| std::cmp::Reverse(worker.drain_rank()));
         active.into_iter().take(count).map(|worker| worker.id.clone()).collect()
@@ -275,7 +275,7 @@ impl<'a> Fleet<'a> {
     fn launch(&mut self) {
         self.launches += 1;
         self.outcome.cold_starts += 1;
-        self.workers.push(Worker {
+        self.workers.push(SimulatedWorker {
             id: format!("w{}", self.launches),
             phase: Phase::Starting,
             launched_us: self.now_us,
@@ -288,7 +288,8 @@ impl<'a> Fleet<'a> {
 
     fn sample(&mut self, at_us: u64) {
         let count = |phase| self.workers.iter().filter(|worker| worker.phase == phase).count();
-        let (starting, ready) = (count(Phase::Starting), count(Phase::Ready));
+        let starting = count(Phase::Starting);
+        let ready = count(Phase::Ready);
         let draining = count(Phase::Draining);
         let waiting = self.arrived - self.begun;
         self.outcome.samples.push(Sample { at_us, waiting, starting, serving: ready + draining });
@@ -316,7 +317,7 @@ mod tests {
         fn next_look_us(&self) -> u64 {
             self.0.first().map_or(u64::MAX, |step| step.0)
         }
-        fn look(&mut self, _: &Fleet<'_>) -> Change {
+        fn look(&mut self, _: &SimulatedFleet<'_>) -> Change {
             Change::Size(self.0.remove(0).1)
         }
     }
@@ -359,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_never_served_ends_the_run_all_the_same() {
+    fn a_job_that_is_never_served_does_not_keep_the_run_from_ending() {
         let outcome = run(&jobs(&[(1, 1)]), setting(0, 5), &mut Script(Vec::new()));
         assert!(outcome.waits_us.is_empty());
     }

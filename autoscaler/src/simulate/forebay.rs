@@ -1,41 +1,54 @@
 //! Forebay's own policy in the simulator: the decision that the service takes, from what the service would see.
 
-use super::fleet::{Change, Fleet, Scaler};
-use crate::policy::{self, Backlog, Memory, Observed, Phase, PoolPolicy, Why, WorkerSeen};
+use super::fleet::{Change, Scaler, SimulatedFleet};
+use crate::decide::{
+    self, Backlog, Circuit, DeviceSlots, History, Phase, PoolInput, PoolPolicy, PoolSeen, Timeouts,
+    Why, WorkerSeen,
+};
 
-/// The service looks about once a second.
+/// The service looks every half second by default; here it is once a second.
 const TICK_US: u64 = 1_000_000;
 
-/// Is told the time in microseconds, the size wanted, and why.
-pub type Tell = Box<dyn FnMut(u64, u32, &Why)>;
+/// Called at each change of size with the time in microseconds, the size wanted, and why.
+pub type Explain = Box<dyn FnMut(u64, u32, &Why)>;
 
-/// Calls [`policy::decide`] each second, and at once when a job arrives at a fleet of none.
+/// Calls [`decide::decide`] each second, and at once when a job arrives at a fleet of none. Its one pool has device
+/// slots for all of its workers, its launches never fail, and its workers are never overdue.
 pub struct Forebay {
     policy: PoolPolicy,
-    memory: Memory,
+    history: History,
+    circuit: Circuit,
+    slots: DeviceSlots,
     next_us: u64,
     /// Kept between looks, so that a day of them allocates little.
-    seen: Observed,
-    told: Option<Tell>,
+    seen: PoolSeen,
+    explain: Option<Explain>,
 }
 
 impl Forebay {
-    /// With a fresh memory.
+    /// Begins with an empty history.
     pub fn new(policy: PoolPolicy) -> Self {
-        let backlog = Some(Backlog { ready: 0, unacknowledged: 0, arrived_total: 0 });
-        let seen = Observed { now_ms: 0, backlog, workers: Vec::new() };
-        Self { policy, memory: Memory::new(), next_us: 0, seen, told: None }
+        Self {
+            policy,
+            history: History::new(),
+            circuit: Circuit::default(),
+            slots: DeviceSlots::unlimited("cpu"),
+            next_us: 0,
+            seen: PoolSeen::default(),
+            explain: None,
+        }
     }
 
-    /// Tells each change of size.
+    /// Reports each change of size.
     #[must_use]
-    pub fn telling(mut self, told: Tell) -> Self {
-        self.told = Some(told);
+    pub fn explaining(mut self, explain: Explain) -> Self {
+        self.explain = Some(explain);
         self
     }
 
-    fn observe(&mut self, fleet: &Fleet<'_>) {
-        let (now_us, seen) = (fleet.now_us, &mut self.seen);
+    fn observe(&mut self, fleet: &SimulatedFleet<'_>) {
+        let now_us = fleet.now_us;
+        let seen = &mut self.seen;
         seen.now_ms = now_us / 1_000;
         let unacknowledged = fleet.in_service();
         seen.backlog =
@@ -72,16 +85,24 @@ impl Scaler for Forebay {
         true
     }
 
-    fn look(&mut self, fleet: &Fleet<'_>) -> Change {
+    fn look(&mut self, fleet: &SimulatedFleet<'_>) -> Change {
         if fleet.now_us >= self.next_us {
             self.next_us = fleet.now_us + TICK_US;
         }
         self.observe(fleet);
-        let decision = policy::decide(&self.policy, &mut self.memory, &self.seen);
-        let moves = decision.launch > 0 || !decision.drain.is_empty();
-        if let Some(told) = self.told.as_mut().filter(|_| moves) {
-            told(fleet.now_us, decision.wanted, &decision.why);
+        let input = PoolInput {
+            policy: self.policy.clone(),
+            seen: &self.seen,
+            circuit: &self.circuit,
+            history: &mut self.history,
+        };
+        let decisions = decide::decide(&mut [input], &mut self.slots, &Timeouts::NONE);
+        let Some(decision) = decisions.into_iter().next() else { return Change::Hold };
+        let moves = decision.moves;
+        if let Some(explain) = self.explain.as_mut().filter(|_| !moves.is_empty()) {
+            explain(fleet.now_us, decision.granted, &decision.why);
         }
-        Change::Moves { wanted: decision.wanted, launch: decision.launch, drain: decision.drain }
+        let launch = moves.launch.len() as u32;
+        Change::Moves { wanted: decision.granted, launch, drain: moves.drain }
     }
 }

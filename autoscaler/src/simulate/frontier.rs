@@ -15,12 +15,12 @@ pub struct Point {
     pub actions: u64,
 }
 
-/// The points that no other point beats in both, by worker-seconds.
+/// The points that no other point is better than in both respects, in order of worker-seconds.
 #[derive(Clone, Debug, Serialize)]
 pub struct Frontier(pub Vec<Point>);
 
 impl Frontier {
-    /// Leaves what another point beats.
+    /// Keeps the points that no other point is better than in both respects.
     pub fn of(points: impl IntoIterator<Item = Point>) -> Self {
         let mut points: Vec<Point> = points.into_iter().collect();
         points.sort_by(|a, b| {
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn beaten_points_are_left() {
+    fn points_that_another_is_better_than_are_dropped() {
         let kept = frontier(&[(30.0, 1.0), (10.0, 9.0), (20.0, 9.5), (20.0, 5.0)]).0;
         let kept: Vec<f64> = kept.iter().map(|point| point.worker_s).collect();
         assert_eq!(kept, [10.0, 20.0, 30.0]);

@@ -1,4 +1,4 @@
-//! Generated traces: the shapes that a scaling policy meets. Each is drawn from a seed, so it is the same everywhere.
+//! Generated traces: the shapes that a scaling policy meets. Each is drawn from a seed, so it can be repeated anywhere.
 //!
 //! Jobs take 1.5 s of a worker on average, exponentially distributed: about what they take on the Azure trace, when
 //! its service rate is set for four workers. Work is in worker-seconds.
@@ -20,8 +20,8 @@ pub enum Shape {
     Sparse,
     /// A day: a sine from nearly nothing to eight workers, with minutes of noise on top.
     Diurnal,
-    /// Six hours of two workers' load; four times a crowd comes, twelve times that at once, and goes with a half-life of
-    /// two minutes.
+    /// Six hours of two workers' load; four times a crowd comes, twelve times that at once, and goes with a half-life
+    /// of two minutes.
     Flash,
 }
 
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_draws_the_same_trace_again() {
+    fn a_seed_draws_its_trace_again() {
         for shape in Shape::ALL {
             assert_eq!(shape.draw(7), shape.draw(7), "{}", shape.name());
             assert_ne!(shape.draw(7), shape.draw(8), "{}", shape.name());

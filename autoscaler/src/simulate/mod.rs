@@ -1,13 +1,14 @@
 //! The simulator: runs the scaling policy, and its peers, over a trace in virtual time.
 //!
-//! `forebay-autoscaler simulate` says how long jobs would have waited and what the workers would have cost. It calls the
-//! same [`crate::policy::decide`] as the service. A wait is from a job's arrival to the beginning of its service. Workers
-//! serve first come first served, one job at a time. Worker-seconds count from launch, the cold start included, to the
-//! stop; a draining worker finishes its job. A scale action is a moment at which the size wanted changes.
+//! `forebay-autoscaler simulate` says how long jobs would have waited and what the workers would have cost. It calls
+//! [`crate::decide::decide`], as the service does. A wait is from a job's arrival to the beginning of its service.
+//! Workers serve first come first served, one job at a time. Worker-seconds count from launch, the cold start included,
+//! to the stop; a draining worker finishes its job. A scale action is a moment at which the size wanted changes.
 
 mod arguments;
 pub mod clairvoyant;
 pub mod contender;
+pub mod error;
 pub mod fleet;
 pub mod forebay;
 pub mod frontier;
@@ -21,46 +22,25 @@ pub mod trace;
 use std::{
     fs,
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use serde::Serialize;
 
 pub use arguments::SimulateArgs;
 use contender::{Contender, Workload};
+pub use error::SimulateError;
 use fleet::Job;
-use forebay::Tell;
+use forebay::Explain;
 use generate::Shape;
 use outcome::{Figures, Outcome};
 use sweep::Sweep;
-use trace::{Arrival, TraceError};
+use trace::Arrival;
 
-use crate::policy::PoolPolicy;
+use crate::decide::PoolPolicy;
 
 /// Samples of a plot over time: about one a pixel.
 const SAMPLES: usize = 900;
-
-/// Why a simulation can't be run.
-#[derive(Debug, thiserror::Error)]
-pub enum SimulateError {
-    /// The trace is none.
-    #[error(transparent)]
-    Trace(#[from] TraceError),
-    /// A number that makes no sense.
-    #[error("{0}")]
-    Option(String),
-    /// A plot can't be written.
-    #[error("{}: {source}; give a file in a folder that is there and can be written", file.display())]
-    Plot {
-        /// The file.
-        file: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Standard output is gone.
-    #[error("printing: {0}")]
-    Print(#[from] io::Error),
-}
 
 /// A trace made into jobs.
 struct Loaded {
@@ -81,7 +61,7 @@ struct Ran {
     figures: Figures,
 }
 
-/// Runs the simulations that `args` ask for, and prints what comes of them.
+/// Runs the simulations that `args` ask for, and prints their figures.
 pub fn run(args: &SimulateArgs) -> Result<(), SimulateError> {
     args.check()?;
     let traces = args
@@ -135,8 +115,9 @@ fn report(
     contender: Contender,
     outcome: &Outcome,
 ) -> Result<(), SimulateError> {
-    let (trace, policy) = (loaded.name.clone(), contender.to_string());
-    let figures = outcome.figures(args.target_wait_s, args.cost_per_hour);
+    let trace = loaded.name.clone();
+    let policy = contender.to_string();
+    let figures = outcome.figures(args.reported_wait_s, args.cost_per_hour);
     if let Some(file) = &args.plot {
         let title = format!(
             "{trace}, {policy}, cold start {cold_start_s} s: p95 wait {:.1} s, {:.0} worker-seconds, {} scale actions",
@@ -192,7 +173,7 @@ fn sweeps(args: &SimulateArgs, traces: &[Loaded]) -> Result<(), SimulateError> {
     for sweep in &all {
         writeln!(out, "{}", sweep::frontiers(sweep))?;
     }
-    writeln!(out, "{}\n{}", sweep::table(&all), sweep::table_at(&all, args.drain_s))?;
+    writeln!(out, "{}\n{}", sweep::table(&all), sweep::table_at(&all, args.target_wait_s))?;
     Ok(())
 }
 
@@ -232,9 +213,9 @@ fn workload<'a>(loaded: &'a Loaded, cold_start_s: f64, policy: &'a PoolPolicy) -
 }
 
 /// Prints each change of size on standard error, so that figures stay alone on standard output.
-fn explain() -> Tell {
+fn explain() -> Explain {
     Box::new(|at_us, wanted, why| {
-        // If standard error is gone, nobody reads this.
+        // If standard error is gone, there is nothing to write to.
         let _ = writeln!(io::stderr(), "{:>9.1} s: {wanted}: {why}", at_us as f64 / 1e6);
     })
 }

@@ -1,4 +1,4 @@
-//! What a run came to: waits, costs and actions.
+//! The outcome of a run: waits, costs and actions.
 
 use serde::Serialize;
 
@@ -15,7 +15,7 @@ pub struct Sample {
     pub serving: usize,
 }
 
-/// What is counted while a fleet runs.
+/// The counts of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// From arrival to the beginning of service, sorted once the run is over.

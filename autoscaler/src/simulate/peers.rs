@@ -5,11 +5,11 @@
 
 use std::collections::VecDeque;
 
-use super::fleet::{Change, Fleet, Scaler};
+use super::fleet::{Change, Scaler, SimulatedFleet};
 
 const SECOND_US: u64 = 1_000_000;
 
-fn backlog(fleet: &Fleet<'_>) -> u64 {
+fn backlog(fleet: &SimulatedFleet<'_>) -> u64 {
     fleet.ready() + fleet.in_service()
 }
 
@@ -17,8 +17,8 @@ fn backlog(fleet: &Fleet<'_>) -> u64 {
 ///
 /// Every `pollingInterval` (30 s) the operator asks whether there are messages: with none running it starts one, and
 /// after `cooldownPeriod` (300 s) without any it goes to zero. Between one and the maximum the pod autoscaler decides
-/// every 15 s: the messages divided by the target, rounded up, and on the way down the highest of the recommendations of
-/// the last 300 s. Its tolerance of a tenth and its default limit of steps upwards are left out, in its favour.
+/// every 15 s: the messages divided by the target, rounded up, and on the way down the highest of the recommendations
+/// of the last 300 s. Its tolerance of a tenth and its default limit of steps upwards are left out, in its favour.
 pub struct Keda {
     target: f64,
     workers_max: u32,
@@ -54,8 +54,9 @@ impl Scaler for Keda {
         self.next_poll_us.min(self.next_sync_us)
     }
 
-    fn look(&mut self, fleet: &Fleet<'_>) -> Change {
-        let (now_us, messages) = (fleet.now_us, backlog(fleet));
+    fn look(&mut self, fleet: &SimulatedFleet<'_>) -> Change {
+        let now_us = fleet.now_us;
+        let messages = backlog(fleet);
         let mut size = fleet.active();
         if now_us >= self.next_poll_us {
             self.next_poll_us = now_us + Self::POLL_US;
@@ -89,9 +90,9 @@ impl Scaler for Keda {
 /// `SageMaker`'s asynchronous endpoints under target tracking of the backlog per instance.
 ///
 /// The metrics have a period of 60 s. From zero, a step policy on `HasBacklogWithoutCapacity` starts one. Above it the
-/// backlog (queued and in flight) divided by the target, rounded up, is the size; after a scale-out none follows for 300 s
-/// unless it is a larger one, and none shrinks for 300 s after a scaling. The three and fifteen minutes for which the
-/// alarms of target tracking wait before they act are left out, in its favour.
+/// backlog (queued and in flight) divided by the target, rounded up, is the size; after a scale-out none follows for
+/// 300 s unless it is a larger one, and none shrinks for 300 s after a scaling. The three and fifteen minutes for which
+/// the alarms of target tracking wait before they act are left out, in its favour.
 pub struct SageMaker {
     target: f64,
     workers_max: u32,
@@ -115,8 +116,10 @@ impl Scaler for SageMaker {
         self.next_us
     }
 
-    fn look(&mut self, fleet: &Fleet<'_>) -> Change {
-        let (now_us, size, jobs) = (fleet.now_us, fleet.active(), backlog(fleet));
+    fn look(&mut self, fleet: &SimulatedFleet<'_>) -> Change {
+        let now_us = fleet.now_us;
+        let size = fleet.active();
+        let jobs = backlog(fleet);
         self.next_us = now_us + Self::PERIOD_US;
         if size == 0 {
             // A policy of its own, so the cooldowns of target tracking don't begin here.
@@ -147,7 +150,7 @@ impl Scaler for Fixed {
         u64::MAX
     }
 
-    fn look(&mut self, _: &Fleet<'_>) -> Change {
+    fn look(&mut self, _: &SimulatedFleet<'_>) -> Change {
         Change::Hold
     }
 }

@@ -1,4 +1,4 @@
-//! Sweeps every policy over its knob, and holds Forebay's frontier against the better one of its peers.
+//! Sweeps every policy over its knob, and compares Forebay's frontier with the better one of its peers.
 
 use std::fmt::Write;
 
@@ -11,8 +11,8 @@ use super::{
 
 /// Jobs a worker, from one to more than any backlog here.
 const TARGETS: (f64, f64, i32) = (1.0, 1.25, 41);
-/// Target drain times, one second to some seven minutes.
-const DRAINS_S: (f64, f64, i32) = (1.0, 1.35, 21);
+/// Target waits, one second to some seven minutes.
+const TARGET_WAITS_S: (f64, f64, i32) = (1.0, 1.35, 21);
 /// Waits that the clairvoyant allows: 0, and 1 to 512 s.
 const WAITS_S: (f64, f64, i32) = (1.0, 2.0, 10);
 /// A scale action more or less is no difference to a peer that takes hardly any.
@@ -27,7 +27,7 @@ pub struct Sweep {
     pub trace: String,
     /// From launch to first job.
     pub cold_start_s: f64,
-    /// Seconds of work, whoever does it: no policy costs less.
+    /// Seconds of work, equal for all policies: none costs less.
     pub busy_s: f64,
     /// All points of Forebay's sweep.
     pub forebay: Vec<Point>,
@@ -39,13 +39,13 @@ pub struct Sweep {
     pub fixed: Frontier,
     /// The limit.
     pub clairvoyant: Frontier,
-    /// What is asked of Forebay.
+    /// The criteria that Forebay is to meet.
     pub criteria: Criteria,
     /// Forebay against the better of KEDA and `SageMaker`, point by point.
     pub compared: Vec<Compared>,
 }
 
-/// What is asked at a cold start.
+/// The criteria at one cold start.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Criteria {
     /// Of the waits at equal worker-seconds.
@@ -105,8 +105,9 @@ pub fn sweep(trace: &str, workload: &Workload<'_>) -> Sweep {
     let fixed = frontier(&mut sizes.map(|workers| Contender::Fixed { workers }));
     let waits = [0.0].into_iter().chain(knobs(WAITS_S));
     let clairvoyant = frontier(&mut waits.map(|wait_s| Contender::Clairvoyant { wait_s }));
-    let drains = knobs(DRAINS_S).map(|drain_s| Contender::Forebay { drain_s: Some(drain_s) });
-    let forebay: Vec<Point> = drains.map(point).collect();
+    let targets = knobs(TARGET_WAITS_S)
+        .map(|target_wait_s| Contender::Forebay { target_wait_s: Some(target_wait_s) });
+    let forebay: Vec<Point> = targets.map(point).collect();
     let better = Frontier::of(keda.0.iter().chain(&sagemaker.0).cloned());
     let compared =
         forebay.iter().map(|point| compare(point, &better, &keda, &clairvoyant)).collect();
@@ -126,7 +127,8 @@ pub fn sweep(trace: &str, workload: &Workload<'_>) -> Sweep {
 }
 
 fn compare(point: &Point, better: &Frontier, keda: &Frontier, clairvoyant: &Frontier) -> Compared {
-    let (worker_s, wait_s) = (point.worker_s, point.wait_s_p95.max(WAIT_S_MIN));
+    let worker_s = point.worker_s;
+    let wait_s = point.wait_s_p95.max(WAIT_S_MIN);
     let peer_s = better.at_wait_s(wait_s);
     let limit_s = clairvoyant.at_wait_s(wait_s);
     Compared {
@@ -167,12 +169,15 @@ impl Line {
 /// The table of the criteria, as Markdown.
 pub fn table(sweeps: &[Sweep]) -> String {
     let mut text = String::from(
-        "| trace | cold start | p95 wait at equal cost | cost at equal p95 wait | the clairvoyant's | scale actions of KEDA's |\n\
+        "| trace | cold start | p95 wait at equal cost | cost at equal p95 wait | the clairvoyant's \
+         | scale actions of KEDA's |\n\
          | --- | --- | --- | --- | --- | --- |\n",
     );
     for sweep in sweeps {
-        let (all, asked) = (|| sweep.compared.iter(), sweep.criteria);
-        let (wait, cost) = (asked.wait_ratio_max, asked.cost_ratio_max);
+        let all = || sweep.compared.iter();
+        let asked = sweep.criteria;
+        let wait = asked.wait_ratio_max;
+        let cost = asked.cost_ratio_max;
         let limits = all().filter(|point| point.cost_ratio_limit.is_some());
         let limit = Line::of(limits.map(|point| point.cost_ratio_limit), cost);
         // Where KEDA never costs so little, there is nothing to count.
@@ -211,14 +216,16 @@ fn cell(line: Option<Line>, most: f64) -> String {
 }
 
 /// One setting of Forebay's beside what the others reach at its cost, as Markdown.
-pub fn table_at(sweeps: &[Sweep], drain_s: f64) -> String {
+pub fn table_at(sweeps: &[Sweep], target_wait_s: f64) -> String {
     let mut text = String::from(
-        "| trace | cold start | worker-seconds (busy) | p95 wait | KEDA | SageMaker | fixed | clairvoyant | actions | KEDA's |\n\
+        "| trace | cold start | worker-seconds (busy) | p95 wait | KEDA | SageMaker | fixed | clairvoyant | actions \
+         | KEDA's |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     let nearest = |sweep: &Sweep| {
-        let distance = |n: i32| (DRAINS_S.0 * DRAINS_S.1.powi(n) / drain_s).ln().abs();
-        let at = (0..DRAINS_S.2).min_by(|a, b| distance(*a).total_cmp(&distance(*b)));
+        let distance =
+            |n: i32| (TARGET_WAITS_S.0 * TARGET_WAITS_S.1.powi(n) / target_wait_s).ln().abs();
+        let at = (0..TARGET_WAITS_S.2).min_by(|a, b| distance(*a).total_cmp(&distance(*b)));
         sweep.forebay.get(at.unwrap_or(0) as usize).cloned()
     };
     for sweep in sweeps {

@@ -19,7 +19,7 @@ fn figures(line: &str) -> Figures {
     let loaded = load(&args.traces[0], &args).unwrap();
     let policy = args.policy(loaded.jobs_per_s, args.cold_starts_s[0]);
     let workload = workload(&loaded, args.cold_starts_s[0], &policy);
-    args.policies[0].run(&workload, 0, None).figures(args.target_wait_s, args.cost_per_hour)
+    args.policies[0].run(&workload, 0, None).figures(args.reported_wait_s, args.cost_per_hour)
 }
 
 #[test]
@@ -28,14 +28,14 @@ fn every_policy_serves_every_job() {
     for policy in ["forebay", "keda", "sagemaker", "fixed:9", "clairvoyant:5"] {
         let figures = figures(&format!("--trace square --policy {policy}"));
         assert_eq!(figures.jobs, jobs, "{policy}");
-        // The work is the same whoever does it, and a cold start comes on top.
+        // The work is equal for all policies, and a cold start comes on top.
         let busy_s: f64 = Shape::Square.draw(1).iter().map(|job| job.work).sum();
         assert!(figures.worker_s > busy_s, "{policy}: {}", figures.worker_s);
     }
 }
 
 #[test]
-fn a_run_is_the_same_again() {
+fn a_run_can_be_repeated() {
     let again = || serde_json::to_string(&figures("--trace flash --policy forebay:10")).unwrap();
     assert_eq!(again(), again());
 }
@@ -68,7 +68,7 @@ fn a_minimum_is_kept_and_a_fixed_size_is_fixed() {
 
 #[test]
 fn options_that_make_no_sense_are_named() {
-    for (line, told) in [
+    for (line, expected) in [
         ("--trace square --cold-start=-1", "--cold-start"),
         ("--trace square --drain 0", "--drain is 0; give"),
         ("--trace square --workers-min 40", "--workers-min"),
@@ -81,6 +81,6 @@ fn options_that_make_no_sense_are_named() {
             Ok(command) => run(&command.args).unwrap_err().to_string(),
             Err(error) => error.to_string(),
         };
-        assert!(error.contains(told), "{line}: {error}");
+        assert!(error.contains(expected), "{line}: {error}");
     }
 }

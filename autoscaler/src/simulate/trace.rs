@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-/// A job as a trace tells it.
+/// A job of a trace.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Arrival {
     /// Seconds since the first line.
@@ -27,7 +27,7 @@ pub enum TraceError {
     Read {
         /// The file as it was given.
         file: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A line that is no job.
@@ -37,7 +37,7 @@ pub enum TraceError {
         file: String,
         /// Counted from 1; the header is line 1.
         line: usize,
-        /// What is wrong and what was expected.
+        /// The problem and what was expected.
         wrong: String,
     },
 }
@@ -69,7 +69,8 @@ pub fn read(path: &Path) -> Result<Vec<Arrival>, TraceError> {
 pub fn parse(file: &str, mut source: impl BufRead) -> Result<Vec<Arrival>, TraceError> {
     let wrong = |line, wrong: String| TraceError::Line { file: file.into(), line, wrong };
     let mut arrivals: Vec<Arrival> = Vec::new();
-    let (mut layout, mut first_s) = (None, None);
+    let mut layout = None;
+    let mut first_s = None;
     for number in 1.. {
         let mut bytes = Vec::new();
         let read = source.by_ref().take(LINE_BYTES_MAX + 1).read_until(b'\n', &mut bytes);
@@ -83,13 +84,13 @@ pub fn parse(file: &str, mut source: impl BufRead) -> Result<Vec<Arrival>, Trace
         let text = String::from_utf8(bytes).map_err(|_| wrong(number, "is not UTF-8".into()))?;
         let text = text.trim();
         let Some(layout) = layout else {
-            layout = Some(header(text).map_err(|told| wrong(number, told))?);
+            layout = Some(header(text).map_err(|reason| wrong(number, reason))?);
             continue;
         };
         if text.is_empty() {
             continue;
         }
-        let (at_s, work) = job(layout, text).map_err(|told| wrong(number, told))?;
+        let (at_s, work) = job(layout, text).map_err(|reason| wrong(number, reason))?;
         let at_s = at_s
             - *first_s.get_or_insert(match layout {
                 Layout::Azure => at_s,
@@ -133,7 +134,8 @@ fn job(layout: Layout, text: &str) -> Result<(f64, f64), String> {
             let at_s = timestamp_s(at).ok_or_else(|| {
                 format!("the time is {at:?}; it must look like 2023-11-16 18:17:03.97")
             })?;
-            let (context, generated) = (tokens(context)?, tokens(generated)?);
+            let context = tokens(context)?;
+            let generated = tokens(generated)?;
             Ok((at_s, context + GENERATED_TOKEN_WORK * generated))
         }
         (Layout::Plain, [at, work]) => Ok((amount("at_s", at)?, amount("work", work)?)),
@@ -196,6 +198,10 @@ mod tests {
 
     use super::*;
 
+    /// A line of an Azure trace, with numbers that may be out of range.
+    const NEARLY_RIGHT: &str = "[0-9]{4}-[0-9]{2}-[0-9]{1,2} [0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{0,10})?,\
+        [0-9]{1,11},[-0-9.e]{1,4}";
+
     fn read_text(text: &str) -> Result<Vec<Arrival>, String> {
         parse("t.csv", text.as_bytes()).map_err(|error| error.to_string())
     }
@@ -233,15 +239,15 @@ mod tests {
             (&format!("at_s,work\n{}\n", "1".repeat(2_000)), "t.csv:2: longer than 1024 bytes"),
         ];
         for (text, expected) in cases {
-            let told = read_text(text).unwrap_err();
-            assert!(told.starts_with(expected), "{told:?} is not {expected:?}");
+            let error = read_text(text).unwrap_err();
+            assert!(error.starts_with(expected), "{error:?} is not {expected:?}");
         }
     }
 
     #[test]
     fn a_missing_file_says_what_to_give() {
-        let told = read(Path::new("no-such.csv")).unwrap_err().to_string();
-        assert!(told.contains("no-such.csv") && told.contains("square"), "{told}");
+        let error = read(Path::new("no-such.csv")).unwrap_err().to_string();
+        assert!(error.contains("no-such.csv") && error.contains("square"), "{error}");
     }
 
     proptest! {
@@ -257,7 +263,7 @@ mod tests {
 
         #[test]
         fn lines_that_are_nearly_right_are_a_trace_or_an_error(
-            lines in prop::collection::vec("[0-9]{4}-[0-9]{2}-[0-9]{1,2} [0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{0,10})?,[0-9]{1,11},[-0-9.e]{1,4}", 0..6),
+            lines in prop::collection::vec(NEARLY_RIGHT, 0..6),
         ) {
             let text = format!("TIMESTAMP,ContextTokens,GeneratedTokens\n{}", lines.join("\n"));
             check_sane(parse("t.csv", text.as_bytes()));

@@ -21,23 +21,23 @@ use tokio::{net::TcpListener, sync::Notify, task::JoinHandle};
 
 use crate::pods::{self, COST};
 
-/// What goes wrong with one call.
+/// The failure of one call.
 pub enum Fault {
     /// It is answered with this status, reason and message.
     Answer(u16, &'static str, &'static str),
     /// It is not answered at all.
     Silence,
-    /// Somebody else changes the Deployment first.
+    /// Another writer changes the Deployment first.
     Overtaken,
 }
 
-/// What there is in the cluster.
+/// The contents of the cluster.
 pub struct Cluster {
     pub token: String,
     /// How many pods each Deployment is to have, and its version.
     pub deployments: BTreeMap<String, (i64, u64)>,
     pub pods: Vec<Value>,
-    /// What goes wrong with the next call whose `METHOD path` contains the text.
+    /// The failure of the next call whose `METHOD path` contains the text.
     pub faults: Vec<(&'static str, Fault)>,
     /// Each kind of call that was made: verb, resource and, of a Deployment, its name.
     pub calls: BTreeSet<(String, String, Option<String>)>,
@@ -51,7 +51,7 @@ pub struct Cluster {
 /// The server, until it is dropped.
 pub struct Server {
     cluster: Arc<Mutex<Cluster>>,
-    /// Told when a call is met with silence.
+    /// Notified when a call is met with silence.
     pub silent: Arc<Notify>,
     pub port: u16,
     task: JoinHandle<()>,
@@ -74,7 +74,8 @@ impl Server {
             controllers_stand: false,
             version: 1,
         };
-        let (cluster, silent) = (Arc::new(Mutex::new(cluster)), Arc::new(Notify::new()));
+        let cluster = Arc::new(Mutex::new(cluster));
+        let silent = Arc::new(Notify::new());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared: Shared = (Arc::clone(&cluster), Arc::clone(&silent));
@@ -177,18 +178,18 @@ impl Cluster {
                 "GET",
                 ["apis", "apps", "v1", "namespaces", "forebay", "deployments", name, "scale"],
             ) => {
-                self.note("get", "deployments/scale", Some(name));
+                self.record("get", "deployments/scale", Some(name));
                 self.scale(name)
             }
             (
                 "PATCH",
                 ["apis", "apps", "v1", "namespaces", "forebay", "deployments", name, "scale"],
             ) => {
-                self.note("patch", "deployments/scale", Some(name));
+                self.record("patch", "deployments/scale", Some(name));
                 self.patch_scale(name, &sent())
             }
             ("GET", ["api", "v1", "namespaces", "forebay", "pods"]) => {
-                self.note("list", "pods", None);
+                self.record("list", "pods", None);
                 let query = uri.query().unwrap_or_default();
                 if !query.contains("continue=") {
                     self.step();
@@ -196,18 +197,18 @@ impl Cluster {
                 self.list(query)
             }
             ("PATCH", ["api", "v1", "namespaces", "forebay", "pods", name]) => {
-                self.note("patch", "pods", None);
+                self.record("patch", "pods", None);
                 self.patch_pod(name, &sent())
             }
             ("DELETE", ["api", "v1", "namespaces", "forebay", "pods", name]) => {
-                self.note("delete", "pods", None);
+                self.record("delete", "pods", None);
                 self.delete_pod(name, &sent())
             }
             _ => failure(403, "Forbidden", &format!("{call} is forbidden")),
         })
     }
 
-    fn note(&mut self, verb: &str, resource: &str, name: Option<&str>) {
+    fn record(&mut self, verb: &str, resource: &str, name: Option<&str>) {
         self.calls.insert((verb.into(), resource.into(), name.map(str::to_owned)));
     }
 
@@ -269,7 +270,7 @@ impl Cluster {
             models.contains(&pod["metadata"]["labels"]["forebay.model"].as_str().unwrap())
         };
         let found: Vec<&Value> = self.pods.iter().filter(of_model).collect();
-        // Two a page: so that whoever looks has to turn pages.
+        // Two a page, so that the launcher has to turn pages.
         let from = query.split('&').find_map(|pair| pair.strip_prefix("continue="));
         let from = from.map_or(0, |from| from.parse::<usize>().unwrap());
         let page: Vec<&&Value> = found.iter().skip(from).take(2).collect();
@@ -314,7 +315,7 @@ impl Cluster {
         (0..self.pods.len()).filter(|&at| counts(&self.pods[at])).collect()
     }
 
-    /// What the kubelet and the controllers do in a while.
+    /// One step of the kubelet and the controllers.
     pub fn step(&mut self) {
         if self.controllers_stand {
             return;

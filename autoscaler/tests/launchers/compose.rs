@@ -29,7 +29,7 @@ fn it_says_what_it_means_and_names_what_the_launcher_looks_for() {
     assert_eq!(services.keys().collect::<Vec<_>>(), ["autoscaler"]);
     let environment = services["autoscaler"]["environment"].as_object().unwrap();
     let environment = environment.iter().map(|(name, value)| {
-        // A number or a flag without quotes reaches nobody as it was written.
+        // A number or a flag without quotes does not reach the program as it was written.
         (name.clone(), value.as_str().unwrap_or_else(|| panic!("{name}")).to_owned())
     });
     let toml = text("forebay.toml");

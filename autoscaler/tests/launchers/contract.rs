@@ -1,4 +1,4 @@
-//! What holds for every launcher, and the bench that each is put on.
+//! The promises of every launcher, and the bench that each is put on.
 
 use std::{
     collections::BTreeMap,
@@ -31,7 +31,7 @@ pub fn other_model() -> ModelId {
     "bge.small_en".parse().unwrap()
 }
 
-/// An order under a name that nobody on this machine had: other tests run at the same time.
+/// An order under a name that is unique on this machine: other tests run at the same time.
 pub fn order(model: &ModelId) -> Order {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number =
@@ -39,13 +39,13 @@ pub fn order(model: &ModelId) -> Order {
     Order { model: model.clone(), name: format!("{model}-{number:08x}"), device: "cpu".into() }
 }
 
-/// Looks through a launcher again and again, and keeps what it told.
+/// Lists a launcher's workers again and again, and keeps what it found.
 pub struct Watch<'a> {
     launcher: &'a dyn Launcher,
     models: Vec<ModelId>,
-    /// What the last look told, ends left out.
+    /// The workers of the last look that had not ended.
     pub now: Vec<Instance>,
-    /// How workers ended, whenever that was told, and whether well.
+    /// How workers ended, at whichever look that was listed, and whether well.
     pub ends: BTreeMap<String, (String, bool)>,
 }
 
@@ -58,7 +58,7 @@ impl<'a> Watch<'a> {
     pub async fn look(&mut self) {
         self.now.clear();
         for instance in self.launcher.list(&self.models).await.unwrap() {
-            // Of other models it may tell too.
+            // It may list workers of other models too.
             if !self.models.iter().any(|model| model.as_str() == instance.model) {
                 continue;
             }
@@ -73,14 +73,16 @@ impl<'a> Watch<'a> {
     }
 
     pub async fn until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
-        let (begun, mut tick) = (Instant::now(), interval(Duration::from_millis(20)));
+        let begun = Instant::now();
+        let mut tick = interval(Duration::from_millis(20));
         loop {
             tick.tick().await;
             self.look().await;
             if holds(self) {
                 return;
             }
-            let (now, ends) = (&self.now, &self.ends);
+            let now = &self.now;
+            let ends = &self.ends;
             assert!(begun.elapsed() < PATIENCE, "not in time: {what}; {now:?}, ended {ends:?}");
         }
     }
@@ -99,7 +101,10 @@ impl<'a> Watch<'a> {
     /// How a worker ended. A pod's container ends under a name that begins with the pod's.
     pub fn end_of(&self, name: &str) -> Option<&(String, bool)> {
         let life = format!("{name}#");
-        self.ends.iter().find(|(told, _)| *told == name || told.starts_with(&life)).map(|end| end.1)
+        self.ends
+            .iter()
+            .find(|(listed, _)| *listed == name || listed.starts_with(&life))
+            .map(|end| end.1)
     }
 }
 
@@ -121,7 +126,7 @@ pub async fn what_is_launched_comes_to_run(bench: &impl Bench) {
     assert!(watch.ends.is_empty(), "{:?}", watch.ends);
 }
 
-pub async fn models_are_told_apart(bench: &impl Bench) {
+pub async fn models_are_distinguished(bench: &impl Bench) {
     let launcher = bench.launcher();
     let watch = launch(&*launcher, 1).await;
     launcher.launch(&order(&other_model())).await.unwrap();
@@ -166,7 +171,7 @@ pub async fn what_is_ended_is_gone(bench: &impl Bench) {
     watch.until("it is gone", |watch| watch.now.iter().all(|one| one.name != name)).await;
 }
 
-pub async fn who_comes_next_adopts_what_is_there(bench: &impl Bench) {
+pub async fn the_next_autoscaler_adopts_what_is_there(bench: &impl Bench) {
     let first = bench.launcher();
     let before = launch(&*first, 2).await.now;
     let second = bench.launcher();
@@ -178,12 +183,12 @@ pub async fn who_comes_next_adopts_what_is_there(bench: &impl Bench) {
     watch.until("both ended", |watch| watch.now.is_empty()).await;
 }
 
-pub async fn an_end_by_itself_is_told_once_with_how(bench: &impl Bench) {
+pub async fn an_end_by_itself_is_listed_once_with_how(bench: &impl Bench) {
     let launcher = bench.launcher();
     let mut watch = launch(&*launcher, 1).await;
     let name = watch.running()[0].clone();
     bench.crash(&name).await;
-    watch.until("its end is told", |watch| watch.end_of(&name).is_some()).await;
+    watch.until("its end is listed", |watch| watch.end_of(&name).is_some()).await;
     let (how, well) = watch.end_of(&name).unwrap().clone();
     assert!(how.contains("exit code 3"), "{how}");
     assert!(!well);
@@ -191,7 +196,7 @@ pub async fn an_end_by_itself_is_told_once_with_how(bench: &impl Bench) {
     for _ in 0..3 {
         watch.look().await;
     }
-    assert!(watch.ends.is_empty(), "told again: {:?}", watch.ends);
+    assert!(watch.ends.is_empty(), "listed again: {:?}", watch.ends);
 }
 
 /// Holds a launcher to all of it. `$bench` is awaited and gives a bench, or none where it can't be had.
@@ -207,11 +212,11 @@ macro_rules! holds {
     ($bench:expr) => {
         $crate::contract::holds! { $bench;
             what_is_launched_comes_to_run
-            models_are_told_apart
+            models_are_distinguished
             what_is_drained_ends_well_and_nothing_else_does
             what_is_ended_is_gone
-            who_comes_next_adopts_what_is_there
-            an_end_by_itself_is_told_once_with_how
+            the_next_autoscaler_adopts_what_is_there
+            an_end_by_itself_is_listed_once_with_how
         }
     };
 }

@@ -41,7 +41,7 @@ async fn engine() -> Option<Engine> {
     let fleet = format!("forebay-launcher-test-{}-{number}", std::process::id());
     let config = DockerConfig { image: format!("{fleet}:local"), fleet, ..DockerConfig::default() };
     if let Err(error) = UnixStream::connect(&config.socket).await {
-        // Not by a macro: what those print is kept from whoever runs the tests.
+        // Not by a macro: the test harness hides what those print.
         let at = config.socket.display();
         let words = format!("PASSED OVER, nothing was tested: no Docker Engine at {at}: {error}\n");
         io::stderr().write_all(words.as_bytes()).unwrap();
@@ -124,8 +124,10 @@ async fn a_container_has_no_rights_that_a_worker_does_not_need() {
     let Some(engine) = engine().await else { return };
     let launcher = engine.launcher_with(|config| config.volumes = vec!["/usr:/models:ro".into()]);
     let watch = launch(&launcher, 1).await;
-    let (instance, inspected) = (&watch.now[0], engine.inspect(&watch.now[0].name).await);
-    let (config, host) = (inspected.config.unwrap(), inspected.host_config.unwrap());
+    let instance = &watch.now[0];
+    let inspected = engine.inspect(&instance.name).await;
+    let config = inspected.config.unwrap();
+    let host = inspected.host_config.unwrap();
     let name = instance.name.clone();
     let command = format!("forebay-worker --model {} --device cpu --name {name}", model());
     assert_eq!(config.cmd.unwrap().join(" "), command);
@@ -163,7 +165,8 @@ async fn a_launch_that_was_cut_off_before_the_start_is_finished() {
     let Some(engine) = engine().await else { return };
     let launcher = engine.launcher();
     let watch = launch(&*launcher, 1).await;
-    let (name, inspected) = (&watch.running()[0], engine.inspect(&watch.running()[0]).await);
+    let name = &watch.running()[0];
+    let inspected = engine.inspect(name).await;
     launcher.end(name).await.unwrap();
     let config = serde_json::to_value(inspected.config.unwrap()).unwrap();
     let options = CreateContainerOptionsBuilder::new().name(name).build();
@@ -177,7 +180,7 @@ async fn a_launch_that_was_cut_off_before_the_start_is_finished() {
 }
 
 #[tokio::test]
-async fn a_worker_that_drains_is_signalled_once_and_known_to_whoever_comes_next() {
+async fn a_worker_that_drains_is_signalled_once_and_known_to_the_next_autoscaler() {
     let Some(engine) = engine().await else { return };
     let launcher = engine.launcher_with(|config| {
         config.environment.0.insert("FOREBAY_STAND_IN".into(), "stuck".into());
@@ -204,13 +207,13 @@ async fn a_worker_that_drains_is_signalled_once_and_known_to_whoever_comes_next(
 }
 
 #[tokio::test]
-async fn a_failed_worker_s_last_words_are_told_and_its_container_is_removed_then() {
+async fn a_failed_worker_s_last_words_are_reported_and_its_container_is_removed_then() {
     let Some(engine) = engine().await else { return };
     let launcher = engine.launcher();
     let mut watch = launch(&*launcher, 1).await;
     let name = watch.running()[0].clone();
     engine.crash(&name).await;
-    watch.until("its end is told", |watch| !watch.ends.is_empty()).await;
+    watch.until("its end is listed", |watch| !watch.ends.is_empty()).await;
     assert_eq!(watch.ends[&name], ("exit code 3: the model folder is missing".into(), false));
     engine.inspect(&name).await;
     watch.look().await;
@@ -224,7 +227,7 @@ async fn a_worker_that_is_killed_has_not_ended_well() {
     let mut watch = launch(&*launcher, 1).await;
     let name = watch.running()[0].clone();
     engine.signal(&name, "SIGKILL").await;
-    watch.until("its end is told", |watch| !watch.ends.is_empty()).await;
+    watch.until("its end is listed", |watch| !watch.ends.is_empty()).await;
     let (how, well) = &watch.ends[&name];
     assert!(how.starts_with("killed by signal 9") && !well, "{how}");
 }
@@ -265,7 +268,7 @@ async fn launches_at_the_same_time_keep_to_the_most_that_there_may_be() {
 }
 
 #[tokio::test]
-async fn a_name_that_somebody_else_has_is_not_taken_for_launched() {
+async fn a_name_that_another_fleet_has_is_not_taken_for_launched() {
     let Some(engine) = engine().await else { return };
     let launcher = engine.launcher();
     let watch = launch(&*launcher, 1).await;

@@ -1,4 +1,4 @@
-//! An image with a stand-in for the worker: this machine's shell, and a script that behaves as a worker does to signals.
+//! An image with a stand-in for the worker: this machine's shell, and a script that takes signals as a worker does.
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
@@ -10,7 +10,7 @@ const WORKER: &str = r#"#!/bin/sh
 [ "$FOREBAY_REDIS_URL" = redis://:secret@store ] || exit 9
 trap 'exit 0' TERM
 trap 'echo "it began" >&2; echo "the model folder is missing" >&2; exit 3' USR1
-[ "$FOREBAY_STAND_IN" != stuck ] || trap 'told=x$told; [ $told = x ] || exit 7' TERM
+[ "$FOREBAY_STAND_IN" != stuck ] || trap 'signals=x$signals; [ $signals = x ] || exit 7' TERM
 echo "$@"
 while :; do sleep 0.05; done
 "#;

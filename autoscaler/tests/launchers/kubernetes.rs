@@ -62,13 +62,14 @@ async fn launch_fails(server: &Server) -> LaunchError {
 contract::holds!(server());
 
 #[tokio::test]
-async fn a_change_that_somebody_else_came_before_is_made_to_what_he_left() {
+async fn a_change_that_another_writer_came_before_is_made_to_the_newer_version() {
     let server = server().await.unwrap();
     for _ in 0..3 {
         server.fail("PATCH /apis/apps", Fault::Overtaken);
     }
     let launcher = server.launcher();
-    let (first, second) = (order(&model()), order(&model()));
+    let first = order(&model());
+    let second = order(&model());
     let (first, second) = tokio::join!(launcher.launch(&first), launcher.launch(&second));
     first.unwrap();
     second.unwrap();
@@ -162,7 +163,7 @@ async fn a_drain_that_controllers_are_slow_to_follow_lowers_the_scale_once() {
 }
 
 #[tokio::test]
-async fn a_scaling_that_nobody_answered_is_told_as_such_and_takes_no_other_pod_later() {
+async fn a_scaling_without_an_answer_is_reported_as_such_and_takes_no_other_pod_later() {
     let server = server().await.unwrap();
     let launcher = server.launcher();
     let mut watch = launch(&*launcher, 2).await;
@@ -188,7 +189,7 @@ async fn a_scaling_that_nobody_answered_is_told_as_such_and_takes_no_other_pod_l
 }
 
 #[tokio::test]
-async fn pods_that_are_asked_for_and_not_there_are_told_and_can_be_called_off() {
+async fn pods_that_are_asked_for_and_not_there_are_listed_and_can_be_called_off() {
     let server = server().await.unwrap();
     server.cluster().controllers_stand = true;
     let launcher = server.launcher();
@@ -215,7 +216,7 @@ async fn pods_that_are_asked_for_and_not_there_are_told_and_can_be_called_off() 
 }
 
 #[tokio::test]
-async fn a_container_that_fails_over_and_over_counts_and_each_of_its_ends_is_told() {
+async fn a_container_that_fails_over_and_over_counts_and_each_of_its_ends_is_listed() {
     let server = server().await.unwrap();
     let launcher = server.launcher();
     let mut watch = launch(&*launcher, 1).await;
@@ -240,7 +241,7 @@ async fn a_container_that_fails_over_and_over_counts_and_each_of_its_ends_is_tol
 }
 
 #[tokio::test]
-async fn an_image_that_can_t_be_pulled_is_told_once_beside_the_pod_that_waits() {
+async fn an_image_that_can_t_be_pulled_is_listed_once_beside_the_pod_that_waits() {
     let server = server().await.unwrap();
     let launcher = server.launcher();
     launcher.launch(&order(&model())).await.unwrap();
@@ -248,15 +249,15 @@ async fn an_image_that_can_t_be_pulled_is_told_once_beside_the_pod_that_waits() 
     watch.until("it waits", |watch| !watch.now.is_empty()).await;
     let name = watch.now[0].name.clone();
     server.change(&name, pods::no_image);
-    let told = launcher.list(&[model()]).await.unwrap();
+    let listed = launcher.list(&[model()]).await.unwrap();
     let how = "ImagePullBackOff: Back-off pulling image \"forebay:gone\"";
-    assert_eq!(ended(&told), [(&*format!("{name}#ImagePullBackOff"), how, false)]);
-    assert!(told.iter().any(|one| one.name == name && one.state == InstanceState::Pending));
+    assert_eq!(ended(&listed), [(&*format!("{name}#ImagePullBackOff"), how, false)]);
+    assert!(listed.iter().any(|one| one.name == name && one.state == InstanceState::Pending));
     assert_eq!(ended(&launcher.list(&[model()]).await.unwrap()), []);
 }
 
 #[tokio::test]
-async fn an_evicted_pod_is_told_with_why_and_its_successor_counts() {
+async fn an_evicted_pod_is_listed_with_why_and_its_successor_counts() {
     let server = server().await.unwrap();
     let launcher = server.launcher();
     let mut watch = launch(&*launcher, 1).await;
@@ -265,13 +266,13 @@ async fn an_evicted_pod_is_told_with_why_and_its_successor_counts() {
     watch.until("another runs", |watch| !watch.running().is_empty()).await;
     assert_eq!(watch.ends[&name], ("Evicted: The node was low on resource: memory.".into(), false));
     assert_eq!((watch.now.len(), watch.ends.len()), (1, 1));
-    // A look at another model in between makes nobody forget.
+    // A look at another model in between makes no end forgotten.
     launcher.list(&[other_model()]).await.unwrap();
     assert_eq!(ended(&launcher.list(&[model()]).await.unwrap()), []);
 }
 
 #[tokio::test]
-async fn a_pod_that_somebody_else_deletes_is_replaced_and_told() {
+async fn a_pod_that_another_client_deletes_is_replaced_and_listed() {
     let server = server().await.unwrap();
     let launcher = server.launcher();
     let mut watch = launch(&*launcher, 1).await;
@@ -343,7 +344,7 @@ async fn rights_that_are_missing_are_named_with_where_they_stand() {
 }
 
 #[tokio::test]
-async fn a_token_that_was_replaced_is_read_anew_and_never_shown() {
+async fn a_token_that_was_replaced_is_read_again_and_never_shown() {
     let server = server().await.unwrap();
     let launcher = server.launcher();
     launcher.list(&[model()]).await.unwrap();

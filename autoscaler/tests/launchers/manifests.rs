@@ -61,7 +61,8 @@ fn config() -> Config {
 #[test]
 fn each_document_is_what_it_says_and_in_the_fleet_s_namespace() {
     for document in applied() {
-        let (kind, metadata) = (document["kind"].as_str().unwrap(), &document["metadata"]);
+        let kind = document["kind"].as_str().unwrap();
+        let metadata = &document["metadata"];
         if kind == "Namespace" {
             assert_eq!(metadata["name"], "forebay");
         } else {
@@ -229,7 +230,8 @@ fn the_secret_is_an_example_that_is_not_applied() {
 #[test]
 fn keda_scales_the_same_deployment_by_the_queues_of_its_model() {
     let documents = documents("keda-scaledobject.yaml");
-    let (authentication, scaled) = (&documents[0], &documents[1]);
+    let authentication = &documents[0];
+    let scaled = &documents[1];
     let model = config().models.keys().next().unwrap().to_string();
     assert_eq!(scaled["spec"]["scaleTargetRef"]["name"], name_of(&model));
     let lanes = ["interactive", "batch"].map(|lane| format!("forebay.jobs.{model}.{lane}"));

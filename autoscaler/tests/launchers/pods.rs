@@ -1,4 +1,4 @@
-//! Pods as the API server of a cluster tells of them.
+//! Pods as the API server of a cluster reports them.
 
 use serde_json::{Value, json};
 
@@ -21,7 +21,10 @@ pub fn pending(deployment: &str, number: u64) -> Value {
             "uid": format!("5f1c0a9b-0000-4000-8000-{number:012}"),
             "resourceVersion": number.to_string(),
             "creationTimestamp": "2026-11-25T08:00:00Z",
-            "labels": { "app.kubernetes.io/name": "forebay-worker", "forebay.model": model, "pod-template-hash": "7d9c5b8f6" },
+            "labels": {
+                "app.kubernetes.io/name": "forebay-worker", "forebay.model": model,
+                "pod-template-hash": "7d9c5b8f6",
+            },
             "annotations": {},
             "ownerReferences": [{
                 "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{deployment}-7d9c5b8f6"),
@@ -93,7 +96,7 @@ pub fn evict(pod: &mut Value) {
     });
 }
 
-/// What the kubelet does in a while: what can start runs. What waits because it failed is left waiting.
+/// One step of the kubelet: a pod that can start runs. One that waits because it failed is left waiting.
 pub fn advance(pod: &mut Value) {
     let state = &pod["status"]["containerStatuses"][0]["state"];
     if pod["status"]["phase"] == "Pending" && state["waiting"]["reason"] == "ContainerCreating" {

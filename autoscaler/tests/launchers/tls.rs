@@ -75,7 +75,7 @@ async fn a_server_of_the_authority_that_the_kubeconfig_names_is_spoken_to() {
 }
 
 #[tokio::test]
-async fn a_server_of_another_authority_is_told_nothing() {
+async fn a_server_of_another_authority_is_sent_nothing() {
     let (outcome, replicas) = launched("localhost", |_| certificate("localhost").cert.pem()).await;
     let error = outcome.unwrap_err();
     assert!(error.reason.contains("certificate"), "{error}");
@@ -83,7 +83,7 @@ async fn a_server_of_another_authority_is_told_nothing() {
 }
 
 #[tokio::test]
-async fn a_server_under_another_name_is_told_nothing() {
+async fn a_server_under_another_name_is_sent_nothing() {
     let (outcome, replicas) = launched("elsewhere", |certificate| certificate.cert.pem()).await;
     let error = outcome.unwrap_err();
     assert!(error.reason.contains("certificate"), "{error}");

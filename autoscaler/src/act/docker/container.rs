@@ -1,4 +1,4 @@
-//! What a worker's container is created with, and how one is read back from its labels.
+//! The body that a worker's container is created with, and how a container is read back from its labels.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,9 +8,9 @@ use bollard::models::{
 };
 use forebay_fabric::config::DockerConfig;
 
-use crate::act::Order;
+use crate::act::launcher::Order;
 
-/// The label that tells the containers of one fleet from those of another.
+/// The label that distinguishes the containers of one fleet from those of another.
 pub(super) const FLEET: &str = "forebay.fleet";
 const MODEL: &str = "forebay.model";
 const NAME: &str = "forebay.name";
@@ -21,7 +21,7 @@ const LAUNCHED_AT_MS: &str = "forebay.launched-at-ms";
 /// mark in memory alone would not outlive this program: a second SIGTERM ends a worker at once.
 pub(super) const DRAINING: &str = ".draining";
 
-/// How long the engine waits after SIGTERM before it kills, when somebody else stops the container, in seconds. A
+/// How long the engine waits after SIGTERM before it kills, when another client stops the container, in seconds. A
 /// little longer than `worker.grace_s`.
 const STOP_S: i64 = 40;
 
@@ -38,14 +38,14 @@ pub(super) struct Container {
     pub stage: Stage,
 }
 
-/// Where a container stands.
+/// The stage of a container's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     /// Created, and not started yet.
     Created,
     Runs,
     Ended,
-    /// Is being removed: nobody's any more.
+    /// Is being removed, and counts no longer.
     Goes,
 }
 
@@ -72,7 +72,8 @@ impl Container {
     }
 }
 
-/// What the container of an order is created with. `environment` holds passwords: the body is for the engine alone.
+/// The body that the container of an order is created with. `environment` holds passwords: the body is for the engine
+/// alone.
 pub(super) fn body(
     config: &DockerConfig,
     environment: &BTreeMap<String, String>,
@@ -128,7 +129,8 @@ fn host_config(config: &DockerConfig) -> HostConfig {
     }
 }
 
-/// What the worker is told, and which GPU its container gets. There that GPU is the only one: number 0.
+/// The device that the worker is given, and the GPU that its container gets. In there that GPU is the only one,
+/// number 0.
 fn device(device: &str) -> Result<(String, Option<Vec<DeviceRequest>>), String> {
     if device == "cpu" {
         return Ok((device.to_owned(), None));

@@ -13,7 +13,7 @@ const CALL_S_MAX: u64 = 10;
 pub(super) struct Refusal {
     /// The HTTP status, where it answered at all.
     pub status: Option<u16>,
-    /// What is wrong and what to do.
+    /// The cause and what to do.
     pub reason: String,
 }
 
@@ -21,17 +21,17 @@ pub(super) struct Refusal {
 /// and the library opens a connection for each call anyway.
 pub(super) async fn connect(socket: &Path) -> Result<Docker, String> {
     let shown = socket.display();
-    // The library's own error does not tell an engine that is away from one that may not be spoken to.
+    // The library's own error does not distinguish an engine that is away from one that refuses us.
     let probe = timeout(Duration::from_secs(CALL_S_MAX), UnixStream::connect(socket)).await;
     if let Err(error) = probe.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         return Err(match error.kind() {
             io::ErrorKind::NotFound => format!(
-                "there is no socket at {shown}: start the Docker Engine, or say in `autoscaler.docker.socket` where its \
-                 socket is (in a container it has to be mounted)"
+                "there is no socket at {shown}: start the Docker Engine, or say in `autoscaler.docker.socket` where \
+                 its socket is (in a container it has to be mounted)"
             ),
             io::ErrorKind::PermissionDenied => format!(
-                "this user may not write to {shown}: put it into the group that owns the socket (`stat -c %G {shown}`; in \
-                 Compose `group_add`). Whoever may write there is root on that host"
+                "this user may not write to {shown}: put it into the group that owns the socket (`stat -c %G {shown}`; \
+                 in Compose `group_add`). Any user who may write there is root on that host"
             ),
             io::ErrorKind::ConnectionRefused => {
                 format!("no engine listens at {shown}: start it (`systemctl start docker`)")
@@ -61,7 +61,7 @@ pub(super) async fn within<T>(call: impl Future<Output = Result<T, Error>>) -> R
     }
 }
 
-/// What was asked for is the case already: the container is gone, goes, or does not run.
+/// Takes a refusal as success where the change is made already: the container is gone, goes, or does not run.
 pub(super) fn unless_done(outcome: Result<(), Refusal>) -> Result<(), String> {
     match outcome {
         Err(Refusal { status: Some(404 | 409), .. }) | Ok(()) => Ok(()),
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_socket_without_an_engine_is_told_from_none() {
+    async fn a_socket_without_an_engine_is_distinguished_from_no_socket() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("docker.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());

@@ -1,7 +1,7 @@
 //! Workers as containers, by the Docker Engine API on its unix socket.
 //!
-//! What is known of a container stands in its labels, so whoever comes next adopts it. One that ended is told once with
-//! how, and removed at the next look.
+//! All that is known of a container is in its labels, so the next autoscaler adopts it. One that ended is listed once
+//! with how, and removed at the next look.
 
 mod container;
 mod engine;
@@ -27,26 +27,26 @@ use futures_util::{
     future::{self, BoxFuture},
 };
 
-use super::{Instance, InstanceState, LaunchError, Launcher, Order};
+use super::launcher::{Instance, InstanceState, LaunchError, Launcher, Order};
 
 const KIND: &str = "docker";
 
-/// The most ends that one look tells; the rest is told by the next ones.
-const ENDS_TOLD_MAX: usize = 32;
+/// The most ends that one look lists; the others are listed by the next looks.
+const ENDS_LISTED_MAX: usize = 32;
 
-/// How much of a failed worker's last words is told.
+/// How much of a failed worker's last line is reported.
 const LAST_WORDS_CHARS_MAX: usize = 200;
 
-/// Exit codes of a worker that ended because it was told to: by itself, or by a SIGTERM that came before it listened.
-const TOLD_TO: [i64; 2] = [0, 143];
+/// Exit codes of a worker that drained: its own, and that of a SIGTERM that came before it listened.
+const DRAINED_CODES: [i64; 2] = [0, 143];
 
 /// Launches workers as containers.
 pub struct DockerLauncher {
     config: DockerConfig,
     /// The autoscaler's own settings, passwords among them: never shown.
     environment: BTreeMap<String, String>,
-    /// The ids of containers whose end was told.
-    told: Mutex<HashSet<String>>,
+    /// The ids of containers whose end was listed.
+    ends_listed: Mutex<HashSet<String>>,
     /// Held from counting containers until the next one is there: launches come several at a time.
     creating: tokio::sync::Mutex<()>,
 }
@@ -62,7 +62,7 @@ impl DockerLauncher {
         Self {
             config: config.clone(),
             environment: ours.collect(),
-            told: Mutex::default(),
+            ends_listed: Mutex::default(),
             creating: tokio::sync::Mutex::default(),
         }
     }
@@ -95,7 +95,7 @@ impl DockerLauncher {
         let _one_at_a_time = self.creating.lock().await;
         let ours = self.containers(docker).await?;
         if let Some(there) = ours.iter().find(|container| container.name == order.name) {
-            // Launched before, by a call that did not hear so. It may have been cut off before the start.
+            // Launched before, by a call that got no answer. It may have been cut off before the start.
             return Ok((there.stage == Stage::Created).then(|| there.id.clone()));
         }
         let alive = ours.iter().filter(|container| container.stage != Stage::Ended).count();
@@ -144,21 +144,21 @@ impl DockerLauncher {
     async fn look(&self) -> Result<Vec<Instance>, String> {
         let docker = self.connect().await?;
         let containers = self.containers(&docker).await?;
-        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let listed = self.ends_listed.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut instances = Vec::new();
-        let mut told_now = HashSet::new();
+        let mut listed_now = HashSet::new();
         for container in &containers {
             let state = match container.stage {
                 Stage::Created => InstanceState::Pending,
-                Stage::Ended if told.contains(&container.id) => {
+                Stage::Ended if listed.contains(&container.id) => {
                     if let Err(reason) = remove(&docker, &container.id).await {
                         tracing::warn!(name = container.name, reason, "can't remove a container");
                     }
                     continue;
                 }
-                Stage::Ended if told_now.len() == ENDS_TOLD_MAX => continue,
+                Stage::Ended if listed_now.len() == ENDS_LISTED_MAX => continue,
                 Stage::Ended => {
-                    told_now.insert(container.id.clone());
+                    listed_now.insert(container.id.clone());
                     ended(&docker, container).await?
                 }
                 _ if container.draining => InstanceState::Draining,
@@ -172,10 +172,10 @@ impl DockerLauncher {
                 state,
             });
         }
-        // Only now: a look that failed, or that nobody waited for, has told nothing.
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.retain(|id| containers.iter().any(|container| container.id == *id));
-        told.extend(told_now);
+        // Only now: a look that failed or was cancelled has listed nothing.
+        let mut listed = self.ends_listed.lock().unwrap_or_else(PoisonError::into_inner);
+        listed.retain(|id| containers.iter().any(|container| container.id == *id));
+        listed.extend(listed_now);
         Ok(instances)
     }
 }
@@ -197,7 +197,7 @@ async fn drain(docker: &Docker, container: &Container) -> Result<(), String> {
     let name = format!("{}{DRAINING}", container.name);
     let options = RenameContainerOptionsBuilder::new().name(&name).build();
     if let Err(refusal) = within(docker.rename_container(&container.id, options)).await {
-        // It drains all the same; that it does is merely not to be seen.
+        // It drains all the same; only a later look does not see that it does.
         tracing::debug!(name, reason = refusal.reason, "can't rename a container that drains");
     }
     Ok(())
@@ -214,7 +214,7 @@ async fn ended(docker: &Docker, container: &Container) -> Result<InstanceState, 
     let state = match within(docker.inspect_container(&container.id, None)).await {
         Ok(inspected) => inspected.state.unwrap_or_default(),
         Err(refusal) if refusal.status == Some(404) => {
-            let how = "removed by somebody else".into();
+            let how = "removed by another client".into();
             return Ok(InstanceState::Ended { how, well: container.draining });
         }
         Err(refusal) => return Err(refusal.reason),
@@ -223,7 +223,7 @@ async fn ended(docker: &Docker, container: &Container) -> Result<InstanceState, 
     if state.oom_killed == Some(true) {
         return Ok(InstanceState::Ended { how: "OOMKilled".into(), well: false });
     }
-    let well = code == 0 || container.draining && TOLD_TO.contains(&code);
+    let well = code == 0 || container.draining && DRAINED_CODES.contains(&code);
     let mut how = match code {
         129..=159 => format!("killed by signal {}", code - 128),
         _ => format!("exit code {code}"),

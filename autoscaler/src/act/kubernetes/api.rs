@@ -24,11 +24,11 @@ const CALL_S_MAX: u64 = 10;
 pub(super) struct Refusal {
     /// The HTTP status, where it answered: then it is certain that nothing was changed.
     pub status: Option<u16>,
-    /// What is wrong and what to do.
+    /// The cause and what to do.
     pub reason: String,
 }
 
-/// What is spoken to.
+/// The parts of the API that are used.
 #[derive(Clone)]
 pub(super) struct Apis {
     pub deployments: Api<Deployment>,
@@ -46,7 +46,7 @@ impl Cluster {
         Self { config, apis: Mutex::default() }
     }
 
-    /// Makes a call. A token that is not accepted is read anew and tried once more: it may have been replaced.
+    /// Makes a call. A token that is not accepted is read again and tried once more: it may have been replaced.
     pub async fn call<T, C: Future<Output = Result<T, Error>>>(
         &self,
         call: impl Fn(Apis) -> C,
@@ -74,13 +74,14 @@ impl Cluster {
 
     async fn make(&self) -> Result<Apis, String> {
         let mut config = load(&self.config).await?;
-        // A repeated patch may be one too many; whoever asks knows what may be repeated.
+        // A repeated patch may be one too many; the caller knows what may be repeated.
         config.default_retry = false;
         // Taken from the environment; only talk to the outside goes by it.
         config.proxy_url = None;
         let call_max = Some(Duration::from_secs(CALL_S_MAX));
-        (config.connect_timeout, config.read_timeout, config.write_timeout) =
-            (call_max, call_max, call_max);
+        config.connect_timeout = call_max;
+        config.read_timeout = call_max;
+        config.write_timeout = call_max;
         config.reset_reader_on_write = true;
         let namespace = self.config.namespace.clone();
         let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());

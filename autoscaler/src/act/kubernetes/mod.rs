@@ -1,13 +1,13 @@
 //! Workers as pods, by the scale of one Deployment a model.
 //!
 //! A Deployment takes counts and no names: to launch is one more, to drain is fewer, after those that are to go were
-//! marked as the cheapest to delete. A worker's name is its pod's. What a Deployment was asked for and has no pod of yet
-//! is told as `<deployment>#1` and so on; an end that a pod outlived, as `<pod>#` and something that tells it from
-//! others. A pod whose container can't start or starts again and again is told as pending, for its Deployment has it,
-//! and each of those ends once beside it.
+//! marked as the cheapest to delete. A worker's name is its pod's. A pod that a Deployment was asked for and does not
+//! have yet is listed as `<deployment>#1` and so on; an end that a pod outlived, as `<pod>#` and a distinguishing text.
+//! A pod whose container can't start or starts again and again is listed as pending, for its Deployment has it, and
+//! each of those ends is listed once beside it.
 
 mod api;
-mod fleet;
+mod deployment;
 mod pods;
 mod scale;
 
@@ -17,7 +17,7 @@ use std::{
 };
 
 use api::{Cluster, Refusal};
-use fleet::{Memory, Pool};
+use deployment::{DeploymentScale, Reported};
 use forebay_fabric::{clock, config::KubernetesConfig};
 use forebay_schemas::ModelId;
 use futures_util::{
@@ -29,7 +29,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use pods::{DELETION_COST, GOES_FIRST, MODEL, Worker};
 use serde_json::json;
 
-use super::{Instance, LaunchError, Launcher, Order};
+use super::launcher::{Instance, LaunchError, Launcher, Order};
 
 const KIND: &str = "kubernetes";
 
@@ -43,9 +43,9 @@ const CALLS_AT_ONCE_MAX: usize = 8;
 /// Launches workers as pods.
 pub struct KubernetesLauncher {
     cluster: Cluster,
-    /// What a model's Deployment is called, with `{model}`.
+    /// The name of a model's Deployment, with `{model}` for the model's.
     deployment: String,
-    memory: Mutex<Memory>,
+    reported: Mutex<Reported>,
     /// Held while a scale is changed: launches come several at a time, and would come before one another.
     scaling: tokio::sync::Mutex<()>,
 }
@@ -56,7 +56,7 @@ impl KubernetesLauncher {
         Self {
             cluster: Cluster::new(config.clone()),
             deployment: config.deployment.clone(),
-            memory: Mutex::default(),
+            reported: Mutex::default(),
             scaling: tokio::sync::Mutex::default(),
         }
     }
@@ -76,11 +76,11 @@ impl KubernetesLauncher {
 
     async fn drain_all(&self, model: &ModelId, names: &[String]) -> Result<(), String> {
         let _one_at_a_time = self.scaling.lock().await;
-        let mut pools = self.pools(std::slice::from_ref(model)).await?;
-        let Some(pool) = pools.pop() else {
+        let mut scales = self.scales(std::slice::from_ref(model)).await?;
+        let Some(scale) = scales.pop() else {
             return Ok(());
         };
-        let drains = pool.drains(names);
+        let drains = scale.drains(names);
         if drains.fewer == 0 {
             return Ok(());
         }
@@ -91,7 +91,7 @@ impl KubernetesLauncher {
         let scaled = match marked {
             Ok(()) => self
                 .cluster
-                .rescale(&pool.deployment, |replicas| replicas.saturating_sub(fewer))
+                .rescale(&scale.deployment, |replicas| replicas.saturating_sub(fewer))
                 .await
                 .map_err(|refusal| (refusal.status.is_some(), refusal.reason)),
             Err(reason) => Err((true, reason)),
@@ -108,14 +108,16 @@ impl KubernetesLauncher {
         Err(reason)
     }
 
-    /// Says what it costs to delete these pods. One that is gone is passed over; one that fails keeps no other from it.
+    /// Sets the deletion costs of these pods. A pod that is gone is skipped; one that fails does not keep the others
+    /// from theirs.
     async fn set_costs<'a>(
         &self,
         costs: impl Iterator<Item = (&'a Worker, Option<&'a str>)>,
     ) -> Result<(), String> {
         let calls = costs.map(|(worker, cost)| async move {
             let patch = json!({ "metadata": { "annotations": { DELETION_COST: cost } } });
-            let (params, patch) = (&PatchParams::default(), &Patch::Merge(patch));
+            let params = &PatchParams::default();
+            let patch = &Patch::Merge(patch);
             let patched = self
                 .cluster
                 .call(|apis| async move { apis.pods.patch(&worker.name, params, patch).await });
@@ -129,8 +131,8 @@ impl KubernetesLauncher {
 
     async fn end_one(&self, name: &str) -> Result<(), String> {
         if name.contains('#') {
-            let memory = || self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-            let awaited = memory().model_awaited(name);
+            let reported = || self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+            let awaited = reported().model_awaited(name);
             return match awaited {
                 Some(model) => self.drain_all(&model, &[name.to_owned()]).await,
                 None => Ok(()),
@@ -143,18 +145,18 @@ impl KubernetesLauncher {
     }
 
     async fn look(&self, models: &[ModelId]) -> Result<Vec<Instance>, String> {
-        let pools = self.pools(models).await?;
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(memory.tell(&pools, clock::now_ms()))
+        let scales = self.scales(models).await?;
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(reported.report(&scales, clock::now_ms()))
     }
 
-    /// What there is of these models.
-    async fn pools(&self, models: &[ModelId]) -> Result<Vec<Pool>, String> {
+    /// The Deployments of these models with their pods.
+    async fn scales(&self, models: &[ModelId]) -> Result<Vec<DeploymentScale>, String> {
         if models.is_empty() {
             return Ok(Vec::new());
         }
         let mut by_model = self.workers(models).await?;
-        let pools = models.iter().map(|model| {
+        let scales = models.iter().map(|model| {
             let workers = by_model.remove(model.as_str()).unwrap_or_default();
             async move {
                 let deployment = self.deployment(model);
@@ -166,12 +168,13 @@ impl KubernetesLauncher {
                     Err(refusal) if refusal.status == Some(403) && workers.is_empty() => 0,
                     Err(refusal) => return Err(refusal.reason),
                 };
-                let (model, replicas) = (model.clone(), replicas as usize);
-                Ok(Pool { model, deployment, replicas, workers })
+                let model = model.clone();
+                let replicas = replicas as usize;
+                Ok(DeploymentScale { model, deployment, replicas, workers })
             }
         });
-        let pools: Vec<_> = pools.collect();
-        stream::iter(pools).buffered(CALLS_AT_ONCE_MAX).try_collect().await
+        let scales: Vec<_> = scales.collect();
+        stream::iter(scales).buffered(CALLS_AT_ONCE_MAX).try_collect().await
     }
 
     async fn workers(&self, models: &[ModelId]) -> Result<BTreeMap<String, Vec<Worker>>, String> {
@@ -241,7 +244,8 @@ impl Launcher for KubernetesLauncher {
         async move { self.end_one(name).await.map_err(failed(format!("end {name}"))) }.boxed()
     }
 
-    /// Those of these models and of no others: a Deployment that no configuration gives to this launcher is not its own.
+    /// The workers of these models and of no others: a Deployment that no configuration gives to this launcher is not
+    /// its own.
     fn list<'a>(
         &'a self,
         models: &'a [ModelId],

@@ -1,17 +1,17 @@
-//! A pod, as far as it tells of a worker.
+//! A worker's pod, read from the API's answer.
 
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
 
 /// The label that says which model a pod runs.
 pub(super) const MODEL: &str = "forebay.model";
-/// The label, if there is one, that says where it computes.
+/// The label, if there is one, that names the device on which it computes.
 const DEVICE: &str = "forebay.device";
 /// Pods with a lower one go first when their Deployment has too many.
 pub(super) const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-/// What a pod costs that is to go first.
+/// The deletion cost of a pod that is to go first.
 pub(super) const GOES_FIRST: &str = "-1000";
 
-/// How much of what a pod says about its end is told.
+/// How much of a pod's message about its end is reported.
 const WORDS_CHARS_MAX: usize = 200;
 
 /// Why a container can't even begin. The kubelet tries again by itself.
@@ -34,13 +34,13 @@ pub(super) struct Worker {
     pub device: Option<String>,
     pub created_at_ms: u64,
     pub stage: Stage,
-    /// What it costs to delete it, when that is said.
+    /// Its deletion cost, if it has one.
     pub cost: Option<String>,
     /// Ends that are behind it: a pod outlives its containers.
     pub ends: Vec<End>,
 }
 
-/// Where a pod stands.
+/// The stage of a pod's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     Pending,
@@ -54,7 +54,7 @@ pub(super) enum Stage {
 /// How a container of a pod ended, or why it could not begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct End {
-    /// The pod's name; of an end that the pod outlived, `<pod>#<what tells it from others>`.
+    /// The pod's name; of an end that the pod outlived, `<pod>#<distinguishing text>`.
     pub name: String,
     pub how: String,
     pub well: bool,
@@ -63,8 +63,8 @@ pub(super) struct End {
 impl Worker {
     /// `None` for a pod without a model.
     pub fn read(pod: Pod) -> Option<Self> {
-        let (mut labels, metadata) = (pod.metadata.labels.unwrap_or_default(), &pod.metadata.name);
-        let name = metadata.clone()?;
+        let mut labels = pod.metadata.labels.unwrap_or_default();
+        let name = pod.metadata.name?;
         let status = pod.status.unwrap_or_default();
         let stage = match status.phase.as_deref() {
             Some("Failed" | "Succeeded") => Stage::Ended,
@@ -92,7 +92,7 @@ impl Worker {
         matches!(self.stage, Stage::Pending | Stage::Running)
     }
 
-    /// Whether it was told to go first.
+    /// Whether it is marked to go first.
     pub fn is_marked(&self) -> bool {
         self.cost.as_deref() == Some(GOES_FIRST)
     }
@@ -147,7 +147,7 @@ fn end_of_pod(pod: &str, status: &PodStatus) -> End {
     End { name: pod.to_owned(), how, well }
 }
 
-/// What tells this end of a container from others: the first digits of the container's id.
+/// Distinguishes this end of a container from others: the first digits of the container's id.
 fn which(end: &ContainerStateTerminated) -> String {
     let id = end.container_id.as_deref().unwrap_or_default();
     let id = id.rsplit("//").next().unwrap_or_default();

@@ -47,8 +47,8 @@ impl Cluster {
                 "metadata": { "resourceVersion": read.version },
                 "spec": { "replicas": replicas },
             }));
-            let params = PatchParams::default();
-            let (params, patch) = (&params, &patch);
+            let params = &PatchParams::default();
+            let patch = &patch;
             let patched = self
                 .call(|apis| async move {
                     apis.deployments.patch_scale(deployment, params, patch).await

@@ -1,4 +1,4 @@
-//! What is kept on disk of one worker, so that whoever comes after us finds it.
+//! The file that is kept of each worker, so that the next autoscaler finds it.
 
 use std::{
     fs, io,
@@ -11,25 +11,25 @@ use serde::{Deserialize, Serialize};
 
 use super::signal::Process;
 
-/// How long one that was written down may take to be started, in milliseconds.
+/// How long a worker may take to be started after its file was written, in milliseconds.
 const START_MS_MAX: u64 = 10_000;
 /// The most files that are read.
 const ENTRIES_MAX: usize = 10_000;
 
-/// One worker.
+/// One worker, as its file has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Its name.
     pub name: String,
     /// The model that it runs.
     pub model: String,
-    /// Where it computes.
+    /// The device on which it computes.
     pub device: String,
     /// When it was launched, in Unix milliseconds.
     pub launched_at_ms: u64,
-    /// Its process; not known yet when whoever started it was killed just then.
+    /// Its process; unknown when the autoscaler was killed just as it started the worker.
     pub process: Option<Process>,
-    /// Whether it was told to finish.
+    /// Whether it was asked to drain.
     pub draining: bool,
 }
 
@@ -38,12 +38,12 @@ pub fn path(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.json"))
 }
 
-/// Forgets a worker. A file that can't be removed is met again, and removed then.
+/// Removes a worker's file. One that can't be removed is found again, and removed then.
 pub fn remove(folder: &Path, name: &str) {
     let _ = fs::remove_file(path(folder, name));
 }
 
-/// All that are kept. A file that can't be read is passed over.
+/// All workers with a file. A file that can't be read is skipped.
 pub fn all(folder: &Path) -> io::Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for file in fs::read_dir(folder)?.take(ENTRIES_MAX) {
@@ -61,14 +61,15 @@ fn read(file: &Path) -> Option<Entry> {
 }
 
 impl Entry {
-    /// What is kept of one.
+    /// Reads a worker's file.
     pub fn load(folder: &Path, name: &str) -> Option<Self> {
         read(&path(folder, name))
     }
 
-    /// Keeps it, whole or not at all.
+    /// Writes its file, whole or not at all.
     pub fn save(&self, folder: &Path) -> io::Result<()> {
-        let (file, fresh) = (path(folder, &self.name), folder.join(format!("{}.new", self.name)));
+        let file = path(folder, &self.name);
+        let fresh = folder.join(format!("{}.new", self.name));
         fs::write(&fresh, serde_json::to_vec(self)?)?;
         fs::rename(fresh, file)
     }
@@ -78,7 +79,7 @@ impl Entry {
         if self.process.is_none() {
             self.process = Process::with_arguments(&["--name", &self.name]);
             if self.process.is_some() {
-                // Otherwise it is looked for again.
+                // If that fails, the process is looked for again at the next look.
                 let _ = self.save(folder);
             }
         }
@@ -89,8 +90,8 @@ impl Entry {
     }
 
     /// Sends it a signal, if it runs.
-    pub fn tell(mut self, folder: &Path, signal: Signal) -> io::Result<()> {
+    pub fn send(mut self, folder: &Path, signal: Signal) -> io::Result<()> {
         let lives = self.lives(folder);
-        self.process.filter(|_| lives).map_or(Ok(()), |process| process.tell(signal))
+        self.process.filter(|_| lives).map_or(Ok(()), |process| process.send(signal))
     }
 }

@@ -1,4 +1,4 @@
-//! The logs of workers: a file each, cut when it is long, removed when it is old.
+//! The logs of workers: a file each, rotated when it is long, removed when it is old.
 
 use std::{
     fs::{self, File},
@@ -11,7 +11,7 @@ use std::{
 const LOGS_MAX: usize = 32;
 /// How much of the end of a log is read for its last line, in bytes.
 const TAIL_BYTES: u64 = 2_000;
-/// The longest last line that is told, in characters.
+/// The longest last line that is reported, in characters.
 const LINE_CHARS_MAX: usize = 300;
 
 fn path(folder: &Path, name: &str) -> PathBuf {
@@ -36,8 +36,8 @@ pub fn last_line(folder: &Path, name: &str) -> Option<String> {
     Some(shown.take(LINE_CHARS_MAX).collect())
 }
 
-/// Begins anew each log that is longer than `bytes_max` and keeps what it had as `.log.1`; removes the oldest of those
-/// whose worker is gone. What can't be done is tried again the next time.
+/// Rotates each log that is longer than `bytes_max` to `.log.1`; removes the oldest of those whose worker is gone. A
+/// step that fails is tried again the next time.
 pub fn keep_short(folder: &Path, bytes_max: u64) {
     let Ok(files) = fs::read_dir(folder) else { return };
     let mut gone: Vec<(SystemTime, PathBuf)> = Vec::new();
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_log_begins_anew_while_it_is_written_to() {
+    fn a_long_log_is_rotated_while_it_is_written_to() {
         let folder = tempfile::tempdir().unwrap();
         let mut log = open(folder.path(), "w").unwrap();
         log.write_all(&[b'x'; 2_000]).unwrap();
@@ -91,11 +91,11 @@ mod tests {
         fs::write(super::super::entry::path(folder.path(), "w0"), "{}").unwrap();
         keep_short(folder.path(), 1_000);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), LOGS_MAX + 2);
-        assert!(path(folder.path(), "w0").exists(), "that of one which runs stays");
+        assert!(path(folder.path(), "w0").exists(), "the log of a running worker stays");
     }
 
     #[test]
-    fn the_last_line_tells_why_and_nothing_that_a_terminal_would_obey() {
+    fn the_last_line_is_reported_without_what_a_terminal_would_obey() {
         let folder = tempfile::tempdir().unwrap();
         let mut log = open(folder.path(), "w").unwrap();
         log.write_all(b"begins\n\x1b[2Jno such model\n\n").unwrap();

@@ -1,8 +1,8 @@
 //! Workers as processes beside the autoscaler.
 //!
-//! All that is known of them is on disk, one small file each, so that an autoscaler that comes back finds them: the file
-//! is written before the process is started, and again with its id. A worker has a session of its own and outlives us;
-//! its log is a file that is cut when it grows.
+//! Each has a small file on disk, so that an autoscaler that comes back finds it: the file is written before the
+//! process is started, and again with its id. A worker is in a process group of its own and outlives us; its log is a
+//! file that is rotated when it grows.
 
 mod entry;
 mod logs;
@@ -26,10 +26,10 @@ use forebay_schemas::ModelId;
 use futures_util::{FutureExt, future::BoxFuture};
 
 use self::entry::Entry;
-use super::{Instance, InstanceState, LaunchError, Launcher, Order};
+use super::launcher::{Instance, InstanceState, LaunchError, Launcher, Order};
 
 const KIND: &str = "process";
-/// How long a worker without work stays when nobody is there to drain it, in seconds.
+/// How long a worker without work stays when no autoscaler is there to drain it, in seconds.
 const IDLE_S_MAX: u64 = 1_800;
 
 /// Launches processes.
@@ -46,7 +46,7 @@ struct Inner {
     /// The configuration file that workers read: a copy of what holds, since the original may be broken by now.
     config_file: Option<PathBuf>,
     idle_s_max: u64,
-    /// Those that this process started: their exit status can be had.
+    /// The processes that this autoscaler started itself: only their exit status is known.
     children: Mutex<BTreeMap<String, Child>>,
 }
 
@@ -91,12 +91,13 @@ impl Processes {
     }
 }
 
-/// Writes the configuration that holds where workers read it; nothing without one.
+/// Writes the configuration that holds to the file that workers read; nothing without one.
 pub fn keep_config(config: &ProcessConfig, text: Option<&str>) -> io::Result<Option<PathBuf>> {
     let folder = config.state_dir();
     std::fs::create_dir_all(&folder)?;
     let Some(text) = text else { return Ok(None) };
-    let (file, fresh) = (folder.join("accepted.toml"), folder.join("accepted.toml.new"));
+    let file = folder.join("accepted.toml");
+    let fresh = folder.join("accepted.toml.new");
     // There may be passwords in it.
     let mut options = File::options();
     options
@@ -193,7 +194,7 @@ impl Inner {
         command
             .args(["--model", order.model.as_str(), "--device", &order.device])
             .args(["--name", &order.name])
-            // Beside each other they can't all answer on the one port of the configuration.
+            // Workers on one host can't all listen on the one port of the configuration.
             .env("FOREBAY_TELEMETRY__LISTEN", "127.0.0.1:0")
             .env("FOREBAY_WORKER__IDLE_S_MAX", self.idle_s_max.to_string())
             .stdin(Stdio::null())
@@ -212,18 +213,18 @@ impl Inner {
     fn drain(&self, name: &str) -> Result<(), LaunchError> {
         let Some(mut entry) = Entry::load(&self.folder, name) else { return Ok(()) };
         if entry.draining {
-            return Ok(()); // it was told before
+            return Ok(()); // it drains already
         }
         entry.draining = true;
         let failed = |e: io::Error| error(format!("drain {name}"), e.to_string());
-        entry.clone().tell(&self.folder, signal::TERM).map_err(failed)?;
+        entry.clone().send(&self.folder, signal::TERM).map_err(failed)?;
         entry.save(&self.folder).map_err(failed)
     }
 
     fn end(&self, name: &str) -> Result<(), LaunchError> {
         let Some(entry) = Entry::load(&self.folder, name) else { return Ok(()) };
         entry
-            .tell(&self.folder, signal::KILL)
+            .send(&self.folder, signal::KILL)
             .map_err(|e| error(format!("end {name}"), e.to_string()))
     }
 
@@ -244,9 +245,10 @@ impl Inner {
             None if lives => InstanceState::Running,
             ended => {
                 entry::remove(&self.folder, &entry.name);
-                // One that was told to finish before it listened ends by the signal.
-                let told = entry.draining && ended.is_none_or(|status| status.signal() == Some(15));
-                let well = told || ended.is_some_and(|status| status.success());
+                // A worker that was asked to drain before it listened for signals ends by SIGTERM.
+                let drained =
+                    entry.draining && ended.is_none_or(|status| status.signal() == Some(15));
+                let well = drained || ended.is_some_and(|status| status.success());
                 InstanceState::Ended { how: self.how(&entry.name, ended, well), well }
             }
         };

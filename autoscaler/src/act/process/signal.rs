@@ -1,22 +1,22 @@
-//! A process that may not be our child: found again, and told something, without ever meaning another one that got its
-//! id since.
+//! Signals to processes that may not be our children. A process is found again and signalled without ever meaning
+//! another one that got its id since.
 
 use std::{io, path::PathBuf};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
-/// Finish and end.
+/// Drain and end.
 pub const TERM: Signal = Signal::TERM;
 /// End at once.
 pub const KILL: Signal = Signal::KILL;
 
-/// A process, told apart from later ones of the same id by when it was started.
+/// A process, distinguished from later ones of the same id by when it was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// Its id.
     pub pid: u32,
-    /// When it was started, in the kernel's ticks since the machine was.
+    /// When it was started, in the kernel's ticks since boot.
     pub started: u64,
 }
 
@@ -27,7 +27,7 @@ impl Process {
         // The second field is the program's name in parentheses, which may hold anything.
         let mut fields = stat.rsplit_once(") ")?.1.split(' ');
         let state = fields.next()?;
-        // What starttime (field 22) is counted from is the third field, which `fields` began with.
+        // The iterator is past the third field: 18 more are skipped up to starttime, field 22.
         let started = fields.nth(18)?.parse().ok()?;
         (!["Z", "X"].contains(&state)).then_some(Self { pid, started })
     }
@@ -37,8 +37,8 @@ impl Process {
         Self::find(self.pid) == Some(self)
     }
 
-    /// Sends it a signal. One that has ended is let be.
-    pub fn tell(self, signal: Signal) -> io::Result<()> {
+    /// Sends it a signal, unless it has ended.
+    pub fn send(self, signal: Signal) -> io::Result<()> {
         let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
         // The descriptor means one process for good: it is opened first, and then looked at.
         let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
@@ -76,14 +76,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_found_told_and_known_to_have_ended() {
+    fn a_process_is_found_signalled_and_known_to_have_ended() {
         let mut child = Command::new("sleep").arg("600").spawn().unwrap();
         let process = Process::find(child.id()).unwrap();
         assert!(process.lives());
-        process.tell(TERM).unwrap();
+        process.send(TERM).unwrap();
         child.wait().unwrap();
         assert!(!process.lives());
-        process.tell(TERM).unwrap();
+        process.send(TERM).unwrap();
     }
 
     #[test]
@@ -92,7 +92,7 @@ mod tests {
         let process = Process::find(child.id()).unwrap();
         let earlier = Process { started: process.started - 1, ..process };
         assert!(!earlier.lives());
-        earlier.tell(KILL).unwrap();
+        earlier.send(KILL).unwrap();
         assert!(process.lives());
         child.kill().unwrap();
         child.wait().unwrap();

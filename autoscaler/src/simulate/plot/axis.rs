@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{INK, text};
+use super::svg::{INK, text};
 
 /// From values to a share of the axis.
 pub(super) struct Axis {
@@ -10,7 +10,7 @@ pub(super) struct Axis {
     to: f64,
     logarithmic: bool,
     ticks: Vec<f64>,
-    /// What values were divided by, for units of time.
+    /// The divisor of the values, for units of time.
     pub scale: f64,
 }
 
@@ -58,7 +58,7 @@ impl Axis {
     }
 }
 
-/// Where a plot stands in the picture.
+/// The position and size of a plot in the picture.
 #[derive(Clone, Copy)]
 pub(super) struct Frame {
     pub x: f64,
@@ -78,7 +78,8 @@ impl Frame {
 
     /// Grid, ticks and names.
     pub(super) fn draw(&self, svg: &mut String, x: &Axis, y: &Axis, x_name: &str, y_name: &str) {
-        let (right, bottom) = (self.x + self.width, self.y + self.height);
+        let right = self.x + self.width;
+        let bottom = self.y + self.height;
         for tick in &y.ticks {
             let at = self.y_of(y, *tick);
             line(svg, (self.x, at), (right, at), "#ddd");

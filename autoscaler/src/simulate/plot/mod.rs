@@ -1,16 +1,17 @@
 //! Plots as SVG, small and without a script: a run over time, and frontiers.
 
 mod axis;
+mod svg;
 
 use std::fmt::Write;
 
 use axis::{Axis, Frame};
+use svg::{INK, text};
 
 use super::{frontier::Point, outcome::Sample, sweep::Sweep};
 
 const WIDTH: f64 = 960.0;
-const INK: &str = "#333";
-/// Colours that also differ in lightness, so that they can be told apart without colour (Okabe and Ito).
+/// Colours that also differ in lightness, so that they can be distinguished without colour (Okabe and Ito).
 const FOREBAY: &str = "#0072b2";
 const KEDA: &str = "#d55e00";
 const SAGEMAKER: &str = "#cc79a7";
@@ -67,7 +68,8 @@ fn area(
 ) {
     let base = frame.y_of(y, 0.0);
     let mut path = format!("M{:.1} {base:.1}", frame.x_of(x, 0.0));
-    let (mut last, mut end) = (0.0, 0.0);
+    let mut last = 0.0;
+    let mut end = 0.0;
     for (at, value) in values {
         if (value - last).abs() > 1e-9 {
             let _ = write!(path, "H{:.1}V{:.1}", frame.x_of(x, at), frame.y_of(y, value));
@@ -128,16 +130,16 @@ fn panel(svg: &mut String, frame: &Frame, sweep: &Sweep) {
             points.iter().map(|point| (point.worker_s / sweep.busy_s, point.wait_s_p95.max(1.0)));
         let inside: Vec<(f64, f64)> =
             inside.filter(|(cost, wait_s)| *cost <= 8.0 && *wait_s <= 1_000.0).collect();
-        let place = |(cost, wait_s): &(f64, f64)| {
+        let position = |(cost, wait_s): &(f64, f64)| {
             format!("{:.1},{:.1}", frame.x_of(&x, *cost), frame.y_of(&y, *wait_s))
         };
-        let places: Vec<String> = inside.iter().map(place).collect();
+        let positions: Vec<String> = inside.iter().map(position).collect();
         let _ = writeln!(
             svg,
             "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\"/>",
-            places.join(" ")
+            positions.join(" ")
         );
-        for at in places {
+        for at in positions {
             let (cx, cy) = at.split_once(',').unwrap_or(("0", "0"));
             let _ = writeln!(svg, "<circle cx=\"{cx}\" cy=\"{cy}\" r=\"2.2\" fill=\"{colour}\"/>");
         }
@@ -154,12 +156,6 @@ fn legend(svg: &mut String, (mut x, y): (f64, f64), entries: &[(&str, &str)]) {
         text(svg, x + 18.0, y, "start", name);
         x += 50.0 + 7.0 * name.len() as f64;
     }
-}
-
-fn text(svg: &mut String, x: f64, y: f64, anchor: &str, content: &str) {
-    // Writing to a string does not fail.
-    let _ =
-        writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{content}</text>");
 }
 
 fn escaped(text: &str) -> String {

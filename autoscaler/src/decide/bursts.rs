@@ -1,4 +1,4 @@
-//! What is learned of bursts: the gaps between them, and what each needed when it began.
+//! Learns from bursts: the gaps between them, and the workers that each needed when it began.
 //!
 //! A gap is a time without a job. Only gaps that a cold start could matter in are kept, and of those the last
 //! [`KEPT`]: enough to see a pattern, few enough to follow when it changes.
@@ -7,17 +7,17 @@ use std::collections::VecDeque;
 
 /// Gaps and beginnings that are remembered.
 const KEPT: usize = 32;
-/// Fewer than these tell nothing.
+/// Fewer show no pattern.
 const KNOWN_MIN: usize = 4;
-/// Shorter gaps are breaths, not gaps.
+/// Shorter pauses are not counted as gaps.
 const GAP_S_MIN: f64 = 5.0;
-/// What is learned replaces break-even only if it would have saved nearly a third: else it is likely chance.
+/// A learned idle time replaces break-even only if it would have saved nearly a third: else it is likely chance.
 const SAVING: f64 = 0.7;
 /// A burst is due when this share of the gaps that lasted as long as this one ended within a cold start from here.
 const DUE_SHARE: f64 = 0.6;
 /// A cold start and a quarter is looked ahead, since a start is a little slower now and then.
 const DUE_COLD_STARTS: f64 = 1.25;
-/// Below this, starting ahead of time gains nothing that anybody would notice.
+/// Below this, starting ahead of time saves too little to matter.
 const COLD_START_S_MIN: f64 = 5.0;
 
 /// Gaps between bursts and the beginnings of bursts. Bounded.
@@ -33,7 +33,7 @@ pub(super) struct Bursts {
     warmed_ms: Option<u64>,
 }
 
-/// What a look says of arrivals.
+/// The arrivals at one look.
 pub(super) struct Arrivals {
     pub now_ms: u64,
     /// Whether there is anything to do, or came since the last look.
@@ -49,16 +49,16 @@ impl Bursts {
         look: &Arrivals,
         jobs_per_s: f64,
         cold_start_s: f64,
-        drain_s: f64,
+        target_wait_s: f64,
     ) {
         // As long as it takes until workers that are launched at its beginning have worked.
-        let beginning_s = cold_start_s + drain_s.clamp(5.0, 60.0);
+        let beginning_s = cold_start_s + target_wait_s.clamp(5.0, 60.0);
         if let Some((begun_ms, before)) = self.begun
             && look.now_ms.saturating_sub(begun_ms) as f64 >= beginning_s * 1e3
         {
             self.begun = None;
             let work_s = look.total.saturating_sub(before) as f64 / jobs_per_s;
-            keep(&mut self.beginnings, work_s / beginning_s.max(drain_s));
+            keep(&mut self.beginnings, work_s / beginning_s.max(target_wait_s));
         }
         if look.active {
             let gap_s = self.quiet_s(look.now_ms);
@@ -108,9 +108,9 @@ impl Bursts {
     }
 
     /// Workers to launch now, because a burst is due in about a cold start.
-    pub(super) fn due(&self, now_ms: u64, cold_start_s: f64, drain_s: f64) -> Option<u32> {
+    pub(super) fn due(&self, now_ms: u64, cold_start_s: f64, target_wait_s: f64) -> Option<u32> {
         // A target that allows the wait for a cold start pays nothing to avoid it.
-        if cold_start_s < COLD_START_S_MIN.max(drain_s) || self.gaps_s.len() < KNOWN_MIN {
+        if cold_start_s < COLD_START_S_MIN.max(target_wait_s) || self.gaps_s.len() < KNOWN_MIN {
             return None;
         }
         let quiet_s = self.quiet_s(now_ms);
@@ -152,7 +152,8 @@ mod tests {
     /// Bursts of `jobs` jobs at one look, with these gaps before them.
     fn learned(gaps_s: &[u64], jobs: u64, cold_start_s: f64) -> (Bursts, u64) {
         let mut bursts = Bursts::default();
-        let (mut now_ms, mut total) = (0, 0);
+        let mut now_ms = 0;
+        let mut total = 0;
         let look = |bursts: &mut Bursts, now_ms, active, before, total| {
             let arrivals = Arrivals { now_ms, active, before, total };
             bursts.observe(&arrivals, 1.0, cold_start_s, 10.0);
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_is_break_even() {
+    fn too_few_gaps_give_break_even() {
         assert!((learned(&[100, 100, 100], 5, 20.0).0.idle_s(20.0) - 20.0).abs() < 1e-9);
     }
 
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded() {
+    fn the_history_of_bursts_is_bounded() {
         assert_eq!(learned(&[100; 1_000], 5, 20.0).0.len(), KEPT);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-/// Pieces that are kept at most, whatever the window: what lies in one piece can't be told apart.
+/// Pieces that are kept at most, whatever the window: demands within one piece are not distinguished.
 const PIECES_MAX: u64 = 256;
 
 /// Highest demands, the oldest first. Bounded.
@@ -12,8 +12,8 @@ pub(super) struct Demand {
 }
 
 impl Demand {
-    /// Notes that `workers` are needed now, and forgets what is older than `horizon_ms`.
-    pub(super) fn note(&mut self, now_ms: u64, workers: f64, horizon_ms: u64) {
+    /// Records that `workers` are needed now, and forgets what is older than `horizon_ms`.
+    pub(super) fn record(&mut self, now_ms: u64, workers: f64, horizon_ms: u64) {
         let piece_ms = horizon_ms / PIECES_MAX;
         match self.pieces.back_mut() {
             Some((at_ms, most)) if now_ms.saturating_sub(*at_ms) <= piece_ms => {
@@ -57,7 +57,7 @@ mod tests {
         let mut demand = Demand::default();
         for second in 0..100 {
             let workers = if second == 50 { 7.0 } else { 1.0 };
-            demand.note(second * 1_000, workers, 60_000);
+            demand.record(second * 1_000, workers, 60_000);
         }
         let highest = |window_ms| demand.highest(99_000, window_ms);
         assert!((highest(30_000) - 1.0).abs() < 1e-9 && (highest(55_000) - 7.0).abs() < 1e-9);
@@ -65,10 +65,10 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_however_often_it_looks() {
+    fn the_demand_kept_is_bounded_however_often_it_is_recorded() {
         let mut demand = Demand::default();
         for look in 0..100_000 {
-            demand.note(look * 10, 1.0, 600_000);
+            demand.record(look * 10, 1.0, 600_000);
         }
         assert!(demand.len() <= PIECES_MAX as usize + 2, "{}", demand.len());
     }

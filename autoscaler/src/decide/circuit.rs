@@ -1,4 +1,4 @@
-//! What holds a launcher back that keeps failing: pauses that grow, and after a few failures one try at a time.
+//! The circuit breaker of a pool's launches: pauses that grow while launches fail, and one try at a time.
 
 /// Failures in a row after which the circuit counts as open.
 pub const FAILURES_MAX: u32 = 3;
@@ -7,18 +7,18 @@ const PAUSE_MS_MIN: u64 = 1_000;
 /// The longest pause: one try a minute costs nothing, and what was mended is found soon.
 const PAUSE_MS_MAX: u64 = 60_000;
 
-/// The state of one pool's launches.
+/// The circuit breaker of one pool's launches.
 #[derive(Debug, Default, Clone)]
 pub struct Circuit {
     failures: u32,
     /// When the next try may be made.
     again_at_ms: u64,
-    /// What failed last.
+    /// The failure that came last.
     reason: Option<String>,
 }
 
 impl Circuit {
-    /// A launch failed, or what was launched ended before it was ready.
+    /// Records that a launch failed, or that a worker ended before it was ready.
     pub fn failed(&mut self, now_ms: u64, reason: String) {
         // Those that were launched together fail together: that is one failure.
         if now_ms < self.again_at_ms {
@@ -31,7 +31,7 @@ impl Circuit {
         self.reason = Some(reason);
     }
 
-    /// A worker has shown that it works: all is well again.
+    /// Records that a worker has shown that it works: the circuit closes.
     pub fn succeeded(&mut self) {
         *self = Self::default();
     }
@@ -51,7 +51,7 @@ impl Circuit {
         }
     }
 
-    /// What is wrong, for people; `None` while nothing is.
+    /// The last failure and the time of the next try, for people; `None` while nothing has failed.
     pub fn problem(&self, now_ms: u64) -> Option<String> {
         let reason = self.reason.as_ref()?;
         let wait_s = self.again_at_ms.saturating_sub(now_ms).div_ceil(1_000);
@@ -106,7 +106,8 @@ mod tests {
 
     #[test]
     fn five_minutes_of_failures_make_few_tries() {
-        let (mut circuit, mut tries) = (Circuit::default(), 0);
+        let mut circuit = Circuit::default();
+        let mut tries = 0;
         for now_ms in (0..300_000).step_by(500) {
             if circuit.allows(now_ms, 1, 0) > 0 {
                 tries += 1;

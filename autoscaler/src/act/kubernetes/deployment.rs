@@ -1,14 +1,14 @@
-//! What one look at a cluster tells, given what the looks before it told.
+//! From the pods and scales of a cluster to the workers that a look lists, given what the looks before it listed.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use forebay_schemas::ModelId;
 
 use super::pods::{Stage, Worker};
-use crate::act::{Instance, InstanceState};
+use crate::act::launcher::{Instance, InstanceState};
 
-/// One model, as it was found.
-pub(super) struct Pool {
+/// The Deployment of one model with its pods, at one look.
+pub(super) struct DeploymentScale {
     pub model: ModelId,
     pub deployment: String,
     /// How many pods its Deployment is to have.
@@ -17,14 +17,14 @@ pub(super) struct Pool {
     pub workers: Vec<Worker>,
 }
 
-/// What was told. It grows no longer than what is there.
+/// The ends and pods that were reported. It holds no more than there is in the cluster.
 #[derive(Default)]
-pub(super) struct Memory {
+pub(super) struct Reported {
     /// Ends, by the pod's uid and the end's name, and the models whose they were.
-    told: HashMap<(String, String), ModelId>,
+    ends: HashMap<(String, String), ModelId>,
     /// The pods that were there at the last look, by name.
     seen: HashMap<String, Instance>,
-    /// Since when pods are asked for that are not there yet, by the name that is told of them.
+    /// Since when pods are asked for that are not there yet, by the name that they are listed under.
     awaited: HashMap<String, Awaited>,
 }
 
@@ -33,7 +33,7 @@ struct Awaited {
     since_ms: u64,
 }
 
-impl Pool {
+impl DeploymentScale {
     /// The pods that the Deployment counts.
     fn live(&self) -> impl Iterator<Item = &Worker> {
         self.workers.iter().filter(|worker| worker.is_live())
@@ -49,12 +49,12 @@ impl Pool {
         self.replicas.saturating_sub(self.live().count())
     }
 
-    /// The name that is told of the `k`th pod that is asked for and not there yet, from 1. No pod can have such a name.
+    /// The name of the `k`th pod that is asked for and not there yet, from 1. No pod can have such a name.
     fn awaited(&self, k: usize) -> String {
         format!("{}#{k}", self.deployment)
     }
 
-    /// What these names come to when they are drained.
+    /// The changes that draining these workers takes.
     pub fn drains(&self, names: &[String]) -> Drains<'_> {
         let names: HashSet<&str> = names.iter().map(String::as_str).collect();
         let surplus = self.surplus();
@@ -65,11 +65,11 @@ impl Pool {
         let prefix = format!("{}#", self.deployment);
         let awaited = names.iter().filter(|name| name.starts_with(&prefix)).count();
         Drains {
-            // Those that are marked and too many were drained before: their Deployment has not come to it yet.
+            // Marked pods beyond the scale were drained before: their Deployment has not deleted them yet.
             fewer: unmarked.len()
                 + marked.len().saturating_sub(surplus)
                 + awaited.min(self.missing()),
-            // Marked once for a change that was not made: they would go in place of the others.
+            // Marked for a change that was not made: they would be deleted instead of the others.
             stale: if surplus == 0 {
                 others.into_iter().filter(|worker| worker.is_marked()).collect()
             } else {
@@ -80,7 +80,7 @@ impl Pool {
     }
 }
 
-/// What has to be done to drain some workers.
+/// The changes that draining some workers takes.
 pub(super) struct Drains<'a> {
     pub to_mark: Vec<&'a Worker>,
     pub stale: Vec<&'a Worker>,
@@ -88,42 +88,41 @@ pub(super) struct Drains<'a> {
     pub fewer: usize,
 }
 
-impl Memory {
-    /// The model of a pod that was told of as asked for and not there yet.
+impl Reported {
+    /// The model of a pod that was listed as asked for and not there yet.
     pub fn model_awaited(&self, name: &str) -> Option<ModelId> {
         self.awaited.get(name).map(|awaited| awaited.model.clone())
     }
 
-    /// What is there now, and what ended since the last look.
-    pub fn tell(&mut self, pools: &[Pool], now_ms: u64) -> Vec<Instance> {
+    /// The workers that are there now, and those that ended since the last look.
+    pub fn report(&mut self, scales: &[DeploymentScale], now_ms: u64) -> Vec<Instance> {
         let mut instances = Vec::new();
         let mut ends_there = HashSet::new();
-        for pool in pools {
-            let present = present(pool);
-            self.tell_ends(pool, &present, &mut ends_there, &mut instances);
-            self.tell_awaited(pool, now_ms, &mut instances);
+        for scale in scales {
+            let present = present(scale);
+            self.report_ends(scale, &present, &mut ends_there, &mut instances);
+            self.report_awaited(scale, now_ms, &mut instances);
             let names = present.iter().map(|instance| instance.name.clone());
             self.seen.extend(names.zip(present.iter().cloned()));
             instances.extend(present);
         }
-        let looked_at = |model: &ModelId| pools.iter().any(|pool| pool.model == *model);
-        self.told.retain(|end, model| !looked_at(model) || ends_there.contains(end));
+        let looked_at = |model: &ModelId| scales.iter().any(|scale| scale.model == *model);
+        self.ends.retain(|end, model| !looked_at(model) || ends_there.contains(end));
         instances
     }
 
-    fn tell_ends(
+    fn report_ends(
         &mut self,
-        pool: &Pool,
+        scale: &DeploymentScale,
         present: &[Instance],
         ends_there: &mut HashSet<(String, String)>,
         instances: &mut Vec<Instance>,
     ) {
-        for worker in &pool.workers {
+        for worker in &scale.workers {
             for end in &worker.ends {
                 let key = (worker.uid.clone(), end.name.clone());
-                if self.told.insert(key.clone(), pool.model.clone()).is_none() {
-                    let (how, well) = (end.how.clone(), end.well);
-                    let state = InstanceState::Ended { how, well };
+                if self.ends.insert(key.clone(), scale.model.clone()).is_none() {
+                    let state = InstanceState::Ended { how: end.how.clone(), well: end.well };
                     instances.push(Instance { name: end.name.clone(), ..instance(worker, state) });
                 }
                 ends_there.insert(key);
@@ -134,27 +133,32 @@ impl Memory {
         }
         let there: HashSet<&str> = present.iter().map(|one| one.name.as_str()).collect();
         let gone = |name: &String, seen: &mut Instance| {
-            seen.model == pool.model.as_str() && !there.contains(name.as_str())
+            seen.model == scale.model.as_str() && !there.contains(name.as_str())
         };
-        // Whoever deletes a pod has it told to drain first.
+        // A pod that is deleted gets SIGTERM first, and drains.
         instances.extend(self.seen.extract_if(gone).map(|(_, seen)| {
             let state = InstanceState::Ended { how: "its pod was deleted".into(), well: true };
             Instance { state, ..seen }
         }));
     }
 
-    fn tell_awaited(&mut self, pool: &Pool, now_ms: u64, instances: &mut Vec<Instance>) {
+    fn report_awaited(
+        &mut self,
+        scale: &DeploymentScale,
+        now_ms: u64,
+        instances: &mut Vec<Instance>,
+    ) {
         let names: BTreeMap<usize, String> =
-            (1..=pool.missing()).map(|k| (k, pool.awaited(k))).collect();
+            (1..=scale.missing()).map(|k| (k, scale.awaited(k))).collect();
         let there: HashSet<&String> = names.values().collect();
-        self.awaited.retain(|name, one| one.model != pool.model || there.contains(name));
+        self.awaited.retain(|name, one| one.model != scale.model || there.contains(name));
         for name in names.into_values() {
-            let model = pool.model.clone();
+            let model = scale.model.clone();
             let awaited =
                 self.awaited.entry(name.clone()).or_insert(Awaited { model, since_ms: now_ms });
             instances.push(Instance {
                 name,
-                model: pool.model.to_string(),
+                model: scale.model.to_string(),
                 device: None,
                 launched_at_ms: awaited.since_ms,
                 state: InstanceState::Pending,
@@ -164,10 +168,10 @@ impl Memory {
 }
 
 /// The pods that have not ended.
-fn present(pool: &Pool) -> Vec<Instance> {
-    let mut surplus = pool.surplus();
-    let alive = pool.workers.iter().filter(|worker| worker.stage != Stage::Ended);
-    let told = alive.map(|worker| {
+fn present(scale: &DeploymentScale) -> Vec<Instance> {
+    let mut surplus = scale.surplus();
+    let alive = scale.workers.iter().filter(|worker| worker.stage != Stage::Ended);
+    let present = alive.map(|worker| {
         let state = match worker.stage {
             Stage::Goes => InstanceState::Draining,
             // Marked, and too many: its Deployment takes it next.
@@ -180,7 +184,7 @@ fn present(pool: &Pool) -> Vec<Instance> {
         };
         instance(worker, state)
     });
-    told.collect()
+    present.collect()
 }
 
 fn instance(worker: &Worker, state: InstanceState) -> Instance {

@@ -1,14 +1,16 @@
-//! What is remembered between decisions: rates, the demand of the last minutes, gaps, and the actions taken. Bounded.
+//! The history of a pool's load: rates, the demand of the last minutes, gaps, and the actions taken. Bounded.
 //!
-//! Counters of workers and queues are only ever compared with what they were at the look before, so a new memory among
+//! Counters of workers and queues are only ever compared with what they were at the look before, so a new history among
 //! workers that have run for days learns from what they do now.
 
 use std::collections::HashMap;
 
 use super::{
-    Observed, Phase, Pool, PoolPolicy, WorkerSeen,
     bursts::{Arrivals, Bursts},
     demand::Demand,
+    measured::Measured,
+    policy::PoolPolicy,
+    seen::{Capacity, Phase, PoolSeen, WorkerSeen},
 };
 
 /// Arrivals are averaged over about this time: long enough to smooth counters that are refreshed every few seconds, and
@@ -20,11 +22,11 @@ const RATE_HALF_LIFE_S: f64 = 300.0;
 const RATE_PRIOR_S: f64 = 10.0;
 /// A start that takes longer than an hour is a failed one, whatever its worker says.
 const COLD_START_S_MAX: f64 = 3_600.0;
-/// Nobody keeps an idle worker for longer than a day.
+/// No idle worker is kept for longer than a day.
 const IDLE_S_MAX: f64 = 86_400.0;
 /// A new cold start moves the average by this share.
 const COLD_START_SHARE: f64 = 0.3;
-/// A worker with work whose counters stand still for so long is taken to be in the midst of it. Workers tell their
+/// A worker with work whose counters stand still for so long is taken to be in the midst of it. Workers report their
 /// counters every two seconds.
 const STALE_MS: u64 = 5_000;
 /// Workers whose counters are remembered; more are taken as new each time.
@@ -32,19 +34,19 @@ const WORKERS_MAX: usize = 4_096;
 /// The demand is averaged over half the target, since what can wait needs no worker of its own, and over this at most,
 /// since after the end of a burst an average lingers.
 const DEMAND_AVERAGED_S_MAX: f64 = 15.0;
-/// What the waits for a cold start weigh against its worker-seconds, for a target far below it.
+/// The weight of the waits for a cold start against its worker-seconds, for a target far below it.
 const WAIT_WEIGHT: f64 = 2.0;
 /// Looks come every second or so, and counters are up to two seconds old: a shorter idle time is noise.
 const IDLE_S_MIN: f64 = 5.0;
-/// A scale action may be taken every 65 s on average. A pod autoscaler with its default stabilisation takes one in about
-/// two minutes; twice that is what this policy grants itself.
+/// A scale action may be taken every 65 s on average. A pod autoscaler with its default stabilisation takes one in
+/// about two minutes; this policy grants itself twice as many.
 const ACTION_INTERVAL_S: f64 = 65.0;
 /// Actions that may be saved up: to zero, and up again.
 const ACTIONS_SAVED_MAX: f64 = 2.0;
 /// Scale-outs are never refused, but lend no more than this from the future.
 const ACTIONS_LENT_MAX: f64 = 1.0;
 
-/// What a worker's counters were when they last moved.
+/// The counters of a worker when they last moved.
 #[derive(Clone, Copy, Debug)]
 struct Counters {
     jobs_done: u64,
@@ -55,9 +57,9 @@ struct Counters {
     cold_start_known: bool,
 }
 
-/// What is remembered between decisions. It survives changes of the policy.
+/// The history of one pool's load. It survives changes of the policy.
 #[derive(Clone, Debug, Default)]
-pub struct Memory {
+pub struct History {
     last_ms: Option<u64>,
     /// When the arrivals were last counted, and what they were.
     arrived: Option<(u64, u64)>,
@@ -75,54 +77,27 @@ pub struct Memory {
     pub(super) bursts: Bursts,
 }
 
-/// What is known at a look.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Measured {
-    pub now_ms: u64,
-    /// Queued or with workers that stay.
-    pub backlog_jobs: u64,
-    pub queued_jobs: u64,
-    pub arrivals_per_s: f64,
-    pub jobs_per_s: f64,
-    pub cold_start_s: f64,
-    pub drain_s: f64,
-    pub idle_s: f64,
-    /// The idle time is somebody's wish, and not worked out here.
-    pub idle_is_given: bool,
-    pub quiet_s: f64,
-    /// Workers that are busy at this very moment.
-    pub workers_busy: f64,
-    pub workers_needed: f64,
-    pub actions_in_hand: f64,
-}
-
-impl Measured {
-    /// The backlog in seconds of one worker.
-    pub(super) fn work_s(&self) -> f64 {
-        self.backlog_jobs as f64 / self.jobs_per_s
-    }
-}
-
-impl Memory {
-    /// Remembers nothing.
+impl History {
+    /// An empty history.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes in what was seen. Nothing comes of it if the queues were not observed.
+    /// Takes in what was seen. `None` if the queues were not observed.
     pub(super) fn observe(
         &mut self,
         policy: &PoolPolicy,
-        seen: &Observed,
-        pool: &Pool<'_>,
+        seen: &PoolSeen,
+        capacity: &Capacity<'_>,
     ) -> Option<Measured> {
         let now_ms = seen.now_ms;
         let elapsed_s = self.last_ms.map_or(0.0, |at| now_ms.saturating_sub(at) as f64 / 1e3);
         let busy_now = self.observe_workers(seen);
         self.last_ms = Some(self.last_ms.unwrap_or(now_ms).max(now_ms));
         self.actions_spent = (self.actions_spent - elapsed_s / ACTION_INTERVAL_S).max(0.0);
-        let (drain_s, jobs_per_s) = (positive(policy.drain_s, 1.0), self.jobs_per_s(policy));
-        let averaged_s = (drain_s / 2.0).min(DEMAND_AVERAGED_S_MAX);
+        let target_wait_s = positive(policy.target_wait_s, 1.0);
+        let jobs_per_s = self.jobs_per_s(policy);
+        let averaged_s = (target_wait_s / 2.0).min(DEMAND_AVERAGED_S_MAX);
         self.busy_workers = averaged(self.busy_workers, busy_now, elapsed_s, averaged_s);
 
         let backlog = seen.backlog?;
@@ -141,19 +116,19 @@ impl Memory {
         if counted_s > 0.0 || self.arrived.is_none() {
             self.arrived = Some((now_ms, backlog.arrived_total));
         }
-        let held = backlog.unacknowledged.saturating_sub(pool.draining_in_flight);
+        let held = backlog.unacknowledged.saturating_sub(capacity.draining_in_flight);
         let backlog_jobs = backlog.ready + held;
         let active_jobs = backlog.ready + backlog.unacknowledged;
         let active = active_jobs > 0 || arrived > 0;
         let arrivals = Arrivals { now_ms, active, before, total: backlog.arrived_total };
-        self.bursts.observe(&arrivals, jobs_per_s, cold_start_s, drain_s);
+        self.bursts.observe(&arrivals, jobs_per_s, cold_start_s, target_wait_s);
 
         if policy.idle_s.is_some() && active_jobs == 0 {
-            // Whoever says how long a worker may idle wants it counted from the last job, not from where an average ends.
+            // A configured idle time counts from the last job, not from where an average ends.
             self.busy_workers = busy_now;
         }
         let break_even_s =
-            cold_start_s * (1.0 + WAIT_WEIGHT * cold_start_s / (cold_start_s + drain_s));
+            cold_start_s * (1.0 + WAIT_WEIGHT * cold_start_s / (cold_start_s + target_wait_s));
         let given_s = policy.idle_s.map(|given_s| positive(given_s, 0.0));
         let worked_out_s = || self.bursts.idle_s(break_even_s).max(IDLE_S_MIN);
         let idle_s = given_s.unwrap_or_else(worked_out_s);
@@ -164,7 +139,7 @@ impl Memory {
             arrivals_per_s: self.arrivals_per_s,
             jobs_per_s,
             cold_start_s,
-            drain_s,
+            target_wait_s,
             idle_s: idle_s.min(IDLE_S_MAX),
             idle_is_given: given_s.is_some(),
             quiet_s: self.bursts.quiet_s(now_ms),
@@ -172,28 +147,31 @@ impl Memory {
             workers_needed: 0.0,
             actions_in_hand: ACTIONS_SAVED_MAX - self.actions_spent,
         };
-        measured.workers_needed = self.needed(&measured, pool);
+        measured.workers_needed = self.needed(&measured, capacity);
         let horizon_ms = (measured.idle_s.max(break_even_s) * 1e3) as u64;
-        self.demand.note(now_ms, measured.workers_needed, horizon_ms);
+        self.demand.record(now_ms, measured.workers_needed, horizon_ms);
         Some(measured)
     }
 
     /// Workers that are of use now: those that are busy, those that the backlog asks for, all of them while the backlog
     /// waits for some that start, and those that a burst will need which is due.
-    fn needed(&self, measured: &Measured, pool: &Pool<'_>) -> f64 {
-        let by_backlog = (measured.work_s() / measured.drain_s).min(measured.backlog_jobs as f64);
-        let awaited = !pool.starting.is_empty() && measured.backlog_jobs > 0;
-        let awaited = if awaited { f64::from(pool.active()) } else { 0.0 };
+    fn needed(&self, measured: &Measured, capacity: &Capacity<'_>) -> f64 {
+        let by_backlog =
+            (measured.work_s() / measured.target_wait_s).min(measured.backlog_jobs as f64);
+        let awaited = !capacity.starting.is_empty() && measured.backlog_jobs > 0;
+        let awaited = if awaited { f64::from(capacity.active()) } else { 0.0 };
         let warmed_ms = self.bursts.warmed_ms().map(|at| measured.now_ms.saturating_sub(at));
         let warmed = warmed_ms.is_some_and(|ms| (ms as f64) < 2e3 * measured.cold_start_s);
-        let due = self.bursts.due(measured.now_ms, measured.cold_start_s, measured.drain_s);
+        let due = self.bursts.due(measured.now_ms, measured.cold_start_s, measured.target_wait_s);
         let ahead = due.or_else(|| self.bursts.usual().filter(|_| warmed)).unwrap_or(0);
         self.busy_workers.max(by_backlog).max(awaited).max(f64::from(ahead))
     }
 
-    /// Learns from the counters of the workers; how many of them are busy comes of it.
-    fn observe_workers(&mut self, seen: &Observed) -> f64 {
-        let (mut jobs, mut busy_s, mut busy_now) = (0.0, 0.0, 0.0);
+    /// Learns from the counters of the workers. Returns how many of them are busy.
+    fn observe_workers(&mut self, seen: &PoolSeen) -> f64 {
+        let mut jobs = 0.0;
+        let mut busy_s = 0.0;
+        let mut busy_now = 0.0;
         for worker in &seen.workers {
             let known = self.counters.get(&worker.id).copied();
             if let Some(known) = known {
@@ -235,7 +213,7 @@ impl Memory {
         rate.max(1e-6)
     }
 
-    /// A scale action was taken.
+    /// Records that a scale action was taken.
     pub(super) fn acted(&mut self, now_ms: u64, growth: bool) {
         self.actions_spent = (self.actions_spent + 1.0).min(ACTIONS_SAVED_MAX + ACTIONS_LENT_MAX);
         if growth {
@@ -278,7 +256,8 @@ fn averaged(average: f64, value: f64, elapsed_s: f64, over_s: f64) -> f64 {
     average * kept + value * (1.0 - kept)
 }
 
-/// What is no positive number is taken as `otherwise`: configuration is checked where it is read, this is the last net.
+/// `value`, or `otherwise` if it is no positive number: the configuration is checked where it is read, and this is the
+/// last safeguard.
 fn positive(value: f64, otherwise: f64) -> f64 {
     if value.is_finite() && value > 0.0 { value } else { otherwise }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Pool, PoolPolicy, memory::Measured};
+use super::{measured::Measured, policy::PoolPolicy, seen::Capacity};
 
 /// The rule that decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -18,9 +18,9 @@ pub enum Code {
     BelowMinimum,
     /// More workers than the most.
     AboveMaximum,
-    /// Work came to an empty pool.
+    /// Work came to an empty capacity.
     FromZero,
-    /// The backlog would take longer than the target to drain.
+    /// The backlog would take longer than the target wait to work off.
     BehindTarget,
     /// A burst is due, by the gaps that were observed.
     BurstDue,
@@ -35,7 +35,7 @@ pub enum Code {
 }
 
 impl Code {
-    /// The name in logs and metrics: the same as when serialised.
+    /// The name in logs and metrics, equal to the serialised one.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Steady => "steady",
@@ -74,8 +74,8 @@ pub struct Why {
     pub jobs_per_s: f64,
     /// Workers that the demand of the last seconds keeps busy.
     pub workers_needed: f64,
-    /// The target.
-    pub drain_s: f64,
+    /// The target wait.
+    pub target_wait_s: f64,
     /// From launch to first job.
     pub cold_start_s: f64,
     /// For how long idle workers are kept.
@@ -90,22 +90,22 @@ impl Why {
     pub(super) fn new(
         code: Code,
         policy: &PoolPolicy,
-        pool: &Pool<'_>,
+        capacity: &Capacity<'_>,
         measured: Option<&Measured>,
     ) -> Self {
         let none = Measured::default();
         let measured = measured.unwrap_or(&none);
         Self {
             code,
-            workers_ready: pool.ready.len() as u32,
-            workers_starting: pool.starting.len() as u32,
+            workers_ready: capacity.ready.len() as u32,
+            workers_starting: capacity.starting.len() as u32,
             workers_min: policy.workers_min,
             workers_max: policy.workers_max,
             backlog_jobs: measured.backlog_jobs,
             arrivals_per_s: measured.arrivals_per_s,
             jobs_per_s: measured.jobs_per_s,
             workers_needed: measured.workers_needed,
-            drain_s: policy.drain_s,
+            target_wait_s: policy.target_wait_s,
             cold_start_s: measured.cold_start_s,
             idle_s: measured.idle_s,
             quiet_s: measured.quiet_s,
@@ -116,13 +116,18 @@ impl Why {
 
 impl fmt::Display for Why {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (ready, starting) = (self.workers_ready, self.workers_starting);
-        let (backlog, rate) = (self.backlog_jobs, self.jobs_per_s);
-        let (cold_s, idle_s, quiet_s) = (self.cold_start_s, self.idle_s, self.quiet_s);
+        let ready = self.workers_ready;
+        let starting = self.workers_starting;
+        let backlog = self.backlog_jobs;
+        let rate = self.jobs_per_s;
+        let cold_s = self.cold_start_s;
+        let idle_s = self.idle_s;
+        let quiet_s = self.quiet_s;
         match self.code {
             Code::Steady => write!(
                 to,
-                "the size fits: {backlog} jobs in the backlog, {:.1} workers needed, {ready} ready and {starting} starting",
+                "the size fits: {backlog} jobs in the backlog, {:.1} workers needed, {ready} ready and {starting} \
+                 starting",
                 self.workers_needed
             ),
             Code::NotObserved => write!(
@@ -142,18 +147,20 @@ impl fmt::Display for Why {
             Code::FromZero => write!(to, "{backlog} jobs and no worker"),
             Code::BehindTarget => write!(
                 to,
-                "{backlog} jobs, and {:.1} more a second, are more than {ready} ready and {starting} starting workers at \
-                 {rate:.1} jobs a second each can do within {:.0} s of when a new one would be ready, in {cold_s:.1} s",
-                self.arrivals_per_s, self.drain_s
+                "{backlog} jobs, and {:.1} more a second, are more than {ready} ready and {starting} starting workers \
+                 at {rate:.1} jobs a second each can do within {:.0} s of when a new one would be ready, in \
+                 {cold_s:.1} s",
+                self.arrivals_per_s, self.target_wait_s
             ),
             Code::BurstDue => write!(
                 to,
-                "nothing came for {quiet_s:.0} s, and by the gaps observed a burst is due within a cold start of {cold_s:.0} s"
+                "nothing came for {quiet_s:.0} s, and by the gaps observed a burst is due within a cold start of \
+                 {cold_s:.0} s"
             ),
             Code::HeldBack => write!(
                 to,
-                "{backlog} jobs ask for more than {ready} ready and {starting} starting workers, but the step is small or \
-                 soon after the last"
+                "{backlog} jobs ask for more than {ready} ready and {starting} starting workers, but the step is small \
+                 or soon after the last"
             ),
             Code::Idle => write!(
                 to,

@@ -1,0 +1,145 @@
+//! From a launcher's list and the workers' records to the workers as the decision sees them.
+
+use super::*;
+use crate::{
+    decide::{self, Overdue, Timeouts},
+    testing::record,
+};
+
+const TIMEOUTS: Timeouts =
+    Timeouts { start_ms: 600_000, stuck_ms: 60_000, drain_ms: 120_000, silent_ms: 30_000 };
+
+impl WorkersLook {
+    fn overdue(&self) -> Vec<Overdue> {
+        decide::leave(&self.workers, &TIMEOUTS).end
+    }
+}
+
+fn instance(name: &str, state: InstanceState) -> Instance {
+    Instance { name: name.into(), model: "m".into(), device: None, launched_at_ms: 1_000, state }
+}
+
+fn running() -> Vec<Instance> {
+    vec![instance("a", InstanceState::Running)]
+}
+
+#[test]
+fn a_worker_starts_until_its_record_says_ready_and_its_cold_start_is_measured() {
+    let mut observed = ObservedWorkers::default();
+    observed.look(500, &[], Some(&[]));
+    let look = observed.look(1_500, &running(), Some(&[]));
+    assert_eq!(look.workers[0].phase, Phase::Starting);
+    let starting = WorkerRecord { state: WorkerState::Starting, ..record("a") };
+    observed.look(2_000, &running(), Some(&[starting]));
+    let look = observed.look(3_500, &running(), Some(&[record("a")]));
+    assert_eq!(look.workers[0].phase, Phase::Ready);
+    assert_eq!(look.workers[0].cold_start_ms, Some(2_500));
+}
+
+#[test]
+fn workers_that_are_there_at_the_first_look_are_adopted() {
+    let mut observed = ObservedWorkers::default();
+    assert_eq!(observed.look(0, &running(), Some(&[])).adopted, 1);
+    let two = [running(), vec![instance("b", InstanceState::Running)]].concat();
+    assert_eq!(observed.look(500, &two, Some(&[])).adopted, 0);
+}
+
+#[test]
+fn one_that_holds_jobs_without_progress_is_overdue() {
+    let mut observed = ObservedWorkers::default();
+    let stuck = WorkerRecord { in_flight: 3, progress_at_ms: 5_000, ..record("a") };
+    let mut look = |now_ms, record: &WorkerRecord| {
+        observed.look(now_ms, &running(), Some(std::slice::from_ref(record))).overdue()
+    };
+    assert!(look(500, &stuck).is_empty());
+    assert!(look(60_000, &stuck).is_empty());
+    assert_eq!(look(61_000, &stuck)[0].reason, "stuck");
+    let moved = WorkerRecord { progress_at_ms: 5_001, ..stuck };
+    assert!(look(61_500, &moved).is_empty());
+}
+
+#[test]
+fn no_time_out_runs_while_the_registry_can_not_be_read() {
+    let mut observed = ObservedWorkers::default();
+    let holds = [WorkerRecord { in_flight: 3, ..record("a") }];
+    observed.look(500, &running(), Some(&holds));
+    // An hour without a registry, in which nothing could be settled either; then it is back, and empty.
+    for now_ms in (1_000..3_600_000).step_by(10_000) {
+        assert!(observed.look(now_ms, &running(), None).overdue().is_empty());
+    }
+    assert!(observed.look(3_600_500, &running(), Some(&[])).overdue().is_empty());
+    assert!(observed.look(3_602_500, &running(), Some(&holds)).overdue().is_empty());
+}
+
+#[test]
+fn an_old_worker_that_is_adopted_before_its_record_is_seen_is_left_alone() {
+    let mut observed = ObservedWorkers::default();
+    let now_ms = 10_000_000;
+    assert!(observed.look(now_ms, &running(), Some(&[])).overdue().is_empty());
+    assert!(observed.look(now_ms + 500, &running(), None).overdue().is_empty());
+    // Nor does it matter what the launcher's clock shows.
+    let mut ahead = running();
+    ahead[0].launched_at_ms = u64::MAX;
+    ahead[0].name = "b".into();
+    let look = observed.look(now_ms + 1_000, &ahead, Some(&[record("b")]));
+    assert_eq!(look.workers[0].cold_start_ms, Some(0));
+}
+
+#[test]
+fn one_that_never_becomes_ready_and_one_that_never_ends_are_overdue() {
+    let mut observed = ObservedWorkers::default();
+    assert!(observed.look(1_500, &running(), Some(&[])).overdue().is_empty());
+    let look = observed.look(700_000, &running(), Some(&[]));
+    assert_eq!(look.overdue()[0].reason, "start");
+    let draining = vec![instance("a", InstanceState::Draining)];
+    assert!(observed.look(700_500, &draining, Some(&[])).overdue().is_empty());
+    let look = observed.look(900_000, &draining, Some(&[]));
+    assert_eq!(look.overdue()[0].reason, "drain");
+}
+
+#[test]
+fn silence_counts_only_while_the_registry_can_be_read() {
+    let mut observed = ObservedWorkers::default();
+    observed.look(1_500, &running(), Some(&[record("a")]));
+    assert!(observed.look(60_000, &running(), None).overdue().is_empty());
+    // Just after the registry is back no worker can have sent a heartbeat yet.
+    assert!(observed.look(60_500, &running(), Some(&[])).overdue().is_empty());
+    let look = observed.look(90_500, &running(), Some(&[]));
+    assert_eq!(look.overdue()[0].reason, "silent");
+}
+
+#[test]
+fn an_end_comes_with_how_long_the_worker_had_been_ready_and_whether_it_was_asked_to_end() {
+    let ended = |how: &str, well| InstanceState::Ended { how: how.into(), well };
+    let mut observed = ObservedWorkers::default();
+    observed.look(500, &[], Some(&[]));
+    observed.look(1_500, &running(), Some(&[]));
+    let gone = [instance("a", ended("exit code 2", false))];
+    let end = observed.look(2_000, &gone, Some(&[])).ended.remove(0);
+    assert_eq!((end.ready_for_ms, end.expected), (None, false));
+
+    observed.look(2_500, &running(), Some(&[record("a")]));
+    observed.asked_to_drain(3_000, &["a".to_owned()]);
+    let gone = [instance("a", ended("exit code 0", true))];
+    let end = observed.look(4_500, &gone, Some(&[])).ended.remove(0);
+    assert_eq!((end.ready_for_ms, end.expected), (Some(2_000), true));
+    assert!(observed.known.is_empty(), "nothing is kept of workers that are gone");
+}
+
+#[test]
+fn a_pod_whose_program_ends_is_known_by_how_long_it_had_been_ready() {
+    let mut observed = ObservedWorkers::default();
+    observed.look(500, &running(), Some(&[record("a")]));
+    let ended = InstanceState::Ended { how: "OOMKilled".into(), well: false };
+    let both = [instance("a#7", ended), instance("a", InstanceState::Running)];
+    let look = observed.look(100_500, &both, Some(&[]));
+    assert_eq!(look.ended[0].ready_for_ms, Some(100_000));
+    assert_eq!(look.workers[0].phase, Phase::Starting, "it starts again");
+}
+
+#[test]
+fn an_end_before_the_first_look_counts_against_no_launcher() {
+    let gone = InstanceState::Ended { how: "exit code 0".into(), well: true };
+    let end = ObservedWorkers::default().look(0, &[instance("a", gone)], Some(&[])).ended.remove(0);
+    assert!(end.expected);
+}
