@@ -5,8 +5,9 @@ use std::path::Path;
 use forebay_kernels::Activation;
 use serde::Deserialize;
 
-use super::{Sizes, activation, expect, from_json};
-use crate::EngineError;
+use crate::error::EngineError;
+use crate::load::config::{activation, expect, from_json};
+use crate::load::sizes::Sizes;
 
 /// A model of one of these families.
 #[derive(Debug)]
@@ -18,21 +19,21 @@ pub(crate) struct PostNormConfig {
     pub(super) eps: f64,
     /// The position of a sequence's first token.
     pub(super) first_position: usize,
-    pub(super) places: Places,
+    pub(super) position_encoding: PositionEncoding,
     pub(super) activation: Activation,
     pub(crate) naming: &'static Naming,
 }
 
-/// How a model knows where a token stands.
+/// How a model encodes the position of a token.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Places {
-    /// A row of a table for each position.
-    Table,
-    /// The same, and a bias by the bucket that a distance falls into (`MPNet`).
+pub(super) enum PositionEncoding {
+    /// Absolute: a learned embedding for each position.
+    Absolute,
+    /// Absolute, and a learned bias for each bucket of distances (`MPNet`): the number of buckets.
     Buckets(usize),
-    /// Queries and keys turn (Nomic).
+    /// RoPE: queries and keys are rotated (Nomic); the base of the frequencies.
     Rotary(f64),
-    /// A bias that grows with the distance (Jina).
+    /// ALiBi: a bias that grows with the distance (Jina).
     Alibi,
 }
 
@@ -235,7 +236,7 @@ fn bert_like(
         heads: fields.num_attention_heads,
         eps: fields.layer_norm_eps,
         first_position: 0,
-        places: Places::Table,
+        position_encoding: PositionEncoding::Absolute,
         activation: activation(path, "hidden_act", &fields.hidden_act)?,
         naming: &BERT,
     })
@@ -259,7 +260,12 @@ fn bert(path: &Path, fields: &BertFields) -> Result<PostNormConfig, EngineError>
                     });
                 }
             };
-            Ok(PostNormConfig { places: Places::Alibi, activation, naming: &JINA, ..config })
+            Ok(PostNormConfig {
+                position_encoding: PositionEncoding::Alibi,
+                activation,
+                naming: &JINA,
+                ..config
+            })
         }
         other => Err(EngineError::NotSupported {
             path: path.to_owned(),
@@ -290,8 +296,8 @@ fn roberta(
     path: &Path,
     fields: &BertFields,
 ) -> Result<PostNormConfig, EngineError> {
-    let places = fields.position_embedding_type.as_deref().unwrap_or("absolute");
-    expect(path, "position_embedding_type", places, "absolute")?;
+    let encoding = fields.position_embedding_type.as_deref().unwrap_or("absolute");
+    expect(path, "position_embedding_type", encoding, "absolute")?;
     behind_padding(bert_like(name, path, fields, 1)?, path, fields.pad_token_id)
 }
 
@@ -302,7 +308,11 @@ fn mpnet(path: &Path, fields: &BertFields) -> Result<PostNormConfig, EngineError
         let problem = format!("{buckets} relative_attention_num_buckets are too few");
         return Err(EngineError::Config { path: path.to_owned(), problem });
     }
-    Ok(PostNormConfig { places: Places::Buckets(buckets), naming: &MPNET, ..config })
+    Ok(PostNormConfig {
+        position_encoding: PositionEncoding::Buckets(buckets),
+        naming: &MPNET,
+        ..config
+    })
 }
 
 fn distilbert(path: &Path, fields: &DistilBertFields) -> Result<PostNormConfig, EngineError> {
@@ -320,7 +330,7 @@ fn distilbert(path: &Path, fields: &DistilBertFields) -> Result<PostNormConfig, 
         heads: fields.n_heads,
         eps: 1e-12, // not configurable there
         first_position: 0,
-        places: Places::Table,
+        position_encoding: PositionEncoding::Absolute,
         activation: activation(path, "activation", &fields.activation)?,
         naming: &DISTILBERT,
     })
@@ -352,7 +362,7 @@ fn nomic(path: &Path, fields: &NomicFields) -> Result<PostNormConfig, EngineErro
         heads: fields.n_head,
         eps: fields.layer_norm_epsilon,
         first_position: 0,
-        places: Places::Rotary(fields.rotary_emb_base),
+        position_encoding: PositionEncoding::Rotary(fields.rotary_emb_base),
         activation: Activation::Silu,
         naming: &NOMIC,
     })

@@ -10,9 +10,12 @@ use forebay_kernels::{
 };
 use serde::Deserialize;
 
-use super::{Layers, Named, Sizes, activation, expect, from_json};
-use crate::EngineError;
-use crate::workspace::{Place, Sequences, Workspace};
+use crate::encode::layers::{Layers, Sequences};
+use crate::encode::workspace::{Slot, Workspace};
+use crate::error::EngineError;
+use crate::families::named::Named;
+use crate::load::config::{activation, expect, from_json};
+use crate::load::sizes::Sizes;
 
 /// The fields of `config.json` that shape the computation, with what transformers assumes when one is absent.
 #[derive(Debug, Deserialize)]
@@ -176,13 +179,13 @@ impl Layers for ModernBert {
         let (tokens, hidden, cu_seqlens) =
             (sequences.token_ids.len(), self.hidden, sequences.cu_seqlens);
         // The sum of all halves so far, and the same normalised.
-        let sum = space.take(Place::Hidden, tokens, hidden)?;
-        let normed = space.take(Place::Attended, tokens, hidden)?;
-        let qkv = space.take(Place::Qkv, tokens, 3 * hidden)?;
-        let context = space.take(Place::Context, tokens, hidden)?;
-        let projected = space.take(Place::Projected, tokens, hidden)?;
-        let inner = space.take(Place::Inner, tokens, 2 * self.inner)?;
-        let gated = space.take(Place::Gated, tokens, self.inner)?;
+        let sum = space.take(Slot::Hidden, tokens, hidden)?;
+        let normed = space.take(Slot::Attended, tokens, hidden)?;
+        let qkv = space.take(Slot::Qkv, tokens, 3 * hidden)?;
+        let context = space.take(Slot::Context, tokens, hidden)?;
+        let projected = space.take(Slot::Projected, tokens, hidden)?;
+        let inner = space.take(Slot::Inner, tokens, 2 * self.inner)?;
+        let gated = space.take(Slot::Gated, tokens, self.inner)?;
         EmbedLayerNorm {
             token_ids: sequences.token_ids,
             type_ids: None,

@@ -1,5 +1,7 @@
 //! Texts to token ids: one text on the calling thread, cut to the model's length with its closing tokens kept.
 
+mod wordpiece;
+
 use std::borrow::Cow;
 use std::panic::{self, AssertUnwindSafe};
 
@@ -8,9 +10,9 @@ use tokenizers::{
     Encoding, NormalizerWrapper, PostProcessor, PreTokenizerWrapper, TruncationParams,
 };
 
-use crate::EngineError;
-use crate::folder::{ModelFolder, read};
-use crate::wordpiece::WordPiece;
+use self::wordpiece::WordPiece;
+use crate::error::EngineError;
+use crate::load::folder::{ModelFolder, read};
 
 /// Bytes of text tried first for each token that is kept. English WordPiece runs near 4 bytes a token, so
 /// one try nearly always fills the model; the tries grow fourfold.

@@ -12,9 +12,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::EngineError;
-use crate::head::HeadConfig;
-use crate::models::Architecture;
+use crate::error::EngineError;
+use crate::load::config::from_json;
 
 /// The files of one model.
 pub(crate) struct ModelFolder {
@@ -87,18 +86,6 @@ impl ModelFolder {
         self.default_prompt.as_deref()
     }
 
-    /// The architecture that `config.json` names.
-    pub(crate) fn architecture(&self) -> Result<Architecture, EngineError> {
-        let path = self.config_path();
-        Architecture::parse(&path, &read(&path)?)
-    }
-
-    /// What `config.json` says of the model's outputs.
-    pub(crate) fn head(&self) -> Result<HeadConfig, EngineError> {
-        let path = self.config_path();
-        parse(&path, &read(&path)?)
-    }
-
     /// The model's configuration.
     pub(crate) fn config_path(&self) -> PathBuf {
         self.transformer.join("config.json")
@@ -125,7 +112,7 @@ impl ModelFolder {
         let Some(path) = &self.pooling_config else {
             return Ok(Pooling::Mean);
         };
-        let config: Map<String, Value> = parse(path, &read(path)?)?;
+        let config: Map<String, Value> = from_json(path, &read(path)?)?;
         if config.get("include_prompt") == Some(&Value::Bool(false))
             && self.default_prompt.is_some()
         {
@@ -199,14 +186,9 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, EngineError> {
     std::fs::read(path).map_err(|source| EngineError::File { path: path.to_owned(), source })
 }
 
-fn parse<T: DeserializeOwned>(path: &Path, json: &[u8]) -> Result<T, EngineError> {
-    serde_json::from_slice(json)
-        .map_err(|source| EngineError::Json { path: path.to_owned(), source })
-}
-
 fn read_json_if_there<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, EngineError> {
     match std::fs::read(path) {
-        Ok(json) => parse(path, &json).map(Some),
+        Ok(json) => from_json(path, &json).map(Some),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(EngineError::File { path: path.to_owned(), source }),
     }

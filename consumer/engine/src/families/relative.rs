@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
-use crate::EngineError;
+use crate::error::EngineError;
 
 /// `[heads, 2 * tokens - 1]`, the middle column for a distance of 0: `bias(head, key - query)`.
 fn by_distance(

@@ -4,7 +4,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 
-use crate::EngineError;
+use crate::error::EngineError;
 
 /// Where a model computes. Parsed from `cpu` or `cuda:N`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -9,11 +9,15 @@ use candle_core::Device as TensorDevice;
 use forebay_kernels::KernelError;
 use forebay_kernels::gpu::{self, Download, Room};
 
-use crate::encoder::check;
-use crate::head::Head;
-use crate::models::{Layers, Sizes};
-use crate::workspace::{Sequences, Workspace};
-use crate::{DType, Device, Encoder, EngineError, PackedBatch, Pending, Rows};
+use crate::encode::batch::{PackedBatch, Rows};
+use crate::encode::encoder::{Encoder, Pending};
+use crate::encode::head::Head;
+use crate::encode::layers::{Layers, Sequences};
+use crate::encode::workspace::Workspace;
+use crate::error::EngineError;
+use crate::info::ModelInfo;
+use crate::load::options::{DType, Device};
+use crate::load::sizes::Sizes;
 
 /// Batches that are begun before the first one is waited for: one on its way there, one computed, one on its way back.
 const AHEAD: usize = 3;
@@ -37,27 +41,25 @@ pub(crate) struct GpuEncoder {
 type Rooms = Arc<Mutex<Vec<Room>>>;
 
 impl GpuEncoder {
+    /// An encoder on `device`, in the number type of `info`.
     pub(crate) fn new(
-        (name, device): (Device, TensorDevice),
+        device: TensorDevice,
+        info: &ModelInfo,
         sizes: Sizes,
         layers: Box<dyn Layers>,
         head: Head,
-        (dtype, bytes_per_token): (DType, usize),
     ) -> Self {
-        let space = Workspace::new(dtype.tensor(), device.clone());
-        let (head, rooms) = (Arc::new(head), Rooms::default());
-        let tokens_held = 0;
         Self {
-            name,
-            device,
+            name: info.device,
             sizes,
             layers,
-            head,
-            space,
-            dtype,
-            bytes_per_token,
-            tokens_held,
-            rooms,
+            head: Arc::new(head),
+            space: Workspace::new(info.dtype.tensor(), device.clone()),
+            dtype: info.dtype,
+            bytes_per_token: info.bytes_per_token,
+            tokens_held: 0,
+            rooms: Rooms::default(),
+            device,
         }
     }
 
@@ -95,8 +97,10 @@ impl GpuEncoder {
         let pooled = self.head.pooled(&hidden, batch.cu_seqlens(), batch.finishes())?;
         let room = lock(&self.rooms).pop().unwrap_or_default();
         let download = Download::begin(&pooled, room)?;
-        let (head, rooms) = (self.head.clone(), self.rooms.clone());
-        let (name, device) = (self.name, self.device.clone());
+        let head = self.head.clone();
+        let rooms = self.rooms.clone();
+        let name = self.name;
+        let device = self.device.clone();
         let shape = (batch.sequences(), self.sizes.hidden);
         Ok(Pending::new(move || {
             let (values, room) =
@@ -109,7 +113,7 @@ impl GpuEncoder {
 
 impl Encoder for GpuEncoder {
     fn begin(&mut self, batch: &PackedBatch) -> Result<Pending, EngineError> {
-        check(self.sizes, batch)?;
+        batch.check(self.sizes)?;
         if batch.tokens() == 0 {
             let width = self.head.width(self.sizes.hidden);
             return Ok(Pending::done(Rows { width, data: vec![0.0; batch.sequences() * width] }));

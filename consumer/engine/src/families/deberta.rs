@@ -9,9 +9,12 @@ use candle_core::{D, Device, Tensor};
 use forebay_kernels::{Activation, EmbedLayerNorm, FeedForward, LayerNorm, Linear, LinearThenNorm};
 use serde::Deserialize;
 
-use super::{Layers, Named, Sizes, activation, expect, from_json};
-use crate::EngineError;
-use crate::workspace::{Place, Sequences, Workspace};
+use crate::encode::layers::{Layers, Sequences};
+use crate::encode::workspace::{Slot, Workspace};
+use crate::error::EngineError;
+use crate::families::named::Named;
+use crate::load::config::{activation, expect, from_json};
+use crate::load::sizes::Sizes;
 
 /// The fields of `config.json` that shape the computation, with what transformers assumes when one is absent.
 #[derive(Debug, Deserialize)]
@@ -311,13 +314,13 @@ impl Layers for Deberta {
         space: &mut Workspace,
     ) -> Result<Tensor, EngineError> {
         let (tokens, hidden) = (sequences.token_ids.len(), self.hidden);
-        let state = space.take(Place::Hidden, tokens, hidden)?;
+        let state = space.take(Slot::Hidden, tokens, hidden)?;
         if tokens == 0 {
             return Ok(state);
         }
-        let attended = space.take(Place::Attended, tokens, hidden)?;
-        let qkv = space.take(Place::Qkv, tokens, 3 * hidden)?;
-        let projected = space.take(Place::Projected, tokens, hidden)?;
+        let attended = space.take(Slot::Attended, tokens, hidden)?;
+        let qkv = space.take(Slot::Qkv, tokens, 3 * hidden)?;
+        let projected = space.take(Slot::Projected, tokens, hidden)?;
         EmbedLayerNorm {
             token_ids: sequences.token_ids,
             type_ids: sequences.type_ids,
@@ -334,7 +337,7 @@ impl Layers for Deberta {
                 .collect::<Result<Vec<_>, _>>()?;
             let contexts = Tensor::cat(&contexts, 0)?;
             layer.attention_out.forward_into(&contexts, &state, &projected, &attended)?;
-            let inner = space.take(Place::Inner, tokens, layer.feed_forward.up.outputs())?;
+            let inner = space.take(Slot::Inner, tokens, layer.feed_forward.up.outputs())?;
             layer.feed_forward.forward_into(&attended, &inner, &projected, &state)?;
         }
         Ok(state)

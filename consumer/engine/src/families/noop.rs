@@ -5,9 +5,11 @@ use std::path::Path;
 use candle_core::Tensor;
 use serde::Deserialize;
 
-use super::{Layers, Sizes, from_json};
-use crate::EngineError;
-use crate::workspace::{Place, Sequences, Workspace};
+use crate::encode::layers::{Layers, Sequences};
+use crate::encode::workspace::{Slot, Workspace};
+use crate::error::EngineError;
+use crate::load::config::from_json;
+use crate::load::sizes::Sizes;
 
 /// Its `config.json`.
 #[derive(Debug, Deserialize)]
@@ -53,6 +55,6 @@ impl Layers for Noop {
         sequences: Sequences<'_>,
         space: &mut Workspace,
     ) -> Result<Tensor, EngineError> {
-        space.take(Place::Hidden, sequences.token_ids.len(), self.hidden)
+        space.take(Slot::Hidden, sequences.token_ids.len(), self.hidden)
     }
 }

@@ -3,8 +3,9 @@
 use candle_core::{Device, Tensor};
 use forebay_kernels::{Activation, AddLayerNorm, LayerNorm, Linear, LinearThenNorm, Rotary};
 
-use crate::weights::Weights;
-use crate::{DType, EngineError};
+use crate::error::EngineError;
+use crate::load::options::DType;
+use crate::load::safetensors::Weights;
 
 /// Weights under a prefix, for layers that compute in one number type on one device.
 pub(crate) struct Named<'a> {
@@ -20,7 +21,8 @@ impl<'a> Named<'a> {
         weights: &'a Weights,
         prefixes: &'static [&'static str],
         first_tensor: &str,
-        (dtype, device): (DType, &'a Device),
+        dtype: DType,
+        device: &'a Device,
     ) -> Self {
         let there = |prefix: &&&str| weights.contains(&format!("{prefix}{first_tensor}"));
         let prefix = prefixes.iter().find(there).copied().unwrap_or_default();
