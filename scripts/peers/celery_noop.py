@@ -1,9 +1,9 @@
-"""How fast Celery drains a filled queue of tasks that do nothing: the same bytes in and out as our jobs.
+"""How fast Celery drains a filled queue of tasks that do nothing, with as many bytes in and out as our jobs have.
 
     CELERY_NOOP_BROKER=amqp://... CELERY_NOOP_BACKEND=redis://... celery_noop.py TASKS
 
-Fills the queue, starts a worker of two processes, and prints a line of JSON: tasks a second from the first result to the
-last. Acknowledgement is late, so that no task is lost with its worker; results go to database 15 of Redis.
+Fills the queue, starts a worker of two processes, and prints a line of JSON: tasks a second from the first result to
+the last. Acknowledgement is late, so that no task is lost with its worker; results go to database 15 of Redis.
 """
 
 import json
@@ -49,7 +49,8 @@ def main(tasks):
     app.control.purge()
     for _ in range(tasks):
         nothing.delay("x" * 450)
-    command = [sys.executable, "-m", "celery", "--app", "celery_noop", "worker", "--concurrency", "2", "--loglevel", "ERROR"]
+    command = [sys.executable, "-m", "celery", "--app", "celery_noop", "worker"]
+    command += ["--concurrency", "2", "--loglevel", "ERROR"]
     command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     folder = os.path.dirname(os.path.abspath(__file__))
     worker = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

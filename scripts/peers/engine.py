@@ -56,17 +56,17 @@ class Batches:
         self.size = BATCHES[0]
 
     def of(self, texts):
-        """Pairs of the texts' places and their three arrays."""
+        """Pairs of the texts' indices and their three arrays."""
         rows = [encoding.ids for encoding in self.tokenizer.encode_batch(texts)]
         order = sorted(range(len(rows)), key=lambda at: len(rows[at]))
         for start in range(0, len(order), self.size):
-            places = order[start : start + self.size]
-            ids = np.zeros((len(places), len(rows[places[-1]])), dtype=np.int64)
+            indices = order[start : start + self.size]
+            ids = np.zeros((len(indices), len(rows[indices[-1]])), dtype=np.int64)
             mask = np.zeros_like(ids)
-            for line, place in enumerate(places):
-                ids[line, : len(rows[place])] = rows[place]
-                mask[line, : len(rows[place])] = 1
-            yield places, (ids, mask, np.zeros_like(ids))
+            for line, index in enumerate(indices):
+                ids[line, : len(rows[index])] = rows[index]
+                mask[line, : len(rows[index])] = 1
+            yield indices, (ids, mask, np.zeros_like(ids))
 
 
 def embedder(batches, infer):
@@ -74,9 +74,9 @@ def embedder(batches, infer):
 
     def embed(texts):
         vectors = [None] * len(texts)
-        for places, arrays in batches.of(texts):
-            for place, vector in zip(places, infer(*arrays)):
-                vectors[place] = vector
+        for indices, arrays in batches.of(texts):
+            for index, vector in zip(indices, infer(*arrays)):
+                vectors[index] = vector
         return np.stack(vectors)
 
     return embed
@@ -223,7 +223,7 @@ def timed(embed, texts, times):
 
 
 def shapes(texts, batches):
-    """What is embedded: name, texts, and how often in a round."""
+    """The shapes of work: name, texts, and how often they are embedded in a round."""
     lengths = [len(encoding.ids) for encoding in batches.tokenizer.encode_batch(texts)]
     short = [text for text, length in zip(texts, lengths) if length <= 24]
     long = next(text for text, length in zip(texts, lengths) if length == TOKENS_MAX)

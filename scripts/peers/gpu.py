@@ -2,7 +2,8 @@
 
     python3 scripts/peers/gpu.py MODEL_FOLDER TEXTS.jsonl REPORT.json [compile]
 
-Its own way, tokenisation included, over the texts; then the model alone, where batches hold texts of one length, so nothing of its work is padding: its best case.
+Measured twice: `encode` over the texts, tokenisation included; then the model alone, its best case: batches hold texts
+of one length, so nothing of its work is padding.
 """
 
 import json
@@ -79,7 +80,7 @@ def main():
     for name in ["fp16", "fp16_compiled"]:
         for length, found in report.get(name, {}).items():
             print(f"{name:<14} length {length:>4} {found['tokens_per_s']:>14,.0f} tokens/s")
-    print(f"its own way, with tokenisation {report['encode_tokens_per_s']:>12,.0f} tokens/s")
+    print(f"encode, with tokenisation        {report['encode_tokens_per_s']:>12,.0f} tokens/s")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ use crate::error::EngineError;
 use crate::load::options::DType;
 use crate::load::options::Device;
 
-/// A GPU that a model computes on.
+/// The GPU that a model computes on.
 #[derive(Debug, Clone)]
 pub struct Gpu {
     name: String,
@@ -83,7 +83,7 @@ pub(crate) fn open(device: Device) -> Result<TensorDevice, EngineError> {
     }
 }
 
-/// What the driver said, in words that help.
+/// The driver's error, with a hint at what to do.
 #[cfg(feature = "cuda")]
 fn words(error: &candle_core::Error) -> String {
     let said = error.to_string();

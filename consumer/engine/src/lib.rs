@@ -44,7 +44,7 @@
 //!    of `forebay-kernels`. `families/modernbert.rs` is a short example.
 //! 2. Add it to `families/architecture.rs`: to the enum `Architecture` and to the list `ARCHITECTURES`.
 //! 3. If it classifies or reranks, add the tensor names of its head to `families/classifier.rs`.
-//! 4. Add a small random model with the values that PyTorch computes for it to `tests/data/tiny`, and a test to
+//! 4. Add a small random model with the values that `PyTorch` computes for it to `tests/data/tiny`, and a test to
 //!    `tests/families.rs`.
 //!
 //! # Generation

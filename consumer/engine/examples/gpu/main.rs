@@ -1,8 +1,9 @@
-//! Checks and measures a GPU: every operation beside its twin on the processor, whole models beside what `PyTorch` computed,
-//! and how fast both are, as shares of what the device itself was measured to do.
+//! Checks and measures a GPU: every operation beside its twin on the processor, whole models beside rows that `PyTorch`
+//! computed, and how fast both are, as shares of what the device itself was measured to do.
 //!
-//! `gpu [--device cuda:0] [--agree] [--time] [--model FOLDER] [--oracle ROWS.jsonl] [--json FILE]`: without `--agree` and
-//! `--time` it does both. `scripts/gpu-check` builds it and runs it beside its peers. Ends with 1 where something disagrees.
+//! `gpu [--device cuda:0] [--agree] [--time] [--model FOLDER] [--oracle ROWS.jsonl] [--json FILE]`: without `--agree`
+//! and `--time` it does both. `scripts/gpu-check` builds it and runs it beside its peers. Ends with 1 where something
+//! disagrees.
 #![allow(clippy::print_stdout)]
 
 mod agreement;
@@ -50,7 +51,8 @@ impl Arguments {
             }
         }
         if !read.agree && !read.time {
-            (read.agree, read.time) = (true, true);
+            read.agree = true;
+            read.time = true;
         }
         Ok(read)
     }
@@ -88,7 +90,8 @@ fn write(arguments: &Arguments, report: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the device is done, then tells how long `work` takes: the mean of as many runs as fit into a fifth of a second.
+/// Measures how long `work` takes on the idle device, in seconds: the mean of as many runs as fit into a fifth of a
+/// second.
 fn seconds(device: &Device, work: &dyn Fn() -> Result<()>) -> Result<f64> {
     const ENOUGH_S: f64 = 0.2;
     const RUNS_MAX: usize = 10_000;

@@ -79,7 +79,7 @@ impl PackedBatch {
         &self.token_ids
     }
 
-    /// Which tokens are of a second text (1), where any sequence is of two; otherwise nothing.
+    /// For each token 1 if it is of a second text, else 0; `None` where no sequence is of two texts.
     pub fn type_ids(&self) -> Option<&[u32]> {
         (self.pairs > 0).then_some(self.type_ids.as_slice())
     }

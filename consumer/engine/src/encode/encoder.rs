@@ -7,7 +7,8 @@ use crate::error::EngineError;
 ///
 /// It is a pure function of a batch: a sequence's row does not depend on other sequences or on earlier batches.
 pub trait Encoder: Send {
-    /// Computes one row a sequence: a vector, pooled as the model defines and finished as each sequence asks; or scores.
+    /// Computes one row a sequence: a vector, pooled as the model defines and finished as each sequence asks; or
+    /// scores.
     ///
     /// An empty sequence's vector is zeros. Nothing in a batch makes this panic: an item that cannot be
     /// computed is [`EngineError::Item`], and the batch computes without it.

@@ -1,7 +1,7 @@
-//! An encoder on a GPU. A batch is begun without waiting for the one before: while the device computes one, the next is on
-//! its way there and the rows of the last one on their way back.
+//! An encoder on a GPU. A batch is begun without waiting for the one before: while the device computes one, the next is
+//! being uploaded and the rows of the last one downloaded.
 //!
-//! All of it goes through one stream, so batches share the memory of hidden states and never meet.
+//! All of it goes through one stream, so batches share the memory of hidden states without a race.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,7 +19,7 @@ use crate::info::ModelInfo;
 use crate::load::options::{DType, Device};
 use crate::load::sizes::Sizes;
 
-/// Batches that are begun before the first one is waited for: one on its way there, one computed, one on its way back.
+/// Batches that are begun before the first one is waited for: one uploaded, one computed, one downloaded.
 const AHEAD: usize = 3;
 
 /// An encoder on a GPU.
@@ -32,12 +32,12 @@ pub(crate) struct GpuEncoder {
     space: Workspace,
     dtype: DType,
     bytes_per_token: usize,
-    /// Tokens that there is memory for.
+    /// Tokens of the largest batch that there is memory for.
     tokens_held: usize,
     rooms: Rooms,
 }
 
-/// Memory for rows that are on their way back.
+/// Host memory for rows that are being downloaded.
 type Rooms = Arc<Mutex<Vec<Room>>>;
 
 impl GpuEncoder {
@@ -63,7 +63,8 @@ impl GpuEncoder {
         }
     }
 
-    /// Refuses a batch that the device has no memory for. Others may take some at any time: the driver has the last word.
+    /// Refuses a batch that the device has no memory for. Other processes may take some at any time, so the allocation
+    /// itself can still fail.
     fn make_room(&mut self, tokens: usize) -> Result<(), EngineError> {
         if tokens <= self.tokens_held {
             return Ok(());
@@ -119,7 +120,7 @@ impl Encoder for GpuEncoder {
             return Ok(Pending::done(Rows { width, data: vec![0.0; batch.sequences() * width] }));
         }
         self.launch(batch).map_err(|error| {
-            // What it did not finish taking may be of any size.
+            // An allocation may have failed midway: which buffers have grown is unknown.
             self.forget_room();
             lost(self.name, &self.device, error)
         })
@@ -143,7 +144,7 @@ fn lost(name: Device, device: &TensorDevice, error: EngineError) -> EngineError 
     if error.is_out_of_memory() || !(gpu::is_lost(said) || gpu::wait(device).is_err()) {
         return error;
     }
-    // Its libraries' handles panic when they are given up after such an error: the process takes them along when it ends.
+    // Dropping the handles of its libraries panics after such an error, so they live until the process ends.
     std::mem::forget(device.clone());
     EngineError::DeviceLost { device: name.to_string(), problem: said.to_string() }
 }

@@ -5,11 +5,11 @@ use forebay_kernels::{CuSeqlens, Finish, LayerNorm, Linear, PoolNormalize, Pooli
 
 use crate::error::EngineError;
 
-/// Makes a model's rows of its hidden states.
+/// The last stage of an encoder: hidden states to rows.
 pub(crate) enum Head {
     /// Pooled hidden states.
     Vector(Pooling),
-    /// Scores of labels.
+    /// Scores of labels, made of a pooled hidden state.
     Scores(Box<Scores>),
 }
 
@@ -28,14 +28,14 @@ pub(crate) struct Scores {
 pub(crate) enum ScoreFunction {
     /// The outputs stay as they are.
     Raw,
-    /// All labels together sum to 1.
+    /// Probabilities of all labels together, which sum to 1.
     Softmax,
-    /// Each label by itself.
+    /// A probability for each label by itself.
     Sigmoid,
 }
 
 impl Head {
-    /// Values a row, of hidden states of `hidden`.
+    /// Values a row, for hidden states of `hidden` values.
     pub(crate) fn width(&self, hidden: usize) -> usize {
         match self {
             Self::Vector(_) => hidden,
@@ -43,7 +43,7 @@ impl Head {
         }
     }
 
-    /// A vector a sequence from hidden states `[tokens, hidden]`: `[sequences, hidden]`, on their device.
+    /// Pools hidden states `[tokens, hidden]` into a vector a sequence, `[sequences, hidden]`, on their device.
     pub(crate) fn pooled(
         &self,
         hidden: &Tensor,
@@ -62,7 +62,7 @@ impl Head {
         Ok(PoolNormalize { cu_seqlens, pooling, finishes }.forward(hidden)?)
     }
 
-    /// The rows that are made of pooled vectors of this shape: `[sequences, width]`, row-major.
+    /// Makes rows `[sequences, width]`, row-major, of pooled vectors of this shape.
     pub(crate) fn finish(
         &self,
         pooled: Vec<f32>,

@@ -1,9 +1,9 @@
 //! The thread pool that computes a batch, and how a batch's sequences are shared out among its worker threads.
 //!
 //! A batch of enough tokens is partitioned into groups of whole sequences. Each worker thread takes one group after the
-//! other through all layers by itself: no thread waits for another between two operations, and what one operation
-//! leaves is, for the most part, still in the core's L2 cache when the next one reads it. Where sequences are too few or
-//! too unequal for that, all threads share each operation. The rows are the same bits either way.
+//! other through all layers by itself: no thread waits for another between two operations, and the output of one
+//! operation is, for the most part, still in the core's L2 cache when the next one reads it. Where sequences are too
+//! few or too unequal for that, all threads share each operation. The rows are the same bits either way.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -60,7 +60,8 @@ impl ThreadPool {
         Ok(Self { pool, workers, group_tokens, hidden })
     }
 
-    /// Computes the rows of all sequences, in their order, `width` values each. `work` computes those of some sequences.
+    /// Computes the rows of all sequences, in their order, `width` values each. `work` computes those of some
+    /// sequences.
     pub(crate) fn run(
         &self,
         batch: &PackedBatch,
@@ -108,7 +109,7 @@ impl ThreadPool {
     }
 }
 
-/// A lock that a panic poisoned is as good: its buffers are overwritten before they are read.
+/// Locks a worker's buffers, also after a panic: they are overwritten before they are read.
 fn lock(worker: &Mutex<WorkerThread>) -> MutexGuard<'_, WorkerThread> {
     worker.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -160,7 +161,8 @@ fn cost(tokens: usize, hidden: usize) -> usize {
 }
 
 /// Partitions sequences into groups of nearly equal cost, as many for each thread: the longest first, each into the
-/// group that has least so far. `None` where that would leave a thread idle too long, or where there are too few tokens.
+/// group that has least so far. `None` where that would leave a thread idle too long, or where there are too few
+/// tokens.
 fn partition(
     lengths: &[usize],
     threads: usize,

@@ -33,7 +33,7 @@ pub(crate) enum Architecture {
 
 /// The fields of `config.json` that name the architecture.
 #[derive(Deserialize)]
-struct Kind {
+struct ModelType {
     model_type: Option<String>,
     #[serde(default)]
     architectures: Vec<String>,
@@ -42,7 +42,7 @@ struct Kind {
 impl Architecture {
     /// Reads `config.json`; a family or a setting that cannot be honoured is refused by name.
     pub(crate) fn parse(path: &Path, json: &[u8]) -> Result<Self, EngineError> {
-        let kind: Kind = from_json(path, json)?;
+        let kind: ModelType = from_json(path, json)?;
         let model_type = kind.model_type.clone().unwrap_or_else(|| kind.guess());
         match model_type.as_str() {
             "modernbert" => ModernBertConfig::parse(path, json).map(Self::ModernBert),
@@ -135,7 +135,7 @@ impl Architecture {
     }
 }
 
-impl Kind {
+impl ModelType {
     /// Old configurations name only the class.
     fn guess(&self) -> String {
         let bert = self.architectures.iter().any(|name| name == "BertModel");

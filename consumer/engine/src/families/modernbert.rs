@@ -1,5 +1,5 @@
-//! `ModernBERT`: normalises before each half layer, turns queries and keys, gates its feed-forward half, and looks at
-//! the whole sequence only in every few layers.
+//! `ModernBERT`: normalises before each half layer, rotates queries and keys (`RoPE`), gates its feed-forward half, and
+//! attends to the whole sequence only in every few layers, elsewhere to a window.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use crate::families::named::Named;
 use crate::load::config::{activation, expect, from_json};
 use crate::load::sizes::Sizes;
 
-/// The fields of `config.json` that shape the computation, with what transformers assumes when one is absent.
+/// The fields of `config.json` that shape the computation, with the defaults of transformers.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ModernBertConfig {
     vocab_size: usize,
@@ -112,7 +112,7 @@ pub(super) struct ModernBert {
     local: Rotary,
     gate: Gate,
     layers: Vec<Layer>,
-    /// What closes each half: the norm before the next one. The last one is the model's.
+    /// The norm after each half, which is the one before the next half. The last one is the model's.
     norms: Vec<AddLayerNorm>,
 }
 
@@ -126,7 +126,8 @@ struct Layer {
 
 impl ModernBert {
     pub(super) fn load(config: &ModernBertConfig, named: &Named<'_>) -> Result<Self, EngineError> {
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let hidden = config.hidden_size;
+        let inner = config.intermediate_size;
         let rotary = |base| named.rotary(config.head_size(), base, config.max_position_embeddings);
         let norm = |name: &str| -> Result<AddLayerNorm, EngineError> {
             Ok(AddLayerNorm { bias: None, norm: named.norm(name, hidden, config.norm_eps, false)? })
@@ -176,9 +177,10 @@ impl Layers for ModernBert {
         sequences: Sequences<'_>,
         space: &mut Workspace,
     ) -> Result<Tensor, EngineError> {
-        let (tokens, hidden, cu_seqlens) =
-            (sequences.token_ids.len(), self.hidden, sequences.cu_seqlens);
-        // The sum of all halves so far, and the same normalised.
+        let tokens = sequences.token_ids.len();
+        let hidden = self.hidden;
+        let cu_seqlens = sequences.cu_seqlens;
+        // The sum of all halves so far, and its normalised copy.
         let sum = space.take(Slot::Hidden, tokens, hidden)?;
         let normed = space.take(Slot::Attended, tokens, hidden)?;
         let qkv = space.take(Slot::Qkv, tokens, 3 * hidden)?;

@@ -1,4 +1,5 @@
-//! A model that computes nothing: what a job costs besides its model. It needs no weights file, only a tokenizer.
+//! A model that computes nothing, to measure what a job costs besides its model. It needs no weights file, only a
+//! tokenizer.
 
 use std::path::Path;
 
@@ -11,7 +12,7 @@ use crate::error::EngineError;
 use crate::load::config::from_json;
 use crate::load::sizes::Sizes;
 
-/// Its `config.json`.
+/// The no-op model's `config.json`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct NoopConfig {
     vocab_size: usize,
@@ -37,7 +38,7 @@ impl NoopConfig {
     }
 }
 
-/// Its one layer.
+/// The no-op model's layers.
 pub(super) struct Noop {
     hidden: usize,
 }
@@ -49,7 +50,7 @@ impl Noop {
 }
 
 impl Layers for Noop {
-    /// Zeros: nobody else writes to the buffer.
+    /// Returns zeros: nothing else writes to the buffer.
     fn forward(
         &self,
         sequences: Sequences<'_>,

@@ -29,18 +29,20 @@ pub(super) struct PostNorm {
 
 struct Layer {
     qkv: Linear,
-    /// What attention adds to queries, keys and values, where `qkv` has not.
+    /// The bias that attention adds to queries, keys and values, where `qkv` has not added it.
     qkv_bias: Option<Tensor>,
     attention_out: LinearThenNorm,
     feed_forward: FeedForward,
-    /// Between the two layers of `feed_forward`.
+    /// The gate between the two layers of `feed_forward`.
     gate: Option<Gate>,
 }
 
 impl PostNorm {
     pub(super) fn load(config: &PostNormConfig, named: &Named<'_>) -> Result<Self, EngineError> {
-        let (sizes, naming) = (config.sizes, config.naming);
-        let (hidden, heads) = (sizes.hidden, config.heads);
+        let sizes = config.sizes;
+        let naming = config.naming;
+        let hidden = sizes.hidden;
+        let heads = config.heads;
         // First, so that sizes that are not the weights' make no tables.
         let words = named.table("embeddings.word_embeddings", sizes.vocabulary, hidden)?;
         let positions = match config.position_encoding {
@@ -67,7 +69,7 @@ impl PostNorm {
             PositionEncoding::Alibi => Some(relative::alibi(heads, sizes.positions)?),
             _ => None,
         };
-        let distance_bias = distance_bias.map(|bias| named.placed(&bias)).transpose()?;
+        let distance_bias = distance_bias.map(|bias| named.on_device(&bias)).transpose()?;
         Ok(Self {
             hidden,
             heads,
@@ -87,8 +89,10 @@ impl PostNorm {
 
 impl Layer {
     fn load(config: &PostNormConfig, named: &Named<'_>, index: usize) -> Result<Self, EngineError> {
-        let (naming, eps) = (config.naming, config.eps);
-        let (hidden, inner) = (config.sizes.hidden, config.sizes.inner);
+        let naming = config.naming;
+        let eps = config.eps;
+        let hidden = config.sizes.hidden;
+        let inner = config.sizes.inner;
         let has_bias = naming.biases != Biases::None;
         let below = |name: &str| format!("{}.{index}.{name}", naming.layer);
         let all = |names: &[&str]| names.iter().map(|name| below(name)).collect::<Vec<_>>();
@@ -98,11 +102,13 @@ impl Layer {
         };
         let gate = naming.gated.then_some(Gate { activation: config.activation });
         let activation = if naming.gated { Activation::None } else { config.activation };
-        // On a GPU products have no room for a bias; attention reads what they give anyway. What is rotated has it before.
+        // On a GPU the GEMM has no epilogue for a bias; attention reads its outputs anyway and adds it. Rotated queries
+        // and keys need theirs before the rotation.
         let biased_later = has_bias
             && named.on_gpu()
             && !matches!(config.position_encoding, PositionEncoding::Rotary(_));
-        let (qkv, qkv_outputs) = (all(naming.qkv), 3 * hidden / naming.qkv.len());
+        let qkv = all(naming.qkv);
+        let qkv_outputs = 3 * hidden / naming.qkv.len();
         let up_outputs = (1 + usize::from(naming.gated)) * inner / naming.up.len();
         Ok(Self {
             qkv: named.linear(
@@ -133,7 +139,8 @@ impl Layers for PostNorm {
         sequences: Sequences<'_>,
         space: &mut Workspace,
     ) -> Result<Tensor, EngineError> {
-        let (tokens, hidden) = (sequences.token_ids.len(), self.hidden);
+        let tokens = sequences.token_ids.len();
+        let hidden = self.hidden;
         let cu_seqlens = sequences.cu_seqlens;
         let state = space.take(Slot::Hidden, tokens, hidden)?;
         let attended = space.take(Slot::Attended, tokens, hidden)?;

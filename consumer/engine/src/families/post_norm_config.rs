@@ -1,4 +1,5 @@
-//! What the families that normalise after each half layer read from `config.json`, and how their tensors are called.
+//! The families that normalise after each half layer, as data: their fields of `config.json`, and the names of their
+//! tensors.
 
 use std::path::Path;
 
@@ -31,23 +32,23 @@ pub(super) enum PositionEncoding {
     Absolute,
     /// Absolute, and a learned bias for each bucket of distances (`MPNet`): the number of buckets.
     Buckets(usize),
-    /// RoPE: queries and keys are rotated (Nomic); the base of the frequencies.
+    /// `RoPE`: queries and keys are rotated (Nomic); the base of the frequencies.
     Rotary(f64),
-    /// ALiBi: a bias that grows with the distance (Jina).
+    /// `ALiBi`: a bias that grows with the distance (Jina).
     Alibi,
 }
 
-/// How a family calls its tensors. Those of a layer are below `layer` and its number.
+/// The names of a family's tensors. Those of a layer are below `layer` and its number.
 #[derive(Debug)]
 pub(crate) struct Naming {
     pub(crate) prefixes: &'static [&'static str],
     pub(super) embedding_norm: &'static str,
     pub(super) layer: &'static str,
-    /// One that holds all three projections, or three.
+    /// One tensor that holds all three projections, or three.
     pub(super) qkv: &'static [&'static str],
     pub(super) attention_out: [&'static str; 2],
     pub(super) up: &'static [&'static str],
-    /// Whether half of what `up` gives gates the other.
+    /// Whether one half of `up`'s outputs gates the other.
     pub(super) gated: bool,
     /// Whether linear layers have biases.
     pub(super) biases: Biases,
@@ -104,14 +105,14 @@ const NOMIC: Naming = Naming {
     layer: "encoder.layers",
     qkv: &["attn.Wqkv"],
     attention_out: ["attn.out_proj", "norm1"],
-    // The one that is activated first.
+    // The activated half comes first.
     up: &["mlp.fc12", "mlp.fc11"],
     gated: true,
     biases: Biases::None,
     down: ["mlp.fc2", "norm2"],
 };
 
-/// The fields of BERT's and `RoBERTa`'s `config.json`, and of `MPNet`'s, with what transformers assumes when one is absent.
+/// The fields of BERT's, `RoBERTa`'s and `MPNet`'s `config.json`, with the defaults of transformers.
 #[derive(Deserialize)]
 struct BertFields {
     vocab_size: usize,
@@ -140,7 +141,7 @@ fn hidden_act_default() -> String {
     "gelu".to_owned()
 }
 fn pad_token_id_default() -> usize {
-    1 // of the families that count positions from behind it
+    1 // in the families whose positions begin behind the padding's id
 }
 fn buckets_default() -> usize {
     32
@@ -194,7 +195,7 @@ fn rotary_base_default() -> f64 {
 }
 
 impl PostNormConfig {
-    /// `None` where the family is none of these.
+    /// Parses the configuration; `None` where `model_type` is none of these families.
     pub(super) fn parse(
         model_type: &str,
         path: &Path,
@@ -215,7 +216,7 @@ impl PostNormConfig {
     }
 }
 
-/// What BERT and its kin have in common; positions from 0.
+/// The configuration that BERT and its kin have in common; positions from 0.
 fn bert_like(
     name: &'static str,
     path: &Path,

@@ -1,4 +1,4 @@
-//! Attention biases that only know how far a key is from its query.
+//! Attention biases that depend only on the distance between a key and its query.
 
 use candle_core::{Device, Tensor};
 
@@ -17,7 +17,7 @@ fn by_distance(
     Ok(Tensor::from_vec(values, (heads, 2 * tokens - 1), &Device::Cpu)?)
 }
 
-/// `MPNet`'s: `table` is `[buckets, heads]`.
+/// `MPNet`'s relative position bias: `table` is `[buckets, heads]`.
 pub(super) fn bucketed(table: &Tensor, tokens: usize) -> Result<Tensor, EngineError> {
     let (buckets, heads) = table.dims2()?;
     let values: Vec<f32> = table.flatten_all()?.to_vec1()?;

@@ -1,4 +1,4 @@
-//! Reads `config.json`, and refuses a setting that cannot be honoured by its name.
+//! Parses `config.json`, and refuses by name a setting that cannot be honoured.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! A model folder as sentence-transformers lays it out: which files it has and what they say.
+//! A model folder as sentence-transformers lays it out: its files, and the settings in the smaller ones.
 //!
 //! `modules.json` lists the stages: a transformer (whose files lie in the folder itself or below it), a
 //! pooling with its own `config.json`, and perhaps a normalisation, which callers choose for themselves.
@@ -20,7 +20,7 @@ pub(crate) struct ModelFolder {
     transformer: PathBuf,
     pooling_config: Option<PathBuf>,
     sentence: SentenceConfig,
-    /// What the model wants before every text, unless it is told otherwise.
+    /// The prompt that the model expects before every text by default.
     default_prompt: Option<String>,
 }
 
@@ -81,7 +81,7 @@ impl ModelFolder {
         Ok(Self { transformer, pooling_config, sentence, default_prompt })
     }
 
-    /// What goes before every text that is embedded; mostly nothing.
+    /// The prompt that goes before every text that is embedded; most models have none.
     pub(crate) fn default_prompt(&self) -> Option<&str> {
         self.default_prompt.as_deref()
     }
