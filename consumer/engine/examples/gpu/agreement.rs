@@ -8,8 +8,8 @@ use forebay_kernels::{
 };
 use serde_json::{Value, json};
 
-use crate::Result;
 use crate::data::Numbers;
+use crate::measure::Result;
 
 /// How far apart the two may be: `|difference| / |twin|` over all values, and of the worst value, over its own size and
 /// the typical one. A half keeps 8 or 11 bits, and several are rounded on the way.

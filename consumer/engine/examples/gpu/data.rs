@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::Result;
+use crate::measure::Result;
 
 /// Numbers by a linear congruence (Knuth's), which is all that is asked of them.
 pub struct Numbers(u64);

@@ -10,7 +10,7 @@ use forebay_kernels::{
 use serde_json::{Value, json};
 
 use crate::data::Numbers;
-use crate::{Result, seconds};
+use crate::measure::{Result, seconds};
 
 const TOKENS: usize = 16_384;
 const HIDDEN: usize = 384;

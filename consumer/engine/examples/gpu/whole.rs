@@ -7,7 +7,7 @@ use std::time::Instant;
 use forebay_engine::{DType, Device, Finish, LoadOptions, Model, PackedBatch, load};
 use serde_json::{Value, json};
 
-use crate::Result;
+use crate::measure::Result;
 
 /// The least cosine of a vector and the one that `PyTorch` computed in f32.
 const COSINE_MIN: f64 = 0.999;
