@@ -1,6 +1,6 @@
 //! The bare engine as a program that stays loaded, for benchmarks that put it beside others.
 //!
-//! `beside MODEL_FOLDER DTYPE THREADS` says what was loaded, then answers each line of standard input with a line
+//! `beside MODEL_FOLDER DTYPE THREADS` prints what was loaded, then answers each line of standard input with a line
 //! of JSON:
 //!
 //! - `texts FILE` takes the JSON list of texts in that file: `{"tokens"}`
@@ -16,7 +16,7 @@ use std::time::Instant;
 use forebay_engine::{DType, EngineError, Finish, LoadOptions, Model, PackedBatch, Tokens, load};
 use serde_json::{Value, json};
 
-/// Tokens of a batch: what a worker takes unless told otherwise.
+/// Tokens of a batch: the default of a worker.
 const BATCH_TOKENS_MAX: usize = 4_096;
 /// Fewer texts are not worth a thread that tokenises ahead.
 const AHEAD_MIN: usize = 64;

@@ -1,7 +1,7 @@
 //! How fast texts become tokens on one thread, beside the `tokenizers` library.
 //!
-//! `tokenization MODEL_FOLDER LINES.jsonl` tokenises the lines' texts, cut at the model's length, both ways in turns; it
-//! checks that the tokens are equal, prints a table, and last a line of JSON.
+//! `tokenization MODEL_FOLDER LINES.jsonl` tokenises the lines' texts, cut at the model's length, both ways in turns.
+//! It checks that the tokens are equal, and prints a table and last a line of JSON.
 #![allow(clippy::print_stdout)]
 
 use std::error::Error;
@@ -17,7 +17,8 @@ const ROUNDS: usize = 9;
 fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut arguments = std::env::args().skip(1);
     let usage = "tokenization MODEL_FOLDER LINES.jsonl";
-    let (folder, lines) = (arguments.next().ok_or(usage)?, arguments.next().ok_or(usage)?);
+    let folder = arguments.next().ok_or(usage)?;
+    let lines = arguments.next().ok_or(usage)?;
     let model = load(folder.as_ref(), &LoadOptions::default())?;
     let mut library = Tokenizer::from_file(Path::new(&folder).join("tokenizer.json"))?;
     library.with_padding(None);
@@ -33,7 +34,8 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         }
         tokens += ours.len();
     }
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let mut ours = Vec::new();
+    let mut theirs = Vec::new();
     for _ in 0..ROUNDS {
         let began = Instant::now();
         for text in &texts {
@@ -47,7 +49,8 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         theirs.push(tokens as f64 / began.elapsed().as_secs_f64());
     }
     let mut ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(a, b)| a / b).collect();
-    let (ours, theirs) = (spread(&mut ours), spread(&mut theirs));
+    let ours = spread(&mut ours);
+    let theirs = spread(&mut theirs);
     let ratio = spread(&mut ratios)[1];
     println!("{} texts, {tokens} tokens, one thread, tokens/s", texts.len());
     println!("{:<24} {:>12} {:>12} {:>12}", "", "min", "median", "max");

@@ -2,11 +2,12 @@
 
 use candle_core::Device as TensorDevice;
 
+use crate::error::EngineError;
 #[cfg(feature = "cuda")]
-use crate::{DType, models::Architecture, weights::Weights};
-use crate::{Device, EngineError};
+use crate::load::options::DType;
+use crate::load::options::Device;
 
-/// A GPU that a model computes on.
+/// The GPU that a model computes on.
 #[derive(Debug, Clone)]
 pub struct Gpu {
     name: String,
@@ -14,17 +15,17 @@ pub struct Gpu {
     device: TensorDevice,
 }
 
-/// Memory of a GPU, in bytes.
+/// The memory of a GPU, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GpuMemory {
-    /// What all processes use.
+    /// Bytes that all processes use.
     pub used: u64,
-    /// All of it.
+    /// All bytes that it has.
     pub total: u64,
 }
 
 impl Gpu {
-    /// What it calls itself.
+    /// The name that its driver reports.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -40,7 +41,7 @@ impl Gpu {
         None
     }
 
-    /// Its memory now, where its driver tells.
+    /// Its memory now; `None` where its driver does not say.
     #[cfg(feature = "cuda")]
     pub fn memory(&self) -> Option<GpuMemory> {
         let forebay_kernels::gpu::Memory { free, total } =
@@ -48,7 +49,7 @@ impl Gpu {
         Some(GpuMemory { used: total.saturating_sub(free), total })
     }
 
-    /// Its memory now: there is no GPU in this build.
+    /// `None`: there is no GPU in this build.
     #[cfg(not(feature = "cuda"))]
     pub fn memory(&self) -> Option<GpuMemory> {
         None
@@ -58,7 +59,7 @@ impl Gpu {
 /// Tokens of the smallest batch that is worth a device.
 #[cfg(feature = "cuda")]
 const TOKENS_MIN: u64 = 4_096;
-/// What a device's library for products and its kernels take besides a model: 300 MB were seen.
+/// Bytes that cuBLAS and the kernels take on a device besides a model: 300 MB were seen.
 #[cfg(feature = "cuda")]
 const OVERHEAD_BYTES: u64 = 512 << 20;
 
@@ -82,7 +83,7 @@ pub(crate) fn open(device: Device) -> Result<TensorDevice, EngineError> {
     }
 }
 
-/// What the driver said, in words that help.
+/// The driver's error, with a hint at what to do.
 #[cfg(feature = "cuda")]
 fn words(error: &candle_core::Error) -> String {
     let said = error.to_string();
@@ -98,35 +99,51 @@ fn words(error: &candle_core::Error) -> String {
     format!("{hint} ({})", said.lines().next().unwrap_or_default())
 }
 
-/// Refuses a model that the device has no kernels or no memory for, before any of it is loaded.
+/// The sizes of a model that decide whether a GPU can run it.
+#[cfg(feature = "cuda")]
+pub(crate) struct Needs {
+    /// Values of a hidden state.
+    pub(crate) hidden: usize,
+    /// Values of an attention head.
+    pub(crate) head_size: usize,
+    /// Values of all weights together.
+    pub(crate) weight_values: u64,
+    /// Bytes that a token of a batch takes while it is computed.
+    pub(crate) bytes_per_token: usize,
+    /// The number type computed in.
+    pub(crate) dtype: DType,
+}
+
+/// Refuses a model that the device has no kernels or no memory for, before any of it is loaded. `path` is the model's
+/// configuration.
 #[cfg(feature = "cuda")]
 pub(crate) fn check(
-    device: (&TensorDevice, Device),
+    device: &TensorDevice,
+    name: Device,
     path: &std::path::Path,
-    architecture: &Architecture,
-    dtype: DType,
-    weights: &Weights,
+    needs: &Needs,
 ) -> Result<(), EngineError> {
     let (hidden_max, head_max) = forebay_kernels::GPU_LIMITS;
-    let (hidden, head) = (architecture.sizes().hidden, architecture.head_size());
     let refused = |field, value: usize, supported| EngineError::NotSupported {
         path: path.to_owned(),
         field,
-        value: format!("{value} on {}", device.1),
+        value: format!("{value} on {name}"),
         supported,
     };
-    if hidden > hidden_max {
-        return Err(refused("hidden_size", hidden, "up to 1536 on a GPU"));
+    if needs.hidden > hidden_max {
+        return Err(refused("hidden_size", needs.hidden, "up to 1536 on a GPU"));
     }
-    if head > head_max {
-        return Err(refused("hidden_size / num_attention_heads", head, "up to 128 on a GPU"));
+    if needs.head_size > head_max {
+        let field = "hidden_size / num_attention_heads";
+        return Err(refused(field, needs.head_size, "up to 128 on a GPU"));
     }
-    let free = forebay_kernels::gpu::memory(device.0)?.free;
-    let batch = TOKENS_MIN.saturating_mul(architecture.bytes_per_token(dtype) as u64);
-    let weights = weights.values().saturating_mul(dtype.tensor().size_in_bytes() as u64);
+    let free = forebay_kernels::gpu::memory(device)?.free;
+    let batch = TOKENS_MIN.saturating_mul(needs.bytes_per_token as u64);
+    let value_bytes = needs.dtype.tensor().size_in_bytes() as u64;
+    let weights = needs.weight_values.saturating_mul(value_bytes);
     let needed = weights.saturating_add(batch).saturating_add(OVERHEAD_BYTES);
     if needed > free {
-        return Err(EngineError::DeviceTooSmall { device: device.1.to_string(), needed, free });
+        return Err(EngineError::DeviceTooSmall { device: name.to_string(), needed, free });
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What can go wrong in the engine; every message names the wrong thing and what to do about it.
+//! The error type of the engine. Every message names the wrong thing and what to do about it.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ pub enum EngineError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// A JSON file of the model folder is not what it should be.
@@ -40,7 +40,7 @@ pub enum EngineError {
     Config {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem that was found.
         problem: String,
     },
     /// The weights file is not a whole safetensors file.
@@ -48,7 +48,7 @@ pub enum EngineError {
     Safetensors {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem that was found.
         problem: String,
     },
     /// The weights file lacks a tensor that the architecture needs.
@@ -84,7 +84,7 @@ pub enum EngineError {
     /// The tokenizer file is broken, or a text could not be tokenized.
     #[error("tokenizer: {problem}")]
     Tokenizer {
-        /// What the tokenizer said.
+        /// The error of the tokenizers library.
         problem: String,
     },
     /// A text is longer than the model reads, and cutting it was not allowed.
@@ -110,19 +110,20 @@ pub enum EngineError {
     DeviceUnavailable {
         /// The device.
         device: String,
-        /// What its driver said.
+        /// The error of its driver.
         problem: String,
     },
     /// A device without room for the model and one batch.
     #[error(
-        "{device} has {free} bytes of memory free and the model needs {needed}; end other processes on it or take another one"
+        "{device} has {free} bytes of memory free and the model needs {needed}; end other processes on it or take \
+         another one"
     )]
     DeviceTooSmall {
         /// The device.
         device: String,
         /// Bytes that the weights and a batch take.
         needed: u64,
-        /// Bytes that nobody uses.
+        /// Bytes that are free.
         free: u64,
     },
     /// A device that this process can use no more.
@@ -130,7 +131,7 @@ pub enum EngineError {
     DeviceLost {
         /// The device.
         device: String,
-        /// What its driver said.
+        /// The error of its driver.
         problem: String,
     },
     /// A number type that means nothing.
@@ -143,7 +144,7 @@ pub enum EngineError {
         dtype: String,
         /// The device asked for, or the model on it.
         device: String,
-        /// What would do.
+        /// The types that are supported there.
         supported: &'static str,
     },
     /// The memory that is left does not suffice for a batch.
@@ -161,17 +162,17 @@ pub enum EngineError {
     /// An item that no batch can hold: leave it out and compute the others.
     #[error("item {index} of the batch: {problem}")]
     Item {
-        /// Its place in the batch.
+        /// Its position in the batch.
         index: usize,
-        /// What is wrong with it.
+        /// Why the item can't be computed.
         problem: String,
     },
     /// The compute threads could not be started.
     #[error("cannot start {threads} compute threads: {problem}")]
     Threads {
-        /// How many were asked for.
+        /// The number of threads asked for.
         threads: usize,
-        /// What the system said.
+        /// The operating system's error.
         problem: String,
     },
     /// A fused operation failed.

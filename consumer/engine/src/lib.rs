@@ -1,9 +1,8 @@
 //! The engine: models over fused operations. Texts go in, vectors or scores come out; it knows nothing of queues.
 //!
-//! [`load`] reads a model folder in the Hugging Face / sentence-transformers layout and gives a
-//! [`Model`]: a [`Tokenizer`] that any thread may use, and an [`Encoder`] that one thread drives.
-//! Batches are packed (see [`PackedBatch`]): sequences lie end to end and nothing is padded, so the
-//! work of a batch is exactly its tokens.
+//! [`load`] reads a model folder in the Hugging Face / sentence-transformers layout and returns a [`Model`]: a
+//! [`Tokenizer`] that all threads may share, and an [`Encoder`] that one thread drives. Batches are packed (see
+//! [`PackedBatch`]): sequences lie end to end and nothing is padded, so the work of a batch is exactly its tokens.
 //!
 //! ```no_run
 //! use forebay_engine::{Finish, LoadOptions, PackedBatch, load};
@@ -19,29 +18,57 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Layout
+//!
+//! Modules import only from those above them in this list.
+//!
+//! - `error`: [`EngineError`], the one error type of the crate.
+//! - `load`: reads a model from disk and knows no architecture. `folder` finds the files, `config` and `sizes` read and
+//!   check `config.json`, `safetensors` reads weights, `options` says on which device and in which number type to
+//!   compute. A further file format of weights goes beside `safetensors`.
+//! - `device`: opens a device, measures its memory, and refuses a model that it cannot hold.
+//! - `tokenizer`: texts to token ids. `wordpiece` is the fast path for tokenizers of BERT's kind.
+//! - `info`: [`ModelInfo`], the facts of a loaded model.
+//! - `encode`: a batch to rows. `batch` packs sequences; `encoder` is the trait [`Encoder`], which `cpu` and `gpu`
+//!   implement; `layers` is the trait that a family implements; `head` pools hidden states into vectors or scores;
+//!   `thread_pool` spreads a batch over worker threads; `workspace` keeps buffers from batch to batch.
+//! - `families`: the encoder families, each a file with its configuration and its layers.
+//! - `model`: [`load`], which puts all of this together.
+//!
+//! # Adding an encoder family
+//!
+//! 1. If the family normalises after each half layer, as BERT does, add its fields and tensor names to
+//!    `families/post_norm_config.rs`: that is data, without code of its own. Otherwise write `families/<name>.rs`: a
+//!    configuration that is parsed and checked, and layers that implement `encode::layers::Layers` with the operations
+//!    of `forebay-kernels`. `families/modernbert.rs` is a short example.
+//! 2. Add it to `families/architecture.rs`: to the enum `Architecture` and to the list `ARCHITECTURES`.
+//! 3. If it classifies or reranks, add the tensor names of its head to `families/classifier.rs`.
+//! 4. Add a small random model with the values that `PyTorch` computes for it to `tests/data/tiny`, and a test to
+//!    `tests/families.rs`.
+//!
+//! # Generation
+//!
+//! An [`Encoder`] is a pure function of a batch: nothing of a sequence stays in it from one call to the next. A model
+//! that generates text keeps memory for each sequence over many steps, so it does not implement [`Encoder`]. It gets a
+//! second trait beside it, `Generator`, in a module `generate` beside `encode`; decoder families go beside the encoder
+//! families, and [`Model`] then holds one or the other.
 
-mod batch;
 mod device;
-mod encoder;
+mod encode;
 mod error;
-mod folder;
-#[cfg(feature = "cuda")]
-mod gpu;
-mod head;
+mod families;
+mod info;
+mod load;
 mod model;
-mod models;
-mod options;
-mod team;
 mod tokenizer;
-mod weights;
-mod wordpiece;
-mod workspace;
 
-pub use batch::{PackedBatch, Rows};
 pub use device::{Gpu, GpuMemory};
+pub use encode::batch::{PackedBatch, Rows};
+pub use encode::encoder::{Encoder, Pending};
 pub use error::EngineError;
 pub use forebay_kernels::{Finish, Pooling};
-
-pub use model::{Encoder, Model, ModelInfo, ModelTask, Pending, load};
-pub use options::{DType, Device, LoadOptions};
+pub use info::{ModelInfo, ModelTask};
+pub use load::options::{DType, Device, LoadOptions};
+pub use model::{Model, load};
 pub use tokenizer::{FirstOfPairs, Tokenizer, Tokens};

@@ -1,4 +1,4 @@
-//! What callers rely on beside the numbers: cutting, finishing, empty batches, and texts of any length.
+//! Behaviour that callers rely on beside the numbers: cutting, finishing, empty batches, and texts of any length.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -74,9 +74,12 @@ fn a_tokenizer_file_that_asks_for_padding_and_cutting_is_overruled() {
         "strategy": {"Fixed": 32}, "direction": "Right", "pad_to_multiple_of": null,
         "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]",
     });
-    tokenizer["truncation"] = serde_json::json!({"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0});
+    tokenizer["truncation"] = serde_json::json!({
+        "direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0,
+    });
     std::fs::write(&path, tokenizer.to_string()).unwrap();
-    let (plain, overruled) = (load_f32(&tiny_folder()), load_f32(folder.path()));
+    let plain = load_f32(&tiny_folder());
+    let overruled = load_f32(folder.path());
     let text = "a pool in front of a turbine";
     assert_eq!(overruled.tokenizer.encode(text).unwrap(), plain.tokenizer.encode(text).unwrap());
 }
@@ -120,7 +123,7 @@ fn empty_sequences_and_empty_batches_give_zeros_and_nothing() {
 }
 
 #[test]
-fn a_cleared_batch_starts_anew() {
+fn a_cleared_batch_is_empty_and_can_be_filled_again() {
     let mut batch = PackedBatch::new();
     batch.push(&[2, 61, 3], Finish::default());
     batch.clear();
@@ -166,7 +169,8 @@ fn a_default_prompt_goes_before_every_text() {
     let prompts =
         r#"{"prompts": {"query": "search: ", "none": ""}, "default_prompt_name": "query"}"#;
     std::fs::write(&config, prompts).unwrap();
-    let (plain, prompting) = (load_f32(&tiny_folder()), load_f32(folder.path()));
+    let plain = load_f32(&tiny_folder());
+    let prompting = load_f32(folder.path());
     for text in ["", "water in a pool"] {
         let expected = plain.tokenizer.encode(&format!("search: {text}")).unwrap();
         assert_eq!(prompting.tokenizer.encode(text).unwrap(), expected);
@@ -183,7 +187,7 @@ fn a_default_prompt_goes_before_every_text() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn an_item_gives_the_same_bits_in_any_company_on_any_number_of_threads(
+    fn an_item_gives_the_same_bits_alone_or_batched_on_any_number_of_threads(
         lengths in prop::collection::vec(1..128_usize, 1..40),
         picked in any::<prop::sample::Index>(),
         shuffled in any::<u64>(),
@@ -200,7 +204,7 @@ proptest! {
         let sequences: Vec<Vec<u32>> =
             lengths.iter().enumerate().map(|(salt, &length)| ids(length, salt)).collect();
         let picked = picked.index(sequences.len());
-        // Another order: the place of each sequence by a multiplier that is prime to their number.
+        // Another order: the position of each sequence by a multiplier that is prime to their number.
         let count = sequences.len();
         let step = 1 + shuffled as usize % count;
         // The next prime to their number is at most as far as their number and one.
@@ -208,10 +212,10 @@ proptest! {
         let mut expected: Option<Vec<f32>> = None;
         for mut model in models {
             let alone = embed(&mut model, [sequences[picked].as_slice()]).remove(0);
-            let order: Vec<usize> = (0..count).map(|place| place * step % count).collect();
+            let order: Vec<usize> = (0..count).map(|position| position * step % count).collect();
             let all = embed(&mut model, order.iter().map(|&at| sequences[at].as_slice()));
-            let place = order.iter().position(|&at| at == picked).unwrap();
-            prop_assert_eq!(&all[place], &alone);
+            let position = order.iter().position(|&at| at == picked).unwrap();
+            prop_assert_eq!(&all[position], &alone);
             prop_assert_eq!(expected.get_or_insert_with(|| alone.clone()), &alone);
         }
     }

@@ -21,7 +21,7 @@ fn vectors(folder: &Path, options: &LoadOptions, sequences: &[Vec<u32>]) -> Vec<
     model.encoder.compute(&batch).unwrap().rows().map(<[f32]>::to_vec).collect()
 }
 
-/// The smallest cosine between what both types give.
+/// The smallest cosine between a sequence's vectors in f32 and in `dtype`.
 fn cosine_min(folder: &Path, dtype: DType, sequences: &[Vec<u32>]) -> f64 {
     let single = vectors(folder, &f32_options(), sequences);
     let other = vectors(folder, &options(dtype), sequences);

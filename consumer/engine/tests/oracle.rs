@@ -1,4 +1,4 @@
-//! Whole models against what `PyTorch` computed: token ids exact, vectors to f32 rounding, alone or in company.
+//! Whole models against what `PyTorch` computed: token ids exact, vectors to f32 rounding, alone or batched.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -22,7 +22,7 @@ fn assert_tokens_equal(model: &Model, rows: &[Row]) {
     }
 }
 
-fn assert_close_in_any_company(model: &mut Model, rows: &[Row]) {
+fn assert_close_alone_and_batched(model: &mut Model, rows: &[Row]) {
     let all: Vec<usize> = (0..rows.len()).collect();
     for &row in &all {
         assert_rows_close(model, rows, &[row]);
@@ -43,7 +43,7 @@ fn assert_close_in_any_company(model: &mut Model, rows: &[Row]) {
 }
 
 #[test]
-fn minilm_agrees_with_sentence_transformers_in_any_company() {
+fn minilm_agrees_with_sentence_transformers_alone_and_batched() {
     let rows = rows("minilm_l6_v2.jsonl", "embedding");
     let mut model = load_f32(&minilm_folder());
     assert_eq!(
@@ -52,7 +52,7 @@ fn minilm_agrees_with_sentence_transformers_in_any_company() {
     );
     assert_eq!(rows.len(), 128);
     assert_tokens_equal(&model, &rows);
-    assert_close_in_any_company(&mut model, &rows);
+    assert_close_alone_and_batched(&mut model, &rows);
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn our_own_tokens_of_real_texts_are_the_library_s() {
 }
 
 #[test]
-fn a_mean_pooled_bert_agrees_with_transformers_in_any_company() {
+fn a_mean_pooled_bert_agrees_with_transformers_alone_and_batched() {
     let rows = rows("tiny/bert/expected.jsonl", "mean");
     let mut model = load_f32(&tiny_folder());
     assert_eq!(
@@ -84,7 +84,7 @@ fn a_mean_pooled_bert_agrees_with_transformers_in_any_company() {
         (64, 128, Pooling::Mean)
     );
     assert_tokens_equal(&model, &rows);
-    assert_close_in_any_company(&mut model, &rows);
+    assert_close_alone_and_batched(&mut model, &rows);
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn a_cls_pooled_bert_agrees_with_transformers() {
     .unwrap();
     let mut model = load_f32(folder.path());
     assert_eq!(model.info.pooling, Pooling::Cls);
-    assert_close_in_any_company(&mut model, &rows);
+    assert_close_alone_and_batched(&mut model, &rows);
 }
 
 #[test]

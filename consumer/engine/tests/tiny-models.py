@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Makes the small random models that the engine's tests hold families against, with what PyTorch computes for them.
+"""Makes the small random models that the engine's tests hold families against, with the values that PyTorch computes.
 
     python3 consumer/engine/tests/tiny-models.py nomic jina
 
-Needs torch and safetensors. Nomic's and Jina's encoders come with code of their own instead of with transformers, so their
-formulas are written out here, plainly, one sequence at a time: hidden states are never packed, nothing is fused.
+Needs torch and safetensors. Nomic's and Jina's encoders come with code of their own instead of with transformers, so
+their formulas are written out here, plainly, one sequence at a time: hidden states are never packed, nothing is fused.
 The tokenizer and the texts are those of the small BERT beside them.
 """
 
@@ -51,8 +51,8 @@ def rotation(tokens, base):
 def alibi(tokens):
     """[heads, tokens, tokens]: minus the distance times the head's slope. Heads are a power of two."""
     slopes = torch.tensor([2 ** (-8 * (head + 1) / HEADS) for head in range(HEADS)])
-    places = torch.arange(tokens)
-    return -slopes[:, None, None] * (places[None, :] - places[:, None]).abs()
+    positions = torch.arange(tokens)
+    return -slopes[:, None, None] * (positions[None, :] - positions[:, None]).abs()
 
 
 class Nomic:

@@ -8,11 +8,11 @@ use forebay_kernels::{
 };
 use serde_json::{Value, json};
 
-use crate::Result;
 use crate::data::Numbers;
+use crate::measure::Result;
 
-/// How far apart the two may be: `|difference| / |twin|` over all values, and of the worst value, over its own size and the
-/// typical one. A half keeps 8 or 11 bits, and several are rounded on the way.
+/// How far apart the two may be: `|difference| / |twin|` over all values, and of the worst value, over its own size and
+/// the typical one. A half keeps 8 or 11 bits, and several are rounded on the way.
 fn tolerances(dtype: DType) -> (f64, f64) {
     if dtype == DType::BF16 { (8e-3, 0.06) } else { (1e-3, 8e-3) }
 }
@@ -52,14 +52,15 @@ struct Check<'a> {
 
 /// Compares all of them; false where one disagrees.
 pub fn check(device: &Device, report: &mut Value) -> Result<bool> {
-    let (mut agrees, mut rows) = (true, Vec::new());
+    let mut agrees = true;
+    let mut rows = Vec::new();
     println!("{:<58} {:>10} {:>10}", "operation and its twin", "over all", "worst");
     for dtype in [DType::BF16, DType::F16] {
         let numbers = Numbers::new(7);
         let mut check = Check { device, dtype, numbers, rows: Vec::new(), agrees: true };
         check.norms()?;
         check.embeddings()?;
-        check.products()?;
+        check.linear()?;
         check.elementwise()?;
         check.attention()?;
         check.pooling()?;
@@ -78,11 +79,13 @@ impl Check<'_> {
         let values = |tensor: &Tensor| -> Result<Vec<f32>> {
             Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
         };
-        let (twin, ours) = (values(&twin)?, values(&ours)?);
+        let twin = values(&twin)?;
+        let ours = values(&ours)?;
         let square = |value: f64| value * value;
         let all: f64 = twin.iter().map(|&x| square(f64::from(x))).sum();
         let typical = (all / twin.len() as f64).sqrt();
-        let (mut apart, mut worst) = (0.0, 0.0_f64);
+        let mut apart = 0.0;
+        let mut worst = 0.0_f64;
         for (&x, &y) in twin.iter().zip(&ours) {
             let difference = f64::from(x) - f64::from(y);
             apart += square(difference);
@@ -118,8 +121,10 @@ impl Check<'_> {
         for (rows, hidden) in
             [(1, 384), (1_003, 384), (77, 100), (515, 768), (130, 1_024), (33, 1_536)]
         {
-            let (x, residual) = (self.states(rows, hidden)?, self.states(rows, hidden)?);
-            let (bias, scale) = (self.vector(hidden)?, self.numbers.around_one(hidden)?);
+            let x = self.states(rows, hidden)?;
+            let residual = self.states(rows, hidden)?;
+            let bias = self.vector(hidden)?;
+            let scale = self.numbers.around_one(hidden)?;
             let shift = self.vector(hidden)?;
             self.compare(&format!("layer_norm {rows} x {hidden}"), &|side| {
                 Ok(side.norm(&scale, &shift)?.forward(&side.put(&x)?)?)
@@ -132,7 +137,8 @@ impl Check<'_> {
                 Ok(op(side)?.forward(&side.put(&x)?, &side.put(&residual)?)?)
             })?;
             self.compare(&format!("add_layer_norm, sum kept, {rows} x {hidden}"), &|side| {
-                let (x, sum) = (side.put(&x)?, side.put(&residual)?.copy()?);
+                let x = side.put(&x)?;
+                let sum = side.put(&residual)?.copy()?;
                 let out = x.zeros_like()?;
                 op(side)?.forward_both_into(&x, &sum, &out)?;
                 Ok(Tensor::cat(&[out, sum], 0)?)
@@ -145,9 +151,11 @@ impl Check<'_> {
         for (lengths, hidden) in [(vec![1], 384), (vec![17, 0, 256, 3], 384), (vec![60, 5], 770)] {
             let cu_seqlens: CuSeqlens = lengths.iter().copied().collect();
             let tokens = cu_seqlens.tokens();
-            let [words, positions, types] =
-                [self.states(900, hidden)?, self.states(300, hidden)?, self.states(2, hidden)?];
-            let (scale, shift) = (self.numbers.around_one(hidden)?, self.vector(hidden)?);
+            let words = self.states(900, hidden)?;
+            let positions = self.states(300, hidden)?;
+            let types = self.states(2, hidden)?;
+            let scale = self.numbers.around_one(hidden)?;
+            let shift = self.vector(hidden)?;
             let token_ids: Vec<u32> = (0..tokens).map(|_| self.numbers.below(900)).collect();
             let type_ids: Vec<u32> = (0..tokens).map(|_| self.numbers.below(2)).collect();
             self.compare(&format!("embed_layer_norm {lengths:?} x {hidden}"), &|side| {
@@ -159,14 +167,15 @@ impl Check<'_> {
                     first_position: 2,
                     norm: &norm,
                 };
-                let (positions, types) = (side.put(&positions)?, side.put(&types)?);
+                let positions = side.put(&positions)?;
+                let types = side.put(&types)?;
                 Ok(op.forward(&side.put(&words)?, Some(&positions), Some(&types))?)
             })?;
         }
         Ok(())
     }
 
-    fn products(&mut self) -> Result<()> {
+    fn linear(&mut self) -> Result<()> {
         let cases = [
             (1, 384, 1_152, Activation::None),
             (130, 384, 1_536, Activation::Gelu),
@@ -176,14 +185,16 @@ impl Check<'_> {
             (64, 768, 3_072, Activation::Relu),
         ];
         for (rows, inputs, outputs, activation) in cases {
-            let (x, weight) = (self.states(rows, inputs)?, self.weight(outputs, inputs)?);
+            let x = self.states(rows, inputs)?;
+            let weight = self.weight(outputs, inputs)?;
             let bias = self.vector(outputs)?;
             for products in [Products::Library, Products::Hopper] {
                 gpu::choose_products(Some(products));
                 let name =
                     format!("linear {rows} x {inputs} x {outputs}, {activation:?}, {products:?}");
                 self.compare(&name, &|side| {
-                    let (weight, bias) = (side.put(&weight)?, side.parameter(&bias)?);
+                    let weight = side.put(&weight)?;
+                    let bias = side.parameter(&bias)?;
                     let layer = Linear::new(&weight, Some(&bias), activation, side.dtype)?;
                     Ok(layer.forward(&side.put(&x)?)?)
                 })?;
@@ -238,7 +249,8 @@ impl Check<'_> {
             for biased in [false, true] {
                 let more = if biased { ", biased" } else { "" };
                 self.compare(&format!("{name}, {mask:?}{more}"), &|side| {
-                    let (bias, distances) = (side.parameter(&bias)?, side.parameter(&distances)?);
+                    let bias = side.parameter(&bias)?;
+                    let distances = side.parameter(&distances)?;
                     let op = VarlenAttention {
                         mask,
                         bias: biased.then_some(&bias),
@@ -273,12 +285,16 @@ impl Check<'_> {
         for (rows, inputs, hidden) in
             [(1, 384, 384), (1_001, 384, 384), (700, 1_536, 384), (300, 768, 768)]
         {
-            let (x, residual) = (self.states(rows, inputs)?, self.states(rows, hidden)?);
-            let (weight, bias) = (self.weight(hidden, inputs)?, self.vector(hidden)?);
-            let (scale, shift) = (self.numbers.around_one(hidden)?, self.vector(hidden)?);
+            let x = self.states(rows, inputs)?;
+            let residual = self.states(rows, hidden)?;
+            let weight = self.weight(hidden, inputs)?;
+            let bias = self.vector(hidden)?;
+            let scale = self.numbers.around_one(hidden)?;
+            let shift = self.vector(hidden)?;
             let closed = |side: &Side<'_>, weight: &Tensor| -> Result<LinearThenNorm> {
                 let linear = Linear::new(&side.put(weight)?, None, Activation::None, side.dtype)?;
-                let (bias, norm) = (Some(side.parameter(&bias)?), side.norm(&scale, &shift)?);
+                let bias = Some(side.parameter(&bias)?);
+                let norm = side.norm(&scale, &shift)?;
                 Ok(LinearThenNorm { linear, norm: AddLayerNorm { bias, norm } })
             };
             for products in [Products::Library, Products::WholeRows, Products::Hopper] {
@@ -287,9 +303,11 @@ impl Check<'_> {
                 self.compare(
                     &format!("linear_then_norm {rows} x {inputs} x {hidden}, {products:?}"),
                     &|side| {
-                        let (x, residual) = (side.put(&x)?, side.put(&residual)?);
-                        let (product, out) = (residual.zeros_like()?, residual.zeros_like()?);
-                        closed(side, &weight)?.forward_into(&x, &residual, &product, &out)?;
+                        let x = side.put(&x)?;
+                        let residual = side.put(&residual)?;
+                        let projected = residual.zeros_like()?;
+                        let out = residual.zeros_like()?;
+                        closed(side, &weight)?.forward_into(&x, &residual, &projected, &out)?;
                         Ok(out)
                     },
                 )?;
@@ -297,20 +315,23 @@ impl Check<'_> {
             if hidden != 384 || inputs != 1_536 {
                 continue;
             }
-            let (up, up_bias) = (self.weight(inputs, hidden)?, self.vector(inputs)?);
+            let up = self.weight(inputs, hidden)?;
+            let up_bias = self.vector(inputs)?;
             for products in [Products::Library, Products::WholeRows, Products::Hopper] {
                 gpu::choose_products(Some(products));
 
                 self.compare(
                     &format!("feed_forward {rows} x {hidden} x {inputs}, {products:?}"),
                     &|side| {
-                        let (up, up_bias) = (side.put(&up)?, side.parameter(&up_bias)?);
+                        let up = side.put(&up)?;
+                        let up_bias = side.parameter(&up_bias)?;
                         let up = Linear::new(&up, Some(&up_bias), Activation::Gelu, side.dtype)?;
                         let x = side.put(&residual)?;
                         let inner = Tensor::zeros((rows, inputs), side.dtype, side.device)?;
-                        let (product, out) = (x.zeros_like()?, x.zeros_like()?);
+                        let projected = x.zeros_like()?;
+                        let out = x.zeros_like()?;
                         let op = FeedForward { up, down: closed(side, &weight)? };
-                        op.forward_into(&x, &inner, &product, &out)?;
+                        op.forward_into(&x, &inner, &projected, &out)?;
                         Ok(out)
                     },
                 )?;

@@ -1,8 +1,8 @@
-//! Numbers that look like a model's, the same at every run.
+//! Numbers that look like a model's, and repeat at every run.
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::Result;
+use crate::measure::Result;
 
 /// Numbers by a linear congruence (Knuth's), which is all that is asked of them.
 pub struct Numbers(u64);
@@ -35,7 +35,7 @@ impl Numbers {
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)?.to_dtype(DType::F32)?)
     }
 
-    /// The same around 1: a norm's scale.
+    /// A vector of numbers around 1, such as a norm's scale.
     pub fn around_one(&mut self, size: usize) -> Result<Tensor> {
         Ok((self.tensor(&[size], 0.2, DType::F32)? + 1.0)?)
     }

@@ -1,23 +1,23 @@
-//! Checks and measures a GPU: every operation beside its twin on the processor, whole models beside what `PyTorch` computed,
-//! and how fast both are, as shares of what the device itself was measured to do.
+//! Checks and measures a GPU: every operation beside its twin on the processor, whole models beside rows that `PyTorch`
+//! computed, and how fast both are, as shares of what the device itself was measured to do.
 //!
-//! `gpu [--device cuda:0] [--agree] [--time] [--model FOLDER] [--oracle ROWS.jsonl] [--json FILE]`: without `--agree` and
-//! `--time` it does both. `scripts/gpu-check` builds it and runs it beside its peers. Ends with 1 where something disagrees.
+//! `gpu [--device cuda:0] [--agree] [--time] [--model FOLDER] [--oracle ROWS.jsonl] [--json FILE]`: without `--agree`
+//! and `--time` it does both. `scripts/gpu-check` builds it and runs it beside its peers. Ends with 1 where something
+//! disagrees.
 #![allow(clippy::print_stdout)]
 
 mod agreement;
 mod data;
+mod measure;
 mod operations;
 mod whole;
 
-use std::error::Error;
 use std::process::ExitCode;
 
-use candle_core::Device;
 use forebay_kernels::gpu;
 use serde_json::{Value, json};
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+use crate::measure::Result;
 
 #[derive(Default)]
 struct Arguments {
@@ -50,7 +50,8 @@ impl Arguments {
             }
         }
         if !read.agree && !read.time {
-            (read.agree, read.time) = (true, true);
+            read.agree = true;
+            read.time = true;
         }
         Ok(read)
     }
@@ -86,21 +87,4 @@ fn write(arguments: &Arguments, report: &Value) -> Result<()> {
         std::fs::write(file, serde_json::to_vec_pretty(report)?)?;
     }
     Ok(())
-}
-
-/// Waits until the device is done, then tells how long `work` takes: the mean of as many runs as fit into a fifth of a second.
-fn seconds(device: &Device, work: &dyn Fn() -> Result<()>) -> Result<f64> {
-    const ENOUGH_S: f64 = 0.2;
-    const RUNS_MAX: usize = 10_000;
-    let timed = |runs: usize| -> Result<f64> {
-        gpu::wait(device)?;
-        let began = std::time::Instant::now();
-        (0..runs).try_for_each(|_| work())?;
-        gpu::wait(device)?;
-        Ok(began.elapsed().as_secs_f64())
-    };
-    timed(3)?; // modules are loaded, plans are made
-    let once = timed(3)? / 3.0;
-    let runs = ((ENOUGH_S / once) as usize).clamp(3, RUNS_MAX);
-    Ok(timed(runs)? / runs as f64)
 }

@@ -1,5 +1,5 @@
-//! How fast each operation is at all-MiniLM-L6-v2's shapes, beside the least time that its bytes and its products take on this
-//! device: its memory and its matrix units are measured first.
+//! How fast each operation is at all-MiniLM-L6-v2's shapes, beside the least time that its bytes and its matrix
+//! products take on this device: its memory and its tensor cores are measured first.
 
 use candle_core::{DType, Device, Tensor};
 use forebay_kernels::gpu::Products;
@@ -10,7 +10,7 @@ use forebay_kernels::{
 use serde_json::{Value, json};
 
 use crate::data::Numbers;
-use crate::{Result, seconds};
+use crate::measure::{Result, seconds};
 
 const TOKENS: usize = 16_384;
 const HIDDEN: usize = 384;
@@ -18,7 +18,7 @@ const INNER: usize = 1_536;
 const HEADS: usize = 12;
 const LENGTH: usize = 128;
 
-/// What the device can do.
+/// The rates that the device was measured to reach.
 struct Ceilings {
     bytes_per_s: f64,
     flops_per_s: f64,
@@ -34,19 +34,20 @@ impl Ceilings {
             Ok(())
         })?;
         drop(from);
-        // Drawn on the device; products of zeros would be faster.
+        // Drawn on the device: a GEMM of zeros would be faster.
         let random = || Tensor::randn(0_f32, 1.0, (SIDE, SIDE), device)?.to_dtype(DType::BF16);
-        let (layer, x) = (Linear::new(&random()?, None, Activation::None, DType::BF16)?, random()?);
+        let layer = Linear::new(&random()?, None, Activation::None, DType::BF16)?;
+        let x = random()?;
         let out = x.zeros_like()?;
-        let product_s = seconds(device, &|| Ok(layer.forward_into(&x, &out)?))?;
+        let gemm_s = seconds(device, &|| Ok(layer.forward_into(&x, &out)?))?;
         Ok(Self {
             bytes_per_s: 2.0 * BYTES as f64 / copy_s,
-            flops_per_s: 2.0 * (SIDE as f64).powi(3) / product_s,
+            flops_per_s: 2.0 * (SIDE as f64).powi(3) / gemm_s,
         })
     }
 }
 
-/// What an operation takes for one token, at least.
+/// The least work of an operation for one token.
 #[derive(Clone, Copy)]
 struct Least {
     flops: usize,
@@ -62,7 +63,8 @@ struct Timer<'a> {
 impl Timer<'_> {
     fn time(&mut self, name: &str, least: Least, work: &dyn Fn() -> Result<()>) -> Result<()> {
         let took_s = seconds(self.device, work)?;
-        let (flops, bytes) = ((least.flops * TOKENS) as f64, (least.bytes * TOKENS) as f64);
+        let flops = (least.flops * TOKENS) as f64;
+        let bytes = (least.bytes * TOKENS) as f64;
         let least_s = (flops / self.ceilings.flops_per_s).max(bytes / self.ceilings.bytes_per_s);
         let share = least_s / took_s;
         println!(
@@ -83,9 +85,10 @@ impl Timer<'_> {
 /// Measures the device, then each operation.
 pub fn time(device: &Device, report: &mut Value) -> Result<()> {
     let ceilings = Ceilings::measure(device)?;
-    let (tbytes, tflops) = (ceilings.bytes_per_s / 1e12, ceilings.flops_per_s / 1e12);
+    let tbytes = ceilings.bytes_per_s / 1e12;
+    let tflops = ceilings.flops_per_s / 1e12;
     println!(
-        "measured here: {tbytes:.2} TB/s copied (read and written), {tflops:.0} TFLOP/s of bf16 products"
+        "measured here: {tbytes:.2} TB/s copied (read and written), {tflops:.0} TFLOP/s of bf16 GEMM"
     );
     report["ceilings"] = json!({ "tbytes_per_s": tbytes, "tflops_per_s": tflops });
     println!(
@@ -146,14 +149,14 @@ fn parts(timer: &mut Timer<'_>) -> Result<()> {
     let device = timer.device;
     let mut data = Data { device, numbers: Numbers::new(3) };
     for (name, inputs, outputs, activation, has_bias) in [
-        ("product 384 x 1152", HIDDEN, 3 * HIDDEN, Activation::None, false),
-        ("product 384 x 384", HIDDEN, HIDDEN, Activation::None, false),
-        ("product 384 x 1536", HIDDEN, INNER, Activation::None, false),
+        ("gemm 384 x 1152", HIDDEN, 3 * HIDDEN, Activation::None, false),
+        ("gemm 384 x 384", HIDDEN, HIDDEN, Activation::None, false),
+        ("gemm 384 x 1536", HIDDEN, INNER, Activation::None, false),
         ("linear 384 x 1536, bias and GELU", HIDDEN, INNER, Activation::Gelu, true),
-        ("product 1536 x 384", INNER, HIDDEN, Activation::None, false),
+        ("gemm 1536 x 384", INNER, HIDDEN, Activation::None, false),
     ] {
-        let (x, layer) =
-            (data.states(inputs)?, data.linear(inputs, outputs, activation, has_bias)?);
+        let x = data.states(inputs)?;
+        let layer = data.linear(inputs, outputs, activation, has_bias)?;
         let out = Tensor::zeros((TOKENS, outputs), DType::BF16, device)?;
         let least = Least { flops: 2 * inputs * outputs, bytes: 2 * (inputs + outputs) };
         for products in [Products::Library, Products::Hopper] {
@@ -165,7 +168,8 @@ fn parts(timer: &mut Timer<'_>) -> Result<()> {
     gpu::choose_products(None);
     for length in [32, LENGTH, 512] {
         let cu_seqlens: CuSeqlens = vec![length; TOKENS / length].into_iter().collect();
-        let (qkv, out) = (data.states(3 * HIDDEN)?, data.states(HIDDEN)?);
+        let qkv = data.states(3 * HIDDEN)?;
+        let out = data.states(HIDDEN)?;
         let bias = data.vector(3 * HIDDEN)?;
         let op = VarlenAttention { bias: Some(&bias), ..VarlenAttention::new(&cu_seqlens, HEADS) };
         let least = Least { flops: 4 * length * HIDDEN, bytes: 2 * 4 * HIDDEN };
@@ -173,7 +177,9 @@ fn parts(timer: &mut Timer<'_>) -> Result<()> {
             Ok(op.forward_into(&qkv, &out)?)
         })?;
     }
-    let (x, residual, out) = (data.states(HIDDEN)?, data.states(HIDDEN)?, data.states(HIDDEN)?);
+    let x = data.states(HIDDEN)?;
+    let residual = data.states(HIDDEN)?;
+    let out = data.states(HIDDEN)?;
     let norm = data.norm()?;
     let least = Least { flops: 0, bytes: 2 * 3 * HIDDEN };
     timer.time("add_layer_norm", least, &|| Ok(norm.forward_into(&x, &residual, &out)?))?;
@@ -205,12 +211,14 @@ fn parts(timer: &mut Timer<'_>) -> Result<()> {
     })
 }
 
-/// What closes a layer's halves, both ways.
+/// The operations that close a layer's halves, with each kind of GEMM.
 fn halves(timer: &mut Timer<'_>) -> Result<()> {
     let device = timer.device;
     let mut data = Data { device, numbers: Numbers::new(5) };
-    let (x, residual, out, product) =
-        (data.states(HIDDEN)?, data.states(HIDDEN)?, data.states(HIDDEN)?, data.states(HIDDEN)?);
+    let x = data.states(HIDDEN)?;
+    let residual = data.states(HIDDEN)?;
+    let out = data.states(HIDDEN)?;
+    let projected = data.states(HIDDEN)?;
     let inner = Tensor::zeros((TOKENS, INNER), DType::BF16, device)?;
     let closed = LinearThenNorm {
         linear: data.linear(HIDDEN, HIDDEN, Activation::None, false)?,
@@ -226,11 +234,11 @@ fn halves(timer: &mut Timer<'_>) -> Result<()> {
         gpu::choose_products(Some(products));
         let least = Least { flops: 2 * HIDDEN * HIDDEN, bytes: 2 * 3 * HIDDEN };
         timer.time(&format!("projection and norm, {products:?}"), least, &|| {
-            Ok(closed.forward_into(&x, &residual, &product, &out)?)
+            Ok(closed.forward_into(&x, &residual, &projected, &out)?)
         })?;
         let least = Least { flops: 4 * HIDDEN * INNER, bytes: 2 * 2 * HIDDEN };
         timer.time(&format!("feed-forward and norm, {products:?}"), least, &|| {
-            Ok(feed_forward.forward_into(&x, &inner, &product, &out)?)
+            Ok(feed_forward.forward_into(&x, &inner, &projected, &out)?)
         })?;
     }
     gpu::choose_products(None);

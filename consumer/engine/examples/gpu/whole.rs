@@ -1,4 +1,4 @@
-//! Whole models: beside rows that `PyTorch` computed, and their speed at several lengths.
+//! Whole models beside rows that `PyTorch` computed, and their speed at several lengths.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::time::Instant;
 use forebay_engine::{DType, Device, Finish, LoadOptions, Model, PackedBatch, load};
 use serde_json::{Value, json};
 
-use crate::Result;
+use crate::measure::Result;
 
 /// The least cosine of a vector and the one that `PyTorch` computed in f32.
 const COSINE_MIN: f64 = 0.999;
@@ -26,7 +26,9 @@ pub fn agree(ordinal: usize, folder: &str, oracle: &str, report: &mut Value) -> 
     let mut agrees = true;
     for dtype in [DType::Bf16, DType::F16] {
         let mut model = open(ordinal, folder, dtype)?;
-        let (mut together, mut least, mut alike) = (PackedBatch::new(), 1.0_f64, true);
+        let mut together = PackedBatch::new();
+        let mut least = 1.0_f64;
+        let mut alike = true;
         let mut alone = Vec::new();
         for row in &rows {
             let tokens =
@@ -61,15 +63,16 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
-/// Tokens a second, from ids to rows on the host, for each length the best of several batch sizes; and how long one short
-/// text takes.
+/// Tokens a second, from ids to rows on the host, for each length the best of several batch sizes; and how long one
+/// short text takes.
 pub fn time(ordinal: usize, folder: &str) -> Result<Value> {
     let mut report = json!({});
     for dtype in [DType::Bf16, DType::F16] {
         let mut model = open(ordinal, folder, dtype)?;
         println!("{:<20} {:>16} {:>24}", format!("engine, {dtype}"), "at best with", "tokens/s");
         for length in [32, 64, 128, 256] {
-            let (mut best, mut all) = ((0.0, 0), json!({}));
+            let mut best = (0.0, 0);
+            let mut all = json!({});
             for tokens in [4_096, 8_192, 16_384, 32_768, 65_536] {
                 let rate = rate(&mut model, length, tokens)?;
                 all[tokens.to_string()] = json!(rate);
@@ -102,7 +105,7 @@ fn batch(model: &Model, length: usize, tokens: usize) -> Result<PackedBatch> {
     let inside = &words[1..words.len() - 1];
     for index in 0..tokens / length {
         let mut ids = vec![words[0]];
-        ids.extend((0..length - 2).map(|place| inside[(index * 3 + place) % inside.len()]));
+        ids.extend((0..length - 2).map(|at| inside[(index * 3 + at) % inside.len()]));
         ids.push(words[words.len() - 1]);
         batch.push(&ids, Finish::default());
     }
@@ -121,7 +124,7 @@ fn rate(model: &mut Model, length: usize, tokens: usize) -> Result<f64> {
         if on_the_way.len() == model.encoder.ahead() {
             wait(on_the_way.pop_front())?;
         }
-        // As a worker has it: what a device knows of the last batch is not there.
+        // A clone, as a worker passes a fresh batch each time.
         on_the_way.push_back(model.encoder.begin(&batch.clone())?);
     }
     while !on_the_way.is_empty() {
@@ -138,7 +141,8 @@ fn wait(pending: Option<forebay_engine::Pending>) -> Result<()> {
 fn latency_us(model: &mut Model, length: usize) -> Result<(f64, f64)> {
     const RUNS: usize = 200;
     let batch = batch(model, length, length)?;
-    let (mut begun, mut done) = (Vec::new(), Vec::new());
+    let mut begun = Vec::new();
+    let mut done = Vec::new();
     for _ in 0..RUNS {
         let began = Instant::now();
         let pending = model.encoder.begin(&batch.clone())?;

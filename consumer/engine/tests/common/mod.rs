@@ -1,4 +1,4 @@
-//! What the engine's tests share: model folders, expected rows and how close is close.
+//! Shared by the engine's tests: model folders, expected rows and how close is close.
 // Each test file uses some of this.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use forebay_engine::{DType, Finish, LoadOptions, Model, PackedBatch, load};
 use serde_json::Value;
 
-/// A text with what `PyTorch` made of it.
+/// A text with the token ids and the vector that `PyTorch` computed for it.
 pub struct Row {
     pub text: String,
     pub token_ids: Vec<u32>,
@@ -76,7 +76,7 @@ fn cached_models() -> PathBuf {
     cache.join("forebay/models")
 }
 
-/// In f32, whatever the processor likes best.
+/// Options for f32, also where the processor's default is another type.
 pub fn f32_options() -> LoadOptions {
     LoadOptions { dtype: Some(DType::F32), ..LoadOptions::default() }
 }

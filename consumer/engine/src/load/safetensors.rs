@@ -12,7 +12,7 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
-use crate::EngineError;
+use crate::error::EngineError;
 
 /// The largest header that is read; the safetensors format's own limit.
 const HEADER_BYTES_MAX: u64 = 100_000_000;

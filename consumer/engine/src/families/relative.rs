@@ -1,8 +1,8 @@
-//! Attention biases that only know how far a key is from its query.
+//! Attention biases that depend only on the distance between a key and its query.
 
 use candle_core::{Device, Tensor};
 
-use crate::EngineError;
+use crate::error::EngineError;
 
 /// `[heads, 2 * tokens - 1]`, the middle column for a distance of 0: `bias(head, key - query)`.
 fn by_distance(
@@ -17,7 +17,7 @@ fn by_distance(
     Ok(Tensor::from_vec(values, (heads, 2 * tokens - 1), &Device::Cpu)?)
 }
 
-/// `MPNet`'s: `table` is `[buckets, heads]`.
+/// `MPNet`'s relative position bias: `table` is `[buckets, heads]`.
 pub(super) fn bucketed(table: &Tensor, tokens: usize) -> Result<Tensor, EngineError> {
     let (buckets, heads) = table.dims2()?;
     let values: Vec<f32> = table.flatten_all()?.to_vec1()?;

@@ -1,12 +1,14 @@
-//! What the families that normalise after each half layer read from `config.json`, and how their tensors are called.
+//! The families that normalise after each half layer, as data: their fields of `config.json`, and the names of their
+//! tensors.
 
 use std::path::Path;
 
 use forebay_kernels::Activation;
 use serde::Deserialize;
 
-use super::{Sizes, activation, expect, from_json};
-use crate::EngineError;
+use crate::error::EngineError;
+use crate::load::config::{activation, expect, from_json};
+use crate::load::sizes::Sizes;
 
 /// A model of one of these families.
 #[derive(Debug)]
@@ -18,35 +20,35 @@ pub(crate) struct PostNormConfig {
     pub(super) eps: f64,
     /// The position of a sequence's first token.
     pub(super) first_position: usize,
-    pub(super) places: Places,
+    pub(super) position_encoding: PositionEncoding,
     pub(super) activation: Activation,
     pub(crate) naming: &'static Naming,
 }
 
-/// How a model knows where a token stands.
+/// How a model encodes the position of a token.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Places {
-    /// A row of a table for each position.
-    Table,
-    /// The same, and a bias by the bucket that a distance falls into (`MPNet`).
+pub(super) enum PositionEncoding {
+    /// Absolute: a learned embedding for each position.
+    Absolute,
+    /// Absolute, and a learned bias for each bucket of distances (`MPNet`): the number of buckets.
     Buckets(usize),
-    /// Queries and keys turn (Nomic).
+    /// `RoPE`: queries and keys are rotated (Nomic); the base of the frequencies.
     Rotary(f64),
-    /// A bias that grows with the distance (Jina).
+    /// `ALiBi`: a bias that grows with the distance (Jina).
     Alibi,
 }
 
-/// How a family calls its tensors. Those of a layer are below `layer` and its number.
+/// The names of a family's tensors. Those of a layer are below `layer` and its number.
 #[derive(Debug)]
 pub(crate) struct Naming {
     pub(crate) prefixes: &'static [&'static str],
     pub(super) embedding_norm: &'static str,
     pub(super) layer: &'static str,
-    /// One that holds all three projections, or three.
+    /// One tensor that holds all three projections, or three.
     pub(super) qkv: &'static [&'static str],
     pub(super) attention_out: [&'static str; 2],
     pub(super) up: &'static [&'static str],
-    /// Whether half of what `up` gives gates the other.
+    /// Whether one half of `up`'s outputs gates the other.
     pub(super) gated: bool,
     /// Whether linear layers have biases.
     pub(super) biases: Biases,
@@ -103,14 +105,14 @@ const NOMIC: Naming = Naming {
     layer: "encoder.layers",
     qkv: &["attn.Wqkv"],
     attention_out: ["attn.out_proj", "norm1"],
-    // The one that is activated first.
+    // The activated half comes first.
     up: &["mlp.fc12", "mlp.fc11"],
     gated: true,
     biases: Biases::None,
     down: ["mlp.fc2", "norm2"],
 };
 
-/// The fields of BERT's and `RoBERTa`'s `config.json`, and of `MPNet`'s, with what transformers assumes when one is absent.
+/// The fields of BERT's, `RoBERTa`'s and `MPNet`'s `config.json`, with the defaults of transformers.
 #[derive(Deserialize)]
 struct BertFields {
     vocab_size: usize,
@@ -139,7 +141,7 @@ fn hidden_act_default() -> String {
     "gelu".to_owned()
 }
 fn pad_token_id_default() -> usize {
-    1 // of the families that count positions from behind it
+    1 // in the families whose positions begin behind the padding's id
 }
 fn buckets_default() -> usize {
     32
@@ -193,7 +195,7 @@ fn rotary_base_default() -> f64 {
 }
 
 impl PostNormConfig {
-    /// `None` where the family is none of these.
+    /// Parses the configuration; `None` where `model_type` is none of these families.
     pub(super) fn parse(
         model_type: &str,
         path: &Path,
@@ -214,7 +216,7 @@ impl PostNormConfig {
     }
 }
 
-/// What BERT and its kin have in common; positions from 0.
+/// The configuration that BERT and its kin have in common; positions from 0.
 fn bert_like(
     name: &'static str,
     path: &Path,
@@ -235,7 +237,7 @@ fn bert_like(
         heads: fields.num_attention_heads,
         eps: fields.layer_norm_eps,
         first_position: 0,
-        places: Places::Table,
+        position_encoding: PositionEncoding::Absolute,
         activation: activation(path, "hidden_act", &fields.hidden_act)?,
         naming: &BERT,
     })
@@ -259,7 +261,12 @@ fn bert(path: &Path, fields: &BertFields) -> Result<PostNormConfig, EngineError>
                     });
                 }
             };
-            Ok(PostNormConfig { places: Places::Alibi, activation, naming: &JINA, ..config })
+            Ok(PostNormConfig {
+                position_encoding: PositionEncoding::Alibi,
+                activation,
+                naming: &JINA,
+                ..config
+            })
         }
         other => Err(EngineError::NotSupported {
             path: path.to_owned(),
@@ -290,8 +297,8 @@ fn roberta(
     path: &Path,
     fields: &BertFields,
 ) -> Result<PostNormConfig, EngineError> {
-    let places = fields.position_embedding_type.as_deref().unwrap_or("absolute");
-    expect(path, "position_embedding_type", places, "absolute")?;
+    let encoding = fields.position_embedding_type.as_deref().unwrap_or("absolute");
+    expect(path, "position_embedding_type", encoding, "absolute")?;
     behind_padding(bert_like(name, path, fields, 1)?, path, fields.pad_token_id)
 }
 
@@ -302,7 +309,11 @@ fn mpnet(path: &Path, fields: &BertFields) -> Result<PostNormConfig, EngineError
         let problem = format!("{buckets} relative_attention_num_buckets are too few");
         return Err(EngineError::Config { path: path.to_owned(), problem });
     }
-    Ok(PostNormConfig { places: Places::Buckets(buckets), naming: &MPNET, ..config })
+    Ok(PostNormConfig {
+        position_encoding: PositionEncoding::Buckets(buckets),
+        naming: &MPNET,
+        ..config
+    })
 }
 
 fn distilbert(path: &Path, fields: &DistilBertFields) -> Result<PostNormConfig, EngineError> {
@@ -320,7 +331,7 @@ fn distilbert(path: &Path, fields: &DistilBertFields) -> Result<PostNormConfig, 
         heads: fields.n_heads,
         eps: 1e-12, // not configurable there
         first_position: 0,
-        places: Places::Table,
+        position_encoding: PositionEncoding::Absolute,
         activation: activation(path, "activation", &fields.activation)?,
         naming: &DISTILBERT,
     })
@@ -352,7 +363,7 @@ fn nomic(path: &Path, fields: &NomicFields) -> Result<PostNormConfig, EngineErro
         heads: fields.n_head,
         eps: fields.layer_norm_epsilon,
         first_position: 0,
-        places: Places::Rotary(fields.rotary_emb_base),
+        position_encoding: PositionEncoding::Rotary(fields.rotary_emb_base),
         activation: Activation::Silu,
         naming: &NOMIC,
     })

@@ -1,4 +1,5 @@
-//! DeBERTa-v2 and v3: attention that also weighs content against relative positions, both ways (He et al. 2020).
+//! DeBERTa-v2 and v3: disentangled attention, which also weighs content against relative positions, both ways (He et
+//! al. 2020).
 //!
 //! Its linear layers and norms are the fused ones. Its attention is not: scores need gathers by distance that differ
 //! with each query, so it is computed sequence by sequence with plain tensor operations, in f32.
@@ -9,11 +10,14 @@ use candle_core::{D, Device, Tensor};
 use forebay_kernels::{Activation, EmbedLayerNorm, FeedForward, LayerNorm, Linear, LinearThenNorm};
 use serde::Deserialize;
 
-use super::{Layers, Named, Sizes, activation, expect, from_json};
-use crate::EngineError;
-use crate::workspace::{Place, Sequences, Workspace};
+use crate::encode::layers::{Layers, Sequences};
+use crate::encode::workspace::{Slot, Workspace};
+use crate::error::EngineError;
+use crate::families::named::Named;
+use crate::load::config::{activation, expect, from_json};
+use crate::load::sizes::Sizes;
 
-/// The fields of `config.json` that shape the computation, with what transformers assumes when one is absent.
+/// The fields of `config.json` that shape the computation, with the defaults of transformers.
 #[derive(Debug, Deserialize)]
 pub(crate) struct DebertaConfig {
     vocab_size: usize,
@@ -114,7 +118,7 @@ impl DebertaConfig {
         row.saturating_mul(TABLES * size_of::<f32>())
     }
 
-    /// The largest distance that is told apart.
+    /// The largest distance that rows distinguish; all farther ones share its row.
     fn distance_max(&self) -> usize {
         usize::try_from(self.max_relative_positions)
             .ok()
@@ -139,7 +143,8 @@ impl DebertaConfig {
             if query_minus_key.abs() <= middle {
                 query_minus_key
             } else {
-                let (far, middle) = (query_minus_key.unsigned_abs() as f32, middle as f32);
+                let far = query_minus_key.unsigned_abs() as f32;
+                let middle = middle as f32;
                 let reach = ((self.distance_max() - 1) as f32 / middle).ln();
                 let steps = ((far / middle).ln() / reach * (middle - 1.0)).ceil() + middle;
                 steps as isize * query_minus_key.signum()
@@ -159,9 +164,9 @@ pub(super) struct Deberta {
     positions: Option<Tensor>,
     types: Option<Tensor>,
     embedding_norm: LayerNorm,
-    /// What scores are divided by: the root of a head's size times the number of their kinds.
+    /// The divisor of scores: the root of a head's size times the number of their kinds.
     divisor: f64,
-    /// For each possible distance its row, the middle one for 0.
+    /// The row of the relative embeddings for each possible distance; the middle entry is for distance 0.
     rows: Vec<u32>,
     layers: Vec<Layer>,
 }
@@ -177,7 +182,8 @@ struct Layer {
 
 impl Deberta {
     pub(super) fn load(config: &DebertaConfig, named: &Named<'_>) -> Result<Self, EngineError> {
-        let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
+        let hidden = config.hidden_size;
+        let heads = config.num_attention_heads;
         let relative =
             named.table("encoder.rel_embeddings", config.span().saturating_mul(2), hidden)?;
         let relative = if config.norm_rel_ebd.contains("layer_norm") {
@@ -222,7 +228,9 @@ impl Deberta {
             let rows = qkv.narrow(1, index * self.hidden, self.hidden)?;
             rows.reshape((tokens, self.heads, dim))?.transpose(0, 1)?.contiguous()
         };
-        let (queries, keys, values) = (part(0)?, part(1)?, part(2)?);
+        let queries = part(0)?;
+        let keys = part(1)?;
+        let values = part(2)?;
         let mut scores = queries.matmul(&keys.t()?)?;
         let index = self.rows_of(tokens)?;
         if let Some(position_keys) = &layer.position_keys {
@@ -260,7 +268,8 @@ impl Layer {
         index: usize,
         relative: &Tensor,
     ) -> Result<Self, EngineError> {
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let hidden = config.hidden_size;
+        let inner = config.intermediate_size;
         let below = |name: &str| format!("encoder.layer.{index}.{name}");
         let projection = |role: &str| below(&format!("attention.self.{role}_proj"));
         let positions = |role: &str, kind: &str| -> Result<Option<Tensor>, EngineError> {
@@ -278,7 +287,8 @@ impl Layer {
             let names = [names[0].as_str(), &names[1]];
             named.linear_then_norm(names, [inputs, hidden], config.layer_norm_eps, true)
         };
-        let (out, out_norm) = ("attention.output.dense", "attention.output.LayerNorm");
+        let out = "attention.output.dense";
+        let out_norm = "attention.output.LayerNorm";
         // The name was checked with the configuration.
         let activation = activation(Path::new(""), "hidden_act", &config.hidden_act)?;
         Ok(Self {
@@ -310,14 +320,15 @@ impl Layers for Deberta {
         sequences: Sequences<'_>,
         space: &mut Workspace,
     ) -> Result<Tensor, EngineError> {
-        let (tokens, hidden) = (sequences.token_ids.len(), self.hidden);
-        let state = space.take(Place::Hidden, tokens, hidden)?;
+        let tokens = sequences.token_ids.len();
+        let hidden = self.hidden;
+        let state = space.take(Slot::Hidden, tokens, hidden)?;
         if tokens == 0 {
             return Ok(state);
         }
-        let attended = space.take(Place::Attended, tokens, hidden)?;
-        let qkv = space.take(Place::Qkv, tokens, 3 * hidden)?;
-        let projected = space.take(Place::Projected, tokens, hidden)?;
+        let attended = space.take(Slot::Attended, tokens, hidden)?;
+        let qkv = space.take(Slot::Qkv, tokens, 3 * hidden)?;
+        let projected = space.take(Slot::Projected, tokens, hidden)?;
         EmbedLayerNorm {
             token_ids: sequences.token_ids,
             type_ids: sequences.type_ids,
@@ -334,7 +345,7 @@ impl Layers for Deberta {
                 .collect::<Result<Vec<_>, _>>()?;
             let contexts = Tensor::cat(&contexts, 0)?;
             layer.attention_out.forward_into(&contexts, &state, &projected, &attended)?;
-            let inner = space.take(Place::Inner, tokens, layer.feed_forward.up.outputs())?;
+            let inner = space.take(Slot::Inner, tokens, layer.feed_forward.up.outputs())?;
             layer.feed_forward.forward_into(&attended, &inner, &projected, &state)?;
         }
         Ok(state)

@@ -3,8 +3,9 @@
 use candle_core::{Device, Tensor};
 use forebay_kernels::{Activation, AddLayerNorm, LayerNorm, Linear, LinearThenNorm, Rotary};
 
-use crate::weights::Weights;
-use crate::{DType, EngineError};
+use crate::error::EngineError;
+use crate::load::options::DType;
+use crate::load::safetensors::Weights;
 
 /// Weights under a prefix, for layers that compute in one number type on one device.
 pub(crate) struct Named<'a> {
@@ -15,12 +16,13 @@ pub(crate) struct Named<'a> {
 }
 
 impl<'a> Named<'a> {
-    /// The prefix is the one of `prefixes` under which `first_tensor` is there, else none.
+    /// Chooses the prefix among `prefixes` under which there is a `first_tensor`, else none.
     pub(crate) fn new(
         weights: &'a Weights,
         prefixes: &'static [&'static str],
         first_tensor: &str,
-        (dtype, device): (DType, &'a Device),
+        dtype: DType,
+        device: &'a Device,
     ) -> Self {
         let there = |prefix: &&&str| weights.contains(&format!("{prefix}{first_tensor}"));
         let prefix = prefixes.iter().find(there).copied().unwrap_or_default();
@@ -33,7 +35,7 @@ impl<'a> Named<'a> {
     }
 
     /// A tensor on the device.
-    pub(crate) fn placed(&self, tensor: &Tensor) -> Result<Tensor, EngineError> {
+    pub(crate) fn on_device(&self, tensor: &Tensor) -> Result<Tensor, EngineError> {
         Ok(tensor.to_device(self.device)?)
     }
 
@@ -60,7 +62,7 @@ impl<'a> Named<'a> {
         hidden: usize,
     ) -> Result<Tensor, EngineError> {
         let table = self.tensor(&format!("{name}.weight"), &[rows, hidden])?;
-        self.placed(&table.to_dtype(self.dtype.tensor())?)
+        self.on_device(&table.to_dtype(self.dtype.tensor())?)
     }
 
     /// A LayerNorm, with a shift or without.
@@ -77,7 +79,11 @@ impl<'a> Named<'a> {
         } else {
             scale.zeros_like()?
         };
-        Ok(LayerNorm { scale: self.placed(&scale)?, shift: self.placed(&shift)?, eps: eps as f32 })
+        Ok(LayerNorm {
+            scale: self.on_device(&scale)?,
+            shift: self.on_device(&shift)?,
+            eps: eps as f32,
+        })
     }
 
     /// Linear layers of the same inputs as one, their outputs side by side; `outputs` of each.
@@ -93,9 +99,9 @@ impl<'a> Named<'a> {
         self.packed(&weight, bias.as_ref(), activation)
     }
 
-    /// The bias of linear layers of the same inputs, on the device: for who adds it elsewhere.
+    /// The bias of linear layers of the same inputs, on the device, for an operation that adds it later.
     pub(crate) fn bias(&self, names: &[String], outputs: usize) -> Result<Tensor, EngineError> {
-        self.placed(&self.side_by_side(names, "bias", &[outputs])?)
+        self.on_device(&self.side_by_side(names, "bias", &[outputs])?)
     }
 
     fn side_by_side(
@@ -111,7 +117,7 @@ impl<'a> Named<'a> {
         Ok(Tensor::cat(&parts, 0)?)
     }
 
-    /// A linear layer and the norm that follows it and adds its bias: their names.
+    /// A linear layer and the norm that follows it and adds its bias, by their names.
     pub(crate) fn linear_then_norm(
         &self,
         [linear, norm]: [&str; 2],
@@ -136,7 +142,7 @@ impl<'a> Named<'a> {
         if self.dtype == DType::Int8 {
             return Ok(Linear::in_bytes(weight, bias, activation, states)?);
         }
-        let bias = bias.map(|bias| self.placed(bias)).transpose()?;
-        Ok(Linear::new(&self.placed(weight)?, bias.as_ref(), activation, states)?)
+        let bias = bias.map(|bias| self.on_device(bias)).transpose()?;
+        Ok(Linear::new(&self.on_device(weight)?, bias.as_ref(), activation, states)?)
     }
 }

@@ -6,10 +6,12 @@ use forebay_kernels::{
     VarlenAttention,
 };
 
-use super::post_norm_config::{Biases, Places, PostNormConfig};
-use super::{Layers, Named, relative};
-use crate::EngineError;
-use crate::workspace::{Place, Sequences, Workspace};
+use crate::encode::layers::{Layers, Sequences};
+use crate::encode::workspace::{Slot, Workspace};
+use crate::error::EngineError;
+use crate::families::named::Named;
+use crate::families::post_norm_config::{Biases, PositionEncoding, PostNormConfig};
+use crate::families::relative;
 
 /// A model's layers.
 pub(super) struct PostNorm {
@@ -27,43 +29,47 @@ pub(super) struct PostNorm {
 
 struct Layer {
     qkv: Linear,
-    /// What attention adds to queries, keys and values, where `qkv` has not.
+    /// The bias that attention adds to queries, keys and values, where `qkv` has not added it.
     qkv_bias: Option<Tensor>,
     attention_out: LinearThenNorm,
     feed_forward: FeedForward,
-    /// Between the two layers of `feed_forward`.
+    /// The gate between the two layers of `feed_forward`.
     gate: Option<Gate>,
 }
 
 impl PostNorm {
     pub(super) fn load(config: &PostNormConfig, named: &Named<'_>) -> Result<Self, EngineError> {
-        let (sizes, naming) = (config.sizes, config.naming);
-        let (hidden, heads) = (sizes.hidden, config.heads);
+        let sizes = config.sizes;
+        let naming = config.naming;
+        let hidden = sizes.hidden;
+        let heads = config.heads;
         // First, so that sizes that are not the weights' make no tables.
         let words = named.table("embeddings.word_embeddings", sizes.vocabulary, hidden)?;
-        let positions = match config.places {
-            Places::Table | Places::Buckets(_) => {
+        let positions = match config.position_encoding {
+            PositionEncoding::Absolute | PositionEncoding::Buckets(_) => {
                 let rows = sizes.positions + config.first_position;
                 Some(named.table("embeddings.position_embeddings", rows, hidden)?)
             }
-            Places::Rotary(_) | Places::Alibi => None,
+            PositionEncoding::Rotary(_) | PositionEncoding::Alibi => None,
         };
         let types = (sizes.types > 0)
             .then(|| named.table("embeddings.token_type_embeddings", sizes.types, hidden))
             .transpose()?;
-        let rotary = match config.places {
-            Places::Rotary(base) => Some(named.rotary(hidden / heads, base, sizes.positions)?),
+        let rotary = match config.position_encoding {
+            PositionEncoding::Rotary(base) => {
+                Some(named.rotary(hidden / heads, base, sizes.positions)?)
+            }
             _ => None,
         };
-        let distance_bias = match config.places {
-            Places::Buckets(buckets) => {
+        let distance_bias = match config.position_encoding {
+            PositionEncoding::Buckets(buckets) => {
                 let name = "encoder.relative_attention_bias.weight";
                 Some(relative::bucketed(&named.tensor(name, &[buckets, heads])?, sizes.positions)?)
             }
-            Places::Alibi => Some(relative::alibi(heads, sizes.positions)?),
+            PositionEncoding::Alibi => Some(relative::alibi(heads, sizes.positions)?),
             _ => None,
         };
-        let distance_bias = distance_bias.map(|bias| named.placed(&bias)).transpose()?;
+        let distance_bias = distance_bias.map(|bias| named.on_device(&bias)).transpose()?;
         Ok(Self {
             hidden,
             heads,
@@ -83,8 +89,10 @@ impl PostNorm {
 
 impl Layer {
     fn load(config: &PostNormConfig, named: &Named<'_>, index: usize) -> Result<Self, EngineError> {
-        let (naming, eps) = (config.naming, config.eps);
-        let (hidden, inner) = (config.sizes.hidden, config.sizes.inner);
+        let naming = config.naming;
+        let eps = config.eps;
+        let hidden = config.sizes.hidden;
+        let inner = config.sizes.inner;
         let has_bias = naming.biases != Biases::None;
         let below = |name: &str| format!("{}.{index}.{name}", naming.layer);
         let all = |names: &[&str]| names.iter().map(|name| below(name)).collect::<Vec<_>>();
@@ -94,10 +102,13 @@ impl Layer {
         };
         let gate = naming.gated.then_some(Gate { activation: config.activation });
         let activation = if naming.gated { Activation::None } else { config.activation };
-        // On a GPU products have no room for a bias; attention reads what they give anyway. What is rotated has it before.
-        let biased_later =
-            has_bias && named.on_gpu() && !matches!(config.places, Places::Rotary(_));
-        let (qkv, qkv_outputs) = (all(naming.qkv), 3 * hidden / naming.qkv.len());
+        // On a GPU the GEMM has no epilogue for a bias; attention reads its outputs anyway and adds it. Rotated queries
+        // and keys need theirs before the rotation.
+        let biased_later = has_bias
+            && named.on_gpu()
+            && !matches!(config.position_encoding, PositionEncoding::Rotary(_));
+        let qkv = all(naming.qkv);
+        let qkv_outputs = 3 * hidden / naming.qkv.len();
         let up_outputs = (1 + usize::from(naming.gated)) * inner / naming.up.len();
         Ok(Self {
             qkv: named.linear(
@@ -128,13 +139,14 @@ impl Layers for PostNorm {
         sequences: Sequences<'_>,
         space: &mut Workspace,
     ) -> Result<Tensor, EngineError> {
-        let (tokens, hidden) = (sequences.token_ids.len(), self.hidden);
+        let tokens = sequences.token_ids.len();
+        let hidden = self.hidden;
         let cu_seqlens = sequences.cu_seqlens;
-        let state = space.take(Place::Hidden, tokens, hidden)?;
-        let attended = space.take(Place::Attended, tokens, hidden)?;
-        let qkv = space.take(Place::Qkv, tokens, 3 * hidden)?;
-        let context = space.take(Place::Context, tokens, hidden)?;
-        let projected = space.take(Place::Projected, tokens, hidden)?;
+        let state = space.take(Slot::Hidden, tokens, hidden)?;
+        let attended = space.take(Slot::Attended, tokens, hidden)?;
+        let qkv = space.take(Slot::Qkv, tokens, 3 * hidden)?;
+        let context = space.take(Slot::Context, tokens, hidden)?;
+        let projected = space.take(Slot::Projected, tokens, hidden)?;
         EmbedLayerNorm {
             token_ids: sequences.token_ids,
             // A table of one row has one type for all (RoBERTa).
@@ -159,9 +171,9 @@ impl Layers for PostNorm {
                 .forward_into(&qkv, &context)?;
             layer.attention_out.forward_into(&context, &state, &projected, &attended)?;
             let FeedForward { up, down } = &layer.feed_forward;
-            let inner = space.take(Place::Inner, tokens, up.outputs())?;
+            let inner = space.take(Slot::Inner, tokens, up.outputs())?;
             if let Some(gate) = &layer.gate {
-                let gated = space.take(Place::Gated, tokens, down.linear.inputs())?;
+                let gated = space.take(Slot::Gated, tokens, down.linear.inputs())?;
                 up.forward_into(&attended, &inner)?;
                 gate.forward_into(&inner, &gated)?;
                 down.forward_into(&gated, &attended, &projected, &state)?;

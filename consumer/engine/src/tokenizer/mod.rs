@@ -1,5 +1,7 @@
 //! Texts to token ids: one text on the calling thread, cut to the model's length with its closing tokens kept.
 
+mod wordpiece;
+
 use std::borrow::Cow;
 use std::panic::{self, AssertUnwindSafe};
 
@@ -8,9 +10,9 @@ use tokenizers::{
     Encoding, NormalizerWrapper, PostProcessor, PreTokenizerWrapper, TruncationParams,
 };
 
-use crate::EngineError;
-use crate::folder::{ModelFolder, read};
-use crate::wordpiece::WordPiece;
+use crate::error::EngineError;
+use crate::load::folder::{ModelFolder, read};
+use crate::tokenizer::wordpiece::WordPiece;
 
 /// Bytes of text tried first for each token that is kept. English WordPiece runs near 4 bytes a token, so
 /// one try nearly always fills the model; the tries grow fourfold.
@@ -30,22 +32,22 @@ pub struct Tokens {
 /// The first text of pairs, without special tokens. It belongs to the tokenizer that made it.
 pub struct FirstOfPairs(Encoding);
 
-/// Our own tokenisation, and the special tokens around it.
+/// The fast path: our own tokenisation, and the special tokens around it.
 struct Fast {
     pieces: WordPiece,
     opening: Vec<u32>,
     closing: Vec<u32>,
 }
 
-/// A model's tokenizer. Threads may share it.
+/// A model's tokenizer. It is thread-safe.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    /// What is faster for ASCII words, for tokenizers of BERT's kind.
+    /// The fast path for ASCII words, for tokenizers of BERT's kind.
     fast: Option<Fast>,
     tokens_max: usize,
     lower_case: bool,
     splits_at_spaces: bool,
-    /// What goes before every text but those of a pair.
+    /// The prompt that goes before every text but those of a pair.
     prompt: String,
 }
 
@@ -70,8 +72,8 @@ impl Tokenizer {
         }
         let fast = contained(|| Fast::of(&inner)).map_err(&invalid)?;
         let splits_at_spaces = splits_at_spaces(&inner);
-        let (lower_case, prompt) =
-            (folder.lower_cases(), folder.default_prompt().unwrap_or_default().to_owned());
+        let lower_case = folder.lower_cases();
+        let prompt = folder.default_prompt().unwrap_or_default().to_owned();
         Ok(Self { inner, fast, tokens_max, lower_case, splits_at_spaces, prompt })
     }
 
@@ -118,7 +120,8 @@ impl Tokenizer {
 
     /// The tokens of two texts, as the model reads a pair; too many are cut off one by one from the longer text's end.
     pub fn encode_pair(&self, first: &FirstOfPairs, second: &str) -> Result<Tokens, EngineError> {
-        let (first, second) = (first.0.clone(), self.beginning(second)?);
+        let first = first.0.clone();
+        let second = self.beginning(second)?;
         let specials = self.inner.get_post_processor().map_or(0, |post| post.added_tokens(true));
         let tokens_max = self.tokens_max.saturating_sub(specials);
         let truncated = first.len() + second.len() > tokens_max;
@@ -175,7 +178,8 @@ impl Tokenizer {
             .rev()
             .take_while(|&&special| special == 1)
             .count();
-        let (head, tail) = (&ids[..self.tokens_max - closing], &ids[ids.len() - closing..]);
+        let head = &ids[..self.tokens_max - closing];
+        let tail = &ids[ids.len() - closing..];
         Ok(Tokens { ids: [head, tail].concat(), first_len: self.tokens_max, truncated: true })
     }
 
@@ -206,7 +210,8 @@ impl Tokenizer {
 }
 
 impl Fast {
-    /// `None` where the tokenizer is of another kind, or does more with its tokens than to put special ones around them.
+    /// `None` where the tokenizer is of another kind, or where it does more with its tokens than put special ones
+    /// around them.
     fn of(tokenizer: &tokenizers::Tokenizer) -> tokenizers::Result<Option<Self>> {
         let Some(pieces) = WordPiece::of(tokenizer) else { return Ok(None) };
         let bare = tokenizer.encode_fast("water", false)?;
@@ -273,7 +278,7 @@ mod tests {
         Tokenizer::load(&folder, 128).unwrap()
     }
 
-    /// The same tokenizer with our own tokenisation, and without.
+    /// A tokenizer with the fast path, and an equal one without.
     fn with_and_without_fast(mut change: impl FnMut(&mut tokenizers::Tokenizer)) -> [Tokenizer; 2] {
         let mut both = [tiny("bert"), tiny("bert")];
         for tokenizer in &mut both {
@@ -285,7 +290,7 @@ mod tests {
         both
     }
 
-    /// As it is; with upper and lower case told apart; and with text that is not cleaned, and accents that stay.
+    /// Tokenizers as they are; with case kept; and with text that is not cleaned, and accents that stay.
     static PAIRS: LazyLock<[[Tokenizer; 2]; 3]> = LazyLock::new(|| {
         let normalized = |clean, accents, lower| {
             with_and_without_fast(|inner| {
@@ -320,7 +325,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn our_own_tokens_are_the_library_s(text in texts()) {
+        fn the_fast_path_gives_the_library_s_tokens(text in texts()) {
             for [ours, theirs] in PAIRS.iter() {
                 prop_assert_eq!(ours.encode(&text).unwrap(), theirs.encode(&text).unwrap());
                 let all = |tokenizer: &Tokenizer| {
@@ -332,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn tokenizers_of_other_kinds_are_the_library_s_business() {
+    fn tokenizers_of_other_kinds_have_no_fast_path() {
         for model in ["roberta-classify", "xlm-roberta-rerank"] {
             assert!(tiny(model).fast.is_none(), "{model}");
         }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 
-use crate::EngineError;
+use crate::error::EngineError;
 
 /// Where a model computes. Parsed from `cpu` or `cuda:N`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -43,12 +43,12 @@ impl fmt::Display for Device {
 pub enum DType {
     /// IEEE single precision.
     F32,
-    /// bfloat16 products with f32 sums.
+    /// bfloat16 matrix products with f32 sums.
     Bf16,
-    /// IEEE half precision products with f32 sums.
+    /// IEEE half precision matrix products with f32 sums.
     F16,
-    /// Linear layers in bytes, a scale for each output and each token; everything else as `f32`, or as `bf16` where the
-    /// processor computes that faster.
+    /// Quantized linear layers: int8 with a scale for each output and each token. Everything else is in `f32`, or in
+    /// `bf16` where the processor computes that faster.
     Int8,
 }
 
@@ -92,12 +92,12 @@ impl fmt::Display for DType {
 /// How to load a model. The default is the processor, all its threads, and the best number type there.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
-    /// Where to compute.
+    /// The device to compute on.
     pub device: Device,
     /// The number type; `None` takes the device's best: on the processor bf16 where it multiplies that faster than
     /// f32, else f32; on a GPU bf16, and f16 for scores.
     pub dtype: Option<DType>,
-    /// Compute threads; `None` takes what the system says is available.
+    /// Worker threads that compute; `None` takes as many as the system says are available.
     pub threads: Option<usize>,
 }
 
@@ -129,7 +129,8 @@ impl LoadOptions {
         }
     }
 
-    /// A GPU's products are of halves: bf16, which has the range of f32; for scores f16, which rounds less.
+    /// A GPU multiplies matrices in half precision: bf16, which has the range of f32; for scores f16, which rounds
+    /// less.
     fn resolve_gpu_dtype(
         &self,
         gives_scores: bool,

@@ -1,4 +1,4 @@
-//! A model folder as sentence-transformers lays it out: which files it has and what they say.
+//! A model folder as sentence-transformers lays it out: its files, and the settings in the smaller ones.
 //!
 //! `modules.json` lists the stages: a transformer (whose files lie in the folder itself or below it), a
 //! pooling with its own `config.json`, and perhaps a normalisation, which callers choose for themselves.
@@ -12,16 +12,15 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::EngineError;
-use crate::head::HeadConfig;
-use crate::models::Architecture;
+use crate::error::EngineError;
+use crate::load::config::from_json;
 
 /// The files of one model.
 pub(crate) struct ModelFolder {
     transformer: PathBuf,
     pooling_config: Option<PathBuf>,
     sentence: SentenceConfig,
-    /// What the model wants before every text, unless it is told otherwise.
+    /// The prompt that the model expects before every text by default.
     default_prompt: Option<String>,
 }
 
@@ -82,21 +81,9 @@ impl ModelFolder {
         Ok(Self { transformer, pooling_config, sentence, default_prompt })
     }
 
-    /// What goes before every text that is embedded; mostly nothing.
+    /// The prompt that goes before every text that is embedded; most models have none.
     pub(crate) fn default_prompt(&self) -> Option<&str> {
         self.default_prompt.as_deref()
-    }
-
-    /// The architecture that `config.json` names.
-    pub(crate) fn architecture(&self) -> Result<Architecture, EngineError> {
-        let path = self.config_path();
-        Architecture::parse(&path, &read(&path)?)
-    }
-
-    /// What `config.json` says of the model's outputs.
-    pub(crate) fn head(&self) -> Result<HeadConfig, EngineError> {
-        let path = self.config_path();
-        parse(&path, &read(&path)?)
     }
 
     /// The model's configuration.
@@ -125,7 +112,7 @@ impl ModelFolder {
         let Some(path) = &self.pooling_config else {
             return Ok(Pooling::Mean);
         };
-        let config: Map<String, Value> = parse(path, &read(path)?)?;
+        let config: Map<String, Value> = from_json(path, &read(path)?)?;
         if config.get("include_prompt") == Some(&Value::Bool(false))
             && self.default_prompt.is_some()
         {
@@ -199,14 +186,9 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, EngineError> {
     std::fs::read(path).map_err(|source| EngineError::File { path: path.to_owned(), source })
 }
 
-fn parse<T: DeserializeOwned>(path: &Path, json: &[u8]) -> Result<T, EngineError> {
-    serde_json::from_slice(json)
-        .map_err(|source| EngineError::Json { path: path.to_owned(), source })
-}
-
 fn read_json_if_there<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, EngineError> {
     match std::fs::read(path) {
-        Ok(json) => parse(path, &json).map(Some),
+        Ok(json) => from_json(path, &json).map(Some),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(EngineError::File { path: path.to_owned(), source }),
     }

@@ -1,7 +1,7 @@
-//! An encoder on a GPU. A batch is begun without waiting for the one before: while the device computes one, the next is on
-//! its way there and the rows of the last one on their way back.
+//! An encoder on a GPU. A batch is begun without waiting for the one before: while the device computes one, the next is
+//! being uploaded and the rows of the last one downloaded.
 //!
-//! All of it goes through one stream, so batches share the memory of hidden states and never meet.
+//! All of it goes through one stream, so batches share the memory of hidden states without a race.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,13 +9,17 @@ use candle_core::Device as TensorDevice;
 use forebay_kernels::KernelError;
 use forebay_kernels::gpu::{self, Download, Room};
 
-use crate::encoder::check;
-use crate::head::Head;
-use crate::models::{Layers, Sizes};
-use crate::workspace::{Sequences, Workspace};
-use crate::{DType, Device, Encoder, EngineError, PackedBatch, Pending, Rows};
+use crate::encode::batch::{PackedBatch, Rows};
+use crate::encode::encoder::{Encoder, Pending};
+use crate::encode::head::Head;
+use crate::encode::layers::{Layers, Sequences};
+use crate::encode::workspace::Workspace;
+use crate::error::EngineError;
+use crate::info::ModelInfo;
+use crate::load::options::{DType, Device};
+use crate::load::sizes::Sizes;
 
-/// Batches that are begun before the first one is waited for: one on its way there, one computed, one on its way back.
+/// Batches that are begun before the first one is waited for: one uploaded, one computed, one downloaded.
 const AHEAD: usize = 3;
 
 /// An encoder on a GPU.
@@ -28,40 +32,39 @@ pub(crate) struct GpuEncoder {
     space: Workspace,
     dtype: DType,
     bytes_per_token: usize,
-    /// Tokens that there is memory for.
+    /// Tokens of the largest batch that there is memory for.
     tokens_held: usize,
     rooms: Rooms,
 }
 
-/// Memory for rows that are on their way back.
+/// Host memory for rows that are being downloaded.
 type Rooms = Arc<Mutex<Vec<Room>>>;
 
 impl GpuEncoder {
+    /// An encoder on `device`, in the number type of `info`.
     pub(crate) fn new(
-        (name, device): (Device, TensorDevice),
+        device: TensorDevice,
+        info: &ModelInfo,
         sizes: Sizes,
         layers: Box<dyn Layers>,
         head: Head,
-        (dtype, bytes_per_token): (DType, usize),
     ) -> Self {
-        let space = Workspace::new(dtype.tensor(), device.clone());
-        let (head, rooms) = (Arc::new(head), Rooms::default());
-        let tokens_held = 0;
         Self {
-            name,
-            device,
+            name: info.device,
             sizes,
             layers,
-            head,
-            space,
-            dtype,
-            bytes_per_token,
-            tokens_held,
-            rooms,
+            head: Arc::new(head),
+            space: Workspace::new(info.dtype.tensor(), device.clone()),
+            dtype: info.dtype,
+            bytes_per_token: info.bytes_per_token,
+            tokens_held: 0,
+            rooms: Rooms::default(),
+            device,
         }
     }
 
-    /// Refuses a batch that the device has no memory for. Others may take some at any time: the driver has the last word.
+    /// Refuses a batch that the device has no memory for. Other processes may take some at any time, so the allocation
+    /// itself can still fail.
     fn make_room(&mut self, tokens: usize) -> Result<(), EngineError> {
         if tokens <= self.tokens_held {
             return Ok(());
@@ -95,8 +98,10 @@ impl GpuEncoder {
         let pooled = self.head.pooled(&hidden, batch.cu_seqlens(), batch.finishes())?;
         let room = lock(&self.rooms).pop().unwrap_or_default();
         let download = Download::begin(&pooled, room)?;
-        let (head, rooms) = (self.head.clone(), self.rooms.clone());
-        let (name, device) = (self.name, self.device.clone());
+        let head = self.head.clone();
+        let rooms = self.rooms.clone();
+        let name = self.name;
+        let device = self.device.clone();
         let shape = (batch.sequences(), self.sizes.hidden);
         Ok(Pending::new(move || {
             let (values, room) =
@@ -109,13 +114,13 @@ impl GpuEncoder {
 
 impl Encoder for GpuEncoder {
     fn begin(&mut self, batch: &PackedBatch) -> Result<Pending, EngineError> {
-        check(self.sizes, batch)?;
+        batch.check(self.sizes)?;
         if batch.tokens() == 0 {
             let width = self.head.width(self.sizes.hidden);
             return Ok(Pending::done(Rows { width, data: vec![0.0; batch.sequences() * width] }));
         }
         self.launch(batch).map_err(|error| {
-            // What it did not finish taking may be of any size.
+            // An allocation may have failed midway: which buffers have grown is unknown.
             self.forget_room();
             lost(self.name, &self.device, error)
         })
@@ -139,7 +144,7 @@ fn lost(name: Device, device: &TensorDevice, error: EngineError) -> EngineError 
     if error.is_out_of_memory() || !(gpu::is_lost(said) || gpu::wait(device).is_err()) {
         return error;
     }
-    // Its libraries' handles panic when they are given up after such an error: the process takes them along when it ends.
+    // Dropping the handles of its libraries panics after such an error, so they live until the process ends.
     std::mem::forget(device.clone());
     EngineError::DeviceLost { device: name.to_string(), problem: said.to_string() }
 }

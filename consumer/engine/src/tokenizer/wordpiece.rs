@@ -1,9 +1,9 @@
 //! BERT's tokenisation of ASCII words, several times as fast as the `tokenizers` library and equal to it.
 //!
-//! Most texts are mostly ASCII, and on that BERT's pipeline is simple: words end at spaces, punctuation stands alone, letters
-//! are lower-cased, and each word is cut greedily into the longest pieces that the vocabulary has. Whatever else a text
-//! holds (other characters, control characters, what may be a special token) goes through the library, from one space to the
-//! next: no rule of the pipeline reaches over a space, which [`WordPiece::of`] makes sure of.
+//! Most texts are mostly ASCII, and on that BERT's pipeline is simple: words end at spaces, punctuation stands alone,
+//! characters are lower-cased, and each word is cut greedily into the longest pieces that the vocabulary has.
+//! Everything else in a text (other characters, control characters, what may be a special token) goes through the
+//! library, from one space to the next: no rule of the pipeline reaches over a space, which [`WordPiece::of`] checks.
 
 use tokenizers::{ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
 
@@ -12,23 +12,23 @@ const PIECE_BYTES_MAX: usize = 23;
 /// FNV-1a's multiplier and start for 64 bits, <http://www.isthe.com/chongo/tech/comp/fnv>.
 const HASH_FACTOR: u64 = 0x0000_0100_0000_01b3;
 const HASH_START: u64 = 0xcbf2_9ce4_8422_2325;
-/// Marks the length of a piece within a word: it is another one than the same letters at a word's beginning.
+/// Marks the length of a piece within a word: it differs from a piece of the same bytes at a word's beginning.
 const WITHIN: u8 = 0x80;
 
-/// What a byte is to the pipeline.
+/// The class that the pipeline puts a byte into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ByteClass {
     Word,
-    Mark,
+    Punctuation,
     Space,
-    /// The library's business.
+    /// Left to the library.
     Other,
 }
 
 /// A vocabulary's ASCII pieces in a table of their own.
 pub(crate) struct WordPiece {
-    kinds: [Kind; 256],
-    /// Bytes as the normaliser leaves them.
+    classes: [ByteClass; 256],
+    /// Each byte as the normaliser leaves it.
     folded: [u8; 256],
     /// Each piece is at its hash or after it. A power of two, at least half of it free.
     table: Vec<Entry>,
@@ -38,15 +38,15 @@ pub(crate) struct WordPiece {
     unknown: u32,
 }
 
-/// A piece with all that is asked of it, in half a cache line.
+/// An entry of the hash table, in half a cache line.
 #[derive(Clone, Copy, Default)]
 #[repr(align(32))]
 struct Entry {
     hash: u32,
     id: u32,
-    /// How many letters, and [`WITHIN`] for what goes on with a word; 0 is a free place.
+    /// The number of bytes, with the bit [`WITHIN`] for a piece that continues a word; 0 in a free slot.
     len: u8,
-    letters: [u8; PIECE_BYTES_MAX],
+    bytes: [u8; PIECE_BYTES_MAX],
 }
 
 impl WordPiece {
@@ -59,22 +59,22 @@ impl WordPiece {
             return None;
         };
         let ModelWrapper::WordPiece(model) = tokenizer.get_model() else { return None };
-        let mut kinds = kinds();
+        let mut classes = classes();
         for token in tokenizer.get_added_tokens_decoder().values() {
             let first = *token.content.as_bytes().first()?;
             let reaches = token.lstrip || token.rstrip || token.single_word;
             if reaches || !token.content.bytes().all(|byte| byte.is_ascii_graphic()) {
                 return None;
             }
-            // A letter would send every other word to the library.
+            // A special token that begins with a word character would send most words to the library.
             if !first.is_ascii_punctuation() {
                 return None;
             }
-            kinds[usize::from(first)] = Kind::Other;
+            classes[usize::from(first)] = ByteClass::Other;
         }
         let vocabulary = tokenizer.get_vocab(false);
         let mut table = Self {
-            kinds,
+            classes,
             folded: std::array::from_fn(|byte| {
                 let byte = byte as u8; // below 256
                 if normalizer.lowercase { byte.to_ascii_lowercase() } else { byte }
@@ -91,7 +91,7 @@ impl WordPiece {
         Some(table)
     }
 
-    /// Enters a piece both as what begins a word and, where it has the prefix, as what goes on with one.
+    /// Enters a piece as one that begins a word and, where it has the prefix, also as one that continues a word.
     fn insert(&mut self, piece: &str, prefix: &str, id: u32) -> Option<()> {
         if !piece.is_ascii() || piece.is_empty() {
             return Some(()); // no ASCII word has it
@@ -104,22 +104,23 @@ impl WordPiece {
     }
 
     fn enter(&mut self, piece: &[u8], within: u8, id: u32) -> Option<()> {
-        let mut letters = [0; PIECE_BYTES_MAX];
-        letters.get_mut(..piece.len())?.copy_from_slice(piece);
+        let mut bytes = [0; PIECE_BYTES_MAX];
+        bytes.get_mut(..piece.len())?.copy_from_slice(piece);
         if 2 * (self.pieces + 1) > self.table.len() {
             let larger = vec![Entry::default(); 2 * self.table.len()];
             let entries = std::mem::replace(&mut self.table, larger);
-            entries.into_iter().filter(|entry| entry.len > 0).for_each(|entry| self.place(entry));
+            entries.into_iter().filter(|entry| entry.len > 0).for_each(|entry| self.put(entry));
         }
         let hash = piece.iter().fold(start(within), |hash, &byte| step(hash, byte));
-        let (hash, len) = (spread(hash), piece.len() as u8 | within); // PIECE_BYTES_MAX at most
-        self.place(Entry { hash, id, len, letters });
+        let hash = spread(hash);
+        let len = piece.len() as u8 | within; // PIECE_BYTES_MAX at most
+        self.put(Entry { hash, id, len, bytes });
         self.pieces += 1;
         self.piece_bytes_max = self.piece_bytes_max.max(piece.len());
         Some(())
     }
 
-    fn place(&mut self, entry: Entry) {
+    fn put(&mut self, entry: Entry) {
         let mask = self.table.len() - 1;
         let mut at = entry.hash as usize & mask;
         while self.table[at].len > 0 {
@@ -128,8 +129,8 @@ impl WordPiece {
         self.table[at] = entry;
     }
 
-    /// Appends the tokens of a text, without special ones, and may stop after the first `enough`. `library` gives those of
-    /// a part that is not ours.
+    /// Appends the tokens of a text, without special ones, and may stop after the first `enough`. `library` tokenizes a
+    /// part that is not ours.
     pub(crate) fn tokenize<E>(
         &self,
         text: &str,
@@ -140,7 +141,8 @@ impl WordPiece {
         let bytes = text.as_bytes();
         let mut at = 0;
         while ids.len() < enough {
-            let Some(spaces) = bytes[at..].iter().position(|&byte| !self.is(byte, Kind::Space))
+            let Some(spaces) =
+                bytes[at..].iter().position(|&byte| !self.is(byte, ByteClass::Space))
             else {
                 break;
             };
@@ -152,7 +154,7 @@ impl WordPiece {
             }
             // As much at once as is not ours: a call of the library costs more than a word.
             loop {
-                let next = bytes[at..].iter().position(|&byte| !self.is(byte, Kind::Space));
+                let next = bytes[at..].iter().position(|&byte| !self.is(byte, ByteClass::Space));
                 let Some(next) = next.map(|spaces| at + spaces) else { break };
                 let end = self.chunk_end(bytes, next);
                 if self.is_ours(&bytes[next..end]) {
@@ -165,28 +167,28 @@ impl WordPiece {
         Ok(())
     }
 
-    fn is(&self, byte: u8, kind: Kind) -> bool {
-        self.kinds[usize::from(byte)] == kind
+    fn is(&self, byte: u8, class: ByteClass) -> bool {
+        self.classes[usize::from(byte)] == class
     }
 
     fn is_ours(&self, chunk: &[u8]) -> bool {
-        !chunk.iter().any(|&byte| self.is(byte, Kind::Other))
+        !chunk.iter().any(|&byte| self.is(byte, ByteClass::Other))
     }
 
-    /// Where the space after `start` is.
+    /// The position of the first space after `start`, or the end.
     fn chunk_end(&self, bytes: &[u8], start: usize) -> usize {
-        let len = bytes[start..].iter().position(|&byte| self.is(byte, Kind::Space));
+        let len = bytes[start..].iter().position(|&byte| self.is(byte, ByteClass::Space));
         len.map_or(bytes.len(), |len| start + len)
     }
 
-    /// What stands between two spaces: words, and punctuation one by one.
+    /// Appends the tokens of the bytes between two spaces: words, and punctuation one by one.
     fn chunk(&self, chunk: &[u8], ids: &mut Vec<u32>) {
         let mut rest = chunk;
         while !rest.is_empty() {
-            let letters = rest.iter().position(|&byte| self.is(byte, Kind::Mark));
-            let (word, after) = rest.split_at(match letters {
+            let word_bytes = rest.iter().position(|&byte| self.is(byte, ByteClass::Punctuation));
+            let (word, after) = rest.split_at(match word_bytes {
                 Some(0) => 1,
-                Some(letters) => letters,
+                Some(word_bytes) => word_bytes,
                 None => rest.len(),
             });
             self.word(word, ids);
@@ -218,21 +220,22 @@ impl WordPiece {
     /// The longest piece that `word` begins with, and its length.
     fn longest(&self, word: &[u8], within: u8) -> Option<(u32, usize)> {
         let most = word.len().min(self.piece_bytes_max);
-        let (mut letters, mut hashes) = ([0; PIECE_BYTES_MAX], [0; PIECE_BYTES_MAX]);
+        let mut folded = [0; PIECE_BYTES_MAX];
+        let mut hashes = [0; PIECE_BYTES_MAX];
         let mut hash = start(within);
         for (at, &byte) in word[..most].iter().enumerate() {
-            letters[at] = self.folded[usize::from(byte)];
-            hash = step(hash, letters[at]);
+            folded[at] = self.folded[usize::from(byte)];
+            hash = step(hash, folded[at]);
             hashes[at] = spread(hash);
         }
         (1..=most).rev().find_map(|len| {
-            let id = self.find(&letters[..len], within, hashes[len - 1])?;
+            let id = self.find(&folded[..len], within, hashes[len - 1])?;
             Some((id, len))
         })
     }
 
-    /// The piece of these letters.
-    fn find(&self, letters: &[u8], within: u8, hash: u32) -> Option<u32> {
+    /// The id of the piece of these bytes.
+    fn find(&self, piece: &[u8], within: u8, hash: u32) -> Option<u32> {
         let mask = self.table.len() - 1;
         let mut at = hash as usize & mask;
         loop {
@@ -240,8 +243,8 @@ impl WordPiece {
             if entry.len == 0 {
                 return None;
             }
-            let is_it = entry.hash == hash && entry.len == letters.len() as u8 | within;
-            if is_it && entry.letters[..letters.len()] == *letters {
+            let is_it = entry.hash == hash && entry.len == piece.len() as u8 | within;
+            if is_it && entry.bytes[..piece.len()] == *piece {
                 return Some(entry.id);
             }
             at = (at + 1) & mask;
@@ -249,16 +252,16 @@ impl WordPiece {
     }
 }
 
-fn kinds() -> [Kind; 256] {
+fn classes() -> [ByteClass; 256] {
     std::array::from_fn(|byte| match byte as u8 {
-        b' ' | b'\t' | b'\n' | b'\r' => Kind::Space,
-        byte if byte.is_ascii_punctuation() => Kind::Mark,
-        byte if byte.is_ascii_alphanumeric() => Kind::Word,
-        _ => Kind::Other,
+        b' ' | b'\t' | b'\n' | b'\r' => ByteClass::Space,
+        byte if byte.is_ascii_punctuation() => ByteClass::Punctuation,
+        byte if byte.is_ascii_alphanumeric() => ByteClass::Word,
+        _ => ByteClass::Other,
     })
 }
 
-/// Where the hash of a piece begins.
+/// The hash of an empty piece.
 fn start(within: u8) -> u64 {
     step(HASH_START, within)
 }

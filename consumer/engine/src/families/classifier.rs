@@ -1,22 +1,24 @@
-//! What becomes of a sequence's hidden states: a vector, or scores.
+//! Classification heads: what `config.json` says of them, and the names of their tensors in each family.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
-use forebay_kernels::{Activation, CuSeqlens, Finish, LayerNorm, Linear, PoolNormalize, Pooling};
+use candle_core::DType;
+use forebay_kernels::{Activation, LayerNorm, Linear, Pooling};
 use serde::Deserialize;
 
-use crate::models::activation;
-use crate::weights::Weights;
-use crate::{EngineError, ModelTask};
+use crate::encode::head::{ScoreFunction, Scores};
+use crate::error::EngineError;
+use crate::info::ModelTask;
+use crate::load::config::activation;
+use crate::load::safetensors::Weights;
 
 /// The most labels of a classifier; the largest known has some twenty thousand.
 const LABELS_MAX: usize = 100_000;
 
-/// The fields of `config.json` that say what a model's outputs are.
+/// The fields of `config.json` that say whether a model scores labels, and how.
 #[derive(Debug, Default, Deserialize)]
-pub(crate) struct HeadConfig {
+pub(crate) struct ClassifierConfig {
     #[serde(default)]
     architectures: Vec<String>,
     #[serde(default)]
@@ -33,41 +35,13 @@ pub(crate) struct HeadConfig {
     norm_eps: Option<f64>,
 }
 
-/// What a model's rows are.
-pub(crate) enum Head {
-    /// Pooled hidden states.
-    Vector(Pooling),
-    /// Scores of labels.
-    Scores(Box<Scores>),
-}
-
-/// Layers from a pooled hidden state to scores, in f32 and on the processor.
-pub(crate) struct Scores {
-    pooling: Pooling,
-    /// Those between, each with the norm that follows it.
-    dense: Option<(Linear, Option<LayerNorm>)>,
-    out: Linear,
-    last: Last,
-}
-
-/// What makes scores of the last layer's outputs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Last {
-    /// They stay as they are.
-    Raw,
-    /// All labels together sum to 1.
-    Softmax,
-    /// Each label by itself.
-    Sigmoid,
-}
-
-impl HeadConfig {
+impl ClassifierConfig {
     /// True where the model was trained to score labels.
-    pub(crate) fn is_classifier(&self) -> bool {
+    fn is_classifier(&self) -> bool {
         self.architectures.iter().any(|name| name.ends_with("ForSequenceClassification"))
     }
 
-    /// A classifier of one label says how well a pair of texts fits.
+    /// The model's task: one with a single label reranks, one without a classification head embeds.
     pub(crate) fn task(&self) -> ModelTask {
         match self.label_count() {
             _ if !self.is_classifier() => ModelTask::Embed,
@@ -94,7 +68,7 @@ impl HeadConfig {
         (0..self.label_count()).map(name).collect()
     }
 
-    /// The layers of the head, as transformers calls them in each family.
+    /// Loads the head's layers, by their names in transformers, which differ with the family.
     pub(crate) fn load(
         &self,
         family: &str,
@@ -149,12 +123,12 @@ impl HeadConfig {
                 });
             }
         };
-        let last = match (labels, self.problem_type.as_deref()) {
-            (1, _) | (_, Some("regression")) => Last::Raw,
-            (_, Some("multi_label_classification")) => Last::Sigmoid,
-            _ => Last::Softmax,
+        let function = match (labels, self.problem_type.as_deref()) {
+            (1, _) | (_, Some("regression")) => ScoreFunction::Raw,
+            (_, Some("multi_label_classification")) => ScoreFunction::Sigmoid,
+            _ => ScoreFunction::Softmax,
         };
-        Ok(Scores { pooling, dense, out: linear(out, labels, Activation::None)?, last })
+        Ok(Scores { pooling, dense, out: linear(out, labels, Activation::None)?, function })
     }
 
     fn modernbert_pooling(&self, path: &Path) -> Result<Pooling, EngineError> {
@@ -167,86 +141,6 @@ impl HeadConfig {
                 value: other.to_owned(),
                 supported: "cls, mean",
             }),
-        }
-    }
-}
-
-impl Head {
-    /// Values a row, of hidden states of `hidden`.
-    pub(crate) fn width(&self, hidden: usize) -> usize {
-        match self {
-            Self::Vector(_) => hidden,
-            Self::Scores(scores) => scores.out.outputs(),
-        }
-    }
-
-    /// A vector a sequence from hidden states `[tokens, hidden]`: `[sequences, hidden]`, on their device.
-    pub(crate) fn pooled(
-        &self,
-        hidden: &Tensor,
-        cu_seqlens: &CuSeqlens,
-        finishes: &[Finish],
-    ) -> Result<Tensor, EngineError> {
-        let plain;
-        let (pooling, finishes) = match self {
-            Self::Vector(pooling) => (*pooling, finishes),
-            Self::Scores(scores) => {
-                let finish = Finish { normalize: false, dimensions: None };
-                plain = vec![finish; cu_seqlens.sequences()];
-                (scores.pooling, plain.as_slice())
-            }
-        };
-        Ok(PoolNormalize { cu_seqlens, pooling, finishes }.forward(hidden)?)
-    }
-
-    /// The rows that are made of pooled vectors of this shape: `[sequences, width]`, row-major.
-    pub(crate) fn finish(
-        &self,
-        pooled: Vec<f32>,
-        shape: (usize, usize),
-    ) -> Result<Vec<f32>, EngineError> {
-        match self {
-            Self::Vector(_) => Ok(pooled),
-            Self::Scores(scores) => scores.rows(pooled, shape),
-        }
-    }
-}
-
-impl Scores {
-    fn rows(&self, pooled: Vec<f32>, shape: (usize, usize)) -> Result<Vec<f32>, EngineError> {
-        let mut state = Tensor::from_vec(pooled, shape, &Device::Cpu)?;
-        if let Some((dense, norm)) = &self.dense {
-            state = dense.forward(&state)?;
-            if let Some(norm) = norm {
-                state = norm.forward(&state)?;
-            }
-        }
-        let mut rows: Vec<f32> = self.out.forward(&state)?.flatten_all()?.to_vec1()?;
-        for row in rows.chunks_exact_mut(self.out.outputs()) {
-            self.finish(row);
-        }
-        Ok(rows)
-    }
-
-    /// Turns a row of the last layer's outputs into scores.
-    fn finish(&self, row: &mut [f32]) {
-        match self.last {
-            Last::Raw => {}
-            Last::Sigmoid => {
-                for value in row {
-                    *value = 1.0 / (1.0 + (-*value).exp());
-                }
-            }
-            Last::Softmax => {
-                let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                for value in row.iter_mut() {
-                    *value = (*value - max).exp();
-                }
-                let sum: f32 = row.iter().sum();
-                for value in row {
-                    *value /= sum;
-                }
-            }
         }
     }
 }

@@ -1,5 +1,5 @@
-//! `ModernBERT`: normalises before each half layer, turns queries and keys, gates its feed-forward half, and looks at
-//! the whole sequence only in every few layers.
+//! `ModernBERT`: normalises before each half layer, rotates queries and keys (`RoPE`), gates its feed-forward half, and
+//! attends to the whole sequence only in every few layers, elsewhere to a window.
 
 use std::path::Path;
 
@@ -10,11 +10,14 @@ use forebay_kernels::{
 };
 use serde::Deserialize;
 
-use super::{Layers, Named, Sizes, activation, expect, from_json};
-use crate::EngineError;
-use crate::workspace::{Place, Sequences, Workspace};
+use crate::encode::layers::{Layers, Sequences};
+use crate::encode::workspace::{Slot, Workspace};
+use crate::error::EngineError;
+use crate::families::named::Named;
+use crate::load::config::{activation, expect, from_json};
+use crate::load::sizes::Sizes;
 
-/// The fields of `config.json` that shape the computation, with what transformers assumes when one is absent.
+/// The fields of `config.json` that shape the computation, with the defaults of transformers.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ModernBertConfig {
     vocab_size: usize,
@@ -109,7 +112,7 @@ pub(super) struct ModernBert {
     local: Rotary,
     gate: Gate,
     layers: Vec<Layer>,
-    /// What closes each half: the norm before the next one. The last one is the model's.
+    /// The norm after each half, which is the one before the next half. The last one is the model's.
     norms: Vec<AddLayerNorm>,
 }
 
@@ -123,7 +126,8 @@ struct Layer {
 
 impl ModernBert {
     pub(super) fn load(config: &ModernBertConfig, named: &Named<'_>) -> Result<Self, EngineError> {
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let hidden = config.hidden_size;
+        let inner = config.intermediate_size;
         let rotary = |base| named.rotary(config.head_size(), base, config.max_position_embeddings);
         let norm = |name: &str| -> Result<AddLayerNorm, EngineError> {
             Ok(AddLayerNorm { bias: None, norm: named.norm(name, hidden, config.norm_eps, false)? })
@@ -173,16 +177,17 @@ impl Layers for ModernBert {
         sequences: Sequences<'_>,
         space: &mut Workspace,
     ) -> Result<Tensor, EngineError> {
-        let (tokens, hidden, cu_seqlens) =
-            (sequences.token_ids.len(), self.hidden, sequences.cu_seqlens);
-        // The sum of all halves so far, and the same normalised.
-        let sum = space.take(Place::Hidden, tokens, hidden)?;
-        let normed = space.take(Place::Attended, tokens, hidden)?;
-        let qkv = space.take(Place::Qkv, tokens, 3 * hidden)?;
-        let context = space.take(Place::Context, tokens, hidden)?;
-        let projected = space.take(Place::Projected, tokens, hidden)?;
-        let inner = space.take(Place::Inner, tokens, 2 * self.inner)?;
-        let gated = space.take(Place::Gated, tokens, self.inner)?;
+        let tokens = sequences.token_ids.len();
+        let hidden = self.hidden;
+        let cu_seqlens = sequences.cu_seqlens;
+        // The sum of all halves so far, and its normalised copy.
+        let sum = space.take(Slot::Hidden, tokens, hidden)?;
+        let normed = space.take(Slot::Attended, tokens, hidden)?;
+        let qkv = space.take(Slot::Qkv, tokens, 3 * hidden)?;
+        let context = space.take(Slot::Context, tokens, hidden)?;
+        let projected = space.take(Slot::Projected, tokens, hidden)?;
+        let inner = space.take(Slot::Inner, tokens, 2 * self.inner)?;
+        let gated = space.take(Slot::Gated, tokens, self.inner)?;
         EmbedLayerNorm {
             token_ids: sequences.token_ids,
             type_ids: None,

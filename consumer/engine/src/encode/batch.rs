@@ -1,8 +1,11 @@
-//! What goes into an encoder and what comes out: packed sequences and their rows.
+//! The input and the output of an encoder: packed sequences and their rows.
 
 use forebay_kernels::{CuSeqlens, Finish};
 
-/// Sequences packed end to end, each with the wish for its vector's finish.
+use crate::error::EngineError;
+use crate::load::sizes::Sizes;
+
+/// Sequences packed end to end, each with the finish that is asked for its vector.
 ///
 /// Sequences of many jobs may share a batch: the finish is per sequence.
 #[derive(Debug, Clone, Default)]
@@ -76,7 +79,7 @@ impl PackedBatch {
         &self.token_ids
     }
 
-    /// Which tokens are of a second text (1), where any sequence is of two; otherwise nothing.
+    /// For each token 1 if it is of a second text, else 0; `None` where no sequence is of two texts.
     pub fn type_ids(&self) -> Option<&[u32]> {
         (self.pairs > 0).then_some(self.type_ids.as_slice())
     }
@@ -89,6 +92,27 @@ impl PackedBatch {
     /// Each sequence's finish.
     pub fn finishes(&self) -> &[Finish] {
         &self.finishes
+    }
+
+    /// Refuses an item that the tables have no row for, or whose finish cannot be made.
+    pub(crate) fn check(&self, sizes: Sizes) -> Result<(), EngineError> {
+        let Sizes { vocabulary, hidden, positions, .. } = sizes;
+        for (index, (range, finish)) in self.cu_seqlens.ranges().zip(&self.finishes).enumerate() {
+            let tokens = range.len();
+            let outside = self.token_ids[range].iter().find(|&&id| id as usize >= vocabulary);
+            let dimensions = finish.dimensions.filter(|&asked| asked == 0 || asked > hidden);
+            let problem = if tokens > positions {
+                format!("{tokens} tokens, the model has {positions} positions")
+            } else if let Some(id) = outside {
+                format!("token id {id} is outside the vocabulary of {vocabulary}")
+            } else if let Some(asked) = dimensions {
+                format!("{asked} dimensions asked, the model gives 1 to {hidden}")
+            } else {
+                continue;
+            };
+            return Err(EngineError::Item { index, problem });
+        }
+        Ok(())
     }
 }
 

@@ -1,15 +1,18 @@
-//! A model that computes nothing: what a job costs besides its model. It needs no weights file, only a tokenizer.
+//! A model that computes nothing, to measure what a job costs besides its model. It needs no weights file, only a
+//! tokenizer.
 
 use std::path::Path;
 
 use candle_core::Tensor;
 use serde::Deserialize;
 
-use super::{Layers, Sizes, from_json};
-use crate::EngineError;
-use crate::workspace::{Place, Sequences, Workspace};
+use crate::encode::layers::{Layers, Sequences};
+use crate::encode::workspace::{Slot, Workspace};
+use crate::error::EngineError;
+use crate::load::config::from_json;
+use crate::load::sizes::Sizes;
 
-/// Its `config.json`.
+/// The no-op model's `config.json`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct NoopConfig {
     vocab_size: usize,
@@ -35,7 +38,7 @@ impl NoopConfig {
     }
 }
 
-/// Its one layer.
+/// The no-op model's layers.
 pub(super) struct Noop {
     hidden: usize,
 }
@@ -47,12 +50,12 @@ impl Noop {
 }
 
 impl Layers for Noop {
-    /// Zeros: nobody else writes to the buffer.
+    /// Returns zeros: nothing else writes to the buffer.
     fn forward(
         &self,
         sequences: Sequences<'_>,
         space: &mut Workspace,
     ) -> Result<Tensor, EngineError> {
-        space.take(Place::Hidden, sequences.token_ids.len(), self.hidden)
+        space.take(Slot::Hidden, sequences.token_ids.len(), self.hidden)
     }
 }

@@ -1,22 +1,24 @@
-//! The threads that compute a batch, and how its sequences are dealt out to them.
+//! The thread pool that computes a batch, and how a batch's sequences are shared out among its worker threads.
 //!
-//! A batch of enough tokens is dealt into groups of whole sequences. Each thread takes one group after the other through
-//! all layers by itself: no thread waits for another between two operations, and what one leaves is still in the core's
-//! second cache, for the most part, when the next one takes it. Where sequences are too few or too unequal for that, all threads share
-//! each operation. The rows are the same bits either way.
+//! A batch of enough tokens is partitioned into groups of whole sequences. Each worker thread takes one group after the
+//! other through all layers by itself: no thread waits for another between two operations, and the output of one
+//! operation is, for the most part, still in the core's L2 cache when the next one reads it. Where sequences are too
+//! few or too unequal for that, all threads share each operation. The rows are the same bits either way.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device};
 use forebay_kernels::{CuSeqlens, Finish, alone};
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use rayon::ThreadPoolBuilder;
 
-use crate::workspace::{Sequences, Workspace};
-use crate::{EngineError, PackedBatch};
+use crate::encode::batch::PackedBatch;
+use crate::encode::layers::Sequences;
+use crate::encode::workspace::Workspace;
+use crate::error::EngineError;
 
 /// Bytes of one hidden state of a group; the widest state is some four times that. From a quarter of it up to half more
-/// the speed of all-MiniLM-L6-v2 was the same on a core with 2 MiB of second cache.
+/// the speed of all-MiniLM-L6-v2 was the same on a core with 2 MiB of L2 cache.
 const GROUP_STATE_BYTES: usize = 384 * 1024;
 /// Tokens below which a group does not pay for reading all weights once more.
 const GROUP_TOKENS_MIN: usize = 48;
@@ -25,17 +27,18 @@ const GROUP_TOKENS_MAX: usize = 256;
 /// How much longer than the mean the longest group may take, in hundredths, before sharing operations costs less.
 const UNEVENNESS_MAX: usize = 108;
 
-/// A pool of threads, each with its own memory.
-pub(crate) struct Team {
-    pool: ThreadPool,
-    members: Vec<Mutex<Member>>,
+/// A pool of worker threads, each with buffers of its own.
+pub(crate) struct ThreadPool {
+    pool: rayon::ThreadPool,
+    /// One for each thread of `pool`.
+    workers: Vec<Mutex<WorkerThread>>,
     /// Tokens that a group aims at.
     group_tokens: usize,
     hidden: usize,
 }
 
-/// What one thread keeps from batch to batch.
-struct Member {
+/// The buffers that one worker thread keeps from batch to batch.
+struct WorkerThread {
     space: Workspace,
     token_ids: Vec<u32>,
     type_ids: Vec<u32>,
@@ -43,7 +46,8 @@ struct Member {
     finishes: Vec<Finish>,
 }
 
-impl Team {
+impl ThreadPool {
+    /// Starts the worker threads, for hidden states of `hidden` values in `dtype`.
     pub(crate) fn new(threads: usize, hidden: usize, dtype: DType) -> Result<Self, EngineError> {
         let pool = ThreadPoolBuilder::new()
             .num_threads(threads)
@@ -52,11 +56,12 @@ impl Team {
             .map_err(|error| EngineError::Threads { threads, problem: error.to_string() })?;
         let group_tokens = (GROUP_STATE_BYTES / (hidden * dtype.size_in_bytes()))
             .clamp(GROUP_TOKENS_MIN, GROUP_TOKENS_MAX);
-        let members = (0..threads).map(|_| Mutex::new(Member::new(dtype))).collect();
-        Ok(Self { pool, members, group_tokens, hidden })
+        let workers = (0..threads).map(|_| Mutex::new(WorkerThread::new(dtype))).collect();
+        Ok(Self { pool, workers, group_tokens, hidden })
     }
 
-    /// The rows of all sequences, in their order, `width` values each. `work` gives those of some sequences.
+    /// Computes the rows of all sequences, in their order, `width` values each. `work` computes those of some
+    /// sequences.
     pub(crate) fn run(
         &self,
         batch: &PackedBatch,
@@ -64,26 +69,26 @@ impl Team {
         work: impl Fn(Sequences<'_>, &[Finish], &mut Workspace) -> Result<Vec<f32>, EngineError> + Sync,
     ) -> Result<Vec<f32>, EngineError> {
         let lengths: Vec<usize> = batch.cu_seqlens().ranges().map(|range| range.len()).collect();
-        let Some(groups) = deal(&lengths, self.members.len(), self.group_tokens, self.hidden)
-        else {
+        let threads = self.workers.len();
+        let Some(groups) = partition(&lengths, threads, self.group_tokens, self.hidden) else {
             let sequences = Sequences {
                 token_ids: batch.token_ids(),
                 type_ids: batch.type_ids(),
                 cu_seqlens: batch.cu_seqlens(),
             };
-            let together = || work(sequences, batch.finishes(), &mut lock(&self.members[0]).space);
+            let together = || work(sequences, batch.finishes(), &mut lock(&self.workers[0]).space);
             return self.pool.install(together);
         };
         let next = AtomicUsize::new(0);
         let parts = self.pool.broadcast(|thread| {
-            let mut member = lock(&self.members[thread.index()]);
+            let mut worker = lock(&self.workers[thread.index()]);
             let mut done = Vec::new();
             alone(|| {
                 while let Some(group) = groups.get(next.fetch_add(1, Relaxed)) {
-                    match member.compute(batch, group, &work) {
+                    match worker.compute(batch, group, &work) {
                         Ok(rows) => done.push((group, rows)),
                         Err(error) => {
-                            // The others need not begin another one.
+                            // Ends the loops of the other threads too: the batch fails as a whole.
                             next.store(groups.len(), Relaxed);
                             return Err(error);
                         }
@@ -104,12 +109,12 @@ impl Team {
     }
 }
 
-/// What a panic left behind is overwritten before it is read.
-fn lock(member: &Mutex<Member>) -> MutexGuard<'_, Member> {
-    member.lock().unwrap_or_else(PoisonError::into_inner)
+/// Locks a worker's buffers, also after a panic: they are overwritten before they are read.
+fn lock(worker: &Mutex<WorkerThread>) -> MutexGuard<'_, WorkerThread> {
+    worker.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Member {
+impl WorkerThread {
     fn new(dtype: DType) -> Self {
         Self {
             space: Workspace::new(dtype, Device::Cpu),
@@ -120,7 +125,7 @@ impl Member {
         }
     }
 
-    /// Some sequences of a batch, by their numbers.
+    /// Computes some sequences of a batch, given by their numbers.
     fn compute(
         &mut self,
         batch: &PackedBatch,
@@ -149,15 +154,16 @@ impl Member {
     }
 }
 
-/// What a sequence costs, in tokens of a short one: attention grows with the square of its length. Its products take
+/// The cost of a sequence, in tokens of a short one: attention grows with the square of its length. Its GEMMs take
 /// `length / (6 * hidden)` of the other layers' at the usual shapes, at less than half of their speed.
 fn cost(tokens: usize, hidden: usize) -> usize {
     tokens + 2 * tokens * tokens / (5 * hidden)
 }
 
-/// Deals sequences into groups of nearly the same cost, as many for each thread: the longest first, each to the group
-/// that has least so far. `None` where that would leave a thread idle too long, or where there is too little to deal.
-fn deal(
+/// Partitions sequences into groups of nearly equal cost, as many for each thread: the longest first, each into the
+/// group that has least so far. `None` where that would leave a thread idle too long, or where there are too few
+/// tokens.
+fn partition(
     lengths: &[usize],
     threads: usize,
     group_tokens: usize,
@@ -201,14 +207,14 @@ mod tests {
     #[test]
     fn sequences_too_few_or_too_unequal_are_computed_together() {
         for lengths in [&[10][..], &[10, 12], &[256], &[256, 30], &[256, 256, 256], &[]] {
-            assert_eq!(deal(lengths, 2, 256, 384), None, "{lengths:?}");
+            assert_eq!(partition(lengths, 2, 256, 384), None, "{lengths:?}");
         }
     }
 
     #[test]
-    fn equal_sequences_are_dealt_evenly() {
-        assert_eq!(deal(&[100, 100], 2, 256, 384).unwrap(), [[0], [1]]);
-        let groups = deal(&[16; 512], 2, 256, 384).unwrap();
+    fn equal_sequences_are_partitioned_evenly() {
+        assert_eq!(partition(&[100, 100], 2, 256, 384).unwrap(), [[0], [1]]);
+        let groups = partition(&[16; 512], 2, 256, 384).unwrap();
         assert!(
             groups.len().is_multiple_of(2)
                 && groups.iter().all(|group| (14..=17).contains(&group.len()))
@@ -216,25 +222,26 @@ mod tests {
     }
 
     #[test]
-    fn one_thread_takes_groups_too_for_its_cache_s_sake() {
-        let groups = deal(&[200, 150, 30, 90, 256], 1, 256, 384).unwrap();
+    fn one_thread_takes_groups_too_so_that_states_stay_in_its_l2_cache() {
+        let groups = partition(&[200, 150, 30, 90, 256], 1, 256, 384).unwrap();
         assert!(groups.len() > 1);
     }
 
     proptest! {
         #[test]
-        fn every_sequence_is_dealt_once_and_no_thread_idles_long(
+        fn every_sequence_is_in_one_group_and_no_thread_idles_long(
             lengths in vec(0_usize..600, 0..200),
             threads in 1_usize..9,
         ) {
-            let Some(groups) = deal(&lengths, threads, 256, 384) else { return Ok(()) };
-            let mut dealt: Vec<usize> = groups.iter().flatten().copied().collect();
-            dealt.sort_unstable();
-            prop_assert_eq!(dealt, (0..lengths.len()).collect::<Vec<_>>());
+            let Some(groups) = partition(&lengths, threads, 256, 384) else { return Ok(()) };
+            let mut all: Vec<usize> = groups.iter().flatten().copied().collect();
+            all.sort_unstable();
+            prop_assert_eq!(all, (0..lengths.len()).collect::<Vec<_>>());
             prop_assert!(groups.len().is_multiple_of(threads));
             let load = |group: &Vec<usize>| group.iter().map(|&at| cost(lengths[at], 384)).sum::<usize>();
             let loads: Vec<usize> = groups.iter().map(load).collect();
-            let (most, total) = (loads.iter().max().unwrap(), loads.iter().sum::<usize>());
+            let most = loads.iter().max().unwrap();
+            let total = loads.iter().sum::<usize>();
             prop_assert!(threads == 1 || most * loads.len() * 100 <= total * UNEVENNESS_MAX);
         }
     }
