@@ -26,6 +26,7 @@ pub mod dice;
 pub mod fail;
 pub mod host;
 pub mod intake;
+#[cfg(feature = "management")]
 pub mod management;
 pub mod retry;
 pub mod shutdown;

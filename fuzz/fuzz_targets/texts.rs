@@ -13,13 +13,16 @@ mod ids;
 #[path = "../../producer/src/commands/input.rs"]
 mod input;
 
-use forebay_producer::{JobId, ModelId, pull::Source};
+use forebay_producer::pull::Source;
+use forebay_schemas::{JobId, ModelId};
 use libfuzzer_sys::fuzz_target;
 
-/// Stands in for the command's own error, which the files above take from their parent.
-#[derive(Debug)]
-enum CommandError {
-    Usage(String),
+/// Stands in for the command's own error, which the files above import.
+mod error {
+    #[derive(Debug)]
+    pub(crate) enum CommandError {
+        Usage(String),
+    }
 }
 
 const LINE_BYTES_MAX: usize = 256;

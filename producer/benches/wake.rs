@@ -1,9 +1,9 @@
-//! How long a fleet that rests without a worker takes to its first result, and from its last result back to none.
+//! The time from zero workers to the first result, and from the last result back to zero workers.
 //!
 //! `make bench` runs it against a stack of its own, whose workers stay `FOREBAY_BENCH_IDLE_S` seconds without work. The
-//! peer is the same cold start with no fleet around it: `forebay-worker embed` with one text. Both are measured in turns.
-//! It prints a table for people and, last, one line of JSON for machines.
-#![allow(clippy::print_stdout, clippy::print_stderr)] // it is a command for people
+//! peer is a cold start without a fleet: `forebay-worker embed` with one text. Both are measured in turns.
+//! It prints a table and, last, one line of JSON.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // it is a command that prints tables
 
 use std::{
     io::Write,
@@ -12,16 +12,16 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use forebay_client::{Client, Job, Lane};
 use forebay_fabric::Config;
-use forebay_producer::{Client, Job, Lane};
 use forebay_schemas::State;
 use serde_json::json;
 
 const MODEL: &str = "all-minilm-l6-v2";
 const ROUNDS: usize = 7;
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often the registry is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// The interval of reading the registry.
+const POLL_EVERY: Duration = Duration::from_millis(20);
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -30,7 +30,9 @@ async fn main() -> Result<()> {
     let idle_s: f64 = std::env::var("FOREBAY_BENCH_IDLE_S")
         .context("FOREBAY_BENCH_IDLE_S: how long a worker stays without work; run `make bench`")?
         .parse()?;
-    let (mut bare, mut first, mut zero) = (Vec::new(), Vec::new(), Vec::new());
+    let mut bare = Vec::new();
+    let mut first = Vec::new();
+    let mut zero = Vec::new();
     for round in 1..=ROUNDS {
         eprintln!("from zero and back, round {round} of {ROUNDS}");
         bare.push(bare_start()?);
@@ -62,7 +64,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// The program, the weights, one text, one vector.
+/// Seconds that the program takes from its start, over loading the weights, to one vector.
 fn bare_start() -> Result<f64> {
     let program = std::env::var_os("FOREBAY_WORKER_PROGRAM").context("FOREBAY_WORKER_PROGRAM")?;
     let began = Instant::now();
@@ -87,7 +89,7 @@ async fn until_none(client: &Client) -> Result<()> {
             "workers are still there after {} s",
             PATIENCE.as_secs()
         );
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_EVERY).await;
     }
     Ok(())
 }
@@ -101,6 +103,7 @@ fn row(name: &str, seconds: &mut [f64], of: Option<(f64, &str)>) {
     let middle = median(seconds);
     let of =
         of.map_or_else(String::new, |(base, what)| format!("{:.2} times {what}", middle / base));
-    let (min, max) = (seconds[0], seconds[seconds.len() - 1]);
+    let min = seconds[0];
+    let max = seconds[seconds.len() - 1];
     println!("{name:<52} {min:>8.2} {middle:>8.2} {max:>8.2}   {of}");
 }

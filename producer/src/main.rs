@@ -1,12 +1,17 @@
-//! `forebay`: the command for people.
+//! The `forebay` command.
 
+mod cli;
 mod commands;
+mod context;
+mod error;
 mod output;
+mod queue_status;
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use commands::{Cli, CommandError};
+use cli::Cli;
+use error::CommandError;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -14,8 +19,8 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return ended(&CommandError::Failed(format!("can't start: {error}"))),
     };
-    let result = runtime.block_on(commands::run(cli));
-    // A download or a read from the terminal may still block its thread: nobody waits for it.
+    let result = runtime.block_on(cli::run(cli));
+    // A download or a read from the terminal may still block a thread of the runtime: it is not waited for.
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -24,7 +29,7 @@ fn main() -> ExitCode {
 }
 
 fn ended(error: &CommandError) -> ExitCode {
-    // Whoever closed our output wants no more words.
+    // A reader that closed our output wants no error message either.
     if !error.is_broken_pipe() {
         eprintln!("forebay: {error}");
     }

@@ -1,4 +1,4 @@
-//! The one place that writes to standard output: lines, tables, and JSON lines.
+//! Standard output, which is written here only: lines, tables, and JSON lines.
 
 use std::{
     fmt::Display,
@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-/// Standard output, in the form that was asked for.
+/// Standard output, in the chosen format.
 pub(crate) struct Output {
     /// JSON lines instead of tables.
     pub(crate) json: bool,
@@ -54,7 +54,8 @@ fn table_lines<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> Vec<St
     let line = |row: &[String; N]| {
         let cells: Vec<String> = (0..N)
             .map(|column| {
-                let (text, width) = (&row[column], widths[column]);
+                let text = &row[column];
+                let width = widths[column];
                 let right = heads[column].ends_with('>');
                 if right { format!("{text:>width$}") } else { format!("{text:<width$}") }
             })
@@ -64,7 +65,7 @@ fn table_lines<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> Vec<St
     [line(&names)].into_iter().chain(rows.iter().map(line)).collect()
 }
 
-/// Text of a stranger, without what a terminal would take for a command.
+/// Text from outside with its control characters escaped, so that it can't control the terminal.
 pub(crate) fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for c in text.chars() {
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_of_strangers_are_spelled_out() {
+    fn control_characters_from_outside_are_escaped() {
         assert_eq!(plain("ä\u{1b}[2J\n"), "ä\\u{1b}[2J\\n");
     }
 

@@ -17,10 +17,11 @@ const FLOORS: &[(&str, u32)] = &[
     ("forebay-kernels", 1),
     ("forebay-fabric", 2),
     ("forebay-engine", 2),
-    ("forebay-producer", 3),
+    ("forebay-client", 3),
     ("forebay-consumer", 3),
     ("forebay-autoscaler", 3),
-    ("forebay-tests", 4),
+    ("forebay-producer", 4),
+    ("forebay-tests", 5),
 ];
 
 const FILE_LINES_MAX: usize = 400;

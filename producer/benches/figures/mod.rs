@@ -1,14 +1,14 @@
-//! Figures of several rounds: a row for people, the same as JSON for machines.
-#![allow(clippy::print_stdout)] // for commands that people run
+//! Statistics over several rounds: one printed row each, and its values as JSON.
+#![allow(clippy::print_stdout)] // for commands that print tables
 
 use serde_json::{Value, json};
 
-/// Prints what the columns of [`row`] are.
+/// Prints the head of the columns of [`row`].
 pub(crate) fn head() {
     println!("{:<52} {:>10} {:>10} {:>10}   of its peer", "", "min", "median", "max");
 }
 
-/// Prints one row; its share of the peer is the median over the rounds of the two's ratio.
+/// Prints one row. Its share of the peer is the median, over the rounds, of the ratio between the two.
 pub(crate) fn row(name: &str, figures: &[f64], peer: Option<&[f64]>) -> Value {
     let (min, median, max) = spread(figures);
     let share = peer.map(|peer| share(figures, peer));

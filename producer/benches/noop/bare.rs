@@ -1,10 +1,10 @@
-//! The peer: a publisher and a consumer at once, with nothing but lapin.
+//! The peer: a concurrent publisher and consumer, with nothing but lapin.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use forebay_client::{Job, Lane};
 use forebay_fabric::Config;
-use forebay_producer::{Job, Lane};
 use forebay_schemas::{ContentType, MESSAGE_TYPE, names::JOBS};
 use futures_util::{StreamExt, stream};
 use lapin::{
@@ -19,7 +19,7 @@ use lapin::{
 /// Publishes that wait for their confirmation at once: what the client library allows itself.
 const IN_FLIGHT: usize = 1_024;
 const PREFETCH: u16 = 1_024;
-/// Deliveries that one acknowledgement covers: the consumer's best.
+/// Deliveries covered by one acknowledgement: the fastest value for this consumer.
 const ACK_EVERY: usize = 64;
 
 /// Messages a second, published with confirmation and consumed by another connection meanwhile.
@@ -46,7 +46,7 @@ pub(crate) async fn rate(config: &Config, jobs: &[Job]) -> Result<f64> {
     publishing.await?;
     consuming.await??;
     let rate = jobs.len() as f64 / began.elapsed().as_secs_f64();
-    // The last acknowledgements are to reach the queue before the channel goes.
+    // The last acknowledgements have to reach the queue before the channel closes.
     tokio::time::sleep(Duration::from_secs(1)).await;
     publisher.close(200, "done".into()).await?;
     consumer.close(200, "done".into()).await?;
@@ -68,7 +68,8 @@ async fn publish(channel: &Channel, job: &Job, body: &[u8]) -> Result<()> {
 
 async fn consume(channel: Channel, queue: String, count: usize) -> Result<()> {
     channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
-    let (options, table) = (BasicConsumeOptions::default(), FieldTable::default());
+    let options = BasicConsumeOptions::default();
+    let table = FieldTable::default();
     let mut consumer =
         channel.basic_consume(queue.as_str().into(), "".into(), options, table).await?;
     for taken in 1..=count {

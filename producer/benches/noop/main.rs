@@ -1,14 +1,14 @@
-//! What a job costs besides its model: jobs of a model that computes nothing, through one worker, beside lapin and Celery.
+//! The overhead of a job: jobs of a no-op model through one worker, compared with lapin and Celery.
 //!
 //! `make bench` runs it against a broker and a Redis of its own. A job is one text of some 450 bytes, its result a vector of
 //! 384 values: 600 bytes in, 1.6 KB out. Two things are measured, in turns with their peers:
 //!
-//! - publishing and computing at once, from the first publish to the last record in Redis; the peer is a bare lapin
-//!   publisher and a bare lapin consumer on the same queue, which reads nothing and writes nothing;
+//! - publishing and computing concurrently, from the first publish to the last record in Redis; the peer is a bare lapin
+//!   publisher and a bare lapin consumer on one queue, which decodes nothing and writes no results;
 //! - draining a filled queue, from the first record to the last; the peer is Celery, where it is installed.
 //!
-//! It prints a table for people and, last, one line of JSON for machines.
-#![allow(clippy::print_stdout, clippy::print_stderr)] // it is a command for people
+//! It prints a table and, last, one line of JSON.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // it is a command that prints tables
 
 mod bare;
 #[path = "../figures/mod.rs"]
@@ -22,42 +22,46 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use forebay_client::{Client, Job, Lane};
 use forebay_fabric::Config;
-use forebay_producer::{Client, Job, Lane};
 use futures_util::{StreamExt, stream};
 use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
 
-use crate::{figures::row, worker::Bed};
+use crate::{figures::row, worker::Fixture};
 
 const ROUNDS: usize = 5;
 const JOBS: usize = 20_000;
-/// Celery needs about as long for so many.
+/// Celery takes about as long for this many.
 const CELERY_TASKS: usize = 4_000;
 const TEXT_BYTES: usize = 450;
 const PATIENCE: Duration = Duration::from_secs(300);
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const POLL_EVERY: Duration = Duration::from_millis(10);
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the checkout")?;
     let like = Config::load(None)?.config.model_dir(&"all-minilm-l6-v2".parse()?);
-    let bed = Bed::make(&like)?;
-    let config = bed.config()?;
+    let fixture = Fixture::create(&like)?;
+    let config = fixture.config()?;
     let texts = texts(&root.join("examples/data/descriptions.jsonl"))?;
     let celery = celery(root);
     if celery.is_none() {
-        eprintln!("No Python with Celery in FOREBAY_BENCH_PYTHON: draining is not put beside it.");
+        eprintln!(
+            "No Python with Celery in FOREBAY_BENCH_PYTHON: draining is not compared with it."
+        );
     }
     let mut redis =
         redis::Client::open(config.redis_url.expose())?.get_multiplexed_async_connection().await?;
-    let (mut both, mut both_bare) = (Vec::new(), Vec::new());
-    let (mut drain, mut drain_celery) = (Vec::new(), Vec::new());
+    let mut both = Vec::new();
+    let mut both_bare = Vec::new();
+    let mut drain = Vec::new();
+    let mut drain_celery = Vec::new();
     for round in 1..=ROUNDS {
         eprintln!("jobs of a model that computes nothing, round {round} of {ROUNDS}");
-        both.push(at_once(&bed, &config, jobs(&texts)?, &mut redis).await?);
+        both.push(at_once(&fixture, &config, jobs(&texts)?, &mut redis).await?);
         both_bare.push(bare::rate(&config, &jobs(&texts)?).await?);
-        drain.push(drained(&bed, &config, jobs(&texts)?, &mut redis).await?);
+        drain.push(drained(&fixture, &config, jobs(&texts)?, &mut redis).await?);
         if let Some(celery) = &celery {
             drain_celery.push(celery.rate(&config)?);
         }
@@ -76,7 +80,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// Real texts joined and cut to one length, as ASCII where the cut would fall into a character.
+/// Real texts, joined and cut to one length. Only their ASCII characters, so that no cut splits a character.
 fn texts(file: &Path) -> Result<Vec<String>> {
     let mut all = String::new();
     for line in std::fs::read_to_string(file)?.lines() {
@@ -97,12 +101,12 @@ fn jobs(texts: &[String]) -> Result<Vec<Job>> {
 
 /// Jobs a second that a client publishes while one worker computes them, up to the last record.
 async fn at_once(
-    bed: &Bed,
+    fixture: &Fixture,
     config: &Config,
     jobs: Vec<Job>,
     redis: &mut MultiplexedConnection,
 ) -> Result<f64> {
-    let mut worker = bed.start()?;
+    let mut worker = fixture.start()?;
     worker.ready().await?;
     let before = keys(redis).await?;
     let client = Client::connect(config)?;
@@ -116,9 +120,9 @@ async fn at_once(
     Ok(rate)
 }
 
-/// Jobs a second that one worker takes out of a filled queue, from its first record to its last.
+/// Jobs a second that one worker drains from a filled queue, from its first record to its last.
 async fn drained(
-    bed: &Bed,
+    fixture: &Fixture,
     config: &Config,
     jobs: Vec<Job>,
     redis: &mut MultiplexedConnection,
@@ -126,7 +130,7 @@ async fn drained(
     let client = Client::connect(config)?;
     submit(&client, jobs).await?;
     client.close().await;
-    let worker = bed.start()?;
+    let worker = fixture.start()?;
     // Its own entry in the registry is not a record.
     let first = until(redis, 2).await?;
     let began = Instant::now();
@@ -149,7 +153,7 @@ async fn keys(redis: &mut MultiplexedConnection) -> Result<usize> {
     Ok(redis::cmd("DBSIZE").query_async(redis).await?)
 }
 
-/// How many keys there are, once there are more than `count`.
+/// Waits until Redis has `count` keys. Returns how many it has then.
 async fn until(redis: &mut MultiplexedConnection, count: usize) -> Result<usize> {
     let began = Instant::now();
     loop {
@@ -158,7 +162,7 @@ async fn until(redis: &mut MultiplexedConnection, count: usize) -> Result<usize>
             return Ok(there);
         }
         ensure!(began.elapsed() < PATIENCE, "{there} of {count} records after {PATIENCE:?}");
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_EVERY).await;
     }
 }
 
@@ -183,7 +187,7 @@ fn celery(root: &Path) -> Option<Celery> {
 }
 
 impl Celery {
-    /// Tasks a second that its worker takes out of a filled queue, from the first result to the last.
+    /// Tasks a second that its worker drains from a filled queue, from the first result to the last.
     fn rate(&self, config: &Config) -> Result<f64> {
         let output = Command::new(&self.python)
             .arg(&self.script)

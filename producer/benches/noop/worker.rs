@@ -1,4 +1,4 @@
-//! A worker of a model that computes nothing, and the folder and settings that it needs.
+//! A worker of a no-op model, and the folder and configuration that it needs.
 
 use std::{
     fs,
@@ -18,18 +18,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Values in a vector: as many as all-MiniLM-L6-v2 has, so a result is some 1.6 KB.
 const WIDTH: usize = 384;
 
-/// What computes nothing has no best size of a batch to be found by measuring.
+/// A no-op model has no best batch size that could be found by measuring.
 const BATCH_TOKENS: usize = 4_096;
 
-/// The model and a configuration that knows it, in a folder that goes with this.
-pub(crate) struct Bed {
+/// The model and its configuration, in a temporary folder.
+pub(crate) struct Fixture {
     folder: TempDir,
     program: PathBuf,
 }
 
-impl Bed {
-    /// Takes the tokenizer of the model in `like`.
-    pub(crate) fn make(like: &Path) -> Result<Self> {
+impl Fixture {
+    /// Creates the folder. The tokenizer is that of the model in `like`.
+    pub(crate) fn create(like: &Path) -> Result<Self> {
         let program =
             std::env::var_os("FOREBAY_WORKER_PROGRAM").context("FOREBAY_WORKER_PROGRAM")?.into();
         let folder = TempDir::new()?;
@@ -61,7 +61,7 @@ impl Bed {
         Ok(Self { folder, program })
     }
 
-    /// The configuration, with the servers that the environment names.
+    /// The configuration, with the servers named in the environment.
     pub(crate) fn config(&self) -> Result<Config> {
         Ok(Config::load(Some(&self.settings()))?.config)
     }
@@ -70,7 +70,7 @@ impl Bed {
         self.folder.path().join("forebay.toml")
     }
 
-    /// Starts a worker. It goes on loading for some tenths of a second.
+    /// Starts a worker, which keeps loading for some tenths of a second.
     pub(crate) fn start(&self) -> Result<Worker> {
         let log = self.folder.path().join("worker.log");
         let child = Command::new(&self.program)
@@ -84,14 +84,14 @@ impl Bed {
     }
 }
 
-/// A running worker, stopped with this.
+/// A running worker, killed when this is dropped.
 pub(crate) struct Worker {
     child: Child,
     log: PathBuf,
 }
 
 impl Worker {
-    /// Waits until it settles jobs.
+    /// Waits until it is subscribed.
     pub(crate) async fn ready(&mut self) -> Result<()> {
         let began = Instant::now();
         while !fs::read_to_string(&self.log)?.contains("model loaded") {
@@ -106,7 +106,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Stops it in good order.
+    /// Stops it with SIGTERM and waits for its end.
     pub(crate) async fn stop(mut self) -> Result<()> {
         let id = self.child.id().to_string();
         ensure!(Command::new("kill").args(["-TERM", &id]).status()?.success(), "kill {id}");

@@ -1,13 +1,13 @@
-//! How fast the whole path is beside the bare engine, and the plumbing beside bare lapin.
+//! The throughput of the whole path compared with the engine alone, and of client and subscription compared with lapin.
 //!
 //! `make bench` runs it against a stack of its own: one worker, the example texts. Both sides of a ratio are
-//! measured in the same run, in turns, since machines drift. It prints tables for people and, last, one
-//! line of JSON for machines.
-#![allow(clippy::print_stdout, clippy::print_stderr)] // it is a command for people
+//! measured in the same run, in turns, since machines drift. It prints tables and, last, one
+//! line of JSON.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // it is a command that prints tables
 
 #[path = "../figures/mod.rs"]
 mod figures;
-mod plumbing;
+mod messaging;
 
 use std::{
     fs::File,
@@ -18,16 +18,16 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use forebay_client::{Client, Job, Lane};
 use forebay_fabric::{
     Config,
     config::{ModelConfig, PoolConfig},
 };
-use forebay_producer::{Client, Job, Lane};
 use forebay_schemas::{JobId, ModelId, State};
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 
-use crate::{figures::row, plumbing::BareClient};
+use crate::{figures::row, messaging::BareClient};
 
 const MODEL: &str = "all-minilm-l6-v2";
 const ROUNDS: usize = 5;
@@ -45,17 +45,18 @@ async fn main() -> Result<()> {
         dtype: None,
         pool: PoolConfig::default(),
     };
-    config.models.insert(plumbing::SINK.parse()?, source);
+    config.models.insert(messaging::SINK.parse()?, source);
     let engine = Engine::of(root);
 
     let mut rows = whole_path_rows(&config, &engine, &file).await?;
-    rows.extend(plumbing_rows(&config).await?);
+    rows.extend(messaging_rows(&config).await?);
     println!("{}", json!({ "rounds": ROUNDS, "texts_a_job": TEXTS_A_JOB, "rows": rows }));
     Ok(())
 }
 
 async fn whole_path_rows(config: &Config, engine: &Engine, file: &Path) -> Result<Vec<Value>> {
-    let (mut alone, mut path) = (Vec::new(), Vec::new());
+    let mut alone = Vec::new();
+    let mut path = Vec::new();
     for round in 1..=ROUNDS {
         eprintln!("engine and whole path, round {round} of {ROUNDS}");
         alone.push(rate(&engine.run(file)?)?);
@@ -68,14 +69,16 @@ async fn whole_path_rows(config: &Config, engine: &Engine, file: &Path) -> Resul
     ])
 }
 
-async fn plumbing_rows(config: &Config) -> Result<Vec<Value>> {
-    let (mut publish, mut publish_bare) = (Vec::new(), Vec::new());
-    let (mut consume, mut consume_bare) = (Vec::new(), Vec::new());
+async fn messaging_rows(config: &Config) -> Result<Vec<Value>> {
+    let mut publish = Vec::new();
+    let mut publish_bare = Vec::new();
+    let mut consume = Vec::new();
+    let mut consume_bare = Vec::new();
     let bare = BareClient::connect(config).await?;
     for round in 1..=ROUNDS {
-        eprintln!("plumbing, round {round} of {ROUNDS}");
-        publish.push(plumbing::publish_rate(config).await?);
-        consume.push(plumbing::consume_rate(config).await?);
+        eprintln!("messaging, round {round} of {ROUNDS}");
+        publish.push(messaging::publish_rate(config).await?);
+        consume.push(messaging::consume_rate(config).await?);
         publish_bare.push(bare.publish_rate().await?);
         consume_bare.push(bare.consume_rate().await?);
     }
@@ -101,7 +104,7 @@ impl Engine {
         Self { program }
     }
 
-    /// Its own summary of one run. The time in it begins when the model is loaded.
+    /// Runs it once. Returns its own summary, whose time begins when the model is loaded.
     fn run(&self, texts: &Path) -> Result<Value> {
         let output = Command::new(&self.program)
             .args(["embed", "--model", MODEL])

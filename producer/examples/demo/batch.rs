@@ -5,27 +5,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use forebay_producer::{
-    Client, Job, JobId, Lane, ModelId, Outcome, SubmitError, client::WaitError,
-};
+use forebay_client::{Client, Job, JobId, Lane, ModelId, Outcome, SubmitError, WaitError};
 use forebay_schemas::{Timing, Usage};
 use futures_util::{StreamExt, stream};
 
 use super::{
-    Problems,
-    say::Live,
+    print::Live,
     texts::Text,
     vectors::{Embedded, checked},
 };
 
 /// Texts in a job, as a publisher of small records would choose.
 const TEXTS_A_JOB: usize = 4;
-/// How long all of it may take.
+/// The limit for all texts together.
 const WAIT_MAX: Duration = Duration::from_secs(900);
-/// How often the live line may change.
+/// The interval at which the live line may change.
 const TICK: Duration = Duration::from_millis(100);
 
-/// What came of it.
+/// The results and measurements of the batch.
 pub(crate) struct Run<'a> {
     pub(crate) vectors: Vec<Embedded<'a>>,
     pub(crate) jobs: Vec<JobStats>,
@@ -34,19 +31,19 @@ pub(crate) struct Run<'a> {
     pub(crate) began: Instant,
     /// From the first submission to the first result.
     pub(crate) first_result: Option<Duration>,
-    pub(crate) problems: Problems,
+    pub(crate) problems: Vec<String>,
 }
 
-/// What is told of one job.
+/// The measurements of one job.
 pub(crate) struct JobStats {
-    /// From its submission to its result in our hands.
+    /// From its submission until its result was read.
     pub(crate) latency: Duration,
     pub(crate) usage: Usage,
     pub(crate) timing: Timing,
 }
 
-/// Jobs that are under way: their texts, and when they were submitted.
-type UnderWay<'a> = HashMap<JobId, (&'a [Text], Instant)>;
+/// Jobs in flight: their texts, and when they were submitted.
+type InFlight<'a> = HashMap<JobId, (&'a [Text], Instant)>;
 
 /// Embeds `texts` on the batch lane.
 pub(crate) async fn embed<'a>(
@@ -55,9 +52,9 @@ pub(crate) async fn embed<'a>(
     texts: &'a [Text],
 ) -> Result<Run<'a>, SubmitError> {
     let began = Instant::now();
-    let under_way = submit(client, model, texts).await?;
+    let in_flight_jobs = submit(client, model, texts).await?;
     let mut live = Live::new();
-    let mut counts = Counts { submitted: under_way.len(), ..Counts::default() };
+    let mut counts = Counts { submitted: in_flight_jobs.len(), ..Counts::default() };
     let mut run = Run {
         vectors: Vec::new(),
         jobs: Vec::new(),
@@ -66,21 +63,21 @@ pub(crate) async fn embed<'a>(
         first_result: None,
         problems: Vec::new(),
     };
-    let ids: Vec<JobId> = under_way.keys().cloned().collect();
+    let ids: Vec<JobId> = in_flight_jobs.keys().cloned().collect();
     let mut waits = std::pin::pin!(client.wait_many(ids, WAIT_MAX));
     let mut tick = tokio::time::interval(TICK);
     loop {
         tokio::select! {
             waited = waits.next() => {
                 let Some((id, result)) = waited else { break };
-                if let Some((texts, since)) = under_way.get(&id) {
+                if let Some((texts, since)) = in_flight_jobs.get(&id) {
                     counts.jobs += 1;
                     run.first_result.get_or_insert_with(|| began.elapsed());
                     run.add(texts, since.elapsed(), result, &mut counts);
                 }
             }
             _ = tick.tick(), if live.is_due() => {
-                // For the eye only: a broker that does not say shows as an empty queue.
+                // For display only: a broker that does not answer shows as an empty queue.
                 counts.queued = client.backlog(model).await.unwrap_or(0) as usize;
                 live.show(&counts.line(began.elapsed()));
             }
@@ -96,14 +93,14 @@ async fn submit<'a>(
     client: &Client,
     model: &ModelId,
     texts: &'a [Text],
-) -> Result<UnderWay<'a>, SubmitError> {
-    let mut under_way = UnderWay::new();
+) -> Result<InFlight<'a>, SubmitError> {
+    let mut in_flight_jobs = InFlight::new();
     let jobs: Vec<Job> = texts
         .chunks(TEXTS_A_JOB)
         .map(|texts| {
             let input = texts.iter().map(|text| text.text.clone()).collect();
             let job = Job::embed(model.clone(), input);
-            under_way.insert(job.id.clone(), (texts, Instant::now()));
+            in_flight_jobs.insert(job.id.clone(), (texts, Instant::now()));
             job
         })
         .collect();
@@ -111,7 +108,7 @@ async fn submit<'a>(
     while let Some((_, result)) = submitted.next().await {
         result?;
     }
-    Ok(under_way)
+    Ok(in_flight_jobs)
 }
 
 impl<'a> Run<'a> {
@@ -145,7 +142,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// What the live line tells.
+/// The counts of the live line.
 #[derive(Default)]
 struct Counts {
     submitted: usize,

@@ -1,12 +1,12 @@
-//! The demonstration: a running fleet embeds real texts, answers questions with them, and tells how
-//! fast it was. Ends with 1 when anything was wrong.
+//! The demo: a running fleet embeds real texts and answers questions with them, and a summary shows how fast it
+//! was. Ends with 1 when anything was wrong.
 //!
 //! Takes the texts from its first argument, or from `examples/data/descriptions.jsonl`.
 
 mod batch;
 mod fleet;
+mod print;
 mod questions;
-mod say;
 mod summary;
 mod texts;
 mod vectors;
@@ -15,9 +15,9 @@ use std::{env, path::PathBuf, process::ExitCode, time::Instant};
 
 use anyhow::Context;
 use fleet::Fleet;
+use forebay_client::Client;
 use forebay_fabric::Config;
-use forebay_producer::Client;
-use say::say;
+use print::print_line;
 
 const TEXTS_DEFAULT: &str = "examples/data/descriptions.jsonl";
 
@@ -25,7 +25,7 @@ const TEXTS_DEFAULT: &str = "examples/data/descriptions.jsonl";
 async fn main() -> ExitCode {
     match run().await {
         Ok(problems) if problems.is_empty() => {
-            say("\nEverything came back, and it means something.");
+            print_line("\nEvery result came back, and the answers make sense.");
             ExitCode::SUCCESS
         }
         Ok(problems) => {
@@ -41,17 +41,15 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Everything that went wrong without stopping the demonstration.
-type Problems = Vec<String>;
-
-async fn run() -> anyhow::Result<Problems> {
+/// Runs the demo. Returns everything that went wrong without stopping it.
+async fn run() -> anyhow::Result<Vec<String>> {
     let path = env::args_os().nth(1).map_or_else(|| TEXTS_DEFAULT.into(), PathBuf::from);
     let texts = texts::read(&path).with_context(|| format!("can't read {}", path.display()))?;
     let config = Config::load(env::var_os("FOREBAY_CONFIG").map(PathBuf::from).as_deref())?.config;
     let model = config.models.keys().next().context("no model is configured")?.clone();
     let client = Client::connect(&config)?;
     let fleet = Fleet::watch(client.clone(), model.clone());
-    say(format_args!(
+    print_line(format_args!(
         "{model} embeds {} texts from {}, and no worker runs yet",
         texts.len(),
         path.display()
@@ -59,12 +57,12 @@ async fn run() -> anyhow::Result<Problems> {
     let run = batch::embed(&client, &model, &texts).await?;
     let mut problems = run.problems.clone();
     if run.vectors.is_empty() {
-        problems.push("no vectors: there is nothing to ask".to_owned());
+        problems.push("no vectors, so no question can be answered".to_owned());
         return Ok(problems);
     }
     problems.extend(questions::ask(&client, &model, &run.vectors).await?);
-    say("\nNothing is left to do: the workers go.");
-    let life = fleet.comes_to_rest(run.began, Instant::now()).await;
+    print_line("\nNo jobs are left: the fleet scales to zero.");
+    let life = fleet.scaled_to_zero(run.began, Instant::now()).await;
     summary::print(&run, &life);
     problems.extend(life.problem());
     client.close().await;

@@ -1,16 +1,15 @@
-//! Questions answered by nearest neighbours: the proof that the vectors mean something.
+//! Questions answered by nearest neighbours, which checks that the vectors carry meaning.
 
 use std::time::{Duration, Instant};
 
-use forebay_producer::{Client, Job, Lane, ModelId};
+use forebay_client::{Client, Job, Lane, ModelId};
 
 use super::{
-    Problems,
-    say::say,
+    print::print_line,
     vectors::{Embedded, checked, similarity},
 };
 
-/// Questions, and words of which a good answer has one.
+/// Questions, each with words of which a good answer contains one.
 const QUESTIONS: [(&str, &[&str]); 5] = [
     ("a tool to play music in the terminal", &["music", "audio", "player", "mp3"]),
     (
@@ -24,7 +23,7 @@ const QUESTIONS: [(&str, &[&str]); 5] = [
     ),
     ("a game where you shoot spaceships", &["game", "shoot", "space", "arcade"]),
 ];
-/// Neighbours that are shown.
+/// Neighbours shown for each question.
 const SHOWN: usize = 3;
 /// Unrelated texts score about 0.1, related ones from about 0.4.
 const SCORE_MIN: f32 = 0.3;
@@ -32,7 +31,7 @@ const SCORE_MIN: f32 = 0.3;
 const SCORE_MAX: f32 = 1.01;
 /// Characters of an answer that are shown.
 const CHARS_SHOWN: usize = 64;
-/// How long one answer may take.
+/// The limit for one answer.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Asks each question on the interactive lane and prints its nearest texts.
@@ -40,8 +39,8 @@ pub(crate) async fn ask(
     client: &Client,
     model: &ModelId,
     texts: &[Embedded<'_>],
-) -> anyhow::Result<Problems> {
-    let mut problems = Problems::new();
+) -> anyhow::Result<Vec<String>> {
+    let mut problems = Vec::new();
     for (question, words) in QUESTIONS {
         let since = Instant::now();
         let job = Job::embed(model.clone(), vec![question.to_owned()]);
@@ -50,7 +49,7 @@ pub(crate) async fn ask(
         let latency_ms = since.elapsed().as_secs_f64() * 1e3;
         match checked(&outcome, 1) {
             Ok(vectors) => {
-                say(format_args!("\n{question}   ({latency_ms:.0} ms)"));
+                print_line(format_args!("\n{question}   ({latency_ms:.0} ms)"));
                 let nearest = nearest(&vectors.concat(), texts);
                 for (score, text) in &nearest {
                     show(*score, text);
@@ -73,7 +72,7 @@ fn nearest<'t, 'a>(vector: &[f32], texts: &'t [Embedded<'a>]) -> Vec<(f32, &'t E
 
 fn show(score: f32, text: &Embedded<'_>) {
     let words: String = text.text.chars().take(CHARS_SHOWN).collect();
-    say(format_args!("  {score:.3}  {:<28}  {words}", text.id));
+    print_line(format_args!("  {score:.3}  {:<28}  {words}", text.id));
 }
 
 fn implausible(question: &str, words: &[&str], nearest: &[(f32, &Embedded<'_>)]) -> Option<String> {
@@ -86,5 +85,5 @@ fn implausible(question: &str, words: &[&str], nearest: &[(f32, &Embedded<'_>)])
         words.iter().any(|word| text.contains(word))
     };
     let any = nearest.iter().any(|(_, found)| fits(found.text) || fits(found.id));
-    (!any).then(|| format!("`{question}`: none of the best answers has to do with it"))
+    (!any).then(|| format!("`{question}`: none of the best answers is related to it"))
 }

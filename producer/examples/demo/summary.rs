@@ -1,8 +1,8 @@
-//! The summary: how much, how fast, in what batches, by whom.
+//! The summary: amounts, rates, latencies, batch sizes, and the workers.
 
 use std::time::Duration;
 
-use super::{batch::Run, fleet::Life, say::say};
+use super::{batch::Run, fleet::Life, print::print_line};
 
 pub(crate) fn print(run: &Run<'_>, life: &Life) {
     let seconds = run.elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
@@ -23,22 +23,22 @@ pub(crate) fn print(run: &Run<'_>, life: &Life) {
         ("batch, texts", format!("{:.1} in the mean", mean(|job| job.timing.batch_size))),
         ("batch, tokens", format!("{:.0} in the mean", mean(|job| job.timing.batch_tokens))),
     ];
-    say("");
+    print_line("");
     for (name, value) in rows {
-        say(format_args!("{name:<14} {value}"));
+        print_line(format_args!("{name:<14} {value}"));
     }
     for (name, value) in fleet_rows(run, life) {
-        say(format_args!("{name:<14} {value}"));
+        print_line(format_args!("{name:<14} {value}"));
     }
     for worker in life.workers.values() {
-        say(format_args!(
+        print_line(format_args!(
             "{:<14} {}: {} on {} {}",
             "worker", worker.id, worker.model, worker.device, worker.dtype
         ));
     }
 }
 
-/// From nothing to the load, and back to nothing.
+/// The fleet's way from zero to the load, and back to zero.
 fn fleet_rows(run: &Run<'_>, life: &Life) -> Vec<(&'static str, String)> {
     let since = |at: std::time::Instant, from: std::time::Instant| {
         format!("{:.1} s", at.saturating_duration_since(from).as_secs_f64())
@@ -65,7 +65,7 @@ fn fleet_rows(run: &Run<'_>, life: &Life) -> Vec<(&'static str, String)> {
     rows
 }
 
-/// From submission to result, queueing behind all the others included.
+/// Formats a latency, which runs from submission to result and includes queueing behind all other jobs.
 fn milliseconds(latency: Duration) -> String {
     format!("{:.0} ms", latency.as_secs_f64() * 1e3)
 }

@@ -1,11 +1,11 @@
-//! What an outcome must look like to count, and how near two vectors are.
+//! Checks of outcomes, and the similarity of vectors.
 
-use forebay_producer::{Outcome, Output};
+use forebay_client::{Outcome, Output};
 
 /// How far the length of a normalised vector may be from 1: `bf16` keeps three digits.
 const LENGTH_ERROR_MAX: f32 = 0.01;
 
-/// A text's name, the text, and its vector.
+/// A text with its id and its vector.
 pub(crate) struct Embedded<'a> {
     pub(crate) id: &'a str,
     pub(crate) text: &'a str,
@@ -25,7 +25,7 @@ pub(crate) fn checked(outcome: &Outcome, count: usize) -> Result<Vec<Vec<f32>>, 
     }
     let rows: Vec<Vec<f32>> = vectors.rows().map(<[f32]>::to_vec).collect();
     for row in &rows {
-        // A value that is not finite makes a length that is not.
+        // A value that is not finite makes the length not finite, so this catches it too.
         let length = similarity(row, row).sqrt();
         if !(1.0 - LENGTH_ERROR_MAX..=1.0 + LENGTH_ERROR_MAX).contains(&length) {
             return Err(format!("job {id} has a vector of length {length}"));

@@ -1,19 +1,23 @@
 //! `forebay cancel`
 
-use forebay_producer::JobId;
+use forebay_schemas::JobId;
 
-use super::{CommandResult, Context, ids, unless_stopped};
+use super::ids;
+use crate::{
+    context::{Context, unless_stopped},
+    error::CommandResult,
+};
 
-/// A job that waits in its queue is settled as cancelled when a worker comes to it; one that is being
+/// A job that waits in its queue is settled as cancelled when a worker takes it up; one that is being
 /// computed, or done, keeps its result.
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(crate) struct Args {
     /// The jobs; read from standard input, one a line, when none is given
     #[arg(value_name = "JOB")]
     ids: Vec<JobId>,
 }
 
-pub(super) async fn run(args: Args, context: &mut Context) -> CommandResult {
+pub(crate) async fn run(args: Args, context: &mut Context) -> CommandResult {
     let client = context.client()?;
     for id in ids::or_stdin(args.ids)? {
         unless_stopped(&context.stop, async { Ok(client.cancel(&id).await?) }).await?;

@@ -1,4 +1,4 @@
-//! Durations as people write them: `30`, `500ms`, `30s`, `5m`, `2h`, `1d`.
+//! Durations as they are written on the command line: `30`, `500ms`, `30s`, `5m`, `2h`, `1d`.
 
 use std::time::Duration;
 

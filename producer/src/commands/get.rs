@@ -1,18 +1,22 @@
 //! `forebay get`
 
-use forebay_producer::JobId;
+use forebay_schemas::JobId;
 
-use super::{CommandError, CommandResult, Context, ids, show, unless_stopped};
+use super::{ids, show};
+use crate::{
+    context::{Context, unless_stopped},
+    error::{CommandError, CommandResult},
+};
 
-/// Ends with 0 when every job has a result, whatever it says; `forebay wait` waits for one.
+/// Ends with 0 when every job has a result, even if that is a failure; `forebay wait` waits for results.
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(crate) struct Args {
     /// The jobs; read from standard input, one a line, when none is given
     #[arg(value_name = "JOB")]
     ids: Vec<JobId>,
 }
 
-pub(super) async fn run(args: Args, context: &mut Context) -> CommandResult {
+pub(crate) async fn run(args: Args, context: &mut Context) -> CommandResult {
     let client = context.client()?;
     let mut without = 0;
     for id in ids::or_stdin(args.ids)? {
@@ -29,6 +33,6 @@ pub(super) async fn run(args: Args, context: &mut Context) -> CommandResult {
     }
     Err(CommandError::Failed(format!(
         "{without} without a result: still queued or running (`forebay wait` waits for them), never \
-         submitted, or submitted so long ago that the result is gone"
+         submitted, or submitted so long ago that the result has expired"
     )))
 }

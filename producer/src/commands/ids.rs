@@ -2,9 +2,9 @@
 
 use std::io::{self, BufRead, IsTerminal};
 
-use forebay_producer::JobId;
+use forebay_schemas::JobId;
 
-use super::CommandError;
+use crate::error::CommandError;
 
 /// The most ids that one command takes.
 const IDS_MAX: usize = 1_000_000;

@@ -10,26 +10,26 @@ use futures_util::{Stream, stream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::CommandError;
+use crate::error::CommandError;
 
-/// One text and where it came from.
+/// One text and its label.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Item {
     pub(super) label: Label,
     pub(super) text: String,
 }
 
-/// What a text is called in what is printed.
+/// The label by which the output names a text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Label {
-    /// Its line, or its place on the command line, from 1.
+    /// Its line, or its position on the command line, from 1.
     pub(super) line: usize,
     /// The `id` beside it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) id: Option<String>,
 }
 
-/// How the lines are written.
+/// The format of the lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Format {
     /// JSON lines if the first line is one, else plain lines
@@ -69,7 +69,7 @@ pub(super) fn lines(
         let mut reader = Reader::new(name, BufReader::new(from), format, bytes_max);
         while let Some(item) = reader.next().transpose() {
             let last = item.is_err();
-            // Nobody listens any more once the command ends.
+            // The receiver is gone once the command ends.
             if to.blocking_send(item).is_err() || last {
                 return;
             }
@@ -78,7 +78,7 @@ pub(super) fn lines(
     Ok(stream::unfold(items, |mut items| async { items.recv().await.map(|item| (item, items)) }))
 }
 
-/// Reads texts one by one from what holds them line by line.
+/// Reads texts one by one from lines.
 pub(super) struct Reader<R> {
     name: String,
     from: R,
@@ -93,7 +93,7 @@ impl<R: BufRead> Reader<R> {
         Self { name, from, format, bytes_max, line: 0 }
     }
 
-    /// The next text; blank lines are none.
+    /// The next text; blank lines are skipped.
     pub(super) fn next(&mut self) -> Result<Option<Item>, CommandError> {
         loop {
             let mut bytes = Vec::new();
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named_with_file_and_line() {
+    fn mistakes_are_reported_with_file_and_line() {
         for (text, what) in [
             (&b"{\"text\":\"one\"}\n{\"txt\":1}"[..], "texts, line 2: missing field `text`"),
             (b"one\n\xff\n", "texts, line 2: not UTF-8"),

@@ -1,14 +1,14 @@
-//! A line on the terminal that counts, out of the way of what is printed.
+//! A progress line on the terminal, cleared while output is printed.
 
 use std::{cell::Cell, fmt::Display, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Shows itself on standard error, if that is a terminal.
+/// A progress line on standard error, if that is a terminal.
 pub(super) struct Progress {
     bar: ProgressBar,
-    /// Whether a trouble has been told where no line can be shown.
-    told: Cell<bool>,
+    /// Whether a cause of waiting has been printed, where no line can be shown.
+    printed: Cell<bool>,
 }
 
 impl Progress {
@@ -18,30 +18,31 @@ impl Progress {
         let style = style.unwrap_or_else(|_| ProgressStyle::default_spinner());
         let bar = ProgressBar::new_spinner().with_style(style);
         bar.enable_steady_tick(Duration::from_millis(200));
-        Self { bar, told: Cell::new(false) }
+        Self { bar, printed: Cell::new(false) }
     }
 
-    /// How far it is.
+    /// Sets the progress.
     pub(super) fn at(&self, text: impl Display) {
         self.bar.set_message(text.to_string());
     }
 
-    /// What it waits for, if it does. Without a terminal the first is told, and no more: it may come and
-    /// go very often.
+    /// Sets the cause of waiting, if there is one. Without a terminal only the first is printed: causes may come and go
+    /// very often.
     pub(super) fn waits(&self, for_what: Option<impl Display>) {
         match for_what {
             None => self.bar.set_prefix(String::new()),
             Some(what) if !self.bar.is_hidden() => self.bar.set_prefix(what.to_string()),
-            Some(what) if !self.told.replace(true) => eprintln!("forebay: {what}"),
+            Some(what) if !self.printed.replace(true) => eprintln!("forebay: {what}"),
             Some(_) => {}
         }
     }
 
-    /// Prints something while the line is out of the way.
+    /// Runs `print` while the line is cleared.
     pub(super) fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
         self.bar.suspend(print)
     }
 
+    /// Removes the line.
     pub(super) fn end(&self) {
         self.bar.finish_and_clear();
     }

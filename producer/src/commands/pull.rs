@@ -5,22 +5,23 @@ use std::{
     path::Path,
 };
 
+use forebay_client::ModelId;
 use forebay_fabric::Config;
-use forebay_producer::{
-    ModelId,
-    pull::{Event, Pulled, Remote, Source, pull},
-};
+use forebay_producer::pull::{Event, Pulled, Remote, Source, pull};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{CommandError, CommandResult, Context};
-use crate::output::size;
+use crate::{
+    context::Context,
+    error::{CommandError, CommandResult},
+    output::size,
+};
 
-/// Does nothing for a model that is complete in the cache; goes on where an earlier pull was cut.
+/// Does nothing for a model that is complete in the cache; resumes an earlier pull that was cut.
 ///
 /// `HF_ENDPOINT` and `PIP_INDEX_URL` name other servers than the public ones, `HF_TOKEN` opens private
 /// and gated repositories of the hub.
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(crate) struct Args {
     /// The models; all that are configured when none is given
     #[arg(value_name = "MODEL")]
     models: Vec<ModelId>,
@@ -33,14 +34,15 @@ pub(super) struct Args {
     sha256: Option<String>,
 }
 
-pub(super) async fn run(args: Args, context: &mut Context) -> CommandResult {
+pub(crate) async fn run(args: Args, context: &mut Context) -> CommandResult {
     let wanted = wanted(&args, &context.config)?;
     let models_folder = context.config.models_dir();
     for (model, source) in wanted {
-        let (folder, name) = (models_folder.clone(), model.clone());
+        let folder = models_folder.clone();
+        let name = model.clone();
         let work = tokio::task::spawn_blocking(move || pull_one(&name, &source, &folder));
         let Some(done) = context.stop.run_until_cancelled(work).await else {
-            return Err(CommandError::Interrupted("; the same command goes on".into()));
+            return Err(CommandError::Interrupted("; the same command resumes".into()));
         };
         let pulled = done.map_err(|error| CommandError::Failed(error.to_string()))??;
         report(context, &model, &pulled)?;
@@ -73,7 +75,7 @@ fn configured(model: &ModelId, config: &Config) -> Result<Source, CommandError> 
         let known: Vec<&str> = config.models.keys().map(ModelId::as_str).collect();
         return Err(CommandError::Usage(format!(
             "`{model}` is not configured (known: {}): add a [models.{model}] table to forebay.toml, or \
-             say where it is with --from",
+             give its source with --from",
             if known.is_empty() { "none".to_owned() } else { known.join(", ") }
         )));
     };
@@ -87,7 +89,8 @@ fn pull_one(model: &ModelId, source: &Source, folder: &Path) -> Result<Pulled, C
 }
 
 fn report(context: &mut Context, model: &ModelId, pulled: &Pulled) -> CommandResult {
-    let (files, bytes) = (pulled.manifest.files.len(), pulled.manifest.bytes());
+    let files = pulled.manifest.files.len();
+    let bytes = pulled.manifest.bytes();
     if context.output.json {
         return Ok(context.output.json_line(&serde_json::json!({
             "model": model,
@@ -134,18 +137,18 @@ impl Progress {
             }
             (Event::At { .. }, None) => {}
             (Event::Finished { file, bytes }, _) => {
-                self.say(&format!("{file}: {}, checked", size(*bytes)));
+                self.print(&format!("{file}: {}, checked", size(*bytes)));
             }
             (Event::Waiting, _) => {
-                self.say("another pull of this model is at work: waiting for it");
+                self.print("another pull of this model is running: waiting for it");
             }
             (Event::Retrying { reason, after }, _) => {
-                self.say(&format!("{reason}; again in {:.1} s", after.as_secs_f64()));
+                self.print(&format!("{reason}; again in {:.1} s", after.as_secs_f64()));
             }
         }
     }
 
-    fn say(&self, line: &str) {
+    fn print(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| eprintln!("{line}")),
             None => eprintln!("{line}"),

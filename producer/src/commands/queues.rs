@@ -1,11 +1,16 @@
 //! `forebay queues`
 
-use super::{CommandResult, Context, unless_stopped};
-use crate::output::grouped;
+use crate::{
+    context::{Context, unless_stopped},
+    error::CommandResult,
+    output::grouped,
+    queue_status,
+};
 
-pub(super) async fn run(context: &mut Context) -> CommandResult {
+pub(crate) async fn run(context: &mut Context) -> CommandResult {
     let client = context.client()?;
-    let found = unless_stopped(&context.stop, async { Ok(client.queues().await?) }).await?;
+    let asked = async { Ok(queue_status::queues(&client, &context.config).await?) };
+    let found = unless_stopped(&context.stop, asked).await?;
     client.close().await;
     let queues = found.queues;
     if let Some(error) = &found.management_error {
@@ -20,17 +25,17 @@ pub(super) async fn run(context: &mut Context) -> CommandResult {
     let rows: Vec<[String; 4]> = queues
         .iter()
         .map(|queue| {
-            let name = queue.name.clone();
+            let info = &queue.info;
             let unacknowledged = queue.unacknowledged.map_or("?".to_owned(), grouped);
-            [name, grouped(queue.ready), unacknowledged, queue.consumers.to_string()]
+            [info.name.clone(), grouped(info.ready), unacknowledged, info.consumers.to_string()]
         })
         .collect();
     context.output.table(["QUEUE", "READY>", "IN WORK>", "CONSUMERS>"], &rows)?;
     if context.config.management_url.is_none() {
-        eprintln!("forebay: what is in work shows with a management_url in the configuration");
+        eprintln!("forebay: the number in work needs a management_url in the configuration");
     }
-    for queue in queues.iter().filter(|queue| queue.is_trouble()) {
-        eprintln!("forebay: {} holds messages that nobody will take by itself", queue.name);
+    for queue in queues.iter().map(|queue| &queue.info).filter(|queue| queue.is_trouble()) {
+        eprintln!("forebay: {} holds messages that no worker consumes", queue.name);
     }
     Ok(())
 }

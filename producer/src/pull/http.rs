@@ -1,4 +1,4 @@
-//! Talking to servers that may be slow, busy or gone: time-outs, and retries with a growing pause.
+//! HTTP to servers that may be slow, busy or unreachable: time-outs, and retries with a growing pause.
 
 use std::{env, fmt, thread, time::Duration};
 
@@ -9,9 +9,12 @@ use ureq::{
     tls::{RootCerts, TlsConfig},
 };
 
-use super::{Event, OnEvent, PullError};
+use super::{
+    error::PullError,
+    event::{Event, OnEvent},
+};
 
-/// Where the hub and the package index are, and how patient to be with them.
+/// The addresses of the hub and the package index, and the limits for requests to them.
 #[derive(Debug, Clone)]
 pub struct Remote {
     /// The hub, without a slash at the end.
@@ -20,7 +23,7 @@ pub struct Remote {
     pub hub_token: Option<SecretString>,
     /// The package index (its `simple` page), without a slash at the end.
     pub index_url: String,
-    /// How long and how often to try.
+    /// Time-outs and retries.
     pub patience: Patience,
 }
 
@@ -40,7 +43,7 @@ impl Remote {
     }
 }
 
-/// How long and how often to try.
+/// Time-outs and retries.
 #[derive(Debug, Clone)]
 pub struct Patience {
     /// Attempts for one file.
@@ -49,9 +52,9 @@ pub struct Patience {
     pub pause_first: Duration,
     /// The longest pause.
     pub pause_max: Duration,
-    /// How long finding and reaching the server may take.
+    /// The limit for resolving the server's name and connecting.
     pub connect_max: Duration,
-    /// How long nothing at all may arrive.
+    /// The longest time without a byte from the server.
     pub stall_max: Duration,
 }
 
@@ -68,11 +71,11 @@ impl Default for Patience {
     }
 }
 
-/// An attempt that failed.
+/// A failed attempt.
 pub(super) enum Trouble {
-    /// May go better next time; the server may have said when.
+    /// It may succeed later; the server may have said when.
     Passing { reason: String, after: Option<Duration> },
-    /// Will not go better.
+    /// Retrying would fail again.
     Lasting(PullError),
 }
 
@@ -88,7 +91,7 @@ impl From<PullError> for Trouble {
     }
 }
 
-/// An HTTP client with patience.
+/// An HTTP client with time-outs and retries.
 pub(super) struct Http {
     agent: Agent,
     patience: Patience,
@@ -111,8 +114,8 @@ impl Http {
         Self { agent, patience }
     }
 
-    /// Calls `attempt` until it succeeds, fails for good, or patience ends.
-    pub(super) fn patiently<T>(
+    /// Calls `attempt` until it succeeds, fails for good, or the attempts are used up.
+    pub(super) fn retrying<T>(
         &self,
         url: &str,
         on_event: &mut OnEvent<'_>,
@@ -137,7 +140,7 @@ impl Http {
         }
     }
 
-    /// One GET; every status but success is an error, except 416, which the caller understands.
+    /// One GET. Every status except success is an error, but 416 is left to the caller.
     pub(super) fn get(
         &self,
         url: &str,
@@ -165,7 +168,7 @@ impl Http {
         headers: &[(&str, String)],
         on_event: &mut OnEvent<'_>,
     ) -> Result<String, PullError> {
-        self.patiently(url, on_event, |_| {
+        self.retrying(url, on_event, |_| {
             let mut response = self.get(url, headers)?;
             let body = response.body_mut().with_config().limit(TEXT_BYTES_MAX);
             body.read_to_string().map_err(|error| classify(url, error))
@@ -173,10 +176,10 @@ impl Http {
     }
 }
 
-/// The longest listing: the index page of a package with ten thousand files has some 10 MB.
+/// The largest listing accepted: the index page of a package with ten thousand files has some 10 MB.
 const TEXT_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
-/// What may pass (lost connections, silence) and what may not (a wrong address or certificate).
+/// Separates errors that may pass (lost connections, silence) from those that don't (a wrong address or certificate).
 fn classify(url: &str, error: ureq::Error) -> Trouble {
     use ureq::Error;
     match error {
@@ -194,7 +197,7 @@ fn refused(url: &str, status: u16) -> PullError {
         401 | 403 => {
             "access is refused; a private or gated repository needs HF_TOKEN in the environment"
         }
-        404 | 410 => "there is no such thing; check the name, version or revision",
+        404 | 410 => "it does not exist; check the name, version or revision",
         _ => "the request was refused",
     };
     PullError::Refused { url: shown(url), status, hint }

@@ -1,15 +1,16 @@
-//! The Hugging Face hub: one request lists a repository's files with sizes and hashes, one more
+//! Pulls from the Hugging Face hub: one request lists a repository's files with sizes and hashes, one more
 //! fetches each.
 
+use secrecy::ExposeSecret;
 use serde::Deserialize;
 
-use secrecy::ExposeSecret;
-
 use super::{
-    FileEntry, OnEvent, PullError,
     download::{Wanted, fetch},
+    error::PullError,
+    event::OnEvent,
     http::{Http, Remote, shown},
     layout,
+    manifest::FileEntry,
     stage::Stage,
 };
 
@@ -28,14 +29,14 @@ struct Sibling {
     lfs: Option<LargeFile>,
 }
 
-/// Large files carry their hash; for small ones git's own hash is all there is.
+/// Large files carry their SHA-256; for small ones the hub has only git's own hash.
 #[derive(Deserialize)]
 struct LargeFile {
     sha256: String,
     size: u64,
 }
 
-/// Fetches what is needed of `repository`; the files and the commit they are of.
+/// Fetches the needed files of `repository`. Returns them and the commit that they belong to.
 pub(super) fn gather(
     http: &Http,
     remote: &Remote,
@@ -62,7 +63,7 @@ pub(super) fn gather(
             sha256: sibling.lfs.as_ref().map(|lfs| lfs.sha256.as_str()),
             token: remote.hub_token.as_ref(),
         };
-        files.push(fetch(http, &wanted, &stage.place(path)?, on_event)?);
+        files.push(fetch(http, &wanted, &stage.file_path(path)?, on_event)?);
     }
     Ok((files, Some(listing.sha)))
 }
@@ -74,7 +75,7 @@ fn list(
     revision: &str,
     on_event: &mut OnEvent<'_>,
 ) -> Result<Listing, PullError> {
-    // A slash inside a revision is written so that it doesn't end it.
+    // A slash in a revision is escaped, so that it does not separate path segments.
     let revision = revision.replace('/', "%2F");
     let url = format!("{}/api/models/{repository}/revision/{revision}?blobs=true", remote.hub_url);
     let mut headers = Vec::new();

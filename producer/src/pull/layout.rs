@@ -1,4 +1,4 @@
-//! Which of a model's many files are needed: what the engine reads, and nothing else.
+//! Selects the files of a model that the engine reads.
 
 /// Files at the root of a model's folder.
 const ROOT_FILES: [&str; 9] = [
@@ -24,7 +24,7 @@ pub(super) fn select<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<&'a st
     chosen
 }
 
-/// What a usable model can't do without, and is missing from `names`.
+/// The first file that every model needs and that `names` lacks.
 pub(super) fn missing(names: &[&str]) -> Option<&'static str> {
     if !names.contains(&"config.json") {
         return Some("config.json");
@@ -56,7 +56,7 @@ fn is_shard(name: &str) -> bool {
         .is_some_and(|(part, parts)| is_number(part) && is_number(parts))
 }
 
-/// `sentence_bert_config.json` and its sisters for other architectures.
+/// `sentence_bert_config.json` and its counterparts for other architectures.
 fn is_sentence_config(name: &str) -> bool {
     name.strip_prefix("sentence_")
         .and_then(|rest| rest.strip_suffix("_config.json"))

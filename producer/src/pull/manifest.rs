@@ -1,4 +1,4 @@
-//! The manifest: written last into a model's folder, it says that the model is complete.
+//! The manifest of a model's folder. It is written last, so its presence means that the model is complete.
 
 use std::{
     fs::{self, File},
@@ -12,10 +12,10 @@ use sha2::{Digest, Sha256};
 /// The manifest's name in the model's folder.
 pub const MANIFEST: &str = "forebay-model.json";
 
-/// What a complete model consists of, and where it came from.
+/// The files of a complete model, and their source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The [`Source`](super::Source) as text.
+    /// The [`Source`](super::source::Source) as text.
     pub source: String,
     /// The hub's commit that the revision stood for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -46,12 +46,12 @@ impl Manifest {
         manifest.files.iter().all(there).then_some(manifest)
     }
 
-    /// All files together, in bytes.
+    /// The total size of all files, in bytes.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|entry| entry.size).sum()
     }
 
-    /// Writes the manifest into `folder` and makes it and its files outlive a power cut.
+    /// Writes the manifest into `folder`, and syncs it and its files to the disk.
     pub(super) fn write(&self, folder: &Path) -> io::Result<()> {
         for entry in &self.files {
             File::open(folder.join(&entry.path))?.sync_all()?;
@@ -62,14 +62,14 @@ impl Manifest {
     }
 }
 
-/// Length in bytes and SHA-256 in hex of what `reader` gives.
+/// Reads `reader` to its end. Returns its length in bytes and its SHA-256 in hex.
 pub(super) fn digest(mut reader: impl Read) -> io::Result<(u64, String)> {
     let mut hasher = Sha256::new();
     let size = absorb(&mut hasher, &mut reader)?;
     Ok((size, hex(&hasher)))
 }
 
-/// Feeds `reader` to `hasher`; the number of bytes.
+/// Hashes `reader` to its end. Returns the number of bytes.
 pub(super) fn absorb(hasher: &mut Sha256, reader: &mut impl Read) -> io::Result<u64> {
     let mut buffer = vec![0; 1 << 16];
     let mut size = 0;

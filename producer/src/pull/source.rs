@@ -1,8 +1,8 @@
-//! Where a model comes from, as one line of text.
+//! The source of a model's files, written as one line of text.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
-/// The origin of a model's files.
+/// The source of a model's files.
 ///
 /// As text: `hf:<owner>/<name>[@<revision>]`, `pypi:<name>==<version>#sha256=<hex>` or
 /// `folder:<path>`.
@@ -21,17 +21,17 @@ pub enum Source {
         name: String,
         /// Its exact version.
         version: String,
-        /// The wheel's SHA-256 in lower-case hex: packages can't be trusted by name.
+        /// The wheel's SHA-256 in lower-case hex: a name and version alone don't identify its content.
         sha256: String,
     },
     /// A folder on this machine.
     Folder(PathBuf),
 }
 
-/// A source that can't be understood.
+/// The error of parsing a [`Source`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
-    /// No known scheme.
+    /// It has no known scheme.
     #[error(
         "`{0}` is not a model source: use `hf:<owner>/<name>[@<revision>]`, \
          `pypi:<name>==<version>` with a sha256, or `folder:<path>`"
@@ -135,7 +135,7 @@ fn parse_pypi(rest: &str, beside: Option<&str>) -> Result<Source, SourceError> {
     Ok(Source::Pypi { name: name.to_owned(), version: version.to_owned(), sha256 })
 }
 
-/// Non-empty, only what names and versions are made of, and no step up a path.
+/// Whether `text` is not empty, has only characters of names and versions, and is no step in a path.
 fn is_plain(text: &str) -> bool {
     let good = |b: u8| b.is_ascii_alphanumeric() || b"._-+!".contains(&b);
     !text.is_empty() && text != "." && text != ".." && text.bytes().all(good)
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_leave_its_place_in_a_url_is_refused() {
+    fn text_that_could_escape_its_url_segment_is_refused() {
         for bad in
             ["hf:a", "hf:a/b/c", "hf:../b", "hf:a/..", "hf:a/b@", "hf:a/b@x/../y", "hf:a/b?c"]
         {
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn other_mistakes_are_told_apart() {
+    fn other_mistakes_have_errors_of_their_own() {
         assert!(matches!("gs://x".parse::<Source>(), Err(SourceError::Scheme(_))));
         assert!(matches!("model".parse::<Source>(), Err(SourceError::Scheme(_))));
         assert_eq!("folder:".parse::<Source>(), Err(SourceError::Folder));

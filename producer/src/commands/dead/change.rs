@@ -1,14 +1,19 @@
-//! `forebay dead replay` and `forebay dead drop`
+//! `forebay dead replay` and `forebay dead drop`.
 
 use std::pin::pin;
 
-use forebay_producer::{Client, DeadLetter, LetterInfo, ReplayError};
+use forebay_client::{Client, DeadLetter, DeadLetterInfo, ReplayError};
 use futures_util::{Stream, StreamExt, stream};
 use serde::Serialize;
 
-use super::{CommandError, CommandResult, Context, NONE, Selection, job, missing};
+use super::{
+    super::progress::Progress,
+    browse::{NONE, missing},
+    selection::{Selection, job},
+};
 use crate::{
-    commands::{progress::Progress, unless_stopped},
+    context::{Context, unless_stopped},
+    error::{CommandError, CommandResult},
     output::grouped,
 };
 
@@ -24,7 +29,7 @@ pub(super) struct Args {
     dry_run: bool,
 }
 
-/// What is done to letters.
+/// The change to dead letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
     Replay,
@@ -32,7 +37,7 @@ pub(super) enum Change {
 }
 
 impl Change {
-    /// What has become of a letter.
+    /// The word for a dead letter to which it was applied.
     fn done(self, dry_run: bool) -> &'static str {
         match (self, dry_run) {
             (Self::Replay, false) => "replayed",
@@ -43,37 +48,37 @@ impl Change {
     }
 }
 
-/// Letters that are worked on at once: what hides a round trip of some milliseconds.
+/// Dead letters changed concurrently: enough to hide round trips of some milliseconds.
 const AT_ONCE: usize = 16;
 
-/// What became of one letter.
+/// A dead letter after the change.
 struct Changed {
-    info: LetterInfo,
-    /// Why it was left where it is, if it was.
+    info: DeadLetterInfo,
+    /// Why it was left in its queue, if it was.
     left: Option<String>,
-    /// How many letters had not been looked at.
+    /// How many dead letters had not been browsed yet.
     ahead: u32,
 }
 
 pub(super) async fn run(change: Change, args: Args, context: &mut Context) -> CommandResult {
     let Args { selection, all, dry_run } = args;
     let filter = selection.filter();
-    if !all && !filter.asks() {
+    if !all && !filter.has_conditions() {
         return Err(CommandError::Usage(
-            "which letters? Name them, choose with --model, --reason, --older-than or \
+            "which dead letters? Name them, select with --model, --reason, --older-than or \
              --newer-than, or say --all"
                 .into(),
         ));
     }
     let client = context.client()?;
     let begin = async { Ok(client.dead_letters(filter).await?) };
-    let mut letters = unless_stopped(&context.stop, begin).await?;
+    let mut dead_letters = unless_stopped(&context.stop, begin).await?;
     let stop = context.stop.clone();
-    // Ctrl-C, and the first fault, end the taking of letters: what was begun is finished.
+    // Ctrl-C, and the first error, end browsing; changes that were begun are finished.
     let halt = stop.child_token();
-    let chosen = stream::try_unfold(&mut letters, |letters| async move {
-        let next = letters.next().await?;
-        Ok::<_, CommandError>(next.map(|letter| ((letter, letters.left()), letters)))
+    let chosen = stream::try_unfold(&mut dead_letters, |dead_letters| async move {
+        let next = dead_letters.next().await?;
+        Ok::<_, CommandError>(next.map(|dead| ((dead, dead_letters.left()), dead_letters)))
     });
     let chosen = chosen.take_until(halt.clone().cancelled_owned());
     let mut report = Report::new(change, dry_run, context);
@@ -87,9 +92,9 @@ pub(super) async fn run(change: Change, args: Args, context: &mut Context) -> Co
             }
         }
     }
-    let missing = missing(&letters);
-    // After a fault of the broker there is nothing to return: it has done that itself.
-    let returned = letters.end().await.map_err(CommandError::from);
+    let missing = missing(&dead_letters);
+    // After an error of the broker there is nothing to return: it has done that itself.
+    let returned = dead_letters.end().await.map_err(CommandError::from);
     client.close().await;
     report.end(stop.is_cancelled())?;
     returned.and(missing)
@@ -99,16 +104,16 @@ fn change_all(
     client: &Client,
     change: Change,
     dry_run: bool,
-    letters: impl Stream<Item = Result<(DeadLetter, u32), CommandError>>,
+    dead_letters: impl Stream<Item = Result<(DeadLetter, u32), CommandError>>,
 ) -> impl Stream<Item = Result<Changed, CommandError>> {
-    let one = move |letter: Result<(DeadLetter, u32), CommandError>| async move {
-        let (letter, ahead) = letter?;
-        let info = letter.info.clone();
+    let one = move |next: Result<(DeadLetter, u32), CommandError>| async move {
+        let (dead, ahead) = next?;
+        let info = dead.info.clone();
         let done = match (change, dry_run) {
-            (Change::Replay, true) => client.can_replay(&letter).await,
-            (Change::Replay, false) => client.replay(letter).await,
+            (Change::Replay, true) => client.can_replay(&dead).await,
+            (Change::Replay, false) => client.replay(dead).await,
             (Change::Drop, true) => Ok(()),
-            (Change::Drop, false) => client.drop_letter(letter).await.map_err(ReplayError::from),
+            (Change::Drop, false) => client.discard(dead).await.map_err(ReplayError::from),
         };
         match done {
             Ok(()) => Ok(Changed { info, left: None, ahead }),
@@ -116,10 +121,10 @@ fn change_all(
             Err(ReplayError::Client(error)) => Err(error.into()),
         }
     };
-    letters.map(one).buffered(AT_ONCE)
+    dead_letters.map(one).buffered(AT_ONCE)
 }
 
-/// What is printed, and what is counted for the end.
+/// Prints the changes, and counts them for the last line.
 struct Report<'a> {
     context: &'a mut Context,
     progress: Progress,
@@ -133,7 +138,7 @@ struct Report<'a> {
 #[derive(Serialize)]
 struct Line<'a> {
     #[serde(flatten)]
-    info: &'a LetterInfo,
+    info: &'a DeadLetterInfo,
     result: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     because: Option<&'a str>,
@@ -147,7 +152,10 @@ impl<'a> Report<'a> {
 
     fn add(&mut self, one: &Changed) -> CommandResult {
         let because = one.left.as_deref();
-        *(if because.is_none() { &mut self.done } else { &mut self.left }) += 1;
+        match because {
+            None => self.done += 1,
+            Some(_) => self.left += 1,
+        }
         self.progress.at(format_args!("{}, {} ahead", self.count(), grouped(one.ahead.into())));
         let result = match because {
             None => self.change.done(self.dry_run),
@@ -159,14 +167,14 @@ impl<'a> Report<'a> {
                 return output.json_line(&Line { info: &one.info, result, because });
             }
             let why = because.map(|why| format!(": {why}")).unwrap_or_default();
-            output.line(format_args!("{}  {}  {result}{why}", one.info.letter, job(&one.info)))
+            output.line(format_args!("{}  {}  {result}{why}", one.info.name, job(&one.info)))
         })?;
         Ok(())
     }
 
-    /// `3 letters replayed, 1 left`
+    /// The counts: `3 dead letters replayed, 1 left`.
     fn count(&self) -> String {
-        let word = if self.done == 1 { "letter" } else { "letters" };
+        let word = if self.done == 1 { "dead letter" } else { "dead letters" };
         let done = format!("{} {word} {}", grouped(self.done), self.change.done(self.dry_run));
         if self.left == 0 { done } else { format!("{done}, {} left", grouped(self.left)) }
     }

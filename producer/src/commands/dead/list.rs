@@ -1,40 +1,47 @@
-//! `forebay dead list`
+//! `forebay dead list`.
 
+use forebay_client::DeadLetterInfo;
 use forebay_fabric::clock::now_ms;
-use forebay_producer::LetterInfo;
 
-use super::{CommandResult, Context, Look, Selection, addressee, job};
-use crate::output::{grouped, plain, span};
+use super::{
+    browse::Browser,
+    selection::{Selection, addressee, job},
+};
+use crate::{
+    context::Context,
+    error::CommandResult,
+    output::{grouped, plain, span},
+};
 
-/// Letters that are listed unless the caller wants more: their lines are held until all are known.
+/// Dead letters listed without --limit: their lines are kept in memory until all are known.
 const LIMIT: usize = 1_000;
 
 pub(super) async fn run(selection: Selection, context: &mut Context) -> CommandResult {
-    let mut look = Look::begin(selection, LIMIT, context).await?;
-    let mut letters = Vec::new();
-    while let Some(letter) = look.next(context).await? {
+    let mut browser = Browser::begin(selection, LIMIT, context).await?;
+    let mut infos = Vec::new();
+    while let Some(dead) = browser.next(context).await? {
         if context.output.json {
             let output = &mut context.output;
-            look.progress.aside(|| output.json_line(&letter.info))?;
+            browser.progress.aside(|| output.json_line(&dead.info))?;
         } else {
-            letters.push(letter.info);
+            infos.push(dead.info);
         }
     }
-    look.progress.end();
-    if !letters.is_empty() {
-        letters.sort_by_key(|letter| letter.died_at_ms.unwrap_or(u64::MAX));
+    browser.progress.end();
+    if !infos.is_empty() {
+        infos.sort_by_key(|info| info.died_at_ms.unwrap_or(u64::MAX));
         let now_ms = now_ms();
-        let rows: Vec<_> = letters.iter().map(|letter| row(letter, now_ms)).collect();
-        let heads = ["LETTER", "AGE>", "REASON", "MODEL", "LANE", "JOB", "BYTES>"];
+        let rows: Vec<_> = infos.iter().map(|info| row(info, now_ms)).collect();
+        let heads = ["NAME", "AGE>", "REASON", "MODEL", "LANE", "JOB", "BYTES>"];
         context.output.table(heads, &rows)?;
     }
-    look.end().await
+    browser.end().await
 }
 
-fn row(info: &LetterInfo, now_ms: u64) -> [String; 7] {
+fn row(info: &DeadLetterInfo, now_ms: u64) -> [String; 7] {
     let age = info.died_at_ms.map_or("?".to_owned(), |at| span(now_ms.saturating_sub(at)));
     let [model, lane] = addressee(info);
     let reason = plain(info.reason.as_str());
     let bytes = grouped(info.bytes as u64);
-    [info.letter.to_string(), age, reason, model, lane, job(info).to_owned(), bytes]
+    [info.name.to_string(), age, reason, model, lane, job(info).to_owned(), bytes]
 }

@@ -1,48 +1,55 @@
-//! `forebay dead show`
+//! `forebay dead show`.
 
 use std::io;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use forebay_client::{Client, DeadLetter, DeadLetterInfo, Outcome, WaitError};
 use forebay_fabric::clock::now_ms;
-use forebay_producer::{Client, DeadLetter, Outcome, WaitError};
 use forebay_schemas::{JobError, Limits, codec};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{CommandError, CommandResult, Context, Look, Selection, addressee, job};
-use crate::output::{Output, grouped, plain, span};
+use super::{
+    browse::Browser,
+    selection::{Selection, addressee, job},
+};
+use crate::{
+    context::Context,
+    error::{CommandError, CommandResult},
+    output::{Output, grouped, plain, span},
+};
 
-/// Letters that are shown unless the caller wants more.
+/// Dead letters shown without --limit.
 const LIMIT: usize = 10;
-/// How much of a body that can be read is shown to people, in characters.
+/// Characters of a decoded body that are shown, unless as JSON.
 const BODY_CHARS_SHOWN: usize = 4_096;
-/// How much of one that can't be.
+/// Bytes of a body that can't be decoded that are shown, unless as JSON.
 const BODY_BYTES_SHOWN: usize = 512;
 
 pub(super) async fn run(selection: Selection, context: &mut Context) -> CommandResult {
     let client = context.client()?;
-    let mut look = Look::begin(selection, LIMIT, context).await?;
-    while let Some(letter) = look.next(context).await? {
-        let record = Record::of(&letter, &client).await?;
-        let body = Body::of(&letter, &context.config.limits);
+    let mut browser = Browser::begin(selection, LIMIT, context).await?;
+    while let Some(dead) = browser.next(context).await? {
+        let record = Record::of(&dead, &client).await?;
+        let body = Body::of(&dead, &context.config.limits);
         let output = &mut context.output;
-        look.progress.aside(|| {
+        browser.progress.aside(|| {
             if output.json {
-                json(output, &letter, &record, body)
+                json(output, &dead, &record, body)
             } else {
-                text(output, &letter, &record, &body)
+                text(output, &dead, &record, &body)
             }
         })?;
     }
-    look.end().await
+    browser.end().await
 }
 
-/// What lies at the result key of the letter's job.
+/// The value at the result key of the job.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Record {
     None,
-    There {
+    Present {
         state: &'static str,
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<JobError>,
@@ -54,12 +61,12 @@ enum Record {
 }
 
 impl Record {
-    async fn of(letter: &DeadLetter, client: &Client) -> Result<Self, CommandError> {
-        let Some(id) = &letter.info.job else { return Ok(Self::None) };
+    async fn of(dead: &DeadLetter, client: &Client) -> Result<Self, CommandError> {
+        let Some(id) = &dead.info.job else { return Ok(Self::None) };
         match client.get(id).await {
             Ok(None) => Ok(Self::None),
             Ok(Some(Outcome { state, error, finished_at_ms, .. })) => {
-                Ok(Self::There { state: state.as_str(), error, finished_at_ms })
+                Ok(Self::Present { state: state.as_str(), error, finished_at_ms })
             }
             Err(WaitError::Unreadable { error, .. }) => {
                 Ok(Self::Unreadable { unreadable: error.to_string() })
@@ -71,14 +78,14 @@ impl Record {
     fn line(&self) -> String {
         match self {
             Self::None => "none".to_owned(),
-            Self::There { state, error: None, .. } => (*state).to_owned(),
-            Self::There { state, error: Some(error), .. } => format!("{state}: {error}"),
+            Self::Present { state, error: None, .. } => (*state).to_owned(),
+            Self::Present { state, error: Some(error), .. } => format!("{state}: {error}"),
             Self::Unreadable { unreadable } => unreadable.clone(),
         }
     }
 }
 
-/// A body: its fields, or the bytes where they are none.
+/// A body: its fields, or its bytes where it can't be decoded.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Body {
@@ -87,11 +94,11 @@ enum Body {
 }
 
 impl Body {
-    fn of(letter: &DeadLetter, limits: &Limits) -> Self {
-        let bytes = letter.body();
-        // A body that is too long for a job is not taken apart here either.
+    fn of(dead: &DeadLetter, limits: &Limits) -> Self {
+        let bytes = dead.body();
+        // A body that is too long for a job is not decoded here either.
         let fields = (bytes.len() <= limits.body_bytes_max)
-            .then(|| codec::decode(bytes, letter.info.content_type, limits.depth_max).ok());
+            .then(|| codec::decode(bytes, dead.info.content_type, limits.depth_max).ok());
         match fields.flatten() {
             Some(body) => Self::Fields { body },
             None => Self::Bytes { body_base64: STANDARD.encode(bytes) },
@@ -102,38 +109,38 @@ impl Body {
 #[derive(Serialize)]
 struct Shown<'a> {
     #[serde(flatten)]
-    info: &'a forebay_producer::LetterInfo,
+    info: &'a DeadLetterInfo,
     headers: Map<String, Value>,
     record: &'a Record,
     #[serde(flatten)]
     body: Body,
 }
 
-fn json(to: &mut Output, letter: &DeadLetter, record: &Record, body: Body) -> io::Result<()> {
-    to.json_line(&Shown { info: &letter.info, headers: letter.headers(), record, body })
+fn json(to: &mut Output, dead: &DeadLetter, record: &Record, body: Body) -> io::Result<()> {
+    to.json_line(&Shown { info: &dead.info, headers: dead.headers(), record, body })
 }
 
-fn text(to: &mut Output, letter: &DeadLetter, record: &Record, body: &Body) -> io::Result<()> {
-    let info = &letter.info;
-    to.line(format_args!("letter    {}", info.letter))?;
+fn text(to: &mut Output, dead: &DeadLetter, record: &Record, body: &Body) -> io::Result<()> {
+    let info = &dead.info;
+    to.line(format_args!("name      {}", info.name))?;
     to.line(format_args!("job       {}", job(info)))?;
     let [model, lane] = addressee(info);
     to.line(format_args!("model     {model} ({lane})"))?;
-    to.line(format_args!("reason    {}", reason(letter, now_ms())))?;
+    to.line(format_args!("reason    {}", reason(dead, now_ms())))?;
     to.line(format_args!("record    {}", plain(&record.line())))?;
-    for (name, value) in letter.headers() {
+    for (name, value) in dead.headers() {
         to.line(format_args!("header    {} = {}", plain(&name), plain(&value.to_string())))?;
     }
     let bytes = grouped(info.bytes as u64);
     to.line(format_args!("body      {bytes} bytes, {}", info.content_type))?;
-    for line in body_lines(letter.body(), body) {
+    for line in body_lines(dead.body(), body) {
         to.line(format_args!("          {line}"))?;
     }
     to.line("")
 }
 
-fn reason(letter: &DeadLetter, now_ms: u64) -> String {
-    let info = &letter.info;
+fn reason(dead: &DeadLetter, now_ms: u64) -> String {
+    let info = &dead.info;
     let detail = info.detail.as_ref().map(|detail| format!(": {detail}"));
     let queue = info.queue.as_ref().map(|queue| format!(" in {queue}"));
     let ago = info.died_at_ms.map(|at| format!(", {} ago", span(now_ms.saturating_sub(at))));
@@ -163,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_is_shown_as_what_it_is_and_within_bounds() {
+    fn a_body_is_shown_decoded_if_possible_and_within_bounds() {
         let fields = Body::Fields { body: serde_json::json!({"input": "x".repeat(100_000)}) };
         let lines = body_lines(b"", &fields);
         assert_eq!(lines[0], "{");
@@ -175,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_stranger_wrote_does_not_reach_the_terminal_as_commands() {
+    fn control_characters_in_a_body_do_not_reach_the_terminal() {
         let body = serde_json::json!({"input": "\u{9b}31m"});
         let lines = body_lines(b"", &Body::Fields { body });
         assert!(lines.iter().all(|line| !line.contains('\u{9b}')), "{lines:?}");

@@ -1,13 +1,14 @@
-//! The job that texts are made into, as the options say.
+//! The jobs that texts are submitted in, as the options describe them.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use forebay_producer::{EmbedParams, Job, ModelId, Work};
+use forebay_client::{EmbedParams, Job, ModelId, Work};
 use forebay_schemas::{
     GenerateParams, Prompt, RerankParams, Task, limits::METADATA_VALUE_CHARS_MAX,
 };
 
-use super::{super::CommandError, Label, duration, parse_task};
+use super::super::{duration, input::Label};
+use crate::error::CommandError;
 
 /// Options of the job itself.
 #[derive(clap::Args)]
@@ -16,10 +17,10 @@ pub(super) struct JobArgs {
     /// `embed`, `rerank`, `classify` or `generate`
     #[arg(long, default_value = "embed", value_parser = parse_task)]
     task: Task,
-    /// What the texts are ranked against
+    /// The query that the texts are ranked against
     #[arg(long, required_if_eq("task", "rerank"))]
     query: Option<String>,
-    /// Texts in a job; 1, but for `rerank` all that fit
+    /// Texts in a job; 1, or for `rerank` all that fit
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
     /// Keep only the first N dimensions of the vectors
@@ -31,16 +32,16 @@ pub(super) struct JobArgs {
     /// Refuse texts that are longer than the model reads instead of cutting them
     #[arg(long)]
     no_truncate: bool,
-    /// Not worth doing later than this
+    /// Give the job up if no worker has computed it after this time
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     expires_in: Option<Duration>,
     /// How long the results are kept [default: 1d]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     ttl: Option<Duration>,
-    /// Who is billed
+    /// The tenant that is billed
     #[arg(long)]
     tenant: Option<String>,
-    /// Handed back with the result; may be repeated
+    /// Returned with the result; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     metadata: Vec<(String, String)>,
 }
@@ -50,7 +51,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// Everything of a job but its texts.
+/// A job without its texts.
 pub(super) struct Template {
     model: ModelId,
     task: Task,
@@ -98,13 +99,13 @@ impl Template {
         })
     }
 
-    /// How many texts go into a job.
+    /// The number of texts in a job.
     pub(super) fn batch(&self) -> usize {
         self.batch
     }
 
-    /// The job with these texts. A text that is alone leaves its id in the metadata, so that the result
-    /// can be told by it.
+    /// The job with these texts. The id of a single text is added to the metadata, so that the result can be
+    /// identified by it.
     pub(super) fn job(&self, labels: &[Label], texts: Vec<String>) -> Job {
         let mut job = Job::new(self.model.clone(), self.work(texts));
         job.expires_in_ms = self.expires_in_ms;
@@ -129,10 +130,15 @@ impl Template {
                 params: RerankParams::default(),
             },
             Task::Generate => Work::Generate {
-                // One text: `new` saw to it.
+                // One text: `new` refuses larger batches.
                 prompt: Prompt::Text(texts.concat()),
                 params: GenerateParams::default(),
             },
         }
     }
+}
+
+/// Parses `--task`.
+fn parse_task(text: &str) -> Result<Task, String> {
+    text.parse().map_err(|error: forebay_schemas::job::UnknownTask| error.to_string())
 }

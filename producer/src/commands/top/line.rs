@@ -2,7 +2,7 @@
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// How a piece of text stands out.
+/// The style of a piece of text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Style {
     #[default]
@@ -14,7 +14,7 @@ pub(super) enum Style {
     Bad,
 }
 
-/// A piece of text.
+/// A piece of styled text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Cell {
     pub(super) style: Style,
@@ -25,22 +25,22 @@ pub(super) struct Cell {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Line(pub(super) Vec<Cell>);
 
-/// Cells between which there is a gap.
+/// The gap between columns.
 const GAP: &str = "  ";
 const CUT: char = '…';
 
-/// A piece of text by this program.
+/// A cell with text of this program; for text from outside, see [`foreign`].
 pub(super) fn cell(style: Style, text: impl Into<String>) -> Cell {
     Cell { style, text: text.into() }
 }
 
-/// Text of a stranger on one line, no wider than `width_max`: without what a terminal takes for a
-/// command, and without characters of no width, which hide or turn round what stands beside them.
+/// Text from outside on one line, at most `width_max` columns wide: without control characters, and without characters
+/// of zero width, which can hide or reverse the text beside them.
 pub(super) fn foreign(text: &str, width_max: usize) -> String {
     let shown = |c: char| if c == '\n' || c == '\t' { ' ' } else { c };
-    // What can't be seen needs no more than so many characters to be looked through.
-    let looked_at = text.chars().take(width_max.saturating_mul(4)).map(shown);
-    let plain: String = looked_at.filter(|c| c.width().is_some_and(|width| width > 0)).collect();
+    // Bounds the work on text that consists of invisible characters.
+    let inspected = text.chars().take(width_max.saturating_mul(4)).map(shown);
+    let plain: String = inspected.filter(|c| c.width().is_some_and(|width| width > 0)).collect();
     cut(&plain, width_max)
 }
 
@@ -127,13 +127,13 @@ pub(super) fn table<const N: usize>(heads: [&str; N], rows: Vec<[Cell; N]>) -> V
 
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// The last values as bars, the highest of them full; a blank for what nobody knew.
+/// The last values as bars, the highest of them full; an unknown value is blank.
 pub(super) fn bars(values: impl IntoIterator<Item = Option<u64>>, width: usize) -> String {
     let values: Vec<Option<u64>> = values.into_iter().collect();
     let shown = &values[values.len().saturating_sub(width)..];
     let highest = shown.iter().flatten().max().copied().unwrap_or(0).max(1);
     let bar = |value: u64| {
-        // Anything but nothing is seen: rounded up.
+        // Rounded up, so that every value above zero is visible.
         let level = (u128::from(value) * (BARS.len() as u128 - 1)).div_ceil(u128::from(highest));
         BARS[level as usize]
     };
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_stranger_wrote_commands_no_terminal_and_hides_nothing() {
+    fn text_from_outside_controls_no_terminal_and_hides_nothing() {
         assert_eq!(foreign("a\u{1b}[2Jb\nc\u{202e}d\u{200b}\u{7f}", 40), "a[2Jb cd");
         assert_eq!(foreign("0123456789", 6), "01234…");
         assert_eq!(foreign("\u{1b}\u{1b}\u{1b}\u{1b}\u{1b}x", 1), "");

@@ -1,4 +1,4 @@
-//! A frame as lines: a pure function of what is to be told and of how much room there is.
+//! Renders a view as lines: a pure function of the view and of the size of the page.
 
 use forebay_schemas::{
     WorkerState,
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::output::{grouped, span};
 
-/// The room for a frame; `None` is as much as it needs.
+/// The size of a page; `None` is unlimited.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Page {
     pub(super) width: Option<usize>,
@@ -23,16 +23,16 @@ const WORKER_WIDTH: usize = 40;
 const DEVICE_WIDTH: usize = 16;
 const SENTENCE_WIDTH: usize = 240;
 const BARS_WIDTH: usize = 20;
-/// Problems and decisions on a page that has an end.
+/// Problems and decisions on a page of limited height.
 const PROBLEMS_MAX: usize = 6;
 const DECISIONS_MAX: usize = 6;
-/// Decisions on one that has none.
+/// Decisions on a page of unlimited height.
 const DECISIONS_ALL: usize = 20;
-/// A worker that has work in hand and ends none for so long is conspicuous.
+/// A worker that has jobs in flight and completes none for this long is highlighted.
 const NO_PROGRESS_MS: u64 = 10_000;
 
 impl Page {
-    /// The frame: what is most urgent first, and no more lines than there is room for.
+    /// The lines of the page, the most urgent first, and no more than fit.
     pub(super) fn lines(&self, view: &View) -> Vec<Line> {
         let room = self.height.unwrap_or(usize::MAX);
         let mut lines = vec![header(view, self.height.is_some())];
@@ -56,7 +56,7 @@ impl Page {
     }
 }
 
-/// Pools may have half of the room, decisions what they ask for, workers what is left.
+/// Shares the lines of a page: pools get up to half of them, decisions up to half of the rest, workers what is left.
 fn share([pools, workers, decisions]: [Vec<Line>; 3], room: usize) -> [Vec<Line>; 3] {
     // With the blank line before each.
     let pools = shortened(pools, (room / 2).saturating_sub(1));
@@ -66,7 +66,7 @@ fn share([pools, workers, decisions]: [Vec<Line>; 3], room: usize) -> [Vec<Line>
     [pools, shortened(workers, room.saturating_sub(1)), decisions]
 }
 
-/// As many lines as there is room for, the last of which says how many are missing.
+/// The first `most` lines; the last of them says how many are missing.
 fn shortened(mut lines: Vec<Line>, most: usize) -> Vec<Line> {
     if lines.len() > most {
         let missing = lines.len() - most.saturating_sub(1);
@@ -85,8 +85,9 @@ fn header(view: &View, live: bool) -> Line {
         Some(leader) => {
             let id = foreign(&leader.id, WORKER_WIDTH);
             add(Style::Good, format!("leader {id}, token {}", leader.token));
-            let (told, read) = (span(leader.age_ms), span(leader.config_age_ms));
-            add(Style::Plain, format!("told {told} ago, configuration read {read} ago"));
+            let age = span(leader.age_ms);
+            let read = span(leader.config_age_ms);
+            add(Style::Plain, format!("status {age} old, configuration read {read} ago"));
         }
         None if view.waits_for.contains(&"Redis") => {}
         None => add(Style::Warn, "no leader".to_owned()),
@@ -106,13 +107,13 @@ fn header(view: &View, live: bool) -> Line {
 fn other_queues(view: &View) -> Option<Line> {
     let mut cells = vec![cell(Style::Head, "other queues")];
     cells.extend(view.other_queues.iter().map(|queue| {
-        let style = match queue.name.as_str() {
+        let style = match queue.info.name.as_str() {
             DEAD => Style::Bad,
             UNROUTABLE => Style::Warn,
             _ => Style::Plain,
         };
-        let name = foreign(&queue.name, MODEL_WIDTH);
-        cell(style, format!("   {name} {}", grouped(queue.ready)))
+        let name = foreign(&queue.info.name, MODEL_WIDTH);
+        cell(style, format!("   {name} {}", grouped(queue.info.ready)))
     }));
     (cells.len() > 1).then_some(Line(cells))
 }
@@ -149,8 +150,8 @@ fn pool(pool: &PoolView) -> [Cell; 15] {
     };
     let bounds = pool.workers_min.zip(pool.workers_max);
     let bounds = bounds.map_or_else(unknown, |(min, max)| format!("{min}-{max}"));
-    let waits_for_nobody = pool.waiting > Some(0) && pool.starting + pool.ready == 0;
-    let waiting_style = if waits_for_nobody { Style::Bad } else { Style::Plain };
+    let has_no_worker = pool.waiting > Some(0) && pool.starting + pool.ready == 0;
+    let waiting_style = if has_no_worker { Style::Bad } else { Style::Plain };
     let at_most = pool.wanted.is_some() && pool.wanted == pool.workers_max;
     let empty_in = pool.drain_time_s.map_or_else(unknown, |s| span((s.max(0.0) * 1e3) as u64));
     [
@@ -229,13 +230,13 @@ fn decisions(view: &View, height: Option<usize>) -> Vec<Line> {
 }
 
 fn decision(decision: &DecisionView) -> [Cell; 4] {
-    let told = &decision.told;
-    let style = if told.wanted > told.before { Style::Good } else { Style::Warn };
+    let report = &decision.report;
+    let style = if report.wanted > report.before { Style::Good } else { Style::Warn };
     [
-        cell(Style::Plain, time_of_day(told.at_ms)),
+        cell(Style::Plain, time_of_day(report.at_ms)),
         cell(Style::Plain, foreign(&decision.model, MODEL_WIDTH)),
-        cell(style, format!("{} > {}", told.before, told.wanted)),
-        cell(Style::Plain, foreign(&told.why, SENTENCE_WIDTH)),
+        cell(style, format!("{} > {}", report.before, report.wanted)),
+        cell(Style::Plain, foreign(&report.why, SENTENCE_WIDTH)),
     ]
 }
 

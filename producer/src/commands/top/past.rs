@@ -1,41 +1,41 @@
-//! What this command has seen so far: rates come from two beats of a worker, bars from many looks.
+//! The history that this command has observed: rates come from two heartbeats of a worker, bars from many samples.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use forebay_schemas::WorkerRecord;
 
-use super::{source::Seen, view};
+use super::source::Seen;
 
-/// Looks that are kept of each pool.
+/// Samples kept of each pool.
 const SAMPLES_MAX: usize = 60;
-/// Beats that are kept of each worker: rates are taken over some six seconds.
-const BEATS_MAX: usize = 4;
+/// Heartbeats kept of each worker: rates are taken over some six seconds.
+const HEARTBEATS_MAX: usize = 4;
 
-/// What was seen; of pools and workers that are gone, nothing.
+/// The history of the pools and workers that exist; it forgets those that are gone.
 #[derive(Debug, Default)]
 pub(super) struct Past {
     pools: BTreeMap<String, VecDeque<Sample>>,
-    workers: BTreeMap<String, Beats>,
+    workers: BTreeMap<String, Heartbeats>,
 }
 
-/// One look at a pool.
+/// A pool at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sample {
-    /// Jobs that waited; `None` when nobody could tell.
+    /// Jobs that waited; `None` when that is unknown.
     pub(super) waiting: Option<u64>,
-    /// Workers that were there.
+    /// Workers that existed.
     pub(super) workers: u64,
 }
 
-/// The last beats of one worker, the oldest first.
+/// The last heartbeats of one worker, the oldest first.
 #[derive(Debug, Default)]
-struct Beats {
+struct Heartbeats {
     records: VecDeque<WorkerRecord>,
-    /// The first beat since which it has had nothing to do, by its own clock.
+    /// The time of the first heartbeat since which it has been idle, by its own clock.
     idle_since_ms: Option<u64>,
 }
 
-/// How a worker has fared over its last beats.
+/// The rates of a worker over its last heartbeats.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Pace {
     pub(super) jobs_per_s: f64,
@@ -45,46 +45,44 @@ pub(super) struct Pace {
 }
 
 impl Past {
-    /// Adds one look.
-    pub(super) fn note(&mut self, seen: &Seen) {
+    /// Adds what was seen, and a sample of each model's pool.
+    pub(super) fn add(&mut self, seen: &Seen, pools: impl IntoIterator<Item = (String, Sample)>) {
         let workers = seen.workers.value.as_deref().unwrap_or_default();
         let mut kept = std::mem::take(&mut self.workers);
         for worker in workers {
-            let mut beats = kept.remove(&worker.id).unwrap_or_default();
-            beats.add(worker);
-            self.workers.insert(worker.id.clone(), beats);
+            let mut heartbeats = kept.remove(&worker.id).unwrap_or_default();
+            heartbeats.add(worker);
+            self.workers.insert(worker.id.clone(), heartbeats);
         }
         let mut kept = std::mem::take(&mut self.pools);
-        for pool in view::pools(seen, self) {
-            let mut samples = kept.remove(&pool.model).unwrap_or_default();
+        for (model, sample) in pools {
+            let mut samples = kept.remove(&model).unwrap_or_default();
             if samples.len() >= SAMPLES_MAX {
                 samples.pop_front();
             }
-            let workers =
-                u64::from(pool.starting) + u64::from(pool.ready) + u64::from(pool.draining);
-            samples.push_back(Sample { waiting: pool.waiting, workers });
-            self.pools.insert(pool.model, samples);
+            samples.push_back(sample);
+            self.pools.insert(model, samples);
         }
     }
 
-    /// The looks at a pool, the oldest first.
+    /// The samples of a pool, the oldest first.
     pub(super) fn samples(&self, model: &str) -> impl Iterator<Item = Sample> {
         self.pools.get(model).into_iter().flatten().copied()
     }
 
-    /// How a worker fares; `None` before its second beat.
+    /// The rates of a worker; `None` before its second heartbeat.
     pub(super) fn pace(&self, worker: &str) -> Option<Pace> {
         self.workers.get(worker)?.pace()
     }
 
-    /// For how long a worker has had nothing to do, as far as was seen.
+    /// For how long a worker has been idle, as far as was observed.
     pub(super) fn idle_ms(&self, worker: &str) -> Option<u64> {
-        let beats = self.workers.get(worker)?;
-        Some(beats.records.back()?.beat_at_ms.saturating_sub(beats.idle_since_ms?))
+        let heartbeats = self.workers.get(worker)?;
+        Some(heartbeats.records.back()?.beat_at_ms.saturating_sub(heartbeats.idle_since_ms?))
     }
 }
 
-impl Beats {
+impl Heartbeats {
     fn add(&mut self, record: &WorkerRecord) {
         if let Some(last) = self.records.back() {
             if last.started_at_ms != record.started_at_ms || last.beat_at_ms > record.beat_at_ms {
@@ -100,15 +98,16 @@ impl Beats {
         } else if self.idle_since_ms.is_none() || !did_nothing {
             self.idle_since_ms = Some(record.beat_at_ms);
         }
-        if self.records.len() >= BEATS_MAX {
+        if self.records.len() >= HEARTBEATS_MAX {
             self.records.pop_front();
         }
         self.records.push_back(record.clone());
     }
 
-    /// Both times are the worker's own, so that it does not matter what this machine's clock says.
+    /// Both times are the worker's own, so that this machine's clock does not matter.
     fn pace(&self) -> Option<Pace> {
-        let (first, last) = (self.records.front()?, self.records.back()?);
+        let first = self.records.front()?;
+        let last = self.records.back()?;
         let ms = last.beat_at_ms.checked_sub(first.beat_at_ms).filter(|ms| *ms > 0)? as f64;
         let per_s = |now: u64, then: u64| now.saturating_sub(then) as f64 * 1_000.0 / ms;
         Some(Pace {

@@ -1,4 +1,4 @@
-//! The terminal: taken on opening, given back as it was however this ends.
+//! The terminal: switched to raw mode and an alternate screen, and restored however the command ends.
 
 use std::io::{self, Stdout, Write};
 
@@ -19,15 +19,15 @@ use super::{
     view::View,
 };
 
-/// A terminal of which nothing is known has this size.
+/// The size that is assumed where the terminal's is unknown.
 const SIZE: (u16, u16) = (80, 24);
 
-/// The terminal while it shows frames.
+/// The terminal in raw mode.
 pub(super) struct Screen {
     to: Stdout,
 }
 
-/// How wide standard output is, if it is a terminal.
+/// The width of standard output in columns, if it is a terminal.
 pub(super) fn width() -> Option<usize> {
     use std::io::IsTerminal;
     let (columns, _) = size().ok().filter(|_| io::stdout().is_terminal())?;
@@ -44,8 +44,8 @@ impl Screen {
         Ok(screen)
     }
 
-    /// Draws a view over the one before. It is written at once, and each line clears what is left of
-    /// the old one, so that nothing flickers.
+    /// Draws a view over the one before. It is written in one piece, and each line clears the rest of the old one, so
+    /// that nothing flickers.
     pub(super) fn draw(&mut self, view: &View) -> io::Result<()> {
         let (columns, rows) = size().unwrap_or(SIZE);
         let page = Page { width: Some(columns.into()), height: Some(rows.into()) };
@@ -72,7 +72,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // Who closed the terminal sees no more of it.
+        // A terminal that was closed can't be restored.
         let _ = self.restore();
         let _ = disable_raw_mode();
     }

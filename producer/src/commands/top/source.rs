@@ -1,11 +1,12 @@
-//! Who is asked for what is drawn: Redis for the fleet's status and its workers, RabbitMQ for queues.
+//! The sources of what is drawn: Redis for the fleet's status and its workers, RabbitMQ for queues.
 //!
-//! Each is asked in a task of its own, so that one that is away holds up nobody. What it said last
-//! stays, with the reason why it says nothing now.
+//! Each is asked in a task of its own, so that one that is unreachable does not delay the others. Its last answer
+//! stays, with the error of the present.
 
 use std::time::Duration;
 
-use forebay_producer::{Client, ClientError, QueueInfo};
+use forebay_client::{Client, ClientError};
+use forebay_fabric::Config;
 use forebay_schemas::{FleetStatus, WorkerRecord};
 use tokio::{
     sync::watch,
@@ -13,58 +14,65 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// The longest that one question may take.
+use crate::queue_status::{self, QueueStatus};
+
+/// The longest that one request may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
-/// What one source said last.
+/// The last answer of one source.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Heard<T> {
-    /// Its last answer; `None` before the first.
+pub(super) struct Latest<T> {
+    /// The answer; `None` before the first.
     pub(super) value: Option<T>,
-    /// When it gave it.
+    /// When it was received.
     pub(super) at: Option<Instant>,
-    /// Why it gives none now.
+    /// The error of the last request, if it failed.
     pub(super) error: Option<String>,
 }
 
-impl<T> Default for Heard<T> {
+impl<T> Default for Latest<T> {
     fn default() -> Self {
         Self { value: None, at: None, error: None }
     }
 }
 
-impl<T> Heard<T> {
+impl<T> Latest<T> {
     fn is_answered(&self) -> bool {
         self.at.is_some() || self.error.is_some()
     }
 }
 
-/// The queues, and why the management API told nothing of them.
+/// The queues, and why the management API gave no counts.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct QueuesSeen {
-    pub(super) queues: Vec<QueueInfo>,
+    pub(super) queues: Vec<QueueStatus>,
     pub(super) management_error: Option<String>,
 }
 
-/// What all of them said last.
+/// The last answers of all sources.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Seen {
-    /// The leader's status; `Some(None)` when nobody leads.
-    pub(super) status: Heard<Option<FleetStatus>>,
-    pub(super) workers: Heard<Vec<WorkerRecord>>,
-    pub(super) queues: Heard<QueuesSeen>,
+    /// The leader's status; `Some(None)` when there is none.
+    pub(super) status: Latest<Option<FleetStatus>>,
+    pub(super) workers: Latest<Vec<WorkerRecord>>,
+    pub(super) queues: Latest<QueuesSeen>,
 }
 
-/// The tasks that ask, until they are stopped or this is dropped.
+/// The tasks that ask the sources, until they are stopped or this is dropped.
 pub(super) struct Sources {
-    status: watch::Receiver<Heard<Option<FleetStatus>>>,
-    workers: watch::Receiver<Heard<Vec<WorkerRecord>>>,
-    queues: watch::Receiver<Heard<QueuesSeen>>,
+    status: watch::Receiver<Latest<Option<FleetStatus>>>,
+    workers: watch::Receiver<Latest<Vec<WorkerRecord>>>,
+    queues: watch::Receiver<Latest<QueuesSeen>>,
 }
 
 impl Sources {
-    /// Asks each of them, `every` so often.
-    pub(super) fn ask(client: &Client, every: Duration, stop: &CancellationToken) -> Self {
+    /// Asks each source at the interval `every`.
+    pub(super) fn ask(
+        client: &Client,
+        config: &Config,
+        every: Duration,
+        stop: &CancellationToken,
+    ) -> Self {
         let one = client.clone();
         let status = repeat(every, stop, move || {
             let client = one.clone();
@@ -75,11 +83,11 @@ impl Sources {
             let client = one.clone();
             async move { client.workers().await }
         });
-        let one = client.clone();
+        let one = (client.clone(), config.clone());
         let queues = repeat(every, stop, move || {
-            let client = one.clone();
+            let (client, config) = one.clone();
             async move {
-                let found = client.queues().await?;
+                let found = queue_status::queues(&client, &config).await?;
                 let management_error = found.management_error.map(|error| error.to_string());
                 Ok(QueuesSeen { queues: found.queues, management_error })
             }
@@ -87,12 +95,12 @@ impl Sources {
         Self { status, workers, queues }
     }
 
-    /// Waits until each has answered, if only that it can't.
+    /// Waits until each source has answered or failed.
     pub(super) async fn all_answered(&mut self) {
-        // A task ends only when it is stopped: then nobody waits here any more.
-        let _ = self.status.wait_for(Heard::is_answered).await;
-        let _ = self.workers.wait_for(Heard::is_answered).await;
-        let _ = self.queues.wait_for(Heard::is_answered).await;
+        // A task ends only when it is stopped, and then this wait is stopped too.
+        let _ = self.status.wait_for(Latest::is_answered).await;
+        let _ = self.workers.wait_for(Latest::is_answered).await;
+        let _ = self.queues.wait_for(Latest::is_answered).await;
     }
 
     pub(super) fn seen(&self) -> Seen {
@@ -108,27 +116,27 @@ fn repeat<T, A>(
     every: Duration,
     stop: &CancellationToken,
     ask: impl Fn() -> A + Send + 'static,
-) -> watch::Receiver<Heard<T>>
+) -> watch::Receiver<Latest<T>>
 where
     T: Send + Sync + 'static,
     A: Future<Output = Result<T, ClientError>> + Send,
 {
-    let (tell, heard) = watch::channel(Heard::default());
+    let (sender, latest) = watch::channel(Latest::default());
     tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
         loop {
             let answer = timeout(ANSWER_WITHIN, ask()).await;
-            tell.send_modify(|heard| match answer {
+            sender.send_modify(|latest| match answer {
                 Ok(Ok(value)) => {
-                    *heard = Heard { value: Some(value), at: Some(Instant::now()), error: None };
+                    *latest = Latest { value: Some(value), at: Some(Instant::now()), error: None };
                 }
-                Ok(Err(error)) => heard.error = Some(error.to_string()),
-                Err(_) => heard.error = Some(format!("no answer within {ANSWER_WITHIN:?}")),
+                Ok(Err(error)) => latest.error = Some(error.to_string()),
+                Err(_) => latest.error = Some(format!("no answer within {ANSWER_WITHIN:?}")),
             });
             tokio::select! {
                 () = tokio::time::sleep(every) => {}
-                () = tell.closed() => return,
+                () = sender.closed() => return,
             }
         }
     }));
-    heard
+    latest
 }

@@ -1,30 +1,31 @@
-//! What is seen becomes what is shown: views, and pages of given sizes.
+//! From what was seen to views, and to pages of given sizes.
 
 use std::time::Duration;
 
-use forebay_producer::QueueInfo;
+use forebay_client::QueueInfo;
 use forebay_schemas::{DecisionReport, FleetStatus, PoolStatus, WorkerRecord, WorkerState};
 use tokio::time::Instant;
 
 use super::{
     page::Page,
     past::Past,
-    source::{Heard, QueuesSeen, Seen},
-    view::View,
+    source::{Latest, QueuesSeen, Seen},
+    view::{View, remember},
 };
+use crate::queue_status::QueueStatus;
 
 const NOW_MS: u64 = 1_700_000_000_000;
 
-fn heard<T>(value: T) -> Heard<T> {
-    Heard { value: Some(value), at: Some(Instant::now()), error: None }
+fn answered<T>(value: T) -> Latest<T> {
+    Latest { value: Some(value), at: Some(Instant::now()), error: None }
 }
 
-fn fails<T>(error: &str) -> Heard<T> {
-    Heard { error: Some(error.to_owned()), ..Heard::default() }
+fn fails<T>(error: &str) -> Latest<T> {
+    Latest { error: Some(error.to_owned()), ..Latest::default() }
 }
 
-/// A worker `beat` beats after its start; it does 20 jobs of 10 tokens a beat.
-fn worker(id: &str, beat: u64) -> WorkerRecord {
+/// A worker `heartbeat` heartbeats after its start; it does 20 jobs of 10 tokens a heartbeat.
+fn worker(id: &str, heartbeat: u64) -> WorkerRecord {
     WorkerRecord {
         id: id.to_owned(),
         model: "minilm".to_owned(),
@@ -35,38 +36,32 @@ fn worker(id: &str, beat: u64) -> WorkerRecord {
         pid: 1,
         version: "0".to_owned(),
         started_at_ms: 5_000,
-        beat_at_ms: 5_000 + beat * 2_000,
-        progress_at_ms: 5_000 + beat * 2_000,
+        beat_at_ms: 5_000 + heartbeat * 2_000,
+        progress_at_ms: 5_000 + heartbeat * 2_000,
         in_flight: 4,
-        jobs_done: beat * 20,
-        tokens_done: beat * 200,
-        busy_ms: beat * 1_500,
+        jobs_done: heartbeat * 20,
+        tokens_done: heartbeat * 200,
+        busy_ms: heartbeat * 1_500,
         load_ms: 0,
         slots_free_tokens: 0,
         gpu: None,
     }
 }
 
-fn queue(model: Option<&str>, name: &str, ready: u64) -> QueueInfo {
+fn queue(model: Option<&str>, name: &str, ready: u64) -> QueueStatus {
     let model = model.map(|model| model.parse().unwrap());
-    QueueInfo {
-        name: name.to_owned(),
-        model,
-        lane: None,
-        ready,
-        unacknowledged: None,
-        consumers: 1,
-    }
+    let info = QueueInfo { name: name.to_owned(), model, lane: None, ready, consumers: 1 };
+    QueueStatus { info, unacknowledged: None }
 }
 
-fn queues(ready: u64) -> Heard<QueuesSeen> {
+fn queues(ready: u64) -> Latest<QueuesSeen> {
     let queues = vec![
         queue(Some("minilm"), "forebay.jobs.minilm.interactive", 2),
         queue(Some("minilm"), "forebay.jobs.minilm.batch", ready),
         queue(None, "forebay.dead", 3),
         queue(None, "forebay.unroutable", 0),
     ];
-    heard(QueuesSeen { queues, management_error: None })
+    answered(QueuesSeen { queues, management_error: None })
 }
 
 fn status() -> FleetStatus {
@@ -103,18 +98,18 @@ fn status() -> FleetStatus {
             problems: vec!["no slot is free".to_owned()],
             decisions: vec![
                 decision(5_000, 2, 3, "800 jobs wait for 2 workers"),
-                decision(90_000, 0, 2, "jobs wait and nobody works"),
+                decision(90_000, 0, 2, "jobs wait and there is no worker"),
             ],
         }],
     }
 }
 
-/// What there is to see after so many beats.
-fn seen(beat: u64) -> Seen {
+/// The answers of all sources after this many heartbeats.
+fn seen(heartbeat: u64) -> Seen {
     Seen {
-        status: heard(Some(status())),
-        workers: heard(vec![worker("w-2", beat), worker("w-1", beat)]),
-        queues: queues(100 * beat),
+        status: answered(Some(status())),
+        workers: answered(vec![worker("w-2", heartbeat), worker("w-1", heartbeat)]),
+        queues: queues(100 * heartbeat),
     }
 }
 
@@ -122,7 +117,7 @@ fn after_looks(looks: impl IntoIterator<Item = Seen>) -> View {
     let mut past = Past::default();
     let mut last = Seen::default();
     for seen in looks {
-        past.note(&seen);
+        remember(&mut past, &seen);
         last = seen;
     }
     View::of(&last, &past, NOW_MS)
@@ -134,10 +129,10 @@ fn page(view: &View, width: usize, height: usize) -> Vec<String> {
 }
 
 #[test]
-fn a_page_tells_of_pools_workers_and_decisions() {
+fn a_page_shows_pools_workers_and_decisions() {
     let lines = page(&after_looks((0..=3).map(seen)), 150, 40);
     let expected = [
-        "forebay   leader as-1, token 7   told 1 s ago, configuration read 60 s ago   models 1, workers 2   q quits",
+        "forebay   leader as-1, token 7   status 1 s old, configuration read 60 s ago   models 1, workers 2   q quits",
         "! minilm: no slot is free",
         "other queues   forebay.dead 3",
         "",
@@ -150,7 +145,7 @@ fn a_page_tells_of_pools_workers_and_decisions() {
         "",
         "AT (UTC)  MODEL   WORKERS  LAST DECISIONS",
         "22:13:15  minilm    2 > 3  800 jobs wait for 2 workers",
-        "22:11:50  minilm    0 > 2  jobs wait and nobody works",
+        "22:11:50  minilm    0 > 2  jobs wait and there is no worker",
     ];
     assert_eq!(lines, expected, "{lines:#?}");
 }
@@ -158,7 +153,7 @@ fn a_page_tells_of_pools_workers_and_decisions() {
 #[test]
 fn no_line_is_wider_and_no_page_longer_than_the_terminal() {
     let mut crowd = seen(1);
-    crowd.workers = heard((0..200).map(|n| worker(&format!("w-{n:03}"), 1)).collect());
+    crowd.workers = answered((0..200).map(|n| worker(&format!("w-{n:03}"), 1)).collect());
     let view = after_looks([crowd]);
     for (width, height) in [(0, 0), (1, 1), (20, 3), (40, 10), (80, 24), (300, 60)] {
         let lines = page(&view, width, height);
@@ -174,7 +169,7 @@ fn no_line_is_wider_and_no_page_longer_than_the_terminal() {
 
 #[test]
 fn without_an_autoscaler_queues_and_workers_are_shown_all_the_same() {
-    let looks = (0..=1).map(|beat| Seen { status: heard(None), ..seen(beat) });
+    let looks = (0..=1).map(|heartbeat| Seen { status: answered(None), ..seen(heartbeat) });
     let view = after_looks(looks);
     let lines = page(&view, 120, 30).join("\n");
     assert!(lines.contains("no leader"), "{lines}");
@@ -185,7 +180,7 @@ fn without_an_autoscaler_queues_and_workers_are_shown_all_the_same() {
 }
 
 #[test]
-fn servers_that_are_away_are_named_once_and_what_was_heard_stays() {
+fn unreachable_servers_are_named_once_and_their_last_answers_stay() {
     let away = "can't reach Redis at redis://h";
     let mut gone = seen(1);
     gone.status.error = Some(away.to_owned());
@@ -205,7 +200,7 @@ fn servers_that_are_away_are_named_once_and_what_was_heard_stays() {
 }
 
 #[test]
-fn what_is_old_says_how_old_it_is() {
+fn an_old_answer_is_shown_with_its_age() {
     let mut gone = seen(1);
     gone.workers.at = Instant::now().checked_sub(Duration::from_secs(35));
     gone.workers.error = Some("away".to_owned());
@@ -214,7 +209,7 @@ fn what_is_old_says_how_old_it_is() {
 }
 
 #[test]
-fn before_anybody_answered_the_page_says_whom_it_waits_for() {
+fn before_the_first_answer_the_page_names_the_servers_it_waits_for() {
     let view = after_looks([Seen::default()]);
     assert!(view.problems.is_empty(), "{:?}", view.problems);
     assert!(page(&view, 80, 24)[0].contains("waits for Redis and RabbitMQ"));
@@ -224,10 +219,10 @@ fn before_anybody_answered_the_page_says_whom_it_waits_for() {
 fn names_from_outside_move_no_cursor() {
     let mut seen = seen(1);
     let evil = "w\u{1b}[2J\u{9b}1A\r\u{202e}x";
-    let mut stranger = worker(evil, 1);
-    evil.clone_into(&mut stranger.model);
-    evil.clone_into(&mut stranger.device);
-    seen.workers = heard(vec![stranger]);
+    let mut hostile = worker(evil, 1);
+    evil.clone_into(&mut hostile.model);
+    evil.clone_into(&mut hostile.device);
+    seen.workers = answered(vec![hostile]);
     let Some(Some(status)) = &mut seen.status.value else { panic!("a status") };
     status.leader = evil.to_owned();
     status.problems = vec![evil.to_owned()];
@@ -240,11 +235,13 @@ fn names_from_outside_move_no_cursor() {
 }
 
 #[test]
-fn a_worker_without_work_shows_since_when_and_one_that_hangs_shows_it() {
-    let idle = |beat| WorkerRecord { in_flight: 0, jobs_done: 20, ..worker("w-1", beat) };
-    let hangs = |beat| WorkerRecord { progress_at_ms: 5_000, ..worker("w-2", beat) };
-    let looks =
-        (1..=6).map(|beat| Seen { workers: heard(vec![idle(beat), hangs(beat)]), ..seen(beat) });
+fn an_idle_worker_shows_for_how_long_and_a_hung_one_is_marked() {
+    let idle = |heartbeat| WorkerRecord { in_flight: 0, jobs_done: 20, ..worker("w-1", heartbeat) };
+    let hangs = |heartbeat| WorkerRecord { progress_at_ms: 5_000, ..worker("w-2", heartbeat) };
+    let looks = (1..=6).map(|heartbeat| Seen {
+        workers: answered(vec![idle(heartbeat), hangs(heartbeat)]),
+        ..seen(heartbeat)
+    });
     let view = after_looks(looks);
     assert_eq!((view.workers[0].idle_ms, view.workers[0].jobs_per_s), (Some(10_000), Some(0.0)));
     assert_eq!((view.workers[1].idle_ms, view.workers[1].no_progress_ms), (None, Some(12_000)));
@@ -253,13 +250,13 @@ fn a_worker_without_work_shows_since_when_and_one_that_hangs_shows_it() {
 }
 
 #[test]
-fn rates_need_two_beats_and_begin_anew_with_a_worker_that_did() {
-    // The same beat seen twice is one.
+fn rates_need_two_heartbeats_and_start_over_with_a_restarted_worker() {
+    // The same heartbeat seen twice is one.
     assert_eq!(after_looks([seen(1), seen(1)]).workers[0].jobs_per_s, None);
-    let mut anew = seen(5);
+    let mut restarted = seen(5);
     let again = WorkerRecord { started_at_ms: 14_000, jobs_done: 0, ..worker("w-1", 5) };
-    anew.workers = heard(vec![again, worker("w-2", 5)]);
-    let view = after_looks([seen(3), seen(4), anew]);
+    restarted.workers = answered(vec![again, worker("w-2", 5)]);
+    let view = after_looks([seen(3), seen(4), restarted]);
     assert_eq!((view.workers[0].jobs_per_s, view.workers[1].jobs_per_s), (None, Some(10.0)));
 }
 
@@ -275,13 +272,13 @@ fn a_view_is_one_json_object_with_the_rates_beside_the_records() {
 }
 
 #[test]
-fn the_past_is_bounded_and_forgets_who_is_gone() {
+fn the_history_is_bounded_and_forgets_workers_that_are_gone() {
     let mut past = Past::default();
-    for beat in 0..500 {
-        past.note(&seen(beat));
+    for heartbeat in 0..500 {
+        remember(&mut past, &seen(heartbeat));
     }
     let view = View::of(&seen(499), &past, NOW_MS);
     assert_eq!(view.pools[0].waiting_before.len(), 60);
-    past.note(&Seen::default());
+    remember(&mut past, &Seen::default());
     assert_eq!((past.samples("minilm").count(), past.pace("w-1")), (0, None));
 }

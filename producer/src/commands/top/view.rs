@@ -1,36 +1,35 @@
-//! What a frame tells, as data: drawn for people, or written as it is with `--json`.
+//! The data of a frame: rendered as a page, or printed as it is with `--json`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use forebay_producer::QueueInfo;
 use forebay_schemas::{DecisionReport, FleetStatus, PoolStatus, WorkerRecord, WorkerState};
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::{
     past::{Past, Sample},
-    source::{Heard, Seen},
+    source::{Latest, Seen},
 };
-use crate::output::span;
+use crate::{output::span, queue_status::QueueStatus};
 
-/// The fleet at one moment, as far as anybody could tell.
+/// The fleet at one moment, as far as it is known.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(super) struct View {
-    /// When this was put together, in Unix milliseconds.
+    /// When this was assembled, in Unix milliseconds.
     pub(super) at_ms: u64,
-    /// Who leads; absent when nobody does, or nobody could be asked.
+    /// The leading autoscaler; absent when there is none, or when that is unknown.
     pub(super) leader: Option<Leader>,
-    /// Who has not answered yet.
+    /// The servers that have not answered yet.
     pub(super) waits_for: Vec<&'static str>,
-    /// What is wrong, with the fleet or with those who were asked.
+    /// Problems of the fleet or of the sources.
     pub(super) problems: Vec<String>,
     /// Ordered by model.
     pub(super) pools: Vec<PoolView>,
     /// Ordered by model, then id.
     pub(super) workers: Vec<WorkerView>,
-    /// Queues of no model that hold something.
-    pub(super) other_queues: Vec<QueueInfo>,
-    /// Of all pools, newest first.
+    /// Queues that belong to no model and are not empty.
+    pub(super) other_queues: Vec<QueueStatus>,
+    /// The decisions of all pools, newest first.
     pub(super) decisions: Vec<DecisionView>,
 }
 
@@ -39,13 +38,13 @@ pub(super) struct View {
 pub(super) struct Leader {
     pub(super) id: String,
     pub(super) token: u64,
-    /// How old its status is.
+    /// The age of its status.
     pub(super) age_ms: u64,
-    /// How long ago it read its configuration.
+    /// The time since it read its configuration.
     pub(super) config_age_ms: u64,
 }
 
-/// One model. What only an autoscaler knows is absent without one.
+/// One model and its workers. Fields that only an autoscaler knows are absent without one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(super) struct PoolView {
     pub(super) model: String,
@@ -58,47 +57,58 @@ pub(super) struct PoolView {
     pub(super) draining: u32,
     /// Jobs that wait in both lanes.
     pub(super) waiting: Option<u64>,
-    /// Jobs that workers hold.
+    /// Jobs that workers hold, not yet acknowledged.
     pub(super) in_hand: Option<u64>,
     pub(super) arrivals_per_s: Option<f64>,
-    /// What all workers do, as seen by this command.
+    /// Jobs per second of all workers, as observed by this command.
     pub(super) done_per_s: Option<f64>,
-    /// What the autoscaler expects of one worker.
+    /// Jobs per second that the autoscaler expects of one worker.
     pub(super) worker_jobs_per_s: Option<f64>,
     pub(super) drain_time_s: Option<f64>,
-    /// What waited at each look of this command, the oldest first.
+    /// Waiting jobs at each sample of this command, the oldest first.
     pub(super) waiting_before: Vec<Option<u64>>,
-    /// Workers at each look, the oldest first.
+    /// Workers at each sample, the oldest first.
     pub(super) workers_before: Vec<u64>,
 }
 
-/// A worker, and how it fares.
+/// A worker and its rates.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct WorkerView {
     #[serde(flatten)]
     pub(super) record: WorkerRecord,
-    /// These three over its last beats; absent before the second.
+    /// This and the next two are over its last heartbeats; absent before the second.
     pub(super) jobs_per_s: Option<f64>,
     pub(super) tokens_per_s: Option<f64>,
     pub(super) busy: Option<f64>,
-    /// For how long it has had nothing to do; absent while it has.
+    /// For how long it has been idle; absent while it is not.
     pub(super) idle_ms: Option<u64>,
-    /// For how long nothing that it has in hand has ended; absent while it is idle.
+    /// For how long none of its jobs has been completed; absent while it is idle.
     pub(super) no_progress_ms: Option<u64>,
 }
 
-/// A decision, and whose it is.
+/// A decision of the autoscaler about one model.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct DecisionView {
     pub(super) model: String,
     #[serde(flatten)]
-    pub(super) told: DecisionReport,
+    pub(super) report: DecisionReport,
+}
+
+/// Adds what was seen to the history.
+pub(super) fn remember(past: &mut Past, seen: &Seen) {
+    let sample = |pool: PoolView| {
+        let workers = u64::from(pool.starting) + u64::from(pool.ready) + u64::from(pool.draining);
+        (pool.model, Sample { waiting: pool.waiting, workers })
+    };
+    let samples: Vec<(String, Sample)> = pools(seen, past).into_iter().map(sample).collect();
+    past.add(seen, samples);
 }
 
 impl View {
+    /// Assembles the view of what was seen last.
     pub(super) fn of(seen: &Seen, past: &Past, now_ms: u64) -> Self {
         let status = status(seen);
-        let told = status.map_or(&[][..], |status| &status.pools);
+        let reported = status.map_or(&[][..], |status| &status.pools);
         let pools = pools(seen, past).into_iter().map(|mut pool| {
             let samples: Vec<Sample> = past.samples(&pool.model).collect();
             pool.waiting_before = samples.iter().map(|sample| sample.waiting).collect();
@@ -106,15 +116,15 @@ impl View {
             pool
         });
         let queues = seen.queues.value.iter().flat_map(|seen| &seen.queues);
-        let other = queues.filter(|queue| queue.model.is_none() && queue.ready > 0);
-        let decisions = told.iter().flat_map(|pool| {
+        let other = queues.filter(|queue| queue.info.model.is_none() && queue.info.ready > 0);
+        let decisions = reported.iter().flat_map(|pool| {
             let model = &pool.model;
-            let view =
-                |told: &DecisionReport| DecisionView { model: model.clone(), told: told.clone() };
-            pool.decisions.iter().map(view)
+            pool.decisions
+                .iter()
+                .map(|report| DecisionView { model: model.clone(), report: report.clone() })
         });
         let mut decisions: Vec<DecisionView> = decisions.collect();
-        decisions.sort_by_key(|decision| std::cmp::Reverse(decision.told.at_ms));
+        decisions.sort_by_key(|decision| std::cmp::Reverse(decision.report.at_ms));
         let mut workers: Vec<WorkerView> =
             records(seen).iter().map(|it| worker(it, past)).collect();
         workers
@@ -146,13 +156,13 @@ fn records(seen: &Seen) -> &[WorkerRecord] {
 }
 
 fn waits_for(seen: &Seen) -> Vec<&'static str> {
-    let redis = unheard(&seen.status) || unheard(&seen.workers);
-    let asked = [("Redis", redis), ("RabbitMQ", unheard(&seen.queues))];
+    let redis = unanswered(&seen.status) || unanswered(&seen.workers);
+    let asked = [("Redis", redis), ("RabbitMQ", unanswered(&seen.queues))];
     asked.into_iter().filter_map(|(name, waits)| waits.then_some(name)).collect()
 }
 
-fn unheard<T>(heard: &Heard<T>) -> bool {
-    heard.at.is_none() && heard.error.is_none()
+fn unanswered<T>(latest: &Latest<T>) -> bool {
+    latest.at.is_none() && latest.error.is_none()
 }
 
 /// The sources' own problems first: with those, what else is shown may be old.
@@ -170,7 +180,7 @@ fn problems(seen: &Seen) -> Vec<String> {
     queues.filter_map(|queues| queues.management_error.clone()).for_each(&mut add);
     match &seen.status.value {
         Some(None) if seen.status.error.is_none() => {
-            add("no autoscaler tells of the fleet: start `forebay-autoscaler`".to_owned());
+            add("no autoscaler has published a status: start `forebay-autoscaler`".to_owned());
         }
         Some(Some(status)) => {
             if status.leader.is_empty() {
@@ -186,26 +196,26 @@ fn problems(seen: &Seen) -> Vec<String> {
     problems
 }
 
-fn failure<T>(heard: &Heard<T>) -> Option<String> {
-    let error = heard.error.as_ref()?;
-    // Whole steps of ten seconds: two sources that failed together say the same.
-    let age_ms = heard.at.map(|at| Instant::now().duration_since(at).as_millis() as u64 / 10_000);
+fn failure<T>(latest: &Latest<T>) -> Option<String> {
+    let error = latest.error.as_ref()?;
+    // In steps of ten seconds, so that two sources that failed together have one message.
+    let age_ms = latest.at.map(|at| Instant::now().duration_since(at).as_millis() as u64 / 10_000);
     Some(match age_ms {
         Some(tens @ 1..) => format!("{error} (what is shown is {} old)", span(tens * 10_000)),
         _ => error.clone(),
     })
 }
 
-/// Every model that anybody knows of.
-pub(super) fn pools(seen: &Seen, past: &Past) -> Vec<PoolView> {
-    let told: BTreeMap<&str, &PoolStatus> = status(seen)
+/// The pool of every model that a source knows.
+fn pools(seen: &Seen, past: &Past) -> Vec<PoolView> {
+    let reported: BTreeMap<&str, &PoolStatus> = status(seen)
         .iter()
         .flat_map(|status| &status.pools)
         .map(|pool| (pool.model.as_str(), pool))
         .collect();
-    let mut queues: BTreeMap<&str, Vec<&QueueInfo>> = BTreeMap::new();
+    let mut queues: BTreeMap<&str, Vec<&QueueStatus>> = BTreeMap::new();
     for queue in seen.queues.value.iter().flat_map(|seen| &seen.queues) {
-        if let Some(model) = &queue.model {
+        if let Some(model) = &queue.info.model {
             queues.entry(model.as_str()).or_default().push(queue);
         }
     }
@@ -213,28 +223,28 @@ pub(super) fn pools(seen: &Seen, past: &Past) -> Vec<PoolView> {
     for worker in records(seen) {
         workers.entry(&worker.model).or_default().push(worker);
     }
-    let models = told.keys().chain(queues.keys()).chain(workers.keys());
+    let models = reported.keys().chain(queues.keys()).chain(workers.keys());
     let models: BTreeSet<&str> = models.copied().collect();
-    let knows = seen.workers.value.is_some();
+    let workers_known = seen.workers.value.is_some();
     let pool = |model: &str| {
         let queues = queues.get(model).map(Vec::as_slice);
         let workers = workers.get(model).map_or(&[][..], Vec::as_slice);
-        let mut pool = seen_pool(model, queues, workers, past);
-        if !knows {
+        let mut pool = observed_pool(model, queues, workers, past);
+        if !workers_known {
             pool.in_hand = queues.and_then(unacknowledged);
         }
-        if let Some(told) = told.get(model) {
-            add_told(&mut pool, told);
+        if let Some(reported) = reported.get(model) {
+            add_reported(&mut pool, reported);
         }
         pool
     };
     models.into_iter().map(pool).collect()
 }
 
-/// A pool as this command itself sees it.
-fn seen_pool(
+/// A pool as this command observes it itself.
+fn observed_pool(
     model: &str,
-    queues: Option<&[&QueueInfo]>,
+    queues: Option<&[&QueueStatus]>,
     workers: &[&WorkerRecord],
     past: &Past,
 ) -> PoolView {
@@ -247,33 +257,33 @@ fn seen_pool(
         starting: count(WorkerState::Starting),
         ready: count(WorkerState::Ready),
         draining: count(WorkerState::Draining),
-        waiting: queues.map(|queues| queues.iter().map(|queue| queue.ready).sum()),
+        waiting: queues.map(|queues| queues.iter().map(|queue| queue.info.ready).sum()),
         in_hand: queues.and_then(unacknowledged).or(Some(held)),
         done_per_s: (!paces.is_empty()).then(|| paces.iter().sum()),
         ..PoolView::default()
     }
 }
 
-/// As the management API told, if it did.
-fn unacknowledged(queues: &[&QueueInfo]) -> Option<u64> {
+/// The count of the management API, if it is known for all of them.
+fn unacknowledged(queues: &[&QueueStatus]) -> Option<u64> {
     queues.iter().map(|queue| queue.unacknowledged).sum()
 }
 
-/// Adds what only the autoscaler knows. It counts workers that have no record yet, too.
-fn add_told(pool: &mut PoolView, told: &PoolStatus) {
+/// Adds what only the autoscaler knows. Its counts include workers that have no record yet.
+fn add_reported(pool: &mut PoolView, reported: &PoolStatus) {
     *pool = PoolView {
-        launcher: Some(told.launcher.clone()),
-        wanted: Some(told.wanted),
-        workers_min: Some(told.workers_min),
-        workers_max: Some(told.workers_max),
-        starting: told.starting,
-        ready: told.ready,
-        draining: told.draining,
-        waiting: pool.waiting.or(told.jobs_ready),
-        in_hand: told.jobs_unacknowledged.or(pool.in_hand),
-        arrivals_per_s: Some(told.arrivals_per_s),
-        worker_jobs_per_s: Some(told.worker_jobs_per_s),
-        drain_time_s: told.drain_time_s,
+        launcher: Some(reported.launcher.clone()),
+        wanted: Some(reported.wanted),
+        workers_min: Some(reported.workers_min),
+        workers_max: Some(reported.workers_max),
+        starting: reported.starting,
+        ready: reported.ready,
+        draining: reported.draining,
+        waiting: pool.waiting.or(reported.jobs_ready),
+        in_hand: reported.jobs_unacknowledged.or(pool.in_hand),
+        arrivals_per_s: Some(reported.arrivals_per_s),
+        worker_jobs_per_s: Some(reported.worker_jobs_per_s),
+        drain_time_s: reported.drain_time_s,
         ..std::mem::take(pool)
     };
 }

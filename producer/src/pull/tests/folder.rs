@@ -1,4 +1,4 @@
-//! Models from a folder.
+//! Pulls from a folder.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! The hub, well and badly behaved.
+//! Pulls from a hub that behaves well or badly.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use super::{
     *,
 };
 
-/// Everything that a hub's repository of the tests consists of.
+/// The files of the hub's test repository.
 fn repository() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("config.json", b"{}".to_vec()),
@@ -41,7 +41,7 @@ fn listing(weights_hash: &str) -> String {
     serde_json::json!({"sha": COMMIT, "siblings": siblings}).to_string()
 }
 
-/// A hub whose weights are answered by `weights_reply`, everything else well.
+/// A hub that replies correctly, except for the weights, which `weights_reply` decides.
 fn hub(weights_reply: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> TestServer {
     hub_listing(listing(&sha256(&weights())), weights_reply)
 }
@@ -101,7 +101,7 @@ fn a_complete_model_is_left_alone_without_asking_the_server() {
 }
 
 #[test]
-fn a_cut_transfer_goes_on_where_it_stopped() {
+fn a_cut_transfer_resumes_where_it_stopped() {
     let server = hub(|request| match request.range {
         None => Reply::whole(weights()).cut_after(100_000),
         Some(_) => Reply::ranged(request, &weights()),
@@ -114,7 +114,7 @@ fn a_cut_transfer_goes_on_where_it_stopped() {
 }
 
 #[test]
-fn a_later_pull_goes_on_where_an_earlier_one_gave_up() {
+fn a_later_pull_resumes_where_an_earlier_one_gave_up() {
     let models = tempfile::tempdir().unwrap();
     let cutting = hub(|request| Reply::ranged(request, &weights()).cut_after(0));
     let halfway = hub(|request| match request.range {
@@ -160,7 +160,7 @@ fn a_part_of_another_version_is_thrown_away() {
 }
 
 #[test]
-fn a_silent_server_is_given_up_and_asked_again() {
+fn a_silent_server_is_disconnected_and_asked_again() {
     let server = hub(|request| match request.range {
         None => Reply::whole(weights()).cut_after(50_000).stalling(),
         Some(_) => Reply::ranged(request, &weights()),
@@ -171,7 +171,7 @@ fn a_silent_server_is_given_up_and_asked_again() {
 }
 
 #[test]
-fn a_busy_server_is_asked_again_and_the_reason_told() {
+fn a_busy_server_is_asked_again_and_the_reason_reported() {
     let tries = AtomicUsize::new(0);
     let server = hub(move |request| match tries.fetch_add(1, Ordering::SeqCst) {
         0 => Reply::status(429).header("retry-after: 0".into()),
@@ -214,7 +214,7 @@ fn a_body_shorter_or_longer_than_announced_by_the_hub_is_an_error() {
 }
 
 #[test]
-fn a_missing_or_locked_repository_is_told_with_its_remedy_at_once() {
+fn a_missing_or_locked_repository_is_reported_with_its_remedy_at_once() {
     for (status, hint) in [(404, "check the name"), (401, "HF_TOKEN")] {
         let server = TestServer::start(move |_| Reply::status(status));
         let models = tempfile::tempdir().unwrap();
@@ -256,7 +256,8 @@ fn two_pulls_at_once_fetch_once() {
     let models = Arc::new(tempfile::tempdir().unwrap());
     let pulls: Vec<_> = (0..4)
         .map(|_| {
-            let (server, models) = (Arc::clone(&server), Arc::clone(&models));
+            let server = Arc::clone(&server);
+            let models = Arc::clone(&models);
             thread::spawn(move || pull_hub(&server, models.path()).unwrap().was_there)
         })
         .collect();

@@ -1,4 +1,4 @@
-//! Whole pulls, against a little server that misbehaves in the ways that servers do.
+//! Whole pulls, against a small server that misbehaves as real servers do.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod folder;
@@ -6,9 +6,13 @@ mod hub;
 mod server;
 mod wheel;
 
-use super::{manifest::digest, *};
+use std::path::Path;
 
-/// Weights of 300 KB that differ from place to place.
+use forebay_schemas::ModelId;
+
+use super::{manifest::digest, stage::Stage, *};
+
+/// Weights of 300 KB without repetitions, so that a misplaced part is noticed.
 fn weights() -> Vec<u8> {
     (0_u32..75_000).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
 }

@@ -1,4 +1,4 @@
-//! A little HTTP server for the tests: answers as a closure says, also badly.
+//! A small HTTP server for the tests. A closure decides its replies, malformed ones included.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -10,35 +10,34 @@ use std::{
 
 use super::super::{Patience, Remote};
 
-/// What a client asked for.
+/// A request of a client.
 #[derive(Debug, Clone)]
 pub(super) struct Request {
     pub(super) path: String,
-    /// Where the wanted range begins.
+    /// The start of the requested range.
     pub(super) range: Option<usize>,
     pub(super) authorization: Option<String>,
 }
 
-/// What it is answered.
+/// The reply to a request.
 #[derive(Debug, Clone)]
 pub(super) struct Reply {
     status: u16,
     headers: Vec<String>,
     body: Vec<u8>,
-    /// The connection ends after so many bytes of the body.
+    /// The connection ends after this many bytes of the body.
     cut_after: Option<usize>,
-    /// Then nothing is sent, and the connection stays open.
+    /// Nothing more is sent then, and the connection stays open.
     stall: bool,
 }
 
 impl Reply {
-    /// The whole body, whatever range was asked for.
+    /// The whole body, whatever range was requested.
     pub(super) fn whole(body: impl Into<Vec<u8>>) -> Self {
-        let (headers, cut_after) = (Vec::new(), None);
-        Self { status: 200, headers, body: body.into(), cut_after, stall: false }
+        Self { status: 200, headers: Vec::new(), body: body.into(), cut_after: None, stall: false }
     }
 
-    /// The range that was asked for.
+    /// The requested range.
     pub(super) fn ranged(request: &Request, body: &[u8]) -> Self {
         let Some(start) = request.range else { return Self::whole(body) };
         let range = format!("content-range: bytes {start}-{}/{}", body.len() - 1, body.len());
@@ -95,11 +94,13 @@ impl TestServer {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::new(Mutex::new(Vec::new()));
-        let (log, answer) = (Arc::clone(&requests), Arc::new(answer));
+        let log = Arc::clone(&requests);
+        let answer = Arc::new(answer);
         thread::spawn(move || {
             for stream in listener.incoming() {
-                let (log, answer) = (Arc::clone(&log), Arc::clone(&answer));
-                // A client that went away is no fault of the server.
+                let log = Arc::clone(&log);
+                let answer = Arc::clone(&answer);
+                // An error means that the client closed the connection, which is no error of the server.
                 thread::spawn(move || {
                     let stream = stream?;
                     let request = read_request(&stream)?;
@@ -115,7 +116,7 @@ impl TestServer {
         self.requests.lock().unwrap().clone()
     }
 
-    /// Both kinds of server in one, with little patience.
+    /// This server as hub and as package index, with short time-outs.
     pub(super) fn remote(&self) -> Remote {
         Remote {
             hub_url: self.url.clone(),

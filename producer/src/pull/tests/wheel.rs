@@ -1,4 +1,4 @@
-//! Models in wheels, honest and hostile.
+//! Pulls of wheels, well-formed and hostile.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! Words for people, and one line of them that is written over and over.
+//! Printed lines, and a live line that is overwritten as it changes.
 
 use std::{
     fmt::Display,
@@ -6,8 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Prints a line. Nobody reading is no reason to fail: the exit status tells.
-pub(crate) fn say(text: impl Display) {
+/// Prints a line. A closed output is no error: the exit status is what counts.
+pub(crate) fn print_line(text: impl Display) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 
@@ -22,27 +22,28 @@ impl Live {
         Self { terminal: io::stdout().is_terminal(), last: None }
     }
 
-    /// Whether it is time for another.
+    /// Whether it is time for an update.
     pub(crate) fn is_due(&self) -> bool {
         let every = Duration::from_millis(if self.terminal { 200 } else { 2_000 });
         self.last.is_none_or(|last| last.elapsed() >= every)
     }
 
+    /// Updates the line.
     pub(crate) fn show(&mut self, text: &str) {
         self.last = Some(Instant::now());
         if self.terminal {
             let _ = write!(io::stdout(), "\r\x1b[2K{text}");
             let _ = io::stdout().flush();
         } else {
-            say(text);
+            print_line(text);
         }
     }
 
-    /// The last one stays.
+    /// Updates the line for the last time, and leaves it there.
     pub(crate) fn end(mut self, text: &str) {
         self.show(text);
         if self.terminal {
-            say("");
+            print_line("");
         }
     }
 }

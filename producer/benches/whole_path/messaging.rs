@@ -1,10 +1,10 @@
-//! Publishing and consuming: the client library and a subscription, and the same with nothing but lapin.
+//! Publishing and consuming: the client library and a subscription, and their peers with nothing but lapin.
 
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use forebay_client::{Client, Job, Lane};
 use forebay_fabric::{Broker, Config};
-use forebay_producer::{Client, Job, Lane};
 use forebay_schemas::{ContentType, MESSAGE_TYPE, names::JOBS, topology::Topology};
 use futures_util::{StreamExt, stream};
 use lapin::{
@@ -16,7 +16,7 @@ use lapin::{
     types::FieldTable,
 };
 
-/// Has queues and no worker.
+/// A model that has queues and no worker.
 pub(crate) const SINK: &str = "bench-sink";
 const MESSAGES: usize = 10_000;
 const IN_FLIGHT: usize = 1_024;
@@ -39,7 +39,7 @@ pub(crate) async fn publish_rate(config: &Config) -> Result<f64> {
     Ok(MESSAGES as f64 / started.elapsed().as_secs_f64())
 }
 
-/// Messages a second that a subscription takes and acknowledges.
+/// Messages a second that a subscription receives and acknowledges.
 pub(crate) async fn consume_rate(config: &Config) -> Result<f64> {
     let topology = Topology::new(config.models.keys(), &config.queues);
     let broker = Broker::start(config, "bench", topology)?;
@@ -62,7 +62,7 @@ pub(crate) async fn consume_rate(config: &Config) -> Result<f64> {
     Ok(rate)
 }
 
-/// The same with nothing but lapin.
+/// The peer: a connection with nothing but lapin.
 pub(crate) struct BareClient {
     connection: Connection,
     queue: String,
@@ -91,7 +91,8 @@ impl BareClient {
     pub(crate) async fn consume_rate(&self) -> Result<f64> {
         let channel = self.connection.create_channel().await?;
         channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
-        let (options, table) = (BasicConsumeOptions::default(), FieldTable::default());
+        let options = BasicConsumeOptions::default();
+        let table = FieldTable::default();
         let queue = self.queue.as_str();
         let mut consumer = channel.basic_consume(queue.into(), "".into(), options, table).await?;
         let started = Instant::now();

@@ -1,4 +1,4 @@
-//! What a dead letter says of itself.
+//! The description of a dead letter, read from its message.
 
 use std::fmt::Write;
 
@@ -11,13 +11,14 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-/// What there is to know of a dead letter.
+/// The description of a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct LetterInfo {
-    /// The letter's own name: made from what it holds, so that it stays the same whatever else comes
-    /// and goes. Only letters that hold the same share one.
-    pub letter: JobId,
-    /// The job, if the letter names one.
+pub struct DeadLetterInfo {
+    /// Its own name, a hash of its routing key, message id and body: stable while others come and go. Dead letters
+    /// with equal contents share one. In JSON it is called `letter`.
+    #[serde(rename = "letter")]
+    pub name: JobId,
+    /// The id of its job, if it names one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job: Option<JobId>,
     /// The model that its routing key names.
@@ -31,7 +32,7 @@ pub struct LetterInfo {
     /// Why it is dead.
     #[serde(serialize_with = "as_name")]
     pub reason: Reason,
-    /// The same in words, where Forebay itself found it wanting.
+    /// The explanation that Forebay attached when it refused the message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     /// The queue in which it died.
@@ -40,9 +41,9 @@ pub struct LetterInfo {
     /// When it died, in Unix milliseconds, if that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub died_at_ms: Option<u64>,
-    /// The size of its body.
+    /// The size of its body in bytes.
     pub bytes: usize,
-    /// How its body is read.
+    /// The encoding of its body.
     #[serde(serialize_with = "as_mime")]
     pub content_type: ContentType,
 }
@@ -57,44 +58,44 @@ fn as_mime<S: Serializer>(content_type: &ContentType, to: S) -> Result<S::Ok, S:
     to.serialize_str(content_type.as_str())
 }
 
-impl LetterInfo {
-    /// What it can be asked for by: its own name, and its job's.
+impl DeadLetterInfo {
+    /// The names by which it can be selected: its own, and its job's id.
     pub fn names(&self) -> impl Iterator<Item = &JobId> {
-        [Some(&self.letter), self.job.as_ref()].into_iter().flatten()
+        [Some(&self.name), self.job.as_ref()].into_iter().flatten()
     }
 
-    pub(super) fn of(letter: &BrowsedMessage, limits: &Limits) -> Self {
-        let death = Death::read(letter.properties.headers().as_ref());
-        let (model, lane) = addressee(&letter.routing_key).unzip();
+    pub(super) fn of(message: &BrowsedMessage, limits: &Limits) -> Self {
+        let death = Death::read(message.properties.headers().as_ref());
+        let (model, lane) = addressee(&message.routing_key).unzip();
         Self {
-            letter: name(letter),
-            job: job_id(letter, limits),
+            name: name(message),
+            job: job_id(message, limits),
             model,
             lane,
-            routing_key: letter.routing_key.clone(),
+            routing_key: message.routing_key.clone(),
             reason: death.reason,
             detail: death.detail,
             queue: death.queue,
             died_at_ms: death.at_ms,
-            bytes: letter.body.len(),
-            content_type: content_type(letter),
+            bytes: message.body.len(),
+            content_type: content_type(message),
         }
     }
 }
 
-/// Twelve hexadecimal digits: among a million letters, two share a name once in five hundred times.
+/// Twelve hexadecimal digits: among a million dead letters, two share a name once in five hundred times.
 const NAME_BYTES: usize = 6;
 
-fn name(letter: &BrowsedMessage) -> JobId {
-    let message_id = letter.properties.message_id().as_ref();
+fn name(message: &BrowsedMessage) -> JobId {
+    let message_id = message.properties.message_id().as_ref();
     let message_id = message_id.map(ToString::to_string).unwrap_or_default();
     // The headers are left out: the broker counts in them.
     let mut hash = Sha256::new();
-    for part in [letter.routing_key.as_bytes(), message_id.as_bytes()] {
+    for part in [message.routing_key.as_bytes(), message_id.as_bytes()] {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    hash.update(&letter.body);
+    hash.update(&message.body);
     let mut name = String::new();
     for byte in hash.finalize().iter().take(NAME_BYTES) {
         // Writing to a string does not fail.
@@ -103,11 +104,11 @@ fn name(letter: &BrowsedMessage) -> JobId {
     name.parse().unwrap_or_else(|_| JobId::random())
 }
 
-/// Who would be answered: the same as a worker finds.
-fn job_id(letter: &BrowsedMessage, limits: &Limits) -> Option<JobId> {
-    let message_id = letter.properties.message_id().as_ref();
+/// The id under which a worker would answer it: the message id, or else the one in the body.
+fn job_id(message: &BrowsedMessage, limits: &Limits) -> Option<JobId> {
+    let message_id = message.properties.message_id().as_ref();
     message_id.and_then(|id| id.as_str().parse().ok()).or_else(|| {
-        match decode_job(&letter.body, content_type(letter), limits) {
+        match decode_job(&message.body, content_type(message), limits) {
             Ok(job) => Some(job.id),
             Err(refusal) => refusal.head.id,
         }
@@ -115,17 +116,17 @@ fn job_id(letter: &BrowsedMessage, limits: &Limits) -> Option<JobId> {
 }
 
 /// The job, if the body is one.
-pub(super) fn job(letter: &BrowsedMessage, limits: &Limits) -> Option<Job> {
-    decode_job(&letter.body, content_type(letter), limits).ok()
+pub(super) fn job(message: &BrowsedMessage, limits: &Limits) -> Option<Job> {
+    decode_job(&message.body, content_type(message), limits).ok()
 }
 
-fn content_type(letter: &BrowsedMessage) -> ContentType {
-    let mime = letter.properties.content_type().as_ref();
+fn content_type(message: &BrowsedMessage) -> ContentType {
+    let mime = message.properties.content_type().as_ref();
     mime.and_then(|mime| ContentType::parse(mime.as_str()))
-        .unwrap_or_else(|| ContentType::guess(&letter.body))
+        .unwrap_or_else(|| ContentType::guess(&message.body))
 }
 
-/// `<model>.<lane>`, or `<model>` for its batch lane.
+/// Parses a routing key: `<model>.<lane>`, or `<model>` for its batch lane.
 fn addressee(routing_key: &str) -> Option<(ModelId, Lane)> {
     let (model, lane) = match routing_key.rsplit_once('.').map(|(m, lane)| (m, lane.parse())) {
         Some((model, Ok(lane))) => (model, lane),
@@ -135,7 +136,7 @@ fn addressee(routing_key: &str) -> Option<(ModelId, Lane)> {
 }
 
 /// The headers as JSON.
-pub(super) fn headers(properties: &Properties) -> Map<String, Value> {
+pub(super) fn headers_json(properties: &Properties) -> Map<String, Value> {
     properties.headers().as_ref().map(table).unwrap_or_default()
 }
 
@@ -188,7 +189,7 @@ mod tests {
         let deaths = vec![HeaderValue::FieldTable(death)];
         all.insert("x-death".into(), HeaderValue::FieldArray(deaths.into()));
         all.insert("yes".into(), HeaderValue::Boolean(true));
-        let shown = headers(&Properties::default().with_headers(all));
+        let shown = headers_json(&Properties::default().with_headers(all));
         assert_eq!(
             Value::Object(shown),
             json!({"x-death": [{"time": 7, "queue": "q"}], "yes": true})

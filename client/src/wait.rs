@@ -10,22 +10,22 @@ use forebay_schemas::{CodecError, JobId, Outcome};
 use futures_util::{Stream, StreamExt, stream};
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{Client, waiter::Watch};
+use crate::{client::Client, waiter::Watch};
 
-/// No outcome.
+/// The error of a wait: no outcome could be read.
 #[derive(Debug, thiserror::Error)]
 pub enum WaitError {
-    /// Nothing came in time. The job may still be done: waiting again is fine.
+    /// No outcome came in time. The job may still be done; waiting again is fine.
     #[error("job {id}: no result within {}{}", seconds(.after), because(.trouble.as_deref()))]
     Timeout {
         /// The job.
         id: JobId,
-        /// How long it was waited for.
+        /// The time allowed.
         after: Duration,
-        /// What kept us from looking, if anything did.
+        /// Why the last look for results failed, if it did.
         trouble: Option<String>,
     },
-    /// What lies at the job's result key is no result.
+    /// The value at the job's result key is no result.
     #[error("job {id}: its result can't be read: {error}")]
     Unreadable {
         /// The job.
@@ -33,7 +33,7 @@ pub enum WaitError {
         /// Why.
         error: CodecError,
     },
-    /// Redis did not answer.
+    /// Redis can't be used.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -49,20 +49,20 @@ fn because(trouble: Option<&str>) -> String {
     }
 }
 
-/// What became of a wait.
+/// A job's id and its outcome, or why there is none.
 pub type Waited = (JobId, Result<Outcome, WaitError>);
 
-/// Records read at once. They can be megabytes each, and are held until they are taken.
+/// Records read at once. They can be megabytes each, and are held until the caller takes them.
 const READ_IDS_MAX: usize = 64;
 
 impl Client {
-    /// The outcome of a job, if it has one by now.
+    /// The outcome of a job, if it has one by now. Does not wait.
     pub async fn get(&self, id: &JobId) -> Result<Option<Outcome>, WaitError> {
         let found = self.inner.store.read_results(std::slice::from_ref(id)).await?;
         found.into_iter().flatten().next().map(|bytes| decode(id, &bytes)).transpose()
     }
 
-    /// Waits for the outcome of a job, whoever submitted it.
+    /// Waits for the outcome of a job, which any client may have submitted.
     pub async fn wait(&self, id: &JobId, timeout: Duration) -> Result<Outcome, WaitError> {
         let mut waits = std::pin::pin!(self.wait_many([id.clone()], timeout));
         match waits.next().await {
@@ -71,10 +71,10 @@ impl Client {
         }
     }
 
-    /// Waits for the outcomes of many jobs, in the order in which they come. Those that did not come
-    /// within `timeout` are reported then, each as [`WaitError::Timeout`].
+    /// Waits for the outcomes of many jobs, in the order in which they come. Jobs without one after `timeout` are
+    /// yielded then, each with [`WaitError::Timeout`].
     ///
-    /// Costs no task and no connection of its own; lost connections to Redis are waited out.
+    /// All waits of a client share one task and one subscription; lost connections to Redis are waited out.
     pub fn wait_many(
         &self,
         ids: impl IntoIterator<Item = JobId>,
@@ -108,12 +108,12 @@ fn decode(id: &JobId, bytes: &[u8]) -> Result<Outcome, WaitError> {
 /// The state of one wait for many.
 struct Wait<'a> {
     client: &'a Client,
-    /// Ids that the waiter has not been told yet.
+    /// Ids that have not been passed to the waiter yet.
     first: Vec<JobId>,
     /// Ids without an outcome.
     left: HashSet<JobId>,
     to: mpsc::Sender<JobId>,
-    /// Ids whose outcome lies there.
+    /// Ids whose outcome can be read.
     ready: mpsc::Receiver<JobId>,
     /// Outcomes that were read and not yet taken.
     read: VecDeque<Waited>,
@@ -143,14 +143,14 @@ impl Wait<'_> {
         }
     }
 
-    async fn watch(&self, ids: Vec<JobId>, first_look: Duration) {
-        let watch = Watch { ids, to: self.to.clone(), first_look };
-        // The task lives as long as the client; were it gone, the time-out would tell.
+    async fn watch(&self, ids: Vec<JobId>, first_poll: Duration) {
+        let watch = Watch { ids, to: self.to.clone(), first_poll };
+        // The task lives as long as the client; were it gone, the wait would time out.
         self.client.waiter().watch(watch).await;
     }
 
-    /// Reads the records of `ids`. Those that are not there after all (a notice without its record, a
-    /// connection lost in between) are waited for again.
+    /// Reads the records of `ids`. Those that are not there after all (a notification without its record, a connection
+    /// lost in between) are waited for again.
     async fn read(&mut self, ids: Vec<JobId>) {
         let found = match self.client.inner.store.read_results(&ids).await {
             Ok(found) => found,
@@ -171,7 +171,7 @@ impl Wait<'_> {
             }
         }
         if !missed.is_empty() {
-            self.watch(missed, AGAIN_AFTER).await;
+            self.watch(missed, RETRY_AFTER).await;
         }
     }
 
@@ -183,5 +183,5 @@ impl Wait<'_> {
     }
 }
 
-/// The pause before a record that could not be read is looked for again.
-const AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// The pause before a record that could not be read is looked up again.
+const RETRY_AFTER: Duration = Duration::from_millis(100);

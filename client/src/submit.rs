@@ -1,9 +1,6 @@
 //! Submitting jobs: checked here before anything is sent, confirmed by the broker afterwards.
 
-use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use forebay_fabric::{
     broker::{BrokerError, Message, Properties},
@@ -14,16 +11,13 @@ use forebay_schemas::{
     names::JOBS,
 };
 use futures_util::{Stream, StreamExt};
-use tokio::time::Instant;
 
-use super::Client;
+use crate::{
+    client::Client,
+    room::{HeldUp, Refused, WhenFull, with_room},
+};
 
-mod room;
-
-pub use room::{HeldUp, WhenFull};
-use room::{Refused, with_room};
-
-/// A job that is not, or not known to be, in its queue.
+/// The error of a submit: the job is not, or not known to be, in its queue.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
     /// The job breaks a rule of the contract; nothing was sent.
@@ -31,10 +25,10 @@ pub enum SubmitError {
     Invalid {
         /// The job.
         id: JobId,
-        /// The rule.
+        /// The rule, and how the job breaks it.
         error: JobError,
     },
-    /// The job can't be written; nothing was sent.
+    /// The job can't be encoded; nothing was sent.
     #[error("job {id}: {error}")]
     Codec {
         /// The job.
@@ -63,39 +57,39 @@ pub enum SubmitError {
         model: ModelId,
         /// The lane.
         lane: Lane,
-        /// For how long it was tried again: [`WhenFull`].
+        /// How long submitting was retried: [`WhenFull`].
         waited: Duration,
     },
-    /// The broker takes no publishes at present, and did not for all the time allowed.
+    /// The broker takes no publishes at present, and took none while submitting was retried.
     #[error(
         "RabbitMQ takes no publishes at present: {reason}{}; it wants memory or disk space",
         after(.waited)
     )]
     Blocked {
-        /// What the broker says.
+        /// The reason that the broker gave.
         reason: String,
-        /// For how long it was tried again: [`WhenFull`].
+        /// How long submitting was retried: [`WhenFull`].
         waited: Duration,
     },
-    /// This user may not submit jobs.
+    /// The broker's user may not publish jobs.
     #[error(
         "RabbitMQ refuses jobs from this user: {reason}; give it the right to write to `forebay.jobs`"
     )]
     Forbidden {
-        /// What the broker said.
+        /// The reason that the broker gave.
         reason: String,
     },
-    /// No confirmation came in time: the job may be in its queue. Sending it again under its own id
-    /// is safe.
+    /// No confirmation came in time: the job may be in its queue. Submitting it again under the same id is safe,
+    /// because a result is written once.
     #[error(
         "job {id}: RabbitMQ did not confirm it within {after_ms} ms ({last}); sending it again is safe"
     )]
     Unconfirmed {
         /// The job.
         id: JobId,
-        /// How long it was waited for.
+        /// How long the confirmation was waited for.
         after_ms: u64,
-        /// What was seen last.
+        /// The last state of the connection.
         last: String,
     },
     /// The broker can't be used.
@@ -107,7 +101,7 @@ fn after(waited: &Duration) -> String {
     if waited.is_zero() {
         return String::new();
     }
-    format!(", and was when it was tried again for {:.1} s", waited.as_secs_f64())
+    format!(" after {:.1} s of retries", waited.as_secs_f64())
 }
 
 fn known_models(known: &[String]) -> String {
@@ -117,25 +111,11 @@ fn known_models(known: &[String]) -> String {
     format!("known here: {}", known.join(", "))
 }
 
-/// What is known of models that are not configured here.
-#[derive(Default)]
-pub(super) struct Routes {
-    /// Their queues exist. A fleet's models are few, so this stays small.
-    known: HashSet<ModelId>,
-    /// They had no queue at this time.
-    unknown: HashMap<ModelId, Instant>,
-}
-
 /// The longest `expiration` that RabbitMQ takes.
 const EXPIRATION_MS_MAX: u64 = u32::MAX as u64;
 
-/// How long a model without a queue is not looked for again.
-const UNKNOWN_FOR: Duration = Duration::from_secs(10);
-/// The most models remembered as unknown.
-const UNKNOWN_MAX: usize = 1_000;
-
 impl Client {
-    /// Submits one job and waits until the broker has it on a queue.
+    /// Submits one job and waits until the broker has confirmed it. Returns the job's id.
     ///
     /// Fills in `submitted_at_ms` and `notify` where the job has none.
     pub async fn submit(&self, mut job: Job, lane: Lane) -> Result<JobId, SubmitError> {
@@ -143,12 +123,12 @@ impl Client {
         job.notify.get_or_insert_with(|| self.inner.channel.clone());
         let body = self.checked_body(&job)?;
         self.check_route(&job.model).await?;
-        // Listening begins before the job can be answered.
+        // Subscribing to notifications begins before the job can be answered.
         self.waiter();
         let message = message(&job, lane, body);
         let broker = self.broker().await?;
         let attempt = || async {
-            // What is sent into a blocked connection lies there until it is unblocked.
+            // A message sent into a blocked connection stays there until the broker unblocks it.
             if let Some(reason) = self.blocked() {
                 return Err(Refused::NoRoom(HeldUp::Blocked { reason }));
             }
@@ -157,7 +137,7 @@ impl Client {
                 published = broker.publish(&message) => {
                     published.map_err(|error| Refused::of(error, || self.blocked()))
                 }
-                // The broker says so only once it was sent something, which it may take later on.
+                // The broker reports that it is blocked only once a message was sent, which it may still take later.
                 reason = broker.until_blocked(), if self.when_full == WhenFull::Fail => {
                     Err(Refused::NoRoom(HeldUp::Blocked { reason }))
                 }
@@ -169,8 +149,8 @@ impl Client {
         }
     }
 
-    /// Submits jobs as they come, many at a time, and tells what became of each, in the order in which
-    /// that is known. Nothing is taken from `jobs` while too many wait for their confirmation.
+    /// Submits a stream of jobs, many at a time, and yields the result of each in the order of completion. While
+    /// `confirms_in_flight_max` jobs wait for their confirmation, none is taken from `jobs` (backpressure).
     pub fn submit_many<'a>(
         &'a self,
         jobs: impl Stream<Item = Job> + Send + 'a,
@@ -191,7 +171,8 @@ impl Client {
             .encode(ContentType::Msgpack)
             .map_err(|error| SubmitError::Codec { id: job.id.clone(), error })?;
         if body.len() > limits.body_bytes_max {
-            let (bytes, max) = (body.len(), limits.body_bytes_max);
+            let bytes = body.len();
+            let max = limits.body_bytes_max;
             return Err(invalid(JobError::new(
                 ErrorCode::PayloadTooLarge,
                 format!("the job has {bytes} bytes, the limit is {max}: split it into several"),
@@ -207,34 +188,8 @@ impl Client {
         Err(SubmitError::UnknownModel { model: model.clone(), known: self.known_models().await })
     }
 
-    /// Whether the model has queues: looked up once, then remembered.
-    pub(super) async fn has_queues(&self, model: &ModelId) -> Result<bool, BrokerError> {
-        // Configured models have queues: this client's own connection declares them.
-        if self.inner.config.models.contains_key(model) {
-            return Ok(true);
-        }
-        let mut routes = self.inner.routes.lock().await;
-        if routes.known.contains(model) {
-            return Ok(true);
-        }
-        if routes.unknown.get(model).is_some_and(|at| at.elapsed() < UNKNOWN_FOR) {
-            return Ok(false);
-        }
-        let broker = self.broker().await?;
-        broker.ready_within(self.connect_timeout()).await?;
-        if broker.queue_depth(&Lane::Batch.queue(model)).await?.is_some() {
-            routes.known.insert(model.clone());
-            return Ok(true);
-        }
-        if routes.unknown.len() >= UNKNOWN_MAX {
-            routes.unknown.clear();
-        }
-        routes.unknown.insert(model.clone(), Instant::now());
-        Ok(false)
-    }
-
     async fn known_models(&self) -> Vec<String> {
-        // For a message only: what Redis can't tell is left out.
+        // For an error message only: without Redis the models of live workers are left out.
         let workers = self.inner.store.workers().await.unwrap_or_default();
         let configured = self.inner.config.models.keys().map(ToString::to_string);
         let known: BTreeSet<String> =
@@ -262,10 +217,6 @@ impl Client {
             }
         }
     }
-
-    fn blocked(&self) -> Option<String> {
-        self.inner.broker.get()?.blocked()
-    }
 }
 
 fn message(job: &Job, lane: Lane, body: Vec<u8>) -> Message {
@@ -275,7 +226,7 @@ fn message(job: &Job, lane: Lane, body: Vec<u8>) -> Message {
         .with_type(MESSAGE_TYPE.into())
         // Persistent.
         .with_delivery_mode(2);
-    // So that the job is answered in time even when no worker runs.
+    // The broker dead-letters an expired job, so that it is answered in time even when no worker runs.
     let properties = match job.expires_in_ms.filter(|&ms| ms <= EXPIRATION_MS_MAX) {
         Some(ms) => properties.with_expiration(ms.to_string().into()),
         None => properties,

@@ -1,28 +1,28 @@
-//! Waiting for room: what to do while a queue is full or the broker takes no publishes.
+//! Retrying a submit while the queue is full or the broker takes no publishes.
 
 use std::{fmt, time::Duration};
 
 use forebay_fabric::{backoff::Backoff, broker::PublishError};
 use tokio::{sync::watch, time::Instant};
 
-/// What a submit does when the queue is full or the broker takes no publishes.
+/// The behaviour of a submit when the queue is full or the broker takes no publishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WhenFull {
-    /// It fails at once.
+    /// Fail at once.
     #[default]
     Fail,
-    /// It tries again until there is room, for as long as this; then it fails.
+    /// Retry until there is room, for at most this long; then fail.
     Wait(Duration),
 }
 
-/// What a submit waits for.
+/// The cause for which a submit waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HeldUp {
     /// The queue is full: workers make room.
     QueueFull,
     /// The broker takes no publishes: it wants memory or disk space.
     Blocked {
-        /// What the broker says.
+        /// The reason that the broker gave.
         reason: String,
     },
 }
@@ -38,22 +38,23 @@ impl fmt::Display for HeldUp {
     }
 }
 
-/// Why a message is not, or not known to be, in its queue.
+/// The outcome of one attempt to publish that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(crate) enum Refused {
     /// It may be taken later.
     NoRoom(HeldUp),
     /// No queue takes it.
     NoRoute,
     /// This user may not publish there.
     Forbidden { reason: String },
-    /// Nothing was heard of it.
+    /// No confirmation came in time.
     Unconfirmed { after_ms: u64, last: String },
 }
 
 impl Refused {
-    /// What an error means, where `blocked` tells why the broker takes no publishes, if it does not.
-    pub(super) fn of(error: PublishError, blocked: impl FnOnce() -> Option<String>) -> Self {
+    /// Classifies an error of the publisher; `blocked` returns the broker's reason for taking no publishes, if there
+    /// is one.
+    pub(crate) fn of(error: PublishError, blocked: impl FnOnce() -> Option<String>) -> Self {
         match error {
             PublishError::Full { .. } => Self::NoRoom(HeldUp::QueueFull),
             PublishError::Unroutable { .. } => Self::NoRoute,
@@ -66,14 +67,14 @@ impl Refused {
     }
 }
 
-/// Pauses between two tries: short enough that a queue that was full does not run empty meanwhile, and
-/// with jitter, so that many publishers do not come as one wave.
+/// Pauses between two attempts: short enough that a queue that was full does not run empty meanwhile, and with
+/// jitter, so that many publishers do not come as one wave.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// Makes attempts until one finds room, as long as `when_full` allows; keeps `held_up` true to what is
-/// waited for. The last refusal comes back with how long it was waited.
-pub(super) async fn with_room<F: Future<Output = Result<(), Refused>>>(
+/// Makes attempts until one finds room, for as long as `when_full` allows, and keeps `held_up` at the present cause.
+/// An error holds the last refusal and how long the attempts went on.
+pub(crate) async fn with_room<F: Future<Output = Result<(), Refused>>>(
     when_full: WhenFull,
     held_up: &watch::Sender<Option<HeldUp>>,
     attempt: impl Fn() -> F,
@@ -83,25 +84,25 @@ pub(super) async fn with_room<F: Future<Output = Result<(), Refused>>>(
     loop {
         let refused = match attempt().await {
             Ok(()) => {
-                note(held_up, None);
+                publish(held_up, None);
                 return Ok(());
             }
             Err(refused) => refused,
         };
         let waited = since.map_or(Duration::ZERO, |since: Instant| since.elapsed());
-        let (Refused::NoRoom(what), WhenFull::Wait(limit)) = (&refused, when_full) else {
+        let (Refused::NoRoom(cause), WhenFull::Wait(limit)) = (&refused, when_full) else {
             return Err((refused, waited));
         };
         if waited >= limit {
             return Err((refused, waited));
         }
-        note(held_up, Some(what));
+        publish(held_up, Some(cause));
         since.get_or_insert_with(Instant::now);
         tokio::time::sleep(backoff.next_pause().min(limit.saturating_sub(waited))).await;
     }
 }
 
-fn note(held_up: &watch::Sender<Option<HeldUp>>, now: Option<&HeldUp>) {
+fn publish(held_up: &watch::Sender<Option<HeldUp>>, now: Option<&HeldUp>) {
     held_up.send_if_modified(|before| {
         let changed = before.as_ref() != now;
         if changed {
@@ -127,7 +128,7 @@ mod tests {
         Refused::NoRoom(HeldUp::Blocked { reason: "low on disk".into() })
     }
 
-    /// Attempts that end like these, and like the last of them from then on; counted.
+    /// Attempts that end like these, and like the last of them from then on; `made` counts them.
     fn attempts<'a>(
         ends: &'a [Result<(), Refused>],
         made: &'a Cell<usize>,
@@ -140,8 +141,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_does_not_want_to_wait_is_told_at_once() {
-        let (held_up, made) = (watch::Sender::new(None), Cell::new(0));
+    async fn without_waiting_the_first_refusal_is_returned() {
+        let held_up = watch::Sender::new(None);
+        let made = Cell::new(0);
         for refused in [full(), blocked()] {
             let ends = [Err(refused.clone())];
             let ended = with_room(WhenFull::Fail, &held_up, attempts(&ends, &made)).await;
@@ -152,7 +154,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn waiting_goes_on_until_there_is_room() {
-        let (held_up, made) = (watch::Sender::new(None), Cell::new(0));
+        let held_up = watch::Sender::new(None);
+        let made = Cell::new(0);
         let ends = [Err(full()), Err(blocked()), Err(full()), Ok(())];
         let ended = with_room(WhenFull::Wait(LIMIT), &held_up, attempts(&ends, &made)).await;
         assert_eq!((ended, made.get()), (Ok(()), 4));
@@ -161,7 +164,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn waiting_ends_with_its_time_and_says_how_long_it_was() {
-        let (held_up, made) = (watch::Sender::new(None), Cell::new(0));
+        let held_up = watch::Sender::new(None);
+        let made = Cell::new(0);
         let ends = [Err(full()), Err(blocked())];
         let began = Instant::now();
         let ended = with_room(WhenFull::Wait(LIMIT), &held_up, attempts(&ends, &made)).await;
@@ -172,8 +176,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_waited_for_can_be_seen_while_it_is() {
-        let (held_up, made) = (watch::Sender::new(None), Cell::new(0));
+    async fn the_cause_of_waiting_is_published_as_it_changes() {
+        let held_up = watch::Sender::new(None);
+        let made = Cell::new(0);
         let mut seen = held_up.subscribe();
         let ends = [Err(full()), Err(full()), Err(blocked()), Ok(())];
         let watched = async {
@@ -193,8 +198,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_waiting_does_not_mend_ends_it() {
-        let (held_up, made) = (watch::Sender::new(None), Cell::new(0));
+    async fn a_refusal_that_waiting_does_not_mend_ends_it() {
+        let held_up = watch::Sender::new(None);
+        let made = Cell::new(0);
         let ends = [Err(full()), Err(Refused::NoRoute)];
         let ended = with_room(WhenFull::Wait(LIMIT), &held_up, attempts(&ends, &made)).await;
         assert!(matches!(ended, Err((Refused::NoRoute, _))));

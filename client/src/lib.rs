@@ -1,0 +1,51 @@
+//! The client library: what a Rust service needs to submit jobs to a fleet and to read their outcomes.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use forebay_client::{Client, Config, Job, Lane, Output};
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     // From `forebay.toml` and the FOREBAY_* variables.
+//!     let config = Config::load(None)?.config;
+//!     let client = Client::connect(&config)?;
+//!     let job = Job::embed("all-minilm-l6-v2".parse()?, vec!["water in a pool".to_owned()]);
+//!     let id = client.submit(job, Lane::Interactive).await?;
+//!     let outcome = client.wait(&id, Duration::from_secs(30)).await?;
+//!     match outcome.output {
+//!         Some(Output::Embed(vectors)) => println!("{} vectors", vectors.count()),
+//!         _ => println!("{}: {:?}", outcome.state, outcome.error),
+//!     }
+//!     client.close().await;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! All operations are methods of [`Client`]:
+//!
+//! - `submit`: jobs, checked here and confirmed by the broker; [`WhenFull`] chooses between failing and waiting for room
+//! - `wait`: outcomes of one job or of many, found by notification and by polling with growing pauses
+//! - `inspect`: workers, models, queues and the autoscaler's status; cancelling a job
+//! - `dead`: dead letters: browse, replay, discard
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod client;
+mod dead;
+mod error;
+mod inspect;
+mod room;
+mod routes;
+mod submit;
+mod wait;
+mod waiter;
+
+pub use client::Client;
+pub use dead::{DeadLetter, DeadLetterFilter, DeadLetterInfo, DeadLetters, Kept, ReplayError};
+pub use error::ClientError;
+pub use forebay_fabric::Config;
+pub use forebay_schemas::{EmbedParams, Job, JobId, Lane, ModelId, Outcome, Output, State, Work};
+pub use inspect::{ModelInfo, QueueInfo};
+pub use room::{HeldUp, WhenFull};
+pub use submit::SubmitError;
+pub use wait::{WaitError, Waited};
