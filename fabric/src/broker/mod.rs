@@ -35,7 +35,7 @@ use crate::{
 use link::{Declared, Plan};
 
 pub use browse::{Browse, BrowsedMessage};
-pub use delivery::{Acker, Delivery, Verdict};
+pub use delivery::{Acker, Delivery, Settlement};
 pub use error::{BrokerError, PublishError};
 pub use link::Link;
 pub use publish::{HeaderValue, Headers, Message, Properties, Publisher};

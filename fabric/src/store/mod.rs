@@ -4,19 +4,19 @@
 //! Every command has a time-out, after which its outcome is unknown; all that is written here may
 //! therefore be written again.
 
-mod blame;
+mod journal;
 mod lease;
 mod notices;
 mod registry;
+mod result_store;
 mod results;
 mod retract;
 mod status;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime};
-use forebay_schemas::{JobId, names::STATUS_KEY};
-use futures_util::{FutureExt, future::BoxFuture};
+use forebay_schemas::names::STATUS_KEY;
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo, RedisError,
     TlsCertificates,
@@ -32,6 +32,7 @@ use crate::{
 
 pub use lease::Lease;
 pub use notices::Notices;
+pub use result_store::{Asked, ResultStore};
 pub use results::{ResultRecord, Written};
 
 /// Redis did not do what was asked.
@@ -92,50 +93,6 @@ pub enum StoreError {
     /// A record can't be written as JSON.
     #[error("can't write the record: {0}")]
     Record(#[from] serde_json::Error),
-}
-
-/// What has been asked of the store.
-pub type Asked<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
-
-/// The job ids of the batches that a worker computes, by the batch's number.
-pub type Note = BTreeMap<u64, Vec<JobId>>;
-
-/// What a worker asks of the store: Redis, or a test in its place.
-pub trait ResultStore: Send + Sync {
-    /// Writes each record unless its job has one. An error leaves it unknown which were written;
-    /// writing them again is safe.
-    fn write_results<'a>(&'a self, records: &'a [ResultRecord]) -> Asked<'a, Vec<Written>>;
-    /// For each of these jobs, whether its cancellation was asked for.
-    fn cancelled<'a>(&'a self, ids: &'a [JobId]) -> Asked<'a, Vec<bool>>;
-    /// For each of these jobs, whether its record is there.
-    fn present<'a>(&'a self, ids: &'a [JobId]) -> Asked<'a, Vec<bool>>;
-    /// Writes what `worker` is about to compute, in place of what it wrote before.
-    fn note<'a>(&'a self, worker: &'a str, note: &'a Note) -> Asked<'a, ()>;
-    /// For each of these jobs, how many workers died while they computed it, as far as notes tell.
-    /// `worker` asks, so it is alive, and its own note does not count.
-    fn deaths<'a>(&'a self, worker: &'a str, ids: &'a [JobId]) -> Asked<'a, Vec<u32>>;
-}
-
-impl ResultStore for Store {
-    fn write_results<'a>(&'a self, records: &'a [ResultRecord]) -> Asked<'a, Vec<Written>> {
-        Store::write_results(self, records).boxed()
-    }
-
-    fn cancelled<'a>(&'a self, ids: &'a [JobId]) -> Asked<'a, Vec<bool>> {
-        Store::cancelled(self, ids).boxed()
-    }
-
-    fn present<'a>(&'a self, ids: &'a [JobId]) -> Asked<'a, Vec<bool>> {
-        Store::present(self, ids).boxed()
-    }
-
-    fn note<'a>(&'a self, worker: &'a str, note: &'a Note) -> Asked<'a, ()> {
-        Store::note(self, worker, note).boxed()
-    }
-
-    fn deaths<'a>(&'a self, worker: &'a str, ids: &'a [JobId]) -> Asked<'a, Vec<u32>> {
-        Store::deaths(self, worker, ids).boxed()
-    }
 }
 
 const PROBE_KEY: &str = "forebay:probe";
