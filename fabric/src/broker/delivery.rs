@@ -119,7 +119,7 @@ impl Acker {
         for mut acker in ackers {
             match acker.to.take() {
                 None => {}
-                Some(To::Other(settler)) => done += usize::from(settlement.ack()),
+                Some(To::Other(settlement)) => done += usize::from(settlement.ack()),
                 Some(To::Broker { tag, feed }) => {
                     match feeds.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &feed)) {
                         Some((_, tags)) => tags.push(tag),
@@ -175,7 +175,7 @@ fn count_settled(how: &'static str, sent: bool, count: u64) {
 impl Drop for Acker {
     fn drop(&mut self) {
         match self.to.take() {
-            Some(To::Other(settler)) => {
+            Some(To::Other(settlement)) => {
                 settlement.give_back();
             }
             Some(to @ To::Broker { .. }) if to.is_usable() => {
