@@ -176,13 +176,13 @@ mod tests {
     fn old_names_inside_the_value_of_a_variable_are_read_and_may_be_overridden() {
         let model = ("FOREBAY_MODELS__M", "{ source = 'folder:/m', pool = { wait_s = 4.0 } }");
         let (config, warnings) = parse("", &[model]).unwrap();
-        assert_eq!(values(&config).1, 4.0);
+        assert_eq!(values(&config), (120, 4.0));
         assert!(
             warnings[0].starts_with("FOREBAY_MODELS__M: `models.m.pool.wait_s`"),
             "{warnings:?}"
         );
         let wait = ("FOREBAY_MODELS__M__POOL__TARGET_WAIT_S", "5.0");
-        assert_eq!(values(&parse("", &[model, wait]).unwrap().0).1, 5.0);
+        assert_eq!(values(&parse("", &[model, wait]).unwrap().0), (120, 5.0));
     }
 
     #[test]
