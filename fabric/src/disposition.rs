@@ -1,4 +1,4 @@
-//! What happens next to a message that a service has taken: one closed set of endings.
+//! The disposition of a message that a service has taken: one closed set of what happens next to it.
 //!
 //! The stage that knows the ending makes a [`Disposition`]; [`Answerer::settle`](crate::answer::Answerer::settle)
 //! alone carries it out. A message that never gets one (its worker died, lost its device or ran out of its grace
@@ -38,7 +38,7 @@ pub enum Disposition {
 }
 
 impl Disposition {
-    /// What happens next to a job that had this outcome, in a fleet that tries a job at most `attempts_max` times.
+    /// The disposition of a job that had this outcome, in a fleet that tries a job at most `attempts_max` times.
     pub fn of(ticket: Ticket, mut outcome: Outcome, attempts_max: u32) -> Self {
         if let Some(error) = outcome.error.take() {
             match retry::step(error, ticket.attempts(), attempts_max) {
@@ -49,7 +49,7 @@ impl Disposition {
         Self::Answer(Box::new((ticket, outcome)))
     }
 
-    /// What happens next to a job that failed with `error` before it was computed.
+    /// The disposition of a job that failed with `error` before it was computed.
     pub fn failed(job: &Job, ticket: Ticket, error: JobError, attempts_max: u32) -> Self {
         Self::of(ticket, Outcome::failed(job, error), attempts_max)
     }

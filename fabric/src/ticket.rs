@@ -4,7 +4,7 @@ use forebay_schemas::{ContentType, JobId};
 
 use crate::broker::{Acker, Message};
 
-/// The right to answer one message. It travels with the job, and whoever holds it settles the job.
+/// The right to answer one message. It travels with the job, and its holder settles the job.
 #[derive(Debug)]
 pub struct Ticket {
     /// The job's id.

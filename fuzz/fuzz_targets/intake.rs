@@ -13,7 +13,7 @@ use libfuzzer_sys::{
     fuzz_target,
 };
 
-/// What publishers are told to write, and near misses of it.
+/// The content types of the contract, and near misses.
 const CONTENT_TYPES: [&str; 5] = [
     "application/msgpack",
     "application/json",

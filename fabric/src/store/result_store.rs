@@ -8,7 +8,7 @@ use super::{ResultRecord, Store, StoreError, Written};
 /// The answer to one request to the store.
 pub type Asked<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
-/// What a worker needs of the store: Redis, or a stand-in of a test.
+/// The store as a worker needs it: Redis, or a test's stand-in.
 pub trait ResultStore: Send + Sync {
     /// Writes each record unless its job has one. An error leaves it unknown which were written;
     /// writing them again is safe.
