@@ -5,7 +5,8 @@ use forebay_fabric::{
     answer::Answerer,
     broker::{Delivery, Subscription},
     death::{Death, Reason},
-    intake::{self, Ended},
+    disposition::Disposition,
+    intake,
 };
 use forebay_schemas::{ErrorCode, JobError, Limits};
 use metrics::counter;
@@ -25,26 +26,28 @@ impl Settler {
     /// Takes messages until `stop`.
     pub async fn run(self, mut subscription: Subscription, stop: CancellationToken) {
         while let Some(Some(delivery)) = stop.run_until_cancelled(subscription.next()).await {
-            let ended = self.end(delivery);
-            self.answerer.end_all(vec![ended]).await;
+            let disposition = self.decide(delivery);
+            self.answerer.settle_all(vec![disposition]).await;
         }
         subscription.stop().await;
     }
 
     /// The end of one message. A dead letter without a reply address is only acknowledged: the queue of dead letters
     /// keeps a copy for people.
-    fn end(&self, delivery: Delivery) -> Ended {
+    fn decide(&self, delivery: Delivery) -> Disposition {
         let error = (self.how)(&delivery);
         counter!("forebay_settle_for_others_total", "code" => error.code.as_str()).increment(1);
         let is_kept = delivery.exchange == forebay_schemas::names::DEAD;
         match intake::read(delivery, &self.limits) {
             Ok((job, ticket)) => {
                 tracing::info!(id = %job.id, model = %job.model, %error, "settled for want of a worker");
-                Ended::failed(&job, ticket, error)
+                Disposition::failed(&job, ticket, error, self.answerer.attempts_max)
             }
-            Err(Ended::Unanswerable { acker, .. }) if is_kept => Ended::Settled(acker),
+            Err(Disposition::DeadLetter { acker, .. }) if is_kept => {
+                Disposition::Acknowledge(acker)
+            }
             // What is no job at all is answered, or kept, for that reason.
-            Err(ended) => ended,
+            Err(disposition) => disposition,
         }
     }
 }

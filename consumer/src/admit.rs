@@ -1,13 +1,14 @@
-//! Stage 2: which jobs are done at all: those of this model and a task it does, in time, not taken
-//! back, not answered already, and not known to kill workers.
+//! Stage 2: which jobs are computed at all: those of this model and a task it does, in time, not cancelled,
+//! not answered already, and not known to kill workers.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use forebay_fabric::{
     backoff::Backoff,
     clock::Clock,
-    intake::{Ended, Ticket},
+    disposition::Disposition,
     store::{Asked, ResultStore},
+    ticket::Ticket,
 };
 use forebay_schemas::{ErrorCode, Job, JobError, JobId, ModelId, Task};
 use metrics::counter;
@@ -27,18 +28,18 @@ pub struct Admit {
     pub model: ModelId,
     /// The task that the model does.
     pub task: Task,
-    /// Who asks.
+    /// This worker's id.
     pub worker: String,
     /// The most attempts at a job.
     pub attempts_max: u32,
-    /// Where cancel requests and notes of other workers lie.
+    /// The store of cancel requests, records and the journals of other workers.
     pub store: Arc<dyn ResultStore>,
-    /// What tells the time.
+    /// The time that deadlines are compared with.
     pub clock: Clock,
     /// Where admitted jobs go.
     pub jobs: LaneSender<Admitted>,
-    /// Where the rest goes.
-    pub ended: mpsc::Sender<Ended>,
+    /// Where jobs go that are not computed.
+    pub not_computed: mpsc::Sender<Disposition>,
 }
 
 impl Admit {
@@ -49,9 +50,9 @@ impl Admit {
             if jobs.is_empty() {
                 return;
             }
-            let answered = self.look_at_returned(&mut jobs).await;
+            let answered = self.look_up_returned(&mut jobs).await;
             let ids: Vec<JobId> = jobs.iter().map(|decoded| decoded.job.id.clone()).collect();
-            let cancelled = self.patiently(|| self.store.cancelled(&ids)).await;
+            let cancelled = self.ask(|| self.store.cancelled(&ids)).await;
             for (decoded, cancelled) in jobs.into_iter().zip(cancelled) {
                 let is_answered = answered.contains(&decoded.job.id);
                 if !self.pass_on(decoded, cancelled, is_answered).await {
@@ -61,9 +62,9 @@ impl Admit {
         }
     }
 
-    /// Jobs that others had before may have their answer already: those are told. Or their worker died
-    /// of them: their tickets learn how often that happened.
-    async fn look_at_returned(&self, jobs: &mut [Decoded]) -> BTreeSet<JobId> {
+    /// Looks up the jobs that other workers had before. Returns those that have their answer already, and sets in the
+    /// tickets of all how many workers died of them.
+    async fn look_up_returned(&self, jobs: &mut [Decoded]) -> BTreeSet<JobId> {
         let was_tried =
             |decoded: &&mut Decoded| decoded.ticket.returned || decoded.ticket.failures > 0;
         let mut tried: Vec<&mut Decoded> = jobs.iter_mut().filter(was_tried).collect();
@@ -71,19 +72,19 @@ impl Admit {
             return BTreeSet::new();
         }
         let ids: Vec<JobId> = tried.iter().map(|decoded| decoded.job.id.clone()).collect();
-        let deaths = self.patiently(|| self.store.deaths(&self.worker, &ids)).await;
+        let deaths = self.ask(|| self.store.deaths(&self.worker, &ids)).await;
         for (decoded, deaths) in tried.iter_mut().zip(deaths) {
             decoded.ticket.deaths = deaths;
         }
-        let present = self.patiently(|| self.store.present(&ids)).await;
+        let present = self.ask(|| self.store.present(&ids)).await;
         ids.into_iter().zip(present).filter_map(|(id, present)| present.then_some(id)).collect()
     }
 
-    /// Without a store no result could be written either: this waits until it is back.
-    async fn patiently<'a, T>(&self, ask: impl Fn() -> Asked<'a, T>) -> T {
+    /// Asks the store until it answers: without it no result could be written either.
+    async fn ask<'a, T>(&self, request: impl Fn() -> Asked<'a, T>) -> T {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         loop {
-            match ask().await {
+            match request().await {
                 Ok(answer) => return answer,
                 Err(error) => {
                     tracing::warn!(%error, "can't look jobs up; waiting for the store");
@@ -96,17 +97,18 @@ impl Admit {
     async fn pass_on(&self, decoded: Decoded, cancelled: bool, answered: bool) -> bool {
         let Decoded { job, mut ticket, lane, received_at_ms } = decoded;
         if answered {
-            return self.ended.send(Ended::Settled(ticket.acker)).await.is_ok();
+            return self.not_computed.send(Disposition::Acknowledge(ticket.acker)).await.is_ok();
         }
         let now_ms = self.clock.now_ms();
         let checked = check(&job, &self.model, self.task, cancelled, now_ms)
             .and_then(|()| check_attempts(&ticket, self.attempts_max));
         if let Err(error) = checked {
             if error.code == ErrorCode::AttemptsExhausted {
-                ticket.deaths -= 1; // the last of them was the last attempt: this is none
+                ticket.deaths -= 1; // the last death ended the last attempt: this delivery is none
             }
             counter!("forebay_admit_refused_total", "code" => error.code.as_str()).increment(1);
-            return self.ended.send(Ended::failed(&job, ticket, error)).await.is_ok();
+            let disposition = Disposition::failed(&job, ticket, error, self.attempts_max);
+            return self.not_computed.send(disposition).await.is_ok();
         }
         counter!("forebay_admit_jobs_total", "lane" => lane.as_str()).increment(1);
         let since_ms = job.submitted_at_ms.unwrap_or(received_at_ms);
@@ -118,7 +120,7 @@ impl Admit {
     }
 }
 
-/// A job that is tried once more than it may be would take one more worker with it.
+/// Refuses a job that killed workers in as many attempts as it has: one more would cost one more worker.
 fn check_attempts(ticket: &Ticket, attempts_max: u32) -> Result<(), JobError> {
     if ticket.deaths == 0 || ticket.attempts() <= attempts_max {
         return Ok(());
@@ -131,10 +133,11 @@ fn check_attempts(ticket: &Ticket, attempts_max: u32) -> Result<(), JobError> {
     Err(JobError::new(ErrorCode::AttemptsExhausted, message))
 }
 
+/// Refuses a job of another model or task, one that was cancelled, and one that has expired.
 fn check(
     job: &Job,
     model: &ModelId,
-    does: Task,
+    supported: Task,
     cancelled: bool,
     now_ms: u64,
 ) -> Result<(), JobError> {
@@ -145,10 +148,10 @@ fn check(
         )));
     }
     let task = job.work.task();
-    if task != does {
+    if task != supported {
         return Err(JobError::new(
             ErrorCode::TaskNotSupported,
-            format!("model `{model}` does not do `{task}`; it does: {does}"),
+            format!("model `{model}` does not do `{task}`; it does: {supported}"),
         ));
     }
     if cancelled {
@@ -168,6 +171,7 @@ fn check(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing;
 
     fn code(change: impl FnOnce(&mut Job), cancelled: bool) -> Option<ErrorCode> {
         let model: ModelId = "m".parse().unwrap();
@@ -191,17 +195,17 @@ mod tests {
     #[test]
     fn a_job_that_killed_as_many_workers_as_it_may_is_not_tried_again() {
         let code = |failures, deaths| {
-            let ticket = Ticket { failures, deaths, ..Ticket::detached(JobId::random()) };
+            let ticket = Ticket { failures, deaths, ..testing::ticket(JobId::random()) };
             check_attempts(&ticket, 5).err().map(|error| error.code)
         };
         assert_eq!(code(0, 4), None);
         assert_eq!(code(0, 5), Some(ErrorCode::AttemptsExhausted));
         assert_eq!(code(2, 3), Some(ErrorCode::AttemptsExhausted));
-        assert_eq!(code(9, 0), None, "failures alone are the business of whoever settles");
+        assert_eq!(code(9, 0), None, "failures alone are counted where jobs are settled");
     }
 
     #[test]
-    fn a_job_of_another_model_or_task_or_taken_back_is_refused() {
+    fn a_job_of_another_model_or_task_or_a_cancelled_one_is_refused() {
         let other = |job: &mut Job| job.model = "other".parse().unwrap();
         assert_eq!(code(other, false), Some(ErrorCode::InvalidRequest));
         let classify = |job: &mut Job| {

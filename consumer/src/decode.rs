@@ -1,12 +1,12 @@
-//! Stage 1: messages to jobs. What is no job goes straight to its end.
+//! Stage 1: messages to jobs. A message that is no job goes straight to be settled.
 
 use std::sync::Arc;
 
 use forebay_fabric::{
     broker::{Delivery, JobSource},
     clock::Clock,
-    fail,
-    intake::{self, Ended},
+    disposition::Disposition,
+    fail, intake,
     telemetry::Health,
 };
 use forebay_schemas::{Lane, Limits};
@@ -14,7 +14,7 @@ use metrics::counter;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::{job::Decoded, lanes::LaneSender, memory, stats::Stats};
+use crate::{in_hand::InHand, job::Decoded, lanes::LaneSender, memory};
 
 /// One lane's decoder.
 pub struct Decode {
@@ -22,21 +22,21 @@ pub struct Decode {
     pub lane: Lane,
     /// The bounds that jobs must keep.
     pub limits: Limits,
-    /// Says when nothing is to be taken.
+    /// While it names a problem of the store or of memory, nothing is taken.
     pub health: Health,
-    /// What tells the time.
+    /// Dates the jobs.
     pub clock: Clock,
     /// Counts what is taken.
-    pub stats: Arc<Stats>,
+    pub in_hand: Arc<InHand>,
     /// Where jobs go.
     pub jobs: LaneSender<Decoded>,
-    /// Where the rest goes.
-    pub ended: mpsc::Sender<Ended>,
+    /// Where messages go that are no jobs.
+    pub not_computed: mpsc::Sender<Disposition>,
 }
 
 impl Decode {
-    /// Takes deliveries until `stop`, and then what the broker had handed out by that time: to give that
-    /// back would make it come again, to another worker.
+    /// Takes deliveries until `stop`, and then those that the broker had sent by that time: given back, they would come
+    /// again, to another worker.
     pub async fn run(self, mut source: Box<dyn JobSource>, stop: CancellationToken) {
         let lane = self.lane;
         let mut draining = false;
@@ -51,7 +51,7 @@ impl Decode {
                 continue;
             };
             let Some(delivery) = next else { break };
-            self.stats.taken();
+            self.in_hand.taken();
             fail::point("after_delivery");
             let passed_on = match intake::read(delivery, &self.limits) {
                 Ok((job, ticket)) => {
@@ -62,9 +62,9 @@ impl Decode {
                         .await
                         .is_ok()
                 }
-                Err(ended) => {
+                Err(disposition) => {
                     counter!("forebay_decode_refused_total", "lane" => lane.as_str()).increment(1);
-                    self.ended.send(ended).await.is_ok()
+                    self.not_computed.send(disposition).await.is_ok()
                 }
             };
             if !passed_on {
@@ -74,7 +74,7 @@ impl Decode {
         source.stop().await;
     }
 
-    /// Without a store or memory to hold its result, a job is better left in its queue.
+    /// The next delivery. Without a store or memory to hold its result, a job is better left in its queue.
     async fn next(&self, source: &mut Box<dyn JobSource>) -> Option<Delivery> {
         self.health.until(&["store", memory::CONDITION]).await;
         source.next().await

@@ -1,32 +1,33 @@
-//! Ends a worker that has had nothing to do for too long: the net for one whose autoscaler is gone.
+//! Ends a worker that has been idle for too long: the safety net for one whose autoscaler is gone.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::stats::Stats;
+use crate::in_hand::InHand;
 
-/// How often it looks; a job that comes and goes between two looks is seen by the count of those done.
+/// How often the jobs in hand are looked at; one that comes and goes between two looks shows in the count of those done.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Cancels `stop` once nothing was in hand for `idle_max`, unless an autoscaler leads, which decides that better; never if that is
-/// zero.
+/// Cancels `stop` once no job was in hand for `idle_max`; never if that is zero. While an autoscaler leads (`is_led`), the
+/// worker stays: scaling it in is the autoscaler's decision.
 pub async fn stop_after(
     idle_max: Duration,
-    stats: Arc<Stats>,
+    in_hand: Arc<InHand>,
     stop: CancellationToken,
     is_led: impl AsyncFn() -> bool,
 ) {
     if idle_max.is_zero() {
         return;
     }
-    let (mut busy_at, mut jobs_done) = (Instant::now(), 0);
+    let mut busy_at = Instant::now();
+    let mut jobs_done = 0;
     let mut look = tokio::time::interval(LOOK_EVERY);
     while stop.run_until_cancelled(look.tick()).await.is_some() {
-        let now = stats.snapshot();
-        if now.in_flight > 0 || now.jobs_done != jobs_done {
-            (busy_at, jobs_done) = (Instant::now(), now.jobs_done);
+        if in_hand.jobs() > 0 || in_hand.jobs_done() != jobs_done {
+            busy_at = Instant::now();
+            jobs_done = in_hand.jobs_done();
         }
         if busy_at.elapsed() >= idle_max {
             if is_led().await {
@@ -45,15 +46,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_worker_without_work_stops_when_its_time_is_up_and_not_before() {
-        let (stats, stop) = (Arc::new(Stats::default()), CancellationToken::new());
-        let (idle_max, nobody_leads) = (Duration::from_secs(60), async || false);
-        tokio::spawn(stop_after(idle_max, stats.clone(), stop.clone(), nobody_leads));
+        let in_hand = Arc::new(InHand::default());
+        let stop = CancellationToken::new();
+        let idle_max = Duration::from_secs(60);
+        tokio::spawn(stop_after(idle_max, in_hand.clone(), stop.clone(), async || false));
         tokio::time::sleep(Duration::from_secs(50)).await;
-        // A job begins the time anew, and holds it while it is in hand.
-        stats.taken();
+        // A job resets the time, and holds it while it is in hand.
+        in_hand.taken();
         tokio::time::sleep(Duration::from_secs(100)).await;
         assert!(!stop.is_cancelled(), "it has a job");
-        stats.settled(1);
+        in_hand.settled(1);
         tokio::time::sleep(Duration::from_secs(50)).await;
         assert!(!stop.is_cancelled(), "its time is not up yet");
         tokio::time::sleep(Duration::from_secs(12)).await;

@@ -1,40 +1,48 @@
-//! The worker: drains a model's queues, batches, computes, settles.
+//! The worker: takes the jobs of one model from its queues, computes them, settles them.
 //!
-//! A job's way, one module a stage, one bounded channel between two:
+//! # The way of a job
 //!
-//! [`decode`] -> [`admit`] -> [`tokenize`] -> [`batch`] -> [`note`] -> [`compute`] -> [`settle`]
+//! One module a stage, one bounded channel between two:
 //!
-//! Stages overlap: while one batch computes, the next is packed and the one before is settled. Nothing
-//! flows back. A job that fails on its way goes straight to [`settle`], which alone writes results
-//! and acknowledges. The stages end one after the other when the first one's input ends, which is how
-//! a worker drains.
+//! [`decode`] -> [`admit`] -> [`tokenize`] -> [`encode::batch`] -> [`journal`] -> [`encode::compute`] -> [`settle`]
 //!
-//! Around them: [`pipeline`] wires the stages, [`worker`] starts and drains them, [`registry`] tells the
-//! fleet, [`watchdog`] ends a worker that is stuck and [`idle`] one that was forgotten, [`calibrate`] finds the best size of a
-//! batch, [`budget`] and [`memory`] keep batches within what the device has, [`embed`] runs the engine without any of it.
+//! Stages overlap: while one batch computes, the next is packed and the one before is settled. A job that
+//! fails on its way goes straight to [`settle`], which alone writes results and acknowledges. The stages end
+//! one after the other when the first one's input ends, which is how a worker drains.
+//!
+//! Two things flow back, each by a channel of its own and neither with a job in it: [`encode::compute`]
+//! publishes how many tokens a batch may have to [`encode::batch`] (see [`encode::budget`]), and reports to
+//! [`journal`] which sequences the device is done with.
+//!
+//! # Layout
+//!
+//! - Stages that all tasks share: [`decode`], [`admit`], [`tokenize`], [`journal`], [`settle`]; what they pass
+//!   on is in [`job`], the channels with two lanes in [`lanes`].
+//! - [`encode`]: the stages of encoders, whose sequences end in one step. The stages of decoders, whose
+//!   sequences live for many steps, will be `generate/` beside it: between the same neighbours, with a schedule
+//!   where `encode` has batches.
+//! - [`pipeline`] wires the stages, [`worker`] starts and drains them.
+//! - Around them: [`registry`] sends heartbeats, [`watchdog`] ends a worker whose engine is stuck and [`idle`]
+//!   one that no autoscaler looks after, [`memory`] limits its memory, [`in_hand`] counts the jobs that it has,
+//!   [`stats`] are figures that are only reported.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod admit;
-pub mod assemble;
-pub mod batch;
-pub mod budget;
-pub mod calibrate;
-pub mod compute;
 pub mod decode;
-pub mod embed;
+pub mod encode;
 pub mod error;
-pub mod faults;
 pub mod idle;
+pub mod in_hand;
 pub mod job;
+pub mod journal;
 pub mod lanes;
 pub mod memory;
-pub mod note;
-pub mod output;
-pub mod packer;
 pub mod pipeline;
 pub mod registry;
 pub mod settle;
 pub mod stats;
+#[cfg(test)]
+mod testing;
 pub mod tokenize;
 pub mod watchdog;
 pub mod worker;

@@ -11,7 +11,11 @@ use std::{
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use forebay_consumer::{WorkerError, embed, packer::BatchLimits, worker};
+use forebay_consumer::{
+    WorkerError,
+    encode::{command, packer::BatchLimits},
+    worker,
+};
 use forebay_engine::{DType, Device, LoadOptions, ModelTask};
 use forebay_fabric::{Config, shutdown, telemetry};
 use forebay_schemas::ModelId;
@@ -28,7 +32,7 @@ struct Arguments {
     /// Print the effective configuration, secrets hidden, and exit.
     #[arg(long)]
     print_config: bool,
-    /// What the worker is called in the registry; made of host and process id if not named.
+    /// The worker's name in the registry; made of host and process id if not given.
     #[arg(long, env = "FOREBAY_WORKER_NAME", value_parser = worker_name)]
     name: Option<String>,
     #[command(flatten)]
@@ -64,7 +68,7 @@ fn main() -> ExitCode {
     match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Standard error may be gone; then nobody reads this either.
+            // Standard error may be gone; then there is no other way to report this.
             let _ = writeln!(io::stderr(), "forebay-worker: {error:#}");
             ExitCode::from(error.downcast_ref::<WorkerError>().map_or(1, WorkerError::exit_code))
         }
@@ -98,7 +102,7 @@ fn worker_name(name: &str) -> Result<String, String> {
     if (1..=128).contains(&name.len()) && name.bytes().all(allowed) {
         return Ok(name.to_owned());
     }
-    Err("use 1 to 128 letters, digits, dots, underscores and dashes".into())
+    Err("use 1 to 128 of a-z, A-Z, 0-9, dots, underscores and dashes".into())
 }
 
 fn run_worker(
@@ -132,7 +136,7 @@ fn run_embed(config: &Config, model: &ModelId, options: &LoadOptions) -> anyhow:
     let limits = BatchLimits { tokens_max, items_max: config.worker.batch_items_max };
     let input = io::BufReader::new(io::stdin());
     let output = BufWriter::new(io::stdout().lock());
-    let summary = embed::run(model, load, limits, input, output)?;
+    let summary = command::run(model, load, limits, input, output)?;
     let line = serde_json::to_string(&summary).context("writing the summary")?;
     writeln!(io::stderr(), "{line}").context("writing the summary")
 }

@@ -1,5 +1,5 @@
-//! Respect for the memory that this worker may use: a batch that would exceed it is refused before it
-//! is computed, and near the limit no more work is taken.
+//! The limit on this worker's memory: a batch that would exceed it is refused before it is computed, and near the limit
+//! no more work is taken.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -12,19 +12,19 @@ const FULL_PERCENT: u64 = 90;
 /// ... until less than this share is used.
 const ROOM_PERCENT: u64 = 80;
 const CHECK_EVERY: Duration = Duration::from_millis(500);
-/// The condition that says so.
+/// The condition of the worker's health that says so.
 pub const CONDITION: &str = "memory";
 
-/// What may be used.
+/// The limit on the memory of this process.
 #[derive(Debug, Clone, Copy)]
-pub struct Memory {
+pub struct MemoryLimit {
     /// The most bytes this process may use; `None` where nothing limits it.
     bytes_max: Option<u64>,
-    /// What a token takes while it is computed.
+    /// Bytes that a token takes while it is computed.
     bytes_per_token: u64,
 }
 
-impl Memory {
+impl MemoryLimit {
     /// `configured` bytes, or with 0 what the control group allows.
     pub fn new(configured: u64, bytes_per_token: usize) -> Self {
         let bytes_max = if configured > 0 { Some(configured) } else { control_group_bytes_max() };
@@ -59,7 +59,7 @@ impl Memory {
     }
 }
 
-/// Resident memory of this process; 0 where the system does not tell.
+/// Resident memory of this process; 0 where the system does not report it.
 fn used_bytes() -> u64 {
     /// The kernel's unit here on every processor that the engine runs on.
     const PAGE_BYTES: u64 = 4_096;
@@ -87,8 +87,8 @@ mod tests {
     #[test]
     fn a_batch_over_what_is_left_is_refused_and_one_within_it_is_not() {
         let used = used_bytes();
-        assert!(used > 1_000_000, "this process uses something: {used}");
-        let memory = Memory::new(used + (1 << 30), 1 << 20);
+        assert!(used > 1_000_000, "this process uses some memory: {used}");
+        let memory = MemoryLimit::new(used + (1 << 30), 1 << 20);
         assert!(memory.check(16).is_ok());
         let error = memory.check(2_000).unwrap_err();
         assert!(error.is_out_of_memory() && error.to_string().contains("2000 tokens"), "{error}");
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn without_a_limit_everything_fits() {
-        let memory = Memory { bytes_max: None, bytes_per_token: u64::MAX };
+        let memory = MemoryLimit { bytes_max: None, bytes_per_token: u64::MAX };
         assert!(memory.check(usize::MAX).is_ok());
     }
 
@@ -104,7 +104,7 @@ mod tests {
     async fn a_process_over_its_limit_says_so() {
         let health = Health::new(&[]);
         let stop = CancellationToken::new();
-        tokio::spawn(Memory::new(1, 1).watch(health.clone(), stop.clone()));
+        tokio::spawn(MemoryLimit::new(1, 1).watch(health.clone(), stop.clone()));
         tokio::time::sleep(2 * CHECK_EVERY).await;
         assert!(!health.ready());
         stop.cancel();

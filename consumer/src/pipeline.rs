@@ -8,44 +8,52 @@ use forebay_fabric::{
     broker::{JobSource, Publisher},
     clock::Clock,
     config::WorkerConfig,
+    disposition::Disposition,
     fail,
-    intake::Ended,
     store::ResultStore,
     telemetry::Health,
 };
 use forebay_schemas::{Lane, Limits, ModelId, Task};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::{JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     admit::Admit,
-    batch::Batching,
-    budget::Budget,
-    compute::{Compute, Computed},
     decode::Decode,
-    job::{Admitted, Decoded},
-    lanes::{self, LaneSender},
-    memory::Memory,
-    note::Noting,
-    packer::{Batch, BatchLimits},
+    encode::{
+        assemble::assemble,
+        batch::Batching,
+        budget::Budget,
+        compute::{Compute, Ports},
+        packer::{Batch, BatchLimits},
+    },
+    in_hand::InHand,
+    job::{Admitted, Decoded, Tokenized},
+    journal::{Journaled, Journaling, Sequences},
+    lanes::{self, LaneReceiver, LaneSender},
+    memory::MemoryLimit,
     settle::Settle,
     stats::Stats,
-    tokenize::{Tokenize, Tokenized},
+    tokenize::Tokenize,
+    watchdog::EngineCalls,
 };
 
 /// Jobs that wait between two stages, in each lane.
 const JOBS_BETWEEN_STAGES: usize = 64;
-/// Batches that are packed ahead of the device.
+/// Batches that are packed ahead of the journal, and journaled ahead of the device.
 const BATCHES_AHEAD: usize = 1;
 /// Computed batches that wait to be settled.
 const BATCHES_BEHIND: usize = 4;
+/// Batches that the device is done with before the journal has read that: more than the device can have been given, so
+/// that it does not wait for the journal while the store is away.
+const BATCHES_DONE: usize = 16;
 
-/// What the stages have in common.
+/// What the stages are made of, apart from the model.
 pub struct Parts {
-    /// How the worker works.
+    /// The worker's settings.
     pub config: WorkerConfig,
     /// The bounds that jobs must keep.
     pub limits: Limits,
@@ -53,33 +61,64 @@ pub struct Parts {
     pub name: ModelId,
     /// This worker's id.
     pub worker: String,
-    /// How much memory there is.
-    pub memory: Memory,
-    /// Where copies, dead letters and further tries go.
+    /// How much memory this process may use.
+    pub memory: MemoryLimit,
+    /// Publishes copies, dead letters and further attempts.
     pub publisher: Arc<dyn Publisher>,
-    /// Where results go.
+    /// The store of results and journals.
     pub store: Arc<dyn ResultStore>,
-    /// Says when nothing is to be taken.
+    /// While it names a problem of the store or of memory, nothing is taken.
     pub health: Health,
-    /// The worker's counts.
+    /// Figures that are reported.
     pub stats: Arc<Stats>,
-    /// What tells the time.
+    /// The jobs in hand.
+    pub in_hand: Arc<InHand>,
+    /// The engine's calls, which the watchdog watches.
+    pub calls: Arc<EngineCalls>,
+    /// The time.
     pub clock: Clock,
-    /// Where the engine computes.
-    pub seat: Seat,
 }
 
 /// Where one lane's jobs come from.
 pub type Source = (Lane, Box<dyn JobSource>);
 
-/// Where the engine computes.
+/// Runs the two stages whose work blocks a thread.
+pub trait Executor {
+    /// Runs the stage until its input ends and all that it took is passed on.
+    fn tokenize(
+        &self,
+        stage: Tokenize,
+        admitted: LaneReceiver<Admitted>,
+    ) -> impl Future<Output = ()> + Send + 'static;
+
+    /// Runs the stage until its input ends or its device is lost.
+    fn compute(&self, stage: Compute, ports: Ports) -> impl Future<Output = ()> + Send + 'static;
+}
+
+/// The worker's executor: tokenizes on worker threads, computes on a thread of its own.
 #[derive(Debug, Clone, Copy)]
-pub enum Seat {
-    /// On a thread of its own, as fast as it can; texts are tokenised on threads too.
-    Threads,
-    /// In place, each batch taking as long as this says of its tokens: for tests of whole schedules on
-    /// a clock that stands still, where a thread would bring in a time of its own.
-    InPlace(fn(usize) -> Duration),
+pub struct Threads;
+
+impl Executor for Threads {
+    fn tokenize(
+        &self,
+        stage: Tokenize,
+        admitted: LaneReceiver<Admitted>,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        stage.run(admitted)
+    }
+
+    fn compute(&self, stage: Compute, ports: Ports) -> impl Future<Output = ()> + Send + 'static {
+        let thread = tokio::task::spawn_blocking(move || stage.run(ports));
+        async {
+            // The stage's panic is the task's; cancelled it can only be by the runtime's end.
+            if let Err(error) = thread.await
+                && let Ok(panic) = error.try_into_panic()
+            {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
 }
 
 /// The running stages.
@@ -90,43 +129,44 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// Starts every stage.
-    pub fn start(parts: &Parts, model: Model, sources: [Source; 2]) -> Self {
+    pub fn start(
+        parts: &Parts,
+        model: Model,
+        sources: [Source; 2],
+        executor: &impl Executor,
+    ) -> Self {
         let take_no_more = CancellationToken::new();
         let (to_admit, from_decode) = lanes::channel(JOBS_BETWEEN_STAGES);
         let (to_tokenize, from_admit) = lanes::channel(JOBS_BETWEEN_STAGES);
         let (to_batch, from_tokenize) = lanes::channel(JOBS_BETWEEN_STAGES);
-        let (to_note, from_batch) = mpsc::channel(BATCHES_AHEAD);
-        let (to_compute, from_note) = mpsc::channel(BATCHES_AHEAD);
-        let (to_settle, from_compute) = mpsc::channel(BATCHES_BEHIND);
-        let (ended, from_all) = mpsc::channel(JOBS_BETWEEN_STAGES);
-        let budget = Arc::new(Budget::new(parts.config.batch_tokens_max));
+        let (to_journal, from_batch) = mpsc::channel(BATCHES_AHEAD);
+        let (to_compute, batches) = mpsc::channel(BATCHES_AHEAD);
+        let (computed, from_compute) = mpsc::channel(BATCHES_BEHIND);
+        let (not_computed, from_all) = mpsc::channel(JOBS_BETWEEN_STAGES);
+        // The two ways back.
+        let (budget, published_budget) = Budget::new(parts.config.batch_tokens_max);
+        let (done, from_device) = mpsc::channel(BATCHES_DONE);
 
         let mut stages = JoinSet::new();
         for (lane, source) in sources {
-            let decode = parts.decode(lane, to_admit.clone(), ended.clone());
+            let decode = parts.decode(lane, to_admit.clone(), not_computed.clone());
             stages.spawn(named("decode", decode.run(source, take_no_more.clone())));
         }
         drop(to_admit);
-        let admit = parts.admit(&model, to_tokenize, ended.clone());
+        let admit = parts.admit(&model, to_tokenize, not_computed.clone());
         stages.spawn(named("admit", admit.run(from_decode)));
-        let tokenize = parts.tokenize(&model, to_batch, ended);
-        stages.spawn(named("tokenize", tokenize.run(from_admit)));
-        let batching = parts.batching(budget.clone(), to_note);
+        let tokenize = parts.tokenize(&model, to_batch, not_computed);
+        stages.spawn(named("tokenize", executor.tokenize(tokenize, from_admit)));
+        let batching = parts.batching(published_budget, to_journal);
         stages.spawn(named("batch", batching.run(from_tokenize)));
-        let noting = parts.noting(to_compute);
-        stages.spawn(named("note", noting.run(from_batch)));
-        let settle = parts.settle(&model);
-        let compute = parts.compute(model, budget, to_settle);
-        match parts.seat {
-            Seat::Threads => drop(stages.spawn_blocking(move || {
-                compute.run(from_note);
-                "compute"
-            })),
-            Seat::InPlace(cost) => {
-                drop(stages.spawn(named("compute", compute.run_in_place(from_note, cost))));
-            }
-        }
-        stages.spawn(named("settle", settle.run(from_compute, from_all)));
+        let journaling = parts.journaling(to_compute, from_device);
+        stages.spawn(named("journal", journaling.run(from_batch)));
+        let labels = model.info.labels.clone();
+        let compute = parts.compute(model, budget);
+        let ports = Ports { batches, done, computed };
+        stages.spawn(named("compute", executor.compute(compute, ports)));
+        let whole = move |batch| assemble(batch, &labels);
+        stages.spawn(named("settle", parts.settle().run(from_compute, from_all, whole)));
         Self { stages, take_no_more }
     }
 
@@ -149,15 +189,20 @@ impl Pipeline {
 }
 
 impl Parts {
-    fn decode(&self, lane: Lane, jobs: LaneSender<Decoded>, ended: mpsc::Sender<Ended>) -> Decode {
+    fn decode(
+        &self,
+        lane: Lane,
+        jobs: LaneSender<Decoded>,
+        not_computed: mpsc::Sender<Disposition>,
+    ) -> Decode {
         Decode {
             lane,
             limits: self.limits.clone(),
             health: self.health.clone(),
             clock: self.clock,
-            stats: self.stats.clone(),
+            in_hand: self.in_hand.clone(),
             jobs,
-            ended,
+            not_computed,
         }
     }
 
@@ -165,7 +210,7 @@ impl Parts {
         &self,
         model: &Model,
         jobs: LaneSender<Admitted>,
-        ended: mpsc::Sender<Ended>,
+        not_computed: mpsc::Sender<Disposition>,
     ) -> Admit {
         Admit {
             model: self.name.clone(),
@@ -179,7 +224,7 @@ impl Parts {
             store: self.store.clone(),
             clock: self.clock,
             jobs,
-            ended,
+            not_computed,
         }
     }
 
@@ -187,17 +232,19 @@ impl Parts {
         &self,
         model: &Model,
         jobs: LaneSender<Tokenized>,
-        ended: mpsc::Sender<Ended>,
+        not_computed: mpsc::Sender<Disposition>,
     ) -> Tokenize {
-        let threads = match self.seat {
-            Seat::Threads => self.config.tokenize_threads,
-            Seat::InPlace(_) => 0,
-        };
-        let (tokenizer, dim) = (model.tokenizer.clone(), model.info.dim);
-        Tokenize { tokenizer, dim, threads, jobs, ended }
+        Tokenize {
+            tokenizer: model.tokenizer.clone(),
+            dim: model.info.dim,
+            threads: self.config.tokenize_threads,
+            attempts_max: self.config.attempts_max,
+            jobs,
+            not_computed,
+        }
     }
 
-    fn batching(&self, budget: Arc<Budget>, batches: mpsc::Sender<Batch>) -> Batching {
+    fn batching(&self, budget: watch::Receiver<usize>, batches: mpsc::Sender<Batch>) -> Batching {
         let limits = BatchLimits {
             tokens_max: self.config.batch_tokens_max,
             items_max: self.config.batch_items_max,
@@ -206,22 +253,21 @@ impl Parts {
         Batching { limits, linger, budget, stats: self.stats.clone(), batches }
     }
 
-    fn noting(&self, batches: mpsc::Sender<Batch>) -> Noting {
-        let (worker, store) = (self.worker.clone(), self.store.clone());
-        Noting { worker, store, stats: self.stats.clone(), batches }
-    }
-
-    fn compute(
+    fn journaling(
         &self,
-        model: Model,
-        budget: Arc<Budget>,
-        computed: mpsc::Sender<Computed>,
-    ) -> Compute {
-        let engine = (model.encoder, model.info.dim);
-        Compute::new(engine, budget, self.memory, self.stats.clone(), computed)
+        device: mpsc::Sender<Journaled<Batch>>,
+        done: mpsc::Receiver<Sequences>,
+    ) -> Journaling<Batch> {
+        Journaling { worker: self.worker.clone(), store: self.store.clone(), device, done }
     }
 
-    fn settle(&self, model: &Model) -> Settle {
+    fn compute(&self, model: Model, budget: Budget) -> Compute {
+        let Model { encoder, info, .. } = model;
+        let stats = self.stats.clone();
+        Compute::new(encoder, info.dim, budget, self.memory, stats, self.calls.clone())
+    }
+
+    fn settle(&self) -> Settle {
         let answerer = Answerer {
             signature: self.worker.clone(),
             store: self.store.clone(),
@@ -229,8 +275,7 @@ impl Parts {
             attempts_max: self.config.attempts_max,
             clock: self.clock,
         };
-        let labels = model.info.labels.clone();
-        Settle { answerer, labels, stats: self.stats.clone() }
+        Settle { answerer, in_hand: self.in_hand.clone() }
     }
 }
 

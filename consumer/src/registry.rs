@@ -1,4 +1,4 @@
-//! Tells the fleet who this worker is and how it fares: every two seconds, and when work comes or ends.
+//! This worker's heartbeat: writes its record to the registry every two seconds, and when work comes or ends.
 
 use std::{
     sync::{
@@ -16,17 +16,18 @@ use forebay_schemas::{
 use tokio::time::Interval;
 use tokio_util::sync::CancellationToken;
 
-use crate::stats::Stats;
+use crate::{in_hand::InHand, stats::Stats};
 
-/// Work that comes and goes quickly is not told more often than this.
-const BEAT_PAUSE: Duration = Duration::from_millis(100);
+/// The shortest time between two heartbeats, for work that comes and goes quickly.
+const HEARTBEAT_PAUSE: Duration = Duration::from_millis(100);
 
 /// This worker's record, kept fresh in the store.
 #[derive(Clone)]
 pub struct Registry {
     store: Arc<Store>,
     stats: Arc<Stats>,
-    /// What does not change from beat to beat.
+    in_hand: Arc<InHand>,
+    /// The fields that do not change from heartbeat to heartbeat.
     record: Arc<Mutex<WorkerRecord>>,
     /// 0 until the model is loaded.
     batch_tokens_max: Arc<AtomicU64>,
@@ -35,7 +36,13 @@ pub struct Registry {
 
 impl Registry {
     /// A record for a worker that starts; nothing is written yet.
-    pub fn new(id: String, model: &ModelId, store: Arc<Store>, stats: Arc<Stats>) -> Self {
+    pub fn new(
+        id: String,
+        model: &ModelId,
+        store: Arc<Store>,
+        stats: Arc<Stats>,
+        in_hand: Arc<InHand>,
+    ) -> Self {
         let now_ms = clock::now_ms();
         let record = WorkerRecord {
             id,
@@ -57,38 +64,45 @@ impl Registry {
             slots_free_tokens: 0,
             gpu: None,
         };
-        let (record, batch_tokens_max) = (Arc::new(Mutex::new(record)), Arc::default());
-        Self { store, stats, record, batch_tokens_max, gpu: Arc::default() }
+        Self {
+            store,
+            stats,
+            in_hand,
+            record: Arc::new(Mutex::new(record)),
+            batch_tokens_max: Arc::default(),
+            gpu: Arc::default(),
+        }
     }
 
-    /// From now on free room is told of batches of this size.
+    /// From now on free room is reported for batches of this size.
     pub fn set_batch_tokens_max(&self, tokens: usize) {
         self.batch_tokens_max.store(tokens as u64, Relaxed);
     }
 
-    /// From now on this GPU's memory is told too.
+    /// From now on this GPU's memory is reported too.
     pub fn set_gpu(&self, gpu: Gpu) {
         self.gpu.get_or_init(|| gpu);
     }
 
-    /// Changes what is told, and tells it.
+    /// Changes the record and writes it.
     pub async fn update(&self, change: impl FnOnce(&mut WorkerRecord)) {
         change(&mut self.record.lock().unwrap_or_else(PoisonError::into_inner));
-        self.beat().await;
+        self.heartbeat().await;
     }
 
-    /// Beats until `stop`: in its rhythm, and when work comes or ends, so that an autoscaler sees that at once.
+    /// Sends heartbeats until `stop`: at a fixed interval, and when work comes or ends, so that an autoscaler sees that at
+    /// once.
     pub async fn run(self, stop: CancellationToken) {
         let mut tick = tokio::time::interval(Duration::from_millis(HEARTBEAT_INTERVAL_MS));
         let next = async |tick: &mut Interval| {
             tokio::select! {
                 _ = tick.tick() => {}
-                () = self.stats.idle_changed.notified() => {}
+                () = self.in_hand.idle_changed() => {}
             }
         };
         while stop.run_until_cancelled(next(&mut tick)).await.is_some() {
-            self.beat().await;
-            stop.run_until_cancelled(tokio::time::sleep(BEAT_PAUSE)).await;
+            self.heartbeat().await;
+            stop.run_until_cancelled(tokio::time::sleep(HEARTBEAT_PAUSE)).await;
         }
     }
 
@@ -100,11 +114,11 @@ impl Registry {
         }
     }
 
-    async fn beat(&self) {
+    async fn heartbeat(&self) {
         let record = self.snapshot();
         if let Err(error) = self.store.heartbeat(&record).await {
-            // The next beat comes anyway, and /readyz tells of the store.
-            tracing::debug!(%error, "a beat was lost");
+            // The next one comes anyway, and /readyz names the store's problem.
+            tracing::debug!(%error, "a heartbeat was lost");
         }
     }
 
@@ -112,9 +126,13 @@ impl Registry {
         let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let now = self.stats.snapshot();
         record.beat_at_ms = clock::now_ms();
-        record.progress_at_ms = now.progress_at_ms;
-        record.in_flight = now.in_flight;
-        record.jobs_done = now.jobs_done;
+        record.in_flight = self.in_hand.jobs();
+        // While there is nothing to do, the worker is not stuck.
+        record.progress_at_ms = match record.in_flight {
+            0 => record.beat_at_ms,
+            _ => now.computed_at_ms.max(self.in_hand.moved_at_ms()),
+        };
+        record.jobs_done = self.in_hand.jobs_done();
         record.tokens_done = now.tokens_done;
         record.busy_ms = now.busy_ms;
         record.slots_free_tokens =

@@ -1,64 +1,71 @@
 //! Stage 7: writes results, then acknowledges; nothing else in the worker does either.
 //!
 //! While the store is away everything waits here, and the stages before fill up and stop taking work.
-//! What waits for the broker alone (copies, another try, dead letters) waits beside it.
+//! What waits for the broker alone (copies, further attempts, dead letters) waits beside it.
 
 use std::sync::Arc;
 
 use forebay_fabric::{
-    answer::{Answerer, Errand},
-    intake::Ended,
+    answer::{Answerer, FollowUp},
+    disposition::Disposition,
+    ticket::Ticket,
 };
+use forebay_schemas::Outcome;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::mpsc;
 
-use crate::{assemble::assemble, compute::Computed, stats::Stats};
+use crate::in_hand::InHand;
 
-/// Messages ended in one round trip, at most.
-const ENDED_MAX: usize = 256;
+/// Messages settled in one round trip, at most, of those that were not computed.
+const NOT_COMPUTED_MAX: usize = 256;
 
 /// The stage.
 pub struct Settle {
     /// Writes the answers.
     pub answerer: Answerer,
-    /// What the values of a classifier's row are called.
-    pub labels: Vec<String>,
-    /// Told what was settled.
-    pub stats: Arc<Stats>,
+    /// Counts what is settled.
+    pub in_hand: Arc<InHand>,
 }
 
 impl Settle {
-    /// Runs until both inputs end and all is settled.
-    pub async fn run(
+    /// Runs until both inputs end and all is settled. `whole` takes what the device's stage sends and returns the jobs
+    /// that it made whole, with their outcomes.
+    pub async fn run<C>(
         self,
-        mut computed: mpsc::Receiver<Computed>,
-        mut ended: mpsc::Receiver<Ended>,
+        mut computed: mpsc::Receiver<C>,
+        mut not_computed: mpsc::Receiver<Disposition>,
+        whole: impl Fn(C) -> Vec<(Ticket, Outcome)>,
     ) {
         // No more than there are unsettled deliveries.
-        let mut errands: FuturesUnordered<Errand> = FuturesUnordered::new();
+        let mut follow_ups: FuturesUnordered<FollowUp> = FuturesUnordered::new();
         loop {
-            tokio::select! {
+            let dispositions = tokio::select! {
                 biased;
-                Some(()) = errands.next() => self.stats.settled(1),
-                Some(batch) = computed.recv() => {
-                    let whole = assemble(batch, &self.labels);
-                    let jobs = whole.len();
-                    let left = self.answerer.answer(whole).await;
-                    self.stats.settled((jobs - left.len()) as u64);
-                    errands.extend(left);
+                Some(()) = follow_ups.next() => {
+                    self.in_hand.settled(1);
+                    continue;
                 }
-                Some(first) = ended.recv() => {
+                Some(computed) = computed.recv() => {
+                    let attempts_max = self.answerer.attempts_max;
+                    let next =
+                        |(ticket, outcome)| Disposition::of(ticket, outcome, attempts_max);
+                    whole(computed).into_iter().map(next).collect()
+                }
+                Some(first) = not_computed.recv() => {
                     let mut together = vec![first];
-                    while together.len() < ENDED_MAX && let Ok(next) = ended.try_recv() {
+                    while together.len() < NOT_COMPUTED_MAX
+                        && let Ok(next) = not_computed.try_recv()
+                    {
                         together.push(next);
                     }
-                    let jobs = together.len();
-                    let left = self.answerer.end(together).await;
-                    self.stats.settled((jobs - left.len()) as u64);
-                    errands.extend(left);
+                    together
                 }
                 else => return,
-            }
+            };
+            let jobs = dispositions.len();
+            let left = self.answerer.settle(dispositions).await;
+            self.in_hand.settled((jobs - left.len()) as u64);
+            follow_ups.extend(left);
         }
     }
 }

@@ -1,35 +1,24 @@
-//! Stage 3: texts to token ids, on threads of its own, ahead of the device.
+//! Stage 3: texts to token ids, on worker threads, ahead of the device.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 
-use forebay_engine::{EngineError, Finish, Tokenizer, Tokens};
-use forebay_fabric::intake::Ended;
-use forebay_schemas::{ErrorCode, JobError, Lane, Usage, Work};
+use forebay_engine::{EngineError, Tokenizer, Tokens};
+use forebay_fabric::disposition::Disposition;
+use forebay_schemas::{ErrorCode, JobError, Usage, Work};
 use metrics::counter;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
-    job::{Admitted, InFlight},
+    job::{Admitted, Tokenized},
     lanes::{LaneReceiver, LaneSender},
 };
 
-/// Texts that go to a thread together: small jobs cost less than waking it. No more, so that an urgent job that comes next
-/// waits for a millisecond and not for seconds.
+/// Bytes of text that go to a thread together: a small job costs less than waking a thread. No more, so that an urgent
+/// job that comes next waits for a millisecond and not for seconds.
 const HANDFUL_BYTES: usize = 16 * 1024;
-
-/// A job as token ids.
-#[derive(Debug)]
-pub struct Tokenized {
-    /// The job.
-    pub job: Arc<InFlight>,
-    /// The lane it came by.
-    pub lane: Lane,
-    /// Its inputs, special tokens included.
-    pub inputs: Vec<Tokens>,
-}
 
 /// The stage.
 pub struct Tokenize {
@@ -37,23 +26,19 @@ pub struct Tokenize {
     pub tokenizer: Arc<Tokenizer>,
     /// Values in one of the model's vectors.
     pub dim: usize,
-    /// How many jobs are tokenised at once; 0 tokenises in place, for tests of whole schedules.
+    /// How many threads tokenize at once.
     pub threads: usize,
-    /// Where tokenised jobs go.
+    /// The most attempts at a job.
+    pub attempts_max: u32,
+    /// Where tokenized jobs go.
     pub jobs: LaneSender<Tokenized>,
-    /// Where jobs that can't be tokenised go.
-    pub ended: mpsc::Sender<Ended>,
+    /// Where jobs go that can't be tokenized.
+    pub not_computed: mpsc::Sender<Disposition>,
 }
 
 impl Tokenize {
     /// Runs until its input ends and all that it took is passed on.
     pub async fn run(self, mut admitted: LaneReceiver<Admitted>) {
-        if self.threads == 0 {
-            while let Some(job) = admitted.recv().await {
-                self.pass_on(self.tokenize(job)).await;
-            }
-            return;
-        }
         let this = Arc::new(self);
         let threads = Arc::new(Semaphore::new(this.threads));
         loop {
@@ -75,7 +60,7 @@ impl Tokenize {
                         }
                     }
                     // The runtime is shutting down; the delivery goes back to its queue.
-                    Err(error) => tracing::debug!(%error, "not tokenised"),
+                    Err(error) => tracing::debug!(%error, "not tokenized"),
                 }
                 drop(thread);
             });
@@ -84,35 +69,38 @@ impl Tokenize {
         let _ = threads.acquire_many(this.threads as u32).await;
     }
 
-    async fn pass_on(&self, tokenized: Result<Tokenized, Ended>) {
+    /// Sends a job on.
+    pub async fn pass_on(&self, tokenized: Result<Tokenized, Disposition>) {
         // An error says that the next stage has ended: what it can't take goes back to its queue.
         match tokenized {
-            Ok(job) => drop(self.jobs.send(job.lane, job).await),
-            Err(ended) => drop(self.ended.send(ended).await),
+            Ok(job) => drop(self.jobs.send(job.admitted.lane, job).await),
+            Err(disposition) => drop(self.not_computed.send(disposition).await),
         }
     }
 
-    fn tokenize(&self, mut admitted: Admitted) -> Result<Tokenized, Ended> {
+    /// Tokenizes one job, on the calling thread. The texts are taken out of it.
+    pub fn tokenize(&self, mut admitted: Admitted) -> Result<Tokenized, Disposition> {
         let encoded = catch_unwind(AssertUnwindSafe(|| self.encode(&mut admitted.job.work)));
         let panicked = |_| Err(JobError::new(ErrorCode::Internal, "the tokenizer panicked"));
         match encoded.unwrap_or_else(panicked) {
-            Ok(Encoded { inputs, finish }) => {
+            Ok(inputs) => {
                 let usage = Usage {
                     input_tokens: inputs.iter().map(|input| input.ids.len() as u64).sum(),
                     truncated: inputs.iter().map(|input| u64::from(input.truncated)).sum(),
                     ..Usage::default()
                 };
                 counter!("forebay_tokenize_tokens_total").increment(usage.input_tokens);
-                let lane = admitted.lane;
-                let job = Arc::new(InFlight::new(admitted, inputs.len(), usage, finish));
-                Ok(Tokenized { job, lane, inputs })
+                Ok(Tokenized { admitted, usage, inputs })
             }
-            Err(error) => Err(Ended::failed(&admitted.job, admitted.ticket, error)),
+            Err(error) => {
+                let Admitted { job, ticket, .. } = admitted;
+                Err(Disposition::failed(&job, ticket, error, self.attempts_max))
+            }
         }
     }
 
     /// Takes the texts out of the job: from here on only the tokens are needed.
-    fn encode(&self, work: &mut Work) -> Result<Encoded, JobError> {
+    fn encode(&self, work: &mut Work) -> Result<Vec<Tokens>, JobError> {
         let tokenizer = &self.tokenizer;
         match work {
             Work::Embed { input, params } => {
@@ -121,30 +109,21 @@ impl Tokenize {
                         format!("`dimensions` is {dimensions}, the model has {}", self.dim);
                     return Err(JobError::invalid(message));
                 }
-                let finish = Finish {
-                    normalize: params.normalize,
-                    dimensions: params.dimensions.map(|dimensions| dimensions as usize),
-                };
-                let inputs = each(&std::mem::take(input), |text| {
+                each(&std::mem::take(input), |text| {
                     if params.truncate {
                         tokenizer.encode(text)
                     } else {
                         tokenizer.encode_untruncated(text)
                     }
-                })?;
-                Ok(Encoded { inputs, finish })
+                })
             }
-            Work::Classify { input } => {
-                let inputs = each(&std::mem::take(input), |text| tokenizer.encode(text))?;
-                Ok(Encoded { inputs, finish: Finish::default() })
-            }
+            Work::Classify { input } => each(&std::mem::take(input), |text| tokenizer.encode(text)),
             Work::Rerank { query, documents, .. } => {
                 let query = tokenizer
                     .first_of_pairs(&std::mem::take(query))
                     .map_err(|error| not_tokenized(&error))?;
                 let pair = |document: &str| tokenizer.encode_pair(&query, document);
-                let inputs = each(&std::mem::take(documents), pair)?;
-                Ok(Encoded { inputs, finish: Finish::default() })
+                each(&std::mem::take(documents), pair)
             }
             // Admission lets only the model's task through, and no encoder generates.
             Work::Generate { .. } => {
@@ -154,23 +133,18 @@ impl Tokenize {
     }
 }
 
-/// How much text a job has.
+/// Bytes of the texts that a job has to tokenize.
 fn bytes(work: &Work) -> usize {
     let texts = |texts: &[String]| texts.iter().map(String::len).sum::<usize>();
     match work {
         Work::Embed { input, .. } | Work::Classify { input } => texts(input),
         Work::Rerank { query, documents, .. } => query.len() + texts(documents),
+        // It is refused, whatever its prompt.
         Work::Generate { .. } => 0,
     }
 }
 
-/// A job's inputs as tokens.
-struct Encoded {
-    inputs: Vec<Tokens>,
-    finish: Finish,
-}
-
-/// Tokenises each text; an error names which one it is.
+/// Tokenizes each text; an error names its index.
 fn each(
     texts: &[String],
     encode: impl Fn(&str) -> Result<Tokens, EngineError>,

@@ -19,18 +19,21 @@ use forebay_schemas::{Lane, ModelId, WorkerState, topology::Topology};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    WorkerError, calibrate, idle,
-    memory::Memory,
-    pipeline::{Parts, Pipeline, Seat, Source},
+    encode::calibrate,
+    error::WorkerError,
+    idle,
+    in_hand::InHand,
+    memory::MemoryLimit,
+    pipeline::{Parts, Pipeline, Source, Threads},
     registry::Registry,
     stats::Stats,
-    watchdog,
+    watchdog::{self, EngineCalls},
 };
 
 /// How long the connection stays after the last acknowledgement. RabbitMQ passes a channel's acknowledgements on to a
 /// quorum queue a few dozen at a time, as the queue applies them, and forgets those that have not been passed on when
-/// the channel ends: their messages would come again. It tells nobody when it is done. On a busy machine half a second was
-/// seen not to do.
+/// the channel ends: their messages would come again. It does not report when it is done. On a busy machine half a second
+/// was seen not to suffice.
 const ACKS_PASS_ON: Duration = Duration::from_secs(3);
 
 /// The model to run: the one that is named, or the only one of the configuration.
@@ -57,8 +60,8 @@ pub fn dtype_of(config: &Config, model: &ModelId) -> Option<DType> {
     })
 }
 
-/// Loads a model from the cache and runs one small batch, so that the first job finds warm memory. Says how many tokens its
-/// batches have at most: as the configuration says, or else as many as were measured to be best.
+/// Loads a model from the cache and runs one small batch, so that the first job finds warm memory. Returns with it the
+/// most tokens of its batches: as the configuration says, or else as many as were measured to be best.
 pub fn load(
     config: &Config,
     name: &ModelId,
@@ -83,8 +86,8 @@ pub fn load(
     Ok((model, tokens_max))
 }
 
-/// Runs a worker until `stop`, or until it had nothing to do for too long, then drains it. It is called
-/// `id`, or by a name that it makes up.
+/// Runs a worker until `stop`, or until it was idle for too long, then drains it. Its name is `id`, or one that it makes
+/// up.
 pub async fn run(
     mut config: Config,
     name: ModelId,
@@ -99,7 +102,9 @@ pub async fn run(
         Server::start(config.telemetry.listen, telemetry::init_metrics()?, health.clone()).await?;
     let store = Arc::new(Store::new(&config)?);
     let stats = Arc::new(Stats::default());
-    let registry = Registry::new(id.clone(), &name, store.clone(), stats.clone());
+    let in_hand = Arc::new(InHand::default());
+    let calls = Arc::new(EngineCalls::default());
+    let registry = Registry::new(id.clone(), &name, store.clone(), stats.clone(), in_hand.clone());
     let background = CancellationToken::new();
     store.report_health(health.clone(), background.clone());
     tokio::spawn(registry.clone().run(background.clone()));
@@ -120,9 +125,9 @@ pub async fn run(
         // A GPU's memory is not this process's: its encoder looks after it.
         let on_processor = model.info.device == Device::Cpu;
         let bytes_per_token = if on_processor { model.info.bytes_per_token } else { 0 };
-        let memory = Memory::new(config.worker.memory_bytes_max, bytes_per_token);
+        let memory = MemoryLimit::new(config.worker.memory_bytes_max, bytes_per_token);
         tokio::spawn(memory.watch(health.clone(), background.clone()));
-        watch_over(&config, &stats, &store, &stop)?;
+        watch_over(&config, calls.clone(), in_hand.clone(), &store, &stop)?;
         let grace = Duration::from_secs(config.worker.grace_s);
         let sources = sources(&broker, &config, &name);
         let parts = Parts {
@@ -134,16 +139,17 @@ pub async fn run(
             publisher: Arc::new(broker.clone()),
             store: store.clone(),
             health: health.clone(),
-            stats: stats.clone(),
+            stats,
+            in_hand: in_hand.clone(),
+            calls,
             clock: Clock::default(),
-            seat: Seat::Threads,
         };
-        let mut pipeline = Pipeline::start(&parts, model, sources);
+        let mut pipeline = Pipeline::start(&parts, model, sources, &Threads);
         registry.update(|record| record.state = WorkerState::Ready).await;
         work_and_drain(&mut pipeline, &stop, &registry, &health, grace).await
     }
     .await;
-    if let Some(pause) = ACKS_PASS_ON.checked_sub(stats.since_settled()) {
+    if let Some(pause) = ACKS_PASS_ON.checked_sub(in_hand.since_settled()) {
         tokio::time::sleep(pause).await;
     }
     // What is not settled by now goes back to its queue with the connection.
@@ -154,27 +160,31 @@ pub async fn run(
     result
 }
 
-/// Ends the worker when it is stuck, and when it was forgotten.
+/// Ends the worker when its engine is stuck, and when it is idle and no autoscaler looks after it.
 fn watch_over(
     config: &Config,
-    stats: &Arc<Stats>,
+    calls: Arc<EngineCalls>,
+    in_hand: Arc<InHand>,
     store: &Arc<Store>,
     stop: &CancellationToken,
 ) -> Result<(), WorkerError> {
     let deadline = Duration::from_secs(config.worker.batch_deadline_s);
-    watchdog::start(stats.clone(), deadline)
+    watchdog::start(calls, deadline)
         .map_err(|source| WorkerError::Io { action: "starting the watchdog", source })?;
     let idle = Duration::from_secs(config.worker.idle_s_max);
-    let leads = store.clone();
-    // Whom nobody answers, nobody leads.
-    let is_led = async move || leads.is_led().await.unwrap_or(false);
-    tokio::spawn(idle::stop_after(idle, stats.clone(), stop.clone(), is_led));
+    let store = store.clone();
+    // While the store does not answer, no autoscaler can be known to lead.
+    let is_led = async move || store.is_led().await.unwrap_or(false);
+    tokio::spawn(idle::stop_after(idle, in_hand, stop.clone(), is_led));
     Ok(())
 }
 
 fn sources(broker: &Broker, config: &Config, model: &ModelId) -> [Source; 2] {
-    let (interactive, batch) = (config.worker.prefetch_interactive, config.worker.prefetch_batch);
-    [(Lane::Interactive, interactive), (Lane::Batch, batch)].map(|(lane, prefetch)| {
+    let prefetches = [
+        (Lane::Interactive, config.worker.prefetch_interactive),
+        (Lane::Batch, config.worker.prefetch_batch),
+    ];
+    prefetches.map(|(lane, prefetch)| {
         let subscription = broker.subscribe(&lane.queue(model), prefetch);
         (lane, Box::new(subscription) as Box<dyn JobSource>)
     })
@@ -187,7 +197,8 @@ async fn load_blocking(
     registry: &Registry,
 ) -> Result<(Model, usize), WorkerError> {
     let started = Instant::now();
-    let (config, name) = (config.clone(), name.clone());
+    let config = config.clone();
+    let name = name.clone();
     let loading = tokio::task::spawn_blocking(move || load(&config, &name, &options));
     let (model, batch_tokens_max) =
         loading.await.map_err(|_| WorkerError::StageEnded("load"))??;
@@ -235,7 +246,7 @@ async fn work_and_drain(
     Ok(())
 }
 
-/// Tells apart two workers of which one got the other's process id.
+/// Distinguishes two workers of which one got the other's process id.
 fn started_bits() -> u32 {
     forebay_fabric::clock::now_ms() as u32
 }
@@ -247,13 +258,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_s_number_type_is_the_configuration_s_if_it_says_any() {
+    fn a_model_s_number_type_is_the_configuration_s_if_it_names_one() {
         let model: ModelId = "m".parse().unwrap();
         let mut config = Config::default();
         assert_eq!(dtype_of(&config, &model), None);
-        let (source, pool) = ("folder:/m".into(), PoolConfig::default());
-        let dtype = Some(NumberType::Int8);
-        config.models.insert(model.clone(), ModelConfig { source, sha256: None, dtype, pool });
+        let of_model = ModelConfig {
+            source: "folder:/m".into(),
+            sha256: None,
+            dtype: Some(NumberType::Int8),
+            pool: PoolConfig::default(),
+        };
+        config.models.insert(model.clone(), of_model);
         assert_eq!(dtype_of(&config, &model), Some(DType::Int8));
     }
 }

@@ -1,13 +1,14 @@
 //! The worker's logic on paused time: thousands of seeded schedules of crashes, lost links, lost
 //! answers and killer jobs, in seconds.
 //!
-//! Everything above the seams is real: the stages, batching, blame, retries, settling. Below them
-//! stand a broker, a store and an engine that do what the seed says. A failure names its seed, and
+//! Everything above the seams is real: the stages, batching, crash attribution, retries, settling. Below
+//! them are a broker, a store, an engine and an executor that do what the seed says. A failure names its seed, and
 //! `FOREBAY_SIMULATION_SEED=n cargo test -p forebay-consumer --test simulation` runs it again.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod simulation {
     pub mod broker;
+    pub mod executor;
     pub mod life;
     pub mod model;
     pub mod store;

@@ -1,7 +1,7 @@
-//! Writing answers: the record first, a copy to who asked for one, the acknowledgement last.
+//! Writing answers: the record first, a copy to the publisher that asked for one, the acknowledgement last.
 //!
 //! A message is acknowledged only after the store has confirmed its record, or the broker has taken it
-//! over as a dead letter or for another try. While either is away, this waits.
+//! over as a dead letter or for another attempt. While either is away, this waits.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,132 +13,109 @@ use crate::{
     backoff::Backoff,
     broker::{Acker, Message, Properties, Publisher},
     clock::Clock,
-    fail,
-    intake::{Ended, Ticket},
-    retry::{self, Next},
+    disposition::Disposition,
+    fail, retry,
     store::{ResultRecord, ResultStore},
+    ticket::Ticket,
 };
 
-/// Errands of those who run them to their end that are under way at once.
-const IN_FLIGHT_MAX: usize = 256;
+/// The most follow-ups that [`Answerer::settle_all`] polls at once.
+const FOLLOW_UPS_MAX: usize = 256;
 
-/// What is left to do for one message after its record is safe: it ends with the acknowledgement.
+/// The rest of settling one message, after its record is safe: it ends with the acknowledgement.
 ///
-/// Errands wait for the broker, which may take no publishes for a long time while acknowledgements
-/// still go through. So whoever settles polls them beside its other work. There are never more than
-/// there are unsettled deliveries.
-pub type Errand = BoxFuture<'static, ()>;
+/// Follow-ups wait for the broker, which may take no publishes for a long time while acknowledgements still go
+/// through. So the settling stage polls them beside its other work. There are never more than there are unsettled
+/// deliveries.
+pub type FollowUp = BoxFuture<'static, ()>;
 
-/// Who writes answers.
+/// Writes answers and settles messages.
 #[derive(Clone)]
 pub struct Answerer {
-    /// The id that signs them.
+    /// The id that signs the records.
     pub signature: String,
-    /// Where they go.
+    /// The store of the records.
     pub store: Arc<dyn ResultStore>,
-    /// Where copies, dead letters and further tries go.
+    /// Publishes copies, dead letters and further attempts.
     pub publisher: Arc<dyn Publisher>,
     /// The most attempts at a job.
     pub attempts_max: u32,
-    /// What tells when.
+    /// Dates the records.
     pub clock: Clock,
 }
 
-struct Answer {
+/// A job whose answer is a record, and its ticket.
+struct Answered {
     ticket: Ticket,
     state: &'static str,
-    /// The record for who asked for a copy.
+    /// The record's bytes, where the publisher asked for a copy.
     copy: Option<Vec<u8>>,
 }
 
-/// What becomes of one ticket.
-enum Fate {
-    Answered(Box<(Answer, ResultRecord)>),
-    Again { ticket: Box<Ticket>, step: usize },
-}
-
 impl Answerer {
-    /// Ends messages that were not computed. What comes back is left to do.
-    pub async fn end(&self, ended: Vec<Ended>) -> Vec<Errand> {
-        let mut errands = Vec::new();
-        let mut answered = Vec::with_capacity(ended.len());
-        let mut settled = Vec::new();
-        for end in ended {
-            match end {
-                Ended::Answered(pair) => answered.push(*pair),
-                Ended::Settled(acker) => {
-                    counter!("forebay_settle_already_total").increment(1);
-                    settled.push(acker);
-                }
-                Ended::Unanswerable { letter, acker } => {
-                    errands.push(self.clone().keep_dead_letter(letter, acker).boxed());
-                }
-            }
-        }
-        Acker::ack_all(settled).await;
-        errands.extend(self.answer(answered).await);
-        errands
-    }
-
-    /// Writes these answers in one go, then settles their messages. Jobs whose failure may pass are
-    /// not answered but tried again. What comes back is left to do.
-    pub async fn answer(&self, outcomes: Vec<(Ticket, Outcome)>) -> Vec<Errand> {
-        let mut errands: Vec<Errand> = Vec::new();
-        let mut answers = Vec::with_capacity(outcomes.len());
-        let mut records = Vec::with_capacity(outcomes.len());
-        for (ticket, outcome) in outcomes {
-            match self.fate(ticket, outcome) {
-                Fate::Answered(answered) => {
-                    let (answer, record) = *answered;
-                    answers.push(answer);
+    /// Carries out what happens next to these messages: writes all answers in one go, then acknowledges. Returns what
+    /// waits for the broker.
+    pub async fn settle(&self, dispositions: Vec<Disposition>) -> Vec<FollowUp> {
+        let mut follow_ups: Vec<FollowUp> = Vec::new();
+        let mut answered = Vec::with_capacity(dispositions.len());
+        let mut records = Vec::with_capacity(dispositions.len());
+        let mut recorded_before = Vec::new();
+        for disposition in dispositions {
+            match disposition {
+                Disposition::Answer(answer) => {
+                    let (ticket, outcome) = *answer;
+                    let (answer, record) = self.signed(ticket, outcome);
+                    answered.push(answer);
                     records.push(record);
                 }
-                Fate::Again { ticket, step } => {
-                    errands.push(self.clone().try_again(ticket, step).boxed());
+                Disposition::Acknowledge(acker) => {
+                    counter!("forebay_settle_already_total").increment(1);
+                    recorded_before.push(acker);
+                }
+                Disposition::RetryLater { ticket, step } => {
+                    follow_ups.push(self.clone().retry_later(ticket, step).boxed());
+                }
+                Disposition::DeadLetter { message, acker } => {
+                    follow_ups.push(self.clone().dead_letter(message, acker).boxed());
                 }
             }
         }
-        if answers.is_empty() {
-            return errands;
+        Acker::ack_all(recorded_before).await;
+        if answered.is_empty() {
+            return follow_ups;
         }
         self.write(&records).await;
         fail::point("after_result_write");
-        let (replied, plain): (Vec<Answer>, Vec<Answer>) =
-            answers.into_iter().partition(|answer| answer.copy.is_some());
-        errands.extend(replied.into_iter().map(|answer| self.clone().reply(answer).boxed()));
+        let (with_copy, plain): (Vec<Answered>, Vec<Answered>) =
+            answered.into_iter().partition(|answer| answer.copy.is_some());
+        follow_ups.extend(with_copy.into_iter().map(|answer| self.clone().reply(answer).boxed()));
         acknowledge(plain).await;
-        errands
+        follow_ups
     }
 
-    /// Ends messages and stays until nothing is left to do.
-    pub async fn end_all(&self, ended: Vec<Ended>) {
-        let errands = self.end(ended).await;
-        stream::iter(errands).for_each_concurrent(IN_FLIGHT_MAX, |errand| errand).await;
+    /// Settles messages and waits until nothing of it is left to do.
+    pub async fn settle_all(&self, dispositions: Vec<Disposition>) {
+        let follow_ups = self.settle(dispositions).await;
+        stream::iter(follow_ups).for_each_concurrent(FOLLOW_UPS_MAX, |rest| rest).await;
     }
 
-    fn fate(&self, ticket: Ticket, mut outcome: Outcome) -> Fate {
-        if let Some(error) = outcome.error.take() {
-            match retry::next(error, ticket.attempts(), self.attempts_max) {
-                Next::Again(step) => return Fate::Again { ticket: Box::new(ticket), step },
-                Next::Answer(error) => outcome.error = Some(error),
-            }
-        }
-        Fate::Answered(Box::new(self.signed(ticket, outcome)))
-    }
-
-    fn signed(&self, ticket: Ticket, outcome: Outcome) -> (Answer, ResultRecord) {
+    fn signed(&self, ticket: Ticket, outcome: Outcome) -> (Answered, ResultRecord) {
         let outcome = outcome.signed(&self.signature, ticket.attempts(), self.clock.now_ms());
         let state = outcome.state.as_str();
         let bytes = outcome.encode(ticket.content_type).unwrap_or_else(|error| {
-            // No value that a model gives is beyond the codecs; the asker is told all the same.
+            // No value that a model gives is beyond the codecs; if one were, the answer says so.
             let error = JobError::new(ErrorCode::Internal, error.to_string());
             let refused = Outcome::refused(ticket.id.clone(), error);
             refused.encode(ticket.content_type).unwrap_or_default()
         });
-        let (id, notify) = (ticket.id.clone(), ticket.notify.clone());
         let copy = ticket.reply_to.is_some().then(|| bytes.clone());
-        let record = ResultRecord { id, bytes, ttl_s: ticket.result_ttl_s, notify };
-        (Answer { ticket, state, copy }, record)
+        let record = ResultRecord {
+            id: ticket.id.clone(),
+            bytes,
+            ttl_s: ticket.result_ttl_s,
+            notify: ticket.notify.clone(),
+        };
+        (Answered { ticket, state, copy }, record)
     }
 
     /// Writes until the store confirms. A record that is there already stands; both end the job.
@@ -151,9 +128,9 @@ impl Answerer {
         }
     }
 
-    /// Publishes a copy of the answer to who asked for one. The record is safe by now, so an asker who
-    /// left his queue behind costs a log line and no more.
-    async fn reply(self, mut answer: Answer) {
+    /// Publishes a copy of the answer. The record is safe by now, so a publisher whose queue is gone costs a log line
+    /// and no more.
+    async fn reply(self, mut answer: Answered) {
         if let Some(message) = reply(&mut answer)
             && let Err(error) = self.publisher.publish(&message).await
         {
@@ -162,20 +139,20 @@ impl Answerer {
         acknowledge(vec![answer]).await;
     }
 
-    /// Hands the message to its back-off step; the broker brings it back.
-    async fn try_again(self, ticket: Box<Ticket>, step: usize) {
+    /// Publishes the message to its back-off step; the broker brings it back.
+    async fn retry_later(self, ticket: Box<Ticket>, step: usize) {
         let failures = ticket.failures.saturating_add(1);
         let message = retry::message(&ticket.message, step, failures);
         let delay = RETRY_STEPS[step].0;
         tracing::info!(id = %ticket.id, failures, delay, "failed for a passing cause; tried again");
-        self.publish("another try", &message).await;
+        self.publish("another attempt", &message).await;
         ticket.acker.ack().await;
         counter!("forebay_settle_retries_total", "delay" => delay).increment(1);
     }
 
-    /// Without an answer, the letter is all there is.
-    async fn keep_dead_letter(self, letter: Box<Message>, acker: Acker) {
-        self.publish("a dead letter", &letter).await;
+    /// Publishes the message to the dead letters: without an answer, that copy is all there is.
+    async fn dead_letter(self, message: Box<Message>, acker: Acker) {
+        self.publish("a dead letter", &message).await;
         acker.ack().await;
         counter!("forebay_settle_jobs_total", "state" => "dead").increment(1);
     }
@@ -190,12 +167,12 @@ impl Answerer {
     }
 }
 
-/// Short pauses: throughput is to be back within seconds of what was away.
+/// Short pauses: throughput is to be back within seconds of the store or the broker.
 fn backoff() -> Backoff {
     Backoff::new(Duration::from_millis(50), Duration::from_secs(2))
 }
 
-async fn acknowledge(answers: Vec<Answer>) {
+async fn acknowledge(answers: Vec<Answered>) {
     let mut ackers = Vec::with_capacity(answers.len());
     for answer in answers {
         fail::point("before_ack");
@@ -205,7 +182,7 @@ async fn acknowledge(answers: Vec<Answer>) {
     Acker::ack_all(ackers).await;
 }
 
-fn reply(answer: &mut Answer) -> Option<Message> {
+fn reply(answer: &mut Answered) -> Option<Message> {
     let reply_to = answer.ticket.reply_to.as_ref()?;
     let mut properties = Properties::default()
         .with_content_type(answer.ticket.content_type.as_str().into())

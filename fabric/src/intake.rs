@@ -1,5 +1,5 @@
-//! From a delivery to a job and the right to answer it; or to an answer that says what is wrong; or,
-//! when nothing says whom to answer, to a dead letter.
+//! From a delivery to a job and the ticket to answer it; or to an answer that says what is wrong; or, when the
+//! message names no job to answer, to a dead letter.
 
 use forebay_schemas::{
     ContentType, ErrorCode, Head, Job, JobError, JobId, Limits, MESSAGE_TYPE, Outcome, Refusal,
@@ -10,104 +10,28 @@ use forebay_schemas::{
 
 use lapin::types::ShortString;
 
-use crate::broker::{Acker, Delivery, HeaderValue, Message, Properties, for_republish};
+use crate::{
+    broker::{Delivery, HeaderValue, for_republish},
+    disposition::Disposition,
+    ticket::{ReplyTo, Ticket},
+};
 
 /// The longest reason that goes into a dead letter's header: headers must fit one frame.
 const REASON_CHARS_MAX: usize = 512;
 
-/// What it takes to answer a message: where the answer goes, and the value that settles it.
-#[derive(Debug)]
-pub struct Ticket {
-    /// Whose answer it is.
-    pub id: JobId,
-    /// Settles the delivery.
-    pub acker: Acker,
-    /// How the answer is written: as the job was.
-    pub content_type: ContentType,
-    /// Attempts that failed and were answered with another one.
-    pub failures: u32,
-    /// Workers that died while they computed it, as far as is known.
-    pub deaths: u32,
-    /// Whether somebody had the message before, and did not settle it.
-    pub returned: bool,
-    /// How long the answer is kept.
-    pub result_ttl_s: u64,
-    /// The channel on which waiters listen.
-    pub notify: Option<String>,
-    /// The queue that gets a copy.
-    pub reply_to: Option<ReplyTo>,
-    /// The message as it came, for when it has to be tried again.
-    pub message: Box<Message>,
-}
-
-impl Ticket {
-    /// Which attempt this is, from 1.
-    pub fn attempts(&self) -> u32 {
-        self.failures.saturating_add(self.deaths).saturating_add(1)
-    }
-
-    /// A ticket that leads nowhere: for tests of what carries one.
-    pub fn detached(id: JobId) -> Self {
-        let message = Message {
-            exchange: String::new(),
-            routing_key: String::new(),
-            properties: Properties::default(),
-            body: Vec::new(),
-        };
-        Self {
-            id,
-            acker: Acker::detached(),
-            content_type: ContentType::Json,
-            failures: 0,
-            deaths: 0,
-            returned: false,
-            result_ttl_s: RESULT_TTL_S_DEFAULT,
-            notify: None,
-            reply_to: None,
-            message: Box::new(message),
-        }
-    }
-}
-
-/// The AMQP way to ask for an answer.
-#[derive(Debug, Clone)]
-pub struct ReplyTo {
-    /// The queue's name.
-    pub queue: String,
-    /// What the asker knows its question by.
-    pub correlation_id: Option<String>,
-}
-
-/// A message that ends without being computed.
-#[derive(Debug)]
-pub enum Ended {
-    /// It has an answer.
-    Answered(Box<(Ticket, Outcome)>),
-    /// It has its answer already, and needs no other.
-    Settled(Acker),
-    /// It can't be answered: nothing says to whom. It becomes a dead letter.
-    Unanswerable {
-        /// The message as it came, with the reason in a header, addressed to the dead letters.
-        letter: Box<Message>,
-        /// Settles the delivery.
-        acker: Acker,
-    },
-}
-
-impl Ended {
-    /// A job that ends with an error.
-    pub fn failed(job: &Job, ticket: Ticket, error: JobError) -> Self {
-        Self::Answered(Box::new((ticket, Outcome::failed(job, error))))
-    }
-}
-
-/// Reads a delivery.
-pub fn read(delivery: Delivery, limits: &Limits) -> Result<(Job, Ticket), Ended> {
+/// Reads a delivery. A message that is no job comes back as what happens next to it.
+pub fn read(delivery: Delivery, limits: &Limits) -> Result<(Job, Ticket), Disposition> {
     let content_type = content_type(&delivery);
     match read_job(&delivery, limits) {
         Ok(job) => {
-            let (id, ttl, notify) = (job.id.clone(), job.result_ttl_s(), job.notify.clone());
-            Ok((job, ticket(delivery, id, content_type, ttl, notify)))
+            let ticket = ticket(
+                delivery,
+                job.id.clone(),
+                content_type,
+                job.result_ttl_s(),
+                job.notify.clone(),
+            );
+            Ok((job, ticket))
         }
         Err(refusal) => Err(refuse(delivery, refusal)),
     }
@@ -128,7 +52,7 @@ fn read_job(delivery: &Delivery, limits: &Limits) -> Result<Job, Refusal> {
     }
 }
 
-/// What the message says of itself; if it says nothing, what its first byte tells.
+/// The content type that the message declares, or else the one that its first byte shows.
 fn content_type(delivery: &Delivery) -> ContentType {
     let mime = delivery.properties.content_type().as_ref();
     mime.and_then(|mime| ContentType::parse(mime.as_str()))
@@ -139,7 +63,7 @@ fn message_id(delivery: &Delivery) -> Option<JobId> {
     delivery.properties.message_id().as_ref()?.as_str().parse().ok()
 }
 
-/// The body is a job; do the properties agree with it?
+/// Checks that the properties agree with the job in the body.
 fn check_properties(job: &Job, delivery: &Delivery) -> Result<(), JobError> {
     let properties = &delivery.properties;
     if let Some(kind) = properties.kind().as_ref().filter(|kind| kind.as_str() != MESSAGE_TYPE) {
@@ -168,29 +92,32 @@ fn head(job: Job) -> Head {
     }
 }
 
-fn refuse(delivery: Delivery, refusal: Refusal) -> Ended {
+fn refuse(delivery: Delivery, refusal: Refusal) -> Disposition {
     let Refusal { error, head } = refusal;
     let Some(id) = message_id(&delivery).or(head.id) else {
         tracing::info!(%error, "a message that can't be answered becomes a dead letter");
-        return unanswerable(delivery, &error);
+        return dead_letter(delivery, &error);
     };
     tracing::info!(%id, %error, "refused a message");
     let mut outcome = Outcome::refused(id.clone(), error);
-    (outcome.model, outcome.task, outcome.metadata) = (head.model, head.task, head.metadata);
+    outcome.model = head.model;
+    outcome.task = head.task;
+    outcome.metadata = head.metadata;
     let ttl = head.result_ttl_s.unwrap_or(RESULT_TTL_S_DEFAULT);
     let content_type = content_type(&delivery);
-    Ended::Answered(Box::new((ticket(delivery, id, content_type, ttl, head.notify), outcome)))
+    // No refusal is retryable: what is wrong with the message stays wrong.
+    Disposition::Answer(Box::new((ticket(delivery, id, content_type, ttl, head.notify), outcome)))
 }
 
-fn unanswerable(delivery: Delivery, error: &JobError) -> Ended {
+fn dead_letter(delivery: Delivery, error: &JobError) -> Disposition {
     let reason: String = error.to_string().chars().take(REASON_CHARS_MAX).collect();
-    let (mut letter, acker) = delivery.into_message();
-    let properties = for_republish(&letter.properties);
+    let (mut message, acker) = delivery.into_message();
+    let properties = for_republish(&message.properties);
     let mut headers = properties.headers().clone().unwrap_or_default();
     headers.insert(HEADER_REASON.into(), HeaderValue::LongString(reason.into()));
-    letter.properties = properties.with_headers(headers);
-    letter.exchange = DEAD.into();
-    Ended::Unanswerable { letter: Box::new(letter), acker }
+    message.properties = properties.with_headers(headers);
+    message.exchange = DEAD.into();
+    Disposition::DeadLetter { message: Box::new(message), acker }
 }
 
 fn ticket(

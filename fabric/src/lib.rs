@@ -5,7 +5,9 @@
 //! - [`management`]: what AMQP does not report of queues
 //! - [`store`]: results, cancel requests and the worker registry in Redis
 //! - [`intake`] and [`answer`]: from a delivery to a job, from an outcome to a settled delivery
-//! - [`retry`]: another try for a job that failed, or its end
+//! - [`ticket`]: the right to answer a job
+//! - [`disposition`]: what happens next to a job: answer, acknowledge, retry later, dead-letter
+//! - [`retry`]: back-off steps for jobs that failed
 //! - [`death`]: why a dead letter is dead
 //! - [`telemetry`]: logs, metrics, health
 //! - [`tls`]: certificate authorities and client certificates
@@ -23,6 +25,7 @@ pub mod clock;
 pub mod config;
 pub mod death;
 pub mod dice;
+pub mod disposition;
 pub mod fail;
 pub mod host;
 pub mod intake;
@@ -32,6 +35,7 @@ pub mod retry;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
+pub mod ticket;
 pub mod tls;
 
 pub use broker::Broker;

@@ -2,9 +2,10 @@
 #![no_main]
 
 use forebay_fabric::{
-    broker::{Acker, Delivery, HeaderValue, Headers, Properties},
+    broker::{Acker, Delivery, HeaderValue, Headers, Properties, Settlement},
     death::Death,
-    intake::{Ended, read},
+    disposition::Disposition,
+    intake::read,
 };
 use forebay_schemas::{ContentType, Limits};
 use libfuzzer_sys::{
@@ -12,7 +13,7 @@ use libfuzzer_sys::{
     fuzz_target,
 };
 
-/// What publishers are told to write, and near misses of it.
+/// The content types of the contract, and near misses.
 const CONTENT_TYPES: [&str; 5] = [
     "application/msgpack",
     "application/json",
@@ -72,13 +73,26 @@ fn properties(bytes: &mut Unstructured<'_>) -> Result<Properties> {
     Ok(properties)
 }
 
+/// Settles nothing.
+struct Nowhere;
+
+impl Settlement for Nowhere {
+    fn ack(self: Box<Self>) -> bool {
+        false
+    }
+
+    fn give_back(self: Box<Self>) -> bool {
+        false
+    }
+}
+
 fn delivery(mut bytes: Unstructured<'_>) -> Result<Delivery> {
     Ok(Delivery {
         properties: properties(&mut bytes)?,
         exchange: String::new(),
         routing_key: short(&mut bytes, &["all-minilm-l6-v2"])?,
         redelivered: bytes.arbitrary()?,
-        acker: Acker::detached(),
+        acker: Acker::new(Nowhere),
         body: bytes.take_rest().to_vec(),
     })
 }
@@ -92,7 +106,7 @@ fuzz_target!(|bytes: &[u8]| {
             assert_eq!(job.id, ticket.id);
             assert!(ticket.attempts() >= 1 && ticket.result_ttl_s >= 1);
         }
-        Err(Ended::Answered(answer)) => {
+        Err(Disposition::Answer(answer)) => {
             let (ticket, outcome) = *answer;
             assert!(outcome.error.is_some(), "refused without a reason");
             for content_type in [ContentType::Msgpack, ContentType::Json] {
@@ -101,7 +115,7 @@ fuzz_target!(|bytes: &[u8]| {
             }
             assert!(ticket.attempts() >= 1 && ticket.result_ttl_s >= 1);
         }
-        Err(Ended::Unanswerable { letter, .. }) => assert_eq!(letter.body, body),
-        Err(Ended::Settled(_)) => panic!("nobody has looked for its answer yet"),
+        Err(Disposition::DeadLetter { message, .. }) => assert_eq!(message.body, body),
+        Err(other) => panic!("a message that was only read can't end so: {other:?}"),
     }
 });

@@ -35,7 +35,7 @@ pub use decode::{Head, Refusal, decode_job};
 pub use job::{EmbedParams, GenerateParams, Job, Message, Prompt, RerankParams, Task, Work};
 pub use limits::Limits;
 pub use names::{JobId, Lane, ModelId, NameError};
-pub use outcome::{ErrorCode, Intent, JobError, Outcome, State, Timing, Usage};
+pub use outcome::{ErrorCode, JobError, Outcome, State, Timing, Usage};
 pub use output::{EmbedOutput, LabelScore, Output};
 pub use status::{DecisionReport, FleetStatus, PoolStatus};
 pub use version::{MESSAGE_TYPE, VERSION};

@@ -136,18 +136,21 @@ impl ErrorCode {
         }
     }
 
-    /// What is to be done about a job that failed this way.
-    pub fn intent(self) -> Intent {
+    /// The first of [`RETRY_STEPS`](crate::topology::RETRY_STEPS) that a job that failed this way waits for;
+    /// `None` when another attempt would fail too, so that the error is the answer.
+    pub fn first_retry_step(self) -> Option<usize> {
         match self {
-            Self::Internal => Intent::TryAgain,
-            Self::OutOfMemory => Intent::TryAgainLater,
-            _ => Intent::GiveUp,
+            // The cause may have passed by the next moment.
+            Self::Internal => Some(0),
+            // Memory that another process holds takes time to be free again: half a minute at least.
+            Self::OutOfMemory => Some(2),
+            _ => None,
         }
     }
 
     /// Whether the same job may succeed when it is sent again.
     pub fn retryable(self) -> bool {
-        self == Self::AttemptsExhausted || self.intent() != Intent::GiveUp
+        self == Self::AttemptsExhausted || self.first_retry_step().is_some()
     }
 
     /// The state of a job that ended with this code.
@@ -158,17 +161,6 @@ impl ErrorCode {
             _ => State::Failed,
         }
     }
-}
-
-/// What is to be done about a failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Intent {
-    /// It would fail again: the error is the answer.
-    GiveUp,
-    /// The cause may have passed by the next moment.
-    TryAgain,
-    /// The cause takes time to pass, such as memory that somebody else holds.
-    TryAgainLater,
 }
 
 impl fmt::Display for ErrorCode {

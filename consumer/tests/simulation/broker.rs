@@ -10,7 +10,7 @@ use std::{
 use forebay_fabric::{
     broker::{
         Acker, Delivery, HeaderValue, JobSource, Message, Properties, PublishError, Publisher,
-        Verdict,
+        Settlement,
     },
     dice,
 };
@@ -34,7 +34,7 @@ struct Waiting {
 #[derive(Debug, Default)]
 struct State {
     lanes: BTreeMap<Lane, VecDeque<Waiting>>,
-    /// Handed out and not settled, by delivery tag, with the worker that has it.
+    /// Delivered and not settled, by delivery tag, with the worker that has it.
     out: BTreeMap<u64, (String, Waiting)>,
     tags: u64,
     later: BTreeMap<(Instant, u64), Waiting>,
@@ -130,21 +130,39 @@ impl Broker {
         state.tags += 1;
         let tag = state.tags;
         state.out.insert(tag, (source.life.name.clone(), waiting.clone()));
-        let (broker, life) = (self.clone(), source.life.clone());
-        let acker = Acker::telling(move |verdict| !life.is_dead() && broker.settle(tag, verdict));
+        let acker = Acker::new(Out { broker: self.clone(), life: source.life.clone(), tag });
         Some(waiting.delivery(acker))
     }
+}
 
-    fn settle(&self, tag: u64, verdict: Verdict) -> bool {
-        let mut state = self.state();
-        let Some((_, waiting)) = state.out.remove(&tag) else { return false };
-        match verdict {
-            Verdict::Ack => {}
-            Verdict::HandBack => state.give_back(waiting),
+/// A delivery that a worker has. A dead worker settles nothing.
+struct Out {
+    broker: Broker,
+    life: Life,
+    tag: u64,
+}
+
+impl Out {
+    fn settle(self, how: impl FnOnce(&mut State, Waiting)) -> bool {
+        if self.life.is_dead() {
+            return false;
         }
+        let mut state = self.broker.state();
+        let Some((_, waiting)) = state.out.remove(&self.tag) else { return false };
+        how(&mut state, waiting);
         drop(state);
-        self.changed.notify_waiters();
+        self.broker.changed.notify_waiters();
         true
+    }
+}
+
+impl Settlement for Out {
+    fn ack(self: Box<Self>) -> bool {
+        self.settle(|_, _| {})
+    }
+
+    fn give_back(self: Box<Self>) -> bool {
+        self.settle(State::give_back)
     }
 }
 
@@ -225,7 +243,7 @@ impl Publisher for Sender {
             tokio::time::sleep(Duration::from_secs_f64(dice::throw(0.0002..=0.003))).await;
             self.life.breathe().await;
             let trouble = self.broker.state().trouble;
-            let (arrives, is_heard_of) = if dice::throw(0.0..=1.0) < trouble {
+            let (arrives, is_confirmed) = if dice::throw(0.0..=1.0) < trouble {
                 (dice::throw(0.0..=1.0) < 0.5, false)
             } else {
                 (true, true)
@@ -234,7 +252,7 @@ impl Publisher for Sender {
                 self.broker.receive(message);
             }
             let lost = PublishError::Unconfirmed { after_ms: 1, last: "lost on its way".into() };
-            if is_heard_of { Ok(()) } else { Err(lost) }
+            if is_confirmed { Ok(()) } else { Err(lost) }
         }
         .boxed()
     }

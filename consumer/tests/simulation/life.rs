@@ -1,4 +1,4 @@
-//! Whether a worker of the simulation lives, and who hears of its death.
+//! Whether a worker of the simulation lives, and the channel on which its death is reported.
 
 use std::sync::{
     Arc,
@@ -12,23 +12,23 @@ use tokio::sync::mpsc::UnboundedSender;
 pub struct Life {
     pub name: String,
     dead: Arc<AtomicBool>,
-    told: UnboundedSender<String>,
+    deaths: UnboundedSender<String>,
 }
 
 impl Life {
-    pub fn new(name: String, told: UnboundedSender<String>) -> Self {
-        Self { name, dead: Arc::default(), told }
+    pub fn new(name: String, deaths: UnboundedSender<String>) -> Self {
+        Self { name, dead: Arc::default(), deaths }
     }
 
     pub fn is_dead(&self) -> bool {
         self.dead.load(Relaxed)
     }
 
-    /// Dies of what it does; the world hears of it.
+    /// Dies of what it does, and reports that to the world.
     pub fn die(&self) {
         if !self.dead.swap(true, Relaxed) {
             // The world is gone only when the run is over.
-            let _ = self.told.send(self.name.clone());
+            let _ = self.deaths.send(self.name.clone());
         }
     }
 

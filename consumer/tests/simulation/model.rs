@@ -1,4 +1,4 @@
-//! A model for the simulation. What a job asks for by its `dimensions` happens to it in the engine.
+//! A model for the simulation. A job says by its `dimensions` how it behaves in the engine.
 
 use std::{path::Path, sync::LazyLock};
 
@@ -9,10 +9,10 @@ use tokio::time::{Duration, Instant};
 
 use super::life::Life;
 
-/// What happens to a job in the engine.
+/// How a job behaves in the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Fate {
+pub enum Behavior {
     /// It is computed.
     Good = 9,
     /// Its worker dies.
@@ -29,7 +29,7 @@ pub enum Fate {
     Panics = 6,
 }
 
-impl Fate {
+impl Behavior {
     const ALL: [Self; 7] = [
         Self::Good,
         Self::Kills,
@@ -41,8 +41,8 @@ impl Fate {
     ];
 
     fn of(dimensions: Option<usize>) -> Self {
-        let told = |fate: &Self| Some(*fate as usize) == dimensions;
-        Self::ALL.into_iter().find(told).unwrap_or(Self::Good)
+        let asked = |behavior: &Self| Some(*behavior as usize) == dimensions;
+        Self::ALL.into_iter().find(asked).unwrap_or(Self::Good)
     }
 }
 
@@ -76,17 +76,17 @@ impl Encoder for Simulated {
         let mut data = vec![1.0; batch.sequences() * self.dim];
         let rows = data.chunks_exact_mut(self.dim);
         for (row, finish) in rows.zip(batch.finishes()) {
-            match Fate::of(finish.dimensions) {
-                Fate::Kills => self.life.die(),
-                Fate::Nan => row.fill(f32::NAN),
-                Fate::Fails => return Err(failed()),
-                Fate::FailsAtFirst if self.began.elapsed() < AT_FIRST => return Err(failed()),
-                Fate::Large if batch.tokens() > LARGE_TOKENS_MAX => {
+            match Behavior::of(finish.dimensions) {
+                Behavior::Kills => self.life.die(),
+                Behavior::Nan => row.fill(f32::NAN),
+                Behavior::Fails => return Err(failed()),
+                Behavior::FailsAtFirst if self.began.elapsed() < AT_FIRST => return Err(failed()),
+                Behavior::Large if batch.tokens() > LARGE_TOKENS_MAX => {
                     let tokens = batch.tokens();
                     return Err(EngineError::OutOfMemory { tokens, needed: 2, left: 1 });
                 }
-                Fate::Panics => std::panic::resume_unwind(Box::new("on purpose")),
-                Fate::Good | Fate::FailsAtFirst | Fate::Large => {}
+                Behavior::Panics => std::panic::resume_unwind(Box::new("on purpose")),
+                Behavior::Good | Behavior::FailsAtFirst | Behavior::Large => {}
             }
         }
         Ok(Pending::done(Rows { width: self.dim, data }))

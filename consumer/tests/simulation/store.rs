@@ -1,4 +1,4 @@
-//! A store for the simulation: it can be away, and it can do what was asked and lose its answer.
+//! A store for the simulation: it can be away, and it can carry out a command and lose its answer.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,7 +8,7 @@ use std::{
 
 use forebay_fabric::{
     dice,
-    store::{Asked, Note, ResultRecord, ResultStore, StoreError, Written},
+    store::{Asked, ResultRecord, ResultStore, StoreError, Written},
 };
 use forebay_schemas::JobId;
 use futures_util::FutureExt;
@@ -20,7 +20,7 @@ use super::life::Life;
 pub struct Kept {
     pub records: BTreeMap<JobId, Vec<u8>>,
     pub cancelled: BTreeSet<JobId>,
-    notes: BTreeMap<String, Note>,
+    journals: BTreeMap<String, BTreeSet<JobId>>,
     suspects: BTreeMap<JobId, BTreeSet<String>>,
     away_until: Option<Instant>,
     /// How likely an answer is lost.
@@ -46,7 +46,8 @@ impl Store {
 
     pub fn heal(&self) {
         let mut kept = self.kept();
-        (kept.away_until, kept.trouble) = (None, 0.0);
+        kept.away_until = None;
+        kept.trouble = 0.0;
     }
 }
 
@@ -102,18 +103,21 @@ impl ResultStore for Connection {
         self.ask(|kept| ids.iter().map(|id| kept.records.contains_key(id)).collect())
     }
 
-    fn note<'a>(&'a self, worker: &'a str, note: &'a Note) -> Asked<'a, ()> {
-        self.ask(|kept| drop(kept.notes.insert(worker.to_owned(), note.clone())))
+    fn write_journal<'a>(&'a self, worker: &'a str, jobs: &'a [&'a JobId]) -> Asked<'a, ()> {
+        self.ask(|kept| {
+            let jobs = jobs.iter().map(|&id| id.clone()).collect();
+            kept.journals.insert(worker.to_owned(), jobs);
+        })
     }
 
     fn deaths<'a>(&'a self, worker: &'a str, ids: &'a [JobId]) -> Asked<'a, Vec<u32>> {
         self.ask(move |kept| {
-            let Kept { notes, suspects, .. } = kept;
+            let Kept { journals, suspects, .. } = kept;
             let count = |id: &JobId| {
-                let others = notes.iter().filter(|(other, _)| *other != worker);
-                let noted = others.filter(|(_, note)| note.values().flatten().any(|n| n == id));
+                let others = journals.iter().filter(|(other, _)| *other != worker);
+                let held = others.filter(|(_, jobs)| jobs.contains(id));
                 let suspected = suspects.entry(id.clone()).or_default();
-                suspected.extend(noted.map(|(other, _)| other.clone()));
+                suspected.extend(held.map(|(other, _)| other.clone()));
                 suspected.len() as u32
             };
             ids.iter().map(count).collect()

@@ -1,4 +1,4 @@
-//! One run: jobs of all fates, workers that come and go, and faults, all drawn from a seed.
+//! One run: jobs of all behaviors, workers that come and go, and faults, all drawn from a seed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,9 +7,11 @@ use std::{
 };
 
 use forebay_consumer::{
-    memory::Memory,
-    pipeline::{Parts, Pipeline, Seat, Source as LaneSource},
+    in_hand::InHand,
+    memory::MemoryLimit,
+    pipeline::{Parts, Pipeline, Source as LaneSource},
     stats::Stats,
+    watchdog::EngineCalls,
 };
 use forebay_fabric::{
     broker::Properties, clock::Clock, config::WorkerConfig, dice, telemetry::Health,
@@ -26,8 +28,9 @@ use tokio::{
 
 use super::{
     broker::{Broker, Sender, Source},
+    executor::InPlace,
     life::Life,
-    model::{Fate, model},
+    model::{Behavior, model},
     store::{Connection, Store},
 };
 
@@ -37,11 +40,11 @@ const STORMY: Duration = Duration::from_secs(20);
 /// All must have ended by then: the back-off steps add up to three minutes, and a killer takes them
 /// all before its worker comes back each time.
 const PATIENCE: Duration = Duration::from_secs(3_600);
-/// Fewer than attempts, so that nobody is blamed for deaths that the world caused.
+/// Fewer than attempts, so that no job is refused for deaths that the world caused.
 const CRASHES_MAX: usize = 3;
 const GRACE: Duration = Duration::from_secs(10);
 
-/// What happens at some moment.
+/// An event of the schedule.
 #[derive(Debug, Clone, Copy)]
 enum Event {
     Submit(usize),
@@ -58,7 +61,7 @@ enum Event {
 
 struct Sent {
     job: Job,
-    fate: Fate,
+    behavior: Behavior,
     lane: Lane,
     body: Vec<u8>,
     may_be_cancelled: bool,
@@ -76,7 +79,7 @@ enum Doing {
     Draining(AbortHandle),
 }
 
-/// What a run was like, for those who doubt that it tests anything.
+/// Counts of a run: whether it tested anything.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Report {
     pub jobs: usize,
@@ -136,16 +139,16 @@ impl World {
     fn draw_jobs(&mut self, seed: u64) {
         let jobs = 10 + below(60);
         for n in 0..jobs {
-            let fate = match below(40) {
-                0 => Fate::Kills,
-                1 => Fate::Fails,
-                2 | 3 => Fate::FailsAtFirst,
-                4 => Fate::Nan,
-                5 | 6 => Fate::Large,
-                7 => Fate::Panics,
-                _ => Fate::Good,
+            let behavior = match below(40) {
+                0 => Behavior::Kills,
+                1 => Behavior::Fails,
+                2 | 3 => Behavior::FailsAtFirst,
+                4 => Behavior::Nan,
+                5 | 6 => Behavior::Large,
+                7 => Behavior::Panics,
+                _ => Behavior::Good,
             };
-            self.sent.push(draw_job(&format!("job-{seed}-{n}"), fate));
+            self.sent.push(draw_job(&format!("job-{seed}-{n}"), behavior));
             let when = within(Duration::ZERO, STORMY);
             self.at(when, Event::Submit(n));
             if below(20) == 0 {
@@ -203,13 +206,13 @@ impl World {
             }
             Event::Start => self.start_worker(),
             Event::Crash => {
-                if let Some(name) = self.somebody() {
+                if let Some(name) = self.any_worker() {
                     self.died(&name);
                 }
             }
             Event::Drain => self.drain(),
             Event::LoseLink => {
-                if let Some(name) = self.somebody() {
+                if let Some(name) = self.any_worker() {
                     self.broker.lose(&name);
                 }
             }
@@ -228,7 +231,7 @@ impl World {
         self.broker.publish(*lane, body.clone(), properties);
     }
 
-    fn somebody(&mut self) -> Option<String> {
+    fn any_worker(&mut self) -> Option<String> {
         let has_ended =
             |one: &Running| matches!(&one.work, Doing::Draining(task) if task.is_finished());
         self.running.retain(|one| !has_ended(one));
@@ -254,16 +257,17 @@ impl World {
             limits: Limits::default(),
             name: "m".parse().unwrap(),
             worker: name,
-            memory: Memory::new(u64::MAX, 1),
+            memory: MemoryLimit::new(u64::MAX, 1),
             publisher: Arc::new(Sender { broker: self.broker.clone(), life: life.clone() }),
             store: Arc::new(Connection { store: self.store.clone(), life: life.clone() }),
             health: Health::default(),
             stats: Arc::new(Stats::new(clock)),
+            in_hand: Arc::new(InHand::new(clock)),
+            calls: Arc::new(EngineCalls::default()),
             clock,
-            seat: Seat::InPlace(|tokens| Duration::from_micros(500 + 200 * tokens as u64)),
         };
         let model = model(life.clone(), self.began);
-        let pipeline = Pipeline::start(&parts, model, sources);
+        let pipeline = Pipeline::start(&parts, model, sources, &InPlace);
         self.running.push(Running { life, work: Doing::Working(Box::new(pipeline)) });
     }
 
@@ -336,14 +340,14 @@ impl World {
     fn missing(&self) -> Vec<String> {
         let kept = self.store.kept();
         let without = self.sent.iter().filter(|sent| !kept.records.contains_key(&sent.job.id));
-        without.map(|sent| format!("{} ({:?})", sent.job.id, sent.fate)).collect()
+        without.map(|sent| format!("{} ({:?})", sent.job.id, sent.behavior)).collect()
     }
 
     fn check(&self) -> Result<(), String> {
         let kept = self.store.kept();
         let sent: BTreeSet<&JobId> = self.sent.iter().map(|sent| &sent.job.id).collect();
         if let Some(stranger) = kept.records.keys().find(|id| !sent.contains(id)) {
-            return Err(format!("a record of {stranger}, which nobody sent"));
+            return Err(format!("a record of {stranger}, which was never sent"));
         }
         if self.broker.dead_letters() > 0 {
             return Err(format!("{} dead letters", self.broker.dead_letters()));
@@ -352,11 +356,11 @@ impl World {
             let outcome =
                 Outcome::decode(&kept.records[&sent.job.id]).map_err(|e| e.to_string())?;
             let cancelled = sent.may_be_cancelled && outcome.state == State::Cancelled;
-            if !cancelled && !is_expected(sent.fate, &outcome) {
-                return Err(format!("{} ({:?}) ended as {outcome:?}", sent.job.id, sent.fate));
+            if !cancelled && !is_expected(sent.behavior, &outcome) {
+                return Err(format!("{} ({:?}) ended as {outcome:?}", sent.job.id, sent.behavior));
             }
         }
-        let killers = self.sent.iter().filter(|sent| sent.fate == Fate::Kills);
+        let killers = self.sent.iter().filter(|sent| sent.behavior == Behavior::Kills);
         // A message that comes for the first time is not suspected, also when it is a duplicate.
         let kills: usize = killers.map(|sent| 1 + sent.duplicates).sum();
         let most = kills * WorkerConfig::default().attempts_max as usize;
@@ -368,24 +372,26 @@ impl World {
     }
 }
 
-fn is_expected(fate: Fate, outcome: &Outcome) -> bool {
+fn is_expected(behavior: Behavior, outcome: &Outcome) -> bool {
     let code = outcome.error.as_ref().map(|error| error.code);
-    match fate {
-        Fate::Good | Fate::Large => outcome.state == State::Succeeded,
-        Fate::Nan => code == Some(ErrorCode::NumericalError),
-        Fate::Kills | Fate::Fails | Fate::Panics => code == Some(ErrorCode::AttemptsExhausted),
+    match behavior {
+        Behavior::Good | Behavior::Large => outcome.state == State::Succeeded,
+        Behavior::Nan => code == Some(ErrorCode::NumericalError),
+        Behavior::Kills | Behavior::Fails | Behavior::Panics => {
+            code == Some(ErrorCode::AttemptsExhausted)
+        }
         // Its failures and the deaths of its workers may add up.
-        Fate::FailsAtFirst => code.is_none() || code == Some(ErrorCode::AttemptsExhausted),
+        Behavior::FailsAtFirst => code.is_none() || code == Some(ErrorCode::AttemptsExhausted),
     }
 }
 
-fn draw_job(id: &str, fate: Fate) -> Sent {
+fn draw_job(id: &str, behavior: Behavior) -> Sent {
     let inputs = if below(8) == 0 { 1 + below(30) } else { 1 + below(3) };
     let input = (0..inputs).map(|n| "word ".repeat(1 + (n * 7) % 12)).collect();
-    let params = EmbedParams { dimensions: Some(fate as u32), ..EmbedParams::default() };
+    let params = EmbedParams { dimensions: Some(behavior as u32), ..EmbedParams::default() };
     let mut job = Job::new("m".parse().unwrap(), Work::Embed { input, params });
     job.id = id.parse().unwrap();
     let lane = if below(4) == 0 { Lane::Interactive } else { Lane::Batch };
     let body = job.encode(ContentType::Msgpack).unwrap();
-    Sent { job, fate, lane, body, may_be_cancelled: false, duplicates: 0 }
+    Sent { job, behavior, lane, body, may_be_cancelled: false, duplicates: 0 }
 }

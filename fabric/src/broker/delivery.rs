@@ -1,15 +1,15 @@
-//! A message in our hands, and the one value that can settle it.
+//! A message that was delivered, and the one value that can settle it.
 
 use std::sync::Arc;
 
 use lapin::types::AMQPValue;
 
 use super::{
-    consumer_channel::ConsumerChannel as Feed,
+    consumer_channel::ConsumerChannel,
     publish::{Message, Properties},
 };
 
-/// A message that was handed to us and must be settled.
+/// A message that the broker delivered and that must be settled.
 #[derive(Debug)]
 pub struct Delivery {
     /// The body.
@@ -20,16 +20,19 @@ pub struct Delivery {
     pub exchange: String,
     /// The routing key it was published with.
     pub routing_key: String,
-    /// Whether somebody had it before.
+    /// Whether another consumer had it before.
     pub redelivered: bool,
     /// Settles it.
     pub acker: Acker,
 }
 
 impl Delivery {
-    pub(super) async fn new(delivery: lapin::message::Delivery, feed: Arc<Feed>) -> Self {
-        feed.brought(delivery.delivery_tag).await;
-        let acker = Acker { to: Some(To::Broker { tag: delivery.delivery_tag, feed }) };
+    pub(super) async fn new(
+        delivery: lapin::message::Delivery,
+        channel: Arc<ConsumerChannel>,
+    ) -> Self {
+        channel.brought(delivery.delivery_tag).await;
+        let acker = Acker { to: Some(To::Broker { tag: delivery.delivery_tag, channel }) };
         Self {
             body: delivery.data,
             properties: delivery.properties,
@@ -45,13 +48,13 @@ impl Delivery {
         number(self.properties.headers().as_ref()?.inner().get(name)?)
     }
 
-    /// How often the broker has handed it out before.
+    /// How often the broker has delivered it before.
     pub fn delivery_count(&self) -> u64 {
         let counted = self.header_number("x-delivery-count").unwrap_or(0);
         counted.max(u64::from(self.redelivered))
     }
 
-    /// The message as it came, and what settles it.
+    /// The message as it came, and the value that settles it.
     pub fn into_message(self) -> (Message, Acker) {
         let Self { body, properties, routing_key, acker, .. } = self;
         (Message { exchange: String::new(), routing_key, properties, body }, acker)
@@ -72,124 +75,115 @@ fn number(value: &AMQPValue) -> Option<u64> {
     }
 }
 
-/// What is decided about a delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is done with.
-    Ack,
-    /// It goes back to its queue unharmed.
-    HandBack,
-}
+/// Values of the label `how` of `forebay_broker_settled_total`.
+const ACK: &str = "ack";
+const GIVE_BACK: &str = "hand_back";
 
-impl Verdict {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Ack => "ack",
-            Self::HandBack => "hand_back",
-        }
-    }
+/// Settles one delivery for a [`JobSource`](super::JobSource) that is not RabbitMQ. Both methods return whether the
+/// delivery was still there to be settled.
+pub trait Settlement: Send + Sync {
+    /// The message is done with.
+    fn ack(self: Box<Self>) -> bool;
+    /// The message goes back to its queue as it came.
+    fn give_back(self: Box<Self>) -> bool;
 }
 
 /// Settles one delivery. Each way to settle consumes it, so nothing is settled twice; one that is
-/// dropped unsettled goes back to its queue.
+/// dropped unsettled gives its message back to its queue.
 pub struct Acker {
     to: Option<To>,
 }
 
-/// Who is told the verdict.
+/// The other side of an [`Acker`].
 enum To {
-    /// The broker, on the delivery's own channel. That closes with its last user, and a closed channel
+    /// RabbitMQ, on the delivery's own channel. That closes with its last user, and a closed channel
     /// can't settle.
-    Broker { tag: u64, feed: Arc<Feed> },
-    /// Somebody in the broker's place.
-    Other(Box<dyn FnOnce(Verdict) -> bool + Send + Sync>),
+    Broker { tag: u64, channel: Arc<ConsumerChannel> },
+    /// Another source of jobs.
+    Other(Box<dyn Settlement>),
 }
 
 impl Acker {
-    /// Settles nothing: for tests of what carries an acker.
-    pub fn detached() -> Self {
-        Self { to: None }
+    /// An acker for a delivery that another source than RabbitMQ made.
+    pub fn new(settlement: impl Settlement + 'static) -> Self {
+        Self { to: Some(To::Other(Box::new(settlement))) }
     }
 
-    /// Tells the verdict to `told`, which answers whether the delivery was still there to be settled.
-    pub fn telling(told: impl FnOnce(Verdict) -> bool + Send + Sync + 'static) -> Self {
-        Self { to: Some(To::Other(Box::new(told))) }
-    }
-
-    /// The message is done with. `false` when its channel is gone: the broker will hand it out again.
+    /// The message is done with. `false` when its channel is gone: the broker will deliver it again.
     pub async fn ack(self) -> bool {
         Self::ack_all([self]).await == 1
     }
 
-    /// All these messages are done with. The broker is told of as many as possible in one word. How many could be told.
+    /// All these messages are done with. As many as possible go into one acknowledgement. Returns how many
+    /// acknowledgements could be sent.
     pub async fn ack_all(ackers: impl IntoIterator<Item = Self>) -> usize {
         let mut done = 0;
-        let mut feeds: Vec<(Arc<Feed>, Vec<u64>)> = Vec::new();
+        let mut channels: Vec<(Arc<ConsumerChannel>, Vec<u64>)> = Vec::new();
         for mut acker in ackers {
             match acker.to.take() {
                 None => {}
-                Some(To::Other(told)) => done += usize::from(told(Verdict::Ack)),
-                Some(To::Broker { tag, feed }) => {
-                    match feeds.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &feed)) {
+                Some(To::Other(settlement)) => done += usize::from(settlement.ack()),
+                Some(To::Broker { tag, channel }) => {
+                    match channels.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &channel)) {
                         Some((_, tags)) => tags.push(tag),
-                        None => feeds.push((feed, vec![tag])),
+                        None => channels.push((channel, vec![tag])),
                     }
                 }
             }
         }
-        for (feed, tags) in feeds {
+        for (channel, tags) in channels {
             let count = tags.len();
-            let told = feed.ack(tags).await;
-            count_settled(Verdict::Ack, told, count as u64);
-            done += if told { count } else { 0 };
+            let sent = channel.ack(tags).await;
+            count_settled(ACK, sent, count as u64);
+            done += if sent { count } else { 0 };
         }
         done
     }
 
-    /// The message goes back to its queue unharmed. `false` when its channel is gone.
-    pub async fn hand_back(mut self) -> bool {
+    /// The message goes back to its queue as it came. `false` when its channel is gone.
+    pub async fn give_back(mut self) -> bool {
         match self.to.take() {
             None => false,
-            Some(to) => to.hand_back().await,
+            Some(to) => to.give_back().await,
         }
     }
 }
 
 impl To {
-    async fn hand_back(self) -> bool {
+    async fn give_back(self) -> bool {
         match self {
-            Self::Other(told) => told(Verdict::HandBack),
-            Self::Broker { tag, feed } => {
-                let told = feed.hand_back(tag).await;
-                count_settled(Verdict::HandBack, told, 1);
-                told
+            Self::Other(settlement) => settlement.give_back(),
+            Self::Broker { tag, channel } => {
+                let sent = channel.give_back(tag).await;
+                count_settled(GIVE_BACK, sent, 1);
+                sent
             }
         }
     }
 
     fn is_usable(&self) -> bool {
         match self {
-            Self::Broker { feed, .. } => feed.is_open(),
+            Self::Broker { channel, .. } => channel.is_open(),
             Self::Other(_) => true,
         }
     }
 }
 
-fn count_settled(verdict: Verdict, told: bool, count: u64) {
-    let result = if told { "done" } else { "lost" };
-    metrics::counter!("forebay_broker_settled_total", "how" => verdict.as_str(), "result" => result)
+fn count_settled(how: &'static str, sent: bool, count: u64) {
+    let result = if sent { "done" } else { "lost" };
+    metrics::counter!("forebay_broker_settled_total", "how" => how, "result" => result)
         .increment(count);
 }
 
 impl Drop for Acker {
     fn drop(&mut self) {
         match self.to.take() {
-            Some(To::Other(told)) => {
-                told(Verdict::HandBack);
+            Some(To::Other(settlement)) => {
+                settlement.give_back();
             }
             Some(to @ To::Broker { .. }) if to.is_usable() => {
                 if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                    runtime.spawn(to.hand_back());
+                    runtime.spawn(to.give_back());
                 }
             }
             _ => {}
@@ -207,18 +201,24 @@ impl std::fmt::Debug for Acker {
 mod tests {
     use super::*;
 
+    struct Recorder(std::sync::mpsc::Sender<&'static str>);
+
+    impl Settlement for Recorder {
+        fn ack(self: Box<Self>) -> bool {
+            self.0.send(ACK).is_ok()
+        }
+
+        fn give_back(self: Box<Self>) -> bool {
+            self.0.send(GIVE_BACK).is_ok()
+        }
+    }
+
     #[test]
-    fn whoever_stands_in_for_the_broker_hears_each_verdict_once() {
-        let (tell, heard) = std::sync::mpsc::channel();
-        let acker = || {
-            let tell = tell.clone();
-            Acker::telling(move |verdict| tell.send(verdict).is_ok())
-        };
+    fn a_delivery_is_settled_once_and_given_back_when_its_acker_is_dropped() {
+        let (sender, settled) = std::sync::mpsc::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        assert!(runtime.block_on(acker().ack()));
-        drop(acker());
-        drop(tell);
-        let verdicts: Vec<Verdict> = heard.iter().collect();
-        assert_eq!(verdicts, [Verdict::Ack, Verdict::HandBack]);
+        assert!(runtime.block_on(Acker::new(Recorder(sender.clone())).ack()));
+        drop(Acker::new(Recorder(sender)));
+        assert_eq!(settled.iter().collect::<Vec<_>>(), [ACK, GIVE_BACK]);
     }
 }

@@ -27,7 +27,7 @@ mod subscribe;
 
 pub use browse::{Browse, BrowsedMessage};
 pub use connection::Broker;
-pub use delivery::{Acker, Delivery, Verdict};
+pub use delivery::{Acker, Delivery, Settlement};
 pub use error::{BrokerError, PublishError};
 pub use link::Link;
 pub use publish::{HeaderValue, Headers, Message, Properties, Publisher};

@@ -37,13 +37,13 @@ impl Subscription {
         self.stop.cancel();
     }
 
-    /// Cancels the consumer and hands back the deliveries that have not been taken yet. Those already taken can
+    /// Cancels the consumer and gives back the deliveries that have not been taken yet. Those already taken can
     /// still be settled.
     pub async fn stop(mut self) {
         self.cancel();
         self.deliveries.close();
         while let Some(delivery) = self.deliveries.recv().await {
-            delivery.acker.hand_back().await;
+            delivery.acker.give_back().await;
         }
         // The task ends by itself at the token; a panic in it has been logged by then.
         let _ = self.task.await;
@@ -58,7 +58,7 @@ pub trait JobSource: Send {
     /// Asks for no more deliveries. Those that were sent already still arrive.
     fn cancel(&mut self);
 
-    /// Ends, and hands back the deliveries that have not been taken yet.
+    /// Ends, and gives back the deliveries that have not been taken yet.
     fn stop(self: Box<Self>) -> BoxFuture<'static, ()>;
 }
 
@@ -152,7 +152,7 @@ impl Subscriber {
             };
             backoff.reset();
             if let Err(unsent) = self.deliveries.send(delivery).await {
-                unsent.0.acker.hand_back().await;
+                unsent.0.acker.give_back().await;
                 break;
             }
         }
@@ -165,7 +165,7 @@ impl Subscriber {
         while let Some(Ok(delivery)) = consumer.next().await {
             let sent = self.deliveries.send(Delivery::new(delivery, channel.clone()).await).await;
             if let Err(unsent) = sent {
-                unsent.0.acker.hand_back().await;
+                unsent.0.acker.give_back().await;
             }
         }
         Ok(())

@@ -1,28 +1,33 @@
-//! Stage 4: tokenised jobs to batches. A full batch goes at once; one that is not full waits a moment
-//! for company, and for as long as the device is busy.
+//! Stage 4: tokenized jobs to batches. A full batch goes at once; one that is not full waits a moment
+//! for batch-mates, and for as long as the device is busy.
 
 use std::{sync::Arc, time::Duration};
 
 use metrics::histogram;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
 use crate::{
-    budget::Budget,
+    encode::{
+        in_flight::InFlight,
+        packer::{Batch, BatchLimits, Entry, Packer},
+    },
+    job::Tokenized,
     lanes::LaneReceiver,
-    packer::{Batch, BatchLimits, Entry, Packer},
     stats::Stats,
-    tokenize::Tokenized,
 };
 
 /// The stage.
 pub struct Batching {
-    /// What limits a batch.
+    /// The limits of a batch.
     pub limits: BatchLimits,
-    /// How long a batch that is not full waits for company.
+    /// How long a batch that is not full waits for batch-mates.
     pub linger: Duration,
-    /// How many tokens a batch may have just now.
-    pub budget: Arc<Budget>,
-    /// Told how much waits.
+    /// How many tokens a batch may have, as the stage that computes publishes it.
+    pub budget: watch::Receiver<usize>,
+    /// Counts the tokens that wait.
     pub stats: Arc<Stats>,
     /// Where batches go.
     pub batches: mpsc::Sender<Batch>,
@@ -30,14 +35,17 @@ pub struct Batching {
 
 impl Batching {
     /// Runs until its input ends and all of it is packed.
-    pub async fn run(self, mut tokenized: LaneReceiver<Tokenized>) {
+    pub async fn run(mut self, mut tokenized: LaneReceiver<Tokenized>) {
         let mut packer = Packer::new(self.limits);
         // Enough to fill the next batch and the one after it, whatever the sizes of the jobs.
         let pending_tokens_max = self.limits.tokens_max.saturating_mul(2);
         let mut input_ended = false;
         while !(input_ended && packer.is_empty()) {
             self.stats.pending(packer.tokens());
-            packer.set_tokens_max(self.budget.tokens());
+            // Without a change this is one load of an atomic, and the loop runs for each job.
+            if self.budget.has_changed().unwrap_or(false) {
+                packer.set_tokens_max(*self.budget.borrow_and_update());
+            }
             let due_at = packer.oldest().map(|since| since + self.linger);
             let due =
                 packer.is_full() || input_ended || due_at.is_some_and(|at| at <= Instant::now());
@@ -54,7 +62,7 @@ impl Batching {
                 },
                 job = tokenized.recv(), if !input_ended && packer.tokens() < pending_tokens_max => {
                     match job {
-                        Some(job) => packer.push(job.lane, entry(job)),
+                        Some(job) => packer.push(job.admitted.lane, entry(job)),
                         None => input_ended = true,
                     }
                 }
@@ -65,9 +73,9 @@ impl Batching {
 }
 
 fn entry(tokenized: Tokenized) -> Entry {
-    let Tokenized { job, inputs, .. } = tokenized;
-    let (finish, alone) = (job.finish, job.alone);
-    Entry { job, inputs, finish, alone, arrived_at: Instant::now() }
+    let Tokenized { admitted, usage, inputs } = tokenized;
+    let job = Arc::new(InFlight::new(admitted, inputs.len(), usage));
+    Entry { finish: job.finish, alone: job.alone, job, inputs, arrived_at: Instant::now() }
 }
 
 async fn sleep_until(at: Option<Instant>) {

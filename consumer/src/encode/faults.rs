@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use forebay_engine::{EngineError, Rows};
 
-use crate::packer::Piece;
+use crate::encode::packer::Piece;
 
 /// The faults of a batch's rows.
 #[derive(Debug, Default)]

@@ -1,7 +1,8 @@
-//! Stage 6: batches to vectors, on the engine's thread. A device that computes by itself is given the next batches before
-//! the first one is waited for. A batch that fails is halved until the guilty input stands alone; one that memory does not
-//! suffice for makes the next ones smaller too. A device that is lost ends the stage, and with it the worker: what it held
-//! is done elsewhere.
+//! Stage 6: batches to vectors, on the engine's thread.
+//!
+//! A device that computes by itself is given the next batches before the first one is waited for. A batch that fails is
+//! halved until the guilty input is alone; one that memory does not suffice for makes the next ones smaller too. A device
+//! that is lost ends the stage, and with it the worker: its jobs go back to their queue.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -21,16 +22,22 @@ use tokio::{
 };
 
 use crate::{
-    budget::Budget,
-    faults::Faults,
-    memory::Memory,
-    packer::{Batch, Piece},
+    encode::{
+        budget::Budget,
+        faults::Faults,
+        packer::{Batch, Piece},
+    },
+    journal::{Journaled, Sequences},
+    memory::MemoryLimit,
     stats::Stats,
+    watchdog::EngineCalls,
 };
 
-/// A batch with what came of it.
+/// A batch that was computed.
 #[derive(Debug)]
 pub struct Computed {
+    /// The batch's entry in the journal.
+    pub sequences: Sequences,
     /// The pieces, in the order of the rows.
     pub pieces: Vec<Piece>,
     /// `[inputs, dim]`, row-major; zeros where an input failed.
@@ -54,22 +61,32 @@ pub struct Compute {
     /// Values in one of its vectors.
     dim: usize,
     /// How many tokens a batch may have.
-    budget: Arc<Budget>,
-    /// How much memory there is.
-    memory: Memory,
-    /// Told what was computed.
+    budget: Budget,
+    /// How much memory this process may use.
+    memory: MemoryLimit,
+    /// Counts what is computed.
     stats: Arc<Stats>,
-    /// Where computed batches go.
-    computed: mpsc::Sender<Computed>,
+    /// The engine's calls, which the watchdog watches.
+    calls: Arc<EngineCalls>,
     /// When the last batch ended.
     ended_at: Instant,
     /// Why nothing can be computed any more.
     lost: Option<EngineError>,
 }
 
+/// The stage's channels.
+pub struct Ports {
+    /// Batches that are to be computed.
+    pub batches: mpsc::Receiver<Journaled<Batch>>,
+    /// Tells the journal which sequences the device is done with.
+    pub done: mpsc::Sender<Sequences>,
+    /// Where computed batches go.
+    pub computed: mpsc::Sender<Computed>,
+}
+
 /// A batch that the engine was given.
-struct Begun {
-    number: u64,
+pub struct Begun {
+    sequences: Sequences,
     pieces: Vec<Piece>,
     packed: PackedBatch,
     faults: Faults,
@@ -78,20 +95,22 @@ struct Begun {
 }
 
 impl Compute {
-    /// Its beginning: nothing was computed yet.
+    /// A stage that has computed nothing yet, with an encoder of vectors of `dim` values.
     pub fn new(
-        (encoder, dim): (Box<dyn Encoder>, usize),
-        budget: Arc<Budget>,
-        memory: Memory,
+        encoder: Box<dyn Encoder>,
+        dim: usize,
+        budget: Budget,
+        memory: MemoryLimit,
         stats: Arc<Stats>,
-        computed: mpsc::Sender<Computed>,
+        calls: Arc<EngineCalls>,
     ) -> Self {
-        let (ended_at, lost) = (Instant::now(), None);
-        Self { encoder, dim, budget, memory, stats, computed, ended_at, lost }
+        let ended_at = Instant::now();
+        Self { encoder, dim, budget, memory, stats, calls, ended_at, lost: None }
     }
 
     /// Runs until its input ends or its device is lost. Blocks its thread.
-    pub fn run(mut self, mut batches: mpsc::Receiver<Batch>) {
+    pub fn run(mut self, ports: Ports) {
+        let Ports { mut batches, done, computed } = ports;
         let mut begun = VecDeque::new();
         loop {
             let next = match begun.len() {
@@ -104,50 +123,40 @@ impl Compute {
                 continue;
             }
             let Some(oldest) = begun.pop_front() else { return };
-            let computed = self.finish(oldest);
+            let batch = self.finish(oldest);
             if let Some(error) = &self.lost {
                 tracing::error!(%error, "this worker ends, and what it holds goes back to its queue");
                 return;
             }
+            // The journal ends only when the device holds nothing, or with the whole worker.
+            let _ = done.blocking_send(batch.sequences);
             fail::point("after_compute");
-            if self.computed.blocking_send(computed).is_err() {
+            if computed.blocking_send(batch).is_err() {
                 return;
             }
         }
     }
 
-    /// The same without a thread of its own, each batch taking as long as `cost` says of its tokens:
-    /// for tests of whole schedules on a clock that stands still.
-    pub async fn run_in_place(
-        mut self,
-        mut batches: mpsc::Receiver<Batch>,
-        cost: fn(usize) -> Duration,
-    ) {
-        while let Some(batch) = batches.recv().await {
-            tokio::time::sleep(cost(batch.packed.tokens())).await;
-            let begun = self.begin(batch);
-            let computed = self.finish(begun);
-            if self.computed.send(computed).await.is_err() {
-                return;
-            }
-        }
-    }
-
-    fn begin(&mut self, batch: Batch) -> Begun {
-        let Batch { number, pieces, packed, .. } = batch;
-        let (faults, started_at) = (Faults::of(&pieces), Instant::now());
+    /// Gives a batch to the engine.
+    pub fn begin(&mut self, batch: Journaled<Batch>) -> Begun {
+        let Journaled { step: Batch { pieces, packed, .. }, sequences } = batch;
+        let faults = Faults::of(&pieces);
+        let started_at = Instant::now();
         let rows = self.call(|encoder, memory| {
             faults.before(0..packed.sequences(), packed.tokens())?;
             memory.check(packed.tokens())?;
             encoder.begin(&packed)
         });
-        Begun { number, pieces, packed, faults, started_at, rows }
+        Begun { sequences, pieces, packed, faults, started_at, rows }
     }
 
-    fn finish(&mut self, begun: Begun) -> Computed {
-        let Begun { number, pieces, packed, faults, started_at, rows } = begun;
+    /// Waits for the engine to compute a batch, and computes what failed in halves.
+    pub fn finish(&mut self, begun: Begun) -> Computed {
+        let Begun { sequences, pieces, packed, faults, started_at, rows } = begun;
         let rows = rows.and_then(|pending| self.call(|_, _| pending.wait()));
-        let (all, dim, tokens) = (0..packed.sequences(), self.dim, packed.tokens());
+        let all = 0..packed.sequences();
+        let tokens = packed.tokens();
+        let dim = self.dim;
         let mut halving = Halving {
             vectors: Vec::new(),
             failures: BTreeMap::new(),
@@ -166,23 +175,25 @@ impl Compute {
                 halving.failed(all, tokens, &error);
             }
         }
-        let (vectors, failures) = (halving.vectors, halving.failures);
+        let Halving { vectors, failures, .. } = halving;
         // Batches that overlapped were computed one after the other.
-        let (before, ended_at) = (started_at.max(self.ended_at), Instant::now());
+        let begun_at = started_at.max(self.ended_at);
+        let ended_at = Instant::now();
         self.ended_at = ended_at;
-        self.report(number, tokens, ended_at - before);
-        Computed { pieces, vectors, dim, failures, started_at, ended_at, tokens }
+        self.report(tokens, ended_at - begun_at);
+        Computed { sequences, pieces, vectors, dim, failures, started_at, ended_at, tokens }
     }
 
     /// One call of the engine. The watchdog sees it, and a panic in it is an error like any other.
     fn call<R>(
         &mut self,
-        work: impl FnOnce(&mut dyn Encoder, &Memory) -> Result<R, EngineError>,
+        work: impl FnOnce(&mut dyn Encoder, &MemoryLimit) -> Result<R, EngineError>,
     ) -> Result<R, JobError> {
-        self.stats.call_begins();
-        let (encoder, memory) = (self.encoder.as_mut(), &self.memory);
+        self.calls.begin();
+        let encoder = self.encoder.as_mut();
+        let memory = &self.memory;
         let result = catch_unwind(AssertUnwindSafe(|| work(encoder, memory)));
-        self.stats.call_ends();
+        self.calls.end();
         match result {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => {
@@ -196,8 +207,8 @@ impl Compute {
         }
     }
 
-    fn report(&self, number: u64, tokens: usize, took: Duration) {
-        self.stats.computed(number, tokens as u64, took);
+    fn report(&self, tokens: usize, took: Duration) {
+        self.stats.computed(tokens as u64, took);
         counter!("forebay_compute_tokens_total").increment(tokens as u64);
         counter!("forebay_compute_busy_us_total").increment(took.as_micros() as u64);
         histogram!("forebay_compute_ms").record(took.as_secs_f64() * 1_000.0);
@@ -237,8 +248,8 @@ impl Halving<'_> {
         match computed {
             Ok(mut computed) => {
                 self.faults.after(rows.clone(), &mut computed);
-                let (from, to) = (rows.start * self.stage.dim, rows.end * self.stage.dim);
-                self.vectors[from..to].copy_from_slice(&computed.data);
+                let values = rows.start * self.stage.dim..rows.end * self.stage.dim;
+                self.vectors[values].copy_from_slice(&computed.data);
             }
             Err(error) => self.failed(rows, part.tokens(), &error),
         }

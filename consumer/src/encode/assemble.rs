@@ -1,20 +1,21 @@
-//! Puts the rows of computed batches back into their jobs, and says which jobs are whole.
+//! Stage 6, its end: puts the rows of computed batches back into their jobs, and says which jobs are whole.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use forebay_engine::Rows;
-use forebay_fabric::intake::Ticket;
+use forebay_fabric::ticket::Ticket;
 use forebay_schemas::{ErrorCode, JobError, Outcome, Timing};
 
-use crate::{
+use crate::encode::{
     compute::Computed,
-    job::{InFlight, Progress},
+    in_flight::{InFlight, Progress},
     output,
 };
 
-/// Hands each job its rows. Returns the jobs that this batch made whole, with their outcomes.
+/// Gives each job its rows. Returns the jobs that this batch made whole, with their outcomes. `labels` are the names of
+/// the values of a classifier's row.
 pub fn assemble(batch: Computed, labels: &[String]) -> Vec<(Ticket, Outcome)> {
-    let Computed { pieces, vectors, dim, failures, started_at, ended_at, tokens } = batch;
+    let Computed { pieces, vectors, dim, failures, started_at, ended_at, tokens, .. } = batch;
     let size: usize = pieces.iter().map(|piece| piece.count).sum();
     let mut row = 0;
     let mut whole = Vec::new();
@@ -42,8 +43,8 @@ pub fn assemble(batch: Computed, labels: &[String]) -> Vec<(Ticket, Outcome)> {
 }
 
 fn first_error(
-    failures: &std::collections::BTreeMap<usize, JobError>,
-    rows: std::ops::Range<usize>,
+    failures: &BTreeMap<usize, JobError>,
+    rows: Range<usize>,
     first_input: usize,
     values: &[f32],
     dim: usize,
@@ -59,7 +60,8 @@ fn first_error(
 }
 
 fn finish(job: InFlight, dim: usize, labels: &[String]) -> (Ticket, Outcome) {
-    let (queued_ms, admitted_at) = (job.queued_ms, job.admitted_at);
+    let queued_ms = job.queued_ms;
+    let admitted_at = job.admitted_at;
     let kept = job.finish.dimensions;
     let (job, ticket, usage, progress) = job.into_parts();
     let Progress { vectors, error, computed, batch_size, batch_tokens } = progress;
@@ -71,38 +73,41 @@ fn finish(job: InFlight, dim: usize, labels: &[String]) -> (Ticket, Outcome) {
         batch_size,
         batch_tokens,
     };
-    let mut outcome = if let Some(error) = error {
-        Outcome::failed(&job, error)
-    } else {
-        let output = output::of(&job.work, Rows { width: dim, data: vectors }, kept, labels);
-        Outcome::succeeded(&job, output, usage, timing)
+    let output = match error {
+        Some(error) => Err(error),
+        None => output::of(&job.work, Rows { width: dim, data: vectors }, kept, labels),
     };
-    (outcome.usage, outcome.timing) = (usage, timing);
+    let outcome = match output {
+        Ok(output) => Outcome::succeeded(&job, output, usage, timing),
+        Err(error) => Outcome { usage, timing, ..Outcome::failed(&job, error) },
+    };
     (ticket, outcome)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use forebay_engine::Finish;
-    use forebay_schemas::{Job, Lane, Output, State, Usage};
+    use forebay_schemas::{EmbedParams, Job, Lane, Output, State, Usage, Work};
     use tokio::time::Instant;
 
     use super::*;
-    use crate::{job::Admitted, packer::Piece};
+    use crate::{encode::packer::Piece, job::Admitted, journal::Journal, testing};
 
-    fn job(inputs: usize, dimensions: Option<usize>) -> Arc<InFlight> {
-        let job = Job::embed("m".parse().unwrap(), vec![]);
-        let ticket = Ticket::detached(job.id.clone());
-        let (lane, queued_ms, at) = (Lane::Batch, 0, Instant::now());
-        let admitted = Admitted { job, ticket, lane, queued_ms, at };
-        let finish = Finish { normalize: true, dimensions };
-        Arc::new(InFlight::new(admitted, inputs, Usage::default(), finish))
+    fn job(inputs: usize, dimensions: Option<u32>) -> Arc<InFlight> {
+        let params = EmbedParams { dimensions, ..EmbedParams::default() };
+        let job = Job::new("m".parse().unwrap(), Work::Embed { input: vec![], params });
+        let admitted = Admitted {
+            ticket: testing::ticket(job.id.clone()),
+            job,
+            lane: Lane::Batch,
+            queued_ms: 0,
+            at: Instant::now(),
+        };
+        Arc::new(InFlight::new(admitted, inputs, Usage::default()))
     }
 
     fn computed(pieces: Vec<Piece>, vectors: &[f32]) -> Computed {
         Computed {
+            sequences: Journal::default().enter(std::iter::empty()),
             pieces,
             vectors: vectors.to_vec(),
             dim: 2,
@@ -122,7 +127,8 @@ mod tests {
 
     #[test]
     fn a_split_job_is_whole_with_its_last_batch_and_in_order() {
-        let (split, small) = (job(3, None), job(1, None));
+        let split = job(3, None);
+        let small = job(1, None);
         let first = Piece { job: split.clone(), first: 0, count: 2 };
         let rest = Piece { job: split, first: 2, count: 1 };
         assert!(assemble(computed(vec![first], &[1., 2., 3., 4.]), &[]).is_empty());

@@ -1,6 +1,6 @@
 //! The engine alone: texts from a reader to vectors on a writer, without broker or store.
 //!
-//! Tokenising runs ahead on a thread of its own, as it does in the worker.
+//! Tokenization runs ahead on a thread of its own, as it does in the worker.
 
 use std::{
     io::{BufRead, Write},
@@ -14,9 +14,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{WorkerError, packer::BatchLimits};
+use crate::{encode::packer::BatchLimits, error::WorkerError};
 
-/// Texts that are tokenised ahead of the device.
+/// Texts that are tokenized ahead of the device.
 const TEXTS_AHEAD: usize = 4_096;
 
 /// One line of input.

@@ -1,18 +1,27 @@
 //! A job's rows as the output of its task.
 
 use forebay_engine::Rows;
-use forebay_schemas::{EmbedOutput, LabelScore, Output, Work};
+use forebay_schemas::{EmbedOutput, ErrorCode, JobError, LabelScore, Output, Work};
 
-/// What came of a job whose inputs gave these rows. Of a vector the first `kept` values are asked for, all where it is
-/// `None`; `labels` are what the values of a classifier's row are called.
-pub fn of(work: &Work, rows: Rows, kept: Option<usize>, labels: &[String]) -> Output {
-    match work {
+/// The output of a job whose inputs gave these rows, one a row. Of an embedding the first `kept` values are kept, all
+/// where it is `None`; `labels` are the names of the values of a classifier's row. An error for a task that no encoder
+/// does.
+pub fn of(
+    work: &Work,
+    rows: Rows,
+    kept: Option<usize>,
+    labels: &[String],
+) -> Result<Output, JobError> {
+    Ok(match work {
+        Work::Embed { .. } => Output::Embed(shorten(rows, kept)),
         Work::Classify { .. } => {
             Output::Classify { labels: rows.rows().map(|row| best_first(row, labels)).collect() }
         }
         Work::Rerank { params, .. } => rerank(rows.data, params.top_n),
-        Work::Embed { .. } | Work::Generate { .. } => Output::Embed(shorten(rows, kept)),
-    }
+        Work::Generate { .. } => {
+            return Err(JobError::new(ErrorCode::TaskNotSupported, "an encoder does not generate"));
+        }
+    })
 }
 
 fn shorten(rows: Rows, kept: Option<usize>) -> EmbedOutput {
@@ -55,7 +64,8 @@ mod tests {
     fn labels_come_best_first_for_each_input() {
         let labels = ["low".to_owned(), "high".to_owned()];
         let work = Work::Classify { input: Vec::new() };
-        let Output::Classify { labels } = of(&work, rows(2, &[0.2, 0.8, 0.5, 0.5]), None, &labels)
+        let Ok(Output::Classify { labels }) =
+            of(&work, rows(2, &[0.2, 0.8, 0.5, 0.5]), None, &labels)
         else {
             panic!("another task's output")
         };
@@ -70,9 +80,12 @@ mod tests {
     #[test]
     fn documents_are_ordered_by_score_and_only_the_best_are_named_where_that_is_asked_for() {
         let order = |top_n| {
-            let (query, documents) = (String::new(), Vec::new());
-            let work = Work::Rerank { query, documents, params: RerankParams { top_n } };
-            match of(&work, rows(1, &[-1.0, 3.0, 0.5, 3.0]), None, &[]) {
+            let work = Work::Rerank {
+                query: String::new(),
+                documents: Vec::new(),
+                params: RerankParams { top_n },
+            };
+            match of(&work, rows(1, &[-1.0, 3.0, 0.5, 3.0]), None, &[]).unwrap() {
                 Output::Rerank { scores, order } => {
                     assert_eq!(scores, [-1.0, 3.0, 0.5, 3.0], "every document has its score");
                     order
@@ -89,8 +102,8 @@ mod tests {
     fn fewer_dimensions_keep_the_first_of_each_row() {
         let work = Work::Embed { input: Vec::new(), params: EmbedParams::default() };
         let whole = EmbedOutput { dim: 2, data: vec![1.0, 0.0, 3.0, 0.0] };
-        assert_eq!(of(&work, rows(2, &whole.data), None, &[]), Output::Embed(whole.clone()));
+        assert_eq!(of(&work, rows(2, &whole.data), None, &[]), Ok(Output::Embed(whole.clone())));
         let first = EmbedOutput { dim: 1, data: vec![1.0, 3.0] };
-        assert_eq!(of(&work, rows(2, &whole.data), Some(1), &[]), Output::Embed(first));
+        assert_eq!(of(&work, rows(2, &whole.data), Some(1), &[]), Ok(Output::Embed(first)));
     }
 }

@@ -3,8 +3,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use forebay_engine::Finish;
+use tokio::sync::watch;
 
 use super::*;
+use crate::journal::Journal;
 
 /// Embeds a sequence as its first token id, and whole batches only if `willing`.
 struct Picky(fn(&[u32]) -> Result<(), EngineError>);
@@ -18,20 +20,28 @@ impl Encoder for Picky {
     }
 }
 
-fn stage(encoder: Box<dyn Encoder>, computed: mpsc::Sender<Computed>) -> Compute {
-    let (budget, memory) = (Arc::new(Budget::new(1_000)), Memory::new(u64::MAX, 1));
-    Compute::new((encoder, 1), budget, memory, Arc::default(), computed)
+/// A stage, and the budget that it publishes.
+fn stage(encoder: Box<dyn Encoder>) -> (Compute, watch::Receiver<usize>) {
+    let (budget, published) = Budget::new(1_000);
+    let memory = MemoryLimit::new(u64::MAX, 1);
+    (Compute::new(encoder, 1, budget, memory, Arc::default(), Arc::default()), published)
 }
 
-fn computed(willing: fn(&[u32]) -> Result<(), EngineError>, ids: &[u32]) -> (Computed, usize) {
+/// Sequences of one token each.
+fn batch(ids: &[u32]) -> Journaled<Batch> {
     let mut packed = PackedBatch::new();
     for &id in ids {
         packed.push(&[id], Finish::default());
     }
-    let mut compute = stage(Box::new(Picky(willing)), mpsc::channel(1).0);
-    let begun = compute.begin(Batch { number: 1, alone: false, pieces: Vec::new(), packed });
+    let step = Batch { alone: false, pieces: Vec::new(), packed };
+    Journaled { step, sequences: Journal::default().enter(std::iter::empty()) }
+}
+
+fn computed(willing: fn(&[u32]) -> Result<(), EngineError>, ids: &[u32]) -> (Computed, usize) {
+    let (mut compute, budget) = stage(Box::new(Picky(willing)));
+    let begun = compute.begin(batch(ids));
     let computed = compute.finish(begun);
-    (computed, compute.budget.tokens())
+    (computed, *budget.borrow())
 }
 
 #[test]
@@ -66,7 +76,7 @@ fn a_panic_of_the_engine_is_the_guilty_input_s_alone() {
 }
 
 #[test]
-fn short_memory_makes_batches_smaller_and_fails_nobody_who_fits() {
+fn short_memory_makes_batches_smaller_and_fails_no_input_that_fits() {
     let (computed, budget) = computed(
         |ids| match ids.len() {
             0..=2 => Ok(()),
@@ -111,8 +121,10 @@ impl Encoder for Device {
         Ok(Pending::new(move || {
             has.fetch_sub(1, Relaxed);
             if lost {
-                let (device, problem) = ("cuda:0".to_owned(), "it fell off the bus".to_owned());
-                return Err(EngineError::DeviceLost { device, problem });
+                return Err(EngineError::DeviceLost {
+                    device: "cuda:0".to_owned(),
+                    problem: "it fell off the bus".to_owned(),
+                });
             }
             Ok(Rows { width: 1, data: vec![id as f32] })
         }))
@@ -123,33 +135,35 @@ impl Encoder for Device {
     }
 }
 
-/// What comes of eight batches of one sequence each.
-fn through(device: Device) -> Vec<Computed> {
-    let ((to, batches), (computed, mut from)) = (mpsc::channel(8), mpsc::channel(8));
+/// Runs eight batches of one sequence each through the stage. Returns the computed ones, and how many left the journal.
+fn through(device: Device) -> (Vec<Computed>, usize) {
+    let (to, batches) = mpsc::channel(8);
+    let (done, mut left) = mpsc::channel(8);
+    let (computed, mut from) = mpsc::channel(8);
     for id in 0..8 {
-        let mut packed = PackedBatch::new();
-        packed.push(&[id], Finish::default());
-        let batch = Batch { number: u64::from(id), alone: false, pieces: Vec::new(), packed };
-        to.try_send(batch).unwrap();
+        to.try_send(batch(&[id])).unwrap();
     }
     drop(to);
-    stage(Box::new(device), computed).run(batches);
-    std::iter::from_fn(|| from.try_recv().ok()).collect()
+    stage(Box::new(device)).0.run(Ports { batches, done, computed });
+    let left = std::iter::from_fn(|| left.try_recv().ok()).count();
+    (std::iter::from_fn(|| from.try_recv().ok()).collect(), left)
 }
 
 #[test]
 fn a_device_has_the_next_batches_before_the_first_is_done_and_no_more_than_it_takes() {
     let device = Device::default();
     let most = device.most.clone();
-    let computed = through(device);
+    let (computed, left) = through(device);
     let values: Vec<f32> = computed.iter().map(|batch| batch.vectors[0]).collect();
     assert_eq!(values, [0., 1., 2., 3., 4., 5., 6., 7.], "in their order");
     assert_eq!(most.load(Relaxed), 3);
+    assert_eq!(left, 8);
 }
 
 #[test]
 fn a_lost_device_ends_the_stage_and_fails_no_job() {
-    let computed = through(Device { lost_at: Some(2), ..Device::default() });
-    assert_eq!(computed.len(), 2, "those before it are told of");
+    let (computed, left) = through(Device { lost_at: Some(2), ..Device::default() });
+    assert_eq!(computed.len(), 2, "those before it are passed on");
+    assert_eq!(left, 2, "the others stay in the journal");
     assert!(computed.iter().all(|batch| batch.failures.is_empty()));
 }

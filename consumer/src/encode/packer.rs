@@ -3,18 +3,18 @@
 //! Inputs of many jobs share a batch, and a job that does not fit is continued in the next. Tokens are
 //! packed without padding, so a batch is full when its tokens are, whatever the lengths.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use forebay_engine::{Finish, PackedBatch, Tokens};
-use forebay_schemas::Lane;
+use forebay_schemas::{JobId, Lane};
 use tokio::time::Instant;
 
-use crate::job::InFlight;
+use crate::{encode::in_flight::InFlight, journal::Step};
 
 /// After so many batches in a row that begin with the urgent lane the other lane begins one.
 const URGENT_STREAK_MAX: u32 = 8;
 
-/// What limits a batch.
+/// The limits of a batch.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchLimits {
     /// The most tokens, unless one input alone has more.
@@ -26,25 +26,33 @@ pub struct BatchLimits {
 /// Consecutive inputs of one job in a batch. Each piece holds a handle `J` to its job.
 #[derive(Debug)]
 pub struct Piece<J = Arc<InFlight>> {
-    /// Whose inputs they are.
+    /// The job.
     pub job: J,
-    /// The first one's place in the job.
+    /// The index of the first one in the job.
     pub first: usize,
-    /// How many they are.
+    /// How many there are.
     pub count: usize,
 }
 
 /// Inputs that are computed together.
 #[derive(Debug)]
 pub struct Batch<J = Arc<InFlight>> {
-    /// Which one it is, from 1.
-    pub number: u64,
-    /// Whether it holds a job that must not share anything.
+    /// Whether it holds a job that must not share a batch.
     pub alone: bool,
     /// The pieces, in the order of the packed sequences.
     pub pieces: Vec<Piece<J>>,
     /// The packed sequences.
     pub packed: PackedBatch,
+}
+
+impl Step for Batch {
+    fn is_alone(&self) -> bool {
+        self.alone
+    }
+
+    fn runs(&self) -> impl Iterator<Item = (&JobId, Range<usize>)> + Send {
+        self.pieces.iter().map(|piece| (&piece.job.job.id, piece.first..piece.first + piece.count))
+    }
 }
 
 /// A job that is to be packed.
@@ -56,7 +64,7 @@ pub struct Entry<J = Arc<InFlight>> {
     pub inputs: Vec<Tokens>,
     /// How its vectors are finished.
     pub finish: Finish,
-    /// Whether it must not share a batch: a worker died of it, or of its company.
+    /// Whether it must not share a batch: a worker died of it, or of its batch-mates.
     pub alone: bool,
     /// When it came.
     pub arrived_at: Instant,
@@ -80,17 +88,21 @@ pub struct Packer<J = Arc<InFlight>> {
     items: usize,
     /// Jobs that must not share a batch.
     alone: usize,
-    /// Batches packed so far.
-    packed: u64,
     urgent_streak: u32,
 }
 
 impl<J: Clone> Packer<J> {
     /// An empty packer.
     pub fn new(limits: BatchLimits) -> Self {
-        let (interactive, batch) = (VecDeque::new(), VecDeque::new());
-        let (tokens, items, alone, packed, urgent_streak) = (0, 0, 0, 0, 0);
-        Self { limits, interactive, batch, tokens, items, alone, packed, urgent_streak }
+        Self {
+            limits,
+            interactive: VecDeque::new(),
+            batch: VecDeque::new(),
+            tokens: 0,
+            items: 0,
+            alone: 0,
+            urgent_streak: 0,
+        }
     }
 
     /// Changes how many tokens a batch may have, from the next one on.
@@ -123,14 +135,14 @@ impl<J: Clone> Packer<J> {
         self.items == 0
     }
 
-    /// Whether waiting for company is of no use: a batch is full, or a job wants none.
+    /// Whether waiting for batch-mates is of no use: a batch is full, or a job must not have any.
     pub fn is_full(&self) -> bool {
         self.alone > 0
             || self.tokens >= self.limits.tokens_max
             || self.items >= self.limits.items_max
     }
 
-    /// Since when the longest-waiting job waits.
+    /// When the job came that waits longest.
     pub fn oldest(&self) -> Option<Instant> {
         let heads = [self.interactive.front(), self.batch.front()];
         heads.into_iter().flatten().map(|pending| pending.entry.arrived_at).min()
@@ -146,9 +158,7 @@ impl<J: Clone> Packer<J> {
             self.urgent_streak = if both_wait { self.urgent_streak + 1 } else { 0 };
             Lane::ALL
         };
-        self.packed += 1;
-        let (number, pieces, alone) = (self.packed, Vec::new(), false);
-        let mut batch = Batch { number, alone, pieces, packed: PackedBatch::new() };
+        let mut batch = Batch { alone: false, pieces: Vec::new(), packed: PackedBatch::new() };
         for lane in order {
             while let Some(mut pending) = self.lane(lane).pop_front() {
                 let alone = pending.entry.alone;
@@ -250,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_suspect_shares_no_batch_and_waits_for_no_company() {
+    fn a_suspect_shares_no_batch_and_waits_for_no_batch_mates() {
         let mut packer = packer(100, 50);
         packer.push(Lane::Batch, entry(1, texts(1, 10)));
         assert!(!packer.is_full());
@@ -262,8 +272,7 @@ mod tests {
         assert_eq!(pieces(&packer.pack()), [(2, 0, 2)], "it may take several batches");
         assert_eq!(pieces(&packer.pack()), [(2, 2, 1)], "and none of them is shared");
         assert!(!packer.is_full());
-        let last = packer.pack();
-        assert_eq!((last.number, pieces(&last)), (4, vec![(3, 0, 2)]));
+        assert_eq!(pieces(&packer.pack()), [(3, 0, 2)]);
     }
 
     proptest! {
