@@ -1,14 +1,17 @@
 //! The house rules that a compiler does not check. No servers needed.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use forebay_tests::binaries::checkout;
 use toml::{Table, Value};
 
 mod tidy {
     mod metrics;
+    mod modules;
 }
 
 /// The rooms and their floors: a room depends on rooms of lower floors only. A new room gets its line here.
@@ -49,8 +52,8 @@ impl Source {
 
 fn sources(extension: &str) -> Vec<Source> {
     let mut found = Vec::new();
-    collect(checkout(), extension, &mut found);
-    assert!(!found.is_empty(), "no .{extension} files in {}", checkout().display());
+    collect(root(), extension, &mut found);
+    assert!(!found.is_empty(), "no .{extension} files in {}", root().display());
     found
 }
 
@@ -64,10 +67,18 @@ fn collect(folder: &Path, extension: &str, found: &mut Vec<Source>) {
         } else if path.extension().is_some_and(|found| found == extension) {
             let text = fs::read_to_string(&path)
                 .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            let path = path.strip_prefix(checkout()).unwrap().to_string_lossy().into_owned();
+            let path = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
             found.push(Source { path, text });
         }
     }
+}
+
+/// The checkout that is checked: this one, or the one that `FOREBAY_TIDY_ROOT` names.
+fn root() -> &'static Path {
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        env::var_os("FOREBAY_TIDY_ROOT").map_or_else(|| checkout().to_owned(), PathBuf::from)
+    });
+    &ROOT
 }
 
 /// Fails with every offence at once, one a line.
@@ -178,7 +189,7 @@ fn nothing_names_a_folder_of_somebody_s_own_machine() {
     let mut offences = Vec::new();
     for extension in ["rs", "md", "toml", "py", "sh", "yml", "html"] {
         let mut files = Vec::new();
-        collect(checkout(), extension, &mut files);
+        collect(root(), extension, &mut files);
         let named = |text: &str| private.iter().any(|folder| text.contains(folder));
         offences.extend(files.into_iter().filter(|file| named(&file.text)).map(|file| file.path));
     }
@@ -240,7 +251,7 @@ fn versions_and_lints_stand_in_one_table() {
 fn links_in_the_documents_lead_somewhere() {
     let mut offences = Vec::new();
     for document in sources("md") {
-        let folder: PathBuf = checkout().join(&document.path).parent().unwrap().into();
+        let folder: PathBuf = root().join(&document.path).parent().unwrap().into();
         for target in links(&document.text) {
             let file = target.split('#').next().unwrap();
             let elsewhere = target.contains("://") || target.starts_with("mailto:");

@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use forebay_tests::binaries::checkout;
-
-use crate::{assert_none, sources};
+use crate::{assert_none, root, sources};
 
 type Names = BTreeSet<String>;
 
@@ -33,7 +31,7 @@ fn counted() -> Names {
 
 /// The names in the first column of the page's tables: those of every program, and the autoscaler's.
 fn explained() -> (Names, Names) {
-    let page = fs::read_to_string(checkout().join(PAGE)).unwrap();
+    let page = fs::read_to_string(root().join(PAGE)).unwrap();
     let (others, rest) = page.split_once(OF_THE_AUTOSCALER).expect("the autoscaler's metrics");
     let (own, others_below) = rest.split_once("\n#").unwrap_or((rest, ""));
     let of_rows = |text: &str| {
@@ -85,7 +83,7 @@ fn dashboard_and_alerts_ask_for_metrics_that_exist() {
         "deploy/prometheus/alerts.yml",
         "deploy/prometheus/alerts_test.yml",
     ] {
-        let asked = names_in(&fs::read_to_string(checkout().join(file)).unwrap());
+        let asked = names_in(&fs::read_to_string(root().join(file)).unwrap());
         assert!(!asked.is_empty(), "{file} asks for nothing");
         let strange = asked.into_iter().filter(|name| !exists(name));
         unknown.extend(strange.map(|name| format!("{file}: {name}")));
@@ -95,13 +93,13 @@ fn dashboard_and_alerts_ask_for_metrics_that_exist() {
 
 #[test]
 fn the_page_lists_each_alert_with_its_severity() {
-    let page = fs::read_to_string(checkout().join(PAGE)).unwrap();
+    let page = fs::read_to_string(root().join(PAGE)).unwrap();
     let rows = page.lines().filter_map(|line| line.strip_prefix("| `Forebay"));
     let listed: Names = rows
         .map(|row| row.split('|').take(2).map(|cell| cell.trim().trim_end_matches('`')))
         .map(|cells| cells.collect::<Vec<_>>().join(" "))
         .collect();
-    let rules = fs::read_to_string(checkout().join("deploy/prometheus/alerts.yml")).unwrap();
+    let rules = fs::read_to_string(root().join("deploy/prometheus/alerts.yml")).unwrap();
     let severity = |rule: &str| {
         let rest = rule.split_once("severity: ").expect("a severity").1;
         rest.split(' ').next().unwrap_or_default().to_owned()
@@ -116,7 +114,7 @@ fn the_page_lists_each_alert_with_its_severity() {
 
 #[test]
 fn every_panel_of_the_dashboard_asks_something_of_the_chosen_prometheus() {
-    let file = checkout().join("deploy/grafana/forebay.json");
+    let file = root().join("deploy/grafana/forebay.json");
     let dashboard: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
     let mut ids = BTreeSet::new();
