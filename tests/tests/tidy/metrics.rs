@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use crate::{assert_none, root, sources};
+use super::files::{assert_none, root, sources};
 
 type Names = BTreeSet<String>;
 
@@ -19,8 +19,8 @@ fn counted() -> Names {
     let files = sources("rs").into_iter().filter(|source| !source.is_test());
     let mut names = Names::new();
     for source in files {
-        let product: Vec<&str> = source.product_lines().map(|(_, line)| line).collect();
-        let text = product.join("\n");
+        let lines: Vec<&str> = source.lines_before_tests().map(|(_, line)| line).collect();
+        let text = lines.join("\n");
         for uses in MACROS.iter().flat_map(|name| text.split(name).skip(1)) {
             let name = uses.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next());
             names.extend(name.map(ToOwned::to_owned));
@@ -60,7 +60,7 @@ fn every_metric_is_explained_and_what_is_explained_is_counted() {
     let sources = sources("rs");
     let is_named = |name: &String| {
         let literal = format!("\"{name}\"");
-        sources.iter().any(|source| source.product_lines().any(|(_, line)| line.contains(&literal)))
+        sources.iter().any(|source| source.lines_before_tests().any(|(_, line)| line.contains(&literal)))
     };
     let named = of_the_autoscaler.iter().filter(|name| is_named(name)).cloned().collect();
     let of_all: Names = of_all.union(&of_the_autoscaler).cloned().collect();

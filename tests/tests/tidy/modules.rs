@@ -12,7 +12,7 @@ use toml::{Table, Value};
 
 use self::graph::Graph;
 use self::tree::Tree;
-use crate::{assert_none, root};
+use super::files::{assert_none, root};
 
 mod graph;
 mod planted;
