@@ -3,7 +3,7 @@
 //! From the ground up:
 //!
 //! - [`patience`] waits for a condition until a deadline; nothing here sleeps for luck.
-//! - [`guard`] starts a process that can't outlive the test process, however that ends.
+//! - [`child_guard`] starts a process that can't outlive the test process, however that ends.
 //! - [`broker`] and [`store`] are private servers: one `RabbitMQ` a test process with one virtual host a
 //!   test, one Redis a test, and nodes, clusters and replicas for tests that lose some. Nothing is shared
 //!   with an instance of the system.
@@ -18,6 +18,8 @@
 //! - [`history`] remembers what was sent and what was seen, and says what breaks a promise; [`chaos`] makes
 //!   such a history on a stack that is disturbed by a schedule drawn from a seed.
 //!
+//! - [`document`] reads the commands that the project's documents show.
+//!
 //! Everything panics on failure with a message that says what was awaited: this is test code.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -26,6 +28,7 @@ pub mod broker;
 pub mod certificates;
 pub mod chaos;
 pub mod child_guard;
+pub mod document;
 pub mod fleet;
 pub mod history;
 pub mod job;

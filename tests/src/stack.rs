@@ -211,7 +211,8 @@ impl Stack {
         command
     }
 
-    fn config(&self) -> PathBuf {
+    /// The configuration that its programs read.
+    pub fn config(&self) -> PathBuf {
         self.store.folder().join("forebay.toml")
     }
 

@@ -8,6 +8,7 @@ use toml::{Table, Value};
 use self::tidy::files::{Source, assert_none, root, sources, written};
 
 mod tidy {
+    mod commands;
     pub mod files;
     mod metrics;
     mod modules;

@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 use forebay_tests::binaries::checkout;
 
 /// Folders that are built, fetched or run in, not written.
-const NOT_OURS: &[&str] = &["target", ".git", ".forebay", ".venv", "node_modules", "__pycache__", "corpus"];
+const NOT_OURS: &[&str] =
+    &["target", ".git", ".forebay", ".venv", "node_modules", "__pycache__", "corpus"];
 
 /// A file of the checkout, by its path there.
 pub struct Source {
@@ -23,7 +24,11 @@ impl Source {
         match name.rsplit_once('.') {
             Some((stem, extension)) if !stem.is_empty() => extension,
             _ if first.starts_with("#!") => {
-                if first.contains("python") { "py" } else { "sh" }
+                if first.contains("python") {
+                    "py"
+                } else {
+                    "sh"
+                }
             }
             _ => name,
         }

@@ -60,7 +60,9 @@ fn every_metric_is_explained_and_what_is_explained_is_counted() {
     let sources = sources("rs");
     let is_named = |name: &String| {
         let literal = format!("\"{name}\"");
-        sources.iter().any(|source| source.lines_before_tests().any(|(_, line)| line.contains(&literal)))
+        sources
+            .iter()
+            .any(|source| source.lines_before_tests().any(|(_, line)| line.contains(&literal)))
     };
     let named = of_the_autoscaler.iter().filter(|name| is_named(name)).cloned().collect();
     let of_all: Names = of_all.union(&of_the_autoscaler).cloned().collect();

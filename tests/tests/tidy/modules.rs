@@ -32,7 +32,9 @@ fn members(root: &Path) -> Vec<PathBuf> {
 /// The root file of every crate in `member`: its library and programs, its tests, examples and benches.
 fn crate_roots(member: &Path) -> Vec<PathBuf> {
     let manifest: Table = fs::read_to_string(member.join("Cargo.toml")).unwrap().parse().unwrap();
-    let kinds = ["bin", "example", "test", "bench"].into_iter().filter_map(|kind| manifest.get(kind)?.as_array());
+    let kinds = ["bin", "example", "test", "bench"]
+        .into_iter()
+        .filter_map(|kind| manifest.get(kind)?.as_array());
     let written = kinds.flatten().filter_map(|target| target.get("path").and_then(Value::as_str));
     let mut roots: Vec<PathBuf> = written.map(|path| member.join(path)).collect();
     roots.extend(["src/lib.rs", "src/main.rs", "build.rs"].map(|file| member.join(file)));

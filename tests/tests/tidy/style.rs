@@ -25,7 +25,8 @@ fn long_lines(source: &Source) -> Vec<String> {
 /// A link that stands alone can't be broken.
 fn is_one_link(line: &str) -> bool {
     let text = line.trim_start_matches(['-', '*', '>', ' ']);
-    text.ends_with(')') && text.starts_with('[') && text.matches("](").count() == 1 || !text.contains(' ')
+    text.ends_with(')') && text.starts_with('[') && text.matches("](").count() == 1
+        || !text.contains(' ')
 }
 
 fn weak_doc_lines(source: &Source) -> Vec<String> {
@@ -66,7 +67,8 @@ impl<'ast> Visit<'ast> for Tuples {
 }
 
 fn tuple_assignments(source: &Source) -> Vec<String> {
-    let file = syn::parse_file(&source.text).unwrap_or_else(|error| panic!("{}: {error}", source.path));
+    let file =
+        syn::parse_file(&source.text).unwrap_or_else(|error| panic!("{}: {error}", source.path));
     let mut tuples = Tuples::default();
     tuples.visit_file(&file);
     tuples.0.iter().map(|line| format!("{}:{line}", source.path)).collect()
@@ -104,7 +106,10 @@ mod tests {
         let long = "word ".repeat(25);
         assert_eq!(long_lines(&source("a.rs", format!("fn\n{long}"))), ["a.rs:2: 125 characters"]);
         assert_eq!(long_lines(&source("a.md", long.clone())), ["a.md:1: 125 characters"]);
-        assert_eq!(long_lines(&source("run", format!("#!/bin/sh\n{long}"))), ["run:2: 125 characters"]);
+        assert_eq!(
+            long_lines(&source("run", format!("#!/bin/sh\n{long}"))),
+            ["run:2: 125 characters"]
+        );
         let address = "x".repeat(120);
         let whole = format!("| {long} |\n- [text of the link]({address})\n<https://{address}>");
         assert_eq!(long_lines(&source("a.md", whole)), Vec::<String>::new());

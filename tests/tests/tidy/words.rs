@@ -39,7 +39,20 @@ const ALLOWED: &[(&str, &str)] = &[
 
 /// The kinds of files that are read, by [`Source::kind`].
 const KINDS: &[&str] = &[
-    "rs", "cu", "cuh", "h", "cpp", "sh", "py", "toml", "yml", "yaml", "md", "Makefile", "Dockerfile", "cuda",
+    "rs",
+    "cu",
+    "cuh",
+    "h",
+    "cpp",
+    "sh",
+    "py",
+    "toml",
+    "yml",
+    "yaml",
+    "md",
+    "Makefile",
+    "Dockerfile",
+    "cuda",
 ];
 
 const THIS_FILE: &str = "tests/tests/tidy/words.rs";
@@ -76,7 +89,8 @@ fn parts_of(run: &str) -> Vec<&str> {
         let is_lower = |at: usize| letters.get(at).is_some_and(|(_, c)| c.is_lowercase());
         is_upper(at) && (!is_upper(at - 1) || is_lower(at + 1))
     };
-    let mut cuts: Vec<usize> = (1..letters.len()).filter(|at| begins(*at)).map(|at| letters[at].0).collect();
+    let mut cuts: Vec<usize> =
+        (1..letters.len()).filter(|at| begins(*at)).map(|at| letters[at].0).collect();
     cuts.insert(0, 0);
     cuts.push(run.len());
     cuts.windows(2).map(|cut| &run[cut[0]..cut[1]]).filter(|part| !part.is_empty()).collect()
@@ -98,7 +112,9 @@ fn is_within(phrases: &[Phrase], words: &[Word], at: usize, length: usize) -> bo
 
 fn unused_words(source: &Source) -> Vec<String> {
     let allowed: Vec<Phrase> = ALLOWED.iter().flat_map(|(column, _)| phrases(column)).collect();
-    let unused = UNUSED.iter().flat_map(|(column, instead)| phrases(column).map(move |phrase| (phrase, instead)));
+    let unused = UNUSED
+        .iter()
+        .flat_map(|(column, instead)| phrases(column).map(move |phrase| (phrase, instead)));
     let unused: Vec<(Phrase, &&str)> = unused.collect();
     let words = words(&source.text);
     let mut offences = Vec::new();
@@ -107,7 +123,12 @@ fn unused_words(source: &Source) -> Vec<String> {
         if let Some((phrase, instead)) = found
             && !is_within(&allowed, &words, at, phrase.len())
         {
-            offences.push(format!("{}:{}: `{}` (say: {instead})", source.path, word.line, phrase.join(" ")));
+            offences.push(format!(
+                "{}:{}: `{}` (say: {instead})",
+                source.path,
+                word.line,
+                phrase.join(" ")
+            ));
         }
     }
     offences
@@ -115,7 +136,8 @@ fn unused_words(source: &Source) -> Vec<String> {
 
 #[test]
 fn the_words_of_the_field_are_used() {
-    let read = written().iter().filter(|file| KINDS.contains(&file.kind()) && file.path != THIS_FILE);
+    let read =
+        written().iter().filter(|file| KINDS.contains(&file.kind()) && file.path != THIS_FILE);
     let offences: Vec<String> = read.flat_map(unused_words).collect();
     assert_none("words that are not used", &offences);
 }
@@ -132,8 +154,14 @@ mod tests {
     #[test]
     fn unused_words_are_found_in_prose_and_in_every_kind_of_name() {
         assert_eq!(found("Each team is told."), ["team", "told"]);
-        assert_eq!(found("fn note_of(crewMember: FeedFoo, BLAME_S: u32)"), ["note", "crew", "feed", "blame"]);
-        assert_eq!(found("the second\n/// cache of the day, HTTPLetter"), ["second cache", "the day", "letter"]);
+        assert_eq!(
+            found("fn note_of(crewMember: FeedFoo, BLAME_S: u32)"),
+            ["note", "crew", "feed", "blame"]
+        );
+        assert_eq!(
+            found("the second\n/// cache of the day, HTTPLetter"),
+            ["second cache", "the day", "letter"]
+        );
         assert_eq!(found("let drain_s = places[0];"), ["drain s", "places"]);
     }
 
@@ -141,7 +169,8 @@ mod tests {
     fn allowed_phrases_and_longer_words_are_no_offences() {
         let fine = "A dead letter, `DeadLetters`, x-dead-letter-exchange, beat_at_ms, FeedForward, in-place, in_place.";
         assert_eq!(found(fine), Vec::<String>::new());
-        let longer = "placeholder heartbeat feedback noteworthy production steam the drain's end, replaced";
+        let longer =
+            "placeholder heartbeat feedback noteworthy production steam the drain's end, replaced";
         assert_eq!(found(longer), Vec::<String>::new());
         assert_eq!(found("place: beat_at, a letter that is dead"), ["place", "beat", "letter"]);
     }

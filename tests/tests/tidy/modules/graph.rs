@@ -34,7 +34,8 @@ impl Graph {
             let imports = module.source.imports.iter().filter(|import| !import.is_reexport);
             let imported = imports.map(|import| (&import.segments, import.line, false));
             let mentions = module.source.mentions.iter();
-            let mentioned = mentions.map(|mention| (&mention.segments, mention.line, mention.is_macro));
+            let mentioned =
+                mentions.map(|mention| (&mention.segments, mention.line, mention.is_macro));
             for (segments, line, is_macro) in imported.chain(mentioned) {
                 for target in tree.resolve(id, segments, is_macro) {
                     if let Target::Item(owner) = target {
@@ -53,13 +54,20 @@ impl Graph {
         let below = |file: &Path| file.strip_prefix(root).unwrap_or(file).to_owned();
         let known = self.edges.entry(below(from)).or_default().entry(below(to));
         let found = Use { line, path: segments.join("::") };
-        known.and_modify(|first| if line < first.line { *first = found.clone() }).or_insert(found);
+        known
+            .and_modify(|first| {
+                if line < first.line {
+                    *first = found.clone();
+                }
+            })
+            .or_insert(found);
     }
 
     /// Every use of a file for which `to` holds in one for which `from` holds.
     pub fn uses(&self, from: impl Fn(&Path) -> bool, to: impl Fn(&Path) -> bool) -> Vec<String> {
         let users = self.edges.iter().filter(|(file, _)| from(file));
-        let edges = users.flat_map(|(user, used)| used.iter().map(move |(used, by)| (user, used, by)));
+        let edges =
+            users.flat_map(|(user, used)| used.iter().map(move |(used, by)| (user, used, by)));
         let unwanted = edges.filter(|(_, used, _)| to(used));
         unwanted.map(|(user, used, by)| describe(user, used, by)).collect()
     }
@@ -119,6 +127,8 @@ fn describe(user: &Path, used: &Path, by: &Use) -> String {
 impl fmt::Display for Circle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "a circle of {}:", self.0.len())?;
-        self.0.iter().try_for_each(|(user, used, by)| write!(f, "\n    {}", describe(user, used, by)))
+        self.0
+            .iter()
+            .try_for_each(|(user, used, by)| write!(f, "\n    {}", describe(user, used, by)))
     }
 }

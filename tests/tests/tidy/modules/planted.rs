@@ -16,7 +16,8 @@ fn circles(files: &[(&str, &str)]) -> Vec<Vec<String>> {
     let tree = Tree::read(&folder.path().join("lib.rs"));
     let circles = Graph::of(&tree, folder.path()).circles();
     let names = circles.into_iter().map(|circle| {
-        let mut files: Vec<_> = circle.0.iter().map(|(from, ..)| from.display().to_string()).collect();
+        let mut files: Vec<_> =
+            circle.0.iter().map(|(from, ..)| from.display().to_string()).collect();
         files.sort();
         files
     });
@@ -101,7 +102,10 @@ fn uses_within_macros_and_attributes_count() {
         &[
             ("lib.rs", "mod a; mod b;"),
             ("a.rs", "pub fn f() { println!(\"{}\", crate::b::g(1)); }"),
-            ("b.rs", "macro_rules! m { () => { $crate::a::f() } } pub fn g(n: u32) -> u32 { m!(); n }"),
+            (
+                "b.rs",
+                "macro_rules! m { () => { $crate::a::f() } } pub fn g(n: u32) -> u32 { m!(); n }",
+            ),
         ],
         &["a.rs", "b.rs"],
     );
@@ -118,7 +122,8 @@ fn uses_within_macros_and_attributes_count() {
 #[test]
 fn what_is_for_tests_only_does_not_count() {
     let plain = ("a.rs", "use crate::b::B; pub struct A(B);");
-    let in_module = "pub struct B; #[cfg(test)] mod tests { use super::*; use crate::a::A; fn f(_: A) {} }";
+    let in_module =
+        "pub struct B; #[cfg(test)] mod tests { use super::*; use crate::a::A; fn f(_: A) {} }";
     let in_item = "pub struct B; #[cfg(all(test, unix))] fn f(_: crate::a::A) {}";
     for text in [in_module, in_item] {
         finds_none(&[("lib.rs", "mod a; mod b;"), plain, ("b.rs", text)]);

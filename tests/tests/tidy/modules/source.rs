@@ -141,7 +141,8 @@ fn continues(before: &[TokenTree]) -> bool {
 }
 
 fn are_colons(tokens: &[TokenTree]) -> bool {
-    let is_colon = |token: &TokenTree| matches!(token, TokenTree::Punct(mark) if mark.as_char() == ':');
+    let is_colon =
+        |token: &TokenTree| matches!(token, TokenTree::Punct(mark) if mark.as_char() == ':');
     tokens.len() > 1 && tokens[..2].iter().all(is_colon)
 }
 
@@ -173,7 +174,8 @@ pub fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         let is_cfg = attribute.path().is_ident("cfg");
         let condition = || attribute.parse_args::<syn::Meta>().ok();
-        attribute.path().is_ident("test") || (is_cfg && condition().and_then(|meta| holds(&meta)) == Some(false))
+        attribute.path().is_ident("test")
+            || (is_cfg && condition().and_then(|meta| holds(&meta)) == Some(false))
     })
 }
 
@@ -247,7 +249,11 @@ impl<'ast> Visit<'ast> for Source {
             }
             syn::Item::Macro(definition) if definition.ident.is_some() => {
                 let name = definition.ident.iter().map(ToString::to_string);
-                if definition.attrs.iter().any(|attribute| attribute.path().is_ident("macro_export")) {
+                if definition
+                    .attrs
+                    .iter()
+                    .any(|attribute| attribute.path().is_ident("macro_export"))
+                {
                     self.exported_macros.extend(name.clone());
                 }
                 self.macros.extend(name);

@@ -47,8 +47,15 @@ impl Tree {
         tree
     }
 
-    fn read_file(&mut self, file: &Path, path: String, parent: Option<ModuleId>, children: PathBuf) -> Option<ModuleId> {
-        let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    fn read_file(
+        &mut self,
+        file: &Path,
+        path: String,
+        parent: Option<ModuleId>,
+        children: PathBuf,
+    ) -> Option<ModuleId> {
+        let text =
+            fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         let parsed = syn::parse_file(&text).unwrap_or_else(|error| {
             panic!("{}:{}: {error}", file.display(), error.span().start().line)
         });
@@ -69,7 +76,13 @@ impl Tree {
     ) -> ModuleId {
         let id = self.modules.len();
         let source = Source::of(items);
-        self.modules.push(Module { path, file: file.to_owned(), parent, children: HashMap::new(), source });
+        self.modules.push(Module {
+            path,
+            file: file.to_owned(),
+            parent,
+            children: HashMap::new(),
+            source,
+        });
         for item in items {
             if let syn::Item::Mod(child) = item
                 && !is_for_tests(&child.attrs)
@@ -81,10 +94,16 @@ impl Tree {
         id
     }
 
-    fn add_child(&mut self, parent: ModuleId, child: &syn::ItemMod, folders: &Folders) -> Option<ModuleId> {
+    fn add_child(
+        &mut self,
+        parent: ModuleId,
+        child: &syn::ItemMod,
+        folders: &Folders,
+    ) -> Option<ModuleId> {
         let name = child.ident.to_string();
         let above = &self.modules[parent];
-        let path = if above.path.is_empty() { name.clone() } else { format!("{}::{name}", above.path) };
+        let path =
+            if above.path.is_empty() { name.clone() } else { format!("{}::{name}", above.path) };
         let file = above.file.clone();
         if let Some((_, items)) = &child.content {
             let folder = folders.children.join(&name);
@@ -111,7 +130,12 @@ impl Tree {
         }
     }
 
-    fn walk(&self, module: ModuleId, segments: &[String], pending: &mut Vec<(ModuleId, String)>) -> Vec<Target> {
+    fn walk(
+        &self,
+        module: ModuleId,
+        segments: &[String],
+        pending: &mut Vec<(ModuleId, String)>,
+    ) -> Vec<Target> {
         let mut found: Vec<Target> = Vec::new();
         for (at, name) in segments.iter().enumerate() {
             let next = match (name.as_str(), at) {
@@ -137,7 +161,12 @@ impl Tree {
     }
 
     /// A variant or an associated item belongs to its type.
-    fn member(&self, target: Target, name: &str, pending: &mut Vec<(ModuleId, String)>) -> Vec<Target> {
+    fn member(
+        &self,
+        target: Target,
+        name: &str,
+        pending: &mut Vec<(ModuleId, String)>,
+    ) -> Vec<Target> {
         match target {
             Target::Item(_) => vec![target],
             Target::Module(module) => self.lookup(module, name, pending),
@@ -145,7 +174,12 @@ impl Tree {
     }
 
     /// What `name` alone means in `module`: declared there, imported by name, or through a glob.
-    fn lookup(&self, module: ModuleId, name: &str, pending: &mut Vec<(ModuleId, String)>) -> Vec<Target> {
+    fn lookup(
+        &self,
+        module: ModuleId,
+        name: &str,
+        pending: &mut Vec<(ModuleId, String)>,
+    ) -> Vec<Target> {
         let key = (module, name.to_owned());
         if pending.contains(&key) {
             return Vec::new();
@@ -188,7 +222,8 @@ impl Tree {
 /// A name may be a module and a function at once: the last segment means the item, all before it the module.
 fn preferring(targets: Vec<Target>, items: bool) -> Vec<Target> {
     let is_item = |target: &Target| matches!(target, Target::Item(_));
-    let preferred: Vec<Target> = targets.iter().copied().filter(|target| is_item(target) == items).collect();
+    let preferred: Vec<Target> =
+        targets.iter().copied().filter(|target| is_item(target) == items).collect();
     if preferred.is_empty() { targets } else { preferred }
 }
 
