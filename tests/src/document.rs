@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_of_commands_are_told_from_others() {
+    fn blocks_of_commands_are_distinguished_from_others() {
         let text = "```sh\na\n```\n```\nx = 1\n```\n1. b\n   ```sh\n   make up\n   ```\n```\nmake down\n```\n";
         let blocks = command_blocks("a.md", text);
         let found: Vec<(usize, &str)> =

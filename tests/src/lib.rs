@@ -14,7 +14,7 @@
 //!   servers for one test, and the services and commands that use them.
 //! - [`job`], [`publisher`], [`record`] and [`oracle`] speak the wire format without the project's own
 //!   codecs, so that a mistake in those can't hide itself.
-//! - [`fleet`] is a stack with work to do; [`pools`] lets an autoscaler launch its workers.
+//! - [`workload`] is a stack with jobs to do; [`pools`] lets an autoscaler launch its workers.
 //! - [`history`] remembers what was sent and what was seen, and says what breaks a promise; [`chaos`] makes
 //!   such a history on a stack that is disturbed by a schedule drawn from a seed.
 //!
@@ -29,7 +29,6 @@ pub mod certificates;
 pub mod chaos;
 pub mod child_guard;
 pub mod document;
-pub mod fleet;
 pub mod history;
 pub mod job;
 pub mod model;
@@ -45,5 +44,6 @@ pub mod sentinel;
 pub mod service;
 pub mod stack;
 pub mod store;
+pub mod workload;
 
 pub use model::MODEL;

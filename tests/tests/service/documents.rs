@@ -113,7 +113,7 @@ async fn dead_letter(stack: &Stack) -> String {
     stack.publisher().await.publish(BATCH, b"\xc1 no job", nameless).await;
     until("a dead letter is listed", SOON, async || {
         let listed = json_lines(&stack.forebay(&["dead", "list", "--json"]).await);
-        Some(listed.first()?["name"].as_str().expect("a name").to_owned())
+        Some(listed.first()?["letter"].as_str().expect("a name").to_owned())
     })
     .await
 }

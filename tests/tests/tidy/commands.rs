@@ -26,7 +26,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     (".forebay/venv-bench/bin/pip", "fetches packages from the network"),
 ];
 
-/// A command and the place of its document.
+/// A command, and where a document shows it.
 struct Shown {
     at: String,
     command: Command,
@@ -65,7 +65,7 @@ fn in_sentences(document: &Source) -> Vec<Shown> {
     found
 }
 
-/// What is wrong with a command that is not run.
+/// The first mistake of a command that is not run.
 fn problem(command: &Command) -> Option<String> {
     let arguments = &command.words[1..];
     let unknown = command.variables.iter().find(|variable| !is_setting(variable));

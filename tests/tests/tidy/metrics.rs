@@ -8,13 +8,13 @@ use super::files::{assert_none, root, sources};
 type Names = BTreeSet<String>;
 
 const PAGE: &str = "docs/operating.md";
-/// What stands below this heading, the autoscaler counts.
+/// The metrics below this heading are the autoscaler's.
 const OF_THE_AUTOSCALER: &str = "### Of the autoscaler";
 const MACROS: [&str; 3] = ["counter!(", "gauge!(", "histogram!("];
-/// What Prometheus makes of one histogram.
+/// The series that Prometheus makes of one histogram.
 const SERIES_OF_A_HISTOGRAM: [&str; 3] = ["_bucket", "_count", "_sum"];
 
-/// What `.rs` files outside tests count.
+/// The metrics that `.rs` files outside tests count.
 fn counted() -> Names {
     let files = sources("rs").into_iter().filter(|source| !source.is_test());
     let mut names = Names::new();
@@ -68,7 +68,7 @@ fn every_metric_is_explained_and_what_is_explained_is_counted() {
     let of_all: Names = of_all.union(&of_the_autoscaler).cloned().collect();
     let counted: Names = counted.union(&named).cloned().collect();
     let gone: Vec<String> = of_all.difference(&counted).cloned().collect();
-    assert_none(&format!("metrics in {PAGE} that nobody counts"), &gone);
+    assert_none(&format!("metrics in {PAGE} that no program counts"), &gone);
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn dashboard_and_alerts_ask_for_metrics_that_exist() {
         let strange = asked.into_iter().filter(|name| !exists(name));
         unknown.extend(strange.map(|name| format!("{file}: {name}")));
     }
-    assert_none("metrics that nobody has", &unknown);
+    assert_none("metrics that no program has", &unknown);
 }
 
 #[test]

@@ -14,15 +14,18 @@ const OPENINGS: &[&str] = &["What", "The same"];
 
 fn long_lines(source: &Source) -> Vec<String> {
     let is_document = source.kind() == "md";
+    let mut is_block = false;
     let long = source.text.lines().enumerate().filter_map(|(at, line)| {
+        is_block ^= line.trim_start().starts_with("```");
         let length = line.chars().count();
-        let may_be_long = is_document && (line.trim_start().starts_with('|') || is_one_link(line));
+        let may_be_long =
+            is_document && (is_block || line.trim_start().starts_with('|') || is_one_link(line));
         (length > LINE_CHARACTERS_MAX && !may_be_long).then_some((at + 1, length))
     });
     long.map(|(line, length)| format!("{}:{line}: {length} characters", source.path)).collect()
 }
 
-/// A link that stands alone can't be broken.
+/// A link that stands alone can't be broken; neither can a row of a table or a line of a block of commands.
 fn is_one_link(line: &str) -> bool {
     let text = line.trim_start_matches(['-', '*', '>', ' ']);
     text.ends_with(')') && text.starts_with('[') && text.matches("](").count() == 1

@@ -10,7 +10,7 @@ pub type ModuleId = usize;
 
 const ROOT: ModuleId = 0;
 
-/// What a path means: an item, by the module that defines it, or a module itself.
+/// The meaning of a path: an item, by the module that defines it, or a module itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
     Item(ModuleId),
@@ -173,7 +173,7 @@ impl Tree {
         }
     }
 
-    /// What `name` alone means in `module`: declared there, imported by name, or through a glob.
+    /// The meanings of `name` alone in `module`: declared there, imported by name, or through a glob.
     fn lookup(
         &self,
         module: ModuleId,
