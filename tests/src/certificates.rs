@@ -46,7 +46,7 @@ impl Authority {
         self.write(folder, CertificateParams::new([HOST.to_owned()]).unwrap())
     }
 
-    /// The same, but it was good until years ago.
+    /// A certificate that expired years ago.
     pub fn certify_expired(&self, folder: &Path) -> Files {
         let mut params = CertificateParams::new([HOST.to_owned()]).unwrap();
         params.not_before = date_time_ymd(2001, 1, 1);

@@ -2,7 +2,7 @@
 //!
 //! Between the two stands a shell that holds the reading end of a pipe. While the test process lives the
 //! pipe is open. When it ends, by return, panic or SIGKILL, the kernel closes the pipe; the shell sees the
-//! end of its input, kills the whole process group and sweeps up the folder it was told to.
+//! end of its input, kills the whole process group and sweeps up the folder it was given.
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
@@ -47,7 +47,7 @@ impl Streams {
         Self { input: None, output: log.into(), errors: log.into(), sweep: None }
     }
 
-    /// The same, with a folder that is removed at the end in any case.
+    /// These streams, with a folder that is removed at the end in any case.
     #[must_use]
     pub fn sweeping(self, folder: &Path) -> Self {
         Self { sweep: Some(folder.into()), ..self }
@@ -68,7 +68,7 @@ impl ChildGuard {
         let mut shell = wrap(command, streams)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .process_group(0) // out of reach of a Ctrl-C meant for the tests: the pipe tells it
+            .process_group(0) // out of reach of a Ctrl-C meant for the tests: the pipe ends it
             .spawn()
             .expect("start a shell");
         let mut line = String::new();
@@ -161,8 +161,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_cut_line_ends_the_whole_group_and_sweeps_the_folder() {
-        let place = tempfile::tempdir().unwrap();
-        let folder = place.path().join("state");
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = scratch.path().join("state");
         std::fs::create_dir(&folder).unwrap();
         let script =
             format!("trap '' TERM; sleep 600 & echo $! > {}/child; wait", folder.display());
@@ -177,8 +177,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_exit_code_comes_through_and_the_folder_stays() {
-        let place = tempfile::tempdir().unwrap();
-        let folder = place.path().join("state");
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = scratch.path().join("state");
         std::fs::create_dir(&folder).unwrap();
         let mut guard = guarded("exit 7", &folder);
         assert_eq!(until("the child ends", SOON, async || guard.exit_code()).await, 7);
@@ -187,9 +187,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_signal_is_told_by_its_number() {
-        let place = tempfile::tempdir().unwrap();
-        let mut guard = guarded("exec sleep 600", &place.path().join("state"));
+    async fn the_exit_code_names_the_signal() {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut guard = guarded("exec sleep 600", &scratch.path().join("state"));
         guard.signal("KILL");
         assert_eq!(until("the child ends", SOON, async || guard.exit_code()).await, 128 + 9);
     }

@@ -1,4 +1,4 @@
-//! What was sent, what was seen of it over time, and what of that breaks a promise.
+//! A record of the jobs that were sent and of their results over time, and the promises that it breaks.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -13,10 +13,10 @@ const KEYS_AT_ONCE: usize = 500;
 /// How far two vectors of one text may be apart, in any value.
 const DIFFERENCE_MAX: f32 = 1e-4;
 
-/// What a job has to come to: its state, and its error's code where it is not `succeeded`.
+/// The outcome that a job has to reach: its state, and its error's code where it is not `succeeded`.
 pub type Outcome = (&'static str, &'static str);
 
-/// What a good job comes to.
+/// The outcome of a good job.
 pub const SUCCEEDED: Outcome = ("succeeded", "");
 
 /// A broken promise.
@@ -28,7 +28,7 @@ pub enum Violation {
     Changed(String),
     /// A record was there and is no more.
     Vanished(String),
-    /// A record of a job that nobody sent.
+    /// A record of a job that was not sent.
     Stranger(String),
     /// A job came to something else than it has to.
     Wrong(String, String),
@@ -94,7 +94,7 @@ impl History {
         self.sent.iter().filter(open).map(|(id, _)| id.as_str()).collect()
     }
 
-    /// What the store holds for these jobs now.
+    /// Takes in the records that the store holds for these jobs now.
     pub fn observe(&mut self, ids: &[String], records: &[Option<Vec<u8>>]) {
         for (id, record) in ids.iter().zip(records) {
             let now = record.as_ref().map(|bytes| hash(bytes));
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_nobody_asked_for_is_a_stranger() {
+    fn a_record_of_a_job_that_was_not_sent_is_a_stranger() {
         let mut history = whole();
         history.observe_keys(&[result_key("good"), result_key("else")]);
         assert_eq!(history.violations(), [Violation::Stranger(result_key("else"))]);

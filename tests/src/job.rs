@@ -59,20 +59,20 @@ impl Job {
         }))
     }
 
-    /// The same with one field set.
+    /// Sets one field.
     #[must_use]
     pub fn with(mut self, field: &str, value: impl Into<Value>) -> Self {
         self.0[field] = value.into();
         self
     }
 
-    /// The same for another model.
+    /// Addresses it to another model.
     #[must_use]
     pub fn of(self, model: &str) -> Self {
         self.with("model", model)
     }
 
-    /// The same with a fault for its worker, which a build for tests has when it computes the job.
+    /// Adds a fault that its worker, in a build for tests, has when it computes the job.
     #[must_use]
     pub fn faulty(self, fault: &str) -> Self {
         self.with("metadata", json!({ "fault": fault }))

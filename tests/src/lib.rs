@@ -3,7 +3,7 @@
 //! From the ground up:
 //!
 //! - [`patience`] waits for a condition until a deadline; nothing here sleeps for luck.
-//! - [`guard`] starts a process that can't outlive the test process, however that ends.
+//! - [`child_guard`] starts a process that can't outlive the test process, however that ends.
 //! - [`broker`] and [`store`] are private servers: one `RabbitMQ` a test process with one virtual host a
 //!   test, one Redis a test, and nodes, clusters and replicas for tests that lose some. Nothing is shared
 //!   with an instance of the system.
@@ -14,9 +14,11 @@
 //!   servers for one test, and the services and commands that use them.
 //! - [`job`], [`publisher`], [`record`] and [`oracle`] speak the wire format without the project's own
 //!   codecs, so that a mistake in those can't hide itself.
-//! - [`fleet`] is a stack with work to do; [`pools`] lets an autoscaler launch its workers.
+//! - [`workload`] is a stack with jobs to do; [`pools`] lets an autoscaler launch its workers.
 //! - [`history`] remembers what was sent and what was seen, and says what breaks a promise; [`chaos`] makes
 //!   such a history on a stack that is disturbed by a schedule drawn from a seed.
+//!
+//! - [`document`] reads the commands that the project's documents show.
 //!
 //! Everything panics on failure with a message that says what was awaited: this is test code.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -26,7 +28,7 @@ pub mod broker;
 pub mod certificates;
 pub mod chaos;
 pub mod child_guard;
-pub mod fleet;
+pub mod document;
 pub mod history;
 pub mod job;
 pub mod model;
@@ -42,5 +44,6 @@ pub mod sentinel;
 pub mod service;
 pub mod stack;
 pub mod store;
+pub mod workload;
 
 pub use model::MODEL;

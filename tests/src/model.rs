@@ -12,7 +12,7 @@ pub const MODEL: &str = "all-minilm-l6-v2";
 /// A model of a few hundred kilobytes with random weights.
 pub const TINY: &str = "tiny";
 
-/// What a test's fleet has besides its models: batches of one size on every machine, and no time spent on finding it.
+/// The settings of a test's fleet besides its models: batches of one size on every machine, and no time spent on finding it.
 pub const SETTINGS: &str = "\n[worker]\nbatch_tokens_max = 4096\n";
 
 /// The tiny model where a worker looks for it, beside a configuration that names it.
@@ -25,7 +25,8 @@ pub struct TinyModel {
 impl TinyModel {
     /// Puts both into `folder`; `kind` is which of the engine's small models it is.
     pub fn prepare(folder: &Path, kind: &str) -> Self {
-        let (models, config) = (folder.join("models"), folder.join("forebay.toml"));
+        let models = folder.join("models");
+        let config = folder.join("forebay.toml");
         let files = small_model(kind);
         fs::create_dir(&models).unwrap();
         symlink(&files, models.join(TINY)).unwrap();

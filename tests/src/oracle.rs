@@ -7,9 +7,9 @@ use crate::binaries::checkout;
 /// A text and its embedding.
 #[derive(Debug, Clone)]
 pub struct Row {
-    /// What goes in.
+    /// The input.
     pub text: String,
-    /// What comes out: 384 numbers of length 1.
+    /// The expected embedding: 384 numbers of length 1.
     pub embedding: Vec<f32>,
 }
 

@@ -1,4 +1,4 @@
-//! Workers that an autoscaler launched: they outlive it, and so a test has to see to it that they don't outlive the test.
+//! Workers that an autoscaler launched: they outlive it, and so the test has to end them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use crate::patience::until;
 use crate::service::Service;
-use crate::stack::Stack;
 
 /// Where an autoscaler keeps what it launched. Dropped, all of it is killed.
 #[derive(Debug)]
@@ -22,7 +21,7 @@ impl Pools {
         Self { folder: folder.join("workers") }
     }
 
-    /// What an autoscaler's configuration says about it. One that was killed with its test leaves workers behind for
+    /// The autoscaler's settings for it. An autoscaler that was killed with its test leaves workers behind for
     /// half a minute.
     pub fn settings(&self) -> String {
         format!(
@@ -86,13 +85,13 @@ fn lives(pid: u32) -> bool {
     !stat.is_empty() && !stat.contains(") Z ")
 }
 
-/// What an autoscaler says at `/status`; `None` when it says nothing.
+/// An autoscaler's `/status`; `None` when it does not answer.
 pub fn status(autoscaler: &Service) -> Option<Value> {
     let (code, body) = autoscaler.get("/status")?;
     (code == 200).then(|| serde_json::from_str(&body).expect("JSON"))
 }
 
-/// What it says of its only pool.
+/// The state of its only pool.
 pub fn pool(autoscaler: &Service) -> Option<Value> {
     status(autoscaler)?["pools"].get(0).cloned()
 }
@@ -107,8 +106,8 @@ pub fn metric(autoscaler: &Service, name: &str, label: &str) -> u64 {
     samples.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
 }
 
-/// Waits until this many of a stack's launched workers run.
-pub async fn until_running(stack: &Stack, count: usize, limit: std::time::Duration) {
+/// Waits until this many launched workers run.
+pub async fn until_running(pools: &Pools, count: usize, limit: std::time::Duration) {
     let what = format!("{count} workers run");
-    until(&what, limit, async || (stack.pools().running().len() == count).then_some(())).await;
+    until(&what, limit, async || (pools.running().len() == count).then_some(())).await;
 }

@@ -11,7 +11,7 @@ const COUNT: u32 = 12_000;
 static ASKED: AtomicU32 = AtomicU32::new(0);
 
 /// A port that nothing listens on, handed out once in this process. Processes that run at the same time
-/// start at different places.
+/// start at different ports.
 pub fn free_port() -> u16 {
     let start = std::process::id().wrapping_mul(97);
     (0..COUNT)

@@ -14,7 +14,7 @@ pub fn agent() -> Agent {
         .into()
 }
 
-/// Status and body of a GET; `None` when nobody answers.
+/// Status and body of a GET; `None` when no server answers.
 pub fn get(url: &str) -> Option<(u16, String)> {
     let mut answer = agent().get(url).call().ok()?;
     let body = answer.body_mut().read_to_string().ok()?;

@@ -12,11 +12,11 @@ use crate::patience::{SOON, until};
 /// A terminal record.
 #[derive(Debug, Clone)]
 pub struct Record {
-    /// The fields in one form for both codecs; bytes appear as a note of their length.
+    /// The fields in one form for both codecs; bytes appear as their length.
     pub fields: Value,
     /// One row for each embedding, when there are any.
     pub vectors: Vec<Vec<f32>>,
-    /// What the bytes were written in.
+    /// The codec of the bytes.
     pub codec: Codec,
     /// The record itself.
     pub raw: Vec<u8>,
@@ -33,7 +33,8 @@ impl Record {
         let mut rest = raw;
         let value = rmpv::decode::read_value(&mut rest).expect("a msgpack record");
         assert!(rest.is_empty(), "{} bytes after the record", rest.len());
-        let (fields, vectors) = (to_json(&value), packed_vectors(&value));
+        let fields = to_json(&value);
+        let vectors = packed_vectors(&value);
         Self { fields, vectors, codec: Codec::Msgpack, raw: raw.into() }
     }
 
@@ -147,8 +148,8 @@ mod tests {
         let mut packed = Vec::new();
         rmpv::encode::write_value(&mut packed, &record).unwrap();
 
-        let (packed, plain) =
-            (Record::decode(&packed), Record::decode(plain.to_string().as_bytes()));
+        let packed = Record::decode(&packed);
+        let plain = Record::decode(plain.to_string().as_bytes());
         assert_eq!(packed.vectors, [[0.5, -1.0], [2.0, 0.25]]);
         assert_eq!(packed.vectors, plain.vectors);
         assert_eq!((packed.codec, plain.codec), (Codec::Msgpack, Codec::Json));

@@ -1,4 +1,4 @@
-//! A TCP relay that stands between a program and a server and can be told to fail as networks do.
+//! A TCP relay that stands between a program and a server and can be made to fail as networks do.
 //!
 //! It runs on a thread of its own, so that a test that blocks its thread does not hold up the link.
 
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::{patience, ports};
 
-/// What the relay does with what comes.
+/// How the relay treats the bytes that arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Passes everything on.
@@ -27,7 +27,7 @@ pub enum Mode {
     /// Loses what clients send. A connection that lost something is closed when this ends: no network
     /// goes on in the middle of a stream.
     LoseRequests,
-    /// The same with what the server sends.
+    /// Loses the server's replies in the same way.
     LoseReplies,
 }
 
@@ -58,7 +58,7 @@ impl Relay {
         let port = ports::free_port();
         let state = State { target: local(target_port), mode: Mode::Pass, era: 0 };
         let (state, watched) = watch::channel(state);
-        // Bound here, so that whoever has the relay can connect.
+        // Bound here, so that a program can connect as soon as the relay exists.
         let listener = std::net::TcpListener::bind(local(port)).expect("a free port");
         listener.set_nonblocking(true).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -136,14 +136,15 @@ async fn relay(client: TcpStream, mut state: watch::Receiver<State>) {
     if mode == Mode::Cut {
         return; // it was taken just as the relay was cut
     }
-    let (requests, replies) = (state.clone(), state.clone());
+    let requests = state.clone();
+    let replies = state.clone();
     let passing = async {
         passes(&mut requests.clone()).await;
         let server = TcpStream::connect(target).await?;
         server.set_nodelay(true)?;
         client.set_nodelay(true)?;
-        let ((from_client, to_client), (from_server, to_server)) =
-            (client.into_split(), server.into_split());
+        let (from_client, to_client) = client.into_split();
+        let (from_server, to_server) = server.into_split();
         tokio::select! {
             ended = pump(from_client, to_server, Direction::Requests, requests) => ended,
             ended = pump(from_server, to_client, Direction::Replies, replies) => ended,
@@ -166,7 +167,7 @@ async fn pump(
     loop {
         let count = from.read(&mut buffer).await?;
         if count == 0 {
-            // A stalled link does not tell that the other side has gone.
+            // A stalled link does not show that the other side has gone.
             passes(&mut state).await;
             return Ok(());
         }
@@ -233,7 +234,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_sent_arrives_and_a_new_target_takes_over() {
-        let (first, second) = (echo(b'1').await, echo(b'2').await);
+        let first = echo(b'1').await;
+        let second = echo(b'2').await;
         let relay = Relay::to(first);
         let mut stream = connect(&relay).await;
         stream.write_u8(b'a').await.unwrap();

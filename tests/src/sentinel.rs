@@ -9,7 +9,7 @@ use crate::patience::{SOON, until};
 use crate::ports;
 use crate::store::Store;
 
-/// What the primary and its replicas are called together.
+/// The name of the primary and its replicas together.
 const NAME: &str = "forebay";
 
 /// A running sentinel, alone in its vote.
@@ -48,7 +48,7 @@ impl Sentinel {
         sentinel
     }
 
-    /// The port of the primary of the day.
+    /// The port of the current primary.
     pub async fn primary_port(&self) -> Option<u16> {
         let address: (String, u16) = self.ask("GET-MASTER-ADDR-BY-NAME").await?;
         Some(address.1)

@@ -48,7 +48,7 @@ impl Service {
         self
     }
 
-    /// The status of `/readyz`; `None` when nobody answers.
+    /// The status of `/readyz`; `None` when no server answers.
     pub fn readiness(&self) -> Option<u16> {
         self.get("/readyz").map(|(status, _)| status)
     }

@@ -26,7 +26,7 @@ pub const GRACE: Duration = Duration::from_secs(60);
 /// The body limit of the shared fleet: low, so that a body over it is quickly made.
 pub const SHARED_BODY_BYTES_MAX: usize = 1 << 20;
 
-static SHARED: OnceCell<Shared> = OnceCell::const_new();
+static SHARED: OnceCell<SharedFleet> = OnceCell::const_new();
 
 /// A virtual host and a Redis that belong together.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub struct Stack {
     pools: Option<Pools>,
 }
 
-/// What stands between the programs and the servers of a stack.
+/// The relays between the programs and the servers of a stack.
 #[derive(Debug)]
 pub struct Relays {
     /// On the way to the broker.
@@ -55,47 +55,49 @@ impl Stack {
         Self::on(broker::shared().await.vhost().await).await
     }
 
-    /// The same on any broker.
+    /// New on a virtual host of any broker.
     pub async fn on(vhost: Vhost) -> Self {
         Self::of(vhost, Store::start().await)
     }
 
-    /// The same with any store.
+    /// New with any virtual host and any store.
     pub fn of(vhost: Vhost, store: Store) -> Self {
         let file = checkout().join("forebay.toml");
         let text = fs::read_to_string(&file).expect("forebay.toml");
         // Tests start their workers themselves.
-        let (launched, not) = ("launcher = \"process\"", "launcher = \"none\"");
+        let launched = "launcher = \"process\"";
+        let not = "launcher = \"none\"";
         assert!(text.contains(launched), "{} launches its workers in another way", file.display());
         let text = text.replace(launched, not) + SETTINGS;
         fs::write(store.folder().join("forebay.toml"), text).unwrap();
         Self { vhost, store, relays: None, tiny: None, pools: None }
     }
 
-    /// The same stack, whose programs reach its servers through relays. A test's own publishers and
+    /// Lets its programs reach its servers through relays. A test's own publishers and
     /// connections to the store don't.
     #[must_use]
     pub fn relayed(mut self) -> Self {
-        let (broker, store) = (self.vhost.amqp_port(), self.store.port());
+        let broker = self.vhost.amqp_port();
+        let store = self.store.port();
         self.relays = Some(Relays { broker: Relay::to(broker), store: Relay::to(store) });
         self
     }
 
-    /// The same stack, whose workers run the tiny model: they start at once, and only what becomes of jobs
+    /// Lets its workers run the tiny model: they start at once, and only what becomes of jobs
     /// matters.
     #[must_use]
     pub fn tiny(self) -> Self {
         self.tiny_of("bert")
     }
 
-    /// The same with another of the engine's small models.
+    /// Lets its workers run another of the engine's small models.
     #[must_use]
     pub fn tiny_of(mut self, kind: &str) -> Self {
         self.tiny = Some(TinyModel::prepare(self.store.folder(), kind));
         self
     }
 
-    /// The same stack with the tiny model, whose autoscalers launch workers as these lines of `[models.tiny.pool]`
+    /// Takes the tiny model, and lets its autoscalers launch workers as these lines of `[models.tiny.pool]`
     /// say.
     #[must_use]
     pub fn pooled(self, pool: &str) -> Self {
@@ -147,7 +149,7 @@ impl Stack {
         format!("forebay.jobs.{}.batch", self.model())
     }
 
-    /// New, with the topology declared: whoever connects does that.
+    /// New, with the topology declared: each program that connects does that.
     pub async fn declared() -> Self {
         let stack = Self::start().await;
         let listed = stack.forebay(&["queues"]).await;
@@ -160,7 +162,7 @@ impl Stack {
         self.starting_worker(overrides).ready().await
     }
 
-    /// The same, not waited for.
+    /// Starts a worker of the tests' model and does not wait until it is ready.
     pub fn starting_worker(&self, overrides: &[(&str, &str)]) -> Service {
         if self.tiny.is_none() {
             require_weights();
@@ -176,7 +178,7 @@ impl Stack {
         self.starting_autoscaler(overrides).ready().await
     }
 
-    /// The same, not waited for.
+    /// Starts an autoscaler and does not wait until it is ready.
     pub fn starting_autoscaler(&self, overrides: &[(&str, &str)]) -> Service {
         let command = self.program("forebay-autoscaler", overrides);
         Service::start("forebay-autoscaler", command, self.store.folder())
@@ -192,7 +194,8 @@ impl Stack {
     /// Runs any command to its end, with empty input.
     pub async fn run(&self, command: Command) -> Finished {
         let scratch = tempfile::tempdir_in(self.store.folder()).unwrap();
-        let (output, errors) = (scratch.path().join("output"), scratch.path().join("errors"));
+        let output = scratch.path().join("output");
+        let errors = scratch.path().join("errors");
         let streams =
             Streams { input: None, output: output.clone(), errors: errors.clone(), sweep: None };
         let mut running = ChildGuard::tie(&command, &streams);
@@ -211,7 +214,8 @@ impl Stack {
         command
     }
 
-    fn config(&self) -> PathBuf {
+    /// The configuration that its programs read.
+    pub fn config(&self) -> PathBuf {
         self.store.folder().join("forebay.toml")
     }
 
@@ -273,7 +277,7 @@ pub struct Finished {
 
 /// A stack with one worker and an autoscaler, for tests that only submit jobs and look at results.
 #[derive(Debug)]
-pub struct Shared {
+pub struct SharedFleet {
     /// The servers.
     pub stack: Stack,
     /// The only worker.
@@ -282,10 +286,10 @@ pub struct Shared {
     pub autoscaler: Service,
 }
 
-impl Shared {
+impl SharedFleet {
     /// Starts it, or finds it running.
-    pub async fn fleet() -> Borrowed {
-        Borrowed(SHARED.get_or_init(Self::start).await)
+    pub async fn borrow() -> BorrowedFleet {
+        BorrowedFleet(SHARED.get_or_init(Self::start).await)
     }
 
     async fn start() -> Self {
@@ -300,17 +304,17 @@ impl Shared {
 
 /// The shared fleet in the hands of one test: shows the logs when that test fails.
 #[derive(Debug)]
-pub struct Borrowed(&'static Shared);
+pub struct BorrowedFleet(&'static SharedFleet);
 
-impl std::ops::Deref for Borrowed {
-    type Target = Shared;
+impl std::ops::Deref for BorrowedFleet {
+    type Target = SharedFleet;
 
-    fn deref(&self) -> &Shared {
+    fn deref(&self) -> &SharedFleet {
         self.0
     }
 }
 
-impl Drop for Borrowed {
+impl Drop for BorrowedFleet {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.worker.show_log();

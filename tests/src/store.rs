@@ -48,7 +48,7 @@ impl Store {
         store
     }
 
-    /// What a client connects to.
+    /// The address that a client connects to.
     pub fn url(&self) -> String {
         Self::url_at(self.port)
     }
@@ -58,7 +58,7 @@ impl Store {
         self.encrypted.as_ref().expect("a Redis that was started encrypted").port
     }
 
-    /// The same as [`Self::url`], encrypted, with the server under any of its names.
+    /// The encrypted address, with the server under any of its names.
     pub fn encrypted_url(&self, host: &str) -> String {
         format!("rediss://{host}:{}/0", self.encrypted_port())
     }
@@ -144,7 +144,7 @@ impl Store {
         self.port
     }
 
-    /// What a client connects to by way of another port.
+    /// The address by way of another port, such as that of a relay.
     pub fn url_at(port: u16) -> String {
         format!("redis://127.0.0.1:{port}/0")
     }

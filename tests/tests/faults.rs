@@ -1,4 +1,4 @@
-//! What a fleet must survive, one test each: real programs, and servers and links that fail on purpose.
+//! The faults that a fleet must survive, one test each: real programs, and servers and links that fail on purpose.
 //!
 //! Workers run the tiny model: what matters here is what becomes of jobs, not their vectors.
 #![allow(clippy::unwrap_used, clippy::expect_used)]

@@ -10,6 +10,7 @@ mod service {
     mod commands;
     mod dead;
     mod disturbance;
+    mod documents;
     mod drain;
     mod full;
     mod journey;

@@ -30,9 +30,11 @@ async fn many_small_jobs_leave_memory_flat_and_nothing_unacknowledged() {
     let jobs = env::var("FOREBAY_SOAK_JOBS").map_or(JOBS, |jobs| jobs.parse().expect("a number"));
     let stack = Stack::start().await.tiny();
     let worker = stack.worker(&[]).await;
-    let (publisher, mut redis) = (stack.publisher().await, stack.redis().await);
+    let publisher = stack.publisher().await;
+    let mut redis = stack.redis().await;
     let waves = jobs.div_ceil(WAVE);
-    let (mut warm_kb, mut most_kb) = (0, 0);
+    let mut warm_kb = 0;
+    let mut most_kb = 0;
     for wave in 0..waves {
         // Results are forgotten soon: it is the fleet's memory that is looked at, not the store's.
         let small = |n| {

@@ -1,14 +1,19 @@
 //! The house rules that a compiler does not check. No servers needed.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use forebay_tests::binaries::checkout;
 use toml::{Table, Value};
 
+use self::tidy::files::{Source, assert_none, root, sources, written};
+
 mod tidy {
+    mod commands;
+    pub mod files;
     mod metrics;
+    mod modules;
+    mod style;
+    mod words;
 }
 
 /// The rooms and their floors: a room depends on rooms of lower floors only. A new room gets its line here.
@@ -27,69 +32,18 @@ const FLOORS: &[(&str, u32)] = &[
 const FILE_LINES_MAX: usize = 400;
 const FUNCTION_LINES_MAX: usize = 70;
 
-/// Folders that are built, fetched or run in, not written.
-const NOT_OURS: &[&str] = &["target", ".git", ".forebay", "node_modules", "__pycache__"];
-
-/// A file of the checkout, by its path there.
-struct Source {
-    path: String,
-    text: String,
-}
-
-impl Source {
-    /// The lines before the file's own tests, numbered from 1.
-    fn product_lines(&self) -> impl Iterator<Item = (usize, &str)> {
-        let numbered = self.text.lines().enumerate().map(|(n, line)| (n + 1, line));
-        numbered.take_while(|(_, line)| *line != "#[cfg(test)]")
-    }
-
-    fn is_test(&self) -> bool {
-        self.path.contains("tests/") || self.path.ends_with("tests.rs")
-    }
-}
-
-fn sources(extension: &str) -> Vec<Source> {
-    let mut found = Vec::new();
-    collect(checkout(), extension, &mut found);
-    assert!(!found.is_empty(), "no .{extension} files in {}", checkout().display());
-    found
-}
-
-fn collect(folder: &Path, extension: &str, found: &mut Vec<Source>) {
-    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
-        let (path, name) = (entry.path(), entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            if !NOT_OURS.iter().any(|other| name == *other) {
-                collect(&path, extension, found);
-            }
-        } else if path.extension().is_some_and(|found| found == extension) {
-            let text = fs::read_to_string(&path)
-                .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            let path = path.strip_prefix(checkout()).unwrap().to_string_lossy().into_owned();
-            found.push(Source { path, text });
-        }
-    }
-}
-
-/// Fails with every offence at once, one a line.
-fn assert_none(what: &str, offences: &[String]) {
-    assert!(offences.is_empty(), "{what}:\n  {}", offences.join("\n  "));
-}
-
 #[test]
 fn every_file_opens_by_saying_what_it_is_for() {
     let silent = sources("rs").into_iter().filter(|source| !source.text.starts_with("//! "));
-    assert_none(
-        "files that don't open with `//! `",
-        &silent.map(|source| source.path).collect::<Vec<_>>(),
-    );
+    let paths: Vec<String> = silent.map(|source| source.path.clone()).collect();
+    assert_none("files that don't open with `//! `", &paths);
 }
 
 #[test]
 fn files_are_short() {
     let lengths = sources("rs").into_iter().filter(|source| !source.is_test()).map(|source| {
-        let lines = source.product_lines().count();
-        (source.path, lines)
+        let lines = source.lines_before_tests().count();
+        (&source.path, lines)
     });
     let long = lengths
         .filter(|(_, lines)| *lines > FILE_LINES_MAX)
@@ -99,8 +53,7 @@ fn files_are_short() {
 
 #[test]
 fn functions_are_short() {
-    let sources = sources("rs");
-    let long = sources.iter().flat_map(long_functions).collect::<Vec<_>>();
+    let long: Vec<String> = sources("rs").into_iter().flat_map(long_functions).collect();
     assert_none("functions over 70 lines", &long);
 }
 
@@ -159,7 +112,7 @@ fn tests_wait_for_conditions_and_not_for_time() {
     let tests = sources("rs").into_iter().filter(|source| source.path.starts_with("tests/"));
     let sleepy = tests
         .filter(|source| source.text.contains(&waits) && !source.path.ends_with("patience.rs"));
-    assert_none("tests that sleep", &sleepy.map(|source| source.path).collect::<Vec<_>>());
+    assert_none("tests that sleep", &sleepy.map(|source| source.path.clone()).collect::<Vec<_>>());
 }
 
 #[test]
@@ -168,21 +121,18 @@ fn unsafe_code_is_allowed_in_the_kernels_alone() {
     let elsewhere =
         sources("rs").into_iter().filter(|source| !source.path.starts_with("consumer/kernels/"));
     let offenders =
-        elsewhere.filter(|source| source.text.contains(&allows)).map(|source| source.path);
+        elsewhere.filter(|source| source.text.contains(&allows)).map(|source| source.path.clone());
     assert_none("files that allow unsafe code", &offenders.collect::<Vec<_>>());
 }
 
 #[test]
-fn nothing_names_a_folder_of_somebody_s_own_machine() {
+fn no_file_names_a_folder_of_one_machine() {
     let private = [["/ho", "me/"], ["/ro", "ot/"], ["/wo", "rk/"], ["/Use", "rs/"]]
         .map(|parts| parts.concat());
-    let mut offences = Vec::new();
-    for extension in ["rs", "md", "toml", "py", "sh", "yml", "html"] {
-        let mut files = Vec::new();
-        collect(checkout(), extension, &mut files);
-        let named = |text: &str| private.iter().any(|folder| text.contains(folder));
-        offences.extend(files.into_iter().filter(|file| named(&file.text)).map(|file| file.path));
-    }
+    let named = |source: &&Source| private.iter().any(|folder| source.text.contains(folder));
+    let kinds = ["rs", "md", "toml", "py", "sh", "yml", "html"];
+    let files = written().iter().filter(|source| kinds.contains(&source.kind()));
+    let offences: Vec<String> = files.filter(named).map(|source| source.path.clone()).collect();
     assert_none("files that name such a folder", &offences);
 }
 
@@ -192,7 +142,7 @@ fn manifests() -> Vec<(String, Table)> {
     let parsed = members.map(|source| {
         let table: Table =
             source.text.parse().unwrap_or_else(|error| panic!("{}: {error}", source.path));
-        (source.path, table)
+        (source.path.clone(), table)
     });
     parsed
         .filter(|(_, table)| table.contains_key("package") && !table.contains_key("workspace"))
@@ -241,7 +191,7 @@ fn versions_and_lints_stand_in_one_table() {
 fn links_in_the_documents_lead_somewhere() {
     let mut offences = Vec::new();
     for document in sources("md") {
-        let folder: PathBuf = checkout().join(&document.path).parent().unwrap().into();
+        let folder: PathBuf = root().join(&document.path).parent().unwrap().into();
         for target in links(&document.text) {
             let file = target.split('#').next().unwrap();
             let elsewhere = target.contains("://") || target.starts_with("mailto:");

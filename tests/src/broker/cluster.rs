@@ -25,7 +25,7 @@ impl Cluster {
             writeln!(more, "cluster_formation.classic_config.nodes.{} = {node}", at + 1).unwrap();
         }
         let neighbourhood = Neighbourhood::new();
-        let mut nodes = NAMES.map(|name| Node::place(&neighbourhood, name, &more));
+        let mut nodes = NAMES.map(|name| Node::configured(&neighbourhood, name, &more));
         // The first alone: those who come later find one to join, and start its virtual host as they boot.
         // One that is made on a whole cluster is not always started everywhere by RabbitMQ 3.10.
         nodes[0].start().await;

@@ -18,7 +18,8 @@ impl Encrypted {
     /// A certificate with its files in `folder`.
     pub(super) fn new(folder: &Path) -> Self {
         let files = Authority::shared().certify(&folder.join("certificates"));
-        let (amqp_port, management_port) = (ports::free_port(), ports::free_port());
+        let amqp_port = ports::free_port();
+        let management_port = ports::free_port();
         Self { amqp_port, management_port, files }
     }
 

@@ -23,7 +23,7 @@ impl Management {
         format!("http://guest:guest@127.0.0.1:{}", self.port)
     }
 
-    /// Status and body; `None` when nobody answers.
+    /// Status and body; `None` when no server answers.
     pub fn request(self, method: &str, path: &str) -> Option<(u16, Value)> {
         let url = format!("http://127.0.0.1:{}{path}", self.port);
         let agent = probe::agent();
@@ -39,7 +39,7 @@ impl Management {
         Some((answer.status().as_u16(), answer.body_mut().read_json().unwrap_or(Value::Null)))
     }
 
-    /// The same of a plug-in that has to answer.
+    /// A GET of a plug-in that has to answer; panics when it does not.
     pub fn call(self, method: &str, path: &str) -> (u16, Value) {
         let answer = self.request(method, path);
         answer.unwrap_or_else(|| panic!("{method} {path}: the management plug-in does not answer"))

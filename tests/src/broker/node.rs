@@ -25,7 +25,7 @@ const INSTALLED: &str = "/usr/lib/rabbitmq/lib";
 /// How many lines of errors a failure shows.
 const ERROR_LINES: usize = 40;
 
-/// What nodes that know each other share: a name server and, in its folder, the cookie.
+/// The resources that the nodes of a cluster share: a name server and, in its folder, the cookie.
 #[derive(Debug)]
 pub(super) struct Neighbourhood {
     epmd_port: u16,
@@ -65,14 +65,14 @@ impl Node {
     pub async fn boot() -> Self {
         let neighbourhood = Neighbourhood::new();
         let encrypted = Encrypted::new(neighbourhood.home.path());
-        let mut node = Self::place(&neighbourhood, "alone", &encrypted.configuration());
+        let mut node = Self::configured(&neighbourhood, "alone", &encrypted.configuration());
         node.encrypted = Some(Arc::new(encrypted));
         node.start().await;
         node
     }
 
-    /// Finds a place for a node, with more lines for its configuration.
-    pub(super) fn place(neighbourhood: &Arc<Neighbourhood>, name: &str, more: &str) -> Self {
+    /// A node with ports and a folder of its own, not booted yet; `more` is appended to its configuration.
+    pub(super) fn configured(neighbourhood: &Arc<Neighbourhood>, name: &str, more: &str) -> Self {
         let folder = neighbourhood.home.path().join(name);
         fs::create_dir(&folder).unwrap();
         let node = Self {
@@ -103,7 +103,8 @@ impl Node {
 
     /// Waits until a node that was begun answers.
     pub async fn answers(&mut self) {
-        let (management, log) = (self.management(), self.log());
+        let management = self.management();
+        let log = self.log();
         let server = self.server.as_mut().expect("a node that was begun");
         until_true("RabbitMQ answers on its management port", PATIENT, async || {
             if let Some(code) = server.exit_code() {
@@ -152,7 +153,7 @@ impl Node {
         Management::new(self.management_port)
     }
 
-    /// A new virtual host, empty and nobody else's.
+    /// A new virtual host, empty and used by this caller alone.
     pub async fn vhost(&self) -> Vhost {
         Vhost::create(self.amqp_port, self.management(), self.encrypted.clone()).await
     }
@@ -174,7 +175,8 @@ impl Node {
 
     /// Statistics every half second rather than every five: tests wait for them.
     fn write_configuration(&self, more: &str) {
-        let (amqp_port, management_port) = (self.amqp_port, self.management_port);
+        let amqp_port = self.amqp_port;
+        let management_port = self.management_port;
         let configuration = format!(
             "listeners.tcp.1 = 127.0.0.1:{amqp_port}\n\
              management.tcp.ip = 127.0.0.1\n\
@@ -208,7 +210,7 @@ impl Node {
     }
 }
 
-/// What nodes call each other.
+/// The Erlang name by which the other nodes reach one.
 pub(super) fn node_name(name: &str) -> String {
     format!("forebay-tests-{}-{name}@localhost", std::process::id())
 }

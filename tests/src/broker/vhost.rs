@@ -51,17 +51,17 @@ impl Vhost {
         until_true(&format!("the virtual host runs on {nodes} nodes"), PATIENT, runs).await;
     }
 
-    /// What a client connects to.
+    /// The address that a client connects to.
     pub fn amqp_url(&self) -> String {
         self.amqp_url_at(self.amqp_port)
     }
 
-    /// The same by way of another port.
+    /// The address by way of another port, such as that of a relay.
     pub fn amqp_url_at(&self, port: u16) -> String {
         format!("amqp://guest:guest@127.0.0.1:{port}/{}", self.name)
     }
 
-    /// The same, encrypted, with the server under any of its names.
+    /// The encrypted address, with the server under any of its names.
     pub fn amqps_url(&self, host: &str) -> String {
         format!("amqps://guest:guest@{host}:{}/{}", self.encrypted().amqp_port, self.name)
     }
@@ -85,7 +85,7 @@ impl Vhost {
         self.amqp_port
     }
 
-    /// What a client asks about queues.
+    /// The address of the management API.
     pub fn management_url(&self) -> String {
         self.management.url()
     }
@@ -99,7 +99,7 @@ impl Vhost {
         }
     }
 
-    /// Every queue with its messages, ready and unacknowledged. `None` when nobody answers.
+    /// Every queue with its messages, ready and unacknowledged. `None` when no server answers.
     pub fn depths(&self) -> Option<Vec<(String, u64)>> {
         let (_, body) = self.management.request("GET", &format!("/api/queues/{}", self.name))?;
         let depth = |queue: &Value| {

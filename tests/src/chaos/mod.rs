@@ -1,22 +1,19 @@
 //! Runs of a whole fleet that is disturbed by a schedule drawn from a seed, and the check that it kept what
 //! it promises.
 
-mod courier;
-mod crew;
-mod letters;
+mod messages;
+mod programs;
+mod publisher;
 mod random;
 mod run;
 mod schedule;
 
 use std::env;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::broker::Node;
 
-/// The jobs that are published in a second, at most.
-const JOBS_A_SECOND: usize = 200;
-
-/// What is to be run.
+/// The runs to make.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     /// The seed of the first run; the next ones follow it.
@@ -46,7 +43,8 @@ impl Plan {
         for at in 0..self.runs {
             let seed = self.seed + at;
             let ended = run::run(&mut node, seed, self.jobs).await;
-            let (now, all) = (at + 1, self.runs);
+            let now = at + 1;
+            let all = self.runs;
             let minutes = started.elapsed().as_secs_f64() / 60.0;
             eprintln!("chaos: run {now} of {all}, seed {seed}: {ended} ({minutes:.1} min)");
         }
@@ -56,9 +54,4 @@ impl Plan {
 fn variable(name: &str) -> Option<u64> {
     let value = env::var(name).ok()?;
     Some(value.parse().unwrap_or_else(|_| panic!("{name} is to be a number, not {value}")))
-}
-
-/// How long publishing takes, and with it the disturbance.
-fn span(jobs: usize) -> Duration {
-    Duration::from_millis((jobs * 1_000 / JOBS_A_SECOND) as u64).max(Duration::from_secs(4))
 }

@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 
-use super::courier::{Courier, locked};
-use super::crew::Crew;
-use super::letters::Letters;
-use super::schedule::{Action, Schedule};
-use super::span;
+use super::messages::Messages;
+use super::programs::Programs;
+use super::publisher::{ChaosPublisher, locked};
+use super::schedule::{Action, Schedule, span};
 use crate::broker::Node;
 use crate::history::{self, History, SUCCEEDED, Violation};
 use crate::job::{Codec, Job};
@@ -23,7 +22,7 @@ use crate::stack::Stack;
 const TICK: Duration = Duration::from_millis(50);
 /// How often the records are read.
 const READ_EVERY: Duration = Duration::from_millis(400);
-/// Letters in here are kept for people, and answered from their copies.
+/// Messages in here are kept for people, and answered from their copies.
 const KEPT: &str = "forebay.dead";
 /// How long the store may take for that before it counts as away.
 const READ_WITHIN: Duration = Duration::from_millis(800);
@@ -42,7 +41,8 @@ impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { sent, confirmed, answered, disturbed, healed } = self;
         write!(f, "{sent} jobs, {confirmed} confirmed, {answered} answered, ")?;
-        let (disturbed, healed) = (disturbed.as_secs_f64(), healed.as_secs_f64());
+        let disturbed = disturbed.as_secs_f64();
+        let healed = healed.as_secs_f64();
         write!(f, "{disturbed:.1} s disturbed, {healed:.1} s to come to rest")
     }
 }
@@ -53,8 +53,8 @@ pub async fn run(node: &mut Node, seed: u64, jobs: usize) -> Ended {
     let stack = Stack::on(node.vhost().await).await.tiny().relayed();
     let schedule = Schedule::draw(seed, span(jobs));
     let history = Arc::new(Mutex::new(History::default()));
-    let crew = Crew::start(&stack).await;
-    let mut run = Run { stack, node, crew, history, store: None, frozen: false };
+    let programs = Programs::start(&stack).await;
+    let mut run = Run { stack, node, programs, history, store: None, frozen: false };
     let ended = run.go(seed, jobs, &schedule).await;
     let violations = locked(&run.history).violations();
     if !violations.is_empty() {
@@ -66,7 +66,7 @@ pub async fn run(node: &mut Node, seed: u64, jobs: usize) -> Ended {
 
 struct Run<'a> {
     // First: programs end before the servers and folders that they use.
-    crew: Crew,
+    programs: Programs,
     stack: Stack,
     node: &'a mut Node,
     history: Arc<Mutex<History>>,
@@ -79,8 +79,8 @@ impl Run<'_> {
     async fn go(&mut self, seed: u64, jobs: usize, schedule: &Schedule) -> Ended {
         let started = Instant::now();
         let give_up = started + span(jobs) * 2 + PATIENT;
-        let courier = Courier::new(self.stack.amqp_url(), self.history.clone(), give_up);
-        let publishing = tokio::spawn(courier.run(Letters::new(seed), jobs, span(jobs)));
+        let publisher = ChaosPublisher::new(self.stack.amqp_url(), self.history.clone(), give_up);
+        let publishing = tokio::spawn(publisher.run(Messages::new(seed), jobs, span(jobs)));
         self.disturb(started, schedule).await;
         let disturbed = started.elapsed();
         self.heal().await;
@@ -134,13 +134,13 @@ impl Run<'_> {
                 self.stack.store.restart().await;
                 self.frozen = false;
             }
-            Action::KillWorker(worker) => self.crew.kill_worker(worker),
-            Action::StopWorker(worker) => self.crew.stop_worker(worker),
+            Action::KillWorker(worker) => self.programs.kill_worker(worker),
+            Action::StopWorker(worker) => self.programs.stop_worker(worker),
             Action::ArmWorker(worker, point, turn) => {
-                self.crew.arm_worker(&self.stack, worker, point, turn);
+                self.programs.arm_worker(&self.stack, worker, point, turn);
             }
-            Action::KillAutoscaler => self.crew.kill_autoscaler(),
-            Action::StopAutoscaler => self.crew.stop_autoscaler(),
+            Action::KillAutoscaler => self.programs.kill_autoscaler(),
+            Action::StopAutoscaler => self.programs.stop_autoscaler(),
         }
     }
 
@@ -154,7 +154,7 @@ impl Run<'_> {
 
     /// Keeps the programs running and, when it is time, reads the records; answers when it is time again.
     async fn look(&mut self, read_at: Instant) -> Instant {
-        for violation in self.crew.keep(&self.stack) {
+        for violation in self.programs.keep(&self.stack) {
             self.breaks(violation);
         }
         if Instant::now() < read_at || self.frozen {

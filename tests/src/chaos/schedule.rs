@@ -1,4 +1,4 @@
-//! What goes wrong in a run, and when: drawn from the seed.
+//! The faults of a run with their times, drawn from the seed.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,6 +12,9 @@ pub const WORKERS: usize = 2;
 /// `RabbitMQ` writes to the disk which quorum queues there are a second or so after they are declared. A node
 /// that is killed sooner forgets the last of them, with all that is in it.
 const DECLARED_FOR_GOOD_MS: u64 = 3_000;
+
+/// The jobs that are published in a second, at most.
+const JOBS_A_SECOND: usize = 200;
 
 /// Where a worker can be made to die.
 const POINTS: [&str; 5] =
@@ -36,13 +39,13 @@ pub enum Action {
     RestartStore,
     /// A worker is killed.
     KillWorker(usize),
-    /// A worker is told to stop.
+    /// A worker is asked to stop.
     StopWorker(usize),
     /// A worker is replaced by one that dies at a fail point, at its n-th passage.
     ArmWorker(usize, &'static str, u64),
     /// The autoscaler is killed.
     KillAutoscaler,
-    /// The autoscaler is told to stop.
+    /// The autoscaler is asked to stop.
     StopAutoscaler,
 }
 
@@ -68,6 +71,11 @@ impl Schedule {
         actions.sort_by_key(|(at, _)| *at);
         Self(actions.into_iter().map(|(at, action)| (Duration::from_millis(at), action)).collect())
     }
+}
+
+/// How long publishing takes, and with it the disturbance.
+pub fn span(jobs: usize) -> Duration {
+    Duration::from_millis((jobs * 1_000 / JOBS_A_SECOND) as u64).max(Duration::from_secs(4))
 }
 
 fn draw_fault(random: &mut Random, at: u64, actions: &mut Vec<(u64, Action)>) {

@@ -10,7 +10,7 @@ use lapin::Confirmation;
 use lapin::options::{ExchangeDeleteOptions, QueueDeclareOptions, QueuePurgeOptions};
 use lapin::types::FieldTable;
 
-use forebay_tests::fleet::{Fleet, Lent, SMALL_BATCHES, says};
+use forebay_tests::workload::{Lent, SMALL_BATCHES, Workload, says};
 
 /// `RabbitMQ` writes to the disk which quorum queues there are a second or so after they are declared. A node
 /// that is killed sooner forgets the last of them, with all that is in it.
@@ -19,17 +19,17 @@ const DECLARED_FOR_GOOD: Duration = Duration::from_secs(5);
 #[tokio::test]
 async fn a_broker_that_is_killed_in_the_middle_of_work_loses_nothing() {
     let mut node = Lent::node().await;
-    let mut fleet = Fleet::on(Stack::on(node.vhost().await).await.tiny()).await;
-    let mut worker = fleet.stack.worker(&[SMALL_BATCHES]).await;
+    let mut workload = Workload::on(Stack::on(node.vhost().await).await.tiny()).await;
+    let mut worker = workload.stack.worker(&[SMALL_BATCHES]).await;
     at(Instant::now() + DECLARED_FOR_GOOD).await;
-    fleet.publish(1_500).await;
-    fleet.is_at_work().await;
+    workload.publish(1_500).await;
+    workload.is_at_work().await;
     node.kill();
     says(&worker, 503).await;
     node.start().await;
     says(&worker, 200).await;
-    fleet.publisher = fleet.stack.publisher().await;
-    fleet.comes_to_rest().await;
+    workload.publisher = workload.stack.publisher().await;
+    workload.comes_to_rest().await;
     assert!(worker.is_running());
 }
 
@@ -43,93 +43,93 @@ async fn a_delivery_that_outlasts_the_broker_s_patience_is_done_all_the_same() {
         )
     };
     node.ctl(&["eval", &patience(1_500, 500)]).await;
-    let mut fleet = Fleet::on(Stack::on(node.vhost().await).await.tiny()).await;
-    let mut worker = fleet.stack.worker(&[]).await;
-    fleet.stack.store.freeze();
-    fleet.publish(50).await;
+    let mut workload = Workload::on(Stack::on(node.vhost().await).await.tiny()).await;
+    let mut worker = workload.stack.worker(&[]).await;
+    workload.stack.store.freeze();
+    workload.publish(50).await;
     let lost = async || worker.log().contains("subscription lost");
     until_true("the broker closes the channel", PATIENT, lost).await;
-    fleet.stack.store.thaw();
+    workload.stack.store.thaw();
     node.ctl(&["eval", &patience(1_800_000, 60_000)]).await;
-    fleet.comes_to_rest().await;
+    workload.comes_to_rest().await;
     assert!(worker.is_running());
 }
 
 #[tokio::test]
 async fn a_broker_that_takes_no_publishes_still_hands_out_work() {
     let node = Lent::node().await;
-    let mut fleet = Fleet::on(Stack::on(node.vhost().await).await.tiny()).await;
+    let mut workload = Workload::on(Stack::on(node.vhost().await).await.tiny()).await;
     let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
     let declared =
-        fleet.publisher.channel.queue_declare("".into(), options, FieldTable::default()).await;
+        workload.publisher.channel.queue_declare("".into(), options, FieldTable::default()).await;
     let replies = declared.unwrap().name().clone();
-    let asks = fleet.job("with a reply");
+    let asks = workload.job("with a reply");
     let asked = properties(asks.id(), Codec::Json).with_reply_to(replies.clone());
-    fleet.publisher.publish(fleet.stack.model(), &asks.body(Codec::Json), asked).await;
-    fleet.publish(300).await;
+    workload.publisher.publish(workload.stack.model(), &asks.body(Codec::Json), asked).await;
+    workload.publish(300).await;
 
     node.ctl(&["set_vm_memory_high_watermark", "0.00001"]).await;
-    let worker = fleet.stack.worker(&[]).await;
+    let worker = workload.stack.worker(&[]).await;
     // The worker has a reply to publish by then, and computes and acknowledges all the same.
-    fleet.all_succeed().await;
-    assert_eq!(result(&mut fleet.redis, asks.id()).await.state(), "succeeded");
-    let mut command = fleet.stack.program("forebay", &[]);
-    command.args(["submit", "--when-full", "fail", "--model", fleet.stack.model(), "text"]);
-    let refused = fleet.stack.run(command).await;
+    workload.all_succeed().await;
+    assert_eq!(result(&mut workload.redis, asks.id()).await.state(), "succeeded");
+    let mut command = workload.stack.program("forebay", &[]);
+    command.args(["submit", "--when-full", "fail", "--model", workload.stack.model(), "text"]);
+    let refused = workload.stack.run(command).await;
     node.ctl(&["set_vm_memory_high_watermark", "0.4"]).await;
     assert_eq!(refused.code, 1, "{refused:?}");
     assert!(refused.errors.contains("memory"), "{refused:?}");
 
     says(&worker, 200).await;
-    comes_to_rest_with(&mut fleet, &replies).await;
+    comes_to_rest_with(&mut workload, &replies).await;
 }
 
-/// The same where a queue of replies has to fill first.
-async fn comes_to_rest_with(fleet: &mut Fleet, replies: &lapin::types::ShortString) {
+/// Waits for the reply that fills the queue of replies, empties it, and waits until everything is done.
+async fn comes_to_rest_with(workload: &mut Workload, replies: &lapin::types::ShortString) {
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let filled = async || {
-        let channel = &fleet.publisher.channel;
+        let channel = &workload.publisher.channel;
         let declared = channel.queue_declare(replies.clone(), options, FieldTable::default());
         declared.await.unwrap().message_count() == 1
     };
     until_true("the reply comes", PATIENT, filled).await;
     let options = QueuePurgeOptions::default();
-    fleet.publisher.channel.queue_purge(replies.clone(), options).await.unwrap();
-    fleet.comes_to_rest().await;
+    workload.publisher.channel.queue_purge(replies.clone(), options).await.unwrap();
+    workload.comes_to_rest().await;
 }
 
 #[tokio::test]
 async fn a_publish_to_an_exchange_that_is_gone_harms_nothing_else() {
-    let mut fleet = Fleet::new().await;
-    let mut worker = fleet.stack.worker(&[]).await;
-    let channel = &fleet.publisher.channel;
+    let mut workload = Workload::new().await;
+    let mut worker = workload.stack.worker(&[]).await;
+    let channel = &workload.publisher.channel;
     let deleted =
         channel.exchange_delete("forebay.retry.1s".into(), ExchangeDeleteOptions::default());
     deleted.await.unwrap();
     // The broker closes the channel on which the worker publishes this one's second try.
-    let again = fleet.job("fails once").faulty("error:1");
-    fleet.submit(&again).await;
-    fleet.publish(100).await;
-    fleet.all_succeed().await;
-    assert!(find(&mut fleet.redis, again.id()).await.is_none());
+    let again = workload.job("fails once").faulty("error:1");
+    workload.submit(&again).await;
+    workload.publish(100).await;
+    workload.all_succeed().await;
+    assert!(find(&mut workload.redis, again.id()).await.is_none());
 
-    // Whoever connects declares what is missing.
-    assert_eq!(fleet.stack.forebay(&["queues"]).await.code, 0);
-    assert_eq!(result(&mut fleet.redis, again.id()).await.state(), "succeeded");
-    fleet.comes_to_rest().await;
+    // Each program that connects declares what is missing.
+    assert_eq!(workload.stack.forebay(&["queues"]).await.code, 0);
+    assert_eq!(result(&mut workload.redis, again.id()).await.state(), "succeeded");
+    workload.comes_to_rest().await;
     assert!(worker.is_running());
 }
 
 #[tokio::test]
 async fn a_consumer_whose_queue_was_deleted_comes_back_with_the_queue() {
-    let mut fleet = Fleet::new().await;
-    let mut worker = fleet.stack.worker(&[]).await;
-    fleet.stack.vhost.delete_queue(&fleet.stack.batch_queue());
+    let mut workload = Workload::new().await;
+    let mut worker = workload.stack.worker(&[]).await;
+    workload.stack.vhost.delete_queue(&workload.stack.batch_queue());
     let lost = async || worker.log().contains("subscription lost");
     until_true("the broker cancels the consumer", SOON, lost).await;
-    assert_eq!(fleet.stack.forebay(&["queues"]).await.code, 0, "it declares the queue again");
-    fleet.publish(100).await;
-    fleet.comes_to_rest().await;
+    assert_eq!(workload.stack.forebay(&["queues"]).await.code, 0, "it declares the queue again");
+    workload.publish(100).await;
+    workload.comes_to_rest().await;
     assert!(worker.is_running());
 }
 
@@ -146,7 +146,8 @@ async fn a_full_queue_refuses_and_what_it_took_is_done() {
     let mut refused = 0;
     for n in 0..40 {
         let job = Job::embed(format!("text {n}")).of(stack.model());
-        let (body, asked) = (job.body(Codec::Json), properties(job.id(), Codec::Json));
+        let body = job.body(Codec::Json);
+        let asked = properties(job.id(), Codec::Json);
         match publisher.try_publish(stack.model(), &body, asked).await.unwrap() {
             Confirmation::Ack(None) => taken.push(job),
             _ => refused += 1,

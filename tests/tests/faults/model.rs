@@ -9,7 +9,7 @@ use forebay_tests::patience::PATIENT;
 use forebay_tests::record::result;
 use forebay_tests::stack::Stack;
 
-use forebay_tests::fleet::Fleet;
+use forebay_tests::workload::Workload;
 
 /// Replaces the link to the tiny model by a copy of its files, which may be broken; answers the weights.
 fn own_copy(stack: &Stack) -> PathBuf {
@@ -77,8 +77,8 @@ async fn corrupt_settings_of_a_model_are_refused_by_name() {
 
 #[tokio::test]
 async fn weights_that_are_no_numbers_never_make_a_result() {
-    let mut fleet = Fleet::new().await;
-    let weights = own_copy(&fleet.stack);
+    let mut workload = Workload::new().await;
+    let weights = own_copy(&workload.stack);
     let mut bytes = fs::read(&weights).unwrap();
     let header = u64::from_le_bytes(bytes[..8].try_into().unwrap());
     let data = 8 + usize::try_from(header).unwrap();
@@ -86,20 +86,20 @@ async fn weights_that_are_no_numbers_never_make_a_result() {
         *value = f32::NAN.to_le_bytes();
     }
     fs::write(&weights, &bytes).unwrap();
-    let job = fleet.job("text");
-    fleet.submit(&job).await;
-    let mut worker = fleet.stack.starting_worker(&[]);
+    let job = workload.job("text");
+    workload.submit(&job).await;
+    let mut worker = workload.stack.starting_worker(&[]);
     // Either it refuses to serve such a model, or it fails every job.
     let ended = forebay_tests::patience::comes_true(PATIENT, async || {
         worker.ended().is_some()
-            || forebay_tests::record::find(&mut fleet.redis, job.id()).await.is_some()
+            || forebay_tests::record::find(&mut workload.redis, job.id()).await.is_some()
     });
     assert!(ended.await, "neither refused nor answered");
     if let Some(code) = worker.ended() {
         assert_ne!(code, 0);
         return;
     }
-    let record = result(&mut fleet.redis, job.id()).await;
+    let record = result(&mut workload.redis, job.id()).await;
     assert_eq!((record.state(), record.error_code()), ("failed", "numerical_error"));
 }
 

@@ -10,125 +10,126 @@ use forebay_tests::relay::Mode;
 use forebay_tests::sentinel::Sentinel;
 use forebay_tests::store::Store;
 
-use forebay_tests::fleet::{Fleet, SMALL_BATCHES, says};
+use forebay_tests::workload::{SMALL_BATCHES, Workload, says};
 
 /// A minute, by when every pause between two attempts has long grown to its longest.
 const OUTAGE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn after_a_long_outage_of_the_store_work_is_back_within_five_seconds() {
-    let mut fleet = Fleet::new().await;
-    let mut worker = fleet.stack.worker(&[SMALL_BATCHES]).await;
-    fleet.publish(1_500).await;
-    fleet.is_at_work().await;
-    fleet.stack.store.kill();
+    let mut workload = Workload::new().await;
+    let mut worker = workload.stack.worker(&[SMALL_BATCHES]).await;
+    workload.publish(1_500).await;
+    workload.is_at_work().await;
+    workload.stack.store.kill();
     says(&worker, 503).await;
     at(Instant::now() + OUTAGE).await;
     assert!(worker.is_running());
-    fleet.stack.store.restart().await;
+    workload.stack.store.restart().await;
     let back_at = Instant::now();
-    fleet.redis = fleet.stack.redis().await;
-    let before = fleet.finished().await;
-    until_true("results come", PATIENT, async || fleet.finished().await > before).await;
+    workload.redis = workload.stack.redis().await;
+    let before = workload.finished().await;
+    until_true("results come", PATIENT, async || workload.finished().await > before).await;
     let took = back_at.elapsed();
     eprintln!("the first results came {took:?} after the store was back");
     assert!(took < Duration::from_secs(5), "{took:?}");
-    fleet.comes_to_rest().await;
+    workload.comes_to_rest().await;
 }
 
 #[tokio::test]
 async fn a_store_slower_than_its_time_out_is_waited_for() {
-    let mut fleet = Fleet::relayed().await;
+    let mut workload = Workload::relayed().await;
     let hurried = ("FOREBAY_STORE__TIMEOUT_MS", "300");
-    let mut worker = fleet.stack.worker(&[SMALL_BATCHES, hurried]).await;
-    fleet.publish(1_500).await;
-    fleet.is_at_work().await;
-    fleet.stack.relays().store.set(Mode::Delay(Duration::from_millis(500)));
+    let mut worker = workload.stack.worker(&[SMALL_BATCHES, hurried]).await;
+    workload.publish(1_500).await;
+    workload.is_at_work().await;
+    workload.stack.relays().store.set(Mode::Delay(Duration::from_millis(500)));
     says(&worker, 503).await;
-    fleet.stack.relays().store.heal();
+    workload.stack.relays().store.heal();
     says(&worker, 200).await;
-    fleet.comes_to_rest().await;
+    workload.comes_to_rest().await;
     assert!(worker.is_running());
 }
 
 #[tokio::test]
 async fn a_store_without_memory_holds_work_up_and_loses_none() {
-    let mut fleet = Fleet::new().await;
-    let mut worker = fleet.stack.worker(&[SMALL_BATCHES]).await;
-    fleet.publish(1_500).await;
-    fleet.is_at_work().await;
-    fleet.stack.store.configure("maxmemory", "1").await;
+    let mut workload = Workload::new().await;
+    let mut worker = workload.stack.worker(&[SMALL_BATCHES]).await;
+    workload.publish(1_500).await;
+    workload.is_at_work().await;
+    workload.stack.store.configure("maxmemory", "1").await;
     let refused = async || worker.log().contains("OOM");
     until_true("writes are refused", SOON, refused).await;
-    let (done, queue) = (fleet.finished().await, fleet.stack.batch_queue());
+    let done = workload.finished().await;
+    let queue = workload.stack.batch_queue();
     assert!(done < 1_500);
     // The broker's own count lags; a job that was acknowledged without a record would stay missing.
-    let none_lost = async || fleet.stack.vhost.depth(&queue) as usize + done >= 1_500;
+    let none_lost = async || workload.stack.vhost.depth(&queue) as usize + done >= 1_500;
     until_true("what has no record is still in the queue", SOON, none_lost).await;
-    fleet.stack.store.configure("maxmemory", "0").await;
-    fleet.comes_to_rest().await;
+    workload.stack.store.configure("maxmemory", "0").await;
+    workload.comes_to_rest().await;
     assert!(worker.is_running());
 }
 
 #[tokio::test]
 async fn a_store_that_is_demoted_to_a_replica_is_waited_for() {
-    let mut fleet = Fleet::new().await;
-    let mut worker = fleet.stack.worker(&[SMALL_BATCHES]).await;
-    fleet.publish(1_500).await;
-    fleet.is_at_work().await;
+    let mut workload = Workload::new().await;
+    let mut worker = workload.stack.worker(&[SMALL_BATCHES]).await;
+    workload.publish(1_500).await;
+    workload.is_at_work().await;
     // Of a primary that is not there: it keeps what it holds, and refuses to write.
-    fleet.stack.store.follow(free_port()).await;
+    workload.stack.store.follow(free_port()).await;
     let refused = async || worker.log().contains("ReadOnly");
     until_true("writes are refused", SOON, refused).await;
-    fleet.stack.store.lead().await;
-    fleet.comes_to_rest().await;
+    workload.stack.store.lead().await;
+    workload.comes_to_rest().await;
     assert!(worker.is_running());
 }
 
 #[tokio::test]
 async fn a_failover_to_the_replica_loses_nothing_that_was_replicated() {
-    let mut fleet = Fleet::relayed().await;
+    let mut workload = Workload::relayed().await;
     let mut replica = Store::start().await;
-    replica.follow(fleet.stack.store.port()).await;
-    let sentinel = Sentinel::watch(&fleet.stack.store, fleet.stack.store.folder()).await;
-    let mut worker = fleet.stack.worker(&[]).await;
-    fleet.publish(200).await;
-    fleet.all_succeed().await;
+    replica.follow(workload.stack.store.port()).await;
+    let sentinel = Sentinel::watch(&workload.stack.store, workload.stack.store.folder()).await;
+    let mut worker = workload.stack.worker(&[]).await;
+    workload.publish(200).await;
+    workload.all_succeed().await;
     until_true("the replica has it all", PATIENT, async || {
-        let ids: Vec<&str> = fleet.jobs.iter().map(Job::id).collect();
+        let ids: Vec<&str> = workload.jobs.iter().map(Job::id).collect();
         finished(&mut replica.connect().await, &ids).await == ids.len()
     })
     .await;
 
-    fleet.stack.store.kill();
-    fleet.publish(200).await;
+    workload.stack.store.kill();
+    workload.publish(200).await;
     let promoted = async || {
         let port = sentinel.primary_port().await?;
         (port == replica.port()).then_some(port)
     };
     let port = until("the replica is the primary", PATIENT, promoted).await;
     // As a virtual address would.
-    fleet.stack.relays().store.point_at(port);
-    fleet.redis = replica.connect().await;
-    fleet.comes_to_rest().await;
+    workload.stack.relays().store.point_at(port);
+    workload.redis = replica.connect().await;
+    workload.comes_to_rest().await;
     assert!(worker.is_running());
     replica.kill();
 }
 
 #[tokio::test]
 async fn a_store_that_comes_back_empty_is_used_like_a_new_one() {
-    let mut fleet = Fleet::new().await;
-    let mut worker = fleet.stack.worker(&[]).await;
-    fleet.publish(100).await;
-    fleet.all_succeed().await;
-    fleet.stack.store.restart_empty().await;
-    fleet.redis = fleet.stack.redis().await;
-    assert_eq!(fleet.finished().await, 0);
-    fleet.jobs.clear();
-    fleet.publish(100).await;
-    fleet.comes_to_rest().await;
+    let mut workload = Workload::new().await;
+    let mut worker = workload.stack.worker(&[]).await;
+    workload.publish(100).await;
+    workload.all_succeed().await;
+    workload.stack.store.restart_empty().await;
+    workload.redis = workload.stack.redis().await;
+    assert_eq!(workload.finished().await, 0);
+    workload.jobs.clear();
+    workload.publish(100).await;
+    workload.comes_to_rest().await;
     until_true("the worker is registered again", SOON, async || {
-        let listed = fleet.stack.forebay(&["workers", "--json"]).await;
+        let listed = workload.stack.forebay(&["workers", "--json"]).await;
         listed.code == 0 && listed.output.contains("tiny")
     })
     .await;
@@ -137,20 +138,20 @@ async fn a_store_that_comes_back_empty_is_used_like_a_new_one() {
 
 #[tokio::test]
 async fn a_result_that_expires_before_it_is_read_is_gone_and_said_to_be() {
-    let mut fleet = Fleet::new().await;
-    let _worker = fleet.stack.worker(&[]).await;
-    let job = fleet.job("soon forgotten").with("result_ttl_s", 1);
-    fleet.submit(&job).await;
-    let written = async || find(&mut fleet.redis, job.id()).await.is_some();
+    let mut workload = Workload::new().await;
+    let _worker = workload.stack.worker(&[]).await;
+    let job = workload.job("soon forgotten").with("result_ttl_s", 1);
+    workload.submit(&job).await;
+    let written = async || find(&mut workload.redis, job.id()).await.is_some();
     until_true("it is written", SOON, written).await;
-    let gone = async || find(&mut fleet.redis, job.id()).await.is_none();
+    let gone = async || find(&mut workload.redis, job.id()).await.is_none();
     until_true("it expires", SOON, gone).await;
-    fleet.queues_are_empty().await;
-    let said = fleet.stack.forebay(&["get", job.id()]).await;
+    workload.queues_are_empty().await;
+    let said = workload.stack.forebay(&["get", job.id()]).await;
     assert_eq!(said.code, 1, "{said:?}");
     assert!(said.errors.contains("gone"), "{said:?}");
-    let said = fleet.stack.forebay(&["wait", job.id(), "--timeout", "1s"]).await;
+    let said = workload.stack.forebay(&["wait", job.id(), "--timeout", "1s"]).await;
     assert_ne!(said.code, 0, "{said:?}");
     assert!(!said.errors.contains(&result_key("")), "keys are nothing to bother people with");
-    fleet.does_new_work(SOON).await;
+    workload.does_new_work(SOON).await;
 }

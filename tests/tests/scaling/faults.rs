@@ -1,15 +1,15 @@
-//! What an autoscaler must survive.
+//! The faults that an autoscaler must survive.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use forebay_tests::binaries::binary;
-use forebay_tests::fleet::Fleet;
 use forebay_tests::patience::{PATIENT, SOON, at, until, until_true};
 use forebay_tests::pools::{metric, pool, signal, status, until_running};
 use forebay_tests::relay::{Mode, Relay};
 use forebay_tests::stack::Stack;
+use forebay_tests::workload::Workload;
 
 use super::size::SERVERLESS;
 
@@ -19,70 +19,70 @@ fn says(value: &serde_json::Value, text: &str) -> bool {
 
 #[tokio::test]
 async fn without_the_management_api_a_pool_may_grow_and_does_not_shrink() {
-    let mut fleet = Fleet::on(Stack::start().await.pooled(SERVERLESS)).await;
-    let port = fleet.stack.vhost.management_url().rsplit_once(':').unwrap().1.parse().unwrap();
+    let mut workload = Workload::on(Stack::start().await.pooled(SERVERLESS)).await;
+    let port = workload.stack.vhost.management_url().rsplit_once(':').unwrap().1.parse().unwrap();
     let relay = Relay::to(port);
     relay.set(Mode::Cut);
     let url = format!("http://guest:guest@127.0.0.1:{}", relay.port());
-    let autoscaler = fleet.stack.autoscaler(&[("FOREBAY_MANAGEMENT_URL", &url)]).await;
-    fleet.publish_slow(20, 20).await;
-    fleet.all_succeed().await;
-    until_true("the problem is told", SOON, async || {
+    let autoscaler = workload.stack.autoscaler(&[("FOREBAY_MANAGEMENT_URL", &url)]).await;
+    workload.publish_slow(20, 20).await;
+    workload.all_succeed().await;
+    until_true("the problem is reported", SOON, async || {
         status(&autoscaler).is_some_and(|status| says(&status, "management API"))
     })
     .await;
     // Three times as long as an idle worker stays.
     at(Instant::now() + Duration::from_secs(3)).await;
-    assert!(!fleet.stack.pools().running().is_empty(), "shrank by half of what there is to see");
+    assert!(!workload.stack.pools().running().is_empty(), "shrank by half of what there is to see");
     relay.heal();
-    until_running(&fleet.stack, 0, PATIENT).await;
+    until_running(workload.stack.pools(), 0, PATIENT).await;
 }
 
 #[tokio::test]
 async fn without_redis_or_a_broker_a_pool_keeps_its_size() {
-    let fleet = Fleet::on(Stack::start().await.relayed().pooled("min = 2\nmax = 2")).await;
-    let autoscaler = fleet.stack.autoscaler(&[]).await;
-    until_running(&fleet.stack, 2, PATIENT).await;
-    let workers = fleet.stack.pools().running();
+    let workload = Workload::on(Stack::start().await.relayed().pooled("min = 2\nmax = 2")).await;
+    let autoscaler = workload.stack.autoscaler(&[]).await;
+    until_running(workload.stack.pools(), 2, PATIENT).await;
+    let workers = workload.stack.pools().running();
     // Serverless and with nothing to do it would go to zero at once, if it could see.
-    fleet.stack.relays().store.set(Mode::Cut);
-    fleet.stack.relays().broker.set(Mode::Cut);
-    fleet.stack.set_pool(SERVERLESS);
+    workload.stack.relays().store.set(Mode::Cut);
+    workload.stack.relays().broker.set(Mode::Cut);
+    workload.stack.set_pool(SERVERLESS);
     until_true("neither is ready", SOON, async || autoscaler.readiness() == Some(503)).await;
     at(Instant::now() + Duration::from_secs(5)).await;
-    assert_eq!(fleet.stack.pools().running(), workers);
-    fleet.stack.relays().store.heal();
-    fleet.stack.relays().broker.heal();
-    until_running(&fleet.stack, 0, PATIENT).await;
+    assert_eq!(workload.stack.pools().running(), workers);
+    workload.stack.relays().store.heal();
+    workload.stack.relays().broker.heal();
+    until_running(workload.stack.pools(), 0, PATIENT).await;
 }
 
 #[tokio::test]
-async fn an_outage_of_redis_ends_nobody_however_long_the_workers_had_run() {
-    let fleet = Fleet::on(Stack::start().await.relayed().pooled("min = 2\nmax = 2")).await;
+async fn an_outage_of_redis_ends_no_worker_however_long_it_had_run() {
+    let workload = Workload::on(Stack::start().await.relayed().pooled("min = 2\nmax = 2")).await;
     // A worker that is not heard of for this long after its launch has failed to start.
-    let autoscaler = fleet.stack.autoscaler(&[("FOREBAY_AUTOSCALER__START_S_MAX", "5")]).await;
-    until_running(&fleet.stack, 2, PATIENT).await;
+    let autoscaler = workload.stack.autoscaler(&[("FOREBAY_AUTOSCALER__START_S_MAX", "5")]).await;
+    until_running(workload.stack.pools(), 2, PATIENT).await;
     until_true("both are ready", PATIENT, async || {
         pool(&autoscaler).is_some_and(|pool| pool["ready"] == 2)
     })
     .await;
-    let workers = fleet.stack.pools().running();
-    fleet.stack.relays().store.set(Mode::Cut);
+    let workers = workload.stack.pools().running();
+    workload.stack.relays().store.set(Mode::Cut);
     // Longer than a start may take, and than the records and the lease live.
     at(Instant::now() + Duration::from_secs(13)).await;
-    fleet.stack.relays().store.heal();
+    workload.stack.relays().store.heal();
     until_true("both are ready again", PATIENT, async || {
         pool(&autoscaler).is_some_and(|pool| pool["ready"] == 2)
     })
     .await;
-    assert_eq!(fleet.stack.pools().running(), workers);
+    assert_eq!(workload.stack.pools().running(), workers);
     assert_eq!(metric(&autoscaler, "forebay_workers_replaced_total", ""), 0);
 }
 
 #[tokio::test]
 async fn workers_that_die_at_start_are_tried_less_and_less_until_they_live() {
-    let mut fleet = Fleet::on(Stack::start().await.pooled(SERVERLESS)).await;
-    let program = fleet.stack.store.folder().join("worker");
+    let mut workload = Workload::on(Stack::start().await.pooled(SERVERLESS)).await;
+    let program = workload.stack.store.folder().join("worker");
     let write = |script: &str| {
         fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
@@ -90,18 +90,18 @@ async fn workers_that_die_at_start_are_tried_less_and_less_until_they_live() {
     write("echo 'there is no such device' >&2; exit 2");
     let path = program.display().to_string();
     let autoscaler =
-        fleet.stack.autoscaler(&[("FOREBAY_AUTOSCALER__PROCESS__PROGRAM", &path)]).await;
-    fleet.publish(10).await;
-    let told = until("the circuit opens", PATIENT, async || {
+        workload.stack.autoscaler(&[("FOREBAY_AUTOSCALER__PROCESS__PROGRAM", &path)]).await;
+    workload.publish(10).await;
+    let reported = until("the circuit opens", PATIENT, async || {
         pool(&autoscaler).filter(|pool| says(pool, "3 times"))
     })
     .await;
-    assert!(says(&told, "exit code 2: there is no such device"), "{told:#}");
+    assert!(says(&reported, "exit code 2: there is no such device"), "{reported:#}");
     assert_eq!(metric(&autoscaler, "forebay_launcher_circuit_open", "tiny"), 1);
     // Pauses of a second, two, four: by now there were three tries.
     assert!(metric(&autoscaler, "forebay_workers_launched_total", "tiny") <= 4);
     write(&format!("exec {} \"$@\"", binary("forebay-worker").display()));
-    fleet.all_succeed().await;
+    workload.all_succeed().await;
     until_true("the circuit closes", SOON, async || {
         metric(&autoscaler, "forebay_launcher_circuit_open", "tiny") == 0
     })
@@ -109,58 +109,58 @@ async fn workers_that_die_at_start_are_tried_less_and_less_until_they_live() {
 }
 
 #[tokio::test]
-async fn a_program_that_is_not_there_is_told_by_its_path_and_hurts_nothing() {
-    let mut fleet = Fleet::on(Stack::start().await.pooled(SERVERLESS)).await;
+async fn a_missing_program_is_reported_by_its_path_and_hurts_nothing() {
+    let mut workload = Workload::on(Stack::start().await.pooled(SERVERLESS)).await;
     let nowhere = [("FOREBAY_AUTOSCALER__PROCESS__PROGRAM", "/nowhere/forebay-worker")];
-    let broken = fleet.stack.autoscaler(&nowhere).await;
-    fleet.publish(10).await;
-    until_true("the problem is told", SOON, async || {
+    let broken = workload.stack.autoscaler(&nowhere).await;
+    workload.publish(10).await;
+    until_true("the problem is reported", SOON, async || {
         pool(&broken).is_some_and(|pool| says(&pool, "/nowhere/forebay-worker"))
     })
     .await;
     assert!(metric(&broken, "forebay_launch_failures_total", "process") >= 1);
     drop(broken);
-    let _whole = fleet.stack.autoscaler(&[]).await;
-    fleet.all_succeed().await;
+    let _whole = workload.stack.autoscaler(&[]).await;
+    workload.all_succeed().await;
 }
 
 #[tokio::test]
 async fn a_worker_that_stands_still_is_replaced() {
-    let mut fleet = Fleet::on(Stack::start().await.pooled("min = 1\nmax = 1")).await;
+    let mut workload = Workload::on(Stack::start().await.pooled("min = 1\nmax = 1")).await;
     let stuck = [("FOREBAY_AUTOSCALER__STUCK_S", "4")];
-    let autoscaler = fleet.stack.autoscaler(&stuck).await;
-    until_running(&fleet.stack, 1, PATIENT).await;
-    // It beats on, and its batch never ends.
-    let hang = fleet.job("never").faulty("hang");
-    fleet.submit(&hang).await;
+    let autoscaler = workload.stack.autoscaler(&stuck).await;
+    until_running(workload.stack.pools(), 1, PATIENT).await;
+    // Its heartbeats go on, and its batch never ends.
+    let hang = workload.job("never").faulty("hang");
+    workload.submit(&hang).await;
     until_true("it is ended", PATIENT, async || {
         metric(&autoscaler, "forebay_workers_replaced_total", "stuck") >= 1
     })
     .await;
-    until_running(&fleet.stack, 1, PATIENT).await;
+    until_running(workload.stack.pools(), 1, PATIENT).await;
     // One that is stopped is silent, and replaced as well.
-    fleet.stack.vhost.delete_queue(&fleet.stack.batch_queue());
-    let (_, pid) = fleet.stack.pools().running().remove(0);
+    workload.stack.vhost.delete_queue(&workload.stack.batch_queue());
+    let (_, pid) = workload.stack.pools().running().remove(0);
     signal(pid, "STOP");
     until_true("another runs", PATIENT, async || {
-        let running = fleet.stack.pools().running();
+        let running = workload.stack.pools().running();
         running.len() == 1 && running[0].1 != pid
     })
     .await;
-    let _ = &mut fleet;
+    let _ = &mut workload;
 }
 
 #[tokio::test]
 async fn a_flapping_queue_makes_few_changes() {
-    let mut fleet = Fleet::on(Stack::start().await.pooled(SERVERLESS)).await;
-    let autoscaler = fleet.stack.autoscaler(&[]).await;
+    let mut workload = Workload::on(Stack::start().await.pooled(SERVERLESS)).await;
+    let autoscaler = workload.stack.autoscaler(&[]).await;
     // Twenty bursts, one a second, each half a second of work for one worker.
     let begun = Instant::now();
     for n in 0..20 {
         at(begun + Duration::from_secs(n)).await;
-        fleet.publish_slow(25, 20).await;
+        workload.publish_slow(25, 20).await;
     }
-    fleet.all_succeed().await;
+    workload.all_succeed().await;
     let actions = metric(&autoscaler, "forebay_scale_actions_total", "tiny");
     assert!((1..=8).contains(&actions), "{actions} changes for 20 bursts");
 }

@@ -1,39 +1,39 @@
 //! Scaling in under load: nothing is lost, and nothing comes twice.
 
-use forebay_tests::fleet::Fleet;
 use forebay_tests::patience::{PATIENT, until_true};
 use forebay_tests::pools::{metric, until_running};
 use forebay_tests::stack::Stack;
+use forebay_tests::workload::Workload;
 
 /// Workers that are drained in all.
 const SCALE_INS: u64 = 100;
 
 #[tokio::test]
 async fn a_hundred_scale_ins_under_load_make_no_message_come_twice() {
-    let mut fleet = Fleet::on(Stack::start().await.pooled("min = 1\nmax = 1")).await;
-    let autoscaler = fleet.stack.autoscaler(&[]).await;
-    until_running(&fleet.stack, 1, PATIENT).await;
+    let mut workload = Workload::on(Stack::start().await.pooled("min = 1\nmax = 1")).await;
+    let autoscaler = workload.stack.autoscaler(&[]).await;
+    until_running(workload.stack.pools(), 1, PATIENT).await;
     let drained = || metric(&autoscaler, "forebay_workers_drained_total", "tiny");
     while drained() < SCALE_INS {
-        fleet.stack.set_pool("min = 8\nmax = 8");
-        until_running(&fleet.stack, 8, PATIENT).await;
-        fleet.publish_slow(200, 2).await;
-        // All of them have something in hand when seven are told to go.
-        fleet.is_at_work().await;
-        fleet.stack.set_pool("min = 1\nmax = 1");
-        until_running(&fleet.stack, 1, PATIENT).await;
+        workload.stack.set_pool("min = 8\nmax = 8");
+        until_running(workload.stack.pools(), 8, PATIENT).await;
+        workload.publish_slow(200, 2).await;
+        // All of them have something in hand when seven are asked to stop.
+        workload.is_at_work().await;
+        workload.stack.set_pool("min = 1\nmax = 1");
+        until_running(workload.stack.pools(), 1, PATIENT).await;
     }
-    fleet.all_succeed().await;
-    fleet.queues_are_empty().await;
-    let queue = fleet.stack.batch_queue();
+    workload.all_succeed().await;
+    workload.queues_are_empty().await;
+    let queue = workload.stack.batch_queue();
     // The management plug-in counts every five seconds.
-    let published = fleet.jobs.len() as u64;
+    let published = workload.jobs.len() as u64;
     let count = |kind: &str| {
-        let stats = fleet.stack.vhost.queue(&queue).unwrap()["message_stats"].clone();
+        let stats = workload.stack.vhost.queue(&queue).unwrap()["message_stats"].clone();
         stats[kind].as_u64().unwrap_or(0)
     };
     until_true("all are counted", PATIENT, async || count("ack") >= published).await;
-    let stats = fleet.stack.vhost.queue(&queue).unwrap()["message_stats"].clone();
+    let stats = workload.stack.vhost.queue(&queue).unwrap()["message_stats"].clone();
     assert_eq!(count("redeliver"), 0, "of {published} published: {stats}");
     assert_eq!(count("deliver"), published, "each was handed out once: {stats}");
     assert_eq!(metric(&autoscaler, "forebay_workers_replaced_total", ""), 0);

@@ -1,28 +1,29 @@
 //! The size of a pool follows its work and its configuration.
 
-use forebay_tests::fleet::Fleet;
 use forebay_tests::patience::{PATIENT, SOON, until, until_true};
 use forebay_tests::pools::{metric, pool, status, until_running};
 use forebay_tests::stack::{GRACE, Stack};
+use forebay_tests::workload::Workload;
 
 /// Nothing at rest, three at most.
-pub const SERVERLESS: &str = "min = 0\nmax = 3\ntarget_wait_s = 1.0\nidle_s = 1.0\njobs_per_s_prior = 50.0\ncold_start_s_prior = 1.0";
+pub const SERVERLESS: &str = "min = 0\nmax = 3\ntarget_wait_s = 1.0\nidle_s = 1.0\n\
+     jobs_per_s_prior = 50.0\ncold_start_s_prior = 1.0";
 
 #[tokio::test]
 async fn a_pool_wakes_from_zero_grows_to_its_load_and_goes_back_to_zero() {
-    let mut fleet = Fleet::on(Stack::start().await.pooled(SERVERLESS)).await;
-    let autoscaler = fleet.stack.autoscaler(&[]).await;
+    let mut workload = Workload::on(Stack::start().await.pooled(SERVERLESS)).await;
+    let autoscaler = workload.stack.autoscaler(&[]).await;
     until_true("it leads", SOON, async || {
         status(&autoscaler).is_some_and(|status| status["leads"] == true)
     })
     .await;
-    assert!(fleet.stack.pools().running().is_empty(), "no work, no worker");
+    assert!(workload.stack.pools().running().is_empty(), "no work, no worker");
     // Eight seconds of work for one worker.
-    fleet.publish_slow(400, 20).await;
-    until_running(&fleet.stack, 3, PATIENT).await;
-    fleet.all_succeed().await;
-    until_running(&fleet.stack, 0, PATIENT).await;
-    let seen = until("zero is told", SOON, async || {
+    workload.publish_slow(400, 20).await;
+    until_running(workload.stack.pools(), 3, PATIENT).await;
+    workload.all_succeed().await;
+    until_running(workload.stack.pools(), 0, PATIENT).await;
+    let seen = until("zero is reported", SOON, async || {
         pool(&autoscaler).filter(|pool| pool["wanted"] == 0 && pool["draining"] == 0)
     })
     .await;
@@ -35,79 +36,79 @@ async fn a_pool_wakes_from_zero_grows_to_its_load_and_goes_back_to_zero() {
     assert!(metric(&autoscaler, "forebay_workers_launched_total", "tiny") >= 3);
     assert_eq!(metric(&autoscaler, "forebay_workers_replaced_total", ""), 0);
     // And once more: nothing is left in the way.
-    fleet.does_new_work(PATIENT).await;
+    workload.does_new_work(PATIENT).await;
 }
 
 #[tokio::test]
 async fn a_dedicated_pool_keeps_its_size_and_its_configuration_changes_without_a_restart() {
     let dedicated = "min = 2\nmax = 2";
-    let mut fleet = Fleet::on(Stack::start().await.pooled(dedicated)).await;
-    let autoscaler = fleet.stack.autoscaler(&[]).await;
-    until_running(&fleet.stack, 2, PATIENT).await;
-    fleet.publish(50).await;
-    fleet.all_succeed().await;
-    let first = fleet.stack.pools().running();
+    let mut workload = Workload::on(Stack::start().await.pooled(dedicated)).await;
+    let autoscaler = workload.stack.autoscaler(&[]).await;
+    until_running(workload.stack.pools(), 2, PATIENT).await;
+    workload.publish(50).await;
+    workload.all_succeed().await;
+    let first = workload.stack.pools().running();
 
     // A broken file is refused and changes nothing.
-    fleet.stack.write_config("[models.tiny\n");
-    until_true("the problem is told", SOON, async || {
+    workload.stack.write_config("[models.tiny\n");
+    until_true("the problem is reported", SOON, async || {
         status(&autoscaler).is_some_and(|status| status["problems"].to_string().contains("refused"))
     })
     .await;
-    assert_eq!(fleet.stack.pools().running(), first);
+    assert_eq!(workload.stack.pools().running(), first);
 
-    fleet.stack.set_pool(SERVERLESS);
-    until_running(&fleet.stack, 0, PATIENT).await;
-    let told = status(&autoscaler).unwrap();
-    assert!(!told["problems"].to_string().contains("refused"), "{told:#}");
-    fleet.does_new_work(PATIENT).await;
+    workload.stack.set_pool(SERVERLESS);
+    until_running(workload.stack.pools(), 0, PATIENT).await;
+    let reported = status(&autoscaler).unwrap();
+    assert!(!reported["problems"].to_string().contains("refused"), "{reported:#}");
+    workload.does_new_work(PATIENT).await;
     assert_eq!(metric(&autoscaler, "forebay_config_reloads_total", "applied"), 1);
     assert_eq!(metric(&autoscaler, "forebay_config_reloads_total", "refused"), 1);
 }
 
 #[tokio::test]
 async fn a_broken_configuration_keeps_no_worker_from_starting() {
-    let mut fleet = Fleet::on(Stack::start().await.pooled(SERVERLESS)).await;
-    let autoscaler = fleet.stack.autoscaler(&[]).await;
-    fleet.stack.write_config("[models.tiny\n");
-    until_true("the problem is told", SOON, async || {
+    let mut workload = Workload::on(Stack::start().await.pooled(SERVERLESS)).await;
+    let autoscaler = workload.stack.autoscaler(&[]).await;
+    workload.stack.write_config("[models.tiny\n");
+    until_true("the problem is reported", SOON, async || {
         status(&autoscaler).is_some_and(|status| status["problems"].to_string().contains("refused"))
     })
     .await;
-    fleet.publish(20).await;
-    fleet.all_succeed().await;
+    workload.publish(20).await;
+    workload.all_succeed().await;
 }
 
 #[tokio::test]
 async fn a_model_that_is_taken_out_of_the_configuration_loses_its_workers() {
-    let fleet = Fleet::on(Stack::start().await.pooled("min = 1\nmax = 1")).await;
-    let _autoscaler = fleet.stack.autoscaler(&[]).await;
-    until_running(&fleet.stack, 1, PATIENT).await;
-    fleet.stack.write_config(&fleet.stack.pools().settings());
-    until_running(&fleet.stack, 0, PATIENT).await;
+    let workload = Workload::on(Stack::start().await.pooled("min = 1\nmax = 1")).await;
+    let _autoscaler = workload.stack.autoscaler(&[]).await;
+    until_running(workload.stack.pools(), 1, PATIENT).await;
+    workload.stack.write_config(&workload.stack.pools().settings());
+    until_running(workload.stack.pools(), 0, PATIENT).await;
 }
 
 #[tokio::test]
 async fn ten_thousand_jobs_at_zero_launch_no_more_than_the_most() {
-    let mut fleet = Fleet::on(Stack::start().await.pooled(SERVERLESS)).await;
-    fleet.publish(10_000).await;
-    let autoscaler = fleet.stack.autoscaler(&[]).await;
-    fleet.all_succeed().await;
+    let mut workload = Workload::on(Stack::start().await.pooled(SERVERLESS)).await;
+    workload.publish(10_000).await;
+    let autoscaler = workload.stack.autoscaler(&[]).await;
+    workload.all_succeed().await;
     assert!(metric(&autoscaler, "forebay_workers_launched_total", "tiny") <= 3);
-    until_running(&fleet.stack, 0, PATIENT).await;
+    until_running(workload.stack.pools(), 0, PATIENT).await;
 }
 
 #[tokio::test]
-async fn an_autoscaler_that_is_told_to_stop_takes_its_processes_along() {
-    let mut fleet = Fleet::on(Stack::start().await.pooled("min = 2\nmax = 2")).await;
-    let mut autoscaler = fleet.stack.autoscaler(&[]).await;
-    until_running(&fleet.stack, 2, PATIENT).await;
-    fleet.publish_slow(50, 20).await;
+async fn an_autoscaler_that_is_asked_to_stop_takes_its_processes_along() {
+    let mut workload = Workload::on(Stack::start().await.pooled("min = 2\nmax = 2")).await;
+    let mut autoscaler = workload.stack.autoscaler(&[]).await;
+    until_running(workload.stack.pools(), 2, PATIENT).await;
+    workload.publish_slow(50, 20).await;
     autoscaler.signal("TERM");
     assert_eq!(autoscaler.exit_code(GRACE).await, 0);
-    assert!(fleet.stack.pools().running().is_empty());
+    assert!(workload.stack.pools().running().is_empty());
     // What they held they have finished; the rest waits.
-    let stack = &fleet.stack;
+    let stack = &workload.stack;
     let _again = stack.autoscaler(&[]).await;
-    fleet.all_succeed().await;
+    workload.all_succeed().await;
 }

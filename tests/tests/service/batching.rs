@@ -5,13 +5,14 @@ use forebay_tests::oracle::{COSINE_MIN, Row, cosine, rows};
 use forebay_tests::patience::{PATIENT, until_true};
 use forebay_tests::publisher::{BATCH, INTERACTIVE};
 use forebay_tests::record::{finished, result, result_within};
-use forebay_tests::stack::{Shared, Stack};
+use forebay_tests::stack::{SharedFleet, Stack};
 use serde_json::json;
 
 #[tokio::test]
 async fn small_jobs_share_batches() {
-    let fleet = Shared::fleet().await;
-    let (publisher, mut redis) = (fleet.stack.publisher().await, fleet.stack.redis().await);
+    let fleet = SharedFleet::borrow().await;
+    let publisher = fleet.stack.publisher().await;
+    let mut redis = fleet.stack.redis().await;
     let jobs: Vec<Job> = (0..200).map(|n| Job::embed(format!("small job {n}"))).collect();
     publisher.submit_all(BATCH, &jobs, Codec::Msgpack).await;
     let mut largest = 0;
@@ -25,8 +26,9 @@ async fn small_jobs_share_batches() {
 
 #[tokio::test]
 async fn a_job_of_2048_inputs_is_split_and_comes_back_in_order() {
-    let fleet = Shared::fleet().await;
-    let (publisher, mut redis) = (fleet.stack.publisher().await, fleet.stack.redis().await);
+    let fleet = SharedFleet::borrow().await;
+    let publisher = fleet.stack.publisher().await;
+    let mut redis = fleet.stack.redis().await;
     let short: Vec<Row> = rows().into_iter().filter(|row| row.text.len() < 60).collect();
     // Neither sorted nor periodic in the size of a batch.
     let order: Vec<&Row> = (0..2_048).map(|n| &short[(n * 7 + n / 31) % short.len()]).collect();
@@ -47,7 +49,8 @@ async fn a_job_of_2048_inputs_is_split_and_comes_back_in_order() {
 async fn an_interactive_job_overtakes_a_backlog() {
     const BACKLOG: usize = 600;
     let stack = Stack::declared().await;
-    let (publisher, mut redis) = (stack.publisher().await, stack.redis().await);
+    let publisher = stack.publisher().await;
+    let mut redis = stack.redis().await;
     let jobs = passages(BACKLOG);
     publisher.submit_all(BATCH, &jobs, Codec::Msgpack).await;
     let ids: Vec<&str> = jobs.iter().map(Job::id).collect();
@@ -72,8 +75,9 @@ async fn an_interactive_job_overtakes_a_backlog() {
 
 #[tokio::test]
 async fn a_bad_job_does_not_fail_those_that_came_with_it() {
-    let fleet = Shared::fleet().await;
-    let (publisher, mut redis) = (fleet.stack.publisher().await, fleet.stack.redis().await);
+    let fleet = SharedFleet::borrow().await;
+    let publisher = fleet.stack.publisher().await;
+    let mut redis = fleet.stack.redis().await;
     let refused = |n: usize| n.is_multiple_of(5);
     let job = |n: usize| match n {
         n if refused(n) => {

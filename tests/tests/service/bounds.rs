@@ -1,4 +1,4 @@
-//! What strangers write is as long as they like; what is logged, measured and answered about it is not.
+//! Fields of any length from unknown publishers: logs, metrics and answers about them stay short.
 
 use std::collections::BTreeSet;
 
@@ -140,7 +140,7 @@ async fn send_all(fleet: &mut Fleet, n: usize) -> Vec<String> {
     complaints
 }
 
-/// Messages that name nobody to answer, with a long id and a long reason.
+/// Messages that name no one to answer, with a long id and a long reason.
 async fn send_dead_letters(fleet: &Fleet, n: usize) {
     let queue = "forebay.dead";
     let before = fleet.stack.vhost.depth(queue);
@@ -177,7 +177,7 @@ async fn nothing_that_strangers_write_makes_logs_metrics_or_refusals_grow() {
 #[tokio::test]
 async fn a_dead_letter_whose_headers_fill_a_frame_is_kept_and_work_goes_on() {
     let mut fleet = Fleet::start().await;
-    // Frames have 131,072 bytes at most: with one more header the letter is too long for one.
+    // Frames have 131,072 bytes at most: with one more header the dead letter is too long for one.
     let mut headers = FieldTable::default();
     headers.insert("filler".into(), AMQPValue::LongString("z".repeat(130_950).into()));
     let with = BasicProperties::default().with_headers(headers);

@@ -1,4 +1,4 @@
-//! The commands for people: what they say is true, and a mistake is told at once and by its name.
+//! The commands for people: what they say is true, and a mistake is reported at once and by its name.
 
 use forebay_tests::MODEL;
 use forebay_tests::job::{Codec, Job};
@@ -7,7 +7,7 @@ use forebay_tests::oracle::{COSINE_MIN, cosine, rows};
 use forebay_tests::patience::{SOON, until, until_true};
 use forebay_tests::publisher::{BATCH, INTERACTIVE};
 use forebay_tests::record::result;
-use forebay_tests::stack::{Finished, SHARED_BODY_BYTES_MAX, Shared, Stack};
+use forebay_tests::stack::{Finished, SHARED_BODY_BYTES_MAX, SharedFleet, Stack};
 use serde_json::{Value, json};
 
 /// The JSON lines of a command that succeeded.
@@ -40,10 +40,10 @@ async fn queue(stack: &Stack, name: &str) -> Value {
 }
 
 #[tokio::test]
-async fn queues_and_workers_tell_the_truth_before_during_and_after_work() {
+async fn queues_and_workers_are_listed_correctly_before_during_and_after_work() {
     let stack = Stack::start().await;
-    let (batch, interactive) =
-        ("forebay.jobs.all-minilm-l6-v2.batch", "forebay.jobs.all-minilm-l6-v2.interactive");
+    let batch = "forebay.jobs.all-minilm-l6-v2.batch";
+    let interactive = "forebay.jobs.all-minilm-l6-v2.interactive";
     for name in [batch, interactive, "forebay.dead", "forebay.unroutable"] {
         let queue = queue(&stack, name).await;
         assert_eq!((&queue["ready"], &queue["consumers"]), (&json!(0), &json!(0)), "{queue}");
@@ -80,7 +80,7 @@ async fn queues_and_workers_tell_the_truth_before_during_and_after_work() {
 
 #[tokio::test]
 async fn submitted_texts_come_back_as_their_vectors() {
-    let fleet = Shared::fleet().await;
+    let fleet = SharedFleet::borrow().await;
     let row = rows().into_iter().last().unwrap();
     let finished =
         fleet.stack.forebay(&["submit", "--json", "--wait", "--model", MODEL, &row.text]).await;
@@ -93,7 +93,7 @@ async fn submitted_texts_come_back_as_their_vectors() {
 
 #[tokio::test]
 async fn a_job_can_be_submitted_got_and_waited_for_by_its_id() {
-    let fleet = Shared::fleet().await;
+    let fleet = SharedFleet::borrow().await;
     let stack = &fleet.stack;
     let submitted = json_lines(
         &stack.forebay(&["submit", "--json", "--model", MODEL, "a text", "another"]).await,
@@ -122,7 +122,7 @@ async fn a_job_cancelled_by_command_before_a_worker_comes_is_not_done() {
 }
 
 #[tokio::test]
-async fn mistakes_in_a_job_are_told_at_once_and_nothing_is_sent() {
+async fn mistakes_in_a_job_are_reported_at_once_and_nothing_is_sent() {
     let stack = Stack::declared().await;
     let long = "x".repeat(SHARED_BODY_BYTES_MAX / 16);
     let cases: &[(&[&str], &[&str])] = &[
@@ -151,7 +151,7 @@ async fn mistakes_in_a_job_are_told_at_once_and_nothing_is_sent() {
 
 #[tokio::test]
 async fn a_task_that_the_model_does_not_do_fails_with_a_clear_message() {
-    let fleet = Shared::fleet().await;
+    let fleet = SharedFleet::borrow().await;
     let finished = fleet
         .stack
         .forebay(&["submit", "--wait", "--model", MODEL, "--task", "classify", "text"])

@@ -1,4 +1,4 @@
-//! Dead letters in the hands of people: seen as they are, tried anew when that is right, dropped when told.
+//! Dead letters in the hands of people: shown as they are, replayed when that is right, dropped on request.
 
 use forebay_tests::MODEL;
 use forebay_tests::job::{Codec, Job, now_ms, properties};
@@ -47,7 +47,7 @@ impl Graveyard {
         self.stack.run(command).await
     }
 
-    /// A job that nobody takes until it expires.
+    /// A job that no worker takes until it expires.
     async fn bury(&mut self, key: &str, job: &Job, codec: Codec) {
         let expires = properties(job.id(), codec).with_expiration("1".into());
         self.publisher.publish(key, &job.body(codec), expires.with_reply_to("me".into())).await;
@@ -56,8 +56,10 @@ impl Graveyard {
 
     /// A job that a consumer refuses when it comes back for another try.
     async fn bury_refused(&mut self, job: &Job) {
-        let (exchange, options) = ("forebay.retry.1s", BasicPublishOptions::default());
-        let (body, properties) = (job.body(Codec::Json), properties(job.id(), Codec::Json));
+        let exchange = "forebay.retry.1s";
+        let options = BasicPublishOptions::default();
+        let body = job.body(Codec::Json);
+        let properties = properties(job.id(), Codec::Json);
         let channel = &self.publisher.channel;
         let sent = channel.basic_publish(exchange.into(), BATCH.into(), options, &body, properties);
         sent.await.expect("publish").await.expect("a confirm");
@@ -70,7 +72,7 @@ impl Graveyard {
         self.one_more().await;
     }
 
-    /// A message that nobody could be answered for, as a worker buries it.
+    /// A message without a usable id, as a worker dead-letters it.
     async fn bury_nameless(&mut self, key: &str, body: &[u8]) {
         let mut headers = FieldTable::default();
         headers.insert("x-forebay-reason".into(), AMQPValue::LongString("it is no map".into()));
@@ -90,7 +92,7 @@ impl Graveyard {
     async fn one_more(&mut self) {
         self.buried += 1;
         let lie_there = async || self.ready(DEAD).await == self.buried;
-        until_true("the letter lies among the dead", SOON, lie_there).await;
+        until_true("the dead letter is in its queue", SOON, lie_there).await;
     }
 
     /// How many messages wait in a queue, now.
@@ -105,7 +107,7 @@ impl Graveyard {
         self.forebay(&[&["dead"], arguments].concat()).await
     }
 
-    /// The letters that are listed with these filters.
+    /// The dead letters that are listed with these filters.
     async fn listed(&self, filters: &[&str]) -> Vec<Value> {
         json_lines(&self.dead(&[&["list", "--json"], filters].concat()).await)
     }
@@ -129,35 +131,36 @@ impl Graveyard {
     }
 }
 
-fn jobs_of(letters: &[Value]) -> Vec<&str> {
-    letters.iter().map(|letter| letter["job"].as_str().unwrap_or("-")).collect()
+fn jobs_of(dead_letters: &[Value]) -> Vec<&str> {
+    dead_letters.iter().map(|dead_letter| dead_letter["job"].as_str().unwrap_or("-")).collect()
 }
 
 #[tokio::test]
 async fn dead_letters_are_listed_with_what_they_died_of_and_shown_whole() {
     let mut yard = Graveyard::new().await;
-    let (first, second) = (Job::embed("first words"), Job::embed("second words"));
+    let first = Job::embed("first words");
+    let second = Job::embed("second words");
     yard.bury(BATCH, &first, Codec::Json).await;
     yard.bury(INTERACTIVE, &second, Codec::Msgpack).await;
     yard.bury_nameless(BATCH, b"\xc1 no job").await;
 
-    let letters = yard.listed(&[]).await;
-    assert_eq!(jobs_of(&letters), [first.id(), second.id(), "-"]);
-    for (letter, lane, reason, codec) in [
-        (&letters[0], "batch", "expired", "application/json"),
-        (&letters[1], "interactive", "expired", "application/msgpack"),
-        (&letters[2], "batch", "unanswerable", "application/msgpack"),
+    let dead_letters = yard.listed(&[]).await;
+    assert_eq!(jobs_of(&dead_letters), [first.id(), second.id(), "-"]);
+    for (dead_letter, lane, reason, codec) in [
+        (&dead_letters[0], "batch", "expired", "application/json"),
+        (&dead_letters[1], "interactive", "expired", "application/msgpack"),
+        (&dead_letters[2], "batch", "unanswerable", "application/msgpack"),
     ] {
         let expected =
             json!({"model": MODEL, "lane": lane, "reason": reason, "content_type": codec});
         for (field, value) in expected.as_object().unwrap() {
-            assert_eq!(&letter[field], value, "{field} in {letter}");
+            assert_eq!(&dead_letter[field], value, "{field} in {dead_letter}");
         }
     }
-    assert_eq!(letters[0]["queue"], BATCH_QUEUE);
-    let died = letters[0]["died_at_ms"].as_u64().expect("the broker says when");
+    assert_eq!(dead_letters[0]["queue"], BATCH_QUEUE);
+    let died = dead_letters[0]["died_at_ms"].as_u64().expect("the broker says when");
     assert!(died.abs_diff(now_ms()) < 120_000, "{died}");
-    assert_eq!(letters[2]["detail"], "it is no map");
+    assert_eq!(dead_letters[2]["detail"], "it is no map");
     let table = yard.dead(&["list"]).await;
     assert!(table.output.contains(first.id()) && table.output.lines().count() == 4, "{table:?}");
 
@@ -171,24 +174,26 @@ async fn dead_letters_are_listed_with_what_they_died_of_and_shown_whole() {
         (&shown[0]["body"]["input"], &shown[0]["record"]),
         (&json!("first words"), &Value::Null)
     );
-    let name = letters[2]["letter"].as_str().unwrap();
+    let name = dead_letters[2]["letter"].as_str().unwrap();
     let shown = yard.dead(&["show", name]).await;
     assert!(shown.output.contains("\\xc1 no job") && shown.output.contains("no map"), "{shown:?}");
     let unknown = yard.dead(&["show", "never-heard-of"]).await;
     assert_eq!(unknown.code, 1, "{unknown:?}");
     assert!(unknown.errors.contains("never-heard-of"), "{unknown:?}");
     // All this looking has moved nothing.
-    assert_eq!(yard.listed(&[]).await, letters);
+    assert_eq!(yard.listed(&[]).await, dead_letters);
 }
 
 #[tokio::test]
 async fn filters_choose_among_the_dead() {
     let mut yard = Graveyard::new().await;
-    let (one, two) = (Job::embed("one"), Job::embed("two"));
+    let one = Job::embed("one");
+    let two = Job::embed("two");
     yard.bury(BATCH, &one, Codec::Json).await;
     yard.bury_refused(&two).await;
     yard.bury_nameless("another.interactive", b"garbage").await;
-    let (first, second) = (one.id(), two.id());
+    let first = one.id();
+    let second = two.id();
     let cases: &[(&[&str], &[&str])] = &[
         (&["--reason", "expired"], &[first]),
         (&["--reason", "unanswerable"], &["-"]),
@@ -205,8 +210,8 @@ async fn filters_choose_among_the_dead() {
     ];
     for (filters, expected) in cases {
         // Whoever looks at some of them moves these behind the others.
-        let letters = yard.listed(filters).await;
-        let mut found = jobs_of(&letters);
+        let dead_letters = yard.listed(filters).await;
+        let mut found = jobs_of(&dead_letters);
         found.sort_unstable();
         assert_eq!(found, *expected, "{filters:?}");
     }
@@ -224,7 +229,7 @@ async fn only_what_was_chosen_is_dropped_and_a_dry_run_drops_nothing() {
     yard.bury(BATCH, &job, Codec::Json).await;
     yard.bury_nameless(BATCH, b"garbage").await;
     yard.bury_nameless(BATCH, b"more garbage").await;
-    let letters = yard.listed(&[]).await;
+    let dead_letters = yard.listed(&[]).await;
     for change in ["drop", "replay"] {
         let refused = yard.dead(&[change, "--limit", "1"]).await;
         assert_eq!(refused.code, 2, "{refused:?}");
@@ -233,12 +238,12 @@ async fn only_what_was_chosen_is_dropped_and_a_dry_run_drops_nothing() {
     let dry = yard.dead(&["drop", "--all", "--dry-run"]).await;
     assert_eq!((dry.code, dry.output.lines().count()), (0, 3), "{dry:?}");
     assert!(dry.output.contains("would be dropped"), "{dry:?}");
-    assert_eq!(yard.listed(&[]).await, letters);
+    assert_eq!(yard.listed(&[]).await, dead_letters);
 
-    let name = letters[1]["letter"].as_str().unwrap();
+    let name = dead_letters[1]["letter"].as_str().unwrap();
     let dropped = json_lines(&yard.dead(&["drop", "--json", name]).await);
     assert_eq!((&dropped[0]["letter"], &dropped[0]["result"]), (&json!(name), &json!("dropped")));
-    assert_eq!(yard.listed(&[]).await, [letters[0].clone(), letters[2].clone()]);
+    assert_eq!(yard.listed(&[]).await, [dead_letters[0].clone(), dead_letters[2].clone()]);
     let gone = yard.dead(&["drop", name]).await;
     assert_eq!(gone.code, 1, "{gone:?}");
 
@@ -252,9 +257,10 @@ async fn only_what_was_chosen_is_dropped_and_a_dry_run_drops_nothing() {
 }
 
 #[tokio::test]
-async fn a_replayed_job_starts_anew_and_gets_a_fresh_record() {
+async fn a_replayed_job_starts_again_and_gets_a_fresh_record() {
     let mut yard = Graveyard::new().await;
-    let (failed, unanswered) = (Job::embed("failed"), Job::embed("unanswered"));
+    let failed = Job::embed("failed");
+    let unanswered = Job::embed("unanswered");
     for job in [&failed, &unanswered] {
         yard.bury(BATCH, job, Codec::Msgpack).await;
     }
@@ -317,7 +323,7 @@ async fn what_would_not_be_helped_by_a_replay_is_left_with_a_word() {
     let failure = yard.answer(late.id(), "failed").await;
     let mut redis = yard.stack.redis().await;
     let () = redis.set_ex(result_key(strange.id()), "not ours", 600).await.unwrap();
-    let letters = yard.listed(&[]).await;
+    let dead_letters = yard.listed(&[]).await;
 
     for arguments in [&["replay", "--all", "--dry-run"][..], &["replay", "--all"]] {
         let left = yard.dead(arguments).await;
@@ -327,7 +333,7 @@ async fn what_would_not_be_helped_by_a_replay_is_left_with_a_word() {
         for (line, word) in left.output.lines().zip(words) {
             assert!(line.contains(word), "{word}: {left:?}");
         }
-        assert_eq!(yard.listed(&[]).await, letters);
+        assert_eq!(yard.listed(&[]).await, dead_letters);
     }
     assert_eq!(find(&mut redis, done.id()).await.unwrap().raw, success);
     assert_eq!(find(&mut redis, late.id()).await.unwrap().raw, failure);
@@ -335,7 +341,7 @@ async fn what_would_not_be_helped_by_a_replay_is_left_with_a_word() {
 }
 
 #[tokio::test]
-async fn a_replay_into_a_full_queue_fails_and_leaves_letter_and_record() {
+async fn a_replay_into_a_full_queue_fails_and_leaves_dead_letter_and_record() {
     let mut yard = Graveyard::with(&[("FOREBAY_QUEUES__LENGTH_MAX", "5")]).await;
     let job = Job::embed("text");
     yard.bury(BATCH, &job, Codec::Json).await;

@@ -13,10 +13,11 @@ use redis::aio::MultiplexedConnection;
 const QUEUE: &str = "forebay.jobs.all-minilm-l6-v2.batch";
 
 #[tokio::test]
-async fn a_worker_told_to_stop_among_a_thousand_jobs_leaves_none_missing() {
+async fn a_worker_asked_to_stop_among_a_thousand_jobs_leaves_none_missing() {
     const JOBS: usize = 1_000;
     let stack = Stack::declared().await;
-    let (publisher, mut redis) = (stack.publisher().await, stack.redis().await);
+    let publisher = stack.publisher().await;
+    let mut redis = stack.redis().await;
     let jobs = passages(JOBS);
     publisher.submit_all(BATCH, &jobs, Codec::Msgpack).await;
     let ids: Vec<&str> = jobs.iter().map(Job::id).collect();
@@ -27,7 +28,7 @@ async fn a_worker_told_to_stop_among_a_thousand_jobs_leaves_none_missing() {
     first.signal("TERM");
     assert_eq!(first.exit_code(GRACE).await, 0);
     let done = finished(&mut redis, &ids).await;
-    assert!(done < JOBS, "the first worker had finished all before it was told to stop");
+    assert!(done < JOBS, "the first worker had finished all before it was asked to stop");
     assert_eq!(registered(&mut redis).await, 0, "a clean exit takes its record away");
     // A few more may be: a quorum queue forgets acknowledgements that were on their way as the link closed.
     let handed_back = async || stack.vhost.depth(QUEUE) >= (JOBS - done) as u64;
@@ -43,7 +44,8 @@ async fn a_worker_told_to_stop_among_a_thousand_jobs_leaves_none_missing() {
 async fn a_worker_whose_grace_is_over_hands_the_rest_back() {
     const JOBS: usize = 300;
     let stack = Stack::declared().await;
-    let (publisher, mut redis) = (stack.publisher().await, stack.redis().await);
+    let publisher = stack.publisher().await;
+    let mut redis = stack.redis().await;
     // 256 tokens each: far more work than fits into the second of grace, on any processor.
     let jobs: Vec<Job> =
         (0..JOBS).map(|n| Job::embed(format!("{n} {}", "word ".repeat(300)))).collect();
@@ -66,7 +68,8 @@ async fn a_worker_whose_grace_is_over_hands_the_rest_back() {
 async fn a_worker_killed_in_the_middle_loses_nothing() {
     const JOBS: usize = 300;
     let stack = Stack::declared().await;
-    let (publisher, mut redis) = (stack.publisher().await, stack.redis().await);
+    let publisher = stack.publisher().await;
+    let mut redis = stack.redis().await;
     let jobs = passages(JOBS);
     publisher.submit_all(BATCH, &jobs, Codec::Msgpack).await;
     let ids: Vec<&str> = jobs.iter().map(Job::id).collect();
@@ -88,7 +91,8 @@ async fn a_worker_killed_in_the_middle_loses_nothing() {
 #[tokio::test]
 async fn an_idle_worker_and_an_autoscaler_stop_at_once() {
     let stack = Stack::start().await;
-    let (mut worker, mut autoscaler) = (stack.worker(&[]).await, stack.autoscaler(&[]).await);
+    let mut worker = stack.worker(&[]).await;
+    let mut autoscaler = stack.autoscaler(&[]).await;
     for service in [&mut worker, &mut autoscaler] {
         service.signal("TERM");
         assert_eq!(service.exit_code(SOON).await, 0);

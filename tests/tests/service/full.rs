@@ -1,4 +1,4 @@
-//! Full queues: whoever submits is told at once, or waits for room, as he likes.
+//! Full queues: a submission fails at once or waits for room, as it asks.
 
 use std::process::Command;
 
@@ -49,7 +49,7 @@ async fn take(stack: &Stack, count: usize) {
 }
 
 #[tokio::test]
-async fn a_full_queue_is_told_at_once_to_whoever_does_not_want_to_wait() {
+async fn a_full_queue_fails_a_submission_at_once_that_does_not_want_to_wait() {
     let (stack, _) = full().await;
     let refused = submit(&stack, 3, &["--when-full", "fail"]).await;
     assert_eq!((refused.code, refused.output.as_str()), (1, ""), "{refused:?}");
@@ -62,8 +62,8 @@ async fn a_full_queue_is_told_at_once_to_whoever_does_not_want_to_wait() {
 async fn a_submit_that_waits_goes_on_by_itself_when_there_is_room() {
     let (stack, accepted) = full().await;
     let mut waits = Service::start("forebay", submitting(&stack, 20, &[]), stack.store.folder());
-    let told = async || waits.log().contains("queue full, waiting for room");
-    until_true("it says what it waits for", SOON, told).await;
+    let waits_aloud = async || waits.log().contains("queue full, waiting for room");
+    until_true("it says what it waits for", SOON, waits_aloud).await;
     assert!(waits.is_running());
     take(&stack, accepted + 20).await;
     assert_eq!(waits.exit_code(SOON).await, 0);
@@ -80,11 +80,11 @@ async fn waiting_for_room_ends_when_its_time_is_up() {
 }
 
 #[tokio::test]
-async fn whoever_waits_for_room_can_be_interrupted() {
+async fn a_submission_that_waits_for_room_can_be_interrupted() {
     let (stack, _) = full().await;
     let mut waits = Service::start("forebay", submitting(&stack, 3, &[]), stack.store.folder());
-    let told = async || waits.log().contains("queue full, waiting for room");
-    until_true("it says what it waits for", SOON, told).await;
+    let waits_aloud = async || waits.log().contains("queue full, waiting for room");
+    until_true("it says what it waits for", SOON, waits_aloud).await;
     waits.signal("INT");
     assert_eq!(waits.exit_code(SOON).await, 1);
     assert!(waits.log().contains("interrupted"), "{}", waits.log());

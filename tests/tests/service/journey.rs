@@ -5,7 +5,7 @@ use forebay_tests::job::{Codec, Job, now_ms};
 use forebay_tests::oracle::{COSINE_MIN, Row, cosine, rows};
 use forebay_tests::publisher::{BATCH, INTERACTIVE};
 use forebay_tests::record::{Record, result};
-use forebay_tests::stack::Shared;
+use forebay_tests::stack::SharedFleet;
 use redis::AsyncCommands as _;
 use serde_json::{Value, json};
 
@@ -14,8 +14,9 @@ const KEYS: [&str; 3] = [BATCH, "all-minilm-l6-v2.batch", INTERACTIVE];
 
 #[tokio::test]
 async fn single_texts_agree_with_the_reference_in_both_codecs_and_lanes() {
-    let fleet = Shared::fleet().await;
-    let (publisher, mut redis) = (fleet.stack.publisher().await, fleet.stack.redis().await);
+    let fleet = SharedFleet::borrow().await;
+    let publisher = fleet.stack.publisher().await;
+    let mut redis = fleet.stack.redis().await;
     for codec in Codec::BOTH {
         for key in KEYS {
             let jobs: Vec<(Row, Job)> =
@@ -34,8 +35,9 @@ async fn single_texts_agree_with_the_reference_in_both_codecs_and_lanes() {
 
 #[tokio::test]
 async fn a_list_comes_back_in_its_order_in_both_codecs_and_lanes() {
-    let fleet = Shared::fleet().await;
-    let (publisher, mut redis) = (fleet.stack.publisher().await, fleet.stack.redis().await);
+    let fleet = SharedFleet::borrow().await;
+    let publisher = fleet.stack.publisher().await;
+    let mut redis = fleet.stack.redis().await;
     let rows = rows();
     let texts: Vec<&str> = rows.iter().map(|row| row.text.as_str()).collect();
     for codec in Codec::BOTH {
@@ -49,8 +51,9 @@ async fn a_list_comes_back_in_its_order_in_both_codecs_and_lanes() {
 
 #[tokio::test]
 async fn both_codecs_give_equal_vectors() {
-    let fleet = Shared::fleet().await;
-    let (publisher, mut redis) = (fleet.stack.publisher().await, fleet.stack.redis().await);
+    let fleet = SharedFleet::borrow().await;
+    let publisher = fleet.stack.publisher().await;
+    let mut redis = fleet.stack.redis().await;
     let mut vectors = Vec::new();
     for codec in Codec::BOTH {
         let job = Job::embed("The gates close when there is nothing to turn.");
@@ -65,8 +68,9 @@ async fn both_codecs_give_equal_vectors() {
 
 #[tokio::test]
 async fn a_result_has_the_fields_of_the_contract_and_no_others() {
-    let fleet = Shared::fleet().await;
-    let (publisher, mut redis) = (fleet.stack.publisher().await, fleet.stack.redis().await);
+    let fleet = SharedFleet::borrow().await;
+    let publisher = fleet.stack.publisher().await;
+    let mut redis = fleet.stack.redis().await;
     for codec in Codec::BOTH {
         let metadata = json!({"order": "4711", "ключ": "значение"});
         let job = Job::embed(json!(["one", "two words"]))
@@ -110,8 +114,9 @@ async fn a_result_has_the_fields_of_the_contract_and_no_others() {
 
 #[tokio::test]
 async fn parameters_change_the_vectors_as_they_say() {
-    let fleet = Shared::fleet().await;
-    let (publisher, mut redis) = (fleet.stack.publisher().await, fleet.stack.redis().await);
+    let fleet = SharedFleet::borrow().await;
+    let publisher = fleet.stack.publisher().await;
+    let mut redis = fleet.stack.redis().await;
     let row = rows().into_iter().last().unwrap();
     let length = |vector: &[f32]| vector.iter().map(|x| x * x).sum::<f32>().sqrt();
 
@@ -133,9 +138,10 @@ async fn parameters_change_the_vectors_as_they_say() {
 }
 
 #[tokio::test]
-async fn a_text_that_may_not_be_cut_is_refused_by_its_place_and_a_cut_one_is_counted() {
-    let fleet = Shared::fleet().await;
-    let (publisher, mut redis) = (fleet.stack.publisher().await, fleet.stack.redis().await);
+async fn a_text_that_may_not_be_cut_is_refused_by_its_index_and_a_cut_one_is_counted() {
+    let fleet = SharedFleet::borrow().await;
+    let publisher = fleet.stack.publisher().await;
+    let mut redis = fleet.stack.redis().await;
     let texts = json!(["short", "word ".repeat(600)]);
     let strict = Job::embed(texts.clone()).with("params", json!({"truncate": false}));
     let lenient = Job::embed(texts);
@@ -158,8 +164,9 @@ async fn a_text_that_may_not_be_cut_is_refused_by_its_place_and_a_cut_one_is_cou
 
 #[tokio::test]
 async fn unknown_fields_are_ignored() {
-    let fleet = Shared::fleet().await;
-    let (publisher, mut redis) = (fleet.stack.publisher().await, fleet.stack.redis().await);
+    let fleet = SharedFleet::borrow().await;
+    let publisher = fleet.stack.publisher().await;
+    let mut redis = fleet.stack.redis().await;
     for codec in Codec::BOTH {
         let job = Job::embed("text")
             .with("colour", json!({"deep": [1, 2.5, null, {"more": true}]}))

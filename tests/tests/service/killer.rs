@@ -62,10 +62,11 @@ async fn one_killer_among_two_thousand_ends_alone_after_few_deaths() {
 }
 
 #[tokio::test]
-async fn faults_of_one_job_in_the_engine_leave_its_company_alone() {
+async fn faults_of_one_job_in_the_engine_leave_its_batch_mates_alone() {
     let stack = Stack::start().await.tiny();
     let _worker = stack.worker(&[("FOREBAY_WORKER__ATTEMPTS_MAX", "1")]).await;
-    let (publisher, mut redis) = (stack.publisher().await, stack.redis().await);
+    let publisher = stack.publisher().await;
+    let mut redis = stack.redis().await;
     let codes = [
         ("panic", "attempts_exhausted"),
         ("nan", "numerical_error"),
@@ -86,15 +87,16 @@ async fn faults_of_one_job_in_the_engine_leave_its_company_alone() {
 }
 
 #[tokio::test]
-async fn a_worker_that_ends_in_good_order_leaves_no_note() {
+async fn a_worker_that_ends_in_good_order_leaves_no_journal() {
     let stack = Stack::start().await.tiny();
     let mut worker = stack.worker(&[]).await;
-    let (publisher, mut redis) = (stack.publisher().await, stack.redis().await);
+    let publisher = stack.publisher().await;
+    let mut redis = stack.redis().await;
     let jobs = innocent(&stack, 100);
     publisher.submit_all(stack.model(), &jobs, Codec::Msgpack).await;
     result(&mut redis, jobs[99].id()).await;
     worker.signal("TERM");
     assert_eq!(worker.exit_code(SOON).await, 0);
-    let notes: Vec<String> = redis.keys("forebay:computing*").await.unwrap();
-    assert!(notes.is_empty(), "{notes:?}");
+    let journals: Vec<String> = redis.keys("forebay:computing*").await.unwrap();
+    assert!(journals.is_empty(), "{journals:?}");
 }

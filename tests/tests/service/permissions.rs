@@ -17,7 +17,7 @@ use serde_json::json;
 
 const PASSWORD: &str = "a-password";
 
-/// Servers that know the users of the page and nobody else's rights.
+/// Servers that know the users of the page with their rights, and no other users.
 struct Strict {
     stack: Stack,
 }

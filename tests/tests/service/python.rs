@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use forebay_tests::binaries::checkout;
-use forebay_tests::stack::Shared;
+use forebay_tests::stack::SharedFleet;
 
 /// `FOREBAY_TEST_PYTHON`, or the environment that `make test` makes.
 fn interpreter() -> PathBuf {
@@ -18,7 +18,7 @@ fn interpreter() -> PathBuf {
 
 #[tokio::test]
 async fn the_python_example_gets_equal_vectors_through_both_codecs() {
-    let fleet = Shared::fleet().await;
+    let fleet = SharedFleet::borrow().await;
     let mut command = Command::new(interpreter());
     command.arg(checkout().join("examples/python/embed.py"));
     fleet.stack.address(&mut command);

@@ -1,4 +1,4 @@
-//! What a raw publisher gets for a job that is none: an answer, whatever can be answered, and a worker that
+//! Answers to a raw publisher whose message is no valid job: whatever can be answered, and a worker that
 //! goes on.
 
 use forebay_tests::MODEL;
@@ -6,7 +6,7 @@ use forebay_tests::job::{Codec, Job, properties};
 use forebay_tests::patience::{SOON, until};
 use forebay_tests::publisher::{BATCH, Publisher};
 use forebay_tests::record::{Record, result};
-use forebay_tests::stack::{SHARED_BODY_BYTES_MAX, Shared};
+use forebay_tests::stack::{SHARED_BODY_BYTES_MAX, SharedFleet};
 use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicGetOptions};
@@ -20,7 +20,7 @@ struct Raw {
 }
 
 impl Raw {
-    async fn new(fleet: &Shared) -> Self {
+    async fn new(fleet: &SharedFleet) -> Self {
         Self { publisher: fleet.stack.publisher().await, redis: fleet.stack.redis().await }
     }
 
@@ -51,7 +51,7 @@ impl Raw {
     }
 }
 
-/// What is wrong with a refusal, if anything.
+/// Describes the first field of a refusal that is wrong, if any is.
 fn complaint(record: &Record, code: &str, what: &str) -> Option<String> {
     let fields = &record.fields;
     let refused = (record.state(), record.error_code()) == ("failed", code)
@@ -70,8 +70,8 @@ fn assert_refused(record: &Record, code: &str, what: &str) {
 }
 
 #[tokio::test]
-async fn a_model_that_nobody_runs_is_not_found() {
-    let fleet = Shared::fleet().await;
+async fn a_model_that_is_not_configured_is_not_found() {
+    let fleet = SharedFleet::borrow().await;
     let mut raw = Raw::new(&fleet).await;
     for (key, codec) in
         [("no-such-model", Codec::Msgpack), ("no-such-model.interactive", Codec::Json)]
@@ -84,14 +84,14 @@ async fn a_model_that_nobody_runs_is_not_found() {
 
 #[tokio::test]
 async fn an_over_long_body_is_too_large() {
-    let fleet = Shared::fleet().await;
+    let fleet = SharedFleet::borrow().await;
     let long = || Job::embed("x".repeat(SHARED_BODY_BYTES_MAX));
     Raw::new(&fleet).await.refuses(long, "payload_too_large", "1048576").await;
 }
 
 #[tokio::test]
 async fn a_version_from_the_future_is_unsupported() {
-    let fleet = Shared::fleet().await;
+    let fleet = SharedFleet::borrow().await;
     let mut raw = Raw::new(&fleet).await;
     raw.refuses(|| Job::embed("text").with("v", 2), "unsupported_version", "2").await;
     let stranger = || Job::embed(json!({"of": ["another", "shape"]})).with("v", 99);
@@ -99,8 +99,8 @@ async fn a_version_from_the_future_is_unsupported() {
 }
 
 #[tokio::test]
-async fn tasks_that_nobody_knows_or_this_model_does_not_do_are_not_supported() {
-    let fleet = Shared::fleet().await;
+async fn unknown_tasks_and_those_of_other_models_are_not_supported() {
+    let fleet = SharedFleet::borrow().await;
     let mut raw = Raw::new(&fleet).await;
     raw.refuses(|| Job::embed("text").with("task", "translate"), "task_not_supported", "translate")
         .await;
@@ -145,7 +145,7 @@ fn wrong_fields() -> Vec<(&'static str, Value, &'static str)> {
 
 #[tokio::test]
 async fn wrong_fields_are_invalid_and_named() {
-    let fleet = Shared::fleet().await;
+    let fleet = SharedFleet::borrow().await;
     let mut raw = Raw::new(&fleet).await;
     let mut complaints = Vec::new();
     for (field, value, named) in wrong_fields() {
@@ -160,10 +160,11 @@ async fn wrong_fields_are_invalid_and_named() {
 
 #[tokio::test]
 async fn an_id_that_is_not_the_message_id_is_invalid() {
-    let fleet = Shared::fleet().await;
+    let fleet = SharedFleet::borrow().await;
     let mut raw = Raw::new(&fleet).await;
     for codec in Codec::BOTH {
-        let (job, other) = (Job::embed("text"), Job::embed("text"));
+        let job = Job::embed("text");
+        let other = Job::embed("text");
         let record = raw.answer(BATCH, other.id(), codec, &job.body(codec)).await;
         assert_refused(&record, "invalid_request", "message_id");
     }
@@ -171,7 +172,7 @@ async fn an_id_that_is_not_the_message_id_is_invalid() {
 
 #[tokio::test]
 async fn a_job_in_the_wrong_model_s_queue_is_answered() {
-    let fleet = Shared::fleet().await;
+    let fleet = SharedFleet::borrow().await;
     let mut raw = Raw::new(&fleet).await;
     let job = Job::embed("text").with("model", "another-model");
     let record = raw.answer(BATCH, job.id(), Codec::Json, &job.body(Codec::Json)).await;
@@ -213,7 +214,7 @@ fn unreadable() -> Vec<(&'static str, Codec, Vec<u8>)> {
 
 #[tokio::test]
 async fn an_unreadable_body_under_a_message_id_is_invalid() {
-    let fleet = Shared::fleet().await;
+    let fleet = SharedFleet::borrow().await;
     let mut raw = Raw::new(&fleet).await;
     for (what, codec, body) in unreadable() {
         let id = Job::embed("").id().to_owned();
@@ -229,8 +230,8 @@ async fn an_unreadable_body_under_a_message_id_is_invalid() {
 }
 
 #[tokio::test]
-async fn an_unreadable_body_that_nobody_can_be_answered_for_becomes_a_dead_letter() {
-    let fleet = Shared::fleet().await;
+async fn an_unreadable_body_without_a_usable_id_becomes_a_dead_letter() {
+    let fleet = SharedFleet::borrow().await;
     let mut raw = Raw::new(&fleet).await;
     let nameless = BasicProperties::default()
         .with_content_type("application/msgpack".into())
@@ -238,22 +239,22 @@ async fn an_unreadable_body_that_nobody_can_be_answered_for_becomes_a_dead_lette
     let misnamed = nameless.clone().with_message_id("no id: it has spaces".into());
     for (properties, body) in [(nameless, b"\xc1 nameless"), (misnamed, b"\xc1 misnamed")] {
         raw.publisher.publish(BATCH, body, properties).await;
-        let letter = dead_letter(&raw.publisher, body).await;
-        assert_eq!(letter.routing_key.as_str(), MODEL);
-        let headers = letter.properties.headers().as_ref().expect("headers");
+        let delivery = dead_letter(&raw.publisher, body).await;
+        assert_eq!(delivery.routing_key.as_str(), MODEL);
+        let headers = delivery.properties.headers().as_ref().expect("headers");
         let reason = headers.inner().get("x-forebay-reason").expect("a reason");
         assert!(format!("{reason:?}").len() > "LongString(\"\")".len(), "an empty reason");
         raw.good_job_succeeds().await;
     }
 }
 
-/// Takes letters from the queue of the dead until one has this body.
+/// Takes dead letters from their queue until one has this body.
 async fn dead_letter(publisher: &Publisher, body: &[u8]) -> Delivery {
     until("a dead letter with this body", SOON, async || {
         let get = publisher.channel.basic_get("forebay.dead".into(), BasicGetOptions::default());
-        let letter = get.await.unwrap()?.delivery;
-        letter.acker.ack(BasicAckOptions::default()).await.unwrap();
-        (letter.data == body).then_some(letter)
+        let delivery = get.await.unwrap()?.delivery;
+        delivery.acker.ack(BasicAckOptions::default()).await.unwrap();
+        (delivery.data == body).then_some(delivery)
     })
     .await
 }

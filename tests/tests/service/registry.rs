@@ -1,4 +1,4 @@
-//! The registry of workers: an index by Redis' own clock, which tells who is alive without a look at all keys.
+//! The registry of workers: an index by Redis' own clock, which says which workers are alive without a look at all keys.
 
 use forebay_tests::patience::{SOON, until, until_true};
 use forebay_tests::stack::{GRACE, Stack};
@@ -63,7 +63,7 @@ async fn a_worker_that_was_killed_leaves_the_list_when_its_record_expires() {
     assert_eq!(json_lines(&stack.forebay(&["workers", "--json"]).await).len(), 1);
     worker.signal("KILL");
     assert_eq!(worker.exit_code(SOON).await, 128 + 9);
-    until_true("nobody is listed", SOON, async || {
+    until_true("no worker is listed", SOON, async || {
         json_lines(&stack.forebay(&["workers", "--json"]).await).is_empty()
     })
     .await;

@@ -6,7 +6,7 @@ use forebay_tests::binaries::checkout;
 use forebay_tests::job::{Codec, Job};
 use forebay_tests::publisher::BATCH;
 use forebay_tests::record::result;
-use forebay_tests::stack::Shared;
+use forebay_tests::stack::SharedFleet;
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
@@ -28,9 +28,11 @@ fn assert_valid(validator: &Validator, instance: &Value) {
 
 #[tokio::test]
 async fn jobs_that_are_done_and_records_of_all_kinds_keep_their_schemas() {
-    let fleet = Shared::fleet().await;
-    let (publisher, mut redis) = (fleet.stack.publisher().await, fleet.stack.redis().await);
-    let (jobs, results) = (schema("job.schema.json"), schema("result.schema.json"));
+    let fleet = SharedFleet::borrow().await;
+    let publisher = fleet.stack.publisher().await;
+    let mut redis = fleet.stack.redis().await;
+    let jobs = schema("job.schema.json");
+    let results = schema("result.schema.json");
     let good = [
         Job::embed("text"),
         Job::embed(json!(["one", "two"]))

@@ -23,7 +23,7 @@ use serde_json::json;
 /// With characters that have to be percent-encoded in an address.
 const CANARY: &str = "c4nary/bird?at:dawn";
 const ESCAPED: &str = "c4nary%2Fbird%3Fat%3Adawn";
-/// What stays of it in any of its forms: this alone is looked for, so that half a password is found too.
+/// The part that all its forms contain: this alone is looked for, so that half a password is found too.
 const RECOGNISED: [&str; 3] = ["c4nary", "bird%3F", "bird?at"];
 const USER: &str = "canary-user";
 
@@ -189,12 +189,12 @@ async fn hear_of_failures(guarded: &Guarded, heard: &mut Heard) {
         heard.add("result", result(&mut redis, job.id()).await.fields.to_string());
     }
     publisher.publish(BATCH, b"\xc1", BasicProperties::default()).await;
-    let letter = until("a dead letter", SOON, async || {
+    let delivery = until("a dead letter", SOON, async || {
         let get = publisher.channel.basic_get("forebay.dead".into(), BasicGetOptions::default());
         get.await.unwrap().map(|got| got.delivery)
     })
     .await;
-    heard.add("dead letter", format!("{:?}", letter.properties));
+    heard.add("dead letter", format!("{:?}", delivery.properties));
 }
 
 /// All that is in Redis: results, registry records, requests.
@@ -221,7 +221,8 @@ async fn a_password_comes_out_nowhere_while_nothing_works() {
     let [amqp, redis, management] = ["amqp", "redis", "http"]
         .map(|scheme| format!("{scheme}://{USER}:{ESCAPED}@127.0.0.1:{nowhere}"));
     let stranger = |url: &str| url.replace(USER, "stranger");
-    let (amqp_refused, redis_refused) = (stranger(&guarded.amqp), stranger(&guarded.redis));
+    let amqp_refused = stranger(&guarded.amqp);
+    let redis_refused = stranger(&guarded.redis);
     let management_refused = stranger(&guarded.management);
     let unescaped = format!("amqp://{USER}:{CANARY}@127.0.0.1/x");
     let unescaped_redis = format!("redis://{USER}:{CANARY}@127.0.0.1/x");

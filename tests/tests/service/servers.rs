@@ -13,7 +13,8 @@ use redis::AsyncCommands as _;
 async fn a_message_goes_through_the_private_broker_and_a_cut_is_noticed() {
     let stack = Stack::start().await;
     let publisher = stack.publisher().await;
-    let (channel, none) = (&publisher.channel, FieldTable::default());
+    let channel = &publisher.channel;
+    let none = FieldTable::default();
     let exchange = channel.exchange_declare(
         "forebay.jobs".into(),
         lapin::ExchangeKind::Direct,

@@ -1,4 +1,4 @@
-//! How records are written: once, for a time, and made known to whoever waits.
+//! How records are written: once, for a time, and announced to those who wait.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use forebay_tests::job::{Codec, Job, now_ms, properties};
 use forebay_tests::patience::{PATIENT, SOON, until, until_true};
 use forebay_tests::publisher::{BATCH, INTERACTIVE};
 use forebay_tests::record::{find, result, result_key};
-use forebay_tests::stack::{Shared, Stack};
+use forebay_tests::stack::{SharedFleet, Stack};
 use futures_util::StreamExt as _;
 use lapin::options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
@@ -16,7 +16,8 @@ use redis::AsyncCommands as _;
 async fn a_duplicate_delivery_leaves_the_record_as_it_was() {
     let stack = Stack::start().await;
     let _worker = stack.worker(&[]).await;
-    let (publisher, mut redis) = (stack.publisher().await, stack.redis().await);
+    let publisher = stack.publisher().await;
+    let mut redis = stack.redis().await;
     let job = Job::embed("first").with("result_ttl_s", 600);
     publisher.submit(BATCH, &job, Codec::Msgpack).await;
     let first = result(&mut redis, job.id()).await;
@@ -41,9 +42,11 @@ async fn a_duplicate_delivery_leaves_the_record_as_it_was() {
 
 #[tokio::test]
 async fn a_record_lives_for_a_day_or_as_long_as_the_job_says() {
-    let fleet = Shared::fleet().await;
-    let (publisher, mut redis) = (fleet.stack.publisher().await, fleet.stack.redis().await);
-    let (day, minutes) = (Job::embed("text"), Job::embed("text").with("result_ttl_s", 300));
+    let fleet = SharedFleet::borrow().await;
+    let publisher = fleet.stack.publisher().await;
+    let mut redis = fleet.stack.redis().await;
+    let day = Job::embed("text");
+    let minutes = Job::embed("text").with("result_ttl_s", 300);
     let refused = Job::embed(7).with("result_ttl_s", 300);
     for (job, ttl_s) in [(day, 86_400), (minutes, 300), (refused, 300)] {
         publisher.submit(BATCH, &job, Codec::Json).await;
@@ -55,8 +58,9 @@ async fn a_record_lives_for_a_day_or_as_long_as_the_job_says() {
 
 #[tokio::test]
 async fn a_job_past_its_time_expires() {
-    let fleet = Shared::fleet().await;
-    let (publisher, mut redis) = (fleet.stack.publisher().await, fleet.stack.redis().await);
+    let fleet = SharedFleet::borrow().await;
+    let publisher = fleet.stack.publisher().await;
+    let mut redis = fleet.stack.redis().await;
     for codec in Codec::BOTH {
         let late = Job::embed("text")
             .with("submitted_at_ms", now_ms() - 60_000)
@@ -73,8 +77,9 @@ async fn a_job_past_its_time_expires() {
 
 #[tokio::test]
 async fn a_cancelled_job_is_not_done() {
-    let fleet = Shared::fleet().await;
-    let (publisher, mut redis) = (fleet.stack.publisher().await, fleet.stack.redis().await);
+    let fleet = SharedFleet::borrow().await;
+    let publisher = fleet.stack.publisher().await;
+    let mut redis = fleet.stack.redis().await;
     for codec in Codec::BOTH {
         let job = Job::embed("text");
         let () = redis.set_ex(format!("forebay:cancel:{}", job.id()), "1", 600).await.unwrap();
@@ -87,8 +92,9 @@ async fn a_cancelled_job_is_not_done() {
 
 #[tokio::test]
 async fn the_record_is_there_when_its_channel_speaks() {
-    let fleet = Shared::fleet().await;
-    let (publisher, mut redis) = (fleet.stack.publisher().await, fleet.stack.redis().await);
+    let fleet = SharedFleet::borrow().await;
+    let publisher = fleet.stack.publisher().await;
+    let mut redis = fleet.stack.redis().await;
     let client = redis::Client::open(fleet.stack.store.url()).unwrap();
     let mut channel = client.get_async_pubsub().await.unwrap();
     channel.subscribe("my-answers").await.unwrap();
@@ -99,14 +105,15 @@ async fn the_record_is_there_when_its_channel_speaks() {
         let message =
             tokio::time::timeout(SOON, said.next()).await.expect("a message in time").unwrap();
         assert_eq!(message.get_payload::<String>().unwrap(), job.id());
-        assert!(find(&mut redis, job.id()).await.is_some(), "told before it was written");
+        assert!(find(&mut redis, job.id()).await.is_some(), "notified before it was written");
     }
 }
 
 #[tokio::test]
 async fn a_reply_carries_the_record_and_the_correlation_id() {
-    let fleet = Shared::fleet().await;
-    let (publisher, mut redis) = (fleet.stack.publisher().await, fleet.stack.redis().await);
+    let fleet = SharedFleet::borrow().await;
+    let publisher = fleet.stack.publisher().await;
+    let mut redis = fleet.stack.redis().await;
     let options = QueueDeclareOptions {
         exclusive: true,
         auto_delete: true,
@@ -135,11 +142,12 @@ async fn a_reply_carries_the_record_and_the_correlation_id() {
 
 #[tokio::test]
 async fn a_reply_queue_that_has_gone_does_no_harm() {
-    let fleet = Shared::fleet().await;
-    let (publisher, mut redis) = (fleet.stack.publisher().await, fleet.stack.redis().await);
+    let fleet = SharedFleet::borrow().await;
+    let publisher = fleet.stack.publisher().await;
+    let mut redis = fleet.stack.redis().await;
     for _ in 0..3 {
         let job = Job::embed("text");
-        let asked = properties(job.id(), Codec::Json).with_reply_to("nobody-listens-here".into());
+        let asked = properties(job.id(), Codec::Json).with_reply_to("no-such-queue".into());
         publisher.publish(INTERACTIVE, &job.body(Codec::Json), asked).await;
         assert_eq!(result(&mut redis, job.id()).await.state(), "succeeded");
     }
@@ -148,7 +156,8 @@ async fn a_reply_queue_that_has_gone_does_no_harm() {
 #[tokio::test]
 async fn a_job_of_an_unknown_model_that_waited_for_the_autoscaler_is_answered() {
     let stack = Stack::declared().await;
-    let (publisher, mut redis) = (stack.publisher().await, stack.redis().await);
+    let publisher = stack.publisher().await;
+    let mut redis = stack.redis().await;
     let job = Job::embed("text").with("model", "no-such-model");
     publisher.submit("no-such-model", &job, Codec::Json).await;
     let waits = async || stack.vhost.depth("forebay.unroutable") == 1;
@@ -162,7 +171,7 @@ async fn a_job_of_an_unknown_model_that_waited_for_the_autoscaler_is_answered() 
 }
 
 #[tokio::test]
-async fn a_channel_that_the_worker_may_not_publish_on_costs_nobody_his_result() {
+async fn a_channel_that_the_worker_may_not_publish_on_costs_no_job_its_result() {
     let stack = Stack::start().await;
     let mut redis = stack.redis().await;
     let mut acl = redis::cmd("ACL");
@@ -171,9 +180,9 @@ async fn a_channel_that_the_worker_may_not_publish_on_costs_nobody_his_result() 
     let url = stack.store.url().replace("redis://", "redis://worker:pw@");
     let _worker = stack.worker(&[("FOREBAY_REDIS_URL", url.as_str())]).await;
     let publisher = stack.publisher().await;
-    let told = Job::embed("told").with("notify", "a-channel-of-somebody-else");
-    publisher.submit(BATCH, &told, Codec::Json).await;
-    assert_eq!(result(&mut redis, told.id()).await.state(), "succeeded");
+    let notified = Job::embed("notified").with("notify", "a-channel-of-another-user");
+    publisher.submit(BATCH, &notified, Codec::Json).await;
+    assert_eq!(result(&mut redis, notified.id()).await.state(), "succeeded");
     let queue = "forebay.jobs.all-minilm-l6-v2.batch";
     let empty = async || stack.vhost.depth(queue) == 0;
     until_true("and it is acknowledged", SOON, empty).await;

@@ -1,4 +1,4 @@
-//! What each server says of itself: alive, ready, and measured.
+//! The health and metrics that each server serves: alive, ready, and measured.
 
 use std::fs;
 
@@ -6,11 +6,11 @@ use forebay_tests::job::{Codec, Job};
 use forebay_tests::publisher::BATCH;
 use forebay_tests::record::result;
 use forebay_tests::service::Service;
-use forebay_tests::stack::Shared;
+use forebay_tests::stack::SharedFleet;
 
 #[tokio::test]
 async fn worker_and_autoscaler_answer_on_their_own_ports() {
-    let fleet = Shared::fleet().await;
+    let fleet = SharedFleet::borrow().await;
     for service in [&fleet.worker, &fleet.autoscaler] {
         for path in ["/healthz", "/readyz", "/metrics"] {
             let (status, body) = service.get(path).unwrap_or_else(|| panic!("no answer at {path}"));
@@ -23,7 +23,7 @@ async fn worker_and_autoscaler_answer_on_their_own_ports() {
 
 #[tokio::test]
 async fn telemetry_is_bound_to_loopback_alone() {
-    let fleet = Shared::fleet().await;
+    let fleet = SharedFleet::borrow().await;
     for service in [&fleet.worker, &fleet.autoscaler] {
         assert_eq!(listening(service), ["0100007F"], "127.0.0.1 as the kernel writes it");
     }
@@ -31,8 +31,9 @@ async fn telemetry_is_bound_to_loopback_alone() {
 
 #[tokio::test]
 async fn metrics_count_jobs_and_carry_no_ids() {
-    let fleet = Shared::fleet().await;
-    let (publisher, mut redis) = (fleet.stack.publisher().await, fleet.stack.redis().await);
+    let fleet = SharedFleet::borrow().await;
+    let publisher = fleet.stack.publisher().await;
+    let mut redis = fleet.stack.redis().await;
     let job = Job::embed("a text that must not show").with("tenant", "tenant-that-must-not-show");
     publisher.submit(BATCH, &job, Codec::Msgpack).await;
     result(&mut redis, job.id()).await;

@@ -1,4 +1,4 @@
-//! Encrypted connections: with the right authority everything works, and whoever can't be trusted is refused by
+//! Encrypted connections: with the right authority everything works, and a server that can't be trusted is refused by
 //! an error that says why.
 
 use forebay_tests::MODEL;
@@ -49,7 +49,8 @@ async fn assert_distrusted(service: &Service, condition: &str, named: &[&str]) {
 #[tokio::test]
 async fn a_job_goes_its_whole_way_over_encrypted_connections() {
     let stack = encrypted(false).await;
-    let (amqp, redis) = (stack.vhost.amqps_url(HOST), stack.store.encrypted_url(HOST));
+    let amqp = stack.vhost.amqps_url(HOST);
+    let redis = stack.store.encrypted_url(HOST);
     let management = stack.vhost.encrypted_management_url();
     let overrides = [
         (AMQP, amqp.as_str()),
@@ -81,10 +82,11 @@ async fn a_forgotten_s_is_warned_of() {
 }
 
 #[tokio::test]
-async fn an_authority_that_nobody_named_vouches_for_nothing() {
+async fn an_authority_that_is_not_named_vouches_for_nothing() {
     let stack = encrypted(false).await;
     let other = Authority::new("another").certify(&stack.store.folder().join("other"));
-    let (amqp, redis) = (stack.vhost.amqps_url(HOST), stack.store.encrypted_url(HOST));
+    let amqp = stack.vhost.amqps_url(HOST);
+    let redis = stack.store.encrypted_url(HOST);
     let management = stack.vhost.encrypted_management_url();
     let addresses = [(AMQP, amqp.as_str()), (REDIS, redis.as_str()), IMPATIENT];
     for overrides in [addresses.to_vec(), [&addresses[..], &[(CA, other.ca())]].concat()] {
@@ -107,7 +109,8 @@ async fn an_authority_that_nobody_named_vouches_for_nothing() {
 #[tokio::test]
 async fn a_certificate_of_another_host_is_refused_by_that_name() {
     let stack = encrypted(false).await;
-    let (amqp, redis) = (stack.vhost.amqps_url(OTHER_HOST), stack.store.encrypted_url(OTHER_HOST));
+    let amqp = stack.vhost.amqps_url(OTHER_HOST);
+    let redis = stack.store.encrypted_url(OTHER_HOST);
     let overrides =
         [(AMQP, amqp.as_str()), (REDIS, redis.as_str()), (CA, stack.vhost.certificate().ca())];
     let worker = stack.starting_worker(&overrides);
@@ -119,8 +122,8 @@ async fn a_certificate_of_another_host_is_refused_by_that_name() {
 
 #[tokio::test]
 async fn a_certificate_that_has_expired_is_refused_for_that() {
-    let place = tempfile::tempdir().unwrap();
-    let expired = Authority::shared().certify_expired(place.path());
+    let folder = tempfile::tempdir().unwrap();
+    let expired = Authority::shared().certify_expired(folder.path());
     let vhost = broker::shared().await.vhost().await;
     let stack = Stack::of(vhost, Store::start_encrypted(expired.clone(), false).await);
     // Certificates are looked at before a word is spoken, so any server will do for the broker too.
@@ -139,9 +142,12 @@ async fn a_server_that_asks_for_a_certificate_is_shown_one() {
     let stack = encrypted(true).await;
     let client = Authority::shared().certify(&stack.store.folder().join("client"));
     let Files { ca, cert, key } = &client;
-    let (amqp, redis) = (stack.vhost.amqps_url(HOST), stack.store.encrypted_url(HOST));
+    let amqp = stack.vhost.amqps_url(HOST);
+    let redis = stack.store.encrypted_url(HOST);
     let text = |path: &std::path::Path| path.to_str().unwrap().to_owned();
-    let (ca, cert, key) = (text(ca), text(cert), text(key));
+    let ca = text(ca);
+    let cert = text(cert);
+    let key = text(key);
     let mut overrides =
         vec![(AMQP, amqp.as_str()), (REDIS, redis.as_str()), (CA, ca.as_str()), IMPATIENT];
     let refused = forebay(&stack, &overrides, &["workers"]).await;
@@ -156,13 +162,13 @@ async fn a_server_that_asks_for_a_certificate_is_shown_one() {
 #[tokio::test]
 async fn files_that_can_t_be_used_end_every_program_with_2() {
     let stack = Stack::start().await;
-    let place = stack.store.folder().join("certificates");
-    let (good, other) = (
-        Authority::shared().certify(&place.join("good")),
-        Authority::shared().certify(&place.join("other")),
-    );
+    let folder = stack.store.folder().join("certificates");
+    let good = Authority::shared().certify(&folder.join("good"));
+    let other = Authority::shared().certify(&folder.join("other"));
     let text = |path: &std::path::Path| path.to_str().unwrap().to_owned();
-    let (cert, key, other_key) = (text(&good.cert), text(&good.key), text(&other.key));
+    let cert = text(&good.cert);
+    let key = text(&good.key);
+    let other_key = text(&other.key);
     let cases: [(&[(&str, &str)], &str); 4] = [
         (&[(CA, "/no/such.pem")], "/no/such.pem"),
         (&[(CA, &key)], "tls.ca_file"),

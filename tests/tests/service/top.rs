@@ -18,7 +18,7 @@ use super::commands::json_lines;
 
 const STATUS: &str = "forebay:autoscaler:status";
 
-/// What a leader would tell of one pool.
+/// The status that a leader would publish of one pool.
 fn status() -> Value {
     let decision =
         json!({"at_ms": 1, "before": 0, "wanted": 2, "code": "backlog", "why": "3 jobs wait"});
@@ -64,10 +64,8 @@ async fn one_frame_has_pools_with_their_decisions_queues_and_dead_letters() {
 async fn what_is_away_is_named_and_the_rest_is_shown() {
     let stack = Stack::declared().await;
     let nowhere = free_port();
-    let (amqp, redis) = (
-        format!("amqp://guest:guest@127.0.0.1:{nowhere}/x"),
-        format!("redis://127.0.0.1:{nowhere}"),
-    );
+    let amqp = format!("amqp://guest:guest@127.0.0.1:{nowhere}/x");
+    let redis = format!("redis://127.0.0.1:{nowhere}");
     for (variable, address, named, shown) in [
         ("FOREBAY_REDIS_URL", &redis, "can't reach Redis", "all-minilm-l6-v2"),
         ("FOREBAY_AMQP_URL", &amqp, "RabbitMQ", "no autoscaler has published a status"),
@@ -82,7 +80,7 @@ async fn what_is_away_is_named_and_the_rest_is_shown() {
 }
 
 #[tokio::test]
-async fn a_status_that_nobody_can_read_is_a_problem_with_a_name() {
+async fn an_unreadable_status_is_a_problem_with_a_name() {
     let stack = Stack::declared().await;
     let () = stack.redis().await.set(STATUS, "{").await.unwrap();
     let page = stack.forebay(&["top", "--once"]).await;
@@ -95,7 +93,8 @@ async fn frames_go_on_as_json_lines_through_a_store_that_comes_and_goes() {
     let mut command = stack.program("forebay", &[]);
     command.args(["top", "--json", "--every", "100ms"]);
     let folder = stack.store.folder().to_owned();
-    let (output, errors) = (folder.join("frames"), folder.join("frames.errors"));
+    let output = folder.join("frames");
+    let errors = folder.join("frames.errors");
     let streams = Streams { input: None, output: output.clone(), errors, sweep: None };
     let mut top = ChildGuard::tie(&command, &streams);
     let redis_is_away = |away: bool| {
@@ -139,11 +138,12 @@ async fn on_a_terminal_it_draws_until_q_and_gives_the_terminal_back() {
     let inside = format!("stty cols 70 rows 12; {} top; echo ended $?; stty -a", words.join(" "));
     command.args(["--quiet", "--return", "--command", &inside, "/dev/null"]);
     let folder = stack.store.folder().to_owned();
-    let (input, output) = (folder.join("keys"), folder.join("screen"));
+    let input = folder.join("keys");
+    let output = folder.join("screen");
     let errors = folder.join("screen.errors");
     let made = Command::new("mkfifo").arg(&input).status().unwrap();
     assert!(made.success());
-    // Open at both ends, so that nobody waits for the other and nobody hears an end.
+    // Open at both ends, so that neither end waits for the other or sees it close.
     let mut keys = OpenOptions::new().read(true).write(true).open(&input).unwrap();
     let streams = Streams { input: Some(input), output: output.clone(), errors, sweep: None };
     let mut session = ChildGuard::tie(&command, &streams);

@@ -22,7 +22,8 @@ async fn assert_named(mut worker: Service, queue: &str, argument: &str) {
 async fn a_worker_names_a_queue_of_another_kind() {
     let stack = Stack::start().await;
     let channel = stack.publisher().await.channel;
-    let (durable, none) = (QueueDeclareOptions::durable(), FieldTable::default());
+    let durable = QueueDeclareOptions::durable();
+    let none = FieldTable::default();
     channel.queue_declare(QUEUE.into(), durable, none).await.unwrap();
     assert_named(stack.starting_worker(&[]), QUEUE, "'x-").await;
 }

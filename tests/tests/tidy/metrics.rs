@@ -3,26 +3,24 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use forebay_tests::binaries::checkout;
-
-use crate::{assert_none, sources};
+use super::files::{assert_none, root, sources};
 
 type Names = BTreeSet<String>;
 
 const PAGE: &str = "docs/operating.md";
-/// What stands below this heading, the autoscaler counts.
+/// The metrics below this heading are the autoscaler's.
 const OF_THE_AUTOSCALER: &str = "### Of the autoscaler";
 const MACROS: [&str; 3] = ["counter!(", "gauge!(", "histogram!("];
-/// What Prometheus makes of one histogram.
+/// The series that Prometheus makes of one histogram.
 const SERIES_OF_A_HISTOGRAM: [&str; 3] = ["_bucket", "_count", "_sum"];
 
-/// What `.rs` files outside tests count.
+/// The metrics that `.rs` files outside tests count.
 fn counted() -> Names {
     let files = sources("rs").into_iter().filter(|source| !source.is_test());
     let mut names = Names::new();
     for source in files {
-        let product: Vec<&str> = source.product_lines().map(|(_, line)| line).collect();
-        let text = product.join("\n");
+        let lines: Vec<&str> = source.lines_before_tests().map(|(_, line)| line).collect();
+        let text = lines.join("\n");
         for uses in MACROS.iter().flat_map(|name| text.split(name).skip(1)) {
             let name = uses.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next());
             names.extend(name.map(ToOwned::to_owned));
@@ -33,7 +31,7 @@ fn counted() -> Names {
 
 /// The names in the first column of the page's tables: those of every program, and the autoscaler's.
 fn explained() -> (Names, Names) {
-    let page = fs::read_to_string(checkout().join(PAGE)).unwrap();
+    let page = fs::read_to_string(root().join(PAGE)).unwrap();
     let (others, rest) = page.split_once(OF_THE_AUTOSCALER).expect("the autoscaler's metrics");
     let (own, others_below) = rest.split_once("\n#").unwrap_or((rest, ""));
     let of_rows = |text: &str| {
@@ -62,13 +60,15 @@ fn every_metric_is_explained_and_what_is_explained_is_counted() {
     let sources = sources("rs");
     let is_named = |name: &String| {
         let literal = format!("\"{name}\"");
-        sources.iter().any(|source| source.product_lines().any(|(_, line)| line.contains(&literal)))
+        sources
+            .iter()
+            .any(|source| source.lines_before_tests().any(|(_, line)| line.contains(&literal)))
     };
     let named = of_the_autoscaler.iter().filter(|name| is_named(name)).cloned().collect();
     let of_all: Names = of_all.union(&of_the_autoscaler).cloned().collect();
     let counted: Names = counted.union(&named).cloned().collect();
     let gone: Vec<String> = of_all.difference(&counted).cloned().collect();
-    assert_none(&format!("metrics in {PAGE} that nobody counts"), &gone);
+    assert_none(&format!("metrics in {PAGE} that no program counts"), &gone);
 }
 
 #[test]
@@ -85,23 +85,23 @@ fn dashboard_and_alerts_ask_for_metrics_that_exist() {
         "deploy/prometheus/alerts.yml",
         "deploy/prometheus/alerts_test.yml",
     ] {
-        let asked = names_in(&fs::read_to_string(checkout().join(file)).unwrap());
+        let asked = names_in(&fs::read_to_string(root().join(file)).unwrap());
         assert!(!asked.is_empty(), "{file} asks for nothing");
         let strange = asked.into_iter().filter(|name| !exists(name));
         unknown.extend(strange.map(|name| format!("{file}: {name}")));
     }
-    assert_none("metrics that nobody has", &unknown);
+    assert_none("metrics that no program has", &unknown);
 }
 
 #[test]
 fn the_page_lists_each_alert_with_its_severity() {
-    let page = fs::read_to_string(checkout().join(PAGE)).unwrap();
+    let page = fs::read_to_string(root().join(PAGE)).unwrap();
     let rows = page.lines().filter_map(|line| line.strip_prefix("| `Forebay"));
     let listed: Names = rows
         .map(|row| row.split('|').take(2).map(|cell| cell.trim().trim_end_matches('`')))
         .map(|cells| cells.collect::<Vec<_>>().join(" "))
         .collect();
-    let rules = fs::read_to_string(checkout().join("deploy/prometheus/alerts.yml")).unwrap();
+    let rules = fs::read_to_string(root().join("deploy/prometheus/alerts.yml")).unwrap();
     let severity = |rule: &str| {
         let rest = rule.split_once("severity: ").expect("a severity").1;
         rest.split(' ').next().unwrap_or_default().to_owned()
@@ -116,7 +116,7 @@ fn the_page_lists_each_alert_with_its_severity() {
 
 #[test]
 fn every_panel_of_the_dashboard_asks_something_of_the_chosen_prometheus() {
-    let file = checkout().join("deploy/grafana/forebay.json");
+    let file = root().join("deploy/grafana/forebay.json");
     let dashboard: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
     let mut ids = BTreeSet::new();

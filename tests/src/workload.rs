@@ -45,7 +45,7 @@ impl std::ops::DerefMut for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        // After a failure nobody knows what state it is in.
+        // After a failure its state is unknown.
         if std::thread::panicking() {
             self.show_log();
             *self.0 = None;
@@ -58,7 +58,7 @@ pub const SMALL_BATCHES: (&str, &str) = ("FOREBAY_WORKER__BATCH_TOKENS_MAX", "64
 
 /// A stack of the tiny model with jobs.
 #[derive(Debug)]
-pub struct Fleet {
+pub struct Workload {
     /// The servers.
     pub stack: Stack,
     /// Publishes past the relays.
@@ -69,21 +69,22 @@ pub struct Fleet {
     pub jobs: Vec<Job>,
 }
 
-impl Fleet {
+impl Workload {
     /// With the topology declared and nothing running.
     pub async fn on(stack: Stack) -> Self {
         let listed = stack.forebay(&["queues"]).await;
         assert_eq!(listed.code, 0, "{listed:?}");
-        let (publisher, redis) = (stack.publisher().await, stack.redis().await);
+        let publisher = stack.publisher().await;
+        let redis = stack.redis().await;
         Self { stack, publisher, redis, jobs: Vec::new() }
     }
 
-    /// The same on a new stack.
+    /// On a new stack.
     pub async fn new() -> Self {
         Self::on(Stack::start().await.tiny()).await
     }
 
-    /// The same with relays before its servers.
+    /// On a new stack with relays before its servers.
     pub async fn relayed() -> Self {
         Self::on(Stack::start().await.tiny().relayed()).await
     }
@@ -125,7 +126,8 @@ impl Fleet {
     /// Waits until some of the good jobs are done, and checks that not all are.
     pub async fn is_at_work(&mut self) {
         until_true("it is at work", PATIENT, async || self.finished().await > 0).await;
-        let (done, all) = (self.finished().await, self.jobs.len());
+        let done = self.finished().await;
+        let all = self.jobs.len();
         assert!(done < all, "all {all} were done before anything was disturbed");
     }
 
@@ -133,7 +135,8 @@ impl Fleet {
     pub async fn all_succeed(&mut self) {
         let all = self.jobs.len();
         let done = comes_true(PATIENT, async || self.finished().await == all).await;
-        let (found, left) = (self.finished().await, self.stack.vhost.depths());
+        let found = self.finished().await;
+        let left = self.stack.vhost.depths();
         assert!(done, "{found} of {all} jobs have a result; in the queues: {left:?}");
         for job in &self.jobs {
             let record = result(&mut self.redis, job.id()).await;
@@ -149,7 +152,7 @@ impl Fleet {
         assert_eq!(record.state(), "succeeded", "{}", record.fields);
     }
 
-    /// Nothing is left in any queue but that of the letters kept for people.
+    /// Nothing is left in any queue but the one of dead letters.
     pub async fn queues_are_empty(&self) {
         let empty = async || {
             let depths = self.stack.vhost.depths().expect("the management plug-in answers");

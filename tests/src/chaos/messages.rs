@@ -1,4 +1,4 @@
-//! What is published in a run, drawn from the seed: mostly good jobs, some bad in every way.
+//! The messages that a run publishes, drawn from the seed: mostly good jobs, some bad in every way.
 
 use super::random::Random;
 use crate::history::{Outcome, SUCCEEDED};
@@ -8,7 +8,7 @@ use lapin::BasicProperties;
 
 /// A message to publish.
 #[derive(Debug, Clone)]
-pub struct Letter {
+pub struct Message {
     /// The job's id.
     pub id: String,
     /// The routing key.
@@ -17,7 +17,7 @@ pub struct Letter {
     pub body: Vec<u8>,
     /// The properties.
     pub properties: BasicProperties,
-    /// What has to become of it.
+    /// The outcome that it has to reach.
     pub outcome: Outcome,
     /// The text of a good job.
     pub text: Option<String>,
@@ -27,27 +27,27 @@ pub struct Letter {
     pub insisted: bool,
 }
 
-/// A stream of letters.
+/// A stream of messages.
 #[derive(Debug)]
-pub struct Letters {
+pub struct Messages {
     random: Random,
     /// At most one job of a run ends the worker that computes it, each time.
     aborts_left: u32,
 }
 
-impl Letters {
+impl Messages {
     /// The stream of a seed.
     pub fn new(seed: u64) -> Self {
         Self { random: Random::new(seed, 2), aborts_left: 1 }
     }
 
-    /// The next letter.
-    pub fn next(&mut self) -> Letter {
+    /// The next message.
+    pub fn next(&mut self) -> Message {
         let codec = self.random.one_of(&Codec::BOTH);
         let text = self.text();
         let job = Job::embed(text.as_str()).of(TINY);
         let lane = self.random.one_of(&["", ".batch", ".interactive"]);
-        let mut letter = Letter {
+        let mut message = Message {
             id: job.id().to_owned(),
             key: format!("{TINY}{lane}"),
             body: job.body(codec),
@@ -58,9 +58,9 @@ impl Letters {
             insisted: !self.random.permille(100),
         };
         if self.random.permille(60) {
-            self.spoil(&mut letter, job, codec);
+            self.spoil(&mut message, job, codec);
         }
-        letter
+        message
     }
 
     /// One of a few hundred, so that texts come again and their vectors can be compared.
@@ -70,15 +70,15 @@ impl Letters {
         format!("{words} {number}")
     }
 
-    /// Makes it a letter that can't succeed.
-    fn spoil(&mut self, letter: &mut Letter, job: Job, codec: Codec) {
-        letter.text = None;
+    /// Makes it a message that can't succeed.
+    fn spoil(&mut self, message: &mut Message, job: Job, codec: Codec) {
+        message.text = None;
         let faulty = |fault: &str| job.clone().faulty(fault);
         let (outcome, body) = match self.random.below(8) {
             0 => (("failed", "invalid_request"), b"\xc1 no body at all".to_vec()),
             1 => (("failed", "invalid_request"), job.with("input", 7).body(codec)),
             2 => {
-                letter.key = "no-such-model".into();
+                message.key = "no-such-model".into();
                 let job = job.of("no-such-model");
                 (("failed", "model_not_found"), job.body(codec))
             }
@@ -95,7 +95,7 @@ impl Letters {
                 (("expired", "deadline_exceeded"), job.with("expires_in_ms", 1_000).body(codec))
             }
         };
-        letter.outcome = outcome;
-        letter.body = body;
+        message.outcome = outcome;
+        message.body = body;
     }
 }

@@ -20,36 +20,36 @@ const HURRIED: &[(&str, &str)] = &[
 /// after a job that hangs.
 const ENDINGS: [i32; 3] = [0, 128 + 9, 128 + 6];
 
-/// A program, and whether it was told to stop.
-struct Member {
+/// A program, and whether it was asked to stop.
+struct Program {
     service: Service,
-    told: bool,
+    stopping: bool,
 }
 
-impl Member {
+impl Program {
     fn new(service: Service) -> Self {
-        Self { service, told: false }
+        Self { service, stopping: false }
     }
 
     fn kill(&self) {
         self.service.signal("KILL");
     }
 
-    /// Tells it to stop, once: a second time means at once, unfinished, with an error.
+    /// Asks it to stop, once: a second time means at once, unfinished, with an error.
     fn stop(&mut self) {
-        if !std::mem::replace(&mut self.told, true) {
+        if !std::mem::replace(&mut self.stopping, true) {
             self.service.signal("TERM");
         }
     }
 }
 
 /// Workers and an autoscaler.
-pub struct Crew {
-    workers: Vec<Member>,
-    autoscaler: Member,
+pub struct Programs {
+    workers: Vec<Program>,
+    autoscaler: Program,
 }
 
-impl Crew {
+impl Programs {
     /// Starts them, and waits until they are ready.
     pub async fn start(stack: &Stack) -> Self {
         let mut workers = Vec::new();
@@ -59,9 +59,9 @@ impl Crew {
         }
         let mut ready = Vec::new();
         for worker in workers {
-            ready.push(Member::new(worker.ready().await));
+            ready.push(Program::new(worker.ready().await));
         }
-        Self { workers: ready, autoscaler: Member::new(autoscaler.ready().await) }
+        Self { workers: ready, autoscaler: Program::new(autoscaler.ready().await) }
     }
 
     /// Starts those that have ended again; answers endings that none may have.
@@ -70,12 +70,12 @@ impl Crew {
         for worker in &mut self.workers {
             if let Some(code) = worker.service.ended() {
                 violations.extend(judged("worker", code, &worker.service));
-                *worker = Member::new(stack.starting_worker(HURRIED));
+                *worker = Program::new(stack.starting_worker(HURRIED));
             }
         }
         if let Some(code) = self.autoscaler.service.ended() {
             violations.extend(judged("autoscaler", code, &self.autoscaler.service));
-            self.autoscaler = Member::new(stack.starting_autoscaler(HURRIED));
+            self.autoscaler = Program::new(stack.starting_autoscaler(HURRIED));
         }
         violations
     }
@@ -85,7 +85,7 @@ impl Crew {
         self.workers[worker].kill();
     }
 
-    /// Tells a worker to stop.
+    /// Asks a worker to stop.
     pub fn stop_worker(&mut self, worker: usize) {
         self.workers[worker].stop();
     }
@@ -95,7 +95,7 @@ impl Crew {
         self.autoscaler.kill();
     }
 
-    /// Tells the autoscaler to stop.
+    /// Asks the autoscaler to stop.
     pub fn stop_autoscaler(&mut self) {
         self.autoscaler.stop();
     }
@@ -104,7 +104,7 @@ impl Crew {
     pub fn arm_worker(&mut self, stack: &Stack, worker: usize, point: &str, turn: u64) {
         let armed = format!("{point}=kill:{turn}");
         let overrides = [HURRIED, &[("FOREBAY_FAIL_POINTS", armed.as_str())]].concat();
-        self.workers[worker] = Member::new(stack.starting_worker(&overrides));
+        self.workers[worker] = Program::new(stack.starting_worker(&overrides));
     }
 }
 

@@ -1,0 +1,87 @@
+//! Imports point down inside each crate: no circle of modules, and no use of a layer above.
+//!
+//! A module uses another if its code names an item that is defined there, however many re-exports and globs lie
+//! between. `mod x;` and `pub use` alone are no uses, and neither are methods called on values. Code for tests only is
+//! left out. An import runs up if it leads from a module to one that uses it, at any distance (which is a circle), or
+//! from a lower layer of [`LAYERS`] to an upper one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+use self::graph::Graph;
+use self::tree::Tree;
+use super::files::{assert_none, root};
+
+mod graph;
+mod planted;
+mod source;
+mod tree;
+
+/// In the source folder on the left: the files of the first layer never use those of the second.
+const LAYERS: &[(&str, &str, &str)] = &[];
+
+/// The folders of the workspace's members.
+fn members(root: &Path) -> Vec<PathBuf> {
+    let manifest: Table = fs::read_to_string(root.join("Cargo.toml")).unwrap().parse().unwrap();
+    let members = manifest["workspace"]["members"].as_array().unwrap().iter();
+    members.map(|member| root.join(member.as_str().unwrap())).collect()
+}
+
+/// The root file of every crate in `member`: its library and programs, its tests, examples and benches.
+fn crate_roots(member: &Path) -> Vec<PathBuf> {
+    let manifest: Table = fs::read_to_string(member.join("Cargo.toml")).unwrap().parse().unwrap();
+    let kinds = ["bin", "example", "test", "bench"]
+        .into_iter()
+        .filter_map(|kind| manifest.get(kind)?.as_array());
+    let written = kinds.flatten().filter_map(|target| target.get("path").and_then(Value::as_str));
+    let mut roots: Vec<PathBuf> = written.map(|path| member.join(path)).collect();
+    roots.extend(["src/lib.rs", "src/main.rs", "build.rs"].map(|file| member.join(file)));
+    for folder in ["src/bin", "tests", "examples", "benches"] {
+        let entries = fs::read_dir(member.join(folder)).into_iter().flatten();
+        for path in entries.map(|entry| entry.unwrap().path()) {
+            let is_source = path.extension().is_some_and(|extension| extension == "rs");
+            roots.push(if is_source { path } else { path.join("main.rs") });
+        }
+    }
+    roots.retain(|file| file.exists());
+    roots.sort();
+    roots.dedup();
+    roots
+}
+
+fn graphs() -> Vec<Graph> {
+    let roots = members(root()).into_iter().flat_map(|member| crate_roots(&member));
+    roots.map(|file| Graph::of(&Tree::read(&file), root())).collect()
+}
+
+#[test]
+fn no_modules_use_each_other_in_a_circle() {
+    let circles = graphs().into_iter().flat_map(|graph| {
+        let knotted = graph.knotted().len();
+        let circles = graph.circles().into_iter();
+        circles.map(move |circle| format!("of {knotted} files in circles: {circle}"))
+    });
+    assert_none("circles of modules", &circles.collect::<Vec<_>>());
+}
+
+#[test]
+fn no_module_uses_a_layer_above_it() {
+    let graphs = graphs();
+    let mut offences = Vec::new();
+    for (folder, lower, upper) in LAYERS {
+        let folder = Path::new(folder);
+        for layer in [lower, upper] {
+            let known = root().join(folder).join(layer).exists()
+                || root().join(folder).join(format!("{layer}.rs")).exists();
+            assert!(known, "there is no layer {layer} in {}", folder.display());
+        }
+        let within = |layer: &str| {
+            let module = folder.join(layer);
+            move |file: &Path| file.starts_with(&module) || file == module.with_extension("rs")
+        };
+        offences.extend(graphs.iter().flat_map(|graph| graph.uses(within(lower), within(upper))));
+    }
+    assert_none("uses of an upper layer", &offences);
+}
