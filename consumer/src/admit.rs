@@ -22,7 +22,7 @@ use crate::{
 /// Jobs whose cancellation is looked up in one round trip.
 const LOOKUP_MAX: usize = 64;
 
-/// The stage.
+/// Admission of the jobs of both lanes.
 pub struct Admit {
     /// The model that this worker runs.
     pub model: ModelId,

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{in_hand::InHand, job::Decoded, lanes::LaneSender, memory};
 
-/// One lane's decoder.
+/// Decoding of the messages of one lane.
 pub struct Decode {
     /// The lane.
     pub lane: Lane,

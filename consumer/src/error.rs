@@ -1,4 +1,4 @@
-//! Why a worker could not start or had to end.
+//! The worker's errors.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use forebay_fabric::{
 };
 use forebay_schemas::ModelId;
 
-/// Why a worker could not start or had to end.
+/// The reason why a worker could not start or had to end.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     /// The configuration is wrong.
@@ -25,20 +25,20 @@ pub enum WorkerError {
     NotPulled {
         /// The model.
         model: ModelId,
-        /// Where its files would be.
+        /// The folder that its files would be in.
         folder: PathBuf,
     },
-    /// What the model gives are no numbers.
+    /// The model's output is not finite.
     #[error(
         "model `{model}` in {folder} gives values that are not finite; its weights are broken, fetch it again"
     )]
     NotFinite {
         /// The model.
         model: ModelId,
-        /// Where its files are.
+        /// The folder of its files.
         folder: PathBuf,
     },
-    /// The model gives scores where vectors are asked for.
+    /// The command embeds, and the model gives scores.
     #[error("model `{model}` does not embed: it gives scores; send it jobs instead")]
     NoVectors {
         /// The model.
@@ -62,17 +62,17 @@ pub enum WorkerError {
     /// Input or output of a command failed.
     #[error("{action}: {source}")]
     Io {
-        /// What was being done.
+        /// The action that failed.
         action: &'static str,
-        /// What failed.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A line of the input is not what it should be.
+    /// A line of the input can't be read.
     #[error("line {line} of the input: {reason}; write {{\"id\": \"...\", \"text\": \"...\"}}")]
     Line {
         /// The line, counted from 1.
         line: usize,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
     /// A stage ended while it was needed.

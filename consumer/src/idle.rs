@@ -7,11 +7,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::in_hand::InHand;
 
-/// How often the jobs in hand are looked at; one that comes and goes between two looks shows in the count of those done.
+/// How often the jobs in hand are looked at. A job that comes and goes in between shows in the count of jobs done.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Cancels `stop` once no job was in hand for `idle_max`; never if that is zero. While an autoscaler leads (`is_led`), the
-/// worker stays: scaling it in is the autoscaler's decision.
+/// Cancels `stop` once no job was in hand for `idle_max`; never if that is zero. While an autoscaler leads (`is_led`),
+/// the worker stays: scaling in is the autoscaler's decision.
 pub async fn stop_after(
     idle_max: Duration,
     in_hand: Arc<InHand>,

@@ -64,7 +64,7 @@ impl Journal {
     }
 }
 
-/// Sequences that are handed to the device together.
+/// Sequences that are given to the device together.
 pub trait Step: Send + 'static {
     /// Whether it holds a job that must not share the device with any other.
     fn is_alone(&self) -> bool;
@@ -81,7 +81,7 @@ pub struct Journaled<S> {
     pub sequences: Sequences,
 }
 
-/// The stage.
+/// The stage that keeps the journal, between packing and computing.
 pub struct Journaling<S> {
     /// This worker's id.
     pub worker: String,

@@ -29,7 +29,7 @@ impl<T> Clone for LaneSender<T> {
 }
 
 impl<T> LaneSender<T> {
-    /// Waits for room in `lane`. Gives the item back when nobody receives any more.
+    /// Waits for room in `lane`. `Err` with the item when the receiver is gone.
     pub async fn send(&self, lane: Lane, item: T) -> Result<(), T> {
         let sender = match lane {
             Lane::Interactive => &self.interactive,
@@ -48,8 +48,8 @@ pub struct LaneReceiver<T> {
 }
 
 impl<T> LaneReceiver<T> {
-    /// The next item; `None` when both lanes are empty and nobody sends any more. Loses nothing when
-    /// dropped while waiting.
+    /// The next item; `None` when both lanes are empty and all senders are gone. Cancel-safe: dropped while waiting, it
+    /// loses no item.
     pub async fn recv(&mut self) -> Option<T> {
         if self.urgent_streak >= URGENT_STREAK_MAX {
             self.urgent_streak = 0;
@@ -72,8 +72,8 @@ impl<T> LaneReceiver<T> {
         }
     }
 
-    /// Waits for one item and takes what else is there, as long as all together weigh less than `weight_max`. Empty at the
-    /// end.
+    /// Waits for one item and takes those that wait behind it, as long as all together weigh less than `weight_max`.
+    /// Empty at the end.
     pub async fn recv_handful(
         &mut self,
         weight_max: usize,
@@ -90,7 +90,7 @@ impl<T> LaneReceiver<T> {
         items
     }
 
-    /// Waits for one item and takes what else is there, `max` at most. Empty at the end.
+    /// Waits for one item and takes those that wait behind it, `max` at most. Empty at the end.
     pub async fn recv_some(&mut self, max: usize) -> Vec<T> {
         self.recv_handful(max, |_| 1).await
     }
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_item_that_nobody_receives_comes_back() {
+    async fn an_item_comes_back_when_the_receiver_is_gone() {
         let (sender, receiver) = channel(1);
         drop(receiver);
         assert_eq!(sender.send(Lane::Batch, 7).await, Err(7));

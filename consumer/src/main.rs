@@ -22,7 +22,7 @@ use forebay_schemas::ModelId;
 
 /// Drains a model's queues in large packed batches and writes the results to Redis.
 ///
-/// Stops on SIGTERM: finishes what it holds within worker.grace_s and hands the rest back.
+/// Stops on SIGTERM: finishes what it holds within worker.grace_s and gives the rest back.
 #[derive(Parser)]
 #[command(version, about)]
 struct Arguments {
@@ -55,8 +55,8 @@ struct EngineArguments {
     /// Where to compute: cpu or cuda:N.
     #[arg(long, global = true, default_value = "cpu")]
     device: Device,
-    /// In which number type: f32, bf16, f16 or int8; as the configuration says if not named, else the device's best, which
-    /// is never int8.
+    /// In which number type: f32, bf16, f16 or int8; as the configuration says if not named, else the device's best,
+    /// which is never int8.
     #[arg(long, global = true)]
     dtype: Option<DType>,
     /// On how many threads; all processors if not named.

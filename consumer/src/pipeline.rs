@@ -51,7 +51,7 @@ const BATCHES_BEHIND: usize = 4;
 /// that it does not wait for the journal while the store is away.
 const BATCHES_DONE: usize = 16;
 
-/// What the stages are made of, apart from the model.
+/// The parts that stages are made of, apart from the model.
 pub struct Parts {
     /// The worker's settings.
     pub config: WorkerConfig,
@@ -79,7 +79,7 @@ pub struct Parts {
     pub clock: Clock,
 }
 
-/// Where one lane's jobs come from.
+/// The source of one lane's jobs.
 pub type Source = (Lane, Box<dyn JobSource>);
 
 /// Runs the two stages whose work blocks a thread.
@@ -111,7 +111,7 @@ impl Executor for Threads {
     fn compute(&self, stage: Compute, ports: Ports) -> impl Future<Output = ()> + Send + 'static {
         let thread = tokio::task::spawn_blocking(move || stage.run(ports));
         async {
-            // The stage's panic is the task's; cancelled it can only be by the runtime's end.
+            // A panic of the stage becomes the task's. Only the end of the runtime cancels the thread.
             if let Err(error) = thread.await
                 && let Ok(panic) = error.try_into_panic()
             {

@@ -90,8 +90,8 @@ impl Registry {
         self.heartbeat().await;
     }
 
-    /// Sends heartbeats until `stop`: at a fixed interval, and when work comes or ends, so that an autoscaler sees that at
-    /// once.
+    /// Sends heartbeats until `stop`: at a fixed interval, and when work comes or ends, so that an autoscaler sees it
+    /// at once.
     pub async fn run(self, stop: CancellationToken) {
         let mut tick = tokio::time::interval(Duration::from_millis(HEARTBEAT_INTERVAL_MS));
         let next = async |tick: &mut Interval| {

@@ -1,7 +1,7 @@
 //! Stage 7: writes results, then acknowledges; nothing else in the worker does either.
 //!
-//! While the store is away everything waits here, and the stages before fill up and stop taking work.
-//! What waits for the broker alone (copies, further attempts, dead letters) waits beside it.
+//! While the store is away everything waits here, and the stages before fill up and stop taking work: backpressure.
+//! Messages that wait for the broker alone (copies, further attempts, dead letters) do not hold up the others.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::in_hand::InHand;
 /// Messages settled in one round trip, at most, of those that were not computed.
 const NOT_COMPUTED_MAX: usize = 256;
 
-/// The stage.
+/// Settling of all jobs, computed or not.
 pub struct Settle {
     /// Writes the answers.
     pub answerer: Answerer,

@@ -20,7 +20,7 @@ use crate::{
 /// job that comes next waits for a millisecond and not for seconds.
 const HANDFUL_BYTES: usize = 16 * 1024;
 
-/// The stage.
+/// Tokenization of admitted jobs, on worker threads.
 pub struct Tokenize {
     /// The model's tokenizer.
     pub tokenizer: Arc<Tokenizer>,

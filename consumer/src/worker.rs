@@ -32,8 +32,8 @@ use crate::{
 
 /// How long the connection stays after the last acknowledgement. RabbitMQ passes a channel's acknowledgements on to a
 /// quorum queue a few dozen at a time, as the queue applies them, and forgets those that have not been passed on when
-/// the channel ends: their messages would come again. It does not report when it is done. On a busy machine half a second
-/// was seen not to suffice.
+/// the channel ends: their messages would come again. It does not report when it is done. On a busy machine half a
+/// second was seen not to suffice.
 const ACKS_PASS_ON: Duration = Duration::from_secs(3);
 
 /// The model to run: the one that is named, or the only one of the configuration.
@@ -75,7 +75,7 @@ pub fn load(
     let mut batch = PackedBatch::new();
     batch.push(&model.tokenizer.encode("warm up")?.ids, Finish::default());
     let warm = model.encoder.compute(&batch)?;
-    // A model that gives no numbers for two words gives none for anything.
+    // A model that fails on two words fails on any text.
     if warm.data.iter().any(|value| !value.is_finite()) {
         return Err(WorkerError::NotFinite { model: name.clone(), folder });
     }
@@ -86,8 +86,8 @@ pub fn load(
     Ok((model, tokens_max))
 }
 
-/// Runs a worker until `stop`, or until it was idle for too long, then drains it. Its name is `id`, or one that it makes
-/// up.
+/// Runs a worker until `stop`, or until it was idle for too long, then drains it. Its name is `id`, or one that it
+/// makes up.
 pub async fn run(
     mut config: Config,
     name: ModelId,
@@ -122,7 +122,7 @@ pub async fn run(
         let ((model, batch_tokens_max), ()) = started?;
         config.worker.batch_tokens_max = batch_tokens_max;
         health.set("model", Ok(()));
-        // A GPU's memory is not this process's: its encoder looks after it.
+        // A GPU's memory is not this process's: its encoder checks it.
         let on_processor = model.info.device == Device::Cpu;
         let bytes_per_token = if on_processor { model.info.bytes_per_token } else { 0 };
         let memory = MemoryLimit::new(config.worker.memory_bytes_max, bytes_per_token);
@@ -152,7 +152,7 @@ pub async fn run(
     if let Some(pause) = ACKS_PASS_ON.checked_sub(in_hand.since_settled()) {
         tokio::time::sleep(pause).await;
     }
-    // What is not settled by now goes back to its queue with the connection.
+    // Jobs that are not settled by now go back to their queue with the connection.
     broker.close().await;
     background.cancel();
     registry.remove().await;

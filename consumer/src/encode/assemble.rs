@@ -1,4 +1,4 @@
-//! Stage 6, its end: puts the rows of computed batches back into their jobs, and says which jobs are whole.
+//! From batches back to jobs: each job gets its rows, and a job that is whole gets its outcome.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 

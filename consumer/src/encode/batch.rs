@@ -19,7 +19,7 @@ use crate::{
     stats::Stats,
 };
 
-/// The stage.
+/// Packing of tokenized jobs into batches.
 pub struct Batching {
     /// The limits of a batch.
     pub limits: BatchLimits,

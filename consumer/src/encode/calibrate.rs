@@ -1,7 +1,8 @@
-//! How many tokens a batch had best have, found by measuring: once for a model on a machine, and kept beside the models.
+//! Calibration: the best number of tokens of a batch, measured once for a model on a machine and kept beside the
+//! models.
 //!
-//! Batches of growing size are computed until one takes too long. The smallest that computes nearly as many tokens a second
-//! as the best is taken: more would only make whoever comes next wait longer.
+//! Batches of growing size are computed until one takes too long. The smallest that computes nearly as many tokens a
+//! second as the best is chosen: more would only add latency for the next job.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +14,7 @@ use std::{
 use forebay_engine::{EngineError, Finish, Model, PackedBatch};
 use forebay_schemas::ModelId;
 
-/// What is tried first; it doubles from there on.
+/// The first size that is tried; it doubles from there on.
 const TOKENS_MIN: usize = 512;
 const TOKENS_MAX: usize = 131_072;
 /// Tokens of each sequence, where the model reads so many: some 90 words.
@@ -22,20 +23,21 @@ const SEQUENCE_TOKENS: usize = 128;
 const BATCH_TIME_MAX: Duration = Duration::from_millis(400);
 /// The better of so many runs counts; the first one also brings in memory.
 const RUNS: usize = 2;
-/// No larger size is begun after this: somebody may wait for the first result.
+/// No larger size is begun after this: jobs may be waiting for the worker.
 const MEASURE_TIME_MAX: Duration = Duration::from_millis(700);
-/// The share of the best rate that a smaller batch must reach: what a measurement repeats to.
+/// The share of the best rate that a smaller batch must reach: measurements repeat to about so much.
 const NEARLY: f64 = 0.97;
 /// Entries of one model's file, which machines that share the folder may share.
 const ENTRIES_MAX: usize = 64;
 
-/// The tokens of a batch for this model: what was found before on a machine like this, or what is found now.
+/// The tokens of a batch for this model: as measured before on a machine like this, or as measured now.
 pub fn batch_tokens(
     model: &mut Model,
     models_dir: &Path,
     name: &ModelId,
 ) -> Result<usize, EngineError> {
-    let (file, key) = (file(models_dir, name), key(model));
+    let file = file(models_dir, name);
+    let key = key(model);
     let mut known = read(&file);
     if let Some(&tokens) = known.get(&key).filter(|&&tokens| tokens > 0) {
         return Ok(tokens);
@@ -43,7 +45,7 @@ pub fn batch_tokens(
     let began = Instant::now();
     let tokens = measure(model)?;
     let took_ms = began.elapsed().as_millis() as u64;
-    tracing::info!(tokens, took_ms, "found out how many tokens a batch had best have");
+    tracing::info!(tokens, took_ms, "measured the best number of tokens of a batch");
     if known.len() >= ENTRIES_MAX {
         known.clear();
     }
@@ -58,18 +60,18 @@ fn file(models_dir: &Path, name: &ModelId) -> PathBuf {
     models_dir.join(".batch-tokens").join(format!("{name}.json"))
 }
 
-/// What the best size depends on.
+/// Everything that the best size depends on.
 fn key(model: &Model) -> String {
     let info = &model.info;
     let version = env!("CARGO_PKG_VERSION");
     if let Some(gpu) = &info.gpu {
         return format!("{} {}, {version}", gpu.name(), info.dtype);
     }
-    let (device, dtype, threads) = (info.device, info.dtype, info.threads);
-    format!("{device} {dtype} on {threads} threads, {}, {version}", processor())
+    let processor = processor();
+    format!("{} {} on {} threads, {processor}, {version}", info.device, info.dtype, info.threads)
 }
 
-/// What the processor calls itself, where the system says so.
+/// The processor's own name, where the system gives it.
 fn processor() -> String {
     let system = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = system.lines().find_map(|line| line.strip_prefix("model name"));
@@ -77,13 +79,13 @@ fn processor() -> String {
     name.unwrap_or(std::env::consts::ARCH).to_owned()
 }
 
-/// A file that is not there or not ours has nothing in it.
+/// The sizes that a file holds; none if it is missing or can't be read.
 fn read(file: &Path) -> BTreeMap<String, usize> {
     let bytes = fs::read(file).unwrap_or_default();
     serde_json::from_slice(&bytes).unwrap_or_default()
 }
 
-/// Workers that start together each write the whole file: the last one stands.
+/// Workers that start together each write the whole file: the last write wins.
 fn write(file: &Path, known: &BTreeMap<String, usize>) -> io::Result<()> {
     fs::create_dir_all(file.parent().unwrap_or(Path::new(".")))?;
     let made = file.with_extension(format!("{}.tmp", std::process::id()));
@@ -92,11 +94,12 @@ fn write(file: &Path, known: &BTreeMap<String, usize>) -> io::Result<()> {
 }
 
 fn measure(model: &mut Model) -> Result<usize, EngineError> {
-    let (mut tried, began) = (Vec::new(), Instant::now());
+    let mut tried = Vec::new();
+    let began = Instant::now();
     let mut tokens = TOKENS_MIN;
     while tokens <= TOKENS_MAX && began.elapsed() < MEASURE_TIME_MAX {
         let took = match time(model, tokens) {
-            // What fitted before is there to be chosen from.
+            // A smaller size that fitted is there to be chosen.
             Err(error) if error.is_out_of_memory() && !tried.is_empty() => break,
             took => took?,
         };
@@ -112,7 +115,7 @@ fn measure(model: &mut Model) -> Result<usize, EngineError> {
     Ok(choose(&tried))
 }
 
-/// Two doublings that brought nothing are followed by more of the kind.
+/// Whether the last two doublings brought nothing: then further ones bring nothing either.
 fn is_flat(tried: &[(usize, f64)]) -> bool {
     matches!(tried, [.., (_, first), (_, second), (_, third)] if second.max(*third) * NEARLY < *first)
 }
@@ -158,14 +161,14 @@ mod tests {
     }
 
     #[test]
-    fn growing_ends_where_it_brings_nothing() {
+    fn growing_ends_once_it_brings_nothing() {
         assert!(is_flat(&[(512, 1_000.0), (1_024, 1_010.0), (2_048, 1_000.0)]));
         assert!(!is_flat(&[(512, 1_000.0), (1_024, 1_010.0), (2_048, 1_100.0)]));
         assert!(!is_flat(&[(512, 1_000.0), (1_024, 1_000.0)]));
     }
 
     #[test]
-    fn what_was_found_is_kept_and_a_broken_file_is_as_good_as_none() {
+    fn measurements_are_kept_and_a_broken_file_counts_as_none() {
         let folder = tempfile::tempdir().unwrap();
         let file = file(folder.path(), &"m".parse().unwrap());
         assert!(read(&file).is_empty());

@@ -34,7 +34,7 @@ struct Vector<'a> {
     embedding: &'a [f32],
 }
 
-/// What a run did.
+/// The figures of a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Summary {
     /// Texts embedded.
@@ -45,13 +45,13 @@ pub struct Summary {
     pub seconds: f64,
     /// `tokens / seconds`
     pub tokens_per_s: f64,
-    /// What loading the model took.
+    /// Seconds that loading the model took.
     pub load_seconds: f64,
-    /// Where it was computed.
+    /// The device.
     pub device: String,
-    /// In which number type.
+    /// The number type.
     pub dtype: String,
-    /// On how many threads.
+    /// How many threads computed.
     pub threads: usize,
 }
 
@@ -74,12 +74,14 @@ pub fn run(
             .unwrap_or_else(|_| ProgressStyle::default_spinner()),
     );
     let (sender, texts) = mpsc::sync_channel(TEXTS_AHEAD);
-    let (mut count, mut tokens) = (0_u64, 0_u64);
+    let mut count = 0_u64;
+    let mut tokens = 0_u64;
     let tokenizer = model.tokenizer.clone();
     thread::scope(|scope| {
         let reader = scope.spawn(move || read(input, &tokenizer, &sender));
         let mut held: Option<Text> = None;
-        let (mut batch, mut ids) = (PackedBatch::new(), Vec::new());
+        let mut batch = PackedBatch::new();
+        let mut ids = Vec::new();
         loop {
             let next = held.take().or_else(|| texts.recv().ok());
             let full = next.as_ref().is_none_or(|text| !fits(&batch, text, limits));
@@ -148,7 +150,7 @@ fn read(
             .map_err(|error| WorkerError::Line { line: number + 1, reason: error.to_string() })?;
         let ids = tokenizer.encode(&text)?.ids;
         if texts.send(Text { id, ids }).is_err() {
-            break; // the other side has failed and says why
+            break; // the receiving side has failed and returns its error
         }
     }
     Ok(())

@@ -1,8 +1,8 @@
 //! Stage 6: batches to vectors, on the engine's thread.
 //!
 //! A device that computes by itself is given the next batches before the first one is waited for. A batch that fails is
-//! halved until the guilty input is alone; one that memory does not suffice for makes the next ones smaller too. A device
-//! that is lost ends the stage, and with it the worker: its jobs go back to their queue.
+//! halved until the failing input is alone; one that memory does not suffice for makes the next ones smaller too. A
+//! device that is lost ends the stage, and with it the worker: its jobs go back to their queue.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -54,7 +54,7 @@ pub struct Computed {
     pub tokens: usize,
 }
 
-/// The stage.
+/// Computing of batches with one encoder.
 pub struct Compute {
     /// The model.
     encoder: Box<dyn Encoder>,
@@ -78,7 +78,7 @@ pub struct Compute {
 pub struct Ports {
     /// Batches that are to be computed.
     pub batches: mpsc::Receiver<Journaled<Batch>>,
-    /// Tells the journal which sequences the device is done with.
+    /// Reports to the journal which sequences the device is done with.
     pub done: mpsc::Sender<Sequences>,
     /// Where computed batches go.
     pub computed: mpsc::Sender<Computed>,
@@ -224,7 +224,7 @@ fn job_error(error: &EngineError) -> JobError {
     JobError::new(code, error.to_string())
 }
 
-/// A batch that failed as a whole and is computed in halves of halves.
+/// A batch that failed as a whole and is computed in ever smaller halves.
 struct Halving<'a> {
     stage: &'a mut Compute,
     packed: &'a PackedBatch,
@@ -257,7 +257,7 @@ impl Halving<'_> {
 
     fn failed(&mut self, rows: Range<usize>, tokens: usize, error: &JobError) {
         if self.stage.lost.is_some() {
-            return; // nothing else would be computed either
+            return; // no other input would be computed either
         }
         if error.code == ErrorCode::OutOfMemory {
             counter!("forebay_compute_out_of_memory_total").increment(1);

@@ -1,8 +1,7 @@
 //! Faults that a job asks for, in a build for tests: `"metadata": {"fault": "abort"}`.
 //!
-//! They strike where real ones do, in the engine's call, so that everything around it is put to the
-//! test. Without the cargo feature `fail-points`, which no released program has, nothing asks and
-//! nothing strikes.
+//! They happen where real ones do, in the engine's call, so that everything around it is tested. Without the
+//! cargo feature `fail-points`, which no released program has, no fault is read and none happens.
 
 use std::ops::Range;
 
@@ -29,7 +28,7 @@ impl Faults {
         }
     }
 
-    /// Strikes before rows of so many tokens are computed.
+    /// Causes the faults that come before rows of so many tokens are computed.
     pub fn before(&self, rows: Range<usize>, tokens: usize) -> Result<(), EngineError> {
         #[cfg(feature = "fail-points")]
         armed::before(self.by_row.get(rows).unwrap_or_default(), tokens)?;
@@ -38,7 +37,7 @@ impl Faults {
         Ok(())
     }
 
-    /// Strikes at what was computed for rows.
+    /// Causes the faults in values that were computed for rows.
     pub fn after(&self, rows: Range<usize>, computed: &mut Rows) {
         #[cfg(feature = "fail-points")]
         armed::after(self.by_row.get(rows).unwrap_or_default(), computed);

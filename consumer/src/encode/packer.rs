@@ -142,7 +142,7 @@ impl<J: Clone> Packer<J> {
             || self.items >= self.limits.items_max
     }
 
-    /// When the job came that waits longest.
+    /// When the longest-waiting job came.
     pub fn oldest(&self) -> Option<Instant> {
         let heads = [self.interactive.front(), self.batch.front()];
         heads.into_iter().flatten().map(|pending| pending.entry.arrived_at).min()
@@ -178,7 +178,7 @@ impl<J: Clone> Packer<J> {
         batch
     }
 
-    /// Moves what fits of one job into the batch; whether that was all of it.
+    /// Moves the inputs of one job that fit into the batch. Returns whether those were all.
     fn take(&mut self, pending: &mut Pending<J>, batch: &mut Batch<J>) -> bool {
         let first = pending.next;
         let done = loop {

@@ -244,7 +244,8 @@ impl World {
         let name = format!("worker-{}", self.report.workers);
         let life = Life::new(name.clone(), self.deaths.0.clone());
         let sources = Lane::ALL.map(|lane| -> LaneSource {
-            let (broker, life) = (self.broker.clone(), life.clone());
+            let broker = self.broker.clone();
+            let life = life.clone();
             (lane, Box::new(Source { broker, life, lane, prefetch: 16, cancelled: false }))
         });
         let clock = Clock::of_runtime(UNIX_MS);
@@ -298,7 +299,8 @@ impl World {
         let Some(at) = self.running.iter().position(working) else { return };
         let Running { life, work } = self.running.remove(at);
         let Doing::Working(mut pipeline) = work else { return };
-        let (broker, ending) = (self.broker.clone(), life.clone());
+        let broker = self.broker.clone();
+        let ending = life.clone();
         let task = tokio::spawn(async move {
             let _ = tokio::time::timeout(GRACE, pipeline.drain()).await;
             ending.end();
@@ -333,7 +335,8 @@ impl World {
                 return Ok(());
             }
         }
-        let (missing, left) = (self.missing(), self.broker.left());
+        let missing = self.missing();
+        let left = self.broker.left();
         Err(format!("stuck: {left} messages left, without a record: {missing:?}"))
     }
 

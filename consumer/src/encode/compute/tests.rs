@@ -45,7 +45,7 @@ fn computed(willing: fn(&[u32]) -> Result<(), EngineError>, ids: &[u32]) -> (Com
 }
 
 #[test]
-fn only_the_guilty_input_of_a_batch_fails() {
+fn only_the_failing_input_of_a_batch_fails() {
     let (computed, budget) = computed(
         |ids| {
             if ids.contains(&13) {
@@ -59,11 +59,11 @@ fn only_the_guilty_input_of_a_batch_fails() {
     assert_eq!(computed.failures.keys().copied().collect::<Vec<_>>(), [2]);
     let error = &computed.failures[&2];
     assert!(error.message.contains("thirteen") && error.retryable, "{error}");
-    assert_eq!(budget, 1_000, "memory was not the matter");
+    assert_eq!(budget, 1_000, "memory was not short");
 }
 
 #[test]
-fn a_panic_of_the_engine_is_the_guilty_input_s_alone() {
+fn a_panic_of_the_engine_fails_only_the_input_that_caused_it() {
     let (computed, _) = computed(
         |ids| {
             assert!(!ids.contains(&13), "a panic on purpose");
@@ -90,7 +90,7 @@ fn short_memory_makes_batches_smaller_and_fails_no_input_that_fits() {
 }
 
 #[test]
-fn an_input_that_fits_nowhere_fails_for_want_of_memory() {
+fn an_input_that_never_fits_fails_for_want_of_memory() {
     let (computed, _) = computed(
         |ids| {
             if ids.contains(&13) {
