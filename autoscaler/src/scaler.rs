@@ -274,7 +274,7 @@ impl Scaler {
                 }
             }
             // A size that rests on no observation is no scale action.
-            if look.observed() || !decision.moves.end.is_empty() {
+            if look.observed() {
                 pool.record(look, decision);
             }
         }
