@@ -1,4 +1,4 @@
-//! The client library: what a Rust service needs to submit jobs to a fleet and to read their outcomes.
+//! The client library, with which Rust services submit jobs to a fleet and read their outcomes.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -24,10 +24,11 @@
 //!
 //! All operations are methods of [`Client`]:
 //!
-//! - `submit`: jobs, checked here and confirmed by the broker; [`WhenFull`] chooses between failing and waiting for room
-//! - `wait`: outcomes of one job or of many, found by notification and by polling with growing pauses
-//! - `inspect`: workers, models, queues and the autoscaler's status; cancelling a job
-//! - `dead`: dead letters: browse, replay, discard
+//! - `submit.rs`: submitting jobs, which are checked here and confirmed by the broker; [`WhenFull`] chooses between
+//!   failing and waiting for room
+//! - `wait.rs`: outcomes of one job or of many, found by notification and by polling with growing pauses
+//! - `inspect.rs`: workers, models, queues and the autoscaler's status; cancelling a job
+//! - `dead/`: browsing, replaying and discarding dead letters
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod client;

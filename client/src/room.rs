@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refusal_that_waiting_does_not_mend_ends_it() {
+    async fn a_refusal_that_waiting_does_not_resolve_ends_it() {
         let held_up = watch::Sender::new(None);
         let made = Cell::new(0);
         let ends = [Err(full()), Err(Refused::NoRoute)];

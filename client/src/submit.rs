@@ -38,7 +38,8 @@ pub enum SubmitError {
     },
     /// The fleet has no queue for this model; nothing was sent.
     #[error(
-        "no model `{model}` in this fleet; {}. A new model gets its queues from a [models.{model}] table in forebay.toml",
+        "no model `{model}` in this fleet; {}. A new model gets its queues from a [models.{model}] table in \
+         forebay.toml",
         known_models(.known)
     )]
     UnknownModel {

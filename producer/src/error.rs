@@ -43,7 +43,7 @@ impl CommandError {
             | Self::Source(_)
             | Self::Client(ClientError::Store(StoreError::Address { .. }))
             | Self::Submit(SubmitError::Invalid { .. } | SubmitError::UnknownModel { .. }) => 2,
-            // A wrong address, login or queue argument: waiting does not mend it.
+            // A wrong address, login or queue argument: waiting does not correct it.
             Self::Submit(SubmitError::Broker(error)) | Self::Client(ClientError::Broker(error))
                 if error.is_final() =>
             {
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_caller_can_mend_ends_with_2_and_the_rest_with_1() {
+    fn mistakes_of_the_caller_end_with_2_and_other_errors_with_1() {
         let usage = CommandError::Usage(String::new());
         let model = "m".parse().unwrap();
         let unknown = CommandError::Submit(SubmitError::UnknownModel { model, known: vec![] });

@@ -1,10 +1,10 @@
 //! The overhead of a job: jobs of a no-op model through one worker, compared with lapin and Celery.
 //!
-//! `make bench` runs it against a broker and a Redis of its own. A job is one text of some 450 bytes, its result a vector of
-//! 384 values: 600 bytes in, 1.6 KB out. Two things are measured, in turns with their peers:
+//! `make bench` runs it against a broker and a Redis of its own. A job is one text of some 450 bytes, its result a
+//! vector of 384 values: 600 bytes in, 1.6 KB out. Two things are measured, in turns with their peers:
 //!
-//! - publishing and computing concurrently, from the first publish to the last record in Redis; the peer is a bare lapin
-//!   publisher and a bare lapin consumer on one queue, which decodes nothing and writes no results;
+//! - publishing and computing concurrently, from the first publish to the last record in Redis; the peer is a bare
+//!   lapin publisher and a bare lapin consumer on one queue, which decodes nothing and writes no results;
 //! - draining a filled queue, from the first record to the last; the peer is Celery, where it is installed.
 //!
 //! It prints a table and, last, one line of JSON.

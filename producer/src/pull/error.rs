@@ -42,7 +42,7 @@ pub enum PullError {
     Answer {
         /// The address.
         url: String,
-        /// What is wrong with the response.
+        /// The fault in the response.
         reason: String,
     },
     /// A file has not the expected size or hash.
@@ -73,7 +73,7 @@ pub enum PullError {
     Wheel {
         /// The wheel's file name.
         wheel: String,
-        /// What is wrong with it.
+        /// The fault in it.
         reason: String,
     },
     /// The source lacks a file that every model needs.

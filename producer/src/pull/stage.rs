@@ -1,5 +1,5 @@
 //! The hidden folder in which a pull gathers its files, locked for one pull at a time, and the rename that
-//! moves them into place.
+//! publishes them.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -80,7 +80,7 @@ impl Stage {
         self.root.join(name)
     }
 
-    /// Writes the manifest and moves the model into place, where it replaces an older one.
+    /// Writes the manifest and renames the folder to the model's own, which replaces an older one.
     pub(super) fn publish(self, manifest: &Manifest) -> Result<(), PullError> {
         let files = self.files();
         prune(&files, "", manifest)?;
@@ -91,7 +91,7 @@ impl Stage {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             renamed => renamed.at("move away", &self.target)?,
         }
-        fs::rename(&files, &self.target).at("move into place", &self.target)?;
+        fs::rename(&files, &self.target).at("publish", &self.target)?;
         self.leave()
     }
 

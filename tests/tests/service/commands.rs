@@ -113,8 +113,7 @@ async fn a_job_can_be_submitted_got_and_waited_for_by_its_id() {
 #[tokio::test]
 async fn a_job_cancelled_by_command_before_a_worker_comes_is_not_done() {
     let stack = Stack::declared().await;
-    let submitted =
-        json_lines(&stack.forebay(&["submit", "--json", "--model", MODEL, "a text"]).await);
+    let submitted = json_lines(&stack.forebay(&["submit", "--json", "a text"]).await);
     let id = submitted[0]["job"].as_str().unwrap();
     assert_eq!(stack.forebay(&["cancel", id]).await.code, 0);
     let _worker = stack.worker(&[]).await;
@@ -137,7 +136,6 @@ async fn mistakes_in_a_job_are_reported_at_once_and_nothing_is_sent() {
         (&["--model", MODEL, "--metadata", "no-pair", "text"], &["no-pair"]),
         (&["--model", MODEL, "--file", "no-such-file.txt"], &["no-such-file.txt"]),
         (&["--model", MODEL], &["text"]),
-        (&["text"], &["--model"]),
     ];
     for (arguments, named) in cases {
         let finished = stack.forebay(&[&["submit"], *arguments].concat()).await;

@@ -329,7 +329,7 @@ async fn what_would_not_be_helped_by_a_replay_is_left_with_a_word() {
         let left = yard.dead(arguments).await;
         assert_eq!(left.code, 1, "{left:?}");
         assert!(left.errors.contains("5 left"), "{left:?}");
-        let words = ["succeeded", "submit it anew", "no result", "names no job", "no queue"];
+        let words = ["succeeded", "submit it again", "no result", "names no job", "no queue"];
         for (line, word) in left.output.lines().zip(words) {
             assert!(line.contains(word), "{word}: {left:?}");
         }

@@ -1,4 +1,4 @@
-//! From what was seen to views, and to pages of given sizes.
+//! Tests of views and pages: from the answers of the sources to rendered lines.
 
 use std::time::Duration;
 
@@ -136,8 +136,14 @@ fn a_page_shows_pools_workers_and_decisions() {
         "! minilm: no slot is free",
         "other queues   forebay.dead 3",
         "",
-        "MODEL   WANTED  MIN-MAX  START  READY  DRAIN  WAITING  BACKLOG  IN HAND  IN/s  DONE/s  EACH/s  EMPTY IN  WORKERS  LAUNCHER",
-        "minilm       3      0-4      1      2      0      302  ▂▄▆█           9    13      20      10      40 s  ████     process",
+        concat!(
+            "MODEL   WANTED  MIN-MAX  START  READY  DRAIN  WAITING  BACKLOG  IN HAND  ",
+            "IN/s  DONE/s  EACH/s  EMPTY IN  WORKERS  LAUNCHER",
+        ),
+        concat!(
+            "minilm       3      0-4      1      2      0      302  ▂▄▆█           9    ",
+            "13      20      10      40 s  ████     process",
+        ),
         "",
         "WORKER  MODEL   STATE  DEVICE   IN FLIGHT  JOBS/s  TOKENS/s  BUSY  IDLE   UP",
         "w-1     minilm  ready  cpu f32          4      10       100  75 %     -  6 s",
