@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Device as TensorDevice;
-use forebay_kernels::KernelError;
+use forebay_kernels::{DeviceFailure, KernelError};
 use forebay_kernels::gpu::{self, Download, Room};
 
 use crate::encoder::check;
@@ -136,8 +136,11 @@ fn lost(name: Device, device: &TensorDevice, error: EngineError) -> EngineError 
     else {
         return error;
     };
-    if error.is_out_of_memory() || !(gpu::is_lost(said) || gpu::wait(device).is_err()) {
-        return error;
+    match DeviceFailure::of(said) {
+        Some(DeviceFailure::OutOfMemory) => return error,
+        Some(DeviceFailure::Lost) => {}
+        _ if gpu::wait(device).is_err() => {}
+        _ => return error,
     }
     // Its libraries' handles panic when they are given up after such an error: the process takes them along when it ends.
     std::mem::forget(device.clone());

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use forebay_kernels::{
-    Activation, EmbedLayerNorm, FeedForward, Gate, LayerNorm, Linear, LinearThenNorm, Rotary,
+    Activation, EmbedLayerNorm, FeedForward, Gate, LayerNorm, Linear, LinearLayerNorm, Rotary,
     VarlenAttention,
 };
 
@@ -29,7 +29,7 @@ struct Layer {
     qkv: Linear,
     /// What attention adds to queries, keys and values, where `qkv` has not.
     qkv_bias: Option<Tensor>,
-    attention_out: LinearThenNorm,
+    attention_out: LinearLayerNorm,
     feed_forward: FeedForward,
     /// Between the two layers of `feed_forward`.
     gate: Option<Gate>,
@@ -90,13 +90,14 @@ impl Layer {
         let all = |names: &[&str]| names.iter().map(|name| below(name)).collect::<Vec<_>>();
         let closed = |names: [&str; 2], inputs| {
             let [linear, norm] = names.map(below);
-            named.linear_then_norm([&linear, &norm], [inputs, hidden], eps, has_bias)
+            named.linear_layer_norm([&linear, &norm], [inputs, hidden], eps, has_bias)
         };
         let gate = naming.gated.then_some(Gate { activation: config.activation });
         let activation = if naming.gated { Activation::None } else { config.activation };
-        // On a GPU products have no room for a bias; attention reads what they give anyway. What is rotated has it before.
-        let biased_later =
-            has_bias && named.on_gpu() && !matches!(config.places, Places::Rotary(_));
+        // Queries and keys that are rotated have their bias before.
+        let attention_adds_bias = has_bias
+            && named.prefers_bias_in_attention()
+            && !matches!(config.places, Places::Rotary(_));
         let (qkv, qkv_outputs) = (all(naming.qkv), 3 * hidden / naming.qkv.len());
         let up_outputs = (1 + usize::from(naming.gated)) * inner / naming.up.len();
         Ok(Self {
@@ -104,9 +105,9 @@ impl Layer {
                 &qkv,
                 [hidden, qkv_outputs],
                 Activation::None,
-                has_bias && !biased_later,
+                has_bias && !attention_adds_bias,
             )?,
-            qkv_bias: biased_later.then(|| named.bias(&qkv, qkv_outputs)).transpose()?,
+            qkv_bias: attention_adds_bias.then(|| named.bias(&qkv, qkv_outputs)).transpose()?,
             attention_out: closed(naming.attention_out, hidden)?,
             feed_forward: FeedForward {
                 up: named.linear(
