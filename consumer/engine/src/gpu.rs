@@ -6,8 +6,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Device as TensorDevice;
-use forebay_kernels::{DeviceFailure, KernelError};
 use forebay_kernels::gpu::{self, Download, Room};
+use forebay_kernels::{DeviceFailure, KernelError};
 
 use crate::encoder::check;
 use crate::head::Head;

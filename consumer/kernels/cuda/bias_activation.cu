@@ -1,4 +1,4 @@
-// `bias_activation`: what closes a `linear` whose matrix product the library computed, in place. A thread takes eight values
+// `bias_activation`: closes a `linear` whose matrix product the library computed, in place. A thread takes eight values
 // of one row.
 #include "device.cuh"
 

@@ -188,8 +188,8 @@ impl Rotary {
 }
 
 impl VarlenAttention<'_> {
-    /// Whether on this device the bias of queries, keys and values is better left to attention ([`Self::bias`]) than added
-    /// by the linear layer before it. Not where [`Rotary`] turns them in between: they need their bias first.
+    /// Whether on this device the bias of queries, keys and values is better left to attention ([`Self::bias`]) than
+    /// added by the linear layer before it. Not where [`Rotary`] turns them in between: they need their bias first.
     pub fn prefers_bias(device: &Device) -> bool {
         backend_of(device).is_ok_and(Backend::prefers_bias_in_attention)
     }
@@ -228,32 +228,32 @@ impl PoolNormalize<'_> {
 }
 
 impl LinearLayerNorm {
-    /// `x`: `[tokens, in]`; `residual`: `[tokens, hidden]`; writes `out`: `[tokens, hidden]`. `product`, as large, is room
-    /// for what lies between.
+    /// `x`: `[tokens, in]`; `residual`: `[tokens, hidden]`; writes `out`: `[tokens, hidden]`. `projected`, of its
+    /// shape, is room for the linear layer's result.
     pub fn forward_into(
         &self,
         x: &Tensor,
         residual: &Tensor,
-        product: &Tensor,
+        projected: &Tensor,
         out: &Tensor,
     ) -> Result<(), KernelError> {
-        let operands = linear_layer_norm::Operands { x, residual, product, out };
+        let operands = linear_layer_norm::Operands { x, residual, projected, out };
         self.check(operands)?;
         Ok(backend_of(x.device())?.linear_layer_norm(self, operands)?)
     }
 }
 
 impl FeedForward {
-    /// `x`, which is the residual too: `[tokens, hidden]`; writes `out` of the same shape. `inner`: `[tokens, inner]` and
-    /// `product`: `[tokens, hidden]` are room for what lies between.
+    /// `x`, which is the residual too: `[tokens, hidden]`; writes `out` of its shape. `inner`: `[tokens, inner]` and
+    /// `projected`: `[tokens, hidden]` are room for the results of the two linear layers.
     pub fn forward_into(
         &self,
         x: &Tensor,
         inner: &Tensor,
-        product: &Tensor,
+        projected: &Tensor,
         out: &Tensor,
     ) -> Result<(), KernelError> {
-        let operands = feed_forward::Operands { x, inner, product, out };
+        let operands = feed_forward::Operands { x, inner, projected, out };
         self.check(operands)?;
         Ok(backend_of(x.device())?.feed_forward(self, operands)?)
     }

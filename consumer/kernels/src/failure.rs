@@ -4,8 +4,8 @@ use candle_core::Error;
 
 use crate::error::KernelError;
 
-/// What an error of a device means for its user. Recognised by the driver's names for its errors, because the tensor
-/// library wraps the driver's own type in several layers and hands on its text.
+/// A failure of a device by what it means for its user. It is recognised by the driver's names for its errors, because
+/// the tensor library wraps the driver's own type in several layers and hands on its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceFailure {
     /// The device's memory does not suffice: less work may fit.

@@ -1,10 +1,10 @@
 //! Fused operations on packed tokens: what an encoder needs between its matrices, with the bytes moved once.
 //!
 //! Each operation is a struct whose fields are its parameters. `forward` takes the tensors, checks every shape with
-//! a typed error, and computes on the tensors' device into a new output; `forward_into` writes an output that the caller
-//! keeps from batch to batch. An operation's file in `ops` has its formula and its float64 reference; `cpu` and `cuda`
-//! compute it, and `dispatch` chooses between them. Work on the processor is spread over the rayon thread pool that the
-//! caller is in, or stays on its thread ([`alone`]).
+//! a typed error, and computes on the tensors' device into a new output; `forward_into` writes an output that the
+//! caller keeps from batch to batch. An operation's file in `ops` has its formula and its float64 reference; `cpu` and
+//! `cuda` compute it, and `dispatch` chooses between them. Work on the processor is spread over the rayon thread pool
+//! that the caller is in, or stays on its thread ([`alone`]).
 //!
 //! Batches are packed: the tokens of all sequences lie end to end and [`CuSeqlens`] says where each begins,
 //! so nothing is padded and no operation can mix two sequences by mistake. Hidden states are contiguous, f32 or

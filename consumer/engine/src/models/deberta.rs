@@ -6,7 +6,9 @@
 use std::path::Path;
 
 use candle_core::{D, Device, Tensor};
-use forebay_kernels::{Activation, EmbedLayerNorm, FeedForward, LayerNorm, Linear, LinearLayerNorm};
+use forebay_kernels::{
+    Activation, EmbedLayerNorm, FeedForward, LayerNorm, Linear, LinearLayerNorm,
+};
 use serde::Deserialize;
 
 use super::{Layers, Named, Sizes, activation, expect, from_json};

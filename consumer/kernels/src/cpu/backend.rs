@@ -18,8 +18,8 @@ use crate::ops::varlen_attention::{self, VarlenAttention};
 pub(crate) struct Cpu;
 
 impl Backend for Cpu {
-    /// Where the processor multiplies bf16 faster ([`prefers_bf16`]) it does so; elsewhere the packed weight is f32, of values
-    /// that bf16 holds, and a chunk of `x` is widened first.
+    /// Where the processor multiplies bf16 faster ([`prefers_bf16`]) it does so; elsewhere the packed weight is f32, of
+    /// values that bf16 holds, and a chunk of `x` is widened first.
     fn pack(&self, weight: &Tensor) -> Result<PackedWeight> {
         let dtype = weight.dtype();
         let widens = dtype == DType::BF16 && !prefers_bf16();

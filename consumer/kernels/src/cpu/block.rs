@@ -45,7 +45,7 @@ impl<'a, E> Columns<'a, E> {
     /// As for [`Self::block`].
     pub(crate) unsafe fn rows(&self, rows: std::ops::Range<usize>) -> &'a mut [E] {
         assert!(rows.start <= rows.end && rows.end * self.stride <= self.len);
-        // SAFETY: they lie inside the matrix, and the caller promises that nobody else has them.
+        // SAFETY: they lie inside the matrix, and the caller promises that no other borrow of them is alive.
         unsafe {
             let start = self.start.add(rows.start * self.stride);
             std::slice::from_raw_parts_mut(start, rows.len() * self.stride)
@@ -89,8 +89,13 @@ impl<'a, E> Block<'a, E> {
         assert!(columns.start <= columns.end && columns.end <= self.width);
         // SAFETY: the first value of the part lies inside this block, which stays borrowed meanwhile.
         let start = unsafe { self.start.add(rows.start * self.stride + columns.start) };
-        let (rows, width, stride) = (rows.len(), columns.len(), self.stride);
-        Block { start, rows, width, stride, matrix: PhantomData }
+        Block {
+            start,
+            rows: rows.len(),
+            width: columns.len(),
+            stride: self.stride,
+            matrix: PhantomData,
+        }
     }
 
     #[inline(always)]

@@ -45,7 +45,13 @@ struct Tables<'a, E> {
 
 dispatched! {
     /// For each token from `first` on the sum of its rows, normalised.
-    fn gather_and_normalize<E>(out: &mut [E], first: usize, ids: EmbedLayerNorm<'_>, tables: Tables<'_, E>, norm: NormRow<'_>) = gather;
+    fn gather_and_normalize<E>(
+        out: &mut [E],
+        first: usize,
+        ids: EmbedLayerNorm<'_>,
+        tables: Tables<'_, E>,
+        norm: NormRow<'_>,
+    ) = gather;
 }
 
 #[inline(always)]

@@ -1,6 +1,6 @@
-//! The product that attention and linear layers are made of: a few rows by a panel, summed in registers.
+//! The matrix product (GEMM) that attention and linear layers are made of: a few rows by a panel, summed in registers.
 //!
-//! A panel holds [`PANEL`] columns of a matrix, one step of the product after the other: in f32 a step is a
+//! A panel holds [`PANEL`] columns of a matrix, one step of the matrix product after the other: in f32 a step is a
 //! row of it; in bf16 it is two rows, interleaved, since values are multiplied in pairs.
 #![allow(unsafe_code)]
 
@@ -58,16 +58,16 @@ pub(crate) fn rows_at_once<T: Target>(rows: usize) -> usize {
     rows.min(most)
 }
 
-/// Columns of a panel, as a product takes them.
+/// Columns of a panel, as a matrix product takes them.
 #[derive(Clone, Copy)]
 pub(crate) struct PanelOf<'a, E> {
     /// The panel: at least as many lines as the rows are deep.
     pub(crate) values: &'a [E],
     /// The first of the [`columns_at_once`].
     pub(crate) column: usize,
-    /// What sums start from; shorter than the columns only where the rest does not matter. `None` is zero.
+    /// The values that sums start from; shorter than the columns only where the rest does not matter. `None` is zero.
     pub(crate) start: Option<&'a [f32]>,
-    /// What is needed after this panel, and is fetched meanwhile; it need not exist.
+    /// Memory that is needed after this panel, and is fetched meanwhile; it need not exist.
     pub(crate) next: *const u8,
 }
 
@@ -79,7 +79,7 @@ pub(crate) fn multiply<T: Target, E: Element>(
     panel: PanelOf<'_, E>,
     sums: Block<'_, f32>,
 ) {
-    // Sizes in between run as the next larger one; what they compute beside is not looked at.
+    // Sizes in between run as the next larger one; what they compute beside is not used.
     match rows.count {
         0 => {}
         1 => multiply_rows::<T, E, 1>(rows, panel, sums),
@@ -91,10 +91,10 @@ pub(crate) fn multiply<T: Target, E: Element>(
     }
 }
 
-/// Steps ahead at which a panel's lines are asked for: some 150 clock cycles, more than the second cache takes. The
-/// panel does not fit the first one beside the rows; on an Emerald Rapids this is worth 8 %.
+/// Steps ahead at which a panel's lines are prefetched: some 150 clock cycles, more than L2 cache takes. The panel does
+/// not fit L1 cache beside the rows; on an Emerald Rapids this is worth 8 %.
 const AHEAD: usize = 12;
-/// What is needed next is fetched from memory at a line in so many steps, for a panel's worth by the time that some
+/// The next panel is fetched from memory at a line in so many steps, for a panel's worth by the time that some
 /// twenty groups of rows have passed. Faster, it would hold up the loads of this panel.
 const STEPS_PER_LINE: usize = 8;
 /// Bytes of a cache line.
@@ -137,19 +137,19 @@ fn multiply_rows<T: Target, E: Element, const ROWS: usize>(
     // because only code compiled for it is generic over it.
     unsafe {
         let mut first = [T::splat(0.0); REGISTERS];
-        for (place, register) in first.iter_mut().enumerate() {
-            *register = T::load(start.as_ptr().add(place * T::WIDTH));
+        for (index, register) in first.iter_mut().enumerate() {
+            *register = T::load(start.as_ptr().add(index * T::WIDTH));
         }
         let mut registers = [first; ROWS];
         let mut line = panel.values.as_ptr().add(panel.column * E::STEP);
         for step in 0..steps {
             // (Closures such as `array::from_fn` takes would not be compiled for the set.)
             let mut values = [E::load::<T>(line); REGISTERS];
-            for (place, value) in values.iter_mut().enumerate().skip(1) {
-                *value = E::load::<T>(line.add(place * T::WIDTH * E::STEP));
+            for (index, value) in values.iter_mut().enumerate().skip(1) {
+                *value = E::load::<T>(line.add(index * T::WIDTH * E::STEP));
             }
-            for place in 0..REGISTERS {
-                T::prefetch(line.wrapping_add((AHEAD * PANEL + place * T::WIDTH) * E::STEP).cast());
+            for index in 0..REGISTERS {
+                T::prefetch(line.wrapping_add((AHEAD * PANEL + index * T::WIDTH) * E::STEP).cast());
             }
             T::prefetch_far(panel.next.wrapping_add(step / STEPS_PER_LINE * LINE_BYTES));
             for (registers, row) in registers.iter_mut().zip(pointers) {
@@ -162,8 +162,8 @@ fn multiply_rows<T: Target, E: Element, const ROWS: usize>(
         }
         for (index, registers) in registers.iter().enumerate().take(rows.count) {
             let sums = sums.row(index).as_mut_ptr();
-            for (place, register) in registers.iter().enumerate() {
-                T::store(*register, sums.add(place * T::WIDTH));
+            for (index, register) in registers.iter().enumerate() {
+                T::store(*register, sums.add(index * T::WIDTH));
             }
         }
     }

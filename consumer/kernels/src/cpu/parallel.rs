@@ -1,4 +1,4 @@
-//! Who shares an operation's work: the rayon pool that its caller is in, or its caller alone.
+//! An operation's work, shared among the rayon thread pool that its caller is in, or kept to its caller's thread.
 
 use std::cell::Cell;
 

@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_processor_without_the_product_does_not_prefer_it() {
+    fn a_processor_without_the_instruction_does_not_prefer_bf16() {
         assert!(measure().is_ok());
         assert!(multiplies_bf16() || !prefers_bf16());
     }

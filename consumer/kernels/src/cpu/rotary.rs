@@ -45,7 +45,8 @@ fn rotate<T: Target, E: Element>(heads: &mut [E], angles: &[f32]) {
     for head in heads.chunks_exact_mut(2 * half) {
         let (first, second) = head.split_at_mut(half);
         for (((a, b), cosine), sine) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
-            let (x, y) = (a.widen(), b.widen());
+            let x = a.widen();
+            let y = b.widen();
             *a = E::narrow(T::mul_add(x, *cosine, -(y * sine)));
             *b = E::narrow(T::mul_add(y, *cosine, x * sine));
         }

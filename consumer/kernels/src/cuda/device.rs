@@ -25,7 +25,7 @@ macro_rules! module {
     };
 }
 
-/// What `build.rs` compiled, by the names of the sources. `linear_sm90a` runs on Hopper alone.
+/// The modules that `build.rs` compiled, by the names of their sources. `linear_sm90a` runs on Hopper alone.
 static MODULES: [(&str, &[u8]); 10] = [
     module!("add_layer_norm"),
     module!("bias_activation"),

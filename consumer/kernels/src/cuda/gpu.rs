@@ -1,4 +1,4 @@
-//! A GPU as a whole: opened with a stream of its own, asked for its name and its memory, and read from while it computes.
+//! A GPU as a whole: opened with a stream of its own, asked for its name and memory, and read from while it computes.
 #![allow(unsafe_code)]
 
 use candle_core::cuda_backend::cudarc::driver::{CudaEvent, PinnedHostSlice, result};
@@ -16,7 +16,8 @@ pub struct DeviceMemory {
     pub total: u64,
 }
 
-/// Opens the GPU with this ordinal. Everything that is done with the device given back is done in the order of one stream.
+/// Opens the GPU with this ordinal. All that is done with the device that is returned is done in the order of one
+/// stream.
 pub fn open(ordinal: usize) -> Result<Device> {
     let device = CudaDevice::new_with_stream(ordinal)?;
     // SAFETY: tensors of this device are used in its one stream and freed in it, so no use outlives its memory.
@@ -62,7 +63,8 @@ impl Download {
             return Err(Error::Msg("a tensor on the processor needs no download".to_owned()));
         };
         let from = address(storage, layout)?;
-        let (stream, len) = (storage.device.cuda_stream(), layout.shape().elem_count());
+        let stream = storage.device.cuda_stream();
+        let len = layout.shape().elem_count();
         let mut room = match room.0 {
             Some(room) if room.len() >= len => room,
             // SAFETY: only values that the copy below has written are read from it.
@@ -70,8 +72,8 @@ impl Download {
                 .map_err(error)?,
         };
         let to = &mut room.as_mut_slice().map_err(error)?[..len];
-        // SAFETY: `room` is waited for before it is read, used again or (below) freed; the tensor's memory is freed in the
-        // stream's order.
+        // SAFETY: `room` is waited for before it is read, used again or (below) freed; the tensor's memory is freed in
+        // the stream's order.
         unsafe { result::memcpy_dtoh_async(to, from, stream.cu_stream()) }.map_err(error)?;
         let done = stream.record_event(None).map_err(error)?;
         Ok(Self { room: Some(room), done, len })
@@ -89,7 +91,8 @@ impl Download {
 impl Drop for Download {
     fn drop(&mut self) {
         if self.room.is_some() {
-            // It was not waited for. The memory must not be freed under the device; if it can't be waited for, it writes no more.
+            // It was not waited for. The memory must not be freed under the device; if it can't be waited for, it
+            // writes no more.
             let _ = self.done.synchronize();
         }
     }

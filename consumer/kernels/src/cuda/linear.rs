@@ -31,8 +31,8 @@ pub(super) fn linear(op: &Linear, Operands { x, out }: Operands<'_>) -> Result<(
         depth: op.inputs() as u32,
         width: op.outputs() as u32,
     };
-    // Layers that nothing follows too, though the library is faster where they are many: it sums up in another order for few
-    // rows than for many, and a row's result is not to depend on its batch-mates.
+    // Layers that nothing follows too, though the library is faster where rows are many: it sums up in another order
+    // for few rows than for many, and a row's result must not depend on its batch-mates.
     if LinearSm90a::<u64>::fits(op.outputs(), op.inputs(), op.activation)
         && aligned(&[launch.out, launch.x, launch.weight, launch.bias.unwrap_or_default()])
         && chosen(device, op)? == Some(LinearKernels::Hopper)

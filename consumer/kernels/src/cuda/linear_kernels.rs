@@ -1,4 +1,4 @@
-//! Which kernels compute a linear layer: a layer's own choice, or what the device is, or what is measured to be faster on it.
+//! Which kernels compute a linear layer: a layer's own choice, or its device's, or what is measured to be faster there.
 
 use std::time::{Duration, Instant};
 
@@ -21,9 +21,9 @@ pub(super) fn chosen(device: &CudaDevice, layer: &Linear) -> Result<Option<Linea
     })
 }
 
-/// Whether one kernel for several operations is to be taken: as was chosen for `layer`, or where `together` takes less time than
-/// `apart` on this device, for about so many rows and these sizes. The first call with each runs both a few times, which write
-/// equal results; what the device can't run does not pay.
+/// Whether one kernel for several operations is to be taken: as was chosen for `layer`, or where `together` takes less
+/// time than `apart` on this device, for about so many rows and these sizes. The first call with each runs both a few
+/// times, both to the output; a kernel that the device can't run does not pay.
 pub(super) fn pays(
     device: &CudaDevice,
     layer: &Linear,

@@ -1,5 +1,5 @@
-//! The back-end for NVIDIA GPUs: tensors become addresses, a launch is made of them ([`launch`]), and the device's stream
-//! takes it. Nothing waits here; the reader of a result does.
+//! The back-end for NVIDIA GPUs: tensors become addresses, a launch is made of them ([`launch`]), and the device's
+//! stream takes it. Nothing waits here; the reader of a result does.
 //!
 //! Launches are plain data, which tests run on the processor; all else drives a device, with the feature `cuda` alone.
 

@@ -1,8 +1,8 @@
 //! Activations of linear layers and of one half of a gated layer.
 //!
-//! Absolute errors on the processor, in f32 and for results that are rounded to bf16 (2e-3 of a value by itself): of GELU at
-//! most 3e-7 and 3e-5 times its input; of `SiLU` 4e-7 and 2e-4 times its input; of tanh, and of the sigmoid inside the
-//! others, 4e-7 and 2e-4. Source: Hendrycks and Gimpel 2016 (GELU); Elfwing et al. 2017 (`SiLU`).
+//! Absolute errors on the processor, in f32 and for results that are rounded to bf16 (2e-3 of a value by itself): of
+//! GELU at most 3e-7 and 3e-5 times its input; of `SiLU` 4e-7 and 2e-4 times its input; of tanh, and of the sigmoid
+//! inside the others, 4e-7 and 2e-4. Source: Hendrycks and Gimpel 2016 (GELU); Elfwing et al. 2017 (`SiLU`).
 
 /// The function that is applied to each value of a linear layer's result, or of one half of a gated layer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -1,13 +1,12 @@
 //! `add_layer_norm`: bias, residual and LayerNorm, which close each half of an encoder layer.
 //!
-//! | | |
-//! | --- | --- |
-//! | formula | `y = LayerNorm(x + bias + residual)`; of layers that normalise first, `sum = sum + x + bias` and `y = LayerNorm(sum)` |
-//! | shapes | `x`, `residual`, `sum`, `y`: `[tokens, hidden]`; `bias`, `scale`, `shift`: `[hidden]` |
-//! | dtype | f32 or bf16 (on a GPU bf16 or f16); parameters and all that is in between are f32 |
-//! | memory traffic | each operand once; where the sum is kept it is read once more on the processor |
-//! | numerics | as `layer_norm`; a sum that is kept is normalised as it was rounded |
-//! | source | Vaswani et al. 2017 (post-norm residual); Ba et al. 2016 (LayerNorm) |
+//! - formula: `y = LayerNorm(x + bias + residual)`; of layers that normalise first, `sum = sum + x + bias` and `y =
+//!   LayerNorm(sum)`
+//! - shapes: `x`, `residual`, `sum`, `y`: `[tokens, hidden]`; `bias`, `scale`, `shift`: `[hidden]`
+//! - dtype: f32 or bf16 (on a GPU bf16 or f16); parameters and all that is in between are f32
+//! - memory traffic: each operand once; where the sum is kept it is read once more on the processor
+//! - numerics: as `layer_norm`; a sum that is kept is normalised as it was rounded
+//! - source: Vaswani et al. 2017 (post-norm residual); Ba et al. 2016 (LayerNorm)
 
 use candle_core::{DType, Tensor};
 
@@ -31,13 +30,13 @@ pub struct AddLayerNorm {
 pub(crate) struct Operands<'a> {
     /// `[tokens, hidden]`
     pub(crate) x: &'a Tensor,
-    /// What `x` and the bias are added to.
+    /// The tensor that `x` and the bias are added to.
     pub(crate) sum: Sum<'a>,
     /// As `x`; written.
     pub(crate) out: &'a Tensor,
 }
 
-/// What is added to `x`, and whether the sum is wanted beside its norm. As `x`.
+/// The tensor that is added to `x`, of its shape, and whether the sum is wanted beside its norm.
 #[derive(Clone, Copy)]
 pub(crate) enum Sum<'a> {
     /// The residual is only read.

@@ -1,4 +1,4 @@
-//! What computes the operations on one kind of device.
+//! The interface of back-ends: all operations on one kind of device.
 
 use candle_core::{Result, Tensor};
 
@@ -13,10 +13,11 @@ use super::pool_normalize::{self, PoolNormalize};
 use super::rotary::{self, Rotary};
 use super::varlen_attention::{self, VarlenAttention};
 
-/// Computes the operations on one kind of device. Operands come checked, on that device, and the output shares no memory
-/// with what is read.
+/// Computes the operations on one kind of device. Operands come checked, on that device, and the output shares no
+/// memory with what is read.
 pub(crate) trait Backend {
-    /// A weight `[out, in]`, of the number type that layers take and give, in the layout that [`Self::linear`] reads.
+    /// A weight `[out, in]`, of the number type of a layer's input and output, in the layout that [`Self::linear`]
+    /// reads.
     fn pack(&self, weight: &Tensor) -> Result<PackedWeight>;
 
     /// A weight `[out, in]` in f32 as int8 with a scale for each output, in the layout that [`Self::linear`] reads.
@@ -86,10 +87,10 @@ pub(crate) fn linear_layer_norm_apart(
     op: &LinearLayerNorm,
     operands: linear_layer_norm::Operands<'_>,
 ) -> Result<()> {
-    let linear_layer_norm::Operands { x, residual, product, out } = operands;
-    backend.linear(&op.linear, linear::Operands { x, out: product })?;
+    let linear_layer_norm::Operands { x, residual, projected, out } = operands;
+    backend.linear(&op.linear, linear::Operands { x, out: projected })?;
     let sum = add_layer_norm::Sum::Discarded { residual };
-    backend.add_layer_norm(&op.norm, add_layer_norm::Operands { x: product, sum, out })
+    backend.add_layer_norm(&op.norm, add_layer_norm::Operands { x: projected, sum, out })
 }
 
 /// The first linear layer, then the second one with its norm.
@@ -98,8 +99,8 @@ pub(crate) fn feed_forward_apart(
     op: &FeedForward,
     operands: feed_forward::Operands<'_>,
 ) -> Result<()> {
-    let feed_forward::Operands { x, inner, product, out } = operands;
+    let feed_forward::Operands { x, inner, projected, out } = operands;
     backend.linear(&op.up, linear::Operands { x, out: inner })?;
-    let down = linear_layer_norm::Operands { x: inner, residual: x, product, out };
+    let down = linear_layer_norm::Operands { x: inner, residual: x, projected, out };
     backend.linear_layer_norm(&op.down, down)
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::error::KernelError;
 
-/// What a back-end made of the offsets, once it has. It is no part of what is compared or cloned.
+/// A back-end's copy of the offsets, once it has made one. It is neither compared nor cloned.
 #[cfg(feature = "cuda")]
 #[derive(Debug, Default)]
 struct Derived(OnceLock<Arc<dyn Any + Send + Sync>>);
@@ -54,8 +54,8 @@ impl CuSeqlens {
         }
     }
 
-    /// What a back-end makes of the offsets, such as a copy on its device: made at the first call and kept until they
-    /// change. All calls ask for one type.
+    /// A back-end's form of the offsets, such as a copy on its device: made at the first call and kept until they
+    /// change. `None` where the call before asked for another type.
     #[cfg(feature = "cuda")]
     pub(crate) fn derived<T: Any + Send + Sync, E>(
         &self,

@@ -1,13 +1,13 @@
 //! `embed_layer_norm`: token ids to the first hidden state.
 //!
-//! | | |
-//! | --- | --- |
-//! | formula | `y[t] = LayerNorm(words[id[t]] + positions[p[t]] + types[type[t]])`, `p[t]` counting from `first_position` in each sequence |
-//! | shapes | `words`: `[vocabulary, hidden]`; `positions`: `[positions, hidden]`; `types`: `[types, hidden]`; `y`: `[tokens, hidden]` |
-//! | dtype | f32 or bf16 (on a GPU bf16 or f16) for tables and `y`, sums in f32; ids are u32 on the host |
-//! | memory traffic | a row of each table and one of `y`, a token |
-//! | numerics | as `layer_norm` |
-//! | source | Devlin et al. 2018 (BERT); Liu et al. 2019 (RoBERTa, whose positions begin later) |
+//! - formula: `y[t] = LayerNorm(words[id[t]] + positions[p[t]] + types[type[t]])`, `p[t]` counting from
+//!   `first_position` in each sequence
+//! - shapes: `words`: `[vocabulary, hidden]`; `positions`: `[positions, hidden]`; `types`: `[types, hidden]`; `y`:
+//!   `[tokens, hidden]`
+//! - dtype: f32 or bf16 (on a GPU bf16 or f16) for tables and `y`, sums in f32; ids are u32 on the host
+//! - memory traffic: a row of each table and one of `y`, a token
+//! - numerics: as `layer_norm`
+//! - source: Devlin et al. 2018 (BERT); Liu et al. 2019 (`RoBERTa`, whose positions begin later)
 
 use candle_core::Tensor;
 

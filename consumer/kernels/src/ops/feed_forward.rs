@@ -1,15 +1,13 @@
-//! `feed_forward`: the feed-forward half of an encoder layer. On the processor one linear layer after the other; on a GPU
-//! one kernel that never stores the wide state between them, where there is one for the sizes and it is measured to be
-//! faster.
+//! `feed_forward`: the feed-forward half of an encoder layer. On the processor one linear layer after the other; on a
+//! GPU one kernel that never stores the wide state between them, where there is one for the sizes and it is measured to
+//! be faster.
 //!
-//! | | |
-//! | --- | --- |
-//! | formula | `y = LayerNorm(x + bias + down * activation(up * x + up_bias))` |
-//! | shapes | `x`, `y`: `[tokens, hidden]`; `up`: `[inner, hidden]`; `down`: `[hidden, inner]` |
-//! | dtype | as `linear` and `add_layer_norm` |
-//! | memory traffic | in one kernel `x`, the weights and `y` once each; apart as `linear` and `add_layer_norm` |
-//! | numerics | the wide state is rounded; in one kernel the second matrix product is normalised before it is |
-//! | source | Dao et al. 2022 for results that never leave a block |
+//! - formula: `y = LayerNorm(x + bias + down * activation(up * x + up_bias))`
+//! - shapes: `x`, `y`: `[tokens, hidden]`; `up`: `[inner, hidden]`; `down`: `[hidden, inner]`
+//! - dtype: as `linear` and `add_layer_norm`
+//! - memory traffic: in one kernel `x`, the weights and `y` once each; apart as `linear` and `add_layer_norm`
+//! - numerics: the wide state is rounded; in one kernel the second matrix product is normalised before it is
+//! - source: Dao et al. 2022 for results that never leave a block
 
 use candle_core::Tensor;
 
@@ -34,7 +32,7 @@ pub(crate) struct Operands<'a> {
     /// `[tokens, inner]`: room for the wide state.
     pub(crate) inner: &'a Tensor,
     /// `[tokens, hidden]`: room for the second linear layer's result.
-    pub(crate) product: &'a Tensor,
+    pub(crate) projected: &'a Tensor,
     /// `[tokens, hidden]`; written.
     pub(crate) out: &'a Tensor,
 }
@@ -42,10 +40,10 @@ pub(crate) struct Operands<'a> {
 impl FeedForward {
     pub(crate) fn check(
         &self,
-        Operands { x, inner, product, out }: Operands<'_>,
+        Operands { x, inner, projected, out }: Operands<'_>,
     ) -> Result<(), KernelError> {
         self.up.check(linear::Operands { x, out: inner })?;
-        self.down.check(linear_layer_norm::Operands { x: inner, residual: x, product, out })
+        self.down.check(linear_layer_norm::Operands { x: inner, residual: x, projected, out })
     }
 }
 

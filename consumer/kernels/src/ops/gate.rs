@@ -1,13 +1,11 @@
 //! `gate`: the middle of a gated feed-forward layer (`GeGLU`, `SwiGLU`).
 //!
-//! | | |
-//! | --- | --- |
-//! | formula | `y = activation(x[:, ..inner]) * x[:, inner..]` |
-//! | shapes | `x`: `[tokens, 2 * inner]`; `y`: `[tokens, inner]` |
-//! | dtype | f32 or bf16 (on a GPU bf16 or f16), computed in f32 |
-//! | memory traffic | `x` and `y` once |
-//! | numerics | as [`Activation`] states |
-//! | source | Shazeer 2020 |
+//! - formula: `y = activation(x[:, ..inner]) * x[:, inner..]`
+//! - shapes: `x`: `[tokens, 2 * inner]`; `y`: `[tokens, inner]`
+//! - dtype: f32 or bf16 (on a GPU bf16 or f16), computed in f32
+//! - memory traffic: `x` and `y` once
+//! - numerics: as [`Activation`] states
+//! - source: Shazeer 2020
 
 use candle_core::Tensor;
 

@@ -1,13 +1,12 @@
 //! `layer_norm` on rows.
 //!
-//! | | |
-//! | --- | --- |
-//! | formula | `y = (x - mean) / sqrt(variance + eps) * scale + shift` |
-//! | shapes | `x`, `y`: `[tokens, hidden]`; `scale`, `shift`: `[hidden]` |
-//! | dtype | f32 or bf16 (on a GPU bf16 or f16); parameters and all that is in between are f32 |
-//! | memory traffic | `x` and `y` once |
-//! | numerics | the variance is the mean square distance to the mean, taken in a second pass (no cancellation) over a row that is still in L1 cache or in registers; sums in f32, on the processor over 32 lanes |
-//! | source | Ba et al. 2016 |
+//! - formula: `y = (x - mean) / sqrt(variance + eps) * scale + shift`
+//! - shapes: `x`, `y`: `[tokens, hidden]`; `scale`, `shift`: `[hidden]`
+//! - dtype: f32 or bf16 (on a GPU bf16 or f16); parameters and all that is in between are f32
+//! - memory traffic: `x` and `y` once
+//! - numerics: the variance is the mean square distance to the mean, taken in a second pass (no cancellation) over
+//!   a row that is still in L1 cache or in registers; sums in f32, on the processor over 32 lanes
+//! - source: Ba et al. 2016
 
 use candle_core::{DType, Tensor};
 

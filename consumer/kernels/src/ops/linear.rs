@@ -1,13 +1,15 @@
 //! `linear`: one tall matrix product for all packed tokens, with what follows it applied before a value is stored.
 //!
-//! | | |
-//! | --- | --- |
-//! | formula | `y = activation(x * transpose(weight) + bias)` |
-//! | shapes | `x`: `[tokens, in]`; `weight`: `[out, in]`, as checkpoints store it; `bias`: `[out]`; `y`: `[tokens, out]` |
-//! | dtype | f32 or bf16 (on a GPU bf16 or f16; `in` even in bf16) with f32 sums, bias and activation; the bias is f32. An int8 weight has a scale for each output, and inputs are quantized token by token |
-//! | memory traffic | `x` and `y` once, the weight once for each chunk of rows |
-//! | numerics | multiplied and added fused where the device can, summed in f32 in an order that does not depend on the rows beside; activations as [`Activation`] states; int8 sums are exact integers |
-//! | source | Goto and van de Geijn 2008 (panels sized for caches); Dettmers et al. 2022 and Jacob et al. 2018 (int8) |
+//! - formula: `y = activation(x * transpose(weight) + bias)`
+//! - shapes: `x`: `[tokens, in]`; `weight`: `[out, in]`, as checkpoints store it; `bias`: `[out]`; `y`: `[tokens,
+//!   out]`
+//! - dtype: f32 or bf16 (on a GPU bf16 or f16; `in` even in bf16) with f32 sums, bias and activation; the bias is
+//!   f32. An int8 weight has a scale for each output, and inputs are quantized token by token
+//! - memory traffic: `x` and `y` once, the weight once for each chunk of rows
+//! - numerics: multiplied and added fused where the device can, summed in f32 in an order that does not depend on
+//!   the rows beside; activations as [`Activation`] states; int8 sums are exact integers
+//! - source: Goto and van de Geijn 2008 (panels sized for caches); Dettmers et al. 2022 and Jacob et al. 2018
+//!   (int8)
 //!
 //! The weight is packed once, when the layer is made, by the back-end that computes with it.
 
@@ -39,10 +41,10 @@ pub(crate) struct PackedWeight {
     pub(crate) scales: Option<Scales>,
 }
 
-/// What an int8 weight needs beside its values, for each output.
+/// The scales of an int8 weight, one for each output.
 #[derive(Debug, Clone)]
 pub(crate) struct Scales {
-    /// What a step of the output's weights stands for.
+    /// The value of one step of the output's weights.
     pub(crate) scales: Vec<f32>,
     /// The sum of the output's quantized weights.
     pub(crate) sums: Vec<i32>,
@@ -79,17 +81,17 @@ impl Parameters {
     }
 }
 
-/// Which kernels compute a linear layer and what follows it on a GPU. A layer leaves this to its device; a choice is for
-/// measuring and comparing kernels.
+/// Which kernels compute a linear layer and what follows it on a GPU. A layer leaves this to its device; a choice is
+/// for measuring and comparing kernels.
 #[cfg(feature = "cuda")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinearKernels {
     /// The vendor's library computes the matrix product, and separate kernels what follows it.
     Library,
-    /// One kernel keeps whole rows, where there is one for the sizes, with the matrix instructions of every device from
-    /// compute capability 8.0 on.
+    /// One kernel keeps whole rows, where there is one for the sizes, on the tensor cores of every device from compute
+    /// capability 8.0 on.
     WholeRows,
-    /// One kernel with Hopper's own matrix instructions, where there is one for the sizes.
+    /// One kernel with Hopper's own tensor core instructions (wgmma), where there is one for the sizes.
     Hopper,
 }
 
@@ -120,8 +122,8 @@ impl Linear {
         }
     }
 
-    /// The layer with a choice of kernels, taken wherever it can be; `None` leaves it to the device: Hopper's kernels on
-    /// Hopper, elsewhere whole rows where they are measured to be faster than the library.
+    /// The layer with a choice of kernels, taken wherever it can be. `None` leaves it to the device: Hopper's kernels
+    /// on Hopper, elsewhere whole rows where they are measured to be faster than the library.
     #[cfg(feature = "cuda")]
     #[must_use]
     pub fn with_kernels(self, kernels: Option<LinearKernels>) -> Self {

@@ -1,15 +1,14 @@
-//! `linear_layer_norm`: the linear layer that closes half of an encoder layer, and the `add_layer_norm` after it. On the
-//! processor one after the other; on a GPU one kernel that keeps whole rows in registers, where there is one for the
-//! sizes and it is measured to be faster.
+//! `linear_layer_norm`: the linear layer that closes half of an encoder layer, and the `add_layer_norm` after it. On
+//! the processor one after the other; on a GPU one kernel that keeps whole rows in registers, where there is one for
+//! the sizes and it is measured to be faster.
 //!
-//! | | |
-//! | --- | --- |
-//! | formula | `y = LayerNorm(x * transpose(weight) + bias + residual)` |
-//! | shapes | `x`: `[tokens, in]`; `weight`: `[hidden, in]`; `residual`, `y`: `[tokens, hidden]` |
-//! | dtype | as `linear` and `add_layer_norm` |
-//! | memory traffic | in one kernel `x`, the residual, the weight and `y` once each; apart as `linear` and `add_layer_norm` |
-//! | numerics | in one kernel the matrix product is normalised before it is rounded |
-//! | source | Dao et al. 2022 for results that never leave a block |
+//! - formula: `y = LayerNorm(x * transpose(weight) + bias + residual)`
+//! - shapes: `x`: `[tokens, in]`; `weight`: `[hidden, in]`; `residual`, `y`: `[tokens, hidden]`
+//! - dtype: as `linear` and `add_layer_norm`
+//! - memory traffic: in one kernel `x`, the residual, the weight and `y` once each; apart as `linear` and
+//!   `add_layer_norm`
+//! - numerics: in one kernel the matrix product is normalised before it is rounded
+//! - source: Dao et al. 2022 for results that never leave a block
 
 use candle_core::Tensor;
 
@@ -34,7 +33,7 @@ pub(crate) struct Operands<'a> {
     /// `[tokens, hidden]`
     pub(crate) residual: &'a Tensor,
     /// `[tokens, hidden]`: room for the linear layer's result.
-    pub(crate) product: &'a Tensor,
+    pub(crate) projected: &'a Tensor,
     /// `[tokens, hidden]`; written.
     pub(crate) out: &'a Tensor,
 }
@@ -42,11 +41,11 @@ pub(crate) struct Operands<'a> {
 impl LinearLayerNorm {
     pub(crate) fn check(
         &self,
-        Operands { x, residual, product, out }: Operands<'_>,
+        Operands { x, residual, projected, out }: Operands<'_>,
     ) -> Result<(), KernelError> {
-        self.linear.check(linear::Operands { x, out: product })?;
+        self.linear.check(linear::Operands { x, out: projected })?;
         let sum = Sum::Discarded { residual };
-        self.norm.check(add_layer_norm::Operands { x: product, sum, out })
+        self.norm.check(add_layer_norm::Operands { x: projected, sum, out })
     }
 }
 

@@ -1,8 +1,9 @@
-//! The operations: for each its formula, its parameters and operands, what it refuses, and a float64 reference that is its
-//! specification. [`backend::Backend`] is what computes them.
+//! The operations: for each its formula, its parameters and operands, its checks, and a float64 reference that is its
+//! specification. A [`backend::Backend`] computes them.
 //!
 //! Nothing here knows a back-end: back-ends import operations, and `dispatch` above both chooses one by the device of
-//! the tensors. A new operation is a file here, a method of [`backend::Backend`], and an implementation in `cpu` and in `cuda`.
+//! the tensors. A new operation is a file here, a method of the trait, an implementation in `cpu` and in `cuda`, and
+//! its public calls in `dispatch`.
 
 pub(crate) mod activation;
 pub(crate) mod add_layer_norm;

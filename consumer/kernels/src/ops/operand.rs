@@ -1,4 +1,4 @@
-//! Checks on operands, shared by all operations: shape, number type, layout and memory, refused with the operand's name.
+//! Checks on operands, shared by all operations: shape, number type, layout and memory. Errors name the operand.
 
 use candle_core::{DType, Storage, Tensor};
 
@@ -52,8 +52,12 @@ impl Operand<'_> {
     }
 
     fn dtype_error(self, expected: &'static str) -> KernelError {
-        let (op, operand, actual) = (self.op, self.name, self.tensor.dtype());
-        KernelError::DType { op, operand, actual, expected }
+        KernelError::DType {
+            op: self.op,
+            operand: self.name,
+            actual: self.tensor.dtype(),
+            expected,
+        }
     }
 
     fn contiguous(self) -> Result<(), KernelError> {

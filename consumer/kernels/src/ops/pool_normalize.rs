@@ -1,13 +1,12 @@
 //! `pool_normalize`: the last hidden state to one vector a sequence.
 //!
-//! | | |
-//! | --- | --- |
-//! | formula | mean of the sequence's token vectors, its first or last one, or each dimension's largest value; then the first `dimensions` values; then, where asked, divided by their L2 norm (at least 1e-12) |
-//! | shapes | `x`: `[tokens, hidden]`; `y`: `[sequences, hidden]`, zero beyond a sequence's `dimensions` |
-//! | dtype | `x`: f32 or bf16 (on a GPU bf16 or f16); `y`: f32 |
-//! | memory traffic | what is pooled once, `y` twice |
-//! | numerics | sums in f32, token after token; an empty sequence gives zeros |
-//! | source | Reimers and Gurevych 2019 (Sentence-BERT); Kusupati et al. 2022 (cutting dimensions) |
+//! - formula: mean of the sequence's token vectors, its first or last one, or each dimension's largest value; then
+//!   the first `dimensions` values; then, where asked, divided by their L2 norm (at least 1e-12)
+//! - shapes: `x`: `[tokens, hidden]`; `y`: `[sequences, hidden]`, zero beyond a sequence's `dimensions`
+//! - dtype: `x`: f32 or bf16 (on a GPU bf16 or f16); `y`: f32
+//! - memory traffic: what is pooled once, `y` twice
+//! - numerics: sums in f32, token after token; an empty sequence gives zeros
+//! - source: Reimers and Gurevych 2019 (Sentence-BERT); Kusupati et al. 2022 (cutting dimensions)
 
 use candle_core::{DType, Tensor};
 
@@ -32,7 +31,7 @@ pub enum Pooling {
     Max,
 }
 
-/// What is done to a pooled vector. Each sequence has its own: a batch may mix callers.
+/// How a pooled vector is finished. Each sequence has its own: a batch may mix callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Finish {
     /// Divide by the L2 norm, after cutting.

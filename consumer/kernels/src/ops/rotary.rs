@@ -1,13 +1,12 @@
 //! `rotary`: positions as rotations of queries and keys, in place.
 //!
-//! | | |
-//! | --- | --- |
-//! | formula | for `i` below half of a head: `(a, b) = (x[i], x[i + dim / 2])` become `(a cos t - b sin t, b cos t + a sin t)` with `t = position / base^(2 i / dim)` |
-//! | shapes | `qkv`: `[tokens, 3 * hidden]`, a token's queries, keys and values side by side, heads inside |
-//! | dtype | f32 or bf16 (on a GPU bf16 or f16), rotated in f32 |
-//! | memory traffic | queries and keys once each way; the tables of sines and cosines stay in a cache |
-//! | numerics | angles are taken in f64 when the tables are made |
-//! | source | Su et al. 2021, in the layout of GPT-NeoX |
+//! - formula: for `i` below half of a head: `(a, b) = (x[i], x[i + dim / 2])` become `(a cos t - b sin t, b cos t +
+//!   a sin t)` with `t = position / base^(2 i / dim)`
+//! - shapes: `qkv`: `[tokens, 3 * hidden]`, a token's queries, keys and values side by side, heads inside
+//! - dtype: f32 or bf16 (on a GPU bf16 or f16), rotated in f32
+//! - memory traffic: queries and keys once each way; the tables of sines and cosines stay in a cache
+//! - numerics: angles are taken in f64 when the tables are made
+//! - source: Su et al. 2021, in the layout of GPT-NeoX
 
 use candle_core::{DType, Device, Tensor};
 

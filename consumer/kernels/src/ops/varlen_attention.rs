@@ -1,13 +1,16 @@
 //! `varlen_attention`: attention within each packed sequence, in one pass over tiles of keys.
 //!
-//! | | |
-//! | --- | --- |
-//! | formula | per sequence and head: `y = softmax(q * transpose(k) * scale + bias[key - query]) * v` over the keys that the mask lets a query see |
-//! | shapes | `qkv`: `[tokens, 3 * hidden]`, a token's queries, keys and values side by side, heads inside; `distance_bias`: `[heads, 2 n - 1]`; `y`: `[tokens, hidden]` |
-//! | dtype | f32, or bf16 with scores, sums and exponentials in f32 (heads of an even size); on a GPU bf16 or f16; biases are f32 |
-//! | memory traffic | `qkv` once, `y` once; on the processor a head's packed keys and values stay in L2 cache |
-//! | numerics | the running maximum is subtracted before `exp2`, whose relative error is 3e-7, or 1.1e-4 for probabilities that are rounded to bf16 |
-//! | source | Vaswani et al. 2017; tiles with a running maximum after Milakov and Gimelshein 2018 and Dao et al. 2022; bias by distance: Raffel et al. 2019, Press et al. 2021 |
+//! - formula: per sequence and head: `y = softmax(q * transpose(k) * scale + bias[key - query]) * v` over the keys
+//!   that the mask lets a query see
+//! - shapes: `qkv`: `[tokens, 3 * hidden]`, a token's queries, keys and values side by side, heads inside;
+//!   `distance_bias`: `[heads, 2 n - 1]`; `y`: `[tokens, hidden]`
+//! - dtype: f32, or bf16 with scores, sums and exponentials in f32 (heads of an even size); on a GPU bf16 or f16;
+//!   biases are f32
+//! - memory traffic: `qkv` once, `y` once; on the processor a head's packed keys and values stay in L2 cache
+//! - numerics: the running maximum is subtracted before `exp2`, whose relative error is 3e-7, or 1.1e-4 for
+//!   probabilities that are rounded to bf16
+//! - source: Vaswani et al. 2017; tiles with a running maximum after Milakov and Gimelshein 2018 and Dao et al.
+//!   2022; bias by distance: Raffel et al. 2019, Press et al. 2021
 
 use candle_core::{DType, Tensor};
 
@@ -27,13 +30,13 @@ pub struct VarlenAttention<'a> {
     pub heads: usize,
     /// Which keys a query sees.
     pub mask: Mask,
-    /// What scores are multiplied with; `None` is one over the root of a head's size.
+    /// The factor of scores; `None` is one over the root of a head's size.
     pub scale: Option<f32>,
     /// `[heads, 2 n - 1]`, `n` at least the longest sequence: added to a head's scaled scores by how far the key is
     /// from the query, `n - 1` being where both are one token.
     pub distance_bias: Option<&'a Tensor>,
-    /// `[3 * hidden]`, f32: the bias of the linear layer whose result is `qkv`, where that left it to be added here. That
-    /// of keys changes nothing: it adds one number to all scores of a query.
+    /// `[3 * hidden]`, f32: the bias of the linear layer whose result is `qkv`, where that left it to be added here.
+    /// That of keys changes nothing: it adds one number to all scores of a query.
     pub bias: Option<&'a Tensor>,
 }
 
@@ -59,7 +62,7 @@ impl<'a> VarlenAttention<'a> {
         }
     }
 
-    /// What scores of heads of `dim` values are multiplied with.
+    /// The factor of scores, for heads of `dim` values.
     pub(crate) fn scale(&self, dim: usize) -> f32 {
         self.scale.unwrap_or(1.0 / (dim as f32).sqrt())
     }

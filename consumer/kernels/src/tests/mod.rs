@@ -7,7 +7,7 @@ mod cpu;
 mod cuda;
 mod ops;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Shape, Tensor};
 use proptest::prelude::*;
 
 use crate::ops::activation::Activation;
@@ -49,7 +49,7 @@ fn noisy(seed: u64, shape: &[usize]) -> (Tensor, Vec<f32>) {
 
 /// A tensor of noise in a number type, with the values that it can hold.
 fn noisy_in(dtype: DType, seed: u64, shape: &[usize]) -> (Tensor, Vec<f32>) {
-    let values = noise(seed, shape.iter().product());
+    let values = noise(seed, Shape::from(shape).elem_count());
     let tensor = tensor(&values, shape).to_dtype(dtype).unwrap();
     let values = self::values(&tensor);
     (tensor, values)

@@ -1,13 +1,13 @@
 //! Linear layers in int8: weights quantized with a scale for each output, and inputs quantized token by token.
 //!
-//! | | |
-//! | --- | --- |
-//! | formula | `y = activation(scale_x * scale_w * sum((q_x - zero_x) * q_w) + bias)` |
-//! | weight | `q_w = round(w / scale_w)` in -127 to 127, `scale_w = max abs w / 127` of an output's row |
-//! | input | `q_x = round(x / scale_x) + zero_x` in 0 to 255, where `scale_x` spreads the token's values, and zero, over all of it |
-//! | memory traffic | a quarter of f32's for the weight; an input is read twice and written once as int8 |
-//! | numerics | sums of integers, exact, and nothing else fused: every instruction set gives the same bits before the activation |
-//! | source | Dettmers et al. 2022, a scale a row of each side; Jacob et al. 2018 for the zero |
+//! - formula: `y = activation(scale_x * scale_w * sum((q_x - zero_x) * q_w) + bias)`
+//! - weight: `q_w = round(w / scale_w)` in -127 to 127, `scale_w = max abs w / 127` of an output's row
+//! - input: `q_x = round(x / scale_x) + zero_x` in 0 to 255, where `scale_x` spreads the token's values, and zero,
+//!   over all of it
+//! - memory traffic: a quarter of f32's for the weight; an input is read twice and written once as int8
+//! - numerics: sums of integers, exact, and nothing else fused: every instruction set gives the same bits before
+//!   the activation
+//! - source: Dettmers et al. 2022, a scale a row of each side; Jacob et al. 2018 for the zero
 //!
 //! An input that is not finite makes its token's outputs NaN, as it would in f32.
 #![allow(unsafe_code)]
@@ -30,8 +30,8 @@ const STEP: usize = 4;
 /// Values that are compared side by side: a register, or some.
 const LANES: usize = 16;
 
-/// Packs `weight` `[out, in]`, f32, as `[panels, steps, PANEL, STEP]`: bit patterns of i8, and scales and sums with zeros up
-/// to whole panels.
+/// Packs `weight` `[out, in]`, f32, as `[panels, steps, PANEL, STEP]`: bit patterns of i8, and scales and sums with
+/// zeros up to whole panels.
 pub(crate) fn pack(weight: &Tensor) -> Result<PackedWeight> {
     let (outputs, inputs) = weight.dims2()?;
     let (bytes, scales) = quantize_weight(&weight.flatten_all()?.to_vec1()?, outputs, inputs);
@@ -307,9 +307,9 @@ fn multiply_rows<T: Target, const ROWS: usize>(
         // Past the last row it is repeated.
         *pointer = rows.row(index.min(rows.count() - 1)).as_ptr();
     }
-    // SAFETY: rows are `steps` words long, the panel holds `steps` lines of `PANEL` words, of which the columns asked for
-    // exist, and there is room for the sums of all rows (asserted above); the set is there because only code compiled
-    // for it is generic over it.
+    // SAFETY: rows are `steps` words long, the panel holds `steps` lines of `PANEL` words, of which the columns asked
+    // for exist, and there is room for the sums of all rows (asserted above); the set is there because only code
+    // compiled for it is generic over it.
     unsafe {
         let mut registers = [[T::splat_word(0); REGISTERS]; ROWS];
         let mut line = panel.as_ptr().add(column * STEP).cast::<u32>();

@@ -24,8 +24,8 @@ use super::storage::{borrow, write};
 use crate::ops::activation::Activation;
 use crate::ops::linear::{Linear, Operands, PackedWeight, Scales};
 
-/// Packs `weight` `[out, in]` as `[panels, in, PANEL]` in the number type that is multiplied; in bf16 the rows of each panel
-/// interleave in pairs.
+/// Packs `weight` `[out, in]` as `[panels, in, PANEL]` in the number type that is multiplied; in bf16 the rows of each
+/// panel interleave in pairs.
 pub(crate) fn pack(weight: &Tensor, multiplied: DType) -> Result<PackedWeight> {
     let (outputs, inputs) = weight.dims2()?;
     let shape = (outputs.div_ceil(PANEL), inputs, PANEL);

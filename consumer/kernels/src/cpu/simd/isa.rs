@@ -89,7 +89,7 @@ impl Isa {
         self.0
     }
 
-    /// Whether quads of bytes are multiplied by an instruction of their own.
+    /// Whether it has an instruction for the dot product of byte quads.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn multiplies_quads(self) -> bool {
         matches!(self.0, IsaKind::Avx512Vnni | IsaKind::Avx512Bf16)

@@ -61,8 +61,8 @@ impl Target for Portable {
         let mut sums = c;
         for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
             for (a, b) in a.to_le_bytes().into_iter().zip(b.to_le_bytes()) {
-                let product = i32::from(a) * i32::from(b.cast_signed());
-                *sum = sum.wrapping_add(product.cast_unsigned());
+                let term = i32::from(a) * i32::from(b.cast_signed());
+                *sum = sum.wrapping_add(term.cast_unsigned());
             }
         }
         sums
@@ -72,7 +72,8 @@ impl Target for Portable {
     unsafe fn fused_pairs(a: [u32; 4], b: [u32; 4], c: [f32; 4]) -> [f32; 4] {
         let mut sums = c;
         for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            let ((a0, a1), (b0, b1)) = (pair(a), pair(b));
+            let (a0, a1) = pair(a);
+            let (b0, b1) = pair(b);
             *sum += a0 * b0 + a1 * b1;
         }
         sums

@@ -1,8 +1,8 @@
 //! An instruction set as the loops see it: registers, and what is done with them.
 #![allow(unsafe_code)]
 
-/// What code needs to know of the instruction set that it is compiled for. Only [`dispatched!`] names the
-/// sets, inside functions compiled for them, so code that is generic over `Target` runs only where it may.
+/// An instruction set that code is compiled for. Only `dispatched!` names the sets, inside functions compiled for them,
+/// so code that is generic over `Target` runs only where it may.
 ///
 /// # Safety
 /// Of all its unsafe functions: the processor has the set, and pointers reach as far as is said.
@@ -28,16 +28,16 @@ pub(crate) trait Target {
     /// `WIDTH` values to `to` and after.
     unsafe fn store(register: Self::Register, to: *mut f32);
 
-    /// `a * b + c` in each place.
+    /// `a * b + c` in each lane.
     unsafe fn fused(a: Self::Register, b: Self::Register, c: Self::Register) -> Self::Register;
 
-    /// Asks for what `at` points to, which need not exist.
+    /// Fetches the cache line at `at`, which need not exist, into L1 cache. It is a hint: nothing is read.
     #[inline(always)]
     fn prefetch(at: *const u8) {
         let _ = at;
     }
 
-    /// The same, into the second cache.
+    /// As [`Self::prefetch`], into L2 cache.
     #[inline(always)]
     fn prefetch_far(at: *const u8) {
         let _ = at;
@@ -52,11 +52,11 @@ pub(crate) trait Target {
     /// `WIDTH` words to `to` and after.
     unsafe fn store_words(words: Self::Words, to: *mut u32);
 
-    /// `c` and the products of the four bytes of `a`, without a sign, with those of `b`, with one, in each place: exact,
-    /// as long as the sum is an i32.
+    /// `c` and the dot product of the four bytes of `a`, without a sign, with those of `b`, with one, in each lane:
+    /// exact, as long as the sum is an i32.
     unsafe fn fused_quads(a: Self::Words, b: Self::Words, c: Self::Words) -> Self::Words;
 
-    /// `c + a.0 * b.0 + a.1 * b.1` in each place, summed in f32.
+    /// `c + a.0 * b.0 + a.1 * b.1` in each lane, summed in f32.
     unsafe fn fused_pairs(a: Self::Words, b: Self::Words, c: Self::Register) -> Self::Register;
 
     /// `WIDTH` rows of `WIDTH` words, each row where `row` says, become columns of as many rows from `to` on, that

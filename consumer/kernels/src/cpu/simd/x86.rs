@@ -1,4 +1,4 @@
-//! x86-64: AVX2, AVX-512, and AVX-512 with the products of byte quads and of bf16 pairs.
+//! x86-64: AVX2, AVX-512, and AVX-512 with the dot products of byte quads and of bf16 pairs.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
@@ -22,15 +22,16 @@ use super::Target;
 pub(crate) struct Avx2;
 /// AVX-512 (F, VL, BW, DQ): 32 registers of sixteen.
 pub(crate) struct Avx512;
-/// The same with the product of byte quads.
+/// AVX-512 with the dot product of byte quads.
 pub(crate) struct Avx512Vnni;
-/// The same with the product of bf16 pairs as well.
+/// AVX-512 with the dot products of byte quads and of bf16 pairs.
 pub(crate) struct Avx512Bf16;
 
 /// The upper half of a word: the second value of a pair, widened.
 const SECOND: i32 = 0xFFFF_0000_u32 as i32;
 
-/// Four bytes a word, as two products of 16-bit halves: those at even places and those at odd ones. Both are exact.
+/// Dot products of four bytes a word, as two of 16-bit halves: those at even positions and those at odd ones. Both are
+/// exact.
 #[inline(always)]
 unsafe fn quads_8(a: __m256i, b: __m256i, c: __m256i) -> __m256i {
     // SAFETY: the caller's promise.
@@ -43,7 +44,7 @@ unsafe fn quads_8(a: __m256i, b: __m256i, c: __m256i) -> __m256i {
     }
 }
 
-/// The same in registers of sixteen.
+/// [`quads_8`] in registers of sixteen.
 #[inline(always)]
 unsafe fn quads_16(a: __m512i, b: __m512i, c: __m512i) -> __m512i {
     // SAFETY: the caller's promise.
@@ -56,14 +57,14 @@ unsafe fn quads_16(a: __m512i, b: __m512i, c: __m512i) -> __m512i {
     }
 }
 
-/// The same by the instruction for it.
+/// [`quads_16`] by the instruction for it.
 #[inline(always)]
 unsafe fn quads_vnni(a: __m512i, b: __m512i, c: __m512i) -> __m512i {
     // SAFETY: the caller's promise.
     unsafe { _mm512_dpbusd_epi32(c, a, b) }
 }
 
-/// Pairs of bf16, widened: those at even places and those at odd ones.
+/// Dot products of pairs of bf16, widened: those at even positions and those at odd ones.
 #[inline(always)]
 unsafe fn pairs_8(a: __m256i, b: __m256i, c: __m256) -> __m256 {
     // SAFETY: the caller's promise.
@@ -75,7 +76,7 @@ unsafe fn pairs_8(a: __m256i, b: __m256i, c: __m256) -> __m256 {
     }
 }
 
-/// The same in registers of sixteen.
+/// [`pairs_8`] in registers of sixteen.
 #[inline(always)]
 unsafe fn pairs_16(a: __m512i, b: __m512i, c: __m512) -> __m512 {
     // SAFETY: the caller's promise.
@@ -87,7 +88,7 @@ unsafe fn pairs_16(a: __m512i, b: __m512i, c: __m512) -> __m512 {
     }
 }
 
-/// The same by the instruction for it, which knows the same bits under another name.
+/// [`pairs_16`] by the instruction for it, which takes the bits under another type.
 #[inline(always)]
 unsafe fn pairs_bf16(a: __m512i, b: __m512i, c: __m512) -> __m512 {
     // SAFETY: the caller's promise.
@@ -108,15 +109,18 @@ unsafe fn transpose_8(row: impl Fn(usize) -> *const u32, to: *mut u32, stride: u
         let mut quads = [_mm256_set1_epi32(0); 8];
         for group in 0..2 {
             let [a, b, c, d] = [0, 1, 2, 3].map(|row| rows[4 * group + row]);
-            let (ab0, ab1) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
-            let (cd0, cd1) = (_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+            let ab0 = _mm256_unpacklo_epi32(a, b);
+            let ab1 = _mm256_unpackhi_epi32(a, b);
+            let cd0 = _mm256_unpacklo_epi32(c, d);
+            let cd1 = _mm256_unpackhi_epi32(c, d);
             quads[4 * group] = _mm256_unpacklo_epi64(ab0, cd0);
             quads[4 * group + 1] = _mm256_unpackhi_epi64(ab0, cd0);
             quads[4 * group + 2] = _mm256_unpacklo_epi64(ab1, cd1);
             quads[4 * group + 3] = _mm256_unpackhi_epi64(ab1, cd1);
         }
         for column in 0..4 {
-            let (upper, lower) = (quads[column], quads[column + 4]);
+            let upper = quads[column];
+            let lower = quads[column + 4];
             let first = _mm256_permute2x128_si256::<0x20>(upper, lower);
             let second = _mm256_permute2x128_si256::<0x31>(upper, lower);
             _mm256_storeu_si256(to.add(column * stride).cast(), first);
@@ -125,7 +129,7 @@ unsafe fn transpose_8(row: impl Fn(usize) -> *const u32, to: *mut u32, stride: u
     }
 }
 
-/// Sixteen rows of sixteen words: four unpacking steps as for eight, then quarters of registers change places.
+/// Sixteen rows of sixteen words: four unpacking steps as for eight, then quarters of registers are exchanged.
 #[inline(always)]
 unsafe fn transpose_16(row: impl Fn(usize) -> *const u32, to: *mut u32, stride: usize) {
     // SAFETY: the caller's promise.
@@ -138,8 +142,10 @@ unsafe fn transpose_16(row: impl Fn(usize) -> *const u32, to: *mut u32, stride: 
         let mut quads = [_mm512_set1_epi32(0); 16];
         for group in 0..4 {
             let [a, b, c, d] = [0, 1, 2, 3].map(|row| rows[4 * group + row]);
-            let (ab0, ab1) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-            let (cd0, cd1) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+            let ab0 = _mm512_unpacklo_epi32(a, b);
+            let ab1 = _mm512_unpackhi_epi32(a, b);
+            let cd0 = _mm512_unpacklo_epi32(c, d);
+            let cd1 = _mm512_unpackhi_epi32(c, d);
             quads[4 * group] = _mm512_unpacklo_epi64(ab0, cd0);
             quads[4 * group + 1] = _mm512_unpackhi_epi64(ab0, cd0);
             quads[4 * group + 2] = _mm512_unpacklo_epi64(ab1, cd1);
@@ -147,10 +153,10 @@ unsafe fn transpose_16(row: impl Fn(usize) -> *const u32, to: *mut u32, stride: 
         }
         for column in 0..4 {
             let [a, b, c, d] = [0, 4, 8, 12].map(|group| quads[group + column]);
-            let (ab_low, ab_high) =
-                (_mm512_shuffle_i32x4::<0x44>(a, b), _mm512_shuffle_i32x4::<0xEE>(a, b));
-            let (cd_low, cd_high) =
-                (_mm512_shuffle_i32x4::<0x44>(c, d), _mm512_shuffle_i32x4::<0xEE>(c, d));
+            let ab_low = _mm512_shuffle_i32x4::<0x44>(a, b);
+            let ab_high = _mm512_shuffle_i32x4::<0xEE>(a, b);
+            let cd_low = _mm512_shuffle_i32x4::<0x44>(c, d);
+            let cd_high = _mm512_shuffle_i32x4::<0xEE>(c, d);
             let quarters: [__m512i; 4] = [
                 _mm512_shuffle_i32x4::<0x88>(ab_low, cd_low),
                 _mm512_shuffle_i32x4::<0xDD>(ab_low, cd_low),
@@ -172,7 +178,6 @@ macro_rules! x86_target {
         [$splat_word:ident, $load_words:ident, $store_words:ident, $fused_quads:ident, $fused_pairs:ident],
         $transpose:ident
     ) => {
-        // SAFETY of every block: the caller's promise.
         impl Target for $name {
             type Register = $register;
             type Words = $words;
@@ -186,61 +191,73 @@ macro_rules! x86_target {
 
             #[inline(always)]
             unsafe fn splat(value: f32) -> $register {
+                // SAFETY: the caller's promise, as `Target` states it.
                 unsafe { $splat(value) }
             }
 
             #[inline(always)]
             unsafe fn load(from: *const f32) -> $register {
+                // SAFETY: the caller's promise, as `Target` states it.
                 unsafe { $load(from) }
             }
 
             #[inline(always)]
             unsafe fn store(register: $register, to: *mut f32) {
+                // SAFETY: the caller's promise, as `Target` states it.
                 unsafe { $store(to, register) }
             }
 
             #[inline(always)]
             unsafe fn fused(a: $register, b: $register, c: $register) -> $register {
+                // SAFETY: the caller's promise, as `Target` states it.
                 unsafe { $fused(a, b, c) }
             }
 
             #[inline(always)]
             fn prefetch(at: *const u8) {
+                // SAFETY: prefetching is SSE, which every x86-64 has; it reads nothing, so any address will do.
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
             }
 
             #[inline(always)]
             fn prefetch_far(at: *const u8) {
+                // SAFETY: prefetching is SSE, which every x86-64 has; it reads nothing, so any address will do.
                 unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
             }
 
             #[inline(always)]
             unsafe fn splat_word(word: u32) -> $words {
+                // SAFETY: the caller's promise, as `Target` states it.
                 unsafe { $splat_word(word as i32) }
             }
 
             #[inline(always)]
             unsafe fn load_words(from: *const u32) -> $words {
+                // SAFETY: the caller's promise, as `Target` states it.
                 unsafe { $load_words(from.cast()) }
             }
 
             #[inline(always)]
             unsafe fn store_words(words: $words, to: *mut u32) {
+                // SAFETY: the caller's promise, as `Target` states it.
                 unsafe { $store_words(to.cast(), words) }
             }
 
             #[inline(always)]
             unsafe fn fused_quads(a: $words, b: $words, c: $words) -> $words {
+                // SAFETY: the caller's promise, as `Target` states it.
                 unsafe { $fused_quads(a, b, c) }
             }
 
             #[inline(always)]
             unsafe fn fused_pairs(a: $words, b: $words, c: $register) -> $register {
+                // SAFETY: the caller's promise, as `Target` states it.
                 unsafe { $fused_pairs(a, b, c) }
             }
 
             #[inline(always)]
             unsafe fn transpose(row: impl Fn(usize) -> *const u32, to: *mut u32, stride: usize) {
+                // SAFETY: the caller's promise, as `Target` states it.
                 unsafe { $transpose(row, to, stride) }
             }
         }

@@ -1,4 +1,4 @@
-//! What a task reads: one head of one sequence.
+//! One head of one sequence, as a task reads it.
 
 use crate::cpu::element::Element;
 use crate::cpu::gemm::RowsOf;
@@ -15,7 +15,7 @@ pub(super) struct Head<'a, E> {
     pub(super) scale: f32,
     /// The middle one is for a distance of 0.
     pub(super) distance_bias: Option<&'a [f32]>,
-    /// What the queries and the values lack.
+    /// The bias that the queries and the values lack.
     pub(super) biases: Option<[&'a [f32]; 2]>,
 }
 
@@ -41,7 +41,7 @@ impl<'a, E: Element> Head<'a, E> {
         &self.qkv[(3 * token + 2) * self.hidden + self.first..][..self.dim]
     }
 
-    /// What is added to the scores of a query's keys from `first_key` on.
+    /// The bias that is added to the scores of a query's keys from `first_key` on.
     #[inline(always)]
     pub(super) fn bias(self, query: usize, first_key: usize, keys: usize) -> Option<&'a [f32]> {
         self.distance_bias.map(|bias| &bias[bias.len() / 2 + first_key - query..][..keys])

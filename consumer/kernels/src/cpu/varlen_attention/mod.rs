@@ -149,7 +149,8 @@ impl<E: Element> Work<'_, E> {
     /// `count` queries from the one at `first` on, against all keys that they see.
     #[inline(always)]
     fn group<T: Target>(&mut self, first: usize, count: usize, out: &mut Block<'_, E>) {
-        let (head, tokens) = (self.head, self.head.tokens());
+        let head = self.head;
+        let tokens = head.tokens();
         let last_seen = head.mask.keys(first + count - 1, tokens).end;
         let mut running = [Running::START; ROWS_MAX];
         let first_tile = head.mask.keys(first, tokens).start / PANEL * PANEL;
@@ -225,7 +226,7 @@ impl<E: Element> Work<'_, E> {
         let depth = keys.next_multiple_of(E::STEP);
         let probabilities = RowsOf::new(self.probabilities, self.width, count, depth);
         let dims = self.sums.len() / ROWS_MAX;
-        let mut product = [0.0; PANEL * ROWS_MAX];
+        let mut weighed = [0.0; PANEL * ROWS_MAX];
         for column in (0..self.head.dim).step_by(columns_at_once::<T>()) {
             let panel = &self.values[column / PANEL * self.value_panel..][..self.value_panel];
             let panel = panel_of(&panel[tile * PANEL..], column % PANEL);
@@ -235,14 +236,14 @@ impl<E: Element> Work<'_, E> {
                 multiply::<T, E>(probabilities, panel, sums);
                 continue;
             };
-            let (rows, columns) = (count, columns_at_once::<T>());
-            let to = Block::new(&mut product, rows, columns, columns);
+            let columns = columns_at_once::<T>();
+            let to = Block::new(&mut weighed, count, columns, columns);
             multiply::<T, E>(probabilities, panel, to);
-            let rows = product.chunks_exact(columns_at_once::<T>()).zip(keep).take(count);
-            for (row, (product, keep)) in rows.enumerate() {
+            let rows = weighed.chunks_exact(columns_at_once::<T>()).zip(keep).take(count);
+            for (row, (weighed, keep)) in rows.enumerate() {
                 let sums = &mut self.sums[row * dims + column..][..columns_at_once::<T>()];
-                for (sum, product) in sums.iter_mut().zip(product) {
-                    *sum = T::mul_add(*sum, *keep, *product);
+                for (sum, weighed) in sums.iter_mut().zip(weighed) {
+                    *sum = T::mul_add(*sum, *keep, *weighed);
                 }
             }
         }

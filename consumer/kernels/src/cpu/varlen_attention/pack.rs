@@ -1,4 +1,4 @@
-//! A head's keys and values as the panels that products take.
+//! A head's keys and values as the panels that matrix products take.
 #![allow(unsafe_code)]
 
 use super::head::Head;
@@ -12,7 +12,7 @@ pub(super) fn key_panels(tokens: usize) -> usize {
 }
 
 /// Keys as columns: panels of [`PANEL`] keys, each `[dim, PANEL]`, a word of a step after the other. Past the last
-/// key it is repeated; nobody looks there.
+/// key it is repeated; no query sees it there.
 #[inline(always)]
 pub(super) fn pack_keys<T: Target, E: Element>(head: Head<'_, E>, keys: &mut [E]) {
     let tokens = head.tokens();
@@ -35,7 +35,7 @@ pub(super) fn pack_keys<T: Target, E: Element>(head: Head<'_, E>, keys: &mut [E]
             }
             for word in whole..words {
                 for index in 0..T::WIDTH {
-                    // SAFETY: the same, a word at a time.
+                    // SAFETY: as above, a word at a time.
                     unsafe {
                         let to = keys.as_mut_ptr().cast::<u32>().add(word * PANEL + first + index);
                         to.write_unaligned(row(index).add(word).read_unaligned());

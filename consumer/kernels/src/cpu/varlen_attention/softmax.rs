@@ -17,16 +17,16 @@ impl Running {
     pub(super) const START: Self = Self { max: f32::NEG_INFINITY, sum: 0.0 };
 }
 
-/// What turns a query's products with a tile's keys into exponents of 2.
+/// How a query's dot products with a tile's keys become exponents of 2.
 #[derive(Clone, Copy)]
 pub(super) struct Exponents<'a> {
-    /// What products are multiplied with, above zero: the scale times log2(e).
+    /// The factor of the dot products, above zero: the scale times log2(e).
     pub(super) scale: f32,
     /// One a column of the tile, times log2(e) still to be taken.
     pub(super) bias: Option<&'a [f32]>,
 }
 
-/// Products to probabilities, not yet divided by their sum: `scores` and `probabilities` are whole lanes long, and
+/// Dot products to probabilities, not yet divided by their sum: `scores` and `probabilities` are whole lanes long, and
 /// only the columns in `seen` count; the others become 0. Returns the factor by which earlier sums shrink.
 #[inline(always)]
 pub(super) fn soften<T: Target, E: Element>(

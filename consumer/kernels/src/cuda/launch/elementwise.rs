@@ -1,4 +1,4 @@
-//! What the kernels share whose threads take some values of a row each.
+//! Kernels whose threads take some values of a row each: their grids, and the numbers of activations.
 
 use crate::ops::activation::Activation;
 

@@ -1,4 +1,4 @@
-//! What the kernels share that hold a row in the registers of a warp.
+//! Kernels that hold a row in the registers of a warp: their names and limits.
 
 use super::description::{Half, VECTOR, WARP};
 

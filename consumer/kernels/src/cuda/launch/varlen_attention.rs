@@ -25,9 +25,9 @@ pub(crate) struct Tiles {
 }
 
 impl Tiles {
-    /// Blocks of as many warps as cost least. Idle queries cost what others do, and a block fetches its keys for all of
-    /// its warps: counted as half of the work for one warp, a quarter for two, an eighth for four. Eight were slower: they
-    /// wait for each other. So short sequences get a warp each, and long ones share.
+    /// Blocks of as many warps as cost least. Idle queries cost what others do, and a block fetches its keys for all
+    /// of its warps: counted as half of the work for one warp, a quarter for two, an eighth for four. Eight were
+    /// slower: they wait for each other. So short sequences get a warp each, and long ones share.
     pub(crate) fn new(cu_seqlens: &CuSeqlens) -> Self {
         let rows = |warps: usize| {
             let tile = warps * ROWS;

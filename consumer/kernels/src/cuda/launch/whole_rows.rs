@@ -1,4 +1,4 @@
-//! What the kernels share whose blocks hold whole rows of a matrix product and normalise them before they are stored.
+//! Kernels whose blocks hold whole rows of a matrix product and normalise them before they are stored: their sizes.
 
 use super::description::VECTOR;
 

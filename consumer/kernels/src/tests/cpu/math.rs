@@ -129,7 +129,8 @@ fn a_nan_stays_one() {
 fn narrowing_rounds_to_the_nearest_and_ties_to_even() {
     for bits in (0..=u32::MAX).step_by(65_521) {
         let value = f32::from_bits(bits);
-        let (ours, theirs) = (bf16::narrow(value), bf16::from_f32(value));
+        let ours = bf16::narrow(value);
+        let theirs = bf16::from_f32(value);
         assert!(ours == theirs || (ours.is_nan() && theirs.is_nan()), "{bits:#x}");
         assert!(value.is_nan() || ours.widen() == theirs.to_f32());
     }

@@ -10,7 +10,7 @@ use half::{bf16, f16};
 use super::Program;
 use crate::cuda::launch::{Argument, Half, Launch};
 
-/// A place in a buffer.
+/// A position in a buffer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct At {
     buffer: u32,
@@ -90,7 +90,7 @@ fn value(half: Half, bits: u16) -> f32 {
     if half == Half::Bf16 { bf16::from_bits(bits).to_f32() } else { f16::from_bits(bits).to_f32() }
 }
 
-/// What a number type makes of a value.
+/// A value as a number type rounds it.
 pub(super) fn rounded(half: Half, value: f32) -> f32 {
     self::value(half, bits(half, value))
 }
@@ -114,7 +114,7 @@ impl Executor {
         })
     }
 
-    /// Runs `work` with another program's kernels in the place of these.
+    /// Runs `work` with another program's kernels instead of these.
     pub(super) fn instead<T>(program: &Program, work: impl FnOnce() -> T) -> T {
         let other = Self::start(&program.build());
         let own = KERNELS.replace(Some(other));

@@ -49,10 +49,10 @@ pub(super) fn check(half: Half, [rows, inner]: [usize; 2], seed: u64) {
     let downs = tensor(&downs, &[width, inner]);
     let linear = Linear::new(&downs, None, Activation::None, x.dtype()).unwrap();
     let op = FeedForward { up, down: LinearLayerNorm { linear, norm } };
-    let product = x.zeros_like().unwrap();
+    let projected = x.zeros_like().unwrap();
     let twin = x.zeros_like().unwrap();
     let wide = Tensor::zeros((rows, inner), x.dtype(), x.device()).unwrap();
-    op.forward_into(&x, &wide, &product, &twin).unwrap();
+    op.forward_into(&x, &wide, &projected, &twin).unwrap();
     // The wide state is rounded, then the result.
     assert_agrees(&memory.read(half, out), &exact, &twin, 2.0 * rounding(half) + 1e-3);
 }

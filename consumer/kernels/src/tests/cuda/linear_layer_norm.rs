@@ -49,9 +49,9 @@ pub(super) fn check(half: Half, [rows, depth, width]: [usize; 3], seed: u64) {
 
 /// The result of the operation on the processor.
 pub(super) fn twin(op: &LinearLayerNorm, x: &Tensor, residual: &Tensor) -> Tensor {
-    let product = residual.zeros_like().unwrap();
+    let projected = residual.zeros_like().unwrap();
     let out = residual.zeros_like().unwrap();
-    op.forward_into(x, residual, &product, &out).unwrap();
+    op.forward_into(x, residual, &projected, &out).unwrap();
     out
 }
 

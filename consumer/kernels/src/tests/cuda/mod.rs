@@ -15,7 +15,7 @@ mod program;
 mod rotary;
 mod varlen_attention;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Shape, Tensor};
 use proptest::prelude::*;
 
 use self::executor::{At, Executor, Memory, rounded};
@@ -27,7 +27,7 @@ use crate::cuda::launch::{Half, Launch};
 /// Random shapes of each kernel.
 const CASES: u32 = 200;
 
-/// What an activation of the processor's side may be off besides rounding: 2e-4 of what goes in, and more of the halves.
+/// The error of an activation on the processor's side besides rounding: 2e-4 of what goes in, and more of the halves.
 const TWIN: f64 = 1e-3;
 
 fn activations() -> impl Strategy<Value = Activation> {
@@ -66,7 +66,8 @@ fn rounding(half: Half) -> f64 {
 /// Numbers that a number type holds exactly, as a tensor in which the twin computes: in f32 where it has no f16.
 fn operand(half: Half, seed: u64, shape: &[usize]) -> (Tensor, Vec<f32>) {
     let dtype = if half == Half::Bf16 { DType::BF16 } else { DType::F16 };
-    let rounded = tensor(&noise(seed, shape.iter().product()), shape).to_dtype(dtype).unwrap();
+    let rounded =
+        tensor(&noise(seed, Shape::from(shape).elem_count()), shape).to_dtype(dtype).unwrap();
     let twin = if half == Half::Bf16 { DType::BF16 } else { DType::F32 };
     let values = values(&rounded);
     (rounded.to_dtype(twin).unwrap(), values)

@@ -258,12 +258,12 @@ fn a_tile_of_the_other_warpgroup() {
 
 #[test]
 fn sums_that_are_read_before_they_are_whole() {
-    assert_caught("linear_sm90a.cu", "    ptx::products_wait<0>();\n", "", hopper_layer_norm);
+    assert_caught("linear_sm90a.cu", "    ptx::wgmma_wait<0>();\n", "", hopper_layer_norm);
 }
 
 #[test]
 fn tiles_that_are_overwritten_while_they_are_read() {
-    assert_caught("linear_sm90a.cu", "      ptx::products_wait<PENDING>();\n", "", hopper_linear);
+    assert_caught("linear_sm90a.cu", "      ptx::wgmma_wait<PENDING>();\n", "", hopper_linear);
 }
 
 #[test]
@@ -285,8 +285,8 @@ fn a_depth_whose_tail_is_not_cut() {
 fn a_norm_over_half_of_its_row() {
     assert_caught(
         "linear_sm90a.cu",
-        "total[half] += own[place] + own[place + 1];",
-        "total[half] += own[place];",
+        "total[half] += own[sum] + own[sum + 1];",
+        "total[half] += own[sum];",
         hopper_layer_norm,
     );
 }

@@ -4,7 +4,8 @@ use super::executor::{At, Executor, Memory};
 use super::program::Program;
 use crate::cuda::launch::{Argument, Half, Launch};
 
-/// A kernel of 64 threads, whose body has `out` (64 floats in global memory), `x` (64 halves) and `tile` (64 shared floats).
+/// A kernel of 64 threads, whose body has `out` (64 floats in global memory), `x` (64 halves) and `tile` (64 shared
+/// floats).
 fn fault_of(body: &str) -> String {
     let source = format!(
         "#include \"device.cuh\"\nKERNEL(64, 1, planted, float* out, const bf16* x) {{\nptx::SharedMemory shared;\n\
@@ -109,8 +110,11 @@ fn a_barrier_that_some_threads_miss_is_found() {
 }
 
 #[test]
-fn what_was_never_written_is_not_read() {
-    assert_fault("if (t == 0) out[0] = tile[5];", &["reads what nobody wrote in shared array 0"]);
+fn memory_that_was_never_written_is_not_read() {
+    assert_fault(
+        "if (t == 0) out[0] = tile[5];",
+        &["reads what was never written in shared array 0"],
+    );
 }
 
 #[test]
@@ -124,7 +128,8 @@ fn a_copy_that_is_not_waited_for_is_found() {
     );
     assert_fault(
         &format!(
-            "rows[t] = rows[t + 64] = x[t]; __syncthreads(); {copy} ptx::copies_wait<0>(); out[t] = widen(rows[127 - t]);"
+            "rows[t] = rows[t + 64] = x[t]; __syncthreads(); {copy} ptx::copies_wait<0>(); \
+             out[t] = widen(rows[127 - t]);"
         ),
         &["a race"],
     );
@@ -149,11 +154,13 @@ fn more_shared_memory_than_the_launch_asked_for_is_found() {
 }
 
 /// 16 x 16 times 16 x 8 by hand, with the fragments as `fragment` fills them from `x`, whose values are all different.
-fn product(fragment: &str) -> Vec<f32> {
+fn multiply(fragment: &str) -> Vec<f32> {
     let source = format!(
         "#include \"device.cuh\"\nKERNEL(32, 1, planted, float* out, const bf16* x) {{\n\
          uint32_t g = threadIdx.x / 4, p = threadIdx.x % 4 * 2, a[4];\n\
-         auto pair = [&](uint32_t row, uint32_t column) {{ return ptx::round_pair<bf16>(widen(x[row * 16 + column]), widen(x[row * 16 + column + 1])); }};\n\
+         auto pair = [&](uint32_t row, uint32_t column) {{\n\
+         const bf16* at = x + row * 16 + column;\n\
+         return ptx::round_pair<bf16>(widen(at[0]), widen(at[1])); }};\n\
          {fragment}\nfloat sums[4] = {{}};\nptx::mma<bf16>(sums, a, pair(g, p), pair(g, p + 8));\n\
          for (uint32_t i = 0; i < 4; ++i) out[(g + i / 2 * 8) * 8 + p + i % 2] = sums[i];\n}}\n"
     );
@@ -175,13 +182,13 @@ fn product(fragment: &str) -> Vec<f32> {
 }
 
 #[test]
-fn a_wrong_fragment_gives_a_wrong_product() {
+fn a_wrong_fragment_gives_a_wrong_matrix_product() {
     let at = |row: usize, column: usize| (((row * 16 + column) * 37) % 251) as f32;
     let cell = |row: usize, column: usize| (0..16).map(|k| at(row, k) * at(column, k)).sum::<f32>();
     let expected: Vec<f32> = (0..128).map(|index| cell(index / 8, index % 8)).collect();
     let right = "a[0] = pair(g, p); a[1] = pair(g + 8, p); a[2] = pair(g, p + 8); a[3] = pair(g + 8, p + 8);";
-    assert_eq!(product(right), expected);
-    // As the fragments of an 8 x 16 product would lie: columns before rows.
+    assert_eq!(multiply(right), expected);
+    // As the fragments of an 8 x 16 matrix product would lie: columns before rows.
     let wrong = "a[0] = pair(g, p); a[1] = pair(g, p + 8); a[2] = pair(g + 8, p); a[3] = pair(g + 8, p + 8);";
-    assert_ne!(product(wrong), expected);
+    assert_ne!(multiply(wrong), expected);
 }

@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What is compiled, and how: the executor by itself, the kernels with every access to memory reported to it.
+/// How sources are compiled: the executor by itself, the kernels with every access to memory reported to it.
 const EXECUTOR_FLAGS: &[&str] = &["-std=c++17", "-O2", "-g", "-Wall", "-Wextra", "-Werror"];
 const KERNEL_FLAGS: &[&str] = &[
     "-xc++",
@@ -54,7 +54,7 @@ impl Program {
         program
     }
 
-    /// The same with a piece of one source replaced, which stands there once.
+    /// The program with a piece of one source replaced, which stands there once.
     pub(super) fn with(mut self, name: &str, piece: &str, replacement: &str) -> Self {
         let source = self.sources.get_mut(Path::new(name)).unwrap();
         assert_eq!(source.matches(piece).count(), 1, "{name} has {piece:?} not once");

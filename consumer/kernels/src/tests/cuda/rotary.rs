@@ -34,7 +34,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(CASES))]
 
     #[test]
-    fn queries_and_keys_turn(half in halves(), lengths in lengths(), heads in 1..4_usize, pairs in 1..20_usize, seed: u64) {
+    fn queries_and_keys_turn(
+        half in halves(), lengths in lengths(), heads in 1..4_usize, pairs in 1..20_usize, seed: u64,
+    ) {
         check(half, &lengths, heads, pairs, seed);
     }
 }

@@ -44,7 +44,8 @@ fn add_layer_norm_names_the_operand_that_does_not_fit() {
         bias: Some(zeros(&[bias])),
         norm: layer_norm(1, norm),
     };
-    let (x, short) = (zeros(&[3, 8]), zeros(&[2, 8]));
+    let x = zeros(&[3, 8]);
+    let short = zeros(&[2, 8]);
     assert_shape_refused(op(8, 8).forward(&x, &short), "add_layer_norm", "residual");
     assert_shape_refused(op(7, 8).forward(&x, &x), "add_layer_norm", "bias");
     assert_shape_refused(op(8, 9).forward(&x, &x), "add_layer_norm", "scale");
@@ -79,7 +80,8 @@ fn embed_layer_norm_refuses_tables_of_other_widths() {
         first_position: 0,
         norm: &layer_norm(1, 8),
     };
-    let (eight, nine) = (zeros(&[4, 8]), zeros(&[4, 9]));
+    let eight = zeros(&[4, 8]);
+    let nine = zeros(&[4, 9]);
     assert_shape_refused(
         op.forward(&eight, Some(&nine), Some(&eight)),
         "embed_layer_norm",
@@ -168,4 +170,17 @@ fn no_sequences_give_no_rows() {
     assert_eq!(VarlenAttention::new(&none, 2).forward(&x).unwrap().dims(), [0, 4]);
     let pool = PoolNormalize { cu_seqlens: &none, pooling: Pooling::Cls, finishes: &[] };
     assert_eq!(pool.forward(&x).unwrap().dims(), [0, 12]);
+}
+
+#[test]
+fn an_output_in_the_memory_of_what_is_read_is_refused() {
+    let x = zeros(&[2, 8]);
+    let error = layer_norm(1, 8).forward_into(&x, &x).unwrap_err();
+    assert!(matches!(error, KernelError::SharedMemory { operand: "x", .. }), "{error}");
+    let rows = zeros(&[4, 8]);
+    let halves = [0, 2].map(|first| rows.narrow(0, first, 2).unwrap());
+    let [upper, lower] = halves;
+    let add = AddLayerNorm { bias: None, norm: layer_norm(1, 8) };
+    let error = add.forward_into(&x, &upper, &lower).unwrap_err();
+    assert!(matches!(error, KernelError::SharedMemory { operand: "residual", .. }), "{error}");
 }
