@@ -1,5 +1,5 @@
-//! Compiles the CUDA kernels, with the feature `cuda` alone: machine code for two architectures, and PTX that the drivers of
-//! newer devices compile.
+//! Compiles the CUDA kernels, with the feature `cuda` alone: machine code for two architectures, and PTX that the
+//! drivers of newer devices compile.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +11,7 @@ const ARCHITECTURES: &[&str] = &[
     "-gencode=arch=compute_90,code=compute_90",
 ];
 
-/// What is for Hopper alone.
+/// Sources whose names end in `_sm90a` are for Hopper alone.
 const SM_90A: &[&str] = &["-gencode=arch=compute_90a,code=sm_90a"];
 
 fn main() {

@@ -31,8 +31,8 @@ lay_out_toolkit() {
     done
 }
 
-# A driver for programs to be linked with where none is installed, and to start with: it says that it is none. Its names are
-# those that cuda.h declares, and those that it has for their newer versions; 34 is CUDA_ERROR_STUB_LIBRARY.
+# A driver for programs to be linked with where none is installed, and to start with: it says that it is none. Its
+# names are those that cuda.h declares, and those that it has for their newer versions; 34 is CUDA_ERROR_STUB_LIBRARY.
 make_stub_driver() {
     local header=$cuda_folder/toolkit/include/cuda.h stubs=$cuda_folder/toolkit/lib64/stubs
     [[ -e $stubs/libcuda.so && -e $stubs/libcuda.so.1 ]] && return
@@ -50,8 +50,8 @@ have_driver() {
     [[ $(ldconfig -p 2>/dev/null) == *'libcuda.so.1 '* ]] || nvidia-smi -L >/dev/null 2>&1
 }
 
-# Lets programs find CUDA's libraries: those of CUDA_HOME, or of PyTorch's wheels; and where there is no driver the one that
-# says so.
+# Lets programs find CUDA's libraries: those of CUDA_HOME, or of PyTorch's wheels; and where there is no driver the one
+# that says so.
 cuda_libraries() {
     local folder
     for folder in "${CUDA_HOME:-/usr/local/cuda}/lib64" "$cuda_folder/toolkit/lib64" \
@@ -62,8 +62,8 @@ cuda_libraries() {
     export LD_LIBRARY_PATH=$folder${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 }
 
-# Sets CUDA_HOME and the rest of what a build with CUDA asks for: cuda_environment compiler, or cuda_environment libraries
-# for a program that is linked.
+# Sets CUDA_HOME and the rest of what a build with CUDA asks for: cuda_environment compiler, or cuda_environment
+# libraries for a program that is linked.
 cuda_environment() {
     local found
     for found in "${CUDA_HOME:-}" /usr/local/cuda; do

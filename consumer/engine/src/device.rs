@@ -1,6 +1,8 @@
 //! The devices that this build can open, and what each can hold.
 
 use candle_core::Device as TensorDevice;
+#[cfg(feature = "cuda")]
+use forebay_kernels::DeviceFailure;
 
 use crate::error::EngineError;
 #[cfg(feature = "cuda")]
@@ -44,7 +46,7 @@ impl Gpu {
     /// Its memory now; `None` where its driver does not say.
     #[cfg(feature = "cuda")]
     pub fn memory(&self) -> Option<GpuMemory> {
-        let forebay_kernels::gpu::Memory { free, total } =
+        let forebay_kernels::gpu::DeviceMemory { free, total } =
             forebay_kernels::gpu::memory(&self.device).ok()?;
         Some(GpuMemory { used: total.saturating_sub(free), total })
     }
@@ -87,14 +89,15 @@ pub(crate) fn open(device: Device) -> Result<TensorDevice, EngineError> {
 #[cfg(feature = "cuda")]
 fn words(error: &candle_core::Error) -> String {
     let said = error.to_string();
-    let hint = if said.contains("CUDA_ERROR_STUB_LIBRARY") || said.contains("NO_DEVICE") {
-        "no NVIDIA GPU or no driver is here"
-    } else if said.contains("INVALID_DEVICE") {
-        "there is no GPU with this number; nvidia-smi lists those that there are"
-    } else if said.contains("INSUFFICIENT_DRIVER") || said.contains("UNSUPPORTED_PTX") {
-        "the driver is older than this build's CUDA; update it"
-    } else {
-        return said;
+    let hint = match DeviceFailure::of(error) {
+        Some(DeviceFailure::NoDevice) => "no NVIDIA GPU or no driver is here",
+        Some(DeviceFailure::UnknownOrdinal) => {
+            "there is no GPU with this number; nvidia-smi lists those that there are"
+        }
+        Some(DeviceFailure::DriverTooOld) => {
+            "the driver is older than this build's CUDA; update it"
+        }
+        _ => return said,
     };
     format!("{hint} ({})", said.lines().next().unwrap_or_default())
 }

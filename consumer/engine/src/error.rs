@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use forebay_kernels::KernelError;
+use forebay_kernels::{DeviceFailure, KernelError};
 
 /// An error of loading a model, tokenizing a text or computing a batch.
 #[derive(Debug, thiserror::Error)]
@@ -193,12 +193,8 @@ impl EngineError {
     pub fn is_out_of_memory(&self) -> bool {
         match self {
             Self::OutOfMemory { .. } => true,
-            // candle hands the driver's words on.
             Self::Tensor(error) | Self::Kernel(KernelError::Tensor(error)) => {
-                let words = error.to_string().to_ascii_lowercase();
-                words.contains("out of memory")
-                    || words.contains("out_of_memory")
-                    || words.contains("alloc_failed") // of the library for products
+                DeviceFailure::of(error) == Some(DeviceFailure::OutOfMemory)
             }
             _ => false,
         }

@@ -3,9 +3,9 @@
 //
 // A block keeps 64 rows of `x` in shared memory and of the result in registers, and goes through the wide state 32
 // columns at a time: it makes them, applies the exact GELU, rounds them to T, and multiplies them on. So the wide state
-// is never stored, and `x` is read once for the product and the residual both. The weights come through two buffers by
-// asynchronous copies, from the second cache, where all blocks find them. `up`: `[inner, 384]`, `down`: `[384, inner]`,
-// `inner` whole steps of 32. All begin at multiples of 16 bytes.
+// is never stored, and `x` is read once for the matrix product and the residual both. The weights come through two
+// buffers by asynchronous copies, from L2 cache, where all blocks find them. `up`: `[inner, 384]`, `down`: `[384,
+// inner]`, `inner` whole steps of 32. All begin at multiples of 16 bytes.
 #include "whole_rows.cuh"
 
 constexpr uint32_t WIDTH = 384, STEP = 32;
@@ -32,8 +32,8 @@ __device__ __forceinline__ void widen_rows(T* wide, const T* x, const T* up, con
   for (uint32_t at = 0; at < 2; ++at) {
 #pragma unroll
     for (uint32_t i = 0; i < 4; ++i) {
-      uint32_t place = column + at * 8 + lane % 4 * 2 + i % 2, line = row + i / 2 * 8 + lane / 4;
-      wide[line * STEP_STRIDE + place] = narrow<T>(gelu(sums[at][i] + bias[place]));
+      uint32_t output = column + at * 8 + lane % 4 * 2 + i % 2, line = row + i / 2 * 8 + lane / 4;
+      wide[line * STEP_STRIDE + output] = narrow<T>(gelu(sums[at][i] + bias[output]));
     }
   }
 }
@@ -49,14 +49,14 @@ __device__ __forceinline__ void feed_forward(T* out, const T* x, const T* up, co
   T* downs = shared.take<T>(2 * DOWN);
   T* wide = shared.take<T>(Rows::ROWS * STEP_STRIDE);
   uint32_t first = blockIdx.x * Rows::ROWS, count = min(rows - first, Rows::ROWS);
-  size_t place = size_t(first) * WIDTH;
+  size_t start = size_t(first) * WIDTH;
 
   auto request = [&](uint32_t at, uint32_t buffer) {
     fetch_rows(ups + buffer * UP, STRIDE, STEP, WIDTH, up + size_t(at) * WIDTH, WIDTH, STEP, WIDTH);
     fetch_rows(downs + buffer * DOWN, STEP_STRIDE, WIDTH, STEP, down + at, inner, WIDTH, STEP);
   };
-  Rows product;
-  fetch_rows(block, STRIDE, Rows::ROWS, WIDTH, x + place, WIDTH, count, WIDTH);
+  Rows result;
+  fetch_rows(block, STRIDE, Rows::ROWS, WIDTH, x + start, WIDTH, count, WIDTH);
   request(0, 0);
   ptx::copies_commit();
   for (uint32_t at = 0, buffer = 0; at < inner; at += STEP, buffer ^= 1) {
@@ -66,13 +66,13 @@ __device__ __forceinline__ void feed_forward(T* out, const T* x, const T* up, co
     __syncthreads();
     widen_rows(wide, block, ups + buffer * UP, up_bias + at);
     __syncthreads();
-    product.template multiply<STEP>(wide, STEP_STRIDE, downs + buffer * DOWN, STEP_STRIDE);
+    result.template multiply<STEP>(wide, STEP_STRIDE, downs + buffer * DOWN, STEP_STRIDE);
     __syncthreads();  // before the next copies and the next wide rows overwrite what was read
   }
   // The wide rows' memory is free now, and as large as what the sums take.
   float* scratch = reinterpret_cast<float*>(wide);
   static_assert(2 * Rows::ROWS * Rows::COLUMN_WARPS * sizeof(float) <= Rows::ROWS * STEP_STRIDE * sizeof(T));
-  product.add_and_normalize(out + place, block, STRIDE, bias, scale, shift, eps, count, scratch);
+  result.add_and_normalize(out + start, block, STRIDE, bias, scale, shift, eps, count, scratch);
 }
 
 #define FEED_FORWARD(T)                                                                                            \

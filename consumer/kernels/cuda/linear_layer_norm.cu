@@ -1,8 +1,9 @@
 // `linear` and `add_layer_norm` in one: out = LayerNorm(x * transpose(weight) + bias + residual).
 //
-// A block has whole rows of the product in registers, so what is normalised is never stored in between: a token's row
-// is written once instead of twice and read once less. `x`: `[rows, depth]`, `weight`: `[WIDTH, depth]`, `depth` whole
-// vectors; both begin at multiples of 16 bytes. Steps of the depth come through two buffers by asynchronous copies.
+// A block has whole rows of the matrix product in registers, so what is normalised is never stored in between: a
+// token's row is written once instead of twice and read once less. `x`: `[rows, depth]`, `weight`: `[WIDTH, depth]`,
+// `depth` whole vectors; both begin at multiples of 16 bytes. Steps of the depth come through two buffers by
+// asynchronous copies.
 #include "whole_rows.cuh"
 
 constexpr uint32_t DEPTH = 32;
@@ -26,7 +27,7 @@ __device__ __forceinline__ void linear_layer_norm(T* out, const T* x, const T* w
     fetch_rows(lefts + buffer * LEFT, STRIDE, Rows::ROWS, DEPTH, block + at, depth, count, depth - at);
     fetch_rows(rights + buffer * RIGHT, STRIDE, WIDTH, DEPTH, weight + at, depth, WIDTH, depth - at);
   };
-  Rows product;
+  Rows result;
   request(0, 0);
   ptx::copies_commit();
   for (uint32_t at = 0, buffer = 0; at < depth; at += DEPTH, buffer ^= 1) {
@@ -34,11 +35,11 @@ __device__ __forceinline__ void linear_layer_norm(T* out, const T* x, const T* w
     ptx::copies_commit();
     ptx::copies_wait<1>();
     __syncthreads();
-    product.template multiply<DEPTH>(lefts + buffer * LEFT, STRIDE, rights + buffer * RIGHT, STRIDE);
+    result.template multiply<DEPTH>(lefts + buffer * LEFT, STRIDE, rights + buffer * RIGHT, STRIDE);
     __syncthreads();  // before the next copies overwrite what was read
   }
-  size_t place = size_t(first) * WIDTH;
-  product.add_and_normalize(out + place, residual + place, WIDTH, bias, scale, shift, eps, count, scratch);
+  size_t start = size_t(first) * WIDTH;
+  result.add_and_normalize(out + start, residual + start, WIDTH, bias, scale, shift, eps, count, scratch);
 }
 
 #define LINEAR_LAYER_NORM(T, WIDTH)                                                                             \

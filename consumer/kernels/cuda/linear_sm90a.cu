@@ -1,11 +1,12 @@
-// Linear layers on Hopper: what follows a product happens before it is stored. `linear_sm90a` adds the bias and applies the
-// exact GELU or nothing; `linear_layer_norm_sm90a` has whole rows of 384 and leaves LayerNorm(product + bias + residual).
+// Linear layers on Hopper: what follows a matrix product happens before it is stored. `linear_sm90a` adds the bias and
+// applies the exact GELU or nothing; `linear_layer_norm_sm90a` has whole rows of 384 and leaves LayerNorm(x *
+// transpose(weight) + bias + residual).
 //
-// A block has 128 rows, 64 a warpgroup, and all its sums in registers. Steps of the depth, 64 values of each row, come by
-// asynchronous copies into tiles that go round; the matrix units read them there. A block has 192 columns and tiles for two
-// steps: then two blocks share a multiprocessor, and one's copies and epilogue hide behind the other's products. With whole
-// rows it has 384, and tiles for three: the next step's products begin before the last one's end. A row's sums do not depend
-// on the rows beside it.
+// A block has 128 rows, 64 a warpgroup, and all its sums in registers. Steps of the depth, 64 values of each row, come
+// by asynchronous copies into tiles that go round; the tensor cores read them there. A block has 192 columns and tiles
+// for two steps: then two blocks share a multiprocessor, and one's copies and epilogue hide behind the other's matrix
+// products. With whole rows it has 384, and tiles for three: the next step's matrix products begin before the last
+// one's end. A row's sums do not depend on the rows beside it.
 //
 // `x`: `[rows, depth]`, `weight`: `[width, depth]`. `depth` and `width` are whole vectors, and all tensors begin at
 // multiples of 16 bytes.
@@ -22,27 +23,28 @@ __device__ __forceinline__ void fetch_tile(T* tile, const T* from, size_t stride
   uint32_t piece = threadIdx.x % PIECES, first = threadIdx.x / PIECES;
   bool within = piece * VECTOR < depth;
   // AT_ONCE is a multiple of eight: a thread's rows all have their pieces in the same order.
-  T* place = tile + first * TILE_DEPTH + (piece ^ first % 8) * VECTOR;
+  T* to = tile + first * TILE_DEPTH + (piece ^ first % 8) * VECTOR;
   const T* source = from + first * stride + piece * VECTOR;
 #pragma unroll
   for (uint32_t row = 0; row < ROWS; row += AT_ONCE) {
     bool inside = within && first + row < count;
-    ptx::copy_async(place + row * TILE_DEPTH, inside ? source + row * stride : from, inside);
+    ptx::copy_async(to + row * TILE_DEPTH, inside ? source + row * stride : from, inside);
   }
 }
 
-// A block's sums: 64 rows of PRODUCTS times 192 columns a warpgroup.
-template <class T, uint32_t PRODUCTS, uint32_t STEPS>
+// A block's sums: 64 rows of PARTS times 192 columns a warpgroup.
+template <class T, uint32_t PARTS, uint32_t STEPS>
 struct Block {
-  static constexpr uint32_t COLUMNS = PRODUCTS * GROUP_COLUMNS;
+  static constexpr uint32_t COLUMNS = PARTS * GROUP_COLUMNS;
   static constexpr uint32_t LEFT = ROWS * TILE_DEPTH, RIGHT = COLUMNS * TILE_DEPTH;
-  // Groups of products that may be under way when the next step's are begun, and steps whose copies are.
+  // Groups of matrix products that may be under way when the next step's are begun, and steps whose copies are.
   static constexpr uint32_t PENDING = STEPS > 2 ? 1 : 0, AHEAD = STEPS - 1 - PENDING;
-  // Rows of a warp's own memory after the products: sixteen bytes between rows put any eight into different banks.
+  // Rows of a warp's own memory after the matrix products: sixteen bytes between rows put any eight into different
+  // banks.
   static constexpr uint32_t STRIDE = COLUMNS + VECTOR;
   static_assert(THREADS / WARP * WARP_ROWS * STRIDE <= STEPS * (LEFT + RIGHT));
 
-  float sums[PRODUCTS][GROUP_SUMS];
+  float sums[PARTS][GROUP_SUMS];
   T* tiles;
   // This lane's first row of its warp's sixteen, the other is eight on; and its first column of each eight.
   uint32_t group, pair;
@@ -53,21 +55,21 @@ struct Block {
     group = threadIdx.x % WARP / 4;
     pair = threadIdx.x % 4 * 2;
 #pragma unroll
-    for (uint32_t product = 0; product < PRODUCTS; ++product) {
+    for (uint32_t part = 0; part < PARTS; ++part) {
 #pragma unroll
-      for (uint32_t i = 0; i < GROUP_SUMS; ++i) sums[product][i] = 0.0f;
+      for (uint32_t i = 0; i < GROUP_SUMS; ++i) sums[part][i] = 0.0f;
     }
   }
 
-  // sums = x * transpose(weight), of the rows and columns from the given ones on. Leaves the tiles to whoever comes.
+  // sums = x * transpose(weight), of the rows and columns from the given ones on. The tiles are free afterwards.
   __device__ __forceinline__ void multiply(const T* x, uint32_t rows, const T* weight, uint32_t columns,
                                            uint32_t depth) {
     T *lefts = tiles, *rights = tiles + STEPS * LEFT;
     uint32_t steps = (depth + TILE_DEPTH - 1) / TILE_DEPTH;
     auto request = [&](uint32_t step) {
-      uint32_t at = step * TILE_DEPTH, place = step % STEPS;
-      fetch_tile<ROWS>(lefts + place * LEFT, x + at, depth, rows, depth - at);
-      fetch_tile<COLUMNS>(rights + place * RIGHT, weight + at, depth, columns, depth - at);
+      uint32_t at = step * TILE_DEPTH, buffer = step % STEPS;
+      fetch_tile<ROWS>(lefts + buffer * LEFT, x + at, depth, rows, depth - at);
+      fetch_tile<COLUMNS>(rights + buffer * RIGHT, weight + at, depth, columns, depth - at);
     };
 #pragma unroll
     for (uint32_t step = 0; step < AHEAD; ++step) {
@@ -77,23 +79,23 @@ struct Block {
     for (uint32_t step = 0; step < steps; ++step) {
       ptx::copies_wait<AHEAD - 1>();
       ptx::publish_tiles();
-      __syncthreads();  // all copies of this step are there, and nobody reads the tiles that the next ones overwrite
+      __syncthreads();  // all copies of this step are there, and no thread reads the tiles that the next ones overwrite
       if (step + AHEAD < steps) request(step + AHEAD);
       ptx::copies_commit();
       const T* left = lefts + step % STEPS * LEFT + threadIdx.x / (GROUP_WARPS * WARP) * GROUP_ROWS * TILE_DEPTH;
       const T* right = rights + step % STEPS * RIGHT;
-      ptx::products_begin();
+      ptx::wgmma_fence();
 #pragma unroll
       for (uint32_t at = 0; at < TILE_DEPTH; at += GROUP_DEPTH) {
 #pragma unroll
-        for (uint32_t product = 0; product < PRODUCTS; ++product) {
-          ptx::group_multiply<T>(sums[product], left + at, right + product * GROUP_COLUMNS * TILE_DEPTH + at);
+        for (uint32_t part = 0; part < PARTS; ++part) {
+          ptx::group_multiply<T>(sums[part], left + at, right + part * GROUP_COLUMNS * TILE_DEPTH + at);
         }
       }
-      ptx::products_commit();
-      ptx::products_wait<PENDING>();
+      ptx::wgmma_commit();
+      ptx::wgmma_wait<PENDING>();
     }
-    ptx::products_wait<0>();
+    ptx::wgmma_wait<0>();
     __syncthreads();
   }
 
@@ -167,12 +169,12 @@ __device__ __forceinline__ void linear_layer_norm(T* out, const T* x, const T* w
     if (bias != nullptr) addends = ptx::load_pair(bias + at + block.pair);
 #pragma unroll
     for (uint32_t half = 0; half < 2; ++half) {
-      uint32_t place = at % GROUP_COLUMNS / 2 + half * 2;
+      uint32_t sum = at % GROUP_COLUMNS / 2 + half * 2;
       T low, high;
       unpack(*block.own_pair(half, at), low, high);
-      own[place] += addends.x + widen(low);
-      own[place + 1] += addends.y + widen(high);
-      total[half] += own[place] + own[place + 1];
+      own[sum] += addends.x + widen(low);
+      own[sum + 1] += addends.y + widen(high);
+      total[half] += own[sum] + own[sum + 1];
     }
   }
 #pragma unroll
@@ -198,9 +200,9 @@ __device__ __forceinline__ void linear_layer_norm(T* out, const T* x, const T* w
     float2 scales = ptx::load_pair(scale + at + block.pair), shifts = ptx::load_pair(shift + at + block.pair);
 #pragma unroll
     for (uint32_t half = 0; half < 2; ++half) {
-      uint32_t place = at % GROUP_COLUMNS / 2 + half * 2;
-      *block.own_pair(half, at) = ptx::round_pair<T>((own[place] - mean[half]) * inverse[half] * scales.x + shifts.x,
-                                          (own[place + 1] - mean[half]) * inverse[half] * scales.y + shifts.y);
+      uint32_t sum = at % GROUP_COLUMNS / 2 + half * 2;
+      *block.own_pair(half, at) = ptx::round_pair<T>((own[sum] - mean[half]) * inverse[half] * scales.x + shifts.x,
+                                          (own[sum + 1] - mean[half]) * inverse[half] * scales.y + shifts.y);
     }
   }
   block.store(out + size_t(row) * WIDTH, WIDTH, count, WIDTH);

@@ -1,4 +1,4 @@
-// What the kernels need of the device beyond CUDA C++: matrix products, matrix loads and asynchronous copies.
+// The device beyond CUDA C++, as the kernels need it: matrix products, matrix loads and asynchronous copies.
 // `executor/ptx.cuh` has the same functions for a processor. Layouts are those of the PTX ISA, "Matrix fragments for
 // mma.m16n8k16" and "ldmatrix".
 #pragma once
@@ -53,7 +53,7 @@ __device__ __forceinline__ void load_matrices(uint32_t (&out)[4], const void* ro
                : "memory");
 }
 
-// The same of the matrices' transposes.
+// As above, of the matrices' transposes.
 __device__ __forceinline__ void load_matrices_transposed(uint32_t (&out)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\n"
                : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])

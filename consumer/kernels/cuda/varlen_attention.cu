@@ -1,25 +1,26 @@
 // `varlen_attention`: flash attention within packed sequences, one pass over tiles of keys, nothing padded in memory.
 //
-// A block takes 16 WARPS queries of one head of one sequence, each warp 16 of them: `tiles` has where the sequence begins,
-// how many tokens it has, and the block's first query. Blocks of one tile's heads follow each other, since they read the
-// same rows. Keys and values come in tiles, of the same size however many warps there are, so that a query's result does not
-// depend on the sequences beside its own; through two buffers, one filled by asynchronous copies while the other is used.
-// Scores, exponentials and sums stay in registers: the fragment in which `mma` leaves 16 x 8 scores is half of the one
-// in which it takes 16 x 16 probabilities.
+// A block takes 16 WARPS queries of one head of one sequence, each warp 16 of them: `tiles` has where the sequence
+// begins, how many tokens it has, and the block's first query. Blocks of one tile's heads follow each other, since
+// they read the same rows. Keys and values come in tiles, of one size however many warps there are, so that a query's
+// result does not depend on the sequences beside its own; through two buffers, one filled by asynchronous copies while
+// the other is used. Scores, exponentials and sums stay in registers: the fragment in which `mma` leaves 16 x 8 scores
+// is half of the one in which it takes 16 x 16 probabilities.
 //
-// The bias of the product that `qkv` is costs nothing: a key's adds the same to all scores of a query, which softmax
-// takes out again; a value's comes out as it went in, since probabilities sum to one; a query's is added as queries are
-// read.
+// The bias of the linear layer whose result is `qkv` costs nothing: a key's adds one number to all scores of a query,
+// which softmax takes out again; a value's comes out as it went in, since probabilities sum to one; a query's is added
+// as queries are read.
 //
 // A query sees the keys from `before` before it to `after` after it. `distance_bias`, `[heads, distance_width]`, is
 // added to scores by how far the key is from the query, its middle being no distance. Scores are scaled and
-// exponentials taken in f32; probabilities are rounded to T for the product with the values, and summed before that.
+// exponentials taken in f32; probabilities are rounded to T for the matrix product with the values, and summed before
+// that.
 #include "device.cuh"
 
 constexpr float LOG2_E = 1.44269504f;
 constexpr uint32_t ROWS = 16;
 
-// What all blocks of a launch share.
+// Shared by all blocks of a launch.
 template <class T>
 struct Attention {
   T* out;
@@ -42,16 +43,16 @@ __device__ __forceinline__ void fetch(T* to, const T* from, size_t stride, uint3
   for (uint32_t index = threadIdx.x; index < KEYS * DIM / VECTOR; index += THREADS) {
     uint32_t row = index / (DIM / VECTOR), column = index % (DIM / VECTOR) * VECTOR;
     if (row >= (count <= KEYS / 2 ? KEYS / 2 : KEYS)) break;
-    T* place = to + row * STRIDE<DIM> + column;
+    T* into = to + row * STRIDE<DIM> + column;
     const T* source = from + row * stride + column;
     if (vectors) {
       bool inside = row < count && column < dim;
-      ptx::copy_async(place, inside ? source : from, inside);
+      ptx::copy_async(into, inside ? source : from, inside);
       continue;
     }
 #pragma unroll
     for (uint32_t i = 0; i < VECTOR; ++i) {
-      place[i] = row < count && column + i < dim ? source[i] : narrow<T>(0.0f);
+      into[i] = row < count && column + i < dim ? source[i] : narrow<T>(0.0f);
     }
   }
 }
@@ -91,7 +92,7 @@ struct Queries {
   const Where& where;
   uint32_t lane = threadIdx.x % WARP, pair = lane % 4 * 2;
   uint32_t first = where.first_query + threadIdx.x / WARP * ROWS, queries[2] = {first + lane / 4, first + lane / 4 + 8};
-  // What scores are scaled by, for powers of two.
+  // The scale of scores, for powers of two.
   float scale = a.scale * LOG2_E;
   uint32_t fragments[STEPS][4];
   float sums[DIM / 8][4] = {}, largest[2] = {-INFINITY, -INFINITY}, total[2] = {};
@@ -159,7 +160,8 @@ struct Queries {
 #pragma unroll
       for (uint32_t part = 0; part < 4; ++part) {
         const float(&of)[4] = scores[2 * step + part / 2];
-        float low = ptx::exp2(of[part % 2 * 2] - base[part % 2]), high = ptx::exp2(of[part % 2 * 2 + 1] - base[part % 2]);
+        float low = ptx::exp2(of[part % 2 * 2] - base[part % 2]);
+        float high = ptx::exp2(of[part % 2 * 2 + 1] - base[part % 2]);
         total[part % 2] += low + high;
         probabilities[part] = ptx::round_pair<T>(low, high);
       }
@@ -278,12 +280,13 @@ constexpr uint32_t resident_warps(uint32_t dim, uint32_t warps) {
   return dim == 32 ? 16 : 8;
 }
 
-#define VARLEN_ATTENTION(T, DIM, KEYS, WARPS, BUFFERS)                                                                \
-  KERNEL(WARPS* WARP, resident_warps(DIM, WARPS) / WARPS, varlen_attention_##T##_##DIM##_##WARPS, T * out, const T* qkv,     \
-         const float* bias, const float* distance_bias, const uint4* tiles, uint32_t heads, uint32_t dim,             \
-         uint32_t before, uint32_t after, uint32_t distance_width, float scale) {                                     \
-    Attention<T> attention = {out, qkv, bias, distance_bias, heads, dim, before, after, distance_width, scale};       \
-    varlen_attention<T, DIM, KEYS, WARPS, BUFFERS>(attention, tiles);                                                 \
+#define VARLEN_ATTENTION(T, DIM, KEYS, WARPS, BUFFERS)                                                          \
+  KERNEL(WARPS* WARP, resident_warps(DIM, WARPS) / WARPS, varlen_attention_##T##_##DIM##_##WARPS, T * out,      \
+         const T* qkv,                                                                                          \
+         const float* bias, const float* distance_bias, const uint4* tiles, uint32_t heads, uint32_t dim,       \
+         uint32_t before, uint32_t after, uint32_t distance_width, float scale) {                               \
+    Attention<T> attention = {out, qkv, bias, distance_bias, heads, dim, before, after, distance_width, scale}; \
+    varlen_attention<T, DIM, KEYS, WARPS, BUFFERS>(attention, tiles);                                           \
   }
 #define FOR_EACH_HEAD(T, WARPS, BUFFERS)      \
   VARLEN_ATTENTION(T, 32, 64, WARPS, BUFFERS) \

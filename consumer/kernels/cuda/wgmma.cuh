@@ -1,27 +1,28 @@
-// Products of a warpgroup, which Hopper's matrix units take straight from shared memory (the PTX ISA, "wgmma.mma_async").
-// `executor/wgmma.cuh` has the same functions for a processor.
+// Matrix products of a warpgroup, whose operands Hopper's tensor cores read straight from shared memory (the PTX ISA,
+// "wgmma.mma_async"). `executor/wgmma.cuh` has these functions for a processor.
 //
-// A tile has rows of 64 values, 128 bytes, and begins at a multiple of 1,024 bytes. Its 16-byte piece p of row r lies where
-// piece p ^ (r % 8) would ("128-byte swizzle"), so that eight rows' pieces are in different banks.
+// A tile has rows of 64 values, 128 bytes, and begins at a multiple of 1,024 bytes. Its 16-byte piece p of row r lies
+// where piece p ^ (r % 8) would ("128-byte swizzle"), so that eight rows' pieces are in different banks.
 #pragma once
 
 #include <ptx.cuh>
 
 // Warps that multiply together.
 constexpr uint32_t GROUP_WARPS = 4;
-// What one product has: rows of the left tile, columns of the sums, depth.
+// One matrix product: rows of the left tile, columns of the sums, depth.
 constexpr uint32_t GROUP_ROWS = 64, GROUP_COLUMNS = 192, GROUP_DEPTH = 16;
 // Values of a tile's row.
 constexpr uint32_t TILE_DEPTH = 64;
 constexpr uint32_t TILE_ALIGNMENT = 1024;
-// A lane's sums of a product: of each eight columns, as `mma` has them, of its warp's 16 rows.
+// A lane's sums of a matrix product: of each eight columns, as `mma` has them, of its warp's 16 rows.
 constexpr uint32_t GROUP_SUMS = GROUP_COLUMNS / 2;
 
 namespace ptx {
 
-// What the matrix units are told of a tile from `first` on: its address, and 1,024 bytes from eight rows to the next.
+// A tile from `first` on as the tensor cores take it: its address, and 1,024 bytes from eight rows to the next.
 __device__ __forceinline__ uint64_t tile_descriptor(const void* first) {
-  constexpr uint64_t SWIZZLE_128 = uint64_t(1) << 62, EIGHT_ROWS = uint64_t(TILE_ALIGNMENT / 16) << 32, UNUSED = 1 << 16;
+  constexpr uint64_t SWIZZLE_128 = uint64_t(1) << 62, UNUSED = 1 << 16;
+  constexpr uint64_t EIGHT_ROWS = uint64_t(TILE_ALIGNMENT / 16) << 32;
   return SWIZZLE_128 | EIGHT_ROWS | UNUSED | (shared_address(first) / 16 & 0x3fff);
 }
 
@@ -48,7 +49,7 @@ __device__ __forceinline__ uint64_t tile_descriptor(const void* first) {
                : "l"(tile_descriptor(LEFT)), "l"(tile_descriptor(RIGHT)))
 
 // Begins sums += left * transpose(right) over 16 columns of both tiles from the given ones on: 64 rows of `left` by 192
-// of `right`. The sums are not to be touched before `products_wait`.
+// of `right`. The sums are not to be touched before `wgmma_wait`.
 template <class T>
 __device__ __forceinline__ void group_multiply(float (&sums)[GROUP_SUMS], const T* left, const T* right);
 
@@ -62,18 +63,18 @@ __device__ __forceinline__ void group_multiply<f16>(float (&sums)[GROUP_SUMS], c
   GROUP_MULTIPLY("f16", sums, left, right);
 }
 
-// What this thread left in shared memory can be seen by the matrix units, once a barrier says so to others.
+// Makes what this thread left in shared memory visible to the tensor cores, once a barrier says so to others.
 __device__ __forceinline__ void publish_tiles() { asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory"); }
 
-// Before the first product that reads registers or tiles which threads wrote.
-__device__ __forceinline__ void products_begin() { asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory"); }
+// To be called before the first matrix product that reads registers or tiles which threads wrote.
+__device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory"); }
 
-// Closes the group of products since the last one.
-__device__ __forceinline__ void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory"); }
+// Closes the group of matrix products since the last one.
+__device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory"); }
 
-// Waits until at most so many groups of products are under way.
+// Waits until at most so many groups of matrix products are under way.
 template <int GROUPS>
-__device__ __forceinline__ void products_wait() {
+__device__ __forceinline__ void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(GROUPS) : "memory");
 }
 

@@ -1,4 +1,4 @@
-// Products whose block holds whole rows, so that bias, residual and LayerNorm happen before anything is stored.
+// Matrix products whose block holds whole rows, so that bias, residual and LayerNorm happen before anything is stored.
 //
 // A block of eight warps has ROWS x WIDTH sums, 32 x 96 a warp: 64 rows of 384 or 32 of 768.
 #pragma once
@@ -63,7 +63,7 @@ struct WholeRows {
   }
 
   // The sum of each row over the block, where a lane has `parts` of its four rows. `scratch`: ROWS * COLUMN_WARPS
-  // values that nobody else uses; whoever calls twice in a row uses two of them.
+  // values of its own; two calls in a row use two of them.
   __device__ __forceinline__ void row_sums(float (&parts)[HALVES][2], float* scratch) {
 #pragma unroll
     for (uint32_t half = 0; half < HALVES; ++half) {
@@ -103,9 +103,9 @@ struct WholeRows {
       for (uint32_t at = 0; at < COLUMNS; ++at) {
 #pragma unroll
         for (uint32_t i = 0; i < 4; ++i) {
-          uint32_t place = column + at * 8 + pair + i % 2, line = row + half * 16 + i / 2 * 8 + group;
-          float value = sums[half][at][i] + (bias == nullptr ? 0.0f : bias[place]);
-          if (line < count) value += widen(residual[line * residual_stride + place]);
+          uint32_t output = column + at * 8 + pair + i % 2, line = row + half * 16 + i / 2 * 8 + group;
+          float value = sums[half][at][i] + (bias == nullptr ? 0.0f : bias[output]);
+          if (line < count) value += widen(residual[line * residual_stride + output]);
           sums[half][at][i] = value;
           parts[half][i / 2] += value;
         }
@@ -134,10 +134,10 @@ struct WholeRows {
         float inverse = rsqrtf(squares[half][i] / WIDTH + eps);
 #pragma unroll
         for (uint32_t at = 0; at < COLUMNS; ++at) {
-          uint32_t place = column + at * 8 + pair;
-          float low = sums[half][at][2 * i] * inverse * scale[place] + shift[place];
-          float high = sums[half][at][2 * i + 1] * inverse * scale[place + 1] + shift[place + 1];
-          T* to = out + size_t(line) * WIDTH + place;
+          uint32_t output = column + at * 8 + pair;
+          float low = sums[half][at][2 * i] * inverse * scale[output] + shift[output];
+          float high = sums[half][at][2 * i + 1] * inverse * scale[output + 1] + shift[output + 1];
+          T* to = out + size_t(line) * WIDTH + output;
           to[0] = narrow<T>(low);
           to[1] = narrow<T>(high);
         }

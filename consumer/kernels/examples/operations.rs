@@ -1,9 +1,9 @@
 //! Each operation at all-MiniLM-L6-v2's shapes on one thread, beside what the machine can do at most.
 //!
-//! `cargo run --release -p forebay-kernels --example operations` measures the limits first: products in registers
-//! alone, in f32 and where there is the instruction in bf16, and how fast memory is added up. Each figure is the best
-//! of many short runs, because other work on the machine can only slow a run down. Prints a table, a line of JSON,
-//! and with a file's name as argument a roofline plot as SVG there.
+//! `cargo run --release -p forebay-kernels --example operations` measures the limits first: multiplications in
+//! registers alone, in f32 and where there is the instruction in bf16, and how fast memory is added up. Each figure is
+//! the best of many short runs, because other work on the machine can only slow a run down. Prints a table, a line of
+//! JSON, and with a file's name as argument a roofline plot as SVG there.
 #![allow(clippy::print_stdout)]
 
 #[path = "operations/limits.rs"]
@@ -23,7 +23,7 @@ use forebay_kernels::{
 use crate::limits::Limits;
 use crate::plot::Point;
 
-/// What a thread takes through all layers at once.
+/// Tokens that a thread takes through all layers at once.
 const TOKENS: usize = 256;
 const HIDDEN: usize = 384;
 const INNER: usize = 1_536;
@@ -58,7 +58,7 @@ struct Bench<'a> {
 }
 
 fn measure(dtype: DType, limits: &Limits, points: &mut Vec<Point>) -> Result<(), KernelError> {
-    // Where bf16 has no fast product it is widened and multiplied in f32.
+    // Where bf16 has no fast instruction it is widened and multiplied in f32.
     let half = limits.bf16_gflops.max(limits.f32_gflops);
     let peak_gflops = if dtype == DType::BF16 { half } else { limits.f32_gflops };
     let mut bench = Bench { dtype, peak_gflops, memory_gb_s: limits.memory_gb_s, points };
@@ -70,8 +70,8 @@ fn measure(dtype: DType, limits: &Limits, points: &mut Vec<Point>) -> Result<(),
 impl Bench<'_> {
     /// Of one pass over all tokens: additions and multiplications, and values that have to move.
     fn record(&mut self, name: &str, flops: usize, values: usize, seconds: f64) {
-        let (name, bytes) =
-            (format!("{name}, {:?}", self.dtype), values * self.dtype.size_in_bytes());
+        let name = format!("{name}, {:?}", self.dtype);
+        let bytes = values * self.dtype.size_in_bytes();
         let point = Point::new(name, flops, bytes, seconds, self.peak_gflops, self.memory_gb_s);
         println!(
             "{:<34} {:>10.0} {:>8.0} {:>8.1} {:>10.0} %",
@@ -98,7 +98,8 @@ impl Bench<'_> {
             let weight = noise(&[outputs, inputs], DType::F32)?;
             let bias = noise(&[outputs], DType::F32)?;
             let layer = Linear::new(&weight, Some(&bias), activation, self.dtype)?;
-            let (x, out) = (self.state(TOKENS, inputs)?, self.state(TOKENS, outputs)?);
+            let x = self.state(TOKENS, inputs)?;
+            let out = self.state(TOKENS, outputs)?;
             let seconds = best(|| layer.forward_into(&x, &out))?;
             let values = TOKENS * (inputs + outputs) + inputs * outputs;
             let name = format!("linear {inputs} to {outputs} {activation:?}");
@@ -108,13 +109,14 @@ impl Bench<'_> {
     }
 
     fn attention(&mut self) -> Result<(), KernelError> {
-        let (qkv, out) = (self.state(TOKENS, 3 * HIDDEN)?, self.state(TOKENS, HIDDEN)?);
+        let qkv = self.state(TOKENS, 3 * HIDDEN)?;
+        let out = self.state(TOKENS, HIDDEN)?;
         for length in [16, 32, 128, 256] {
             let cu_seqlens: CuSeqlens = std::iter::repeat_n(length, TOKENS / length).collect();
             let attention = VarlenAttention::new(&cu_seqlens, HEADS);
             let seconds = best(|| attention.forward_into(&qkv, &out))?;
-            let (name, flops) = (format!("attention over {length}"), 4 * TOKENS * length * HIDDEN);
-            self.record(&name, flops, TOKENS * 4 * HIDDEN, seconds);
+            let name = format!("attention over {length}");
+            self.record(&name, 4 * TOKENS * length * HIDDEN, TOKENS * 4 * HIDDEN, seconds);
         }
         Ok(())
     }
@@ -125,8 +127,9 @@ impl Bench<'_> {
         let vector = || noise(&[HIDDEN], DType::F32);
         let norm = LayerNorm { scale: vector()?, shift: vector()?, eps: 1e-12 };
         let add_norm = AddLayerNorm { bias: Some(vector()?), norm: norm.clone() };
-        let [x, residual, out] = [0; 3].map(|_| self.state(TOKENS, HIDDEN));
-        let (x, residual, out) = (x?, residual?, out?);
+        let x = self.state(TOKENS, HIDDEN)?;
+        let residual = self.state(TOKENS, HIDDEN)?;
+        let out = self.state(TOKENS, HIDDEN)?;
         let seconds = best(|| add_norm.forward_into(&x, &residual, &out))?;
         self.record("add_layer_norm", FLOPS, 3 * TOKENS * HIDDEN, seconds);
 
@@ -144,8 +147,8 @@ impl Bench<'_> {
         self.record("embed_layer_norm", FLOPS, 4 * TOKENS * HIDDEN, seconds);
 
         let finishes = [Finish::default(); TOKENS / 64];
-        let (cu_seqlens, pooling) = (&cu_seqlens, Pooling::Mean);
-        let pool = PoolNormalize { cu_seqlens, pooling, finishes: &finishes };
+        let pool =
+            PoolNormalize { cu_seqlens: &cu_seqlens, pooling: Pooling::Mean, finishes: &finishes };
         let pooled = noise(&[TOKENS / 64, HIDDEN], DType::F32)?;
         let seconds = best(|| pool.forward_into(&x, &pooled))?;
         self.record("pool_normalize", TOKENS * HIDDEN, TOKENS * HIDDEN, seconds);

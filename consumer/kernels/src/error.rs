@@ -1,4 +1,4 @@
-//! What a fused operation refuses, and why.
+//! Errors of operations: operands that are refused, and failures of the tensor library.
 
 use candle_core::DType;
 
@@ -10,11 +10,11 @@ pub enum KernelError {
     Shape {
         /// The operation.
         op: &'static str,
-        /// Which operand.
+        /// The operand's name.
         operand: &'static str,
         /// Its shape.
         actual: Vec<usize>,
-        /// What would fit.
+        /// A shape that fits.
         expected: String,
     },
     /// An operand has a number type that the operation does not compute in, or not with the others'.
@@ -22,11 +22,11 @@ pub enum KernelError {
     DType {
         /// The operation.
         op: &'static str,
-        /// Which operand.
+        /// The operand's name.
         operand: &'static str,
         /// Its number type.
         actual: DType,
-        /// What would do.
+        /// Number types that fit.
         expected: &'static str,
     },
     /// An operand is a strided view.
@@ -34,7 +34,15 @@ pub enum KernelError {
     NotContiguous {
         /// The operation.
         op: &'static str,
-        /// Which operand.
+        /// The operand's name.
+        operand: &'static str,
+    },
+    /// The output's memory is that of an operand that is read.
+    #[error("{op}: the output shares the memory of {operand}; give it memory of its own")]
+    SharedMemory {
+        /// The operation.
+        op: &'static str,
+        /// The operand's name.
         operand: &'static str,
     },
     /// Sequence offsets that do not begin at zero or that go backwards.
@@ -50,7 +58,7 @@ pub enum KernelError {
     OutsideTable {
         /// The operation.
         op: &'static str,
-        /// What the index is: a token id, a position or a type id.
+        /// The kind of index: a token id, a position or a type id.
         what: &'static str,
         /// The index.
         value: usize,
@@ -62,11 +70,11 @@ pub enum KernelError {
         "sequence {sequence}: {dimensions} dimensions asked of vectors of {hidden}; ask for 1 to {hidden}"
     )]
     Dimensions {
-        /// Which sequence.
+        /// The sequence's index.
         sequence: usize,
-        /// What was asked.
+        /// The number asked for.
         dimensions: usize,
-        /// What there is.
+        /// The number there is.
         hidden: usize,
     },
     /// The tensor library failed.

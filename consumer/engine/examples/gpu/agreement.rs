@@ -1,10 +1,9 @@
 //! Every operation in both half types beside its twin: the same operation on the processor, in f32, on the same values.
 
 use candle_core::{DType, Device, Tensor};
-use forebay_kernels::gpu::Products;
 use forebay_kernels::{
     Activation, AddLayerNorm, CuSeqlens, EmbedLayerNorm, FeedForward, Finish, Gate, LayerNorm,
-    Linear, LinearThenNorm, Mask, PoolNormalize, Pooling, Rotary, VarlenAttention, gpu,
+    Linear, LinearKernels, LinearLayerNorm, Mask, PoolNormalize, Pooling, Rotary, VarlenAttention,
 };
 use serde_json::{Value, json};
 
@@ -16,6 +15,10 @@ use crate::measure::Result;
 fn tolerances(dtype: DType) -> (f64, f64) {
     if dtype == DType::BF16 { (8e-3, 0.06) } else { (1e-3, 8e-3) }
 }
+
+/// Every way to compute a linear layer with what follows it.
+const KERNELS: [LinearKernels; 3] =
+    [LinearKernels::Library, LinearKernels::WholeRows, LinearKernels::Hopper];
 
 /// Where a case is computed.
 struct Side<'a> {
@@ -188,19 +191,18 @@ impl Check<'_> {
             let x = self.states(rows, inputs)?;
             let weight = self.weight(outputs, inputs)?;
             let bias = self.vector(outputs)?;
-            for products in [Products::Library, Products::Hopper] {
-                gpu::choose_products(Some(products));
+            for kernels in [LinearKernels::Library, LinearKernels::Hopper] {
                 let name =
-                    format!("linear {rows} x {inputs} x {outputs}, {activation:?}, {products:?}");
+                    format!("linear {rows} x {inputs} x {outputs}, {activation:?}, {kernels:?}");
                 self.compare(&name, &|side| {
                     let weight = side.put(&weight)?;
                     let bias = side.parameter(&bias)?;
                     let layer = Linear::new(&weight, Some(&bias), activation, side.dtype)?;
+                    let layer = layer.with_kernels(Some(kernels));
                     Ok(layer.forward(&side.put(&x)?)?)
                 })?;
             }
         }
-        gpu::choose_products(None);
         Ok(())
     }
 
@@ -291,23 +293,22 @@ impl Check<'_> {
             let bias = self.vector(hidden)?;
             let scale = self.numbers.around_one(hidden)?;
             let shift = self.vector(hidden)?;
-            let closed = |side: &Side<'_>, weight: &Tensor| -> Result<LinearThenNorm> {
-                let linear = Linear::new(&side.put(weight)?, None, Activation::None, side.dtype)?;
+            let closed = |side: &Side<'_>, kernels: LinearKernels| -> Result<LinearLayerNorm> {
+                let linear = Linear::new(&side.put(&weight)?, None, Activation::None, side.dtype)?;
+                let linear = linear.with_kernels(Some(kernels));
                 let bias = Some(side.parameter(&bias)?);
                 let norm = side.norm(&scale, &shift)?;
-                Ok(LinearThenNorm { linear, norm: AddLayerNorm { bias, norm } })
+                Ok(LinearLayerNorm { linear, norm: AddLayerNorm { bias, norm } })
             };
-            for products in [Products::Library, Products::WholeRows, Products::Hopper] {
-                gpu::choose_products(Some(products));
-
+            for kernels in KERNELS {
                 self.compare(
-                    &format!("linear_then_norm {rows} x {inputs} x {hidden}, {products:?}"),
+                    &format!("linear_layer_norm {rows} x {inputs} x {hidden}, {kernels:?}"),
                     &|side| {
                         let x = side.put(&x)?;
                         let residual = side.put(&residual)?;
                         let projected = residual.zeros_like()?;
                         let out = residual.zeros_like()?;
-                        closed(side, &weight)?.forward_into(&x, &residual, &projected, &out)?;
+                        closed(side, kernels)?.forward_into(&x, &residual, &projected, &out)?;
                         Ok(out)
                     },
                 )?;
@@ -317,27 +318,25 @@ impl Check<'_> {
             }
             let up = self.weight(inputs, hidden)?;
             let up_bias = self.vector(inputs)?;
-            for products in [Products::Library, Products::WholeRows, Products::Hopper] {
-                gpu::choose_products(Some(products));
-
+            for kernels in KERNELS {
                 self.compare(
-                    &format!("feed_forward {rows} x {hidden} x {inputs}, {products:?}"),
+                    &format!("feed_forward {rows} x {hidden} x {inputs}, {kernels:?}"),
                     &|side| {
                         let up = side.put(&up)?;
                         let up_bias = side.parameter(&up_bias)?;
                         let up = Linear::new(&up, Some(&up_bias), Activation::Gelu, side.dtype)?;
+                        let up = up.with_kernels(Some(kernels));
                         let x = side.put(&residual)?;
                         let inner = Tensor::zeros((rows, inputs), side.dtype, side.device)?;
                         let projected = x.zeros_like()?;
                         let out = x.zeros_like()?;
-                        let op = FeedForward { up, down: closed(side, &weight)? };
+                        let op = FeedForward { up, down: closed(side, kernels)? };
                         op.forward_into(&x, &inner, &projected, &out)?;
                         Ok(out)
                     },
                 )?;
             }
         }
-        gpu::choose_products(None);
         Ok(())
     }
 }

@@ -2,10 +2,9 @@
 //! products take on this device: its memory and its tensor cores are measured first.
 
 use candle_core::{DType, Device, Tensor};
-use forebay_kernels::gpu::Products;
 use forebay_kernels::{
     Activation, AddLayerNorm, CuSeqlens, EmbedLayerNorm, FeedForward, Finish, LayerNorm, Linear,
-    LinearThenNorm, PoolNormalize, Pooling, VarlenAttention, gpu,
+    LinearKernels, LinearLayerNorm, PoolNormalize, Pooling, VarlenAttention,
 };
 use serde_json::{Value, json};
 
@@ -159,13 +158,12 @@ fn parts(timer: &mut Timer<'_>) -> Result<()> {
         let layer = data.linear(inputs, outputs, activation, has_bias)?;
         let out = Tensor::zeros((TOKENS, outputs), DType::BF16, device)?;
         let least = Least { flops: 2 * inputs * outputs, bytes: 2 * (inputs + outputs) };
-        for products in [Products::Library, Products::Hopper] {
-            gpu::choose_products(Some(products));
-            let name = format!("{name}, {products:?}");
+        for kernels in [LinearKernels::Library, LinearKernels::Hopper] {
+            let layer = layer.clone().with_kernels(Some(kernels));
+            let name = format!("{name}, {kernels:?}");
             timer.time(&name, least, &|| Ok(layer.forward_into(&x, &out)?))?;
         }
     }
-    gpu::choose_products(None);
     for length in [32, LENGTH, 512] {
         let cu_seqlens: CuSeqlens = vec![length; TOKENS / length].into_iter().collect();
         let qkv = data.states(3 * HIDDEN)?;
@@ -220,27 +218,24 @@ fn halves(timer: &mut Timer<'_>) -> Result<()> {
     let out = data.states(HIDDEN)?;
     let projected = data.states(HIDDEN)?;
     let inner = Tensor::zeros((TOKENS, INNER), DType::BF16, device)?;
-    let closed = LinearThenNorm {
-        linear: data.linear(HIDDEN, HIDDEN, Activation::None, false)?,
-        norm: data.norm()?,
-    };
-    let down = LinearThenNorm {
-        linear: data.linear(INNER, HIDDEN, Activation::None, false)?,
-        norm: data.norm()?,
-    };
-    let feed_forward =
-        FeedForward { up: data.linear(HIDDEN, INNER, Activation::Gelu, true)?, down };
-    for products in [Products::Library, Products::WholeRows, Products::Hopper] {
-        gpu::choose_products(Some(products));
+    let projection = data.linear(HIDDEN, HIDDEN, Activation::None, false)?;
+    let norm = data.norm()?;
+    let down = data.linear(INNER, HIDDEN, Activation::None, false)?;
+    let down_norm = data.norm()?;
+    let up = data.linear(HIDDEN, INNER, Activation::Gelu, true)?;
+    for kernels in [LinearKernels::Library, LinearKernels::WholeRows, LinearKernels::Hopper] {
+        let with = |layer: &Linear| layer.clone().with_kernels(Some(kernels));
+        let closed = LinearLayerNorm { linear: with(&projection), norm: norm.clone() };
+        let down = LinearLayerNorm { linear: with(&down), norm: down_norm.clone() };
+        let feed_forward = FeedForward { up: with(&up), down };
         let least = Least { flops: 2 * HIDDEN * HIDDEN, bytes: 2 * 3 * HIDDEN };
-        timer.time(&format!("projection and norm, {products:?}"), least, &|| {
+        timer.time(&format!("projection and norm, {kernels:?}"), least, &|| {
             Ok(closed.forward_into(&x, &residual, &projected, &out)?)
         })?;
         let least = Least { flops: 4 * HIDDEN * INNER, bytes: 2 * 2 * HIDDEN };
-        timer.time(&format!("feed-forward and norm, {products:?}"), least, &|| {
+        timer.time(&format!("feed-forward and norm, {kernels:?}"), least, &|| {
             Ok(feed_forward.forward_into(&x, &inner, &projected, &out)?)
         })?;
     }
-    gpu::choose_products(None);
     Ok(())
 }

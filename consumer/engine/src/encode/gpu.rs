@@ -6,8 +6,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Device as TensorDevice;
-use forebay_kernels::KernelError;
 use forebay_kernels::gpu::{self, Download, Room};
+use forebay_kernels::{DeviceFailure, KernelError};
 
 use crate::encode::batch::{PackedBatch, Rows};
 use crate::encode::encoder::{Encoder, Pending};
@@ -141,8 +141,11 @@ fn lost(name: Device, device: &TensorDevice, error: EngineError) -> EngineError 
     else {
         return error;
     };
-    if error.is_out_of_memory() || !(gpu::is_lost(said) || gpu::wait(device).is_err()) {
-        return error;
+    match DeviceFailure::of(said) {
+        Some(DeviceFailure::OutOfMemory) => return error,
+        Some(DeviceFailure::Lost) => {}
+        _ if gpu::wait(device).is_err() => {}
+        _ => return error,
     }
     // Dropping the handles of its libraries panics after such an error, so they live until the process ends.
     std::mem::forget(device.clone());

@@ -7,7 +7,9 @@
 use std::path::Path;
 
 use candle_core::{D, Device, Tensor};
-use forebay_kernels::{Activation, EmbedLayerNorm, FeedForward, LayerNorm, Linear, LinearThenNorm};
+use forebay_kernels::{
+    Activation, EmbedLayerNorm, FeedForward, LayerNorm, Linear, LinearLayerNorm,
+};
 use serde::Deserialize;
 
 use crate::encode::layers::{Layers, Sequences};
@@ -176,7 +178,7 @@ struct Layer {
     /// `[heads, dim, 2 * span]`: relative positions as keys for queries, and as queries for keys.
     position_keys: Option<Tensor>,
     position_queries: Option<Tensor>,
-    attention_out: LinearThenNorm,
+    attention_out: LinearLayerNorm,
     feed_forward: FeedForward,
 }
 
@@ -285,7 +287,7 @@ impl Layer {
         let closed = |linear: &str, norm: &str, inputs| {
             let names = [below(linear), below(norm)];
             let names = [names[0].as_str(), &names[1]];
-            named.linear_then_norm(names, [inputs, hidden], config.layer_norm_eps, true)
+            named.linear_layer_norm(names, [inputs, hidden], config.layer_norm_eps, true)
         };
         let out = "attention.output.dense";
         let out_norm = "attention.output.LayerNorm";

@@ -1,7 +1,9 @@
 //! Weights by name under a model's prefix, made into the parameters of operations.
 
 use candle_core::{Device, Tensor};
-use forebay_kernels::{Activation, AddLayerNorm, LayerNorm, Linear, LinearThenNorm, Rotary};
+use forebay_kernels::{
+    Activation, AddLayerNorm, LayerNorm, Linear, LinearLayerNorm, Rotary, VarlenAttention,
+};
 
 use crate::error::EngineError;
 use crate::load::options::DType;
@@ -29,9 +31,9 @@ impl<'a> Named<'a> {
         Self { weights, prefix, dtype, device }
     }
 
-    /// Whether layers compute on a GPU.
-    pub(crate) fn on_gpu(&self) -> bool {
-        !self.device.is_cpu()
+    /// Whether the bias of queries, keys and values is better left to attention on the device.
+    pub(crate) fn prefers_bias_in_attention(&self) -> bool {
+        VarlenAttention::prefers_bias(self.device)
     }
 
     /// A tensor on the device.
@@ -118,18 +120,18 @@ impl<'a> Named<'a> {
     }
 
     /// A linear layer and the norm that follows it and adds its bias, by their names.
-    pub(crate) fn linear_then_norm(
+    pub(crate) fn linear_layer_norm(
         &self,
         [linear, norm]: [&str; 2],
         [inputs, hidden]: [usize; 2],
         eps: f64,
         has_bias: bool,
-    ) -> Result<LinearThenNorm, EngineError> {
+    ) -> Result<LinearLayerNorm, EngineError> {
         let bias = has_bias.then(|| self.bias(&[linear.to_owned()], hidden)).transpose()?;
         let weight = self.tensor(&format!("{linear}.weight"), &[hidden, inputs])?;
         let linear = self.packed(&weight, None, Activation::None)?;
         let norm = AddLayerNorm { bias, norm: self.norm(norm, hidden, eps, true)? };
-        Ok(LinearThenNorm { linear, norm })
+        Ok(LinearLayerNorm { linear, norm })
     }
 
     fn packed(
@@ -140,7 +142,7 @@ impl<'a> Named<'a> {
     ) -> Result<Linear, EngineError> {
         let states = self.dtype.tensor();
         if self.dtype == DType::Int8 {
-            return Ok(Linear::in_bytes(weight, bias, activation, states)?);
+            return Ok(Linear::int8(weight, bias, activation, states)?);
         }
         let bias = bias.map(|bias| self.on_device(bias)).transpose()?;
         Ok(Linear::new(&self.on_device(weight)?, bias.as_ref(), activation, states)?)

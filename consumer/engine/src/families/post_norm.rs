@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use forebay_kernels::{
-    Activation, EmbedLayerNorm, FeedForward, Gate, LayerNorm, Linear, LinearThenNorm, Rotary,
+    Activation, EmbedLayerNorm, FeedForward, Gate, LayerNorm, Linear, LinearLayerNorm, Rotary,
     VarlenAttention,
 };
 
@@ -31,7 +31,7 @@ struct Layer {
     qkv: Linear,
     /// The bias that attention adds to queries, keys and values, where `qkv` has not added it.
     qkv_bias: Option<Tensor>,
-    attention_out: LinearThenNorm,
+    attention_out: LinearLayerNorm,
     feed_forward: FeedForward,
     /// The gate between the two layers of `feed_forward`.
     gate: Option<Gate>,
@@ -98,14 +98,13 @@ impl Layer {
         let all = |names: &[&str]| names.iter().map(|name| below(name)).collect::<Vec<_>>();
         let closed = |names: [&str; 2], inputs| {
             let [linear, norm] = names.map(below);
-            named.linear_then_norm([&linear, &norm], [inputs, hidden], eps, has_bias)
+            named.linear_layer_norm([&linear, &norm], [inputs, hidden], eps, has_bias)
         };
         let gate = naming.gated.then_some(Gate { activation: config.activation });
         let activation = if naming.gated { Activation::None } else { config.activation };
-        // On a GPU the GEMM has no epilogue for a bias; attention reads its outputs anyway and adds it. Rotated queries
-        // and keys need theirs before the rotation.
-        let biased_later = has_bias
-            && named.on_gpu()
+        // Rotated queries and keys need their bias before the rotation.
+        let attention_adds_bias = has_bias
+            && named.prefers_bias_in_attention()
             && !matches!(config.position_encoding, PositionEncoding::Rotary(_));
         let qkv = all(naming.qkv);
         let qkv_outputs = 3 * hidden / naming.qkv.len();
@@ -115,9 +114,9 @@ impl Layer {
                 &qkv,
                 [hidden, qkv_outputs],
                 Activation::None,
-                has_bias && !biased_later,
+                has_bias && !attention_adds_bias,
             )?,
-            qkv_bias: biased_later.then(|| named.bias(&qkv, qkv_outputs)).transpose()?,
+            qkv_bias: attention_adds_bias.then(|| named.bias(&qkv, qkv_outputs)).transpose()?,
             attention_out: closed(naming.attention_out, hidden)?,
             feed_forward: FeedForward {
                 up: named.linear(

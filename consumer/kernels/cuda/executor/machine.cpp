@@ -30,7 +30,7 @@ std::string failure;
 const Kernel* kernel;
 const uint64_t* arguments;
 
-// "file.cu:12", of the line that calls what returns to `site`; the address itself where no tool can tell.
+// "file.cu:12", of the line that calls what returns to `site`; the address itself where no tool knows the line.
 std::string line_of(const void* site) {
   char command[128];
   auto address = reinterpret_cast<uintptr_t>(site) - 1;
@@ -43,8 +43,8 @@ std::string line_of(const void* site) {
     pclose(pipe);
   }
   while (!line.empty() && line.back() == '\n') line.pop_back();
-  size_t note = line.find(" (discriminator");
-  if (note != std::string::npos) line.resize(note);
+  size_t suffix = line.find(" (discriminator");
+  if (suffix != std::string::npos) line.resize(suffix);
   size_t folder = line.rfind('/');
   return line.empty() || line[0] == '?' ? "an unknown line" : line.substr(folder == std::string::npos ? 0 : folder + 1);
 }
@@ -100,7 +100,7 @@ std::string waits(const Thread& thread) {
   return name + " waits for " + what + " at " + line_of(thread.site);
 }
 
-// Nobody can go on, and not all have ended.
+// No thread can go on, and not all have ended.
 std::string stuck() {
   const Thread* waiting = nullptr;
   for (auto& thread : threads) {
@@ -120,7 +120,7 @@ void run_block() {
   block.epoch = 0;
   block.warps.assign(block.threads / LANES, {});
   block.groups.assign((block.threads / LANES + 3) / 4, {});
-  for (Group& group : block.groups) group.products.assign(1, {});
+  for (Group& group : block.groups) group.pending.assign(1, {});
   memory_begin_block();
   for (uint32_t index = 0; index < block.threads; ++index) start(*threads[index]);
   uint32_t ended = 0;

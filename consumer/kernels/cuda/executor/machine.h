@@ -1,4 +1,4 @@
-// What the parts of the executor share: the block that runs, its threads, and the memory they may touch.
+// Shared by the parts of the executor: the block that runs, its threads, and the memory they may touch.
 #pragma once
 
 #include <ucontext.h>
@@ -43,7 +43,7 @@ struct Thread {
   std::vector<std::vector<Copy>> groups;
 };
 
-// What all lanes of a warp do together, each with an argument of its own.
+// A step that all lanes of a warp take together, each with an argument of its own.
 using Together = void (*)(void* const* arguments);
 
 struct Warp {
@@ -53,20 +53,20 @@ struct Warp {
   uint32_t epoch;  // counts `__syncwarp`
 };
 
-// A product of a warpgroup that was begun and not waited for.
-struct GroupProduct {
+// A matrix product of a warpgroup that was begun and not waited for.
+struct GroupMultiply {
   const void* site;
   const void *left, *right;
   float (*widen)(uint16_t);
   float* sums[4 * LANES];
 };
 
-// A warpgroup: what its four warps do together.
+// A warpgroup: the steps that its four warps take together.
 struct Group {
   uint32_t arrived;
   Together together;
   void* arguments[4 * LANES];
-  std::vector<std::vector<GroupProduct>> products;
+  std::vector<std::vector<GroupMultiply>> pending;
 };
 
 struct Block {
@@ -82,7 +82,7 @@ extern Thread* running;
 
 // Waits for all lanes of the warp; the last one that comes does `together`.
 void with_warp(const void* site, Together together, void* argument);
-// The same for all threads of the warpgroup.
+// Waits for all threads of the warpgroup; the last one that comes does `together`.
 void with_group(const void* site, Together together, void* argument);
 
 // Memory.

@@ -1,4 +1,4 @@
-// Launches kernels for whoever writes to its standard input, one after the other, and answers on its standard output.
+// Launches the kernels that standard input asks for, one after the other, and answers on standard output.
 // All numbers are little-endian.
 //
 // A launch: name (u32 length, bytes), grid (3 u32), threads a block (u32), bytes of shared memory (u32), buffers (u32
@@ -34,7 +34,7 @@ void write_all(const void* from, size_t bytes) {
 
 void write_u32(uint32_t value) { write_all(&value, sizeof(value)); }
 
-// A buffer with so much room around it that whatever lies just outside is nothing else's.
+// A buffer with so much room around it that nothing else lies just outside.
 struct Placed {
   std::vector<unsigned char> memory;
   Buffer buffer;

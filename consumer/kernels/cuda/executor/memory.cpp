@@ -84,7 +84,7 @@ bool readers_ordered(const Cell& cell, const Stamp& after) {
   return ordered(cell.read, after);
 }
 
-void note_read(Cell& cell, const Stamp& stamp) {
+void record_read(Cell& cell, const Stamp& stamp) {
   if (cell.read.block == 0 ||
       (cell.others == Others::None && cell.read.thread == stamp.thread && cell.read.block == stamp.block)) {
     cell.read = stamp;
@@ -141,8 +141,8 @@ void touch_cell(const void* site, Region& region, Cell& cell, bool write) {
                     " writes in " + describe(region) + ": a race, nothing orders the two");
   }
   if (!write) {
-    if (!cell.written) fault(site, "reads what nobody wrote in " + describe(region));
-    note_read(cell, stamp);
+    if (!cell.written) fault(site, "reads what was never written in " + describe(region));
+    record_read(cell, stamp);
     return;
   }
   if (cell.read.block != 0 && !readers_ordered(cell, stamp)) {
@@ -220,7 +220,7 @@ void memory_begin_block() {
   arrays.clear();
   arena_used = FENCE_BYTES;
   shared_taken = 0;
-  // What a kernel reads without having written it is never a number.
+  // A value that a kernel reads without having written it is never a number.
   std::fill(arena.begin(), arena.end(), 0xff);
 }
 
@@ -247,7 +247,7 @@ void* take_shared(uint32_t& cursor, uint32_t bytes, uint32_t alignment) {
 
 }  // namespace executor
 
-// What the compiler calls before every access of a kernel.
+// The compiler calls these before every access of a kernel.
 #define ACCESS(BYTES)                                                                                             \
   void __tsan_read##BYTES(void* address) { executor::touch(__builtin_return_address(0), address, BYTES, false); } \
   void __tsan_write##BYTES(void* address) { executor::touch(__builtin_return_address(0), address, BYTES, true); }

@@ -10,7 +10,7 @@ namespace executor {
 
 namespace {
 
-struct Product {
+struct MatrixMultiply {
   float* sums;
   const uint32_t* a;
   uint32_t b[2];
@@ -28,7 +28,7 @@ uint16_t half_of(uint32_t pair, uint32_t index) { return uint16_t(pair >> 16 * i
 void multiply(void* const* lanes) {
   static float a[16][16], b[16][8];
   for (uint32_t lane = 0; lane < LANES; ++lane) {
-    auto own = static_cast<const Product*>(lanes[lane]);
+    auto own = static_cast<const MatrixMultiply*>(lanes[lane]);
     uint32_t group = lane / 4, pair = lane % 4 * 2;
     for (uint32_t i = 0; i < 2; ++i) {
       for (uint32_t part = 0; part < 4; ++part) {
@@ -38,7 +38,7 @@ void multiply(void* const* lanes) {
     }
   }
   for (uint32_t lane = 0; lane < LANES; ++lane) {
-    auto own = static_cast<const Product*>(lanes[lane]);
+    auto own = static_cast<const MatrixMultiply*>(lanes[lane]);
     for (uint32_t i = 0; i < 4; ++i) {
       uint32_t row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
       float sum = own->sums[i];
@@ -67,7 +67,7 @@ void distribute(void* const* lanes) {
 }  // namespace
 
 void mma(float* sums, const uint32_t* a, uint32_t b0, uint32_t b1, float (*widen)(uint16_t)) {
-  Product own = {sums, a, {b0, b1}, widen};
+  MatrixMultiply own = {sums, a, {b0, b1}, widen};
   with_warp(__builtin_return_address(0), multiply, &own);
 }
 

@@ -1,4 +1,4 @@
-// Products of a warpgroup, by their documentation in the PTX ISA: operands in swizzled tiles, sums in fragments.
+// Matrix products of a warpgroup, by their documentation in the PTX ISA: operands in swizzled tiles, sums in fragments.
 
 #include "wgmma.cuh"
 
@@ -34,18 +34,18 @@ void read_tile(const void* site, float (&to)[ROWS][GROUP_DEPTH], const void* fir
   }
 }
 
-void multiply(const GroupProduct& product) {
+void multiply(const GroupMultiply& pending) {
   static float left[GROUP_ROWS][GROUP_DEPTH], right[GROUP_COLUMNS][GROUP_DEPTH];
-  read_tile(product.site, left, product.left, product.widen);
-  read_tile(product.site, right, product.right, product.widen);
+  read_tile(pending.site, left, pending.left, pending.widen);
+  read_tile(pending.site, right, pending.right, pending.widen);
   for (uint32_t thread = 0; thread < GROUP_WARPS * LANES; ++thread) {
     uint32_t lane = thread % LANES, warp = thread / LANES;
     for (uint32_t i = 0; i < GROUP_SUMS; ++i) {
       const float* row = left[warp * 16 + i / 2 % 2 * 8 + lane / 4];
       const float* column = right[i / 4 * 8 + lane % 4 * 2 + i % 2];
-      float sum = product.sums[thread][i];
+      float sum = pending.sums[thread][i];
       for (uint32_t depth = 0; depth < GROUP_DEPTH; ++depth) sum += row[depth] * column[depth];
-      product.sums[thread][i] = sum;
+      pending.sums[thread][i] = sum;
     }
   }
 }
@@ -61,13 +61,15 @@ Group& own_group() { return block.groups[running->index / (GROUP_WARPS * LANES)]
 
 void begin(void* const* threads) {
   auto first = static_cast<const Operands*>(threads[0]);
-  GroupProduct product = {first->site, first->left, first->right, first->widen, {}};
+  GroupMultiply begun = {first->site, first->left, first->right, first->widen, {}};
   for (uint32_t thread = 0; thread < GROUP_WARPS * LANES; ++thread) {
     auto own = static_cast<const Operands*>(threads[thread]);
-    if (own->left != first->left || own->right != first->right) fault(first->site, "multiplies other tiles than its warpgroup");
-    product.sums[thread] = own->sums;
+    if (own->left != first->left || own->right != first->right) {
+      fault(first->site, "multiplies other tiles than its warpgroup");
+    }
+    begun.sums[thread] = own->sums;
   }
-  own_group().products.back().push_back(product);
+  own_group().pending.back().push_back(begun);
 }
 
 }  // namespace
@@ -76,27 +78,29 @@ namespace ptx {
 
 void group_multiply_bits(float* sums, const void* left, const void* right, float (*widen)(uint16_t)) {
   const void* site = __builtin_return_address(0);
-  auto misplaced = [](const void* tile) { return reinterpret_cast<uintptr_t>(tile) % TILE_ALIGNMENT >= ROW_BYTES; };
-  if (misplaced(left) || misplaced(right)) fault(site, "multiplies a tile that does not begin at a multiple of 1024 bytes");
+  auto misaligned = [](const void* tile) { return reinterpret_cast<uintptr_t>(tile) % TILE_ALIGNMENT >= ROW_BYTES; };
+  if (misaligned(left) || misaligned(right)) {
+    fault(site, "multiplies a tile that does not begin at a multiple of 1024 bytes");
+  }
   Operands own = {sums, left, right, widen, site};
   with_group(site, begin, &own);
 }
 
-void products_commit() {
-  with_group(__builtin_return_address(0), [](void* const*) { own_group().products.emplace_back(); }, nullptr);
+void wgmma_commit() {
+  with_group(__builtin_return_address(0), [](void* const*) { own_group().pending.emplace_back(); }, nullptr);
 }
 
-void products_wait_at_most(uint32_t groups) {
+void wgmma_wait_at_most(uint32_t groups) {
   const void* site = __builtin_return_address(0);
   uint32_t most = groups;
   with_group(
       site,
       [](void* const* threads) {
-        auto& products = own_group().products;
+        auto& pending = own_group().pending;
         // The last group is the one that is not closed yet.
-        while (products.size() > *static_cast<const uint32_t*>(threads[0]) + 1) {
-          for (const GroupProduct& product : products.front()) multiply(product);
-          products.erase(products.begin());
+        while (pending.size() > *static_cast<const uint32_t*>(threads[0]) + 1) {
+          for (const GroupMultiply& next : pending.front()) multiply(next);
+          pending.erase(pending.begin());
         }
       },
       &most);

@@ -1,5 +1,6 @@
-// The functions of `../wgmma.cuh` for a processor. Products are made when they are waited for, so that whoever touches their
-// operands or sums before that is found out by what comes of it. It cannot be seen that `publish_tiles` is missing.
+// The functions of `../wgmma.cuh` for a processor. Matrix products are computed when they are waited for, so that a
+// kernel which touches their operands or sums before that gets wrong results. A missing `publish_tiles` cannot be
+// detected.
 #pragma once
 
 #include <ptx.cuh>
@@ -13,8 +14,8 @@ constexpr uint32_t GROUP_SUMS = GROUP_COLUMNS / 2;
 namespace ptx {
 
 void group_multiply_bits(float* sums, const void* left, const void* right, float (*widen)(uint16_t));
-void products_commit();
-void products_wait_at_most(uint32_t groups);
+void wgmma_commit();
+void wgmma_wait_at_most(uint32_t groups);
 
 template <class T>
 void group_multiply(float (&sums)[GROUP_SUMS], const T* left, const T* right) {
@@ -22,11 +23,11 @@ void group_multiply(float (&sums)[GROUP_SUMS], const T* left, const T* right) {
 }
 
 inline void publish_tiles() {}
-inline void products_begin() {}
+inline void wgmma_fence() {}
 
 template <int GROUPS>
-void products_wait() {
-  products_wait_at_most(GROUPS);
+void wgmma_wait() {
+  wgmma_wait_at_most(GROUPS);
 }
 
 }  // namespace ptx

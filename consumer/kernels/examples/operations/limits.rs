@@ -1,4 +1,4 @@
-//! What a machine can do at most on one thread: products that stay in registers, and reading memory.
+//! The limits of a machine on one thread: multiplications that stay in registers, and reading memory.
 #![allow(unsafe_code)]
 
 use std::hint::black_box;
@@ -8,7 +8,7 @@ use std::time::Instant;
 pub struct Limits {
     /// Additions and multiplications of f32, fused.
     pub f32_gflops: f64,
-    /// The same of bf16 by the instruction for pairs; 0 where there is none.
+    /// Additions and multiplications of bf16 by the instruction for pairs; 0 where there is none.
     pub bf16_gflops: f64,
     /// Reading an array far larger than any cache.
     pub memory_gb_s: f64,
@@ -25,8 +25,8 @@ impl Limits {
     pub fn measure() -> Self {
         let best = |run: &dyn Fn() -> f64| (0..TRIES).map(|_| run()).fold(0.0, f64::max);
         Self {
-            f32_gflops: best(&f32_products),
-            bf16_gflops: best(&bf16_products),
+            f32_gflops: best(&f32_multiplications),
+            bf16_gflops: best(&bf16_multiplications),
             memory_gb_s: best(&memory),
         }
     }
@@ -59,7 +59,8 @@ mod x86 {
 
     #[target_feature(enable = "avx512f")]
     pub fn avx512() {
-        let (a, b) = (_mm512_set1_ps(black_box(0.5)), _mm512_set1_ps(black_box(0.25)));
+        let a = _mm512_set1_ps(black_box(0.5));
+        let b = _mm512_set1_ps(black_box(0.25));
         let mut sums = [_mm512_set1_ps(0.0); SUMS];
         for _ in 0..STEPS {
             for sum in &mut sums {
@@ -71,7 +72,8 @@ mod x86 {
 
     #[target_feature(enable = "avx2,fma")]
     pub fn avx2() {
-        let (a, b) = (_mm256_set1_ps(black_box(0.5)), _mm256_set1_ps(black_box(0.25)));
+        let a = _mm256_set1_ps(black_box(0.5));
+        let b = _mm256_set1_ps(black_box(0.25));
         let mut sums = [_mm256_set1_ps(0.0); SUMS / 2];
         for _ in 0..STEPS {
             for sum in &mut sums {
@@ -85,7 +87,7 @@ mod x86 {
     pub fn bf16() {
         // Pairs of ones.
         let ones = _mm512_set1_epi32(black_box(0x3F80_3F80));
-        // SAFETY: the same bits under another name.
+        // SAFETY: both types are 512 bits of any value.
         let ones = unsafe { transmute::<__m512i, __m512bh>(ones) };
         let mut sums = [_mm512_set1_ps(0.0); SUMS];
         for _ in 0..STEPS {
@@ -98,7 +100,7 @@ mod x86 {
 }
 
 #[cfg(target_arch = "x86_64")]
-fn f32_products() -> f64 {
+fn f32_multiplications() -> f64 {
     let started = Instant::now();
     let flops = if is_x86_feature_detected!("avx512f") {
         // SAFETY: the feature was detected.
@@ -109,13 +111,13 @@ fn f32_products() -> f64 {
         unsafe { x86::avx2() };
         STEPS * SUMS / 2 * 16
     } else {
-        return scalar_products();
+        return scalar_multiplications();
     };
     flops as f64 / started.elapsed().as_secs_f64() / 1e9
 }
 
 #[cfg(target_arch = "x86_64")]
-fn bf16_products() -> f64 {
+fn bf16_multiplications() -> f64 {
     if !is_x86_feature_detected!("avx512bf16") {
         return 0.0;
     }
@@ -126,18 +128,19 @@ fn bf16_products() -> f64 {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn f32_products() -> f64 {
-    scalar_products()
+fn f32_multiplications() -> f64 {
+    scalar_multiplications()
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn bf16_products() -> f64 {
+fn bf16_multiplications() -> f64 {
     0.0
 }
 
-/// What the compiler makes of plain products.
-fn scalar_products() -> f64 {
-    let (a, b) = (black_box(0.5_f32), black_box(0.25_f32));
+/// Multiplications as the compiler vectorises a plain loop.
+fn scalar_multiplications() -> f64 {
+    let a = black_box(0.5_f32);
+    let b = black_box(0.25_f32);
     let mut sums = [0.0_f32; 4 * SUMS];
     let started = Instant::now();
     for _ in 0..STEPS {

@@ -1,4 +1,4 @@
-//! What was measured, as JSON and as a roofline: how much work each byte gets, against how fast it is done.
+//! The figures as JSON and as a roofline: how much work each byte gets, against how fast it is done.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ pub struct Point {
     pub name: String,
     pub gflops: f64,
     pub gb_s: f64,
-    /// Of what the machine could do with so much work a byte.
+    /// Share of what the machine could do with so much work a byte.
     pub share: f64,
     /// Additions and multiplications a byte that has to move.
     intensity: f64,
@@ -24,7 +24,8 @@ impl Point {
         peak_gflops: f64,
         memory_gb_s: f64,
     ) -> Self {
-        let (gflops, gb_s) = (flops as f64 / seconds / 1e9, bytes as f64 / seconds / 1e9);
+        let gflops = flops as f64 / seconds / 1e9;
+        let gb_s = bytes as f64 / seconds / 1e9;
         let intensity = flops as f64 / bytes as f64;
         let share = gflops / peak_gflops.min(intensity * memory_gb_s);
         Self { name, gflops, gb_s, share, intensity }
@@ -57,7 +58,7 @@ const MARGIN: f64 = 60.0;
 const X: (f64, f64) = (-1.0, 3.0);
 const Y: (f64, f64) = (0.0, 3.0);
 
-fn place(intensity: f64, gflops: f64) -> (f64, f64) {
+fn position(intensity: f64, gflops: f64) -> (f64, f64) {
     let along =
         |value: f64, (low, high): (f64, f64)| (value.log10().clamp(low, high) - low) / (high - low);
     let x = MARGIN + along(intensity, X) * (WIDTH - 2.0 * MARGIN);
@@ -79,7 +80,7 @@ pub fn svg(limits: &Limits, points: &[Point]) -> String {
         }
     }
     for point in points {
-        let (x, y) = place(point.intensity, point.gflops);
+        let (x, y) = position(point.intensity, point.gflops);
         let colour = if point.name.ends_with("BF16") { "#d62728" } else { "#1f77b4" };
         // Writing to a string cannot fail.
         let _ = writeln!(
@@ -97,7 +98,7 @@ pub fn svg(limits: &Limits, points: &[Point]) -> String {
 
 fn grid(svg: &mut String) {
     for power in X.0 as i32..=X.1 as i32 {
-        let (x, bottom) = place(10_f64.powi(power), 1.0);
+        let (x, bottom) = position(10_f64.powi(power), 1.0);
         let _ = writeln!(
             svg,
             "<line x1=\"{x:.1}\" y1=\"{MARGIN}\" x2=\"{x:.1}\" y2=\"{bottom:.1}\" stroke=\"#ddd\"/>\
@@ -107,7 +108,7 @@ fn grid(svg: &mut String) {
         );
     }
     for power in Y.0 as i32..=Y.1 as i32 {
-        let (left, y) = place(0.1, 10_f64.powi(power));
+        let (left, y) = position(0.1, 10_f64.powi(power));
         let _ = writeln!(
             svg,
             "<line x1=\"{left:.1}\" y1=\"{y:.1}\" x2=\"{:.1}\" y2=\"{y:.1}\" stroke=\"#ddd\"/>\
@@ -136,11 +137,11 @@ fn roof(svg: &mut String, name: &str, peak: f64, memory_gb_s: f64, colour: &str)
     let line: Vec<String> = points
         .iter()
         .map(|&(intensity, gflops)| {
-            let (x, y) = place(intensity, gflops);
+            let (x, y) = position(intensity, gflops);
             format!("{x:.1},{y:.1}")
         })
         .collect();
-    let (x, y) = place(10_f64.powf(X.1), peak);
+    let (x, y) = position(10_f64.powf(X.1), peak);
     let _ = writeln!(
         svg,
         "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>\

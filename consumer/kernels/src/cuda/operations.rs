@@ -1,83 +1,80 @@
-//! Each operation's launch on a device, its operands checked before.
+//! The operations that are one launch each.
 
+use candle_core::Result;
 use candle_core::cuda_backend::CudaDevice;
-use candle_core::cuda_backend::cudarc::cublas::{Gemm, GemmConfig, sys::cublasOperation_t};
-use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
-use candle_core::cuda_backend::{CudaDType, cudarc};
-use candle_core::{CudaStorage, Layout, Result, Tensor};
-use half::{bf16, f16};
 
-use super::{
-    Products, address, address_of, address_of_slice, aligned, chosen, error, half, run, upload,
-};
-use crate::launch::{self, Attention, Embedding, HopperLinear, Normalized, Pooled, finish_word};
-use crate::{
-    Activation, AddLayerNorm, CuSeqlens, EmbedLayerNorm, Finish, LayerNorm, Linear, Pooling,
-    VarlenAttention,
-};
+use super::address::{address_of, address_of_slice, half, optional_address};
+use super::device::{run, upload};
+use super::launch;
+use super::sequences::Sequences;
+use crate::ops::add_layer_norm::{self, AddLayerNorm, Sum};
+use crate::ops::embed_layer_norm::{self, EmbedLayerNorm};
+use crate::ops::gate::{self, Gate};
+use crate::ops::layer_norm::{self, LayerNorm};
+use crate::ops::pool_normalize::{self, PoolNormalize};
+use crate::ops::rotary::{self, Rotary};
+use crate::ops::varlen_attention::{self, VarlenAttention};
 
-/// A storage and how it is laid out.
-pub(crate) type Place<'a> = (&'a CudaStorage, &'a Layout);
-
-fn optional(tensor: Option<&Tensor>) -> Result<Option<u64>> {
-    tensor.map(address_of).transpose()
-}
-
-/// `out = LayerNorm(x + bias + residual)`; with `keeps_sum` the residual becomes the sum.
-pub(crate) fn layer_norm(
-    norm: &LayerNorm,
-    bias: Option<&Tensor>,
-    keeps_sum: bool,
-    out: Place<'_>,
-    x: Place<'_>,
-    residual: Option<Place<'_>>,
+/// By the kernel of `add_layer_norm`, which adds nothing here.
+pub(super) fn layer_norm(
+    op: &LayerNorm,
+    layer_norm::Operands { x, out }: layer_norm::Operands<'_>,
 ) -> Result<()> {
-    let (rows, hidden) = out.1.shape().dims2()?;
-    let residual = residual.map(|(storage, layout)| address(storage, layout)).transpose()?;
-    let launch = Normalized {
-        out: address(out.0, out.1)?,
-        sum: residual.filter(|_| keeps_sum),
-        x: address(x.0, x.1)?,
-        residual,
-        bias: optional(bias)?,
-        scale: address_of(&norm.scale)?,
-        shift: address_of(&norm.shift)?,
+    let (rows, hidden) = out.dims2()?;
+    let launch = launch::AddLayerNorm {
+        out: address_of(out)?,
+        sum: None,
+        x: address_of(x)?,
+        residual: None,
+        bias: None,
+        scale: address_of(&op.scale)?,
+        shift: address_of(&op.shift)?,
         rows: rows as u32,
         hidden: hidden as u32,
-        eps: norm.eps,
+        eps: op.eps,
     };
-    run(&out.0.device, launch.launch(half(out.0)?))
+    run(out.device().as_cuda_device()?, launch.launch(half(out)?))
 }
 
-/// `out = LayerNorm(x + bias + residual)`.
-pub(crate) fn add_layer_norm(
+pub(super) fn add_layer_norm(
     op: &AddLayerNorm,
-    keeps_sum: bool,
-    out: Place<'_>,
-    x: Place<'_>,
-    residual: Place<'_>,
+    add_layer_norm::Operands { x, sum, out }: add_layer_norm::Operands<'_>,
 ) -> Result<()> {
-    layer_norm(&op.norm, op.bias.as_ref(), keeps_sum, out, x, Some(residual))
+    let (rows, hidden) = out.dims2()?;
+    let (residual, sum) = match sum {
+        Sum::Discarded { residual } => (address_of(residual)?, None),
+        Sum::Kept { sum } => (address_of(sum)?, Some(address_of(sum)?)),
+    };
+    let launch = launch::AddLayerNorm {
+        out: address_of(out)?,
+        sum,
+        x: address_of(x)?,
+        residual: Some(residual),
+        bias: optional_address(op.bias.as_ref())?,
+        scale: address_of(&op.norm.scale)?,
+        shift: address_of(&op.norm.shift)?,
+        rows: rows as u32,
+        hidden: hidden as u32,
+        eps: op.norm.eps,
+    };
+    run(out.device().as_cuda_device()?, launch.launch(half(out)?))
 }
 
-/// Gathered rows, summed and normalised.
-pub(crate) fn embed_layer_norm(
+pub(super) fn embed_layer_norm(
     op: &EmbedLayerNorm<'_>,
-    out: Place<'_>,
-    words: Place<'_>,
-    positions: Option<&Tensor>,
-    types: Option<&Tensor>,
+    operands: embed_layer_norm::Operands<'_>,
 ) -> Result<()> {
-    let device = &out.0.device;
-    let (tokens, hidden) = out.1.shape().dims2()?;
-    let sequences = op.cu_seqlens.on_device(device)?;
+    let embed_layer_norm::Operands { words, positions, types, out } = operands;
+    let device: &CudaDevice = out.device().as_cuda_device()?;
+    let (tokens, hidden) = out.dims2()?;
+    let sequences = Sequences::of(op.cu_seqlens, device)?;
     let token_ids = upload(device, op.token_ids)?;
     let type_ids = op.type_ids.map(|ids| upload(device, ids)).transpose()?;
-    let launch = Embedding {
-        out: address(out.0, out.1)?,
-        words: address(words.0, words.1)?,
-        positions: optional(positions)?,
-        types: optional(types)?,
+    let launch = launch::EmbedLayerNorm {
+        out: address_of(out)?,
+        words: address_of(words)?,
+        positions: optional_address(positions)?,
+        types: optional_address(types)?,
         token_ids: address_of_slice(device, &token_ids),
         type_ids: type_ids.as_ref().map(|ids| address_of_slice(device, ids)),
         token_positions: address_of_slice(device, &sequences.positions),
@@ -88,180 +85,70 @@ pub(crate) fn embed_layer_norm(
         first_position: op.first_position as u32,
         eps: op.norm.eps,
     };
-    run(device, launch.launch(half(out.0)?))
+    run(device, launch.launch(half(out)?))
 }
 
-/// One vector a sequence.
-pub(crate) fn pool_normalize(
-    cu_seqlens: &CuSeqlens,
-    pooling: Pooling,
-    finishes: &[Finish],
-    out: Place<'_>,
-    x: Place<'_>,
+pub(super) fn pool_normalize(
+    op: &PoolNormalize<'_>,
+    pool_normalize::Operands { x, out }: pool_normalize::Operands<'_>,
 ) -> Result<()> {
-    let device = &out.0.device;
-    let hidden = out.1.shape().dims2()?.1 as u32;
-    let sequences = cu_seqlens.on_device(device)?;
-    let words: Vec<u32> = finishes.iter().map(|finish| finish_word(*finish, hidden)).collect();
-    let words = upload(device, &words)?;
-    let launch = Pooled {
-        out: address(out.0, out.1)?,
-        x: address(x.0, x.1)?,
+    let device = out.device().as_cuda_device()?;
+    let hidden = out.dims2()?.1 as u32;
+    let sequences = Sequences::of(op.cu_seqlens, device)?;
+    let finishes = op.finishes.iter().map(|finish| launch::finish_word(*finish, hidden));
+    let finishes = upload(device, &finishes.collect::<Vec<u32>>())?;
+    let launch = launch::PoolNormalize {
+        out: address_of(out)?,
+        x: address_of(x)?,
         starts: address_of_slice(device, &sequences.starts),
-        finishes: address_of_slice(device, &words),
-        sequences: finishes.len() as u32,
+        finishes: address_of_slice(device, &finishes),
+        sequences: op.finishes.len() as u32,
         hidden,
-        pooling,
+        pooling: op.pooling,
     };
-    run(device, launch.launch(half(x.0)?))
+    run(device, launch.launch(half(x)?))
 }
 
-/// `out = activation(x[:, ..inner]) * x[:, inner..]`.
-pub(crate) fn gate(activation: Activation, out: Place<'_>, x: Place<'_>) -> Result<()> {
-    let (rows, inner) = out.1.shape().dims2()?;
-    let (to, from) = (address(out.0, out.1)?, address(x.0, x.1)?);
+pub(super) fn gate(op: Gate, gate::Operands { x, out }: gate::Operands<'_>) -> Result<()> {
+    let (rows, inner) = out.dims2()?;
     let sizes = [rows as u32, inner as u32];
-    run(&out.0.device, launch::gate(half(out.0)?, to, from, sizes, activation))
+    let launch = launch::gate(half(out)?, address_of(out)?, address_of(x)?, sizes, op.activation);
+    run(out.device().as_cuda_device()?, launch)
 }
 
-/// Turns queries and keys.
-pub(crate) fn rotary(
-    table: &Tensor,
-    cu_seqlens: &CuSeqlens,
-    heads: usize,
-    qkv: Place<'_>,
+pub(super) fn rotary(
+    op: &Rotary,
+    rotary::Operands { qkv, cu_seqlens, heads }: rotary::Operands<'_>,
 ) -> Result<()> {
-    let device = &qkv.0.device;
-    let sequences = cu_seqlens.on_device(device)?;
+    let device = qkv.device().as_cuda_device()?;
+    let sequences = Sequences::of(cu_seqlens, device)?;
     let positions = address_of_slice(device, &sequences.positions);
-    let sizes = [cu_seqlens.tokens() as u32, heads as u32, table.dims()[1] as u32];
-    let launch =
-        launch::rotary(half(qkv.0)?, address(qkv.0, qkv.1)?, address_of(table)?, positions, sizes);
-    run(device, launch)
+    let sizes = [cu_seqlens.tokens() as u32, heads as u32, op.table.dims()[1] as u32];
+    let table = address_of(&op.table)?;
+    run(device, launch::rotary(half(qkv)?, address_of(qkv)?, table, positions, sizes))
 }
 
-/// Attention within each sequence.
-pub(crate) fn varlen_attention(
+pub(super) fn varlen_attention(
     op: &VarlenAttention<'_>,
-    out: Place<'_>,
-    qkv: Place<'_>,
+    varlen_attention::Operands { qkv, out }: varlen_attention::Operands<'_>,
 ) -> Result<()> {
-    let device = &out.0.device;
-    let dim = out.1.shape().dims2()?.1 / op.heads;
-    let sequences = op.cu_seqlens.on_device(device)?;
-    let distance_bias = op
-        .distance_bias
-        .map(|bias| Ok::<_, candle_core::Error>((address_of(bias)?, bias.dims()[1] as u32)))
-        .transpose()?;
-    let launch = Attention {
-        out: address(out.0, out.1)?,
-        qkv: address(qkv.0, qkv.1)?,
-        bias: optional(op.bias)?,
+    let device = out.device().as_cuda_device()?;
+    let dim = out.dims2()?.1 / op.heads;
+    let sequences = Sequences::of(op.cu_seqlens, device)?;
+    let distance_bias = match op.distance_bias {
+        Some(bias) => Some((address_of(bias)?, bias.dims()[1] as u32)),
+        None => None,
+    };
+    let launch = launch::VarlenAttention {
+        out: address_of(out)?,
+        qkv: address_of(qkv)?,
+        bias: optional_address(op.bias)?,
         distance_bias,
         tiles: address_of_slice(device, &sequences.tiles),
         heads: op.heads as u32,
         dim: dim as u32,
         mask: op.mask,
-        scale: op.scale.unwrap_or(1.0 / (dim as f32).sqrt()),
+        scale: op.scale(dim),
     };
-    run(device, launch.launch(half(out.0)?, &sequences.tiling))
-}
-
-/// `out = activation(x * transpose(weight) + bias)`: one kernel on Hopper, elsewhere cuBLAS, then what follows it.
-pub(crate) fn linear(
-    layer: &Linear,
-    bias: Option<&Tensor>,
-    activation: Activation,
-    (out, out_layout): (&mut CudaStorage, &Layout),
-    x: Place<'_>,
-    weight: Place<'_>,
-) -> Result<()> {
-    let rows = x.1.shape().dims2()?.0;
-    if rows == 0 {
-        return Ok(());
-    }
-    let sizes = Sizes { rows, inputs: layer.inputs(), outputs: layer.outputs() };
-    let launch = HopperLinear {
-        out: address(out, out_layout)?,
-        x: address(x.0, x.1)?,
-        weight: address(weight.0, weight.1)?,
-        bias: optional(bias)?,
-        rows: rows as u32,
-        depth: sizes.inputs as u32,
-        width: sizes.outputs as u32,
-    };
-    // Products that nothing follows too, though the library makes these faster where they are many: it sums up in another
-    // order for few rows than for many, and a row's result is not to depend on its company.
-    if HopperLinear::<u64>::fits(sizes.outputs, sizes.inputs, activation)
-        && aligned(&[launch.out, launch.x, launch.weight, launch.bias.unwrap_or_default()])
-        && chosen(&out.device)? == Some(Products::Hopper)
-    {
-        return run(&out.device, launch.launch(half(x.0)?, activation));
-    }
-    match half(x.0)? {
-        launch::Half::Bf16 => multiply::<bf16>(sizes, (out, out_layout), x, weight)?,
-        launch::Half::F16 => multiply::<f16>(sizes, (out, out_layout), x, weight)?,
-    }
-    if bias.is_none() && activation == Activation::None {
-        return Ok(());
-    }
-    let shape = [rows as u32, sizes.outputs as u32];
-    let after = launch::bias_activation(half(out)?, launch.out, launch.bias, shape, activation);
-    run(&out.device, after)
-}
-
-/// Zero and one of a number type.
-trait Number {
-    const ZERO: Self;
-    const ONE: Self;
-}
-
-impl Number for bf16 {
-    const ZERO: Self = bf16::ZERO;
-    const ONE: Self = bf16::ONE;
-}
-
-impl Number for f16 {
-    const ZERO: Self = f16::ZERO;
-    const ONE: Self = f16::ONE;
-}
-
-/// Of a product.
-#[derive(Debug, Clone, Copy)]
-struct Sizes {
-    rows: usize,
-    inputs: usize,
-    outputs: usize,
-}
-
-/// `out = x * transpose(weight)`, sums in f32. cuBLAS counts by columns, so it is given the transpose of all of it.
-fn multiply<T>(
-    sizes: Sizes,
-    (out, out_layout): (&mut CudaStorage, &Layout),
-    x: Place<'_>,
-    weight: Place<'_>,
-) -> Result<()>
-where
-    T: CudaDType + DeviceRepr + Number,
-    cudarc::cublas::CudaBlas: Gemm<T>,
-{
-    let device: CudaDevice = out.device.clone();
-    let config = GemmConfig {
-        transa: cublasOperation_t::CUBLAS_OP_T,
-        transb: cublasOperation_t::CUBLAS_OP_N,
-        m: sizes.outputs as i32,
-        n: sizes.rows as i32,
-        k: sizes.inputs as i32,
-        alpha: T::ONE,
-        lda: sizes.inputs as i32,
-        ldb: sizes.inputs as i32,
-        beta: T::ZERO,
-        ldc: sizes.outputs as i32,
-    };
-    let weight = weight.0.as_cuda_slice::<T>()?.slice(weight.1.start_offset()..);
-    let x = x.0.as_cuda_slice::<T>()?.slice(x.1.start_offset()..);
-    let mut out = out.as_cuda_slice_mut::<T>()?.slice_mut(out_layout.start_offset()..);
-    let blas = device.cublas_handle();
-    // SAFETY: the three are as large as the sizes say, which `Linear` checked.
-    unsafe { blas.gemm(config, &weight, &x, &mut out) }.map_err(error)
+    run(device, launch.launch(half(out)?, &sequences.tiling))
 }

@@ -1,65 +1,44 @@
-//! What kernels read of packed sequences, on the device: uploaded once a batch, used by every layer.
+//! Packed sequences on the device, as kernels read them: uploaded once a batch, used by every layer.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use candle_core::Result;
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
+use candle_core::{Error, Result};
 
-use super::upload;
-use crate::CuSeqlens;
-use crate::launch::Tiles;
+use super::device::upload;
+use super::launch::Tiles;
+use crate::ops::cu_seqlens::CuSeqlens;
 
 /// Offsets, positions and tiles of some packed sequences.
 #[derive(Debug)]
-pub(crate) struct Sequences {
+pub(super) struct Sequences {
     /// Where each begins, and where the last one ends.
-    pub(crate) starts: CudaSlice<u32>,
-    /// Each token's place in its sequence.
-    pub(crate) positions: CudaSlice<u32>,
+    pub(super) starts: CudaSlice<u32>,
+    /// Each token's position in its sequence.
+    pub(super) positions: CudaSlice<u32>,
     /// The words of `tiling`.
-    pub(crate) tiles: CudaSlice<u32>,
-    pub(crate) tiling: Tiles,
+    pub(super) tiles: CudaSlice<u32>,
+    pub(super) tiling: Tiles,
 }
 
-/// The copy on the device that goes with a [`CuSeqlens`], once there is one. It is no part of what that is.
-#[derive(Debug, Default)]
-pub(crate) struct Cached(OnceLock<Arc<Sequences>>);
-
-impl Clone for Cached {
-    fn clone(&self) -> Self {
-        Self::default()
+impl Sequences {
+    /// Those of packed sequences, uploaded at the first call.
+    pub(super) fn of(cu_seqlens: &CuSeqlens, device: &CudaDevice) -> Result<Arc<Self>> {
+        let sequences = cu_seqlens.derived(|cu_seqlens| Self::upload(cu_seqlens, device))?;
+        sequences.ok_or_else(|| Error::Msg("another back-end holds these sequences".to_owned()))
     }
-}
 
-impl PartialEq for Cached {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for Cached {}
-
-impl Cached {
-    /// Uploads at the first call.
-    pub(crate) fn get(
-        &self,
-        device: &CudaDevice,
-        cu_seqlens: &CuSeqlens,
-    ) -> Result<Arc<Sequences>> {
-        if let Some(sequences) = self.0.get() {
-            return Ok(sequences.clone());
-        }
+    fn upload(cu_seqlens: &CuSeqlens, device: &CudaDevice) -> Result<Self> {
         let starts: Vec<u32> = cu_seqlens.as_slice().iter().map(|&start| start as u32).collect();
         let positions: Vec<u32> =
             cu_seqlens.ranges().flat_map(|range| 0..range.len() as u32).collect();
         let tiling = Tiles::new(cu_seqlens);
-        let sequences = Sequences {
+        Ok(Self {
             starts: upload(device, &starts)?,
             positions: upload(device, &positions)?,
             tiles: upload(device, &tiling.words)?,
             tiling,
-        };
-        Ok(self.0.get_or_init(|| Arc::new(sequences)).clone())
+        })
     }
 }

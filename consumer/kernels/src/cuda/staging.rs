@@ -1,4 +1,5 @@
-//! Words on their way to a device, through memory that it reads by itself: nobody waits for a copy.
+//! Words on their way to a device, through pinned memory that it reads by itself: no copy is waited for.
+#![allow(unsafe_code)]
 
 use std::collections::VecDeque;
 
@@ -8,7 +9,7 @@ use candle_core::cuda_backend::cudarc::driver::{
     CudaEvent, CudaSlice, DevicePtrMut, PinnedHostSlice, result,
 };
 
-use super::error;
+use super::error::error;
 
 /// Buffers that go round: a batch takes five or six, and three batches are on their way at most.
 const BUFFERS: usize = 24;

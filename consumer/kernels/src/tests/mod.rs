@@ -1,23 +1,20 @@
-//! Every operation against its formula in f64, on every instruction set that the processor has.
+//! Every operation against its float64 reference: on the processor with every instruction set that it has, and the CUDA
+//! kernels on the executor.
 // Some results are exact, and compared so.
 #![allow(clippy::unwrap_used, clippy::float_cmp)]
 
-mod attention;
-mod device;
-mod gates;
-mod linear;
-mod math;
-mod norms;
-mod pool;
-mod quantized;
-mod refusals;
-mod simd;
-mod threads;
+mod cpu;
+mod cuda;
+mod ops;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Shape, Tensor};
 use proptest::prelude::*;
 
-use crate::{CuSeqlens, LayerNorm};
+use crate::ops::activation::Activation;
+use crate::ops::cu_seqlens::CuSeqlens;
+use crate::ops::layer_norm::LayerNorm;
+use crate::ops::mask::Mask;
+use crate::ops::varlen_attention::VarlenAttention;
 
 /// Lengths of up to five sequences, empty ones among them.
 fn lengths() -> impl Strategy<Value = Vec<usize>> {
@@ -50,9 +47,9 @@ fn noisy(seed: u64, shape: &[usize]) -> (Tensor, Vec<f32>) {
     noisy_in(DType::F32, seed, shape)
 }
 
-/// The same in a number type, with the values that it can hold.
+/// A tensor of noise in a number type, with the values that it can hold.
 fn noisy_in(dtype: DType, seed: u64, shape: &[usize]) -> (Tensor, Vec<f32>) {
-    let values = noise(seed, shape.iter().product());
+    let values = noise(seed, Shape::from(shape).elem_count());
     let tensor = tensor(&values, shape).to_dtype(dtype).unwrap();
     let values = self::values(&tensor);
     (tensor, values)
@@ -69,18 +66,48 @@ fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// `LayerNorm(row)` in f64.
-fn layer_norm_reference(row: &[f64], norm: &LayerNorm) -> Vec<f64> {
-    let count = row.len() as f64;
-    let mean = row.iter().sum::<f64>() / count;
-    let variance = row.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
-    let inverse = (variance + f64::from(norm.eps)).sqrt().recip();
-    let (scale, shift) = (values(&norm.scale), values(&norm.shift));
-    let parameters = scale.iter().zip(&shift);
-    row.iter()
-        .zip(parameters)
-        .map(|(x, (a, b))| (x - mean) * inverse * f64::from(*a) + f64::from(*b))
-        .collect()
+fn doubles(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|value| f64::from(*value)).collect()
+}
+
+fn masks() -> impl Strategy<Value = Mask> {
+    prop_oneof![Just(Mask::Bidirectional), Just(Mask::Causal), (0..50_usize).prop_map(Mask::Window)]
+}
+
+const ACTIVATIONS: [Activation; 6] = [
+    Activation::None,
+    Activation::Gelu,
+    Activation::GeluTanh,
+    Activation::Silu,
+    Activation::Tanh,
+    Activation::Relu,
+];
+
+/// Attention of one run.
+#[derive(Clone, Copy)]
+struct Setting {
+    heads: usize,
+    dim: usize,
+    mask: Mask,
+    scale: Option<f32>,
+    /// Whether distances are biased.
+    biased: bool,
+}
+
+impl Setting {
+    fn plain(heads: usize, dim: usize) -> Self {
+        Self { heads, dim, mask: Mask::Bidirectional, scale: None, biased: false }
+    }
+
+    /// The operation on packed sequences; `distances` are its bias where the setting has one.
+    fn op<'a>(self, cu_seqlens: &'a CuSeqlens, distances: &'a Tensor) -> VarlenAttention<'a> {
+        VarlenAttention {
+            mask: self.mask,
+            scale: self.scale,
+            distance_bias: self.biased.then_some(distances),
+            ..VarlenAttention::new(cu_seqlens, self.heads)
+        }
+    }
 }
 
 /// No value further off than `tolerance`, relative to the reference's size where that exceeds 1.

@@ -1,0 +1,84 @@
+//! The processor as a [`Backend`]: each operation's file does the work.
+
+use candle_core::{DType, Result, Tensor};
+
+use super::prefers_bf16::prefers_bf16;
+use crate::cpu;
+use crate::ops::add_layer_norm::{self, AddLayerNorm};
+use crate::ops::backend::Backend;
+use crate::ops::embed_layer_norm::{self, EmbedLayerNorm};
+use crate::ops::gate::{self, Gate};
+use crate::ops::layer_norm::{self, LayerNorm};
+use crate::ops::linear::{self, Linear, PackedWeight};
+use crate::ops::pool_normalize::{self, PoolNormalize};
+use crate::ops::rotary::{self, Rotary};
+use crate::ops::varlen_attention::{self, VarlenAttention};
+
+/// The processor.
+pub(crate) struct Cpu;
+
+impl Backend for Cpu {
+    /// Where the processor multiplies bf16 faster ([`prefers_bf16`]) it does so; elsewhere the packed weight is f32, of
+    /// values that bf16 holds, and a chunk of `x` is widened first.
+    fn pack(&self, weight: &Tensor) -> Result<PackedWeight> {
+        let dtype = weight.dtype();
+        let widens = dtype == DType::BF16 && !prefers_bf16();
+        cpu::linear::pack(weight, if widens { DType::F32 } else { dtype })
+    }
+
+    fn pack_int8(&self, weight: &Tensor) -> Result<PackedWeight> {
+        cpu::linear::int8::pack(weight)
+    }
+
+    fn prefers_bias_in_attention(&self) -> bool {
+        false
+    }
+
+    fn linear(&self, op: &Linear, operands: linear::Operands<'_>) -> Result<()> {
+        cpu::linear::linear(op, operands)
+    }
+
+    fn layer_norm(&self, op: &LayerNorm, operands: layer_norm::Operands<'_>) -> Result<()> {
+        cpu::layer_norm::layer_norm(op, operands)
+    }
+
+    fn add_layer_norm(
+        &self,
+        op: &AddLayerNorm,
+        operands: add_layer_norm::Operands<'_>,
+    ) -> Result<()> {
+        cpu::add_layer_norm::add_layer_norm(op, operands)
+    }
+
+    fn embed_layer_norm(
+        &self,
+        op: &EmbedLayerNorm<'_>,
+        operands: embed_layer_norm::Operands<'_>,
+    ) -> Result<()> {
+        cpu::embed_layer_norm::embed_layer_norm(op, operands)
+    }
+
+    fn gate(&self, op: Gate, operands: gate::Operands<'_>) -> Result<()> {
+        cpu::gate::gate(op, operands)
+    }
+
+    fn rotary(&self, op: &Rotary, operands: rotary::Operands<'_>) -> Result<()> {
+        cpu::rotary::rotary(op, operands)
+    }
+
+    fn varlen_attention(
+        &self,
+        op: &VarlenAttention<'_>,
+        operands: varlen_attention::Operands<'_>,
+    ) -> Result<()> {
+        cpu::varlen_attention::varlen_attention(op, operands)
+    }
+
+    fn pool_normalize(
+        &self,
+        op: &PoolNormalize<'_>,
+        operands: pool_normalize::Operands<'_>,
+    ) -> Result<()> {
+        cpu::pool_normalize::pool_normalize(op, operands)
+    }
+}

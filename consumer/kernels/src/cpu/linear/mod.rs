@@ -1,0 +1,193 @@
+//! `linear` on the processor.
+//!
+//! The weight is packed once, when the layer is made: panels of [`PANEL`] outputs, the last one filled up with
+//! zeros. A task takes a chunk of rows through some of the panels; while a panel is in L2 cache, the rows pass it a few
+//! at a time, and every sum stays in registers from the first input to the bias and the activation.
+#![allow(unsafe_code)]
+
+mod grid;
+pub(crate) mod int8;
+
+use candle_core::{DType, Result, Tensor};
+
+use self::grid::Grid;
+use self::int8::Panels;
+use super::activation::activate;
+use super::block::{Block, Columns};
+use super::element::{As, Element, by_dtype, store};
+use super::gemm::{
+    PANEL, PanelOf, ROWS_MAX, RowsOf, columns_at_once, fetched, multiply, rows_at_once,
+};
+use super::parallel::for_each;
+use super::simd::{Isa, Target, dispatched};
+use super::storage::{borrow, write};
+use crate::ops::activation::Activation;
+use crate::ops::linear::{Linear, Operands, PackedWeight, Scales};
+
+/// Packs `weight` `[out, in]` as `[panels, in, PANEL]` in the number type that is multiplied; in bf16 the rows of each
+/// panel interleave in pairs.
+pub(crate) fn pack(weight: &Tensor, multiplied: DType) -> Result<PackedWeight> {
+    let (outputs, inputs) = weight.dims2()?;
+    let shape = (outputs.div_ceil(PANEL), inputs, PANEL);
+    let weight = weight.to_dtype(multiplied)?;
+    let values = by_dtype!(multiplied, |P| {
+        let values = weight.flatten_all()?.to_vec1::<P>()?;
+        Tensor::from_vec(pack_values(&values, outputs, inputs), shape, weight.device())?
+    });
+    Ok(PackedWeight { values, scales: None })
+}
+
+/// `[panels, inputs, PANEL]` from `[outputs, inputs]`, a step's values of each column side by side.
+fn pack_values<E: Element>(weight: &[E], outputs: usize, inputs: usize) -> Vec<E> {
+    let mut packed = vec![E::default(); outputs.div_ceil(PANEL) * inputs * PANEL];
+    for (output, row) in weight.chunks_exact(inputs).enumerate() {
+        let panel = &mut packed[output / PANEL * inputs * PANEL..][..inputs * PANEL];
+        let steps = panel.chunks_exact_mut(PANEL * E::STEP).zip(row.chunks_exact(E::STEP));
+        for (columns, values) in steps {
+            columns[output % PANEL * E::STEP..][..E::STEP].copy_from_slice(values);
+        }
+    }
+    packed
+}
+
+pub(crate) fn linear(op: &Linear, Operands { x, out }: Operands<'_>) -> Result<()> {
+    let bias = op.bias().map(borrow);
+    let bias = bias.as_ref().map(|bias| bias.values()).transpose()?;
+    let packed = borrow(&op.weight.values);
+    let x = borrow(x);
+    write(out, |out| {
+        by_dtype!(op.dtype, |E| {
+            let x = x.values::<E>()?;
+            let out = out.values::<E>()?;
+            if let Some(scales) = &op.weight.scales {
+                run_int8::<E>(op, x, packed.bytes()?, scales, bias, out);
+            } else if op.weight.values.dtype() == op.dtype {
+                run::<E, E>(op, x, packed.values()?, bias, out);
+            } else {
+                run::<f32, E>(op, x, packed.values()?, bias, out);
+            }
+        });
+        Ok(())
+    })
+}
+
+/// `P` is multiplied, `E` comes and goes.
+fn run<P: Element, E: Element + As<P>>(
+    op: &Linear,
+    x: &[E],
+    packed: &[P],
+    bias: Option<&[f32]>,
+    out: &mut [E],
+) {
+    let inputs = op.inputs();
+    let outputs = op.outputs();
+    let isa = Isa::best();
+    let grid = Grid::new(x.len() / inputs, inputs * size_of::<P>(), outputs.div_ceil(PANEL));
+    let columns = Columns::new(out, outputs);
+    for_each(grid.tasks(), |task| {
+        let (rows, panels) = grid.task(task);
+        let first = panels.start * PANEL;
+        let last = outputs.min(panels.end * PANEL);
+        let weights = Weights {
+            panels: &packed[panels.start * inputs * PANEL..panels.end * inputs * PANEL],
+            bias: bias.map(|bias| &bias[first..last]),
+            activation: op.activation,
+            inputs,
+        };
+        // SAFETY: each task of the grid has its own rows or its own columns of the output.
+        let mut out = unsafe { columns.block(rows.start, rows.len(), first, last - first) };
+        E::with(&x[rows.start * inputs..rows.end * inputs], |x| {
+            layer::<P, E>(isa, x, weights, &mut out);
+        });
+    });
+}
+
+fn run_int8<E: Element>(
+    op: &Linear,
+    x: &[E],
+    packed: &[u8],
+    scales: &Scales,
+    bias: Option<&[f32]>,
+    out: &mut [E],
+) {
+    let inputs = op.inputs();
+    let outputs = op.outputs();
+    let isa = Isa::best();
+    let grid = Grid::new(x.len() / inputs, inputs, outputs.div_ceil(PANEL));
+    let columns = Columns::new(out, outputs);
+    for_each(grid.tasks(), |task| {
+        let (rows, panels) = grid.task(task);
+        let first = panels.start * PANEL;
+        let last = outputs.min(panels.end * PANEL);
+        let ends = [panels.start, panels.end, outputs];
+        let panels = Panels::new(packed, scales, bias, op.activation, inputs, ends);
+        // SAFETY: each task of the grid has its own rows or its own columns of the output.
+        let mut out = unsafe { columns.block(rows.start, rows.len(), first, last - first) };
+        let x = &x[rows.start * inputs..rows.end * inputs];
+        int8::layer::<E>(isa, x, inputs, panels, &mut out);
+    });
+}
+
+/// Some panels of a layer with their part of the bias.
+#[derive(Clone, Copy)]
+struct Weights<'a, E> {
+    panels: &'a [E],
+    bias: Option<&'a [f32]>,
+    activation: Activation,
+    inputs: usize,
+}
+
+dispatched! {
+    /// A chunk of rows through some panels: `out` has a column for each output of the panels.
+    fn layer<P, E>(x: &[P], weights: Weights<'_, P>, out: &mut Block<'_, E>) = pass;
+}
+
+#[inline(always)]
+fn pass<T: Target, P: Element, E: Element>(
+    x: &[P],
+    weights: Weights<'_, P>,
+    out: &mut Block<'_, E>,
+) {
+    let inputs = weights.inputs;
+    let rows = RowsOf::new(x, inputs, out.rows(), inputs);
+    let columns = columns_at_once::<T>();
+    let mut sums = [0.0; PANEL * ROWS_MAX];
+    for column in (0..out.width()).step_by(columns) {
+        let values = &weights.panels[column / PANEL * inputs * PANEL..][..inputs * PANEL];
+        let width = columns.min(out.width() - column);
+        let mut panel = PanelOf {
+            values,
+            column: column % PANEL,
+            start: weights.bias.map(|bias| &bias[column..column + width]),
+            next: values.as_ptr().wrapping_add(values.len()).cast(),
+        };
+        let mut first = 0;
+        while first < rows.count() {
+            let count = rows_at_once::<T>(rows.count() - first);
+            let rows = rows.part(first, count);
+            let mut out = out.part(first..first + count, column..column + width);
+            first += count;
+            let this = panel;
+            panel.next = panel.next.wrapping_add(fetched::<P>(inputs));
+            if weights.activation == Activation::None
+                && width == columns
+                && let Some(sums) = E::sums(out.part(0..count, 0..width))
+            {
+                multiply::<T, P>(rows, this, sums);
+                continue;
+            }
+            let sums = &mut sums[..count * columns];
+            multiply::<T, P>(rows, this, Block::new(sums, count, columns, columns));
+            // All rows at once: more independent chains than one row has.
+            activate::<T, E>(weights.activation, sums);
+            for (row, sums) in sums.chunks_exact(columns).enumerate() {
+                // In the first branch the compiler knows how long the row is.
+                if width == columns {
+                    store(sums, &mut out.row(row)[..columns_at_once::<T>()]);
+                } else {
+                    store(&sums[..width], out.row(row));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The processor's back-end. Loops are compiled for AVX-512 with and without bf16 pairs, AVX2, NEON and the baseline,
+//! and chosen at run time ([`simd`]); work is spread over the rayon thread pool that the caller is in ([`parallel`]).
+//!
+//! One file an operation, over the matrix product of [`gemm`], the functions of [`math`], each thread's [`scratch`]
+//! memory and the number types of [`element`].
+
+pub(crate) mod activation;
+mod add_layer_norm;
+pub(crate) mod backend;
+pub(crate) mod block;
+pub(crate) mod element;
+mod embed_layer_norm;
+mod gate;
+pub(crate) mod gemm;
+mod layer_norm;
+pub(crate) mod linear;
+pub(crate) mod math;
+pub(crate) mod parallel;
+mod pool_normalize;
+pub(crate) mod prefers_bf16;
+mod rotary;
+mod rows;
+pub(crate) mod scratch;
+pub(crate) mod simd;
+pub(crate) mod storage;
+mod varlen_attention;

@@ -1,0 +1,185 @@
+//! `linear`: one tall matrix product for all packed tokens, with what follows it applied before a value is stored.
+//!
+//! - formula: `y = activation(x * transpose(weight) + bias)`
+//! - shapes: `x`: `[tokens, in]`; `weight`: `[out, in]`, as checkpoints store it; `bias`: `[out]`; `y`: `[tokens,
+//!   out]`
+//! - dtype: f32 or bf16 (on a GPU bf16 or f16; `in` even in bf16) with f32 sums, bias and activation; the bias is
+//!   f32. An int8 weight has a scale for each output, and inputs are quantized token by token
+//! - memory traffic: `x` and `y` once, the weight once for each chunk of rows
+//! - numerics: multiplied and added fused where the device can, summed in f32 in an order that does not depend on
+//!   the rows beside; activations as [`Activation`] states; int8 sums are exact integers
+//! - source: Goto and van de Geijn 2008 (panels sized for caches); Dettmers et al. 2022 and Jacob et al. 2018
+//!   (int8)
+//!
+//! The weight is packed once, when the layer is made, by the back-end that computes with it.
+
+use candle_core::{DType, Tensor};
+
+use super::activation::Activation;
+use super::operand::{Operand, share_no_memory};
+use crate::error::KernelError;
+
+const OP: &str = "linear";
+
+/// A linear layer: its packed weight, its bias and its activation.
+#[derive(Debug, Clone)]
+pub struct Linear {
+    pub(crate) weight: PackedWeight,
+    pub(crate) parameters: Parameters,
+    pub(crate) activation: Activation,
+    /// Of what goes in and what comes out.
+    pub(crate) dtype: DType,
+    #[cfg(feature = "cuda")]
+    pub(crate) kernels: Option<LinearKernels>,
+}
+
+/// A weight in the layout of the back-end that packed it.
+#[derive(Debug, Clone)]
+pub(crate) struct PackedWeight {
+    pub(crate) values: Tensor,
+    /// Of an int8 weight.
+    pub(crate) scales: Option<Scales>,
+}
+
+/// The scales of an int8 weight, one for each output.
+#[derive(Debug, Clone)]
+pub(crate) struct Scales {
+    /// The value of one step of the output's weights.
+    pub(crate) scales: Vec<f32>,
+    /// The sum of the output's quantized weights.
+    pub(crate) sums: Vec<i32>,
+}
+
+/// The sizes of a layer and its bias.
+#[derive(Debug, Clone)]
+pub(crate) struct Parameters {
+    pub(crate) inputs: usize,
+    pub(crate) outputs: usize,
+    /// `[out]`, f32.
+    pub(crate) bias: Option<Tensor>,
+}
+
+impl Parameters {
+    /// Those of a layer of `weight`, `[out, in]`, that multiplies in `dtype`.
+    pub(crate) fn checked(
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        dtype: DType,
+    ) -> Result<Self, KernelError> {
+        let operand = Operand { op: OP, name: "weight", tensor: weight };
+        let (outputs, inputs, _) = operand.matrix()?;
+        if inputs == 0 || (dtype == DType::BF16 && !inputs.is_multiple_of(2)) {
+            return Err(
+                operand.shape_error("at least one input, and in bf16 an even number".to_owned())
+            );
+        }
+        let bias = bias.map(|bias| bias.to_dtype(DType::F32)).transpose()?;
+        if let Some(bias) = &bias {
+            Operand { op: OP, name: "bias", tensor: bias }.expect(&[outputs], DType::F32)?;
+        }
+        Ok(Self { inputs, outputs, bias })
+    }
+}
+
+/// Which kernels compute a linear layer and what follows it on a GPU. A layer leaves this to its device; a choice is
+/// for measuring and comparing kernels.
+#[cfg(feature = "cuda")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinearKernels {
+    /// The vendor's library computes the matrix product, and separate kernels what follows it.
+    Library,
+    /// One kernel keeps whole rows, where there is one for the sizes, on the tensor cores of every device from compute
+    /// capability 8.0 on.
+    WholeRows,
+    /// One kernel with Hopper's own tensor core instructions (wgmma), where there is one for the sizes.
+    Hopper,
+}
+
+/// The tensors of one call.
+#[derive(Clone, Copy)]
+pub(crate) struct Operands<'a> {
+    /// `[tokens, in]`
+    pub(crate) x: &'a Tensor,
+    /// `[tokens, out]`; written.
+    pub(crate) out: &'a Tensor,
+}
+
+impl Linear {
+    /// A layer of a packed weight.
+    pub(crate) fn of(
+        weight: PackedWeight,
+        parameters: Parameters,
+        activation: Activation,
+        dtype: DType,
+    ) -> Self {
+        Self {
+            weight,
+            parameters,
+            activation,
+            dtype,
+            #[cfg(feature = "cuda")]
+            kernels: None,
+        }
+    }
+
+    /// The layer with a choice of kernels, taken wherever it can be. `None` leaves it to the device: Hopper's kernels
+    /// on Hopper, elsewhere whole rows where they are measured to be faster than the library.
+    #[cfg(feature = "cuda")]
+    #[must_use]
+    pub fn with_kernels(self, kernels: Option<LinearKernels>) -> Self {
+        Self { kernels, ..self }
+    }
+
+    /// Values of a token that go in.
+    pub fn inputs(&self) -> usize {
+        self.parameters.inputs
+    }
+
+    /// Values of a token that come out.
+    pub fn outputs(&self) -> usize {
+        self.parameters.outputs
+    }
+
+    /// `[out]`, f32.
+    pub(crate) fn bias(&self) -> Option<&Tensor> {
+        self.parameters.bias.as_ref()
+    }
+
+    /// Whether it is a matrix product of unquantized values and nothing else.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.bias().is_none() && self.activation == Activation::None && self.weight.scales.is_none()
+    }
+
+    pub(crate) fn check(&self, Operands { x, out }: Operands<'_>) -> Result<(), KernelError> {
+        let inputs = self.inputs();
+        let operand = Operand { op: OP, name: "x", tensor: x };
+        let (tokens, width, _) = operand.matrix()?;
+        if width != inputs {
+            return Err(operand.shape_error(format!("[tokens, {inputs}], as wide as the weight")));
+        }
+        operand.expect(&[tokens, inputs], self.dtype)?;
+        Operand { op: OP, name: "out", tensor: out }
+            .expect(&[tokens, self.outputs()], self.dtype)?;
+        share_no_memory(OP, out, &[("x", x)])
+    }
+}
+
+/// `y` in float64, of rows side by side. `weight` as it came, before it was packed.
+#[cfg(test)]
+pub(crate) fn reference(
+    x: &[f64],
+    weight: &[f64],
+    bias: &[f64],
+    inputs: usize,
+    activation: Activation,
+) -> Vec<f64> {
+    let mut y = Vec::with_capacity(x.len() / inputs * bias.len());
+    for x in x.chunks_exact(inputs) {
+        for (weight, bias) in weight.chunks_exact(inputs).zip(bias) {
+            let dot: f64 = x.iter().zip(weight).map(|(x, weight)| x * weight).sum();
+            y.push(activation.reference(dot + bias));
+        }
+    }
+    y
+}

@@ -1,0 +1,22 @@
+//! The operations: for each its formula, its parameters and operands, its checks, and a float64 reference that is its
+//! specification. A [`backend::Backend`] computes them.
+//!
+//! Nothing here knows a back-end: back-ends import operations, and `dispatch` above both chooses one by the device of
+//! the tensors. A new operation is a file here, a method of the trait, an implementation in `cpu` and in `cuda`, and
+//! its public calls in `dispatch`.
+
+pub(crate) mod activation;
+pub(crate) mod add_layer_norm;
+pub(crate) mod backend;
+pub(crate) mod cu_seqlens;
+pub(crate) mod embed_layer_norm;
+pub(crate) mod feed_forward;
+pub(crate) mod gate;
+pub(crate) mod layer_norm;
+pub(crate) mod linear;
+pub(crate) mod linear_layer_norm;
+pub(crate) mod mask;
+pub(crate) mod operand;
+pub(crate) mod pool_normalize;
+pub(crate) mod rotary;
+pub(crate) mod varlen_attention;

@@ -1,0 +1,107 @@
+//! `rotary`: positions as rotations of queries and keys, in place.
+//!
+//! - formula: for `i` below half of a head: `(a, b) = (x[i], x[i + dim / 2])` become `(a cos t - b sin t, b cos t +
+//!   a sin t)` with `t = position / base^(2 i / dim)`
+//! - shapes: `qkv`: `[tokens, 3 * hidden]`, a token's queries, keys and values side by side, heads inside
+//! - dtype: f32 or bf16 (on a GPU bf16 or f16), rotated in f32
+//! - memory traffic: queries and keys once each way; the tables of sines and cosines stay in a cache
+//! - numerics: angles are taken in f64 when the tables are made
+//! - source: Su et al. 2021, in the layout of GPT-NeoX
+
+use candle_core::{DType, Device, Tensor};
+
+use super::cu_seqlens::CuSeqlens;
+use super::operand::Operand;
+use crate::error::KernelError;
+
+const OP: &str = "rotary";
+
+/// The angles of every position.
+#[derive(Debug, Clone)]
+pub struct Rotary {
+    /// `[positions, dim]`: a position's cosines, then its sines.
+    pub(crate) table: Tensor,
+}
+
+/// The tensor of one call, and how it is divided.
+#[derive(Clone, Copy)]
+pub(crate) struct Operands<'a> {
+    /// `[tokens, 3 * heads * dim]`; rotated in place.
+    pub(crate) qkv: &'a Tensor,
+    /// The packed sequences; positions count from the start of each.
+    pub(crate) cu_seqlens: &'a CuSeqlens,
+    pub(crate) heads: usize,
+}
+
+impl Rotary {
+    /// For heads of `head_dim` values and sequences of up to `positions` tokens.
+    pub fn new(head_dim: usize, base: f64, positions: usize) -> Result<Self, KernelError> {
+        let half = head_dim / 2;
+        let mut table = Vec::with_capacity(positions * 2 * half);
+        for position in 0..positions {
+            let angle = |index: usize| angle(position, index, head_dim, base);
+            table.extend((0..half).map(|index| angle(index).cos() as f32));
+            table.extend((0..half).map(|index| angle(index).sin() as f32));
+        }
+        let table = Tensor::from_vec(table, (positions, 2 * half), &Device::Cpu)?;
+        Ok(Self { table })
+    }
+
+    /// A copy with its angles on another device.
+    pub fn on(&self, device: &Device) -> Result<Self, KernelError> {
+        Ok(Self { table: self.table.to_device(device)? })
+    }
+
+    pub(crate) fn check(
+        &self,
+        Operands { qkv, cu_seqlens, heads }: Operands<'_>,
+    ) -> Result<(), KernelError> {
+        let operand = Operand { op: OP, name: "qkv", tensor: qkv };
+        let (tokens, width, _) = operand.matrix()?;
+        if tokens != cu_seqlens.tokens() {
+            return Err(operand
+                .shape_error(format!("{} tokens, where cu_seqlens ends", cu_seqlens.tokens())));
+        }
+        let [positions, dim] = [self.table.dims()[0], self.table.dims()[1]];
+        if dim == 0 || width != 3 * heads * dim {
+            return Err(operand.shape_error(format!("3 x {heads} heads of {dim}")));
+        }
+        let longest = cu_seqlens.ranges().map(|range| range.len()).max().unwrap_or_default();
+        if longest > positions {
+            return Err(KernelError::OutsideTable {
+                op: OP,
+                what: "position",
+                value: longest - 1,
+                rows: positions,
+            });
+        }
+        Operand { op: OP, name: "table", tensor: &self.table }.expect(&[positions, dim], DType::F32)
+    }
+}
+
+fn angle(position: usize, index: usize, head_dim: usize, base: f64) -> f64 {
+    position as f64 / base.powf(2.0 * index as f64 / head_dim as f64)
+}
+
+/// Rotates `qkv` in float64, for heads of `dim` values.
+#[cfg(test)]
+pub(crate) fn reference(
+    qkv: &mut [f64],
+    cu_seqlens: &CuSeqlens,
+    heads: usize,
+    dim: usize,
+    base: f64,
+) {
+    let half = dim / 2;
+    let positions = cu_seqlens.ranges().flat_map(|range| 0..range.len());
+    for (row, position) in qkv.chunks_exact_mut(3 * heads * dim).zip(positions) {
+        for head in row[..2 * heads * dim].chunks_exact_mut(dim) {
+            for i in 0..half {
+                let (sine, cosine) = angle(position, i, dim, base).sin_cos();
+                let [a, b] = [head[i], head[half + i]];
+                head[i] = a * cosine - b * sine;
+                head[half + i] = b * cosine + a * sine;
+            }
+        }
+    }
+}

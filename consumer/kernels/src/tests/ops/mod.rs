@@ -1,0 +1,3 @@
+//! The operations' checks.
+
+mod refusals;
