@@ -209,7 +209,7 @@ async fn filters_choose_among_the_dead() {
         (&["--limit", "1"], &[first]),
     ];
     for (filters, expected) in cases {
-        // Whoever looks at some of them moves these behind the others.
+        // A look at some of them moves these behind the others.
         let dead_letters = yard.listed(filters).await;
         let mut found = jobs_of(&dead_letters);
         found.sort_unstable();
@@ -329,7 +329,7 @@ async fn what_would_not_be_helped_by_a_replay_is_left_with_a_word() {
         let left = yard.dead(arguments).await;
         assert_eq!(left.code, 1, "{left:?}");
         assert!(left.errors.contains("5 left"), "{left:?}");
-        let words = ["succeeded", "submit it anew", "no result", "names no job", "no queue"];
+        let words = ["succeeded", "submit it again", "no result", "names no job", "no queue"];
         for (line, word) in left.output.lines().zip(words) {
             assert!(line.contains(word), "{word}: {left:?}");
         }
