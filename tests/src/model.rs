@@ -12,7 +12,8 @@ pub const MODEL: &str = "all-minilm-l6-v2";
 /// A model of a few hundred kilobytes with random weights.
 pub const TINY: &str = "tiny";
 
-/// The settings of a test's fleet besides its models: batches of one size on every machine, and no time spent on finding it.
+/// The settings of a test's fleet besides its models: batches of one size on every machine, and no time spent on
+/// finding it.
 pub const SETTINGS: &str = "\n[worker]\nbatch_tokens_max = 4096\n";
 
 /// The tiny model where a worker looks for it, beside a configuration that names it.

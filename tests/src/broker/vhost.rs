@@ -23,7 +23,8 @@ pub struct Vhost {
 
 impl Vhost {
     /// On a busy machine the broker answers "timed out while waiting for the vhost to initialise" and goes
-    /// on with it: it is there once asking for it again is answered well, and it runs on each node some time after that.
+    /// on with it: it is there once asking for it again is answered well, and it runs on each node some time after
+    /// that.
     pub(super) async fn create(
         amqp_port: u16,
         management: Management,

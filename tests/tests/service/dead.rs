@@ -209,7 +209,7 @@ async fn filters_choose_among_the_dead() {
         (&["--limit", "1"], &[first]),
     ];
     for (filters, expected) in cases {
-        // Whoever looks at some of them moves these behind the others.
+        // A look at some of them moves these behind the others.
         let dead_letters = yard.listed(filters).await;
         let mut found = jobs_of(&dead_letters);
         found.sort_unstable();

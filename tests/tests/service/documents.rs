@@ -17,12 +17,23 @@ use super::commands::json_lines;
 /// The programs that run here. A block that has another one is checked by the test `tidy`, and says there why it can't.
 const PROGRAMS: &[&str] = &["forebay", "forebay-autoscaler", "make", "."];
 
-/// A dead letter's name, as the documents show it.
+/// The example's texts, and how many of them are used: all take minutes in a build for tests.
+const TEXTS: &str = "descriptions.jsonl";
+const TEXTS_MAX: usize = 50;
+
+/// A dead letter's name, as the documents show it: an example.
 const SHOWN: &str = "6f1c0a9be2d4";
 
-/// `make` starts and builds everything: here it only has the targets that are asked for. `forebay top` waits for a key
-/// on a terminal, and a name in a document is that of another day's dead letter.
-const MAKE: &str = "#!/bin/sh\nfor target; do grep -q \"^$target:\" Makefile || exit 2; done\n";
+/// `make` builds and starts everything. Here it only looks for the targets that are asked for.
+const MAKE: &str = "for target; do grep -q \"^$target:\" Makefile || exit 2; done";
+
+/// `forebay top` waits for a key on a terminal, and the example's dead letter has to be one that exists.
+const FOREBAY: &str = "[ \"$*\" = top ] && set -- top --once\n\
+                       [ \"$3\" = SHOWN ] && set -- dead show DEAD_LETTER\nexec PROGRAM \"$@\"";
+
+/// A sweep takes minutes in a build that is not optimised. Here its arguments are only read.
+const AUTOSCALER: &str =
+    "case \"$*\" in *--sweep*) set -- \"$@\" --help ;; esac\nexec PROGRAM \"$@\"";
 
 fn documents() -> Vec<(String, String)> {
     let folders = ["", "docs", "examples/data", "findings"].map(|folder| checkout().join(folder));
@@ -49,36 +60,33 @@ fn runnable_blocks() -> Vec<Block> {
     blocks.filter(runs).collect()
 }
 
-/// A folder that looks like the checkout after `make up`, with what a reader would have in it.
+/// A folder that looks like the checkout after `make up`.
 fn prepare(folder: &Path, stack: &Stack, dead_letter: &str) {
-    for entry in fs::read_dir(checkout()).unwrap().map(Result::unwrap) {
-        if entry.file_name() != ".forebay" {
-            symlink(entry.path(), folder.join(entry.file_name())).unwrap();
-        }
-    }
-    fs::write(folder.join("texts.jsonl"), "{\"text\": \"one\"}\n{\"text\": \"two\"}\n".repeat(20))
-        .unwrap();
+    link_all(checkout(), folder, &[".forebay", "examples"]);
+    link_all(&checkout().join("examples"), &folder.join("examples"), &["data"]);
+    let data = checkout().join("examples/data");
+    let here = folder.join("examples/data");
+    link_all(&data, &here, &[TEXTS]);
+    let texts = fs::read_to_string(data.join(TEXTS)).unwrap();
+    let first: Vec<&str> = texts.lines().take(TEXTS_MAX).collect();
+    fs::write(here.join(TEXTS), first.join("\n") + "\n").unwrap();
     let state = folder.join(".forebay");
     let programs = state.join("programs");
     fs::create_dir_all(&programs).unwrap();
+    for (name, script) in [("forebay", FOREBAY), ("forebay-autoscaler", AUTOSCALER)] {
+        let path = binary(name).display().to_string();
+        let script = script.replace("SHOWN", SHOWN).replace("DEAD_LETTER", dead_letter);
+        write_program(&programs.join(name), &script.replace("PROGRAM", &path));
+    }
     write_program(&programs.join("make"), MAKE);
-    let forebay = binary("forebay");
-    let script = format!(
-        "#!/bin/sh\n[ \"$*\" = top ] && set -- top --once\n[ \"$3\" = {SHOWN} ] && set -- dead show {dead_letter}\n\
-         exec {} \"$@\"\n",
-        forebay.display()
-    );
-    write_program(&programs.join("forebay"), &script);
-    let built = forebay.parent().unwrap();
     let environment = format!(
         "export FOREBAY_AMQP_URL='{}'\nexport FOREBAY_MANAGEMENT_URL='{}'\nexport FOREBAY_REDIS_URL='{}'\n\
-         export FOREBAY_GATEWAY_URL=http://127.0.0.1:1\nexport FOREBAY_CONFIG='{}'\nexport PATH={}:{}:$PATH\n",
+         export FOREBAY_GATEWAY_URL=http://127.0.0.1:1\nexport FOREBAY_CONFIG='{}'\nexport PATH={}:$PATH\n",
         stack.amqp_url(),
         stack.vhost.management_url(),
         stack.redis_url(),
         stack.config().display(),
-        programs.display(),
-        built.display()
+        programs.display()
     );
     assert_eq!(
         exported(&environment),
@@ -88,8 +96,19 @@ fn prepare(folder: &Path, stack: &Stack, dead_letter: &str) {
     fs::write(state.join("env"), environment).unwrap();
 }
 
+/// Makes links in `to` to all that is in `from` but `others`.
+fn link_all(from: &Path, to: &Path, others: &[&str]) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        if !others.iter().any(|other| entry.file_name() == *other) {
+            symlink(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
+/// A script that stands before a program in the path.
 fn write_program(path: &Path, text: &str) {
-    fs::write(path, text).unwrap();
+    fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
@@ -136,8 +155,8 @@ async fn every_command_of_the_documents_that_can_run_here_runs_as_written() {
         prepare(folder.path(), &stack, &dead_letter);
         let mut shell = Command::new("bash");
         stack.address(&mut shell);
-        // Each command ends well, and is shown in front of what it says.
-        let script = format!("set -euxo pipefail\n. .forebay/env\n{}", block.text);
+        // The first command that fails ends it; each is shown in front of what it says.
+        let script = format!(". .forebay/env\nset -euxo pipefail\n{}", block.text);
         shell.current_dir(folder.path()).args(["-c", &script]);
         let finished = stack.run(shell).await;
         if finished.code != 0 {

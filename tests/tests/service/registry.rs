@@ -1,4 +1,4 @@
-//! The registry of workers: an index by Redis' own clock, which says which workers are alive without a look at all keys.
+//! The registry of workers: an index by Redis' own clock, which says who is alive without a look at all keys.
 
 use forebay_tests::patience::{SOON, until, until_true};
 use forebay_tests::stack::{GRACE, Stack};

@@ -1,6 +1,6 @@
 //! The documents' commands that no test can run: programs, targets, packages and files that they name exist.
 //!
-//! What can be run is run by the test `service`, in `documents.rs`.
+//! The others are run by the test `service`, in `documents.rs`.
 
 use std::fs;
 use std::path::Path;

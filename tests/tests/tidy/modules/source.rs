@@ -111,7 +111,7 @@ impl Source {
                 Some(TokenTree::Ident(_)) => at += 2,
                 Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Brace => {
                     let inner: Vec<TokenTree> = group.stream().into_iter().collect();
-                    let is_comma = |token: &TokenTree| matches!(token, TokenTree::Punct(mark) if mark.as_char() == ',');
+                    let is_comma = |token: &TokenTree| is_mark(Some(token), ',');
                     for tree in inner.split(is_comma).filter(|tree| !tree.is_empty()) {
                         self.path_of_tokens(tree, 0, &segments);
                     }
@@ -120,13 +120,13 @@ impl Source {
                 _ => break,
             }
         }
-        let next_is = |mark: char| matches!(tokens.get(at), Some(TokenTree::Punct(punct)) if punct.as_char() == mark);
-        let called = matches!(tokens.get(at), Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Parenthesis);
+        let next_is = |mark: char| is_mark(tokens.get(at), mark);
+        let called = is_group(tokens.get(at), Delimiter::Parenthesis);
         if segments.len() > 1 || is_upper(&segments[0]) || called || next_is('!') {
             let is_macro = next_is('!');
             self.mentions.push(Mention { segments, line, is_macro });
         }
-        at.max(1)
+        at
     }
 }
 
@@ -134,16 +134,22 @@ impl Source {
 fn continues(before: &[TokenTree]) -> bool {
     let is = |at: usize, mark: char| {
         let token = before.len().checked_sub(at).and_then(|at| before.get(at));
-        matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == mark)
+        is_mark(token, mark)
     };
     // `..NAME` is a range.
     (is(1, '.') && !is(2, '.')) || (is(1, ':') && is(2, ':')) || is(1, '\'')
 }
 
 fn are_colons(tokens: &[TokenTree]) -> bool {
-    let is_colon =
-        |token: &TokenTree| matches!(token, TokenTree::Punct(mark) if mark.as_char() == ':');
-    tokens.len() > 1 && tokens[..2].iter().all(is_colon)
+    tokens.len() > 1 && tokens[..2].iter().all(|token| is_mark(Some(token), ':'))
+}
+
+fn is_mark(token: Option<&TokenTree>, mark: char) -> bool {
+    matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == mark)
+}
+
+fn is_group(token: Option<&TokenTree>, delimiter: Delimiter) -> bool {
+    matches!(token, Some(TokenTree::Group(group)) if group.delimiter() == delimiter)
 }
 
 fn is_upper(name: &str) -> bool {
