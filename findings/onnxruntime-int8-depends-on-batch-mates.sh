@@ -19,7 +19,7 @@ random = np.random.default_rng(0)
 weights = (random.standard_normal((384, 1536)) * 0.05).astype(np.float32)
 graph = helper.make_graph(
     [helper.make_node("MatMul", ["x", "w"], ["y"])],
-    "product",
+    "linear",
     [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 384])],
     [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", 1536])],
     [numpy_helper.from_array(weights, "w")],

@@ -26,7 +26,7 @@ for kind in (BertTokenizer, BertTokenizerFast):
         tokens = tokenizer.convert_ids_to_tokens(ids)
         counts = (sum(token in first for token in tokens), sum(token in second for token in tokens))
         seen[kind.__name__, length_max] = counts
-        print(f"{kind.__name__:18} maximum {length_max}: {counts[0]} tokens of the first text, {counts[1]} of the second")
+        print(f"{kind.__name__:18} maximum {length_max}: {counts[0]} tokens of the first, {counts[1]} of the second")
 python = [seen["BertTokenizer", n] for n in (14, 15, 16)]
 fast = [seen["BertTokenizerFast", n] for n in (14, 15, 16)]
 assert python == [(6, 5), (6, 6), (7, 6)] and fast == [(5, 6), (6, 6), (6, 7)], "this has changed"

@@ -122,10 +122,7 @@ pub async fn run(
         let ((model, batch_tokens_max), ()) = started?;
         config.worker.batch_tokens_max = batch_tokens_max;
         health.set("model", Ok(()));
-        // A GPU's memory is not this process's: its encoder checks it.
-        let on_processor = model.info.device == Device::Cpu;
-        let bytes_per_token = if on_processor { model.info.bytes_per_token } else { 0 };
-        let memory = MemoryLimit::new(config.worker.memory_bytes_max, bytes_per_token);
+        let memory = memory_limit(&config, &model);
         tokio::spawn(memory.watch(health.clone(), background.clone()));
         watch_over(&config, calls.clone(), in_hand.clone(), &store, &stop)?;
         let grace = Duration::from_secs(config.worker.grace_s);
@@ -158,6 +155,13 @@ pub async fn run(
     registry.remove().await;
     server.stop().await;
     result
+}
+
+/// The limit of this process's memory. A GPU's memory is not this process's: its encoder checks it.
+fn memory_limit(config: &Config, model: &Model) -> MemoryLimit {
+    let is_on_processor = model.info.device == Device::Cpu;
+    let bytes_per_token = if is_on_processor { model.info.bytes_per_token } else { 0 };
+    MemoryLimit::new(config.worker.memory_bytes_max, bytes_per_token)
 }
 
 /// Ends the worker when its engine is stuck, and when it is idle and no autoscaler looks after it.

@@ -38,8 +38,8 @@ const ALLOWED: &[(&str, &str)] = &[
     ("inner product|inner products|outer product|outer products", "mathematics"),
 ];
 
-/// Names of fields in JSON that are a contract, as they are quoted.
-const FIELDS: &[&str] = &["\"letter\"", "`letter`"];
+/// Names that are a contract or of the standard library, as they are written.
+const NAMES_OF_OTHERS: &[&str] = &["\"letter\"", "`letter`", ".product::<", ".product()"];
 
 /// Files that name what was renamed.
 const ABOUT_WORDS: &[&str] = &["tests/tests/tidy/words.rs", "CHANGELOG.md"];
@@ -121,7 +121,8 @@ fn unused_words(source: &Source) -> Vec<String> {
         .iter()
         .flat_map(|(column, instead)| phrases(column).map(move |phrase| (phrase, instead)));
     let unused: Vec<(Phrase, &&str)> = unused.collect();
-    let text = FIELDS.iter().fold(source.text.clone(), |text, field| text.replace(field, ""));
+    let text =
+        NAMES_OF_OTHERS.iter().fold(source.text.clone(), |text, name| text.replace(name, ""));
     let words = words(&text);
     let mut offences = Vec::new();
     for (at, word) in words.iter().enumerate() {
