@@ -3,8 +3,8 @@
 # it is a view of. No error, no warning; what is loaded has the right shape and other values.
 # Guess: an error, as for torch tensors that are not contiguous, or a copy in the order of the shape.
 # Seen: [[0, 1, 2], [3, 4, 5]] transposed comes back as [[0, 1], [2, 3], [4, 5]].
-# What follows: call ascontiguousarray before weights are exported with numpy; a model folder whose vectors make no sense
-# may have been written without it.
+# What follows: call ascontiguousarray before weights are exported with numpy. A model folder whose vectors make no
+# sense may have been written without it.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
