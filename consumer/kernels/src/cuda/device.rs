@@ -88,7 +88,7 @@ fn function(device: &CudaDevice, name: &str, shared_bytes: u32) -> Result<CudaFu
     Ok(function)
 }
 
-/// Whether the device has Hopper's own matrix instructions.
+/// Whether the device has Hopper's own tensor core instructions (wgmma).
 pub(super) fn is_hopper(device: &CudaDevice) -> Result<bool> {
     let mut states = states();
     let known = &mut states.entry(device.id()).or_default().is_hopper;

@@ -61,12 +61,11 @@ impl CuSeqlens {
         &self,
         make: impl FnOnce(&Self) -> Result<T, E>,
     ) -> Result<Option<Arc<T>>, E> {
-        let derived = match self.derived.0.get() {
-            Some(derived) => derived.clone(),
-            None => {
-                let made: Arc<dyn Any + Send + Sync> = Arc::new(make(self)?);
-                self.derived.0.get_or_init(|| made).clone()
-            }
+        let derived = if let Some(derived) = self.derived.0.get() {
+            derived.clone()
+        } else {
+            let made: Arc<dyn Any + Send + Sync> = Arc::new(make(self)?);
+            self.derived.0.get_or_init(|| made).clone()
         };
         Ok(derived.downcast().ok())
     }
