@@ -1,4 +1,4 @@
-//! The documents' commands that no test can run: programs, targets, packages and files that they name exist.
+//! The documents' commands that no test can run, and the tests that they name: all of it exists.
 //!
 //! The others are run by the test `service`, in `documents.rs`.
 
@@ -16,6 +16,8 @@ const RUN: &[&str] = &["forebay", "forebay-autoscaler", "."];
 const NOT_RUN: &[(&str, &str)] = &[
     ("make", "builds or starts everything; its target has to exist"),
     ("cargo", "builds; package, target and filter have to exist"),
+    ("git", "fetches or changes a repository"),
+    ("cd", "goes into a folder that another command makes"),
     ("docker", "needs a Docker engine"),
     ("kubectl", "needs a cluster"),
     (
@@ -191,6 +193,31 @@ fn commands_of_the_documents_that_no_test_runs_name_what_exists() {
     assert_none("commands of the documents", &offences);
 }
 
+/// The tests in a document's code spans: `a::b::name_of_a_test`, or `a::b::beginning_of_some_*`.
+fn named_tests(text: &str) -> Vec<&str> {
+    let spans = text.split('`').skip(1).step_by(2);
+    let last = spans.filter_map(|span| span.rsplit_once("::").map(|(_, name)| name));
+    let part_of_a_name =
+        |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '*';
+    last.filter(|name| name.matches('_').count() > 2 && name.chars().all(part_of_a_name)).collect()
+}
+
+fn is_a_function(name: &str) -> bool {
+    let call =
+        name.strip_suffix('*').map_or_else(|| format!("fn {name}("), |begin| format!("fn {begin}"));
+    sources("rs").into_iter().any(|source| source.text.contains(&call))
+}
+
+#[test]
+fn tests_that_the_documents_name_exist() {
+    let mut offences = Vec::new();
+    for document in sources("md") {
+        let gone = named_tests(&document.text).into_iter().filter(|name| !is_a_function(name));
+        offences.extend(gone.map(|name| format!("{}: {name}", document.path)));
+    }
+    assert_none("tests that are named and don't exist", &offences);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,5 +256,13 @@ mod tests {
             let problems: Vec<_> = commands_of(right).iter().filter_map(problem).collect();
             assert!(problems.is_empty(), "{right}: {problems:?}");
         }
+    }
+
+    #[test]
+    fn a_test_that_does_not_exist_is_found() {
+        let text = "`a::a_test_that_does_not_exist_is_found`, `b::a_test_that_does_*`, `c::d`, `e::no_such_one_at_all`";
+        let gone: Vec<&str> =
+            named_tests(text).into_iter().filter(|name| !is_a_function(name)).collect();
+        assert_eq!(gone, ["no_such_one_at_all"]);
     }
 }

@@ -21,7 +21,7 @@ pub struct Circle(pub Vec<(PathBuf, PathBuf, Use)>);
 /// An edge leads from a file to one that defines an item which the first uses.
 ///
 /// A file is one module here, its inline modules included.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Graph {
     edges: BTreeMap<PathBuf, BTreeMap<PathBuf, Use>>,
 }
@@ -83,7 +83,7 @@ impl Graph {
         found
     }
 
-    /// How many files can each be reached from each other, over all circles.
+    /// The files that are part of any circle.
     pub fn knotted(&self) -> BTreeSet<PathBuf> {
         let files = self.edges.keys().filter(|file| self.circle_from(file).is_some());
         files.cloned().collect()
