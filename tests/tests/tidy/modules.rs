@@ -31,13 +31,9 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
     (
         "consumer/src",
         &["journal", "settle"],
-        &["decode", "admit", "tokenize", "encode", "compute", "pipeline", "worker"],
+        &["decode", "admit", "tokenize", "encode", "pipeline", "worker"],
     ),
-    (
-        "consumer/src",
-        &["decode", "admit", "tokenize"],
-        &["encode", "compute", "pipeline", "worker"],
-    ),
+    ("consumer/src", &["decode", "admit", "tokenize"], &["encode", "pipeline", "worker"]),
     ("autoscaler/src", &["decide"], &["observe", "act", "pool", "scaler", "service"]),
     ("autoscaler/src", &["observe"], &["pool", "scaler", "service"]),
     ("autoscaler/src", &["act"], &["observe", "pool", "scaler", "service"]),
