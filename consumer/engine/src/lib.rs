@@ -38,14 +38,7 @@
 //!
 //! # Adding an encoder family
 //!
-//! 1. If the family normalises after each half layer, as BERT does, add its fields and tensor names to
-//!    `families/post_norm_config.rs`: that is data, without code of its own. Otherwise write `families/<name>.rs`: a
-//!    configuration that is parsed and checked, and layers that implement `encode::layers::Layers` with the operations
-//!    of `forebay-kernels`. `families/modernbert.rs` is a short example.
-//! 2. Add it to `families/architecture.rs`: to the enum `Architecture` and to the list `ARCHITECTURES`.
-//! 3. If it classifies or reranks, add the tensor names of its head to `families/classifier.rs`.
-//! 4. Add a small random model with the values that `PyTorch` computes for it to `tests/data/tiny`, and a test to
-//!    `tests/families.rs`.
+//! `CONTRIBUTING.md`, "Add a model family", has the steps.
 //!
 //! # Generation
 //!

@@ -1,4 +1,4 @@
-// `add_layer_norm`, and `layer_norm`, which adds nothing: rows summed and normalised, a warp a row, in registers.
+// `add_layer_norm`, and `layer_norm`, which has no addend: rows summed and normalised, a warp a row, in registers.
 //
 // out = LayerNorm(x + bias + residual), without what is null. Where `sum` is given, it becomes x + bias + residual, and
 // what is normalised is the sum as it was stored. Each operand moves once.

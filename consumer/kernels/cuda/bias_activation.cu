@@ -1,5 +1,4 @@
-// `bias_activation`: closes a `linear` whose matrix product the library computed, in place. A thread takes eight values
-// of one row.
+// `bias_activation`: the epilogue of a `linear` after a cuBLAS GEMM, in place. A thread takes eight values of one row.
 #include "device.cuh"
 
 constexpr uint32_t THREADS = 256;

@@ -93,9 +93,9 @@ __device__ __forceinline__ void store8(T* to, const float (&values)[VECTOR], uin
 // As `Activation` of the processor's side numbers them.
 enum class Activation : uint32_t { None, Gelu, GeluTanh, Silu, Tanh, Relu };
 
-// The exact (erf) GELU. erf(x / sqrt(2)) is x times a polynomial of x * x up to 4.53, least squares with weights that
-// even out its error, scaled so that it ends at one; beyond it is one. The result is within 6.1e-5 of the exact one
-// everywhere, in half as many instructions as `erff` takes.
+// The erf GELU, by a polynomial. erf(x / sqrt(2)) is x times a polynomial of x * x up to 4.53, least squares with
+// weights that even out its error, scaled so that it ends at one; beyond it is one. The error of the result is at most
+// 6.1e-5 everywhere, and it takes half as many instructions as with `erff`.
 __device__ __forceinline__ float gelu(float x) {
   float inside = fminf(fmaxf(x, -4.5254836f), 4.5254836f), square = inside * inside;
   float sum = -3.314701812e-12f;

@@ -1,11 +1,11 @@
 // A whole feed-forward half of a layer whose hidden size is 384: out = LayerNorm(x + bias + down * gelu(up * x +
 // up_bias)).
 //
-// A block keeps 64 rows of `x` in shared memory and of the result in registers, and goes through the wide state 32
-// columns at a time: it makes them, applies the exact GELU, rounds them to T, and multiplies them on. So the wide state
-// is never stored, and `x` is read once for the matrix product and the residual both. The weights come through two
-// buffers by asynchronous copies, from L2 cache, where all blocks find them. `up`: `[inner, 384]`, `down`: `[384,
-// inner]`, `inner` whole steps of 32. All begin at multiples of 16 bytes.
+// A block keeps 64 rows of `x` in shared memory and of the result in registers, and goes through the intermediate
+// activations 32 columns at a time: the up projection, the erf GELU (a polynomial, error at most 6.1e-5), rounding to
+// T, the down projection. So intermediate activations are never stored, and `x` is read once for the matrix product and
+// the residual both. The weights come through two buffers by asynchronous copies, from L2 cache, where all blocks find
+// them. `up`: `[inner, 384]`, `down`: `[384, inner]`, `inner` whole steps of 32. All begin at multiples of 16 bytes.
 #include "whole_rows.cuh"
 
 constexpr uint32_t WIDTH = 384, STEP = 32;
@@ -14,10 +14,10 @@ constexpr uint32_t STRIDE = WIDTH + VECTOR, STEP_STRIDE = STEP + VECTOR;
 
 using Rows = WholeRows<WIDTH>;
 
-// The step's columns of the wide state for the block's rows, a warp 16 rows of 16 columns: gelu(x * transpose(up) +
-// bias).
+// The step's columns of the intermediate activations for the block's rows, a warp 16 rows of 16 columns: gelu(x *
+// transpose(up) + bias).
 template <class T>
-__device__ __forceinline__ void widen_rows(T* wide, const T* x, const T* up, const float* bias) {
+__device__ __forceinline__ void up_projection(T* activations, const T* x, const T* up, const float* bias) {
   uint32_t warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
   uint32_t row = warp / 2 * 16, column = warp % 2 * 16;
   float sums[2][4] = {};
@@ -33,7 +33,7 @@ __device__ __forceinline__ void widen_rows(T* wide, const T* x, const T* up, con
 #pragma unroll
     for (uint32_t i = 0; i < 4; ++i) {
       uint32_t output = column + at * 8 + lane % 4 * 2 + i % 2, line = row + i / 2 * 8 + lane / 4;
-      wide[line * STEP_STRIDE + output] = narrow<T>(gelu(sums[at][i] + bias[output]));
+      activations[line * STEP_STRIDE + output] = narrow<T>(gelu(sums[at][i] + bias[output]));
     }
   }
 }
@@ -47,7 +47,7 @@ __device__ __forceinline__ void feed_forward(T* out, const T* x, const T* up, co
   constexpr uint32_t UP = STEP * STRIDE, DOWN = WIDTH * STEP_STRIDE;
   T* ups = shared.take<T>(2 * UP);
   T* downs = shared.take<T>(2 * DOWN);
-  T* wide = shared.take<T>(Rows::ROWS * STEP_STRIDE);
+  T* activations = shared.take<T>(Rows::ROWS * STEP_STRIDE);
   uint32_t first = blockIdx.x * Rows::ROWS, count = min(rows - first, Rows::ROWS);
   size_t start = size_t(first) * WIDTH;
 
@@ -64,13 +64,13 @@ __device__ __forceinline__ void feed_forward(T* out, const T* x, const T* up, co
     ptx::copies_commit();
     ptx::copies_wait<1>();
     __syncthreads();
-    widen_rows(wide, block, ups + buffer * UP, up_bias + at);
+    up_projection(activations, block, ups + buffer * UP, up_bias + at);
     __syncthreads();
-    result.template multiply<STEP>(wide, STEP_STRIDE, downs + buffer * DOWN, STEP_STRIDE);
-    __syncthreads();  // before the next copies and the next wide rows overwrite what was read
+    result.template multiply<STEP>(activations, STEP_STRIDE, downs + buffer * DOWN, STEP_STRIDE);
+    __syncthreads();  // before the next copies and the next activations overwrite what was read
   }
-  // The wide rows' memory is free now, and as large as what the sums take.
-  float* scratch = reinterpret_cast<float*>(wide);
+  // The activations' memory is free now, and as large as what the sums take.
+  float* scratch = reinterpret_cast<float*>(activations);
   static_assert(2 * Rows::ROWS * Rows::COLUMN_WARPS * sizeof(float) <= Rows::ROWS * STEP_STRIDE * sizeof(T));
   result.add_and_normalize(out + start, block, STRIDE, bias, scale, shift, eps, count, scratch);
 }

@@ -1,12 +1,12 @@
-// Linear layers on Hopper: what follows a matrix product happens before it is stored. `linear_sm90a` adds the bias and
-// applies the exact GELU or nothing; `linear_layer_norm_sm90a` has whole rows of 384 and leaves LayerNorm(x *
-// transpose(weight) + bias + residual).
+// Linear layers on Hopper: what follows a matrix product happens before it is stored. `linear_sm90a` adds the bias, and
+// `linear_gelu_sm90a` applies the erf GELU after it (a polynomial, error at most 6.1e-5); `linear_layer_norm_sm90a` has
+// whole rows of 384 and leaves LayerNorm(x * transpose(weight) + bias + residual).
 //
 // A block has 128 rows, 64 a warpgroup, and all its sums in registers. Steps of the depth, 64 values of each row, come
-// by asynchronous copies into tiles that go round; the tensor cores read them there. A block has 192 columns and tiles
-// for two steps: then two blocks share a multiprocessor, and one's copies and epilogue hide behind the other's matrix
-// products. With whole rows it has 384, and tiles for three: the next step's matrix products begin before the last
-// one's end. A row's sums do not depend on the rows beside it.
+// by asynchronous copies into a circular buffer of tiles in shared memory; the tensor cores read them there. A block
+// has 192 columns and tiles for two steps: then two blocks share a multiprocessor, and one's copies and epilogue hide
+// behind the other's matrix products. With whole rows it has 384, and tiles for three: the next step's matrix products
+// begin before the last one's end. A row's sums do not depend on the rows beside it.
 //
 // `x`: `[rows, depth]`, `weight`: `[width, depth]`. `depth` and `width` are whole vectors, and all tensors begin at
 // multiples of 16 bytes.

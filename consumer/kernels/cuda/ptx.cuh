@@ -1,4 +1,5 @@
-// The device beyond CUDA C++, as the kernels need it: matrix products, matrix loads and asynchronous copies.
+// The device beyond CUDA C++, as the kernels need it: tensor core instructions (`mma.sync`), matrix loads and
+// asynchronous copies.
 // `executor/ptx.cuh` has the same functions for a processor. Layouts are those of the PTX ISA, "Matrix fragments for
 // mma.m16n8k16" and "ldmatrix".
 #pragma once
@@ -22,7 +23,8 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// sums += a * b: a is 16 x 16 by rows, b is 16 x 8 by columns, sums are 16 x 8. All lanes together.
+// On the tensor cores, sums += a * b: a is 16 x 16 by rows, b is 16 x 8 by columns, sums are 16 x 8. All lanes
+// together.
 template <class T>
 __device__ __forceinline__ void mma(float (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 

@@ -92,7 +92,7 @@ struct Queries {
   const Where& where;
   uint32_t lane = threadIdx.x % WARP, pair = lane % 4 * 2;
   uint32_t first = where.first_query + threadIdx.x / WARP * ROWS, queries[2] = {first + lane / 4, first + lane / 4 + 8};
-  // The scale of scores, for powers of two.
+  // Softmax scale times log2(e), for exp2.
   float scale = a.scale * LOG2_E;
   uint32_t fragments[STEPS][4];
   float sums[DIM / 8][4] = {}, largest[2] = {-INFINITY, -INFINITY}, total[2] = {};
@@ -258,7 +258,8 @@ __device__ __forceinline__ void varlen_attention(const Attention<T>& a, const ui
     }
     __syncthreads();
     const T *tile_keys = keys + buffer * TILE, *tile_values = values + buffer * TILE;
-    // Loops of one length each, so that nothing is asked within them; a sequence's last keys often are few.
+    // Specialized for full, masked and half tiles: loops have constant lengths and full ones no mask. The last tile of
+    // a sequence often is at most half full.
     if (queries.sees_all(tile, KEYS)) {
       queries.template attend<KEYS, true>(tile_keys, tile_values, tile);
     } else if (end_key - tile > KEYS / 2) {

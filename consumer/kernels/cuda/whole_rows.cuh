@@ -1,4 +1,5 @@
-// Matrix products whose block holds whole rows, so that bias, residual and LayerNorm happen before anything is stored.
+// Matrix products on the tensor cores whose block holds whole rows, so that bias, residual and LayerNorm happen before
+// anything is stored.
 //
 // A block of eight warps has ROWS x WIDTH sums, 32 x 96 a warp: 64 rows of 384 or 32 of 768.
 #pragma once

@@ -229,7 +229,7 @@ impl PoolNormalize<'_> {
 
 impl LinearLayerNorm {
     /// `x`: `[tokens, in]`; `residual`: `[tokens, hidden]`; writes `out`: `[tokens, hidden]`. `projected`, of its
-    /// shape, is room for the linear layer's result.
+    /// shape, is scratch memory for the linear layer's result.
     pub fn forward_into(
         &self,
         x: &Tensor,
@@ -245,7 +245,7 @@ impl LinearLayerNorm {
 
 impl FeedForward {
     /// `x`, which is the residual too: `[tokens, hidden]`; writes `out` of its shape. `inner`: `[tokens, inner]` and
-    /// `projected`: `[tokens, hidden]` are room for the results of the two linear layers.
+    /// `projected`: `[tokens, hidden]` are scratch memory for the results of the two linear layers.
     pub fn forward_into(
         &self,
         x: &Tensor,

@@ -8,8 +8,12 @@
 //!
 //! Batches are packed: the tokens of all sequences lie end to end and [`CuSeqlens`] says where each begins,
 //! so nothing is padded and no operation can mix two sequences by mistake. Hidden states are contiguous, f32 or
-//! bf16 (on a GPU bf16 or f16); biases, scales and shifts are f32, and so is every sum. A sequence's result does not
-//! depend, by one bit, on its batch-mates or on the number of threads.
+//! bf16 (on a GPU bf16 or f16); biases, scales and shifts are f32, and so is every sum.
+//!
+//! A sequence's result does not depend, by one bit, on its batch-mates or on the number of threads. Two exceptions on
+//! GPUs may change its last bits: where cuBLAS computes a linear layer (on devices other than Hopper, or with sizes or
+//! an activation that no kernel of ours takes), and on devices other than Hopper, which use a fused kernel for the
+//! numbers of rows at which it was measured to be faster.
 
 // Loops are compiled for an instruction set by being inlined into a function that enables it (`cpu::simd`).
 #![allow(clippy::inline_always)]

@@ -1,4 +1,4 @@
-//! Every operation in both half types beside its twin: the same operation on the processor, in f32, on the same values.
+//! Every operation in both half types beside its CPU implementation, in f32, on the same values.
 
 use candle_core::{DType, Device, Tensor};
 use forebay_kernels::{
@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use crate::data::Numbers;
 use crate::measure::Result;
 
-/// How far apart the two may be: `|difference| / |twin|` over all values, and of the worst value, over its own size and
-/// the typical one. A half keeps 8 or 11 bits, and several are rounded on the way.
+/// How far apart the two may be: `|difference| / |on CPU|` over all values, and of the worst value, over its own size
+/// and the typical one. A half keeps 8 or 11 bits, and several are rounded on the way.
 fn tolerances(dtype: DType) -> (f64, f64) {
     if dtype == DType::BF16 { (8e-3, 0.06) } else { (1e-3, 8e-3) }
 }
@@ -57,7 +57,10 @@ struct Check<'a> {
 pub fn check(device: &Device, report: &mut Value) -> Result<bool> {
     let mut agrees = true;
     let mut rows = Vec::new();
-    println!("{:<58} {:>10} {:>10}", "operation and its twin", "over all", "worst");
+    println!(
+        "{:<58} {:>10} {:>10}",
+        "operation beside its CPU implementation", "over all", "worst"
+    );
     for dtype in [DType::BF16, DType::F16] {
         let numbers = Numbers::new(7);
         let mut check = Check { device, dtype, numbers, rows: Vec::new(), agrees: true };
@@ -77,19 +80,19 @@ pub fn check(device: &Device, report: &mut Value) -> Result<bool> {
 
 impl Check<'_> {
     fn compare(&mut self, name: &str, compute: &Compute<'_>) -> Result<()> {
-        let twin = compute(&Side { device: &Device::Cpu, dtype: DType::F32 })?;
+        let on_cpu = compute(&Side { device: &Device::Cpu, dtype: DType::F32 })?;
         let ours = compute(&Side { device: self.device, dtype: self.dtype })?;
         let values = |tensor: &Tensor| -> Result<Vec<f32>> {
             Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
         };
-        let twin = values(&twin)?;
+        let on_cpu = values(&on_cpu)?;
         let ours = values(&ours)?;
         let square = |value: f64| value * value;
-        let all: f64 = twin.iter().map(|&x| square(f64::from(x))).sum();
-        let typical = (all / twin.len() as f64).sqrt();
+        let all: f64 = on_cpu.iter().map(|&x| square(f64::from(x))).sum();
+        let typical = (all / on_cpu.len() as f64).sqrt();
         let mut apart = 0.0;
         let mut worst = 0.0_f64;
-        for (&x, &y) in twin.iter().zip(&ours) {
+        for (&x, &y) in on_cpu.iter().zip(&ours) {
             let difference = f64::from(x) - f64::from(y);
             apart += square(difference);
             // A NaN is as far away as can be.
@@ -98,7 +101,7 @@ impl Check<'_> {
         }
         let over_all = (apart / all).sqrt();
         let (over_all_max, worst_max) = tolerances(self.dtype);
-        let agrees = over_all <= over_all_max && worst <= worst_max && ours.len() == twin.len();
+        let agrees = over_all <= over_all_max && worst <= worst_max && ours.len() == on_cpu.len();
         self.agrees &= agrees;
         let name = format!("{name}, {}", self.dtype.as_str());
         let verdict = if agrees { "" } else { "  DISAGREES" };

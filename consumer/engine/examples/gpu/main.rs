@@ -1,4 +1,4 @@
-//! Checks and measures a GPU: every operation beside its twin on the processor, whole models beside rows that `PyTorch`
+//! Checks and measures a GPU: every operation beside its CPU implementation, whole models beside rows that `PyTorch`
 //! computed, and how fast both are, as shares of what the device itself was measured to do.
 //!
 //! `gpu [--device cuda:0] [--agree] [--time] [--model FOLDER] [--oracle ROWS.jsonl] [--json FILE]`: without `--agree`

@@ -5,7 +5,9 @@ use crate::error::EngineError;
 
 /// A model that turns packed sequences into rows of numbers, driven by one thread at a time.
 ///
-/// It is a pure function of a batch: a sequence's row does not depend on other sequences or on earlier batches.
+/// It is a pure function of a batch: a sequence's row does not depend on other sequences or on earlier batches. On GPUs
+/// its last bits may depend on the batch, where cuBLAS computes a linear layer or where a fused kernel was measured to
+/// be faster for that many rows: see the documentation of `forebay_kernels`.
 pub trait Encoder: Send {
     /// Computes one row a sequence: a vector, pooled as the model defines and finished as each sequence asks; or
     /// scores.

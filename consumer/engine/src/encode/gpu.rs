@@ -3,10 +3,10 @@
 //!
 //! All of it goes through one stream, so batches share the memory of hidden states without a race.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::Device as TensorDevice;
-use forebay_kernels::gpu::{self, Download, Room};
+use forebay_kernels::gpu::{self, Download, PinnedBuffer};
 use forebay_kernels::{DeviceFailure, KernelError};
 
 use crate::encode::batch::{PackedBatch, Rows};
@@ -34,11 +34,11 @@ pub(crate) struct GpuEncoder {
     bytes_per_token: usize,
     /// Tokens of the largest batch that there is memory for.
     tokens_held: usize,
-    rooms: Rooms,
+    buffers: Buffers,
 }
 
 /// Host memory for rows that are being downloaded.
-type Rooms = Arc<Mutex<Vec<Room>>>;
+type Buffers = Arc<Mutex<Vec<PinnedBuffer>>>;
 
 impl GpuEncoder {
     /// An encoder on `device`, in the number type of `info`.
@@ -58,19 +58,19 @@ impl GpuEncoder {
             dtype: info.dtype,
             bytes_per_token: info.bytes_per_token,
             tokens_held: 0,
-            rooms: Rooms::default(),
+            buffers: Buffers::default(),
             device,
         }
     }
 
-    /// Refuses a batch that the device has no memory for. Other processes may take some at any time, so the allocation
-    /// itself can still fail.
-    fn make_room(&mut self, tokens: usize) -> Result<(), EngineError> {
+    /// Sees to it that the device has memory for a batch of so many tokens, or refuses it. Other processes may take
+    /// some at any time, so the allocation itself can still fail.
+    fn reserve(&mut self, tokens: usize) -> Result<(), EngineError> {
         if tokens <= self.tokens_held {
             return Ok(());
         }
-        // What smaller batches had makes room for this one, and is counted once the device is past them.
-        self.forget_room();
+        // The memory of smaller batches is free for this one, and is counted once the device is past them.
+        self.release();
         gpu::wait(&self.device)?;
         let left = gpu::memory(&self.device)?.free;
         let needed = (tokens as u64).saturating_mul(self.bytes_per_token as u64);
@@ -81,14 +81,14 @@ impl GpuEncoder {
         Ok(())
     }
 
-    /// Gives the memory of hidden states back, in the order of the stream.
-    fn forget_room(&mut self) {
+    /// Releases the memory of hidden states, in the order of the stream.
+    fn release(&mut self) {
         self.tokens_held = 0;
         self.space = Workspace::new(self.dtype.tensor(), self.device.clone());
     }
 
     fn launch(&mut self, batch: &PackedBatch) -> Result<Pending, EngineError> {
-        self.make_room(batch.tokens())?;
+        self.reserve(batch.tokens())?;
         let sequences = Sequences {
             token_ids: batch.token_ids(),
             type_ids: batch.type_ids(),
@@ -96,17 +96,17 @@ impl GpuEncoder {
         };
         let hidden = self.layers.forward(sequences, &mut self.space)?;
         let pooled = self.head.pooled(&hidden, batch.cu_seqlens(), batch.finishes())?;
-        let room = lock(&self.rooms).pop().unwrap_or_default();
-        let download = Download::begin(&pooled, room)?;
+        let buffer = lock(&self.buffers).pop().unwrap_or_default();
+        let download = Download::begin(&pooled, buffer)?;
         let head = self.head.clone();
-        let rooms = self.rooms.clone();
+        let buffers = self.buffers.clone();
         let name = self.name;
         let device = self.device.clone();
         let shape = (batch.sequences(), self.sizes.hidden);
         Ok(Pending::new(move || {
-            let (values, room) =
+            let (values, buffer) =
                 download.wait().map_err(|error| lost(name, &device, error.into()))?;
-            lock(&rooms).push(room);
+            lock(&buffers).push(buffer);
             Ok(Rows { width: head.width(shape.1), data: head.finish(values, shape)? })
         }))
     }
@@ -121,7 +121,7 @@ impl Encoder for GpuEncoder {
         }
         self.launch(batch).map_err(|error| {
             // An allocation may have failed midway: which buffers have grown is unknown.
-            self.forget_room();
+            self.release();
             lost(self.name, &self.device, error)
         })
     }
@@ -131,8 +131,8 @@ impl Encoder for GpuEncoder {
     }
 }
 
-fn lock(rooms: &Mutex<Vec<Room>>) -> std::sync::MutexGuard<'_, Vec<Room>> {
-    rooms.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(buffers: &Mutex<Vec<PinnedBuffer>>) -> MutexGuard<'_, Vec<PinnedBuffer>> {
+    buffers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Names the device in an error that ends its use: one that says so, or after which the device can't be waited for.

@@ -17,9 +17,9 @@ pub(crate) enum Slot {
     Context,
     /// A projection back to the hidden size.
     Projected,
-    /// The wide state inside the feed-forward half.
+    /// The intermediate activations of the feed-forward half.
     Inner,
-    /// The wide state after its gate.
+    /// The intermediate activations after their gate.
     Gated,
 }
 

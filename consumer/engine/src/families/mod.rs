@@ -1,6 +1,7 @@
 //! The encoder families. Each reads its own fields of `config.json` and implements
 //! [`Layers`](crate::encode::layers::Layers); [`architecture`] chooses among them by `model_type`, and [`classifier`]
-//! has the names of their classification heads. The crate's documentation lists the steps for adding one.
+//! has the names of their classification heads. The steps for adding one are in
+//! `CONTRIBUTING.md`, "Add a model family".
 
 pub(crate) mod architecture;
 pub(crate) mod classifier;

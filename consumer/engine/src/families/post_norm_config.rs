@@ -1,5 +1,5 @@
-//! The families that normalise after each half layer, as data: their fields of `config.json`, and the names of their
-//! tensors.
+//! The families that normalise after each half layer: the fields that each reads from `config.json`, a function that
+//! makes a [`PostNormConfig`] of them, and the names of its tensors. They share the layers of `post_norm`.
 
 use std::path::Path;
 

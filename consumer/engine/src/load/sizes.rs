@@ -48,7 +48,7 @@ impl Sizes {
     }
 
     /// An upper bound of the memory, in bytes, that a token takes while it is computed. Of one layer: the input, the
-    /// three projections, the context, the sum, a projection, and the wide inner state before and after a gate.
+    /// three projections, the context, the sum, a projection, and the intermediate activations before and after a gate.
     pub(crate) fn bytes_per_token(self, dtype: DType) -> usize {
         let values = self.hidden.saturating_mul(8).saturating_add(self.inner.saturating_mul(3));
         values.saturating_mul(dtype.tensor().size_in_bytes())

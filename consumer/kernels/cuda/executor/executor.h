@@ -1,7 +1,6 @@
 // The names of CUDA C++ that the kernels use, for a processor. Included before each `.cu` source, which is compiled
-// with
-// `-fsanitize=thread`, but not linked with that library: the calls that the compiler then puts before every access to
-// memory come to `memory.cpp`, which knows what each thread may touch.
+// with `-fsanitize=thread`, but not linked with that library: the calls that the compiler then puts before every access
+// to memory come to `memory.cpp`, which knows what each thread may touch.
 #pragma once
 
 #include <cmath>
@@ -50,8 +49,9 @@ class Kernel {
   using Call = void (*)(const void* function, const uint64_t* arguments);
 
   template <class... A>
-  Kernel(const char* name, uint32_t threads_max, void (*function)(A...))
+  Kernel(const char* name, const char* source, uint32_t threads_max, void (*function)(A...))
       : name(name),
+        source(source),
         threads_max(threads_max),
         arguments(sizeof...(A)),
         function(reinterpret_cast<const void*>(function)) {
@@ -65,6 +65,7 @@ class Kernel {
   static Kernel* first;
 
   const char* name;
+  const char* source;  // the path of the file that defines it
   uint32_t threads_max;
   size_t arguments;
   const void* function;
@@ -89,7 +90,7 @@ class Kernel {
 }  // namespace executor
 
 // Defines a kernel that its launch finds by name; what follows is its body.
-#define KERNEL(THREADS, BLOCKS, NAME, ...)                      \
-  extern "C" void NAME(__VA_ARGS__);                            \
-  static executor::Kernel kernel_##NAME(#NAME, THREADS, &NAME); \
+#define KERNEL(THREADS, BLOCKS, NAME, ...)                                \
+  extern "C" void NAME(__VA_ARGS__);                                      \
+  static executor::Kernel kernel_##NAME(#NAME, __FILE__, THREADS, &NAME); \
   extern "C" void NAME(__VA_ARGS__)

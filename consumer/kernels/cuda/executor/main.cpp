@@ -5,6 +5,8 @@
 // count; each u64 length, u32 bytes by which it begins past a multiple of 256, bytes), arguments (u32 count; each u32
 // kind, u64 value; kind 0 is a value by itself, kind 1 the number of a buffer and, in the high half, an offset in
 // bytes). The answer: u32 0 and all buffers' bytes, or u32 1 and what went wrong (u32 length, bytes).
+//
+// An empty name asks for all kernels: u32 count, of each the path of its source and its name (each u32 length, bytes).
 
 #include <unistd.h>
 
@@ -34,6 +36,21 @@ void write_all(const void* from, size_t bytes) {
 
 void write_u32(uint32_t value) { write_all(&value, sizeof(value)); }
 
+void write_text(const std::string& text) {
+  write_u32(uint32_t(text.size()));
+  write_all(text.data(), text.size());
+}
+
+void write_kernels() {
+  uint32_t count = 0;
+  for (const Kernel* kernel = Kernel::first; kernel != nullptr; kernel = kernel->next) ++count;
+  write_u32(count);
+  for (const Kernel* kernel = Kernel::first; kernel != nullptr; kernel = kernel->next) {
+    write_text(kernel->source);
+    write_text(kernel->name);
+  }
+}
+
 // A buffer with so much room around it that nothing else lies just outside.
 struct Placed {
   std::vector<unsigned char> memory;
@@ -58,6 +75,11 @@ int main() {
     Launch request;
     request.kernel.resize(read_value<uint32_t>());
     read_all(request.kernel.data(), request.kernel.size());
+    if (request.kernel.empty()) {
+      write_kernels();
+      fflush(stdout);
+      continue;
+    }
     request.grid.x = read_value<uint32_t>();
     request.grid.y = read_value<uint32_t>();
     request.grid.z = read_value<uint32_t>();
@@ -80,10 +102,8 @@ int main() {
       write_u32(0);
       for (const Buffer& buffer : request.buffers) write_all(buffer.begin, buffer.bytes);
     } catch (const std::exception& problem) {
-      std::string text = problem.what();
       write_u32(1);
-      write_u32(uint32_t(text.size()));
-      write_all(text.data(), text.size());
+      write_text(problem.what());
     }
     fflush(stdout);
   }

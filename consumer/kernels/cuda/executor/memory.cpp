@@ -212,7 +212,7 @@ void memory_begin_launch(const std::vector<Buffer>& buffers, uint32_t shared_byt
     globals.push_back(std::move(region));
   }
   shared_asked = shared_bytes;
-  // Room for a fence beside every array, however small the arrays are.
+  // Space for a fence beside every array, however small the arrays are.
   arena.resize(size_t(shared_bytes) + 64 * FENCE_BYTES);
 }
 

@@ -67,7 +67,7 @@ pub(crate) struct PanelOf<'a, E> {
     pub(crate) column: usize,
     /// The values that sums start from; shorter than the columns only where the rest does not matter. `None` is zero.
     pub(crate) start: Option<&'a [f32]>,
-    /// Memory that is needed after this panel, and is fetched meanwhile; it need not exist.
+    /// Prefetch hint: the memory that is needed after this panel. Never dereferenced, may be out of bounds.
     pub(crate) next: *const u8,
 }
 
@@ -94,8 +94,8 @@ pub(crate) fn multiply<T: Target, E: Element>(
 /// Steps ahead at which a panel's lines are prefetched: some 150 clock cycles, more than L2 cache takes. The panel does
 /// not fit L1 cache beside the rows; on an Emerald Rapids this is worth 8 %.
 const AHEAD: usize = 12;
-/// The next panel is fetched from memory at a line in so many steps, for a panel's worth by the time that some
-/// twenty groups of rows have passed. Faster, it would hold up the loads of this panel.
+/// The next panel is prefetched to L2 cache, from the last-level cache or memory, at a line in so many steps: a panel's
+/// worth by the time that some twenty groups of rows have passed. Faster, it would hold up the loads of this panel.
 const STEPS_PER_LINE: usize = 8;
 /// Bytes of a cache line.
 const LINE_BYTES: usize = 64;

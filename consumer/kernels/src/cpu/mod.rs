@@ -1,8 +1,9 @@
 //! The processor's back-end. Loops are compiled for AVX-512 with and without bf16 pairs, AVX2, NEON and the baseline,
 //! and chosen at run time ([`simd`]); work is spread over the rayon thread pool that the caller is in ([`parallel`]).
 //!
-//! One file an operation, over the matrix product of [`gemm`], the functions of [`math`], each thread's [`scratch`]
-//! memory and the number types of [`element`].
+//! One file an operation (`linear_layer_norm` and `feed_forward` have none: they are composed of others), over the
+//! matrix product of [`gemm`], the functions of [`math`], each thread's [`scratch`] memory and the number types of
+//! [`element`].
 
 pub(crate) mod activation;
 mod add_layer_norm;

@@ -31,8 +31,7 @@ impl Backend for Cuda {
         Err(Error::Msg("int8 has no kernels on a GPU; use bf16 or f16".to_owned()))
     }
 
-    /// The library for matrix products adds no bias, which would take a pass of its own; attention reads every value
-    /// anyway.
+    /// A cuBLAS GEMM adds no bias, which would take a pass of its own; attention reads every value anyway.
     fn prefers_bias_in_attention(&self) -> bool {
         true
     }

@@ -13,31 +13,12 @@ use candle_core::cuda_backend::{CudaDevice, DeviceId};
 use candle_core::{Error, Result};
 
 use super::error::error;
-use super::launch::{self, Argument, Launch};
+use super::launch::{Argument, Launch};
+use super::sources::source_of;
 use super::staging::Staging;
 
 /// Shared memory that a block has without asking for more.
 const SHARED_BYTES: u32 = 48 * 1024;
-
-macro_rules! module {
-    ($name:literal) => {
-        ($name, include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".fatbin")))
-    };
-}
-
-/// The modules that `build.rs` compiled, by the names of their sources. `linear_sm90a` runs on Hopper alone.
-static MODULES: [(&str, &[u8]); 10] = [
-    module!("add_layer_norm"),
-    module!("bias_activation"),
-    module!("embed_layer_norm"),
-    module!("feed_forward"),
-    module!("gate"),
-    module!("linear_layer_norm"),
-    module!("linear_sm90a"),
-    module!("pool_normalize"),
-    module!("rotary"),
-    module!("varlen_attention"),
-];
 
 /// A fused kernel, about how many rows, and its inputs and outputs.
 pub(super) type Measured = (&'static str, [usize; 3]);
@@ -53,7 +34,7 @@ struct State {
     staging: Staging,
 }
 
-/// The state of every device that was used: it belongs to the tensor library's devices, which have no room for it.
+/// The state of every device that was used: it belongs to the tensor library's devices, which cannot hold it.
 static STATES: LazyLock<Mutex<HashMap<DeviceId, State>>> = LazyLock::new(Mutex::default);
 
 fn states() -> MutexGuard<'static, HashMap<DeviceId, State>> {
@@ -67,16 +48,15 @@ fn function(device: &CudaDevice, name: &str, shared_bytes: u32) -> Result<CudaFu
     if let Some(function) = state.functions.get(name) {
         return Ok(function.clone());
     }
-    let source = launch::source(name);
-    let known = MODULES.iter().find(|(module, _)| *module == source);
-    let Some(&(source, image)) = known else {
+    let Some(source) = source_of(name) else {
         return Err(Error::Msg(format!("there is no kernel {name}")));
     };
-    let module = match state.modules.entry(source) {
+    let module = match state.modules.entry(source.name) {
         Entry::Occupied(loaded) => loaded.into_mut(),
         Entry::Vacant(vacant) => {
             let context = device.cuda_stream().context().clone();
-            vacant.insert(context.load_module(Ptx::from_binary(image.to_vec())).map_err(error)?)
+            let image = Ptx::from_binary(source.image.to_vec());
+            vacant.insert(context.load_module(image).map_err(error)?)
         }
     };
     let function = module.load_function(name).map_err(error)?;
@@ -118,7 +98,7 @@ pub(super) fn upload(device: &CudaDevice, words: &[u32]) -> Result<CudaSlice<u32
 /// Puts a launch into the device's stream.
 pub(super) fn run(device: &CudaDevice, launch: Option<Launch<u64>>) -> Result<()> {
     let Some(launch) = launch else { return Ok(()) };
-    // A kernel's launches all ask for as much shared memory, but for rows that are pooled, which ask for little.
+    // Shared memory is constant per kernel, except for `pool_normalize`, which stays under 48 KiB.
     let function = function(device, &launch.kernel, launch.shared_bytes)?;
     let stream = device.cuda_stream();
     let mut builder = stream.launch_builder(&function);

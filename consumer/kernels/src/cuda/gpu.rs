@@ -42,22 +42,22 @@ pub fn wait(device: &Device) -> Result<()> {
     device.as_cuda_device()?.cuda_stream().synchronize().map_err(error)
 }
 
-/// Pinned memory, which a device writes to by itself, kept from one result to the next.
+/// Pinned host memory, which a device writes to by itself, kept from one download to the next.
 #[derive(Debug, Default)]
-pub struct Room(Option<PinnedHostSlice<f32>>);
+pub struct PinnedBuffer(Option<PinnedHostSlice<f32>>);
 
 /// Values on their way from a device.
 #[derive(Debug)]
 pub struct Download {
-    /// `None` once it was given back.
-    room: Option<PinnedHostSlice<f32>>,
+    /// `None` once it was returned.
+    buffer: Option<PinnedHostSlice<f32>>,
     done: CudaEvent,
     len: usize,
 }
 
 impl Download {
-    /// Has the device copy a contiguous tensor of f32 into `room` once it is computed, and waits for nothing.
-    pub fn begin(tensor: &Tensor, room: Room) -> Result<Self> {
+    /// Has the device copy a contiguous tensor of f32 into `buffer` once it is computed, and waits for nothing.
+    pub fn begin(tensor: &Tensor, buffer: PinnedBuffer) -> Result<Self> {
         let (storage, layout) = tensor.storage_and_layout();
         let Storage::Cuda(storage) = &*storage else {
             return Err(Error::Msg("a tensor on the processor needs no download".to_owned()));
@@ -65,32 +65,32 @@ impl Download {
         let from = address(storage, layout)?;
         let stream = storage.device.cuda_stream();
         let len = layout.shape().elem_count();
-        let mut room = match room.0 {
-            Some(room) if room.len() >= len => room,
+        let mut buffer = match buffer.0 {
+            Some(buffer) if buffer.len() >= len => buffer,
             // SAFETY: only values that the copy below has written are read from it.
             _ => unsafe { stream.context().alloc_pinned_with_flags(len.next_power_of_two(), 0) }
                 .map_err(error)?,
         };
-        let to = &mut room.as_mut_slice().map_err(error)?[..len];
-        // SAFETY: `room` is waited for before it is read, used again or (below) freed; the tensor's memory is freed in
-        // the stream's order.
+        let to = &mut buffer.as_mut_slice().map_err(error)?[..len];
+        // SAFETY: `buffer` is waited for before it is read, used again or (below) freed; the tensor's memory is freed
+        // in the stream's order.
         unsafe { result::memcpy_dtoh_async(to, from, stream.cu_stream()) }.map_err(error)?;
         let done = stream.record_event(None).map_err(error)?;
-        Ok(Self { room: Some(room), done, len })
+        Ok(Self { buffer: Some(buffer), done, len })
     }
 
-    /// Waits for the values. Gives the room back.
-    pub fn wait(mut self) -> Result<(Vec<f32>, Room)> {
+    /// Waits for the values, and returns them with the buffer.
+    pub fn wait(mut self) -> Result<(Vec<f32>, PinnedBuffer)> {
         self.done.synchronize().map_err(error)?;
-        let Some(room) = self.room.take() else { return Ok(Default::default()) };
-        let values = room.as_slice().map_err(error)?[..self.len].to_vec();
-        Ok((values, Room(Some(room))))
+        let Some(buffer) = self.buffer.take() else { return Ok(Default::default()) };
+        let values = buffer.as_slice().map_err(error)?[..self.len].to_vec();
+        Ok((values, PinnedBuffer(Some(buffer))))
     }
 }
 
 impl Drop for Download {
     fn drop(&mut self) {
-        if self.room.is_some() {
+        if self.buffer.is_some() {
             // It was not waited for. The memory must not be freed under the device; if it can't be waited for, it
             // writes no more.
             let _ = self.done.synchronize();

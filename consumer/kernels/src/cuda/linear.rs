@@ -1,4 +1,4 @@
-//! `linear`: one kernel on Hopper, elsewhere cuBLAS, then what follows it.
+//! `linear`: one kernel on Hopper (`linear_sm90a.cu`), elsewhere a cuBLAS GEMM with `bias_activation.cu` as epilogue.
 #![allow(unsafe_code)]
 
 use candle_core::cuda_backend::cudarc::cublas::{Gemm, GemmConfig, sys::cublasOperation_t};
@@ -31,8 +31,8 @@ pub(super) fn linear(op: &Linear, Operands { x, out }: Operands<'_>) -> Result<(
         depth: op.inputs() as u32,
         width: op.outputs() as u32,
     };
-    // Layers that nothing follows too, though the library is faster where rows are many: it sums up in another order
-    // for few rows than for many, and a row's result must not depend on its batch-mates.
+    // Also layers without an epilogue, though cuBLAS is faster where rows are many: it sums up in another order for few
+    // rows than for many, and a row's result must not depend on its batch-mates.
     if LinearSm90a::<u64>::fits(op.outputs(), op.inputs(), op.activation)
         && aligned(&[launch.out, launch.x, launch.weight, launch.bias.unwrap_or_default()])
         && chosen(device, op)? == Some(LinearKernels::Hopper)

@@ -1,7 +1,10 @@
 //! The back-end for NVIDIA GPUs: tensors become addresses, a launch is made of them ([`launch`]), and the device's
 //! stream takes it. Nothing waits here; the reader of a result does.
 //!
-//! Launches are plain data, which tests run on the processor; all else drives a device, with the feature `cuda` alone.
+//! Launches are plain data, which tests run on the processor, and so is the table of kernels' sources ([`sources`]).
+//! All else drives a device, with the feature `cuda` alone: `backend` hands each operation to `operations` (one launch
+//! each) or to a file of its own (`linear`, `linear_layer_norm`, `feed_forward`); `device` loads kernels and launches
+//! them.
 
 #[cfg(feature = "cuda")]
 mod address;
@@ -26,6 +29,7 @@ mod linear_layer_norm;
 mod operations;
 #[cfg(feature = "cuda")]
 mod sequences;
+pub(crate) mod sources;
 #[cfg(feature = "cuda")]
 mod staging;
 

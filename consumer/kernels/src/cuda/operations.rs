@@ -15,7 +15,7 @@ use crate::ops::pool_normalize::{self, PoolNormalize};
 use crate::ops::rotary::{self, Rotary};
 use crate::ops::varlen_attention::{self, VarlenAttention};
 
-/// By the kernel of `add_layer_norm`, which adds nothing here.
+/// By the kernel of `add_layer_norm`, without an addend.
 pub(super) fn layer_norm(
     op: &LayerNorm,
     layer_norm::Operands { x, out }: layer_norm::Operands<'_>,

@@ -11,7 +11,7 @@ use candle_core::cuda_backend::cudarc::driver::{
 
 use super::error::error;
 
-/// Buffers that go round: a batch takes five or six, and three batches are on their way at most.
+/// Buffers that are used in rotation: a batch takes five or six, and three batches are on their way at most.
 const BUFFERS: usize = 24;
 /// Words of the smallest.
 const WORDS_MIN: usize = 1024;
@@ -29,7 +29,7 @@ impl Staging {
         if self.0.len() >= BUFFERS
             && let Some((used_longest_ago, copied)) = self.0.pop_front()
         {
-            // It long is.
+            // The oldest copy has normally finished, so this does not block.
             copied.synchronize().map_err(error)?;
             buffer = Some(used_longest_ago).filter(|buffer| buffer.len() >= words.len());
         }

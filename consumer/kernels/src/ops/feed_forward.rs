@@ -1,12 +1,12 @@
 //! `feed_forward`: the feed-forward half of an encoder layer. On the processor one linear layer after the other; on a
-//! GPU one kernel that never stores the wide state between them, where there is one for the sizes and it is measured to
-//! be faster.
+//! GPU one kernel that never stores the intermediate activations, where there is one for the sizes and it was measured
+//! to be faster.
 //!
 //! - formula: `y = LayerNorm(x + bias + down * activation(up * x + up_bias))`
 //! - shapes: `x`, `y`: `[tokens, hidden]`; `up`: `[inner, hidden]`; `down`: `[hidden, inner]`
 //! - dtype: as `linear` and `add_layer_norm`
 //! - memory traffic: in one kernel `x`, the weights and `y` once each; apart as `linear` and `add_layer_norm`
-//! - numerics: the wide state is rounded; in one kernel the second matrix product is normalised before it is
+//! - numerics: intermediate activations are rounded; in one kernel the second matrix product is normalised before it is
 //! - source: Dao et al. 2022 for results that never leave a block
 
 use candle_core::Tensor;
@@ -29,9 +29,9 @@ pub struct FeedForward {
 pub(crate) struct Operands<'a> {
     /// `[tokens, hidden]`; it is the residual too.
     pub(crate) x: &'a Tensor,
-    /// `[tokens, inner]`: room for the wide state.
+    /// `[tokens, inner]`: scratch memory for the intermediate activations.
     pub(crate) inner: &'a Tensor,
-    /// `[tokens, hidden]`: room for the second linear layer's result.
+    /// `[tokens, hidden]`: scratch memory for the second linear layer's result.
     pub(crate) projected: &'a Tensor,
     /// `[tokens, hidden]`; written.
     pub(crate) out: &'a Tensor,

@@ -32,7 +32,7 @@ pub(crate) struct Operands<'a> {
     pub(crate) x: &'a Tensor,
     /// `[tokens, hidden]`
     pub(crate) residual: &'a Tensor,
-    /// `[tokens, hidden]`: room for the linear layer's result.
+    /// `[tokens, hidden]`: scratch memory for the linear layer's result.
     pub(crate) projected: &'a Tensor,
     /// `[tokens, hidden]`; written.
     pub(crate) out: &'a Tensor,

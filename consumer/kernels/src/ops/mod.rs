@@ -2,8 +2,7 @@
 //! specification. A [`backend::Backend`] computes them.
 //!
 //! Nothing here knows a back-end: back-ends import operations, and `dispatch` above both chooses one by the device of
-//! the tensors. A new operation is a file here, a method of the trait, an implementation in `cpu` and in `cuda`, and
-//! its public calls in `dispatch`.
+//! the tensors. `CONTRIBUTING.md`, "Add an operation", has the steps for a new one.
 
 pub(crate) mod activation;
 pub(crate) mod add_layer_norm;

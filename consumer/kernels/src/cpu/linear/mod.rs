@@ -71,7 +71,7 @@ pub(crate) fn linear(op: &Linear, Operands { x, out }: Operands<'_>) -> Result<(
     })
 }
 
-/// `P` is multiplied, `E` comes and goes.
+/// `P`: type of weights and multiplication; `E`: of input and output.
 fn run<P: Element, E: Element + As<P>>(
     op: &Linear,
     x: &[E],

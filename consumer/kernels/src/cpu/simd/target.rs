@@ -31,7 +31,7 @@ pub(crate) trait Target {
     /// `a * b + c` in each lane.
     unsafe fn fused(a: Self::Register, b: Self::Register, c: Self::Register) -> Self::Register;
 
-    /// Fetches the cache line at `at`, which need not exist, into L1 cache. It is a hint: nothing is read.
+    /// Prefetches the cache line at `at` into L1 cache. A hint: `at` is never dereferenced and may be out of bounds.
     #[inline(always)]
     fn prefetch(at: *const u8) {
         let _ = at;

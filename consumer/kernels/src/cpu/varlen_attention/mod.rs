@@ -13,7 +13,7 @@ use candle_core::Result;
 
 use self::head::Head;
 use self::pack::{key_panels, pack_keys, pack_values};
-use self::softmax::{Exponents, Running, soften};
+use self::softmax::{Exponents, Running, online_softmax_tile};
 use super::block::{Block, Columns};
 use super::element::{Element, by_dtype};
 use super::gemm::{PANEL, PanelOf, ROWS_MAX, RowsOf, columns_at_once, multiply, rows_at_once};
@@ -118,7 +118,7 @@ fn attend<T: Target, E: Element>(
     }
 }
 
-/// Columns of a packed panel. Those of a head lie in the cache already.
+/// Columns of a packed panel. A head's panels were just packed and are in L2 cache, so no others are prefetched.
 #[inline(always)]
 fn panel_of<E>(values: &[E], column: usize) -> PanelOf<'_, E> {
     PanelOf { values, column, start: None, next: values.as_ptr().cast() }
@@ -171,7 +171,8 @@ impl<E: Element> Work<'_, E> {
                 };
                 let scores = &mut self.scores[row * self.width..][..columns];
                 let probabilities = &mut self.probabilities[row * self.width..][..columns];
-                *keep = soften::<T, E>(scores, seen, exponents, running, probabilities);
+                *keep =
+                    online_softmax_tile::<T, E>(scores, seen, exponents, running, probabilities);
             }
             let keep = (tile > first_tile).then_some(&keep);
             self.weigh::<T>(count, tile, keys, keep);

@@ -1,4 +1,4 @@
-//! The softmax of a few queries, tile by tile of keys, under a running maximum.
+//! The online softmax of a few queries: tile by tile of keys, under a running maximum.
 
 use std::ops::Range;
 
@@ -29,7 +29,7 @@ pub(super) struct Exponents<'a> {
 /// Dot products to probabilities, not yet divided by their sum: `scores` and `probabilities` are whole lanes long, and
 /// only the columns in `seen` count; the others become 0. Returns the factor by which earlier sums shrink.
 #[inline(always)]
-pub(super) fn soften<T: Target, E: Element>(
+pub(super) fn online_softmax_tile<T: Target, E: Element>(
     scores: &mut [f32],
     seen: Range<usize>,
     exponents: Exponents<'_>,

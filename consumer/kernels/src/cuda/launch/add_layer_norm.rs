@@ -1,4 +1,4 @@
-//! The launch of `add_layer_norm`, and of `layer_norm`, which adds nothing.
+//! The launch of `add_layer_norm`, and of `layer_norm`, which has no addend.
 
 use super::description::{Argument, Half, Launch, WARP};
 use super::rows::{THREADS, row_kernel};

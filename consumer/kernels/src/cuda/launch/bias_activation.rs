@@ -1,4 +1,4 @@
-//! The launch of what closes a `linear` that the library multiplied.
+//! The launch of `bias_activation`, the epilogue of a `linear` after a cuBLAS GEMM.
 
 use super::description::Argument::{Pointer, U32};
 use super::description::{Half, Launch, VECTOR};

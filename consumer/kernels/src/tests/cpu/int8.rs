@@ -82,7 +82,7 @@ fn one_token_and_more_rows_than_a_chunk_agree() {
 }
 
 #[test]
-fn a_token_of_zeros_gives_the_bias_and_one_that_is_not_finite_nothing_finite() {
+fn a_non_finite_value_stays_in_its_token_and_zeros_give_the_bias() {
     let (weight, _) = noisy(1, &[40, 10]);
     let (bias, bias_values) = noisy(2, &[40]);
     let layer = Linear::int8(&weight, Some(&bias), Activation::None, DType::F32).unwrap();

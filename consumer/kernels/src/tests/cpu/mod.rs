@@ -1,13 +1,30 @@
-//! The processor's back-end, on every instruction set that the processor has.
+//! The processor's back-end, on every instruction set that the processor has: a module for each operation, by its name;
+//! `linear` in int8 in `int8`.
 
+mod add_layer_norm;
 mod embed_layer_norm;
+mod feed_forward;
 mod gate;
 mod int8;
 mod layer_norm;
 mod linear;
+mod linear_layer_norm;
 mod math;
 mod pool_normalize;
 mod rotary;
 mod simd;
 mod threads;
 mod varlen_attention;
+
+use candle_core::{DType, Tensor};
+
+use super::{noise, tensor, values};
+
+/// A weight whose matrix products with noise are of the size of noise, with the values that its number type holds.
+fn weight(dtype: DType, seed: u64, [outputs, inputs]: [usize; 2]) -> (Tensor, Vec<f32>) {
+    let size = (inputs as f32).sqrt();
+    let scaled: Vec<f32> = noise(seed, outputs * inputs).iter().map(|value| value / size).collect();
+    let weight = tensor(&scaled, &[outputs, inputs]).to_dtype(dtype).unwrap();
+    let values = values(&weight);
+    (weight, values)
+}

@@ -3,11 +3,13 @@
 use proptest::prelude::*;
 
 use super::super::{doubles, noisy, tensor};
-use super::{CASES, Memory, TWIN, activations, assert_agrees, halves, operand, rounding, run};
+use super::{
+    CASES, CPU_ACTIVATION, Memory, activations, assert_agrees, halves, operand, rounding, run,
+};
 use crate::cuda::launch::{self, Half};
 use crate::{Activation, Linear};
 
-/// One case of what closes a linear layer. Its twin is a whole layer whose weight changes nothing.
+/// One case of the epilogue of a linear layer. The CPU implementation is a whole layer whose weight is the identity.
 pub(super) fn check(
     half: Half,
     [rows, width]: [usize; 2],
@@ -16,7 +18,7 @@ pub(super) fn check(
     past: u32,
     seed: u64,
 ) {
-    // The twin computes in f32: a layer in bf16 takes an even number of inputs.
+    // The CPU implementation computes in f32: a layer in bf16 takes an even number of inputs.
     let (_, x_values) = operand(half, seed, &[rows, width]);
     let x = tensor(&x_values, &[rows, width]);
     let (bias, bias_values) = noisy(seed + 1, &[width]);
@@ -33,11 +35,11 @@ pub(super) fn check(
     let identity: Vec<f32> =
         (0..width * width).map(|at| f32::from(u8::from(at / width == at % width))).collect();
     let identity = tensor(&identity, &[width, width]);
-    let twin = Linear::new(&identity, with_bias.then_some(&bias), activation, x.dtype())
+    let on_cpu = Linear::new(&identity, with_bias.then_some(&bias), activation, x.dtype())
         .unwrap()
         .forward(&x)
         .unwrap();
-    assert_agrees(&memory.read(half, x_at), &exact, &twin, rounding(half) + TWIN);
+    assert_agrees(&memory.read(half, x_at), &exact, &on_cpu, rounding(half) + CPU_ACTIVATION);
 }
 
 proptest! {

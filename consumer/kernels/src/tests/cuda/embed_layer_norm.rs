@@ -28,7 +28,7 @@ pub(super) fn check(
     let [(words, word_values), (positions, position_values), (types, type_values)] = &tables;
     let mut memory = Memory::past(past);
     let launch = launch::EmbedLayerNorm {
-        out: memory.room(half, tokens * hidden),
+        out: memory.output(half, tokens * hidden),
         words: memory.halves(half, word_values),
         positions: positioned.then(|| memory.halves(half, position_values)),
         types: positioned.then(|| memory.halves(half, type_values)),
@@ -58,9 +58,9 @@ pub(super) fn check(
         positioned.then_some(&position_values[..]),
         positioned.then_some(&type_values[..]),
     );
-    let twin =
+    let on_cpu =
         op.forward(words, positioned.then_some(positions), positioned.then_some(types)).unwrap();
-    assert_agrees(&memory.read(half, out), &exact, &twin, rounding(half) + 2e-4);
+    assert_agrees(&memory.read(half, out), &exact, &on_cpu, rounding(half) + 2e-4);
 }
 
 proptest! {

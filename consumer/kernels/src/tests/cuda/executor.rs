@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::{BufReader, BufWriter, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use half::{bf16, f16};
@@ -57,12 +57,13 @@ impl Memory {
         self.floats(&values.iter().map(|value| f32::from_bits(*value)).collect::<Vec<_>>())
     }
 
-    /// Room for results, no number in it.
-    pub(super) fn room(&mut self, half: Half, count: usize) -> At {
+    /// A buffer for results, full of NaN.
+    pub(super) fn output(&mut self, half: Half, count: usize) -> At {
         self.halves(half, &vec![f32::NAN; count])
     }
 
-    pub(super) fn room_for_floats(&mut self, count: usize) -> At {
+    /// As [`Self::output`], of f32.
+    pub(super) fn output_floats(&mut self, count: usize) -> At {
         self.floats(&vec![f32::NAN; count])
     }
 
@@ -140,9 +141,14 @@ impl Executor {
             }
             return Ok(());
         }
-        let mut text = vec![0; self.word() as usize];
-        self.output.read_exact(&mut text).unwrap();
-        Err(String::from_utf8_lossy(&text).into_owned())
+        Err(self.text())
+    }
+
+    /// Every kernel of the program: the path of the source that defines it, and its name.
+    pub(super) fn kernels(&mut self) -> Vec<(PathBuf, String)> {
+        self.input.write_all(&0_u32.to_le_bytes()).unwrap();
+        self.input.flush().unwrap();
+        (0..self.word()).map(|_| (self.text().into(), self.text())).collect()
     }
 
     fn send(&mut self, launch: &Launch<At>, memory: &Memory) -> std::io::Result<()> {
@@ -182,6 +188,12 @@ impl Executor {
         let mut word = [0; 4];
         self.output.read_exact(&mut word).unwrap();
         u32::from_le_bytes(word)
+    }
+
+    fn text(&mut self) -> String {
+        let mut text = vec![0; self.word() as usize];
+        self.output.read_exact(&mut text).unwrap();
+        String::from_utf8_lossy(&text).into_owned()
     }
 }
 

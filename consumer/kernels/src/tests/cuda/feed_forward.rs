@@ -20,7 +20,7 @@ pub(super) fn check(half: Half, [rows, inner]: [usize; 2], seed: u64) {
     let norm = layer_norm(seed + 5, width);
     let mut memory = Memory::default();
     let launch = launch::FeedForward {
-        out: memory.room(half, rows * width),
+        out: memory.output(half, rows * width),
         x: memory.halves(half, &x_values),
         up: memory.halves(half, &ups),
         down: memory.halves(half, &downs),
@@ -50,11 +50,11 @@ pub(super) fn check(half: Half, [rows, inner]: [usize; 2], seed: u64) {
     let linear = Linear::new(&downs, None, Activation::None, x.dtype()).unwrap();
     let op = FeedForward { up, down: LinearLayerNorm { linear, norm } };
     let projected = x.zeros_like().unwrap();
-    let twin = x.zeros_like().unwrap();
-    let wide = Tensor::zeros((rows, inner), x.dtype(), x.device()).unwrap();
-    op.forward_into(&x, &wide, &projected, &twin).unwrap();
-    // The wide state is rounded, then the result.
-    assert_agrees(&memory.read(half, out), &exact, &twin, 2.0 * rounding(half) + 1e-3);
+    let on_cpu = x.zeros_like().unwrap();
+    let activations = Tensor::zeros((rows, inner), x.dtype(), x.device()).unwrap();
+    op.forward_into(&x, &activations, &projected, &on_cpu).unwrap();
+    // Intermediate activations are rounded, then the result.
+    assert_agrees(&memory.read(half, out), &exact, &on_cpu, 2.0 * rounding(half) + 1e-3);
 }
 
 proptest! {

@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 
 use super::super::doubles;
-use super::{CASES, Memory, TWIN, activations, assert_agrees, halves, operand, rounding, run};
+use super::{
+    CASES, CPU_ACTIVATION, Memory, activations, assert_agrees, halves, operand, rounding, run,
+};
 use crate::cuda::launch::{self, Half};
 use crate::{Activation, Gate};
 
@@ -17,13 +19,13 @@ pub(super) fn check(
 ) {
     let (x, x_values) = operand(half, seed, &[rows, 2 * inner]);
     let mut memory = Memory::past(past);
-    let out = memory.room(half, rows * inner);
+    let out = memory.output(half, rows * inner);
     let x_at = memory.halves(half, &x_values);
     run(&mut memory, launch::gate(half, out, x_at, [rows as u32, inner as u32], activation));
     let op = Gate { activation };
     let exact = op.reference(&doubles(&x_values), inner);
-    let twin = op.forward(&x).unwrap();
-    assert_agrees(&memory.read(half, out), &exact, &twin, rounding(half) + TWIN);
+    let on_cpu = op.forward(&x).unwrap();
+    assert_agrees(&memory.read(half, out), &exact, &on_cpu, rounding(half) + CPU_ACTIVATION);
 }
 
 proptest! {

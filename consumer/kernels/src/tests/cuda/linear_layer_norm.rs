@@ -18,7 +18,7 @@ pub(super) fn check(half: Half, [rows, depth, width]: [usize; 3], seed: u64) {
     let norm = layer_norm(seed + 4, width);
     let mut memory = Memory::default();
     let launch = launch::LinearLayerNorm {
-        out: memory.room(half, rows * width),
+        out: memory.output(half, rows * width),
         x: memory.halves(half, &x_values),
         weight: memory.halves(half, &weights),
         residual: memory.halves(half, &residual_values),
@@ -43,12 +43,12 @@ pub(super) fn check(half: Half, [rows, depth, width]: [usize; 3], seed: u64) {
     );
     let weights = tensor(&weights, &[width, depth]);
     let linear = Linear::new(&weights, None, Activation::None, x.dtype()).unwrap();
-    let twin = twin(&LinearLayerNorm { linear, norm }, &x, &residual);
-    assert_agrees(&memory.read(half, out), &exact, &twin, rounding(half) + 1e-3);
+    let on_cpu = on_cpu(&LinearLayerNorm { linear, norm }, &x, &residual);
+    assert_agrees(&memory.read(half, out), &exact, &on_cpu, rounding(half) + 1e-3);
 }
 
 /// The result of the operation on the processor.
-pub(super) fn twin(op: &LinearLayerNorm, x: &Tensor, residual: &Tensor) -> Tensor {
+pub(super) fn on_cpu(op: &LinearLayerNorm, x: &Tensor, residual: &Tensor) -> Tensor {
     let projected = residual.zeros_like().unwrap();
     let out = residual.zeros_like().unwrap();
     op.forward_into(x, residual, &projected, &out).unwrap();

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::{doubles, layer_norm, noise, tensor, values};
-use super::linear_layer_norm::twin;
+use super::linear_layer_norm::on_cpu;
 use super::{CASES, Memory, assert_agrees, halves, operand, rounding, run, weight};
 use crate::cuda::launch::{Half, LinearLayerNormSm90a, LinearSm90a};
 use crate::ops::{linear, linear_layer_norm};
@@ -21,7 +21,7 @@ pub(super) fn check_linear(
     let bias = if biased { noise(seed + 2, width) } else { vec![0.0; width] };
     let mut memory = Memory::default();
     let launch = LinearSm90a {
-        out: memory.room(half, rows * width),
+        out: memory.output(half, rows * width),
         x: memory.halves(half, &x_values),
         weight: memory.halves(half, &weights),
         bias: biased.then(|| memory.floats(&bias)),
@@ -42,8 +42,8 @@ pub(super) fn check_linear(
     let weights = tensor(&weights, &[width, depth]);
     let bias = tensor(&bias, &[width]);
     let layer = Linear::new(&weights, Some(&bias), activation, x.dtype()).unwrap();
-    let twin = layer.forward(&x).unwrap();
-    assert_agrees(&memory.read(half, out), &exact, &twin, rounding(half) + 1e-3);
+    let on_cpu = layer.forward(&x).unwrap();
+    assert_agrees(&memory.read(half, out), &exact, &on_cpu, rounding(half) + 1e-3);
 }
 
 /// One case of a layer with its norm.
@@ -56,7 +56,7 @@ pub(super) fn check_layer_norm(half: Half, [rows, depth]: [usize; 2], biased: bo
     let norm = layer_norm(seed + 4, width);
     let mut memory = Memory::default();
     let launch = LinearLayerNormSm90a {
-        out: memory.room(half, rows * width),
+        out: memory.output(half, rows * width),
         x: memory.halves(half, &x_values),
         weight: memory.halves(half, &weights),
         residual: memory.halves(half, &residual_values),
@@ -80,9 +80,9 @@ pub(super) fn check_layer_norm(half: Half, [rows, depth]: [usize; 2], biased: bo
     );
     let weights = tensor(&weights, &[width, depth]);
     let linear = Linear::new(&weights, None, Activation::None, x.dtype()).unwrap();
-    let twin = twin(&LinearLayerNorm { linear, norm }, &x, &residual);
-    // The twin rounds the matrix product too.
-    assert_agrees(&memory.read(half, out), &exact, &twin, 1.5 * rounding(half) + 1e-3);
+    let on_cpu = on_cpu(&LinearLayerNorm { linear, norm }, &x, &residual);
+    // The CPU implementation rounds the matrix product too.
+    assert_agrees(&memory.read(half, out), &exact, &on_cpu, 1.5 * rounding(half) + 1e-3);
 }
 
 fn activations() -> impl Strategy<Value = Activation> {

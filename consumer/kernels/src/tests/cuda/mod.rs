@@ -1,4 +1,5 @@
-//! Every CUDA kernel, run on the processor by the executor of `cuda/executor`, against its twin and against f64.
+//! Every CUDA kernel, run on the processor by the executor of `cuda/executor`, against the CPU implementation and
+//! against f64.
 
 mod add_layer_norm;
 mod bias_activation;
@@ -6,6 +7,7 @@ mod embed_layer_norm;
 mod executor;
 mod feed_forward;
 mod gate;
+mod layer_norm;
 mod linear_layer_norm;
 mod linear_sm90a;
 mod mutations;
@@ -13,6 +15,7 @@ mod planted;
 mod pool_normalize;
 mod program;
 mod rotary;
+mod sources;
 mod varlen_attention;
 
 use candle_core::{DType, Shape, Tensor};
@@ -27,8 +30,8 @@ use crate::cuda::launch::{Half, Launch};
 /// Random shapes of each kernel.
 const CASES: u32 = 200;
 
-/// The error of an activation on the processor's side besides rounding: 2e-4 of what goes in, and more of the halves.
-const TWIN: f64 = 1e-3;
+/// The error of an activation of the CPU implementation besides rounding: 2e-4 of what goes in, and more of the halves.
+const CPU_ACTIVATION: f64 = 1e-3;
 
 fn activations() -> impl Strategy<Value = Activation> {
     prop::sample::select(&ACTIVATIONS[..])
@@ -63,14 +66,14 @@ fn rounding(half: Half) -> f64 {
     }
 }
 
-/// Numbers that a number type holds exactly, as a tensor in which the twin computes: in f32 where it has no f16.
+/// Numbers that a number type holds exactly, as a tensor of the CPU implementation's number type: f32 in place of f16.
 fn operand(half: Half, seed: u64, shape: &[usize]) -> (Tensor, Vec<f32>) {
     let dtype = if half == Half::Bf16 { DType::BF16 } else { DType::F16 };
     let rounded =
         tensor(&noise(seed, Shape::from(shape).elem_count()), shape).to_dtype(dtype).unwrap();
-    let twin = if half == Half::Bf16 { DType::BF16 } else { DType::F32 };
+    let on_cpu = if half == Half::Bf16 { DType::BF16 } else { DType::F32 };
     let values = values(&rounded);
-    (rounded.to_dtype(twin).unwrap(), values)
+    (rounded.to_dtype(on_cpu).unwrap(), values)
 }
 
 /// Runs a launch that has something to do.
@@ -93,8 +96,8 @@ fn assert_near(actual: &[f32], expected: &[f64], tolerance: f64, of: &str) {
     }
 }
 
-/// Near the exact values, and near what the processor's own side gives.
-fn assert_agrees(actual: &[f32], exact: &[f64], twin: &Tensor, tolerance: f64) {
+/// Near the exact values, and near what the CPU implementation gives.
+fn assert_agrees(actual: &[f32], exact: &[f64], on_cpu: &Tensor, tolerance: f64) {
     assert_near(actual, exact, tolerance, "exact");
-    assert_near(actual, &doubles(&values(twin)), 2.0 * tolerance, "twin");
+    assert_near(actual, &doubles(&values(on_cpu)), 2.0 * tolerance, "CPU implementation");
 }

@@ -45,7 +45,7 @@ fn feed_forward() {
 }
 
 #[test]
-fn attention_with_a_wrong_scale() {
+fn attention_with_a_wrong_scale_is_caught() {
     assert_caught(
         "varlen_attention.cu",
         "scores[column][i] * scale",
@@ -55,7 +55,7 @@ fn attention_with_a_wrong_scale() {
 }
 
 #[test]
-fn attention_that_misses_the_tail_of_keys() {
+fn counting_keys_past_a_sequences_end_is_caught() {
     assert_caught(
         "varlen_attention.cu",
         "bool seen = key < where.tokens && ",
@@ -65,7 +65,7 @@ fn attention_that_misses_the_tail_of_keys() {
 }
 
 #[test]
-fn attention_without_the_barrier_after_its_copies() {
+fn removing_attentions_barrier_after_its_copies_is_caught() {
     assert_caught(
         "varlen_attention.cu",
         "    }\n    __syncthreads();\n    const",
@@ -75,7 +75,7 @@ fn attention_without_the_barrier_after_its_copies() {
 }
 
 #[test]
-fn attention_without_the_barrier_before_its_next_copies() {
+fn removing_attentions_barrier_before_its_next_copies_is_caught() {
     assert_caught(
         "varlen_attention.cu",
         "    __syncthreads();  // before",
@@ -85,7 +85,7 @@ fn attention_without_the_barrier_before_its_next_copies() {
 }
 
 #[test]
-fn attention_that_does_not_wait_for_its_copies() {
+fn not_waiting_for_attentions_copies_is_caught() {
     assert_caught(
         "varlen_attention.cu",
         "ptx::copies_wait<1>();",
@@ -95,7 +95,7 @@ fn attention_that_does_not_wait_for_its_copies() {
 }
 
 #[test]
-fn attention_with_swapped_halves_of_a_fragment() {
+fn swapping_halves_of_an_attention_fragment_is_caught() {
     assert_caught(
         "varlen_attention.cu",
         "scores[2 * step + part / 2]",
@@ -105,17 +105,17 @@ fn attention_with_swapped_halves_of_a_fragment() {
 }
 
 #[test]
-fn attention_that_keeps_old_sums_when_the_largest_score_grows() {
+fn not_rescaling_attentions_sums_is_caught() {
     assert_caught("varlen_attention.cu", "total[row] *= keep;", "", attend_masked);
 }
 
 #[test]
-fn attention_that_stores_queries_that_are_not_there() {
+fn storing_queries_past_a_sequences_end_is_caught() {
     assert_caught("varlen_attention.cu", "if (queries[row] >= where.tokens) continue;", "", attend);
 }
 
 #[test]
-fn attention_without_the_values_bias() {
+fn adding_the_keys_bias_to_values_is_caught() {
     assert_caught(
         "varlen_attention.cu",
         "a.bias + 2 * hidden + where.head * dim",
@@ -125,7 +125,7 @@ fn attention_without_the_values_bias() {
 }
 
 #[test]
-fn attention_whose_window_is_one_short() {
+fn a_window_that_is_one_short_is_caught() {
     assert_caught(
         "varlen_attention.cu",
         "key <= query + a.after",
@@ -135,7 +135,7 @@ fn attention_whose_window_is_one_short() {
 }
 
 #[test]
-fn a_norm_that_counts_what_lies_beyond_the_row() {
+fn counting_values_beyond_the_row_in_a_norm_is_caught() {
     let check = || add_layer_norm::check(Half::F16, [5, 44], false, true, 0, 3);
     assert_caught(
         "device.cuh",
@@ -146,7 +146,7 @@ fn a_norm_that_counts_what_lies_beyond_the_row() {
 }
 
 #[test]
-fn a_row_that_is_stored_past_its_end() {
+fn storing_a_row_past_its_end_is_caught() {
     let check = || add_layer_norm::check(Half::F16, [5, 44], false, true, 0, 3);
     assert_caught(
         "device.cuh",
@@ -157,7 +157,7 @@ fn a_row_that_is_stored_past_its_end() {
 }
 
 #[test]
-fn a_vector_that_is_loaded_where_none_begins() {
+fn loading_a_vector_from_an_unaligned_address_is_caught() {
     let check = || add_layer_norm::check(Half::F16, [5, 64], false, false, 2, 3);
     assert_caught(
         "device.cuh",
@@ -168,7 +168,7 @@ fn a_vector_that_is_loaded_where_none_begins() {
 }
 
 #[test]
-fn embeddings_of_the_wrong_position() {
+fn embedding_the_wrong_position_is_caught() {
     let check = || embed_layer_norm::check(Half::F16, &[3, 9], 40, true, true, 0, 3);
     assert_caught(
         "embed_layer_norm.cu",
@@ -179,36 +179,36 @@ fn embeddings_of_the_wrong_position() {
 }
 
 #[test]
-fn pooling_without_the_barrier_between_its_warps() {
+fn removing_the_barrier_of_pooling_is_caught() {
     let finishes = [Finish::default(); 2];
     let check = || pool_normalize::check(Half::F16, &[3, 9], 40, Pooling::Mean, &finishes, 3);
     assert_caught("pool_normalize.cu", "__syncthreads();", "", check);
 }
 
 #[test]
-fn an_activation_of_the_wrong_sum() {
+fn adding_the_bias_of_another_column_is_caught() {
     let check = || bias_activation::check(Half::F16, [4, 20], true, Activation::Gelu, 0, 3);
     assert_caught("bias_activation.cu", "bias + column, count", "bias, count", check);
 }
 
 #[test]
-fn rotation_the_other_way() {
+fn rotating_the_other_way_is_caught() {
     let check = || rotary::check(Half::F16, &[9], 2, 8, 3);
     assert_caught("rotary.cu", "a * cosine - b * sine", "a * cosine + b * sine", check);
 }
 
 #[test]
-fn whole_rows_without_the_barrier_of_their_sums() {
+fn removing_the_barrier_of_row_sums_is_caught() {
     assert_caught("whole_rows.cuh", "    __syncthreads();\n", "", feed_forward);
 }
 
 #[test]
-fn whole_rows_that_use_one_scratch_twice() {
+fn using_one_scratch_for_two_row_sums_is_caught() {
     assert_caught("whole_rows.cuh", "scratch + ROWS * COLUMN_WARPS", "scratch", feed_forward);
 }
 
 #[test]
-fn a_feed_forward_half_that_multiplies_before_all_is_wide() {
+fn removing_the_barrier_after_the_up_projection_is_caught() {
     assert_caught(
         "feed_forward.cu",
         "up_bias + at);\n    __syncthreads();",
@@ -218,12 +218,12 @@ fn a_feed_forward_half_that_multiplies_before_all_is_wide() {
 }
 
 #[test]
-fn a_feed_forward_half_with_the_bias_of_another_step() {
+fn adding_the_bias_of_another_step_is_caught() {
     assert_caught("feed_forward.cu", "up_bias + at);", "up_bias);", feed_forward);
 }
 
 #[test]
-fn a_matrix_product_of_rows_that_are_not_there() {
+fn reading_past_the_last_row_is_caught() {
     let check = || linear_layer_norm::check(Half::F16, [40, 40, 384], 3);
     assert_caught(
         "whole_rows.cuh",
@@ -242,12 +242,12 @@ fn hopper_layer_norm() {
 }
 
 #[test]
-fn a_tile_whose_pieces_lie_in_their_own_order() {
+fn not_swizzling_a_tile_is_caught() {
     assert_caught("linear_sm90a.cu", "(piece ^ first % 8)", "piece", hopper_linear);
 }
 
 #[test]
-fn a_tile_of_the_other_warpgroup() {
+fn multiplying_the_tile_of_another_warpgroup_is_caught() {
     assert_caught(
         "linear_sm90a.cu",
         "threadIdx.x / (GROUP_WARPS * WARP) * GROUP_ROWS * TILE_DEPTH",
@@ -257,17 +257,17 @@ fn a_tile_of_the_other_warpgroup() {
 }
 
 #[test]
-fn sums_that_are_read_before_they_are_whole() {
+fn reading_sums_before_wgmma_is_done_is_caught() {
     assert_caught("linear_sm90a.cu", "    ptx::wgmma_wait<0>();\n", "", hopper_layer_norm);
 }
 
 #[test]
-fn tiles_that_are_overwritten_while_they_are_read() {
+fn overwriting_tiles_while_they_are_read_is_caught() {
     assert_caught("linear_sm90a.cu", "      ptx::wgmma_wait<PENDING>();\n", "", hopper_linear);
 }
 
 #[test]
-fn tiles_that_are_read_before_all_copies_are_there() {
+fn reading_tiles_before_their_copies_are_done_is_caught() {
     assert_caught(
         "linear_sm90a.cu",
         "      __syncthreads();  // all copies",
@@ -277,12 +277,12 @@ fn tiles_that_are_read_before_all_copies_are_there() {
 }
 
 #[test]
-fn a_depth_whose_tail_is_not_cut() {
+fn reading_past_the_depth_is_caught() {
     assert_caught("linear_sm90a.cu", "piece * VECTOR < depth;", "true;", hopper_linear);
 }
 
 #[test]
-fn a_norm_over_half_of_its_row() {
+fn normalizing_by_half_of_a_row_is_caught() {
     assert_caught(
         "linear_sm90a.cu",
         "total[half] += own[sum] + own[sum + 1];",

@@ -23,7 +23,7 @@ pub(super) fn check(
         finishes.iter().map(|finish| launch::finish_word(*finish, hidden as u32)).collect();
     let mut memory = Memory::default();
     let launch = launch::PoolNormalize {
-        out: memory.room_for_floats(lengths.len() * hidden),
+        out: memory.output_floats(lengths.len() * hidden),
         x: memory.halves(half, &x_values),
         starts: memory.words(&starts),
         finishes: memory.words(&words),
@@ -35,8 +35,8 @@ pub(super) fn check(
     run(&mut memory, launch.launch(half));
     let op = PoolNormalize { cu_seqlens: &cu_seqlens, pooling, finishes };
     let exact = op.reference(&doubles(&x_values), hidden);
-    let twin = op.forward(&x).unwrap();
-    assert_agrees(&memory.read_floats(out), &exact, &twin, 1e-5);
+    let on_cpu = op.forward(&x).unwrap();
+    assert_agrees(&memory.read_floats(out), &exact, &on_cpu, 1e-5);
 }
 
 proptest! {

@@ -8,7 +8,7 @@ use super::{CASES, Memory, assert_agrees, halves, operand, rounded, rounding, ru
 use crate::Mask;
 use crate::cuda::launch::{self, Half, Tiles};
 
-/// One case. The linear layer's bias is added to `qkv` first for the twin and for f64, which do not have it apart.
+/// One case. For the CPU implementation and for f64 the linear layer's bias is added to `qkv` first.
 pub(super) fn check(
     setting: Setting,
     half: Half,
@@ -28,7 +28,7 @@ pub(super) fn check(
     let mut memory = Memory::past(past);
     let tiles = Tiles::new(&cu_seqlens);
     let launch = launch::VarlenAttention {
-        out: memory.room(half, cu_seqlens.tokens() * heads * dim),
+        out: memory.output(half, cu_seqlens.tokens() * heads * dim),
         qkv: memory.halves(half, &qkv_values),
         bias: with_bias.then(|| memory.floats(&bias_values)),
         distance_bias: biased.then(|| (memory.floats(&distance_values), 2 * longest as u32 - 1)),
@@ -50,9 +50,9 @@ pub(super) fn check(
     let op = setting.op(&cu_seqlens, &distance_bias);
     let exact = op.reference(&doubles(&sums), dim);
     let sums: Tensor = tensor(&sums, &[cu_seqlens.tokens(), width]);
-    let twin = op.forward(&sums.to_dtype(DType::F32).unwrap()).unwrap();
+    let on_cpu = op.forward(&sums.to_dtype(DType::F32).unwrap()).unwrap();
     // Probabilities are rounded, then the result. Scores of up to a hundred round before they are exponents.
-    assert_agrees(&memory.read(half, out), &exact, &twin, 2.0 * rounding(half) + 2e-5);
+    assert_agrees(&memory.read(half, out), &exact, &on_cpu, 2.0 * rounding(half) + 2e-5);
 }
 
 proptest! {
