@@ -149,7 +149,7 @@ async fn a_result_that_expires_before_it_is_read_is_gone_and_said_to_be() {
     workload.queues_are_empty().await;
     let said = workload.stack.forebay(&["get", job.id()]).await;
     assert_eq!(said.code, 1, "{said:?}");
-    assert!(said.errors.contains("gone"), "{said:?}");
+    assert!(said.errors.contains("the result has expired"), "{said:?}");
     let said = workload.stack.forebay(&["wait", job.id(), "--timeout", "1s"]).await;
     assert_ne!(said.code, 0, "{said:?}");
     assert!(!said.errors.contains(&result_key("")), "keys are nothing to bother people with");
