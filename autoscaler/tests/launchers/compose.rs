@@ -23,7 +23,7 @@ fn with_defaults(mut text: String) -> String {
 fn it_says_what_it_means_and_names_what_the_launcher_looks_for() {
     let written = text("docker-compose.docker-launcher.yml");
     let head: String = written.lines().take_while(|line| line.starts_with('#')).collect();
-    assert!(head.contains("is root on this host"));
+    assert!(head.contains("amounts to root on this host"));
     let compose: Value = serde_saphyr::from_str(&with_defaults(written)).unwrap();
     let services = compose["services"].as_object().unwrap();
     assert_eq!(services.keys().collect::<Vec<_>>(), ["autoscaler"]);
