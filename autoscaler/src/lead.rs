@@ -165,8 +165,8 @@ fn report_changes(id: &str, before: &Leader, now: &Leader) {
     }
     counter!("forebay_lease_changes_total").increment(1);
     match (now.held, before.held) {
-        (Some(held), _) => tracing::info!(id, token = held.token, "leads"),
-        (None, Some(_)) => tracing::warn!(leader = now.id, "leads no more"),
-        (None, None) => tracing::info!(leader = now.id, "waits: another autoscaler leads"),
+        (Some(held), _) => tracing::info!(id, token = held.token, "became leader"),
+        (None, Some(_)) => tracing::warn!(leader = now.id, "lost leadership"),
+        (None, None) => tracing::info!(leader = now.id, "standing by: another autoscaler leads"),
     }
 }

@@ -171,7 +171,7 @@ impl ModelPool {
         if granted < decision.wanted {
             why = format!("{why}; there are device slots for {granted} only");
         }
-        tracing::info!(model = %self.model, before, wanted = granted, code, why, "scales");
+        tracing::info!(model = %self.model, before, granted, code, why, "pool resized");
         let direction = if granted > before { "up" } else { "down" };
         let model = self.model.to_string();
         counter!("forebay_scale_actions_total", "model" => model, "direction" => direction)
@@ -179,6 +179,7 @@ impl ModelPool {
         self.decisions.truncate(DECISIONS_REPORTED_MAX - 1);
         let at_ms = look.seen.now_ms;
         let code = code.to_owned();
+        // The report's `wanted` is the granted size: the name is part of the contract.
         self.decisions.push_front(DecisionReport { at_ms, before, wanted: granted, code, why });
     }
 

@@ -320,7 +320,7 @@ impl Scaler {
         problems.extend(self.lead.leader().error);
         let pools = self.pools.values().map(|pool| {
             let look = &looks[&pool.model];
-            let launcher = kind_name(pool.config.launcher);
+            let launcher = pool.config.launcher.as_str();
             let status = pool.status(launcher, look, &decisions[&pool.model]);
             status::measure(&status, look.observed(), pool.circuit.is_open());
             status
@@ -338,14 +338,5 @@ impl Scaler {
             tracing::debug!(%error, "the status was not written");
         }
         self.board.write(status);
-    }
-}
-
-fn kind_name(kind: LauncherKind) -> &'static str {
-    match kind {
-        LauncherKind::None => "none",
-        LauncherKind::Process => "process",
-        LauncherKind::Docker => "docker",
-        LauncherKind::Kubernetes => "kubernetes",
     }
 }

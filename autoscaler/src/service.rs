@@ -103,15 +103,15 @@ async fn settle_all(
     stop: &CancellationToken,
 ) {
     let answerer = Answerer {
-        signature: format!("autoscaler-{}", std::process::id()),
+        worker_id: format!("autoscaler-{}", std::process::id()),
         store: store.clone(),
         publisher: Arc::new(broker.clone()),
         attempts_max: config.worker.attempts_max,
         clock: Clock::default(),
     };
-    let settle = |queue, how| {
+    let settle = |queue, error_for| {
         let subscription = broker.subscribe(queue, PREFETCH);
-        Settler { answerer: answerer.clone(), limits: config.limits.clone(), how }
+        Settler { answerer: answerer.clone(), limits: config.limits.clone(), error_for }
             .run(subscription, stop.clone())
     };
     tokio::join!(settle(UNROUTABLE, settle::unroutable), settle(DEAD_SETTLE, settle::dead));

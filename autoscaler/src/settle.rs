@@ -18,8 +18,8 @@ pub struct Settler {
     pub answerer: Answerer,
     /// The bounds that jobs must keep.
     pub limits: Limits,
-    /// Why the messages of this queue are there.
-    pub how: fn(&Delivery) -> JobError,
+    /// The error that a message of this queue is answered with.
+    pub error_for: fn(&Delivery) -> JobError,
 }
 
 impl Settler {
@@ -35,12 +35,12 @@ impl Settler {
     /// The end of one message. A dead letter without a reply address is only acknowledged: the queue of dead letters
     /// keeps a copy for people.
     fn decide(&self, delivery: Delivery) -> Disposition {
-        let error = (self.how)(&delivery);
+        let error = (self.error_for)(&delivery);
         counter!("forebay_settle_for_others_total", "code" => error.code.as_str()).increment(1);
         let is_kept = delivery.exchange == forebay_schemas::names::DEAD;
         match intake::read(delivery, &self.limits) {
             Ok((job, ticket)) => {
-                tracing::info!(id = %job.id, model = %job.model, %error, "settled for want of a worker");
+                tracing::info!(id = %job.id, model = %job.model, %error, "settled without a worker");
                 Disposition::failed(&job, ticket, error, self.answerer.attempts_max)
             }
             Err(Disposition::DeadLetter { acker, .. }) if is_kept => {
@@ -52,7 +52,7 @@ impl Settler {
     }
 }
 
-/// Why a message has no queue.
+/// The error of a message that no queue takes.
 pub fn unroutable(delivery: &Delivery) -> JobError {
     let message = format!(
         "no queue takes the routing key `{}`: that model is not in this fleet",
@@ -61,7 +61,7 @@ pub fn unroutable(delivery: &Delivery) -> JobError {
     JobError::new(ErrorCode::ModelNotFound, message)
 }
 
-/// Why a message died.
+/// The error of a message that is a dead letter, by the reason in its headers.
 pub fn dead(delivery: &Delivery) -> JobError {
     let death = Death::read(delivery.properties.headers().as_ref());
     let queue = death.queue.as_deref().unwrap_or("unknown");
@@ -72,7 +72,7 @@ pub fn dead(delivery: &Delivery) -> JobError {
         ),
         Reason::DeliveryLimit => (
             ErrorCode::AttemptsExhausted,
-            format!("queue `{queue}` handed it out as often as it may, and each worker was lost"),
+            format!("queue `{queue}` reached its delivery limit without an acknowledgement"),
         ),
         reason => (ErrorCode::AttemptsExhausted, format!("queue `{queue}` gave it up: {reason}")),
     };

@@ -10,8 +10,8 @@ use forebay_schemas::{JobId, Lane, ModelId, topology::Topology};
 use tokio::sync::{Mutex, OnceCell, watch};
 
 use crate::{
+    backpressure::{HeldUp, WhenFull},
     error::ClientError,
-    room::{HeldUp, WhenFull},
     routes::Routes,
     waiter::Waiter,
 };

@@ -25,28 +25,28 @@
 //! All operations are methods of [`Client`]:
 //!
 //! - `submit.rs`: submitting jobs, which are checked here and confirmed by the broker; [`WhenFull`] chooses between
-//!   failing and waiting for room
+//!   failing and waiting for room: the backpressure of `backpressure.rs`
 //! - `wait.rs`: outcomes of one job or of many, found by notification and by polling with growing pauses
 //! - `inspect.rs`: workers, models, queues and the autoscaler's status; cancelling a job
 //! - `dead/`: browsing, replaying and discarding dead letters
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod backpressure;
 mod client;
 mod dead;
 mod error;
 mod inspect;
-mod room;
 mod routes;
 mod submit;
 mod wait;
 mod waiter;
 
+pub use backpressure::{HeldUp, WhenFull};
 pub use client::Client;
 pub use dead::{DeadLetter, DeadLetterFilter, DeadLetterInfo, DeadLetters, Kept, ReplayError};
 pub use error::ClientError;
 pub use forebay_fabric::Config;
 pub use forebay_schemas::{EmbedParams, Job, JobId, Lane, ModelId, Outcome, Output, State, Work};
 pub use inspect::{ModelInfo, QueueInfo};
-pub use room::{HeldUp, WhenFull};
 pub use submit::SubmitError;
 pub use wait::{WaitError, Waited};

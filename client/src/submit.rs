@@ -13,8 +13,8 @@ use forebay_schemas::{
 use futures_util::{Stream, StreamExt};
 
 use crate::{
+    backpressure::{HeldUp, Refused, WhenFull, with_backpressure},
     client::Client,
-    room::{HeldUp, Refused, WhenFull, with_room},
 };
 
 /// The error of a submit: the job is not, or not known to be, in its queue.
@@ -131,7 +131,7 @@ impl Client {
         let attempt = || async {
             // A message sent into a blocked connection stays there until the broker unblocks it.
             if let Some(reason) = self.blocked() {
-                return Err(Refused::NoRoom(HeldUp::Blocked { reason }));
+                return Err(Refused::Backpressure(HeldUp::Blocked { reason }));
             }
             tokio::select! {
                 biased;
@@ -140,11 +140,11 @@ impl Client {
                 }
                 // The broker reports that it is blocked only once a message was sent, which it may still take later.
                 reason = broker.until_blocked(), if self.when_full == WhenFull::Fail => {
-                    Err(Refused::NoRoom(HeldUp::Blocked { reason }))
+                    Err(Refused::Backpressure(HeldUp::Blocked { reason }))
                 }
             }
         };
-        match with_room(self.when_full, &self.inner.held_up, attempt).await {
+        match with_backpressure(self.when_full, &self.inner.held_up, attempt).await {
             Ok(()) => Ok(job.id),
             Err((refused, waited)) => Err(self.explain(refused, waited, &job, lane).await),
         }
@@ -207,8 +207,12 @@ impl Client {
     ) -> SubmitError {
         let model = job.model.clone();
         match refused {
-            Refused::NoRoom(HeldUp::QueueFull) => SubmitError::QueueFull { model, lane, waited },
-            Refused::NoRoom(HeldUp::Blocked { reason }) => SubmitError::Blocked { reason, waited },
+            Refused::Backpressure(HeldUp::QueueFull) => {
+                SubmitError::QueueFull { model, lane, waited }
+            }
+            Refused::Backpressure(HeldUp::Blocked { reason }) => {
+                SubmitError::Blocked { reason, waited }
+            }
             Refused::NoRoute => {
                 SubmitError::UnknownModel { model, known: self.known_models().await }
             }

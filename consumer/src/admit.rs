@@ -1,5 +1,5 @@
 //! Stage 2: which jobs are computed at all: those of this model and a task it does, in time, not cancelled,
-//! not answered already, and not known to kill workers.
+//! not answered already, and not known to crash workers (crash attribution).
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -62,8 +62,8 @@ impl Admit {
         }
     }
 
-    /// Looks up the jobs that other workers had before. Returns those that have their answer already, and sets in the
-    /// tickets of all how many workers died of them.
+    /// Looks up the jobs that were delivered or tried before. Returns those that have their answer already, and sets
+    /// in the tickets of all how many crashes are attributed to them: the other workers whose journals name the job.
     async fn look_up_returned(&self, jobs: &mut [Decoded]) -> BTreeSet<JobId> {
         let was_tried =
             |decoded: &&mut Decoded| decoded.ticket.returned || decoded.ticket.failures > 0;
@@ -104,7 +104,8 @@ impl Admit {
             .and_then(|()| check_attempts(&ticket, self.attempts_max));
         if let Err(error) = checked {
             if error.code == ErrorCode::AttemptsExhausted {
-                ticket.deaths -= 1; // the last death ended the last attempt: this delivery is none
+                // The last crash ended the last attempt: this delivery is not an attempt.
+                ticket.deaths -= 1;
             }
             counter!("forebay_admit_refused_total", "code" => error.code.as_str()).increment(1);
             let disposition = Disposition::failed(&job, ticket, error, self.attempts_max);
@@ -120,13 +121,14 @@ impl Admit {
     }
 }
 
-/// Refuses a job that killed workers in as many attempts as it has: one more would cost one more worker.
+/// Refuses a job whose attempts are used up and of which a crash was attributed to at least one: another attempt could
+/// cost another worker.
 fn check_attempts(ticket: &Ticket, attempts_max: u32) -> Result<(), JobError> {
     if ticket.deaths == 0 || ticket.attempts() <= attempts_max {
         return Ok(());
     }
     let message = format!(
-        "{} workers died while they computed it, of {} attempts; it is not tried again",
+        "its worker crashed or was cut off in {} of {} attempts; giving up",
         ticket.deaths,
         ticket.attempts() - 1
     );

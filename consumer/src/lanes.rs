@@ -3,8 +3,12 @@
 use forebay_schemas::Lane;
 use tokio::sync::mpsc;
 
-/// After so many urgent items in a row one of the other lane has its turn.
-const URGENT_STREAK_MAX: u32 = 8;
+/// So many urgent turns in a row, and the next one begins with the batch lane.
+///
+/// A turn is a receive here: one item, or all that [`LaneReceiver::recv_handful`] takes together. It counts whether or
+/// not the batch lane waits meanwhile. The packer has the same limit for batches, and counts only those that it packs
+/// while both lanes wait.
+pub const URGENT_STREAK_MAX: u32 = 8;
 
 /// Makes a channel whose lanes hold at most `capacity` items each.
 pub fn channel<T>(capacity: usize) -> (LaneSender<T>, LaneReceiver<T>) {
@@ -44,6 +48,7 @@ impl<T> LaneSender<T> {
 pub struct LaneReceiver<T> {
     interactive: mpsc::Receiver<T>,
     batch: mpsc::Receiver<T>,
+    /// Receives in a row that began with the urgent lane.
     urgent_streak: u32,
 }
 

@@ -10,9 +10,10 @@
 //! fails on its way goes straight to [`settle`], which alone writes results and acknowledges. The stages end
 //! one after the other when the first one's input ends, which is how a worker drains.
 //!
-//! Two things flow back, each by a channel of its own and neither with a job in it: [`encode::compute`]
-//! publishes how many tokens a batch may have to [`encode::batch`] (see [`encode::budget`]), and reports to
-//! [`journal`] which sequences the device is done with.
+//! Three signals travel against the jobs, none with a job in it: [`encode::compute`] reports to [`journal`] which
+//! sequences the device is done with, and publishes to [`encode::batch`] how many tokens a batch may have (see
+//! [`encode::budget`]); and [`decode`] takes nothing while the worker's health says that the store is away or that
+//! memory is short.
 //!
 //! # Layout
 //!

@@ -95,7 +95,7 @@ pub trait Executor {
     fn compute(&self, stage: Compute, ports: Ports) -> impl Future<Output = ()> + Send + 'static;
 }
 
-/// The worker's executor: tokenizes on worker threads, computes on a thread of its own.
+/// The worker's executor: tokenizes on tokio's blocking threads, computes on one of its own.
 #[derive(Debug, Clone, Copy)]
 pub struct Threads;
 
@@ -143,7 +143,7 @@ impl Pipeline {
         let (to_compute, batches) = mpsc::channel(BATCHES_AHEAD);
         let (computed, from_compute) = mpsc::channel(BATCHES_BEHIND);
         let (not_computed, from_all) = mpsc::channel(JOBS_BETWEEN_STAGES);
-        // The two ways back.
+        // The token budget and the finished sequences, which travel against the jobs.
         let (budget, published_budget) = Budget::new(parts.config.batch_tokens_max);
         let (done, from_device) = mpsc::channel(BATCHES_DONE);
 
@@ -269,7 +269,7 @@ impl Parts {
 
     fn settle(&self) -> Settle {
         let answerer = Answerer {
-            signature: self.worker.clone(),
+            worker_id: self.worker.clone(),
             store: self.store.clone(),
             publisher: self.publisher.clone(),
             attempts_max: self.config.attempts_max,

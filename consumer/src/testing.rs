@@ -14,7 +14,7 @@ impl Settlement for Detached {
         false
     }
 
-    fn give_back(self: Box<Self>) -> bool {
+    fn requeue(self: Box<Self>) -> bool {
         false
     }
 }

@@ -1,4 +1,4 @@
-//! Stage 3: texts to token ids, on worker threads, ahead of the device.
+//! Stage 3: texts to token ids, on tokio's blocking threads, ahead of the device.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},

@@ -250,7 +250,7 @@ async fn work_and_drain(
     Ok(())
 }
 
-/// Distinguishes two workers of which one got the other's process id.
+/// Distinguishes workers when a process id is reused.
 fn started_bits() -> u32 {
     forebay_fabric::clock::now_ms() as u32
 }

@@ -32,8 +32,8 @@ pub type FollowUp = BoxFuture<'static, ()>;
 /// Writes answers and settles messages.
 #[derive(Clone)]
 pub struct Answerer {
-    /// The id that signs the records.
-    pub signature: String,
+    /// The id that the records name as their worker: a worker's own, or the autoscaler's.
+    pub worker_id: String,
     /// The store of the records.
     pub store: Arc<dyn ResultStore>,
     /// Publishes copies, dead letters and further attempts.
@@ -64,7 +64,7 @@ impl Answerer {
             match disposition {
                 Disposition::Answer(answer) => {
                     let (ticket, outcome) = *answer;
-                    let (answer, record) = self.signed(ticket, outcome);
+                    let (answer, record) = self.stamped(ticket, outcome);
                     answered.push(answer);
                     records.push(record);
                 }
@@ -99,8 +99,8 @@ impl Answerer {
         stream::iter(follow_ups).for_each_concurrent(FOLLOW_UPS_MAX, |rest| rest).await;
     }
 
-    fn signed(&self, ticket: Ticket, outcome: Outcome) -> (Answered, ResultRecord) {
-        let outcome = outcome.signed(&self.signature, ticket.attempts(), self.clock.now_ms());
+    fn stamped(&self, ticket: Ticket, outcome: Outcome) -> (Answered, ResultRecord) {
+        let outcome = outcome.stamped(&self.worker_id, ticket.attempts(), self.clock.now_ms());
         let state = outcome.state.as_str();
         let bytes = outcome.encode(ticket.content_type).unwrap_or_else(|error| {
             // No value that a model gives is beyond the codecs; if one were, the answer says so.

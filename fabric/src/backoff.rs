@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::dice;
+use crate::rng;
 
 /// Pauses that grow from try to try. The jitter keeps a fleet that lost its broker from reconnecting as one wave.
 #[derive(Debug, Clone)]
@@ -23,7 +23,7 @@ impl Backoff {
         // 2^20 times the smallest useful step is beyond every cap.
         let step = self.min.saturating_mul(1 << self.tries.min(20)).min(self.max);
         self.tries = self.tries.saturating_add(1);
-        step.mul_f64(dice::throw(0.5..=1.0))
+        step.mul_f64(rng::uniform(0.5..=1.0))
     }
 
     /// Starts over, after a success.

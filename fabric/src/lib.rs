@@ -14,7 +14,7 @@
 //! - [`shutdown`]: signals as a cancellation token
 //! - [`backoff`], [`clock`]: pauses and time
 //! - [`host`]: the machine
-//! - [`dice`]: randomness that a test can repeat
+//! - [`rng`]: randomness that a test can repeat
 //! - [`fail`]: fail points, at which tests make a program die
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -24,7 +24,6 @@ pub mod broker;
 pub mod clock;
 pub mod config;
 pub mod death;
-pub mod dice;
 pub mod disposition;
 pub mod fail;
 pub mod host;
@@ -32,6 +31,7 @@ pub mod intake;
 #[cfg(feature = "management")]
 pub mod management;
 pub mod retry;
+pub mod rng;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;

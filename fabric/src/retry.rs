@@ -6,7 +6,7 @@ use forebay_schemas::{ErrorCode, JobError, names, topology::RETRY_STEPS};
 
 use crate::{
     broker::{HeaderValue, Message, for_republish},
-    dice,
+    rng,
 };
 
 /// The index of the step of [`RETRY_STEPS`] after which a job that failed in the attempt number `attempts` (from 1)
@@ -33,7 +33,7 @@ pub fn message(original: &Message, step: usize, failures: u32) -> Message {
     let mut headers = properties.headers().clone().unwrap_or_default();
     headers.insert(names::HEADER_ATTEMPTS.into(), HeaderValue::LongUInt(failures));
     // The queue's own limit is the whole step; the jitter keeps what failed together apart.
-    let delay = Duration::from_millis(delay_ms).mul_f64(dice::throw(0.5..=1.0));
+    let delay = Duration::from_millis(delay_ms).mul_f64(rng::uniform(0.5..=1.0));
     let properties = properties
         .with_headers(headers)
         .with_expiration(delay.as_millis().to_string().into())

@@ -15,9 +15,9 @@ pub struct Ticket {
     pub content_type: ContentType,
     /// Attempts that failed and were followed by another one.
     pub failures: u32,
-    /// Workers that died while they computed the job, as far as their journals show.
+    /// Other workers whose journals named the job: they died, or were cut off from the broker, while they computed it.
     pub deaths: u32,
-    /// Whether another consumer had the message before and did not settle it.
+    /// Whether the message was delivered before and not settled, to another consumer or to this one.
     pub returned: bool,
     /// How many seconds the answer is kept.
     pub result_ttl_s: u64,

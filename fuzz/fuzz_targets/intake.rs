@@ -81,7 +81,7 @@ impl Settlement for Nowhere {
         false
     }
 
-    fn give_back(self: Box<Self>) -> bool {
+    fn requeue(self: Box<Self>) -> bool {
         false
     }
 }

@@ -1,4 +1,5 @@
-//! The bounds that a job must keep. All are configurable; these are the contract's defaults.
+//! The bounds that a job must keep. The fields of [`Limits`] are configurable and have the contract's defaults; the
+//! constants are the same in every fleet.
 
 use serde::{Deserialize, Serialize};
 

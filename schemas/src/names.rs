@@ -106,7 +106,7 @@ impl JobId {
         format!("forebay:result:{self}")
     }
 
-    /// The Redis key of the set of workers that died while they computed this job.
+    /// The Redis key of the set of workers that this job is suspected to have crashed (crash attribution).
     pub fn suspect_key(&self) -> String {
         format!("forebay:suspect:{self}")
     }

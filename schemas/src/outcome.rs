@@ -293,9 +293,9 @@ impl Outcome {
         }
     }
 
-    /// Signs the record with the worker that made it, the attempt, and the time in Unix milliseconds.
+    /// Stamps the record with the id of the worker that made it, the attempt, and the time in Unix milliseconds.
     #[must_use]
-    pub fn signed(mut self, worker: &str, attempts: u32, finished_at_ms: u64) -> Self {
+    pub fn stamped(mut self, worker: &str, attempts: u32, finished_at_ms: u64) -> Self {
         worker.clone_into(&mut self.worker);
         self.attempts = attempts;
         self.finished_at_ms = finished_at_ms;

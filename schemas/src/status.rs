@@ -42,7 +42,7 @@ pub struct PoolStatus {
     pub workers_min: u32,
     /// The most workers.
     pub workers_max: u32,
-    /// How many are wanted now.
+    /// The size that was granted: what the load asks for, as far as device slots allow it.
     pub wanted: u32,
     /// Workers that load their model.
     pub starting: u32,
@@ -74,9 +74,9 @@ pub struct PoolStatus {
 pub struct DecisionReport {
     /// When it was made, in Unix milliseconds.
     pub at_ms: u64,
-    /// The workers that were wanted until then.
+    /// The size that was granted until then.
     pub before: u32,
-    /// The workers that are wanted from then on.
+    /// The size that is granted from then on.
     pub wanted: u32,
     /// The reason as a word: `backlog`, `idle`, ...
     pub code: String,

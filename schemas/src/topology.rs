@@ -1,7 +1,8 @@
 //! Exchanges, queues and bindings as data, so that every service declares the same.
 //!
-//! All queues are quorum queues: replicated, counted (`x-delivery-limit`), and refusing a publish when
-//! full instead of dropping what they hold.
+//! All queues are quorum queues: replicated where the broker is a cluster, with counted deliveries
+//! (`x-delivery-limit`). A full queue refuses the publish instead of dropping what it holds, which is backpressure
+//! towards publishers; only `forebay.dead` drops its oldest message, whose job is answered from a copy.
 
 use serde::{Deserialize, Serialize};
 
@@ -165,6 +166,7 @@ fn bounded(settings: &QueueSettings, overflow: &str) -> Arguments {
 }
 
 fn arguments(settings: &QueueSettings, dead_letters_to: &str) -> Arguments {
+    // Backpressure: the broker refuses a publish to a full queue, and the publisher fails or waits.
     let mut arguments = bounded(settings, "reject-publish");
     arguments.push(("x-dead-letter-exchange", Argument::Text(dead_letters_to.into())));
     arguments.push(("x-dead-letter-strategy", Argument::Text("at-least-once".into())));

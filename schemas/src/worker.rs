@@ -27,7 +27,7 @@ pub struct WorkerRecord {
     pub state: WorkerState,
     /// `cpu` or `cuda:<n>`.
     pub device: String,
-    /// `f32`, `bf16` or `f16`.
+    /// `f32`, `bf16`, `f16` or `int8`.
     pub dtype: String,
     /// The host's name.
     pub host: String,

@@ -20,6 +20,13 @@ apt_install() {
         as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
+# Makes sure of a C compiler: Rust programs are linked by it, and some dependencies have C sources.
+need_c_compiler() {
+    have cc && return
+    can_install || die "A C compiler is missing (Debian: apt-get install gcc libc6-dev)."
+    apt_install gcc libc6-dev
+}
+
 # The folder with RabbitMQ's own scripts. Debian's wrapper in /usr/sbin switches to the user `rabbitmq`,
 # who may not write to a checkout; these run as their caller.
 rabbitmq_sbin() {

@@ -28,8 +28,8 @@ pub async fn until_true(what: &str, limit: Duration, mut holds: impl AsyncFnMut(
     until(what, limit, async || holds().await.then_some(())).await;
 }
 
-/// Whether `holds` says yes within `limit`: for those who have more to say about it than a panic.
-pub async fn comes_true(limit: Duration, mut holds: impl AsyncFnMut() -> bool) -> bool {
+/// Whether `holds` says yes within `limit`: for callers that have more to report than a panic.
+pub async fn holds_within(limit: Duration, mut holds: impl AsyncFnMut() -> bool) -> bool {
     let started = Instant::now();
     while !holds().await {
         if started.elapsed() >= limit {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::broker::Node;
 use crate::job::{Codec, Job};
-use crate::patience::{PATIENT, SOON, comes_true, until_true};
+use crate::patience::{PATIENT, SOON, holds_within, until_true};
 use crate::publisher::Publisher;
 use crate::record::{finished, result, result_within};
 use crate::service::Service;
@@ -134,7 +134,7 @@ impl Workload {
     /// Every good job succeeds.
     pub async fn all_succeed(&mut self) {
         let all = self.jobs.len();
-        let done = comes_true(PATIENT, async || self.finished().await == all).await;
+        let done = holds_within(PATIENT, async || self.finished().await == all).await;
         let found = self.finished().await;
         let left = self.stack.vhost.depths();
         assert!(done, "{found} of {all} jobs have a result; in the queues: {left:?}");
@@ -158,7 +158,7 @@ impl Workload {
             let depths = self.stack.vhost.depths().expect("the management plug-in answers");
             depths.iter().all(|(name, messages)| *messages == 0 || name == "forebay.dead")
         };
-        let is_empty = comes_true(SOON, empty).await;
+        let is_empty = holds_within(SOON, empty).await;
         assert!(is_empty, "left: {:?}", self.stack.vhost.depths());
     }
 

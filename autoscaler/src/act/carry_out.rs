@@ -62,12 +62,12 @@ pub async fn carry_out(
 
 async fn end(launcher: &dyn Launcher, model: &ModelId, all: &[Overdue]) {
     let ends = all.iter().map(async |overdue| {
-        tracing::warn!(%model, worker = overdue.name, why = overdue.why, "ends a worker");
+        tracing::warn!(%model, worker = overdue.name, why = overdue.why, "ending worker");
         let labels = [("model", model.to_string()), ("reason", overdue.reason.to_owned())];
         counter!("forebay_workers_replaced_total", &labels).increment(1);
         let ended = within(launcher.kind(), "end a worker", launcher.end(&overdue.name));
         if let Err(error) = ended.await {
-            tracing::warn!(%error, "it stays for now");
+            tracing::warn!(%error, "could not end worker; deciding again next tick");
         }
     });
     join_all(ends).await;
@@ -75,7 +75,7 @@ async fn end(launcher: &dyn Launcher, model: &ModelId, all: &[Overdue]) {
 
 /// Asks workers to drain. Whether that could be done.
 async fn drain(launcher: &dyn Launcher, model: &ModelId, names: &[String]) -> bool {
-    tracing::info!(%model, workers = ?names, "drains");
+    tracing::info!(%model, workers = ?names, "draining workers");
     match within(launcher.kind(), "drain workers", launcher.drain(model, names)).await {
         Ok(()) => {
             counter!("forebay_workers_drained_total", "model" => model.to_string())
@@ -83,7 +83,7 @@ async fn drain(launcher: &dyn Launcher, model: &ModelId, names: &[String]) -> bo
             true
         }
         Err(error) => {
-            tracing::warn!(%error, "they stay for now");
+            tracing::warn!(%error, "could not drain workers; deciding again next tick");
             false
         }
     }

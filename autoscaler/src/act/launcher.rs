@@ -72,7 +72,11 @@ pub struct LaunchError {
     pub reason: String,
 }
 
-/// Launches workers and takes them down. Calls may be repeated after a failure, and do no harm then.
+/// Launches workers and takes them down.
+///
+/// `drain` and `end` may be repeated after a failure. `launch` is idempotent where the launcher names the worker: a
+/// second launch of the same name does nothing. Kubernetes counts instead, so a call that succeeded and whose answer
+/// was lost counts twice when it is repeated; the next observation finds the worker that is too many.
 pub trait Launcher: Send + Sync {
     /// `process`, `docker` or `kubernetes`.
     fn kind(&self) -> &'static str;

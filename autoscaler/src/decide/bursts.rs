@@ -34,7 +34,7 @@ pub(super) struct Bursts {
 }
 
 /// The arrivals at one look.
-pub(super) struct Arrivals {
+pub(super) struct BurstSample {
     pub now_ms: u64,
     /// Whether there is anything to do, or came since the last look.
     pub active: bool,
@@ -46,7 +46,7 @@ pub(super) struct Arrivals {
 impl Bursts {
     pub(super) fn observe(
         &mut self,
-        look: &Arrivals,
+        look: &BurstSample,
         jobs_per_s: f64,
         cold_start_s: f64,
         target_wait_s: f64,
@@ -155,7 +155,7 @@ mod tests {
         let mut now_ms = 0;
         let mut total = 0;
         let look = |bursts: &mut Bursts, now_ms, active, before, total| {
-            let arrivals = Arrivals { now_ms, active, before, total };
+            let arrivals = BurstSample { now_ms, active, before, total };
             bursts.observe(&arrivals, 1.0, cold_start_s, 10.0);
         };
         look(&mut bursts, now_ms, true, 0, 0);

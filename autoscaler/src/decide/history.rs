@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::{
-    bursts::{Arrivals, Bursts},
+    bursts::{BurstSample, Bursts},
     demand::Demand,
     measured::Measured,
     policy::PoolPolicy,
@@ -120,7 +120,7 @@ impl History {
         let backlog_jobs = backlog.ready + held;
         let active_jobs = backlog.ready + backlog.unacknowledged;
         let active = active_jobs > 0 || arrived > 0;
-        let arrivals = Arrivals { now_ms, active, before, total: backlog.arrived_total };
+        let arrivals = BurstSample { now_ms, active, before, total: backlog.arrived_total };
         self.bursts.observe(&arrivals, jobs_per_s, cold_start_s, target_wait_s);
 
         if policy.idle_s.is_some() && active_jobs == 0 {

@@ -21,21 +21,6 @@ pub struct PoolPolicy {
     pub cold_start_s_prior: f64,
 }
 
-impl Default for PoolPolicy {
-    fn default() -> Self {
-        Self {
-            workers_min: 0,
-            workers_max: 1,
-            priority: 0,
-            target_wait_s: 15.0,
-            idle_s: None,
-            activation_jobs: 0,
-            jobs_per_s_prior: 10.0,
-            cold_start_s_prior: 20.0,
-        }
-    }
-}
-
 /// How long a worker may take for what has an end. One that takes longer is ended.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {

@@ -9,15 +9,15 @@ use super::{
     why::{Code, Why},
 };
 
-/// A new worker is launched when at least half of one is missing.
+/// A new worker is launched when more than half a worker is missing.
 const MISSING_MIN: f64 = 0.5;
-/// Growth comes no sooner after growth than this share of the target: what is waited for may as well come together.
+/// The minimum interval between scale-outs, as a share of the target wait.
 const GROWTH_APART: f64 = 0.25;
 /// Growth is by at least this share of the pool, so that a burst is followed in a few steps,
 const GROWTH_MIN: f64 = 0.3;
 /// and by this share when more actions were taken than are granted.
 const GROWTH_MIN_OVERSPENT: f64 = 0.6;
-/// A need this far above a whole number of workers asks for no worker more.
+/// Fractional demand up to this much above a whole number of workers does not round up.
 const NEEDED_SLACK: f64 = 0.3;
 /// Workers that were not needed in the last quarter of the idle time leave together with those that were not needed in
 /// all of it, in one action instead of several.

@@ -7,11 +7,14 @@ mod properties;
 
 fn policy() -> PoolPolicy {
     PoolPolicy {
+        workers_min: 0,
         workers_max: 8,
+        priority: 0,
         target_wait_s: 10.0,
+        idle_s: None,
+        activation_jobs: 0,
         jobs_per_s_prior: 10.0,
         cold_start_s_prior: 5.0,
-        ..PoolPolicy::default()
     }
 }
 

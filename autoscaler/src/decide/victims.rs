@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_smaller_grant_drains_more_workers_in_the_one_order() {
+    fn a_smaller_grant_drains_more_workers_in_the_order_of_drains() {
         let workers = [ready("busy", 2, 1), ready("old", 0, 9), ready("new", 0, 1)];
         let mut drain = Vec::new();
         fit(&workers, 3, &mut drain);

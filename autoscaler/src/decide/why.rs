@@ -18,7 +18,7 @@ pub enum Code {
     BelowMinimum,
     /// More workers than the most.
     AboveMaximum,
-    /// Work came to an empty capacity.
+    /// Jobs, but no worker.
     FromZero,
     /// The backlog would take longer than the target wait to work off.
     BehindTarget,
@@ -82,7 +82,7 @@ pub struct Why {
     pub idle_s: f64,
     /// For how long there was nothing to do.
     pub quiet_s: f64,
-    /// Scale actions in hand; a scale-in takes one whole.
+    /// The action budget: scale actions that may be taken now. A scale-in takes 1.
     pub actions_in_hand: f64,
 }
 
@@ -147,9 +147,9 @@ impl fmt::Display for Why {
             Code::FromZero => write!(to, "{backlog} jobs and no worker"),
             Code::BehindTarget => write!(
                 to,
-                "{backlog} jobs, and {:.1} more a second, are more than {ready} ready and {starting} starting workers \
-                 at {rate:.1} jobs a second each can do within {:.0} s of when a new one would be ready, in \
-                 {cold_s:.1} s",
+                "{backlog} jobs, and {:.1} more a second, are too many for {ready} ready and {starting} starting \
+                 workers at {rate:.1} jobs a second each: a new worker would be ready in {cold_s:.1} s, and the target \
+                 wait after that is {:.0} s",
                 self.arrivals_per_s, self.target_wait_s
             ),
             Code::BurstDue => write!(
@@ -174,7 +174,7 @@ impl fmt::Display for Why {
             ),
             Code::TooManyActions => write!(
                 to,
-                "{:.1} of {ready} ready workers are needed, but {:.1} scale actions are in hand and one is needed",
+                "{:.1} of {ready} ready workers are needed, but the action budget is {:.1} and one action needs 1",
                 self.workers_needed, self.actions_in_hand
             ),
         }

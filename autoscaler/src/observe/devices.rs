@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_configured_gpus_have_as_many_slots_as_workers_may_share_one() {
+    fn each_configured_gpu_has_workers_per_gpu_slots() {
         let config = AutoscalerConfig {
             gpus: Some(vec![0, 2]),
             workers_per_gpu: 2,

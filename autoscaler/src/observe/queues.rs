@@ -11,7 +11,7 @@ use forebay_schemas::{Lane, ModelId};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-/// How often the management API is asked: half as often as it counts would miss some.
+/// How often the management API is asked: twice in each of its statistics intervals, which are 5 s long.
 const ASK_EVERY: Duration = Duration::from_millis(2_500);
 /// The longest that one request to it may take.
 const REQUEST_MAX: Duration = Duration::from_secs(5);

@@ -68,7 +68,7 @@ async fn launched(
 }
 
 #[tokio::test]
-async fn a_server_of_the_authority_that_the_kubeconfig_names_is_spoken_to() {
+async fn a_server_certified_by_the_kubeconfig_s_authority_is_trusted() {
     let (outcome, replicas) = launched("localhost", |certificate| certificate.cert.pem()).await;
     outcome.unwrap();
     assert_eq!(replicas, 1);

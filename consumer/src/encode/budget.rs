@@ -1,8 +1,8 @@
 //! How many tokens a batch may have: halved when the device's memory does not suffice, grown back
 //! while it does.
 //!
-//! The stage that computes owns the budget and publishes it; the stage that packs reads it. This is one of the two
-//! ways in which anything flows back between stages.
+//! The stage that computes owns the budget and publishes it; the stage that packs reads it. This is one of
+//! the three signals that travel against the jobs; the crate's root lists them.
 
 use tokio::sync::watch;
 

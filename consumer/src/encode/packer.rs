@@ -9,10 +9,7 @@ use forebay_engine::{Finish, PackedBatch, Tokens};
 use forebay_schemas::{JobId, Lane};
 use tokio::time::Instant;
 
-use crate::{encode::in_flight::InFlight, journal::Step};
-
-/// After so many batches in a row that begin with the urgent lane the other lane begins one.
-const URGENT_STREAK_MAX: u32 = 8;
+use crate::{encode::in_flight::InFlight, journal::Step, lanes::URGENT_STREAK_MAX};
 
 /// The limits of a batch.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +61,7 @@ pub struct Entry<J = Arc<InFlight>> {
     pub inputs: Vec<Tokens>,
     /// How its vectors are finished.
     pub finish: Finish,
-    /// Whether it must not share a batch: a worker died of it, or of its batch-mates.
+    /// Whether it must not share a batch: it is a suspect, on the device of a worker that crashed or was cut off.
     pub alone: bool,
     /// When it came.
     pub arrived_at: Instant,
@@ -72,7 +69,7 @@ pub struct Entry<J = Arc<InFlight>> {
 
 /// A job of which some inputs are not packed yet.
 #[derive(Debug)]
-struct Pending<J> {
+struct Unpacked<J> {
     entry: Entry<J>,
     /// The first input that is not packed yet.
     next: usize,
@@ -82,12 +79,13 @@ struct Pending<J> {
 #[derive(Debug)]
 pub struct Packer<J = Arc<InFlight>> {
     limits: BatchLimits,
-    interactive: VecDeque<Pending<J>>,
-    batch: VecDeque<Pending<J>>,
+    interactive: VecDeque<Unpacked<J>>,
+    batch: VecDeque<Unpacked<J>>,
     tokens: usize,
     items: usize,
     /// Jobs that must not share a batch.
     alone: usize,
+    /// Batches in a row that began with the urgent lane while both lanes waited.
     urgent_streak: u32,
 }
 
@@ -115,10 +113,10 @@ impl<J: Clone> Packer<J> {
         self.tokens += entry.inputs.iter().map(|input| input.ids.len()).sum::<usize>();
         self.items += entry.inputs.len();
         self.alone += usize::from(entry.alone);
-        self.lane(lane).push_back(Pending { entry, next: 0 });
+        self.lane(lane).push_back(Unpacked { entry, next: 0 });
     }
 
-    fn lane(&mut self, lane: Lane) -> &mut VecDeque<Pending<J>> {
+    fn lane(&mut self, lane: Lane) -> &mut VecDeque<Unpacked<J>> {
         match lane {
             Lane::Interactive => &mut self.interactive,
             Lane::Batch => &mut self.batch,
@@ -148,7 +146,9 @@ impl<J: Clone> Packer<J> {
         heads.into_iter().flatten().map(|pending| pending.entry.arrived_at).min()
     }
 
-    /// The next batch: as much as fits, the urgent lane first. Empty only when nothing waits.
+    /// The next batch: as much as fits, the urgent lane first. Empty only when nothing waits. After
+    /// [`URGENT_STREAK_MAX`] batches in a row that were packed so while both lanes waited, the batch lane is first
+    /// once; a batch that is packed while one lane is empty starts the count over.
     pub fn pack(&mut self) -> Batch<J> {
         let both_wait = !self.interactive.is_empty() && !self.batch.is_empty();
         let order = if both_wait && self.urgent_streak >= URGENT_STREAK_MAX {
@@ -179,7 +179,7 @@ impl<J: Clone> Packer<J> {
     }
 
     /// Moves the inputs of one job that fit into the batch. Returns whether those were all.
-    fn take(&mut self, pending: &mut Pending<J>, batch: &mut Batch<J>) -> bool {
+    fn take(&mut self, pending: &mut Unpacked<J>, batch: &mut Batch<J>) -> bool {
         let first = pending.next;
         let done = loop {
             let Some(input) = pending.entry.inputs.get_mut(pending.next) else { break true };

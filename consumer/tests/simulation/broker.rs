@@ -12,7 +12,7 @@ use forebay_fabric::{
         Acker, Delivery, HeaderValue, JobSource, Message, Properties, PublishError, Publisher,
         Settlement,
     },
-    dice,
+    rng,
 };
 use forebay_schemas::{Lane, names::JOBS};
 use futures_util::{FutureExt, future::BoxFuture};
@@ -63,7 +63,7 @@ impl Broker {
         // The newest first, so that the oldest ends up in front.
         for tag in lost.into_iter().rev() {
             if let Some((_, waiting)) = state.out.remove(&tag) {
-                state.give_back(waiting);
+                state.requeue(waiting);
             }
         }
         drop(state);
@@ -161,13 +161,13 @@ impl Settlement for Out {
         self.settle(|_, _| {})
     }
 
-    fn give_back(self: Box<Self>) -> bool {
-        self.settle(State::give_back)
+    fn requeue(self: Box<Self>) -> bool {
+        self.settle(State::requeue)
     }
 }
 
 impl State {
-    fn give_back(&mut self, mut waiting: Waiting) {
+    fn requeue(&mut self, mut waiting: Waiting) {
         waiting.delivery_count += 1;
         if waiting.delivery_count > DELIVERY_LIMIT {
             self.dead_letters.push(waiting.body);
@@ -240,11 +240,11 @@ pub struct Sender {
 impl Publisher for Sender {
     fn publish<'a>(&'a self, message: &'a Message) -> BoxFuture<'a, Result<(), PublishError>> {
         async {
-            tokio::time::sleep(Duration::from_secs_f64(dice::throw(0.0002..=0.003))).await;
+            tokio::time::sleep(Duration::from_secs_f64(rng::uniform(0.0002..=0.003))).await;
             self.life.breathe().await;
             let trouble = self.broker.state().trouble;
-            let (arrives, is_confirmed) = if dice::throw(0.0..=1.0) < trouble {
-                (dice::throw(0.0..=1.0) < 0.5, false)
+            let (arrives, is_confirmed) = if rng::uniform(0.0..=1.0) < trouble {
+                (rng::uniform(0.0..=1.0) < 0.5, false)
             } else {
                 (true, true)
             };

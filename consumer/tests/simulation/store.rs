@@ -7,7 +7,7 @@ use std::{
 };
 
 use forebay_fabric::{
-    dice,
+    rng,
     store::{Asked, ResultRecord, ResultStore, StoreError, Written},
 };
 use forebay_schemas::JobId;
@@ -64,7 +64,7 @@ impl Connection {
         command: impl FnOnce(&mut Kept) -> T + Send + 'a,
     ) -> Asked<'a, T> {
         async move {
-            tokio::time::sleep(Duration::from_secs_f64(dice::throw(0.0002..=0.003))).await;
+            tokio::time::sleep(Duration::from_secs_f64(rng::uniform(0.0002..=0.003))).await;
             self.life.breathe().await;
             let lost = |what: &str| StoreError::Unreachable {
                 url: "simulation".into(),
@@ -75,7 +75,7 @@ impl Connection {
             }
             let answer = command(&mut self.store.kept());
             let trouble = self.store.kept().trouble;
-            if dice::throw(0.0..=1.0) < trouble { Err(lost("no answer")) } else { Ok(answer) }
+            if rng::uniform(0.0..=1.0) < trouble { Err(lost("no answer")) } else { Ok(answer) }
         }
         .boxed()
     }

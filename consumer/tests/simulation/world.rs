@@ -14,7 +14,7 @@ use forebay_consumer::{
     watchdog::EngineCalls,
 };
 use forebay_fabric::{
-    broker::Properties, clock::Clock, config::WorkerConfig, dice, telemetry::Health,
+    broker::Properties, clock::Clock, config::WorkerConfig, rng, telemetry::Health,
 };
 use forebay_schemas::{
     ContentType, EmbedParams, ErrorCode, Job, JobId, Lane, Limits, MESSAGE_TYPE, Outcome, State,
@@ -100,17 +100,17 @@ pub struct World {
 }
 
 fn below(n: usize) -> usize {
-    dice::throw(0.0..=n as f64 - 1e-9) as usize
+    rng::uniform(0.0..=n as f64 - 1e-9) as usize
 }
 
 fn within(from: Duration, to: Duration) -> Duration {
-    Duration::from_secs_f64(dice::throw(from.as_secs_f64()..=to.as_secs_f64()))
+    Duration::from_secs_f64(rng::uniform(from.as_secs_f64()..=to.as_secs_f64()))
 }
 
 impl World {
     /// The whole run of one seed; an error says what is wrong with it.
     pub async fn run(seed: u64) -> Result<Report, String> {
-        dice::load(seed);
+        rng::seed(seed);
         let mut world = Self {
             broker: Broker::default(),
             store: Store::default(),
@@ -173,8 +173,8 @@ impl World {
                 0 => Event::Drain,
                 1 => Event::LoseLink,
                 2 => Event::StoreAway(within(Duration::ZERO, Duration::from_secs(5))),
-                3 => Event::StoreTrouble(dice::throw(0.0..=0.3)),
-                _ => Event::BrokerTrouble(dice::throw(0.0..=0.5)),
+                3 => Event::StoreTrouble(rng::uniform(0.0..=0.3)),
+                _ => Event::BrokerTrouble(rng::uniform(0.0..=0.5)),
             });
         }
         self.report.faults = faults.len();

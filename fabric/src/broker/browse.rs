@@ -90,9 +90,9 @@ impl Browse {
     /// Ends the browse: once this returns, every message that was not taken is in the queue again.
     pub async fn end(mut self) -> Result<(), BrokerError> {
         // One by one, because messages that are requeued with their channel return in any order.
-        let give_back = BasicNackOptions { multiple: false, requeue: true };
+        let requeue = BasicNackOptions { multiple: false, requeue: true };
         for acker in std::mem::take(&mut self.ackers) {
-            acker.nack(give_back).await.map_err(|e| self.failed(e))?;
+            acker.nack(requeue).await.map_err(|e| self.failed(e))?;
         }
         self.channel.close(200, "seen".into()).await.map_err(|e| self.failed(e))
     }

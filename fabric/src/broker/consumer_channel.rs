@@ -22,7 +22,7 @@ use tokio::sync::{Mutex as AsyncMutex, RwLock};
 /// The longest wait for an acknowledgement to be written. That takes no time, unless the connection is lost at that
 /// very moment: then its future may never resolve.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
-const GIVE_BACK: BasicNackOptions = BasicNackOptions { multiple: false, requeue: true };
+const REQUEUE: BasicNackOptions = BasicNackOptions { multiple: false, requeue: true };
 
 /// A positive or negative acknowledgement on its way to the socket.
 type Write<'a> = Pin<Box<dyn Future<Output = lapin::Result<()>> + Send + 'a>>;
@@ -75,13 +75,13 @@ impl ConsumerChannel {
     }
 
     /// Gives a delivery back to its queue. `false` when the channel is gone.
-    pub(super) async fn give_back(&self, tag: u64) -> bool {
+    pub(super) async fn requeue(&self, tag: u64) -> bool {
         let write = async {
             let _settling = self.settling.read().await;
             self.touch();
             let mut unsettled = self.unsettled.lock().await;
             unsettled.remove(&tag);
-            let queued = queue(vec![Box::pin(self.channel.basic_nack(tag, GIVE_BACK))]).await;
+            let queued = queue(vec![Box::pin(self.channel.basic_nack(tag, REQUEUE))]).await;
             drop(unsettled);
             written(queued).await
         };

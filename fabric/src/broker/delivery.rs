@@ -20,7 +20,7 @@ pub struct Delivery {
     pub exchange: String,
     /// The routing key it was published with.
     pub routing_key: String,
-    /// Whether another consumer had it before.
+    /// Whether the broker delivered it before; that may have been to the same consumer.
     pub redelivered: bool,
     /// Settles it.
     pub acker: Acker,
@@ -75,9 +75,9 @@ fn number(value: &AMQPValue) -> Option<u64> {
     }
 }
 
-/// Values of the label `how` of `forebay_broker_settled_total`.
+/// Values of the label `how` of `forebay_broker_settled_total`. That of a requeue keeps its published name.
 const ACK: &str = "ack";
-const GIVE_BACK: &str = "hand_back";
+const REQUEUE: &str = "hand_back";
 
 /// Settles one delivery for a [`JobSource`](super::JobSource) that is not RabbitMQ. Both methods return whether the
 /// delivery was still there to be settled.
@@ -85,7 +85,7 @@ pub trait Settlement: Send + Sync {
     /// The message is done with.
     fn ack(self: Box<Self>) -> bool;
     /// The message goes back to its queue as it came.
-    fn give_back(self: Box<Self>) -> bool;
+    fn requeue(self: Box<Self>) -> bool;
 }
 
 /// Settles one delivery. Each way to settle consumes it, so nothing is settled twice; one that is
@@ -141,21 +141,21 @@ impl Acker {
     }
 
     /// The message goes back to its queue as it came. `false` when its channel is gone.
-    pub async fn give_back(mut self) -> bool {
+    pub async fn requeue(mut self) -> bool {
         match self.to.take() {
             None => false,
-            Some(to) => to.give_back().await,
+            Some(to) => to.requeue().await,
         }
     }
 }
 
 impl To {
-    async fn give_back(self) -> bool {
+    async fn requeue(self) -> bool {
         match self {
-            Self::Other(settlement) => settlement.give_back(),
+            Self::Other(settlement) => settlement.requeue(),
             Self::Broker { tag, channel } => {
-                let sent = channel.give_back(tag).await;
-                count_settled(GIVE_BACK, sent, 1);
+                let sent = channel.requeue(tag).await;
+                count_settled(REQUEUE, sent, 1);
                 sent
             }
         }
@@ -179,11 +179,11 @@ impl Drop for Acker {
     fn drop(&mut self) {
         match self.to.take() {
             Some(To::Other(settlement)) => {
-                settlement.give_back();
+                settlement.requeue();
             }
             Some(to @ To::Broker { .. }) if to.is_usable() => {
                 if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                    runtime.spawn(to.give_back());
+                    runtime.spawn(to.requeue());
                 }
             }
             _ => {}
@@ -208,17 +208,17 @@ mod tests {
             self.0.send(ACK).is_ok()
         }
 
-        fn give_back(self: Box<Self>) -> bool {
-            self.0.send(GIVE_BACK).is_ok()
+        fn requeue(self: Box<Self>) -> bool {
+            self.0.send(REQUEUE).is_ok()
         }
     }
 
     #[test]
-    fn a_delivery_is_settled_once_and_given_back_when_its_acker_is_dropped() {
+    fn a_delivery_is_settled_once_and_requeued_when_its_acker_is_dropped() {
         let (sender, settled) = std::sync::mpsc::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         assert!(runtime.block_on(Acker::new(Recorder(sender.clone())).ack()));
         drop(Acker::new(Recorder(sender)));
-        assert_eq!(settled.iter().collect::<Vec<_>>(), [ACK, GIVE_BACK]);
+        assert_eq!(settled.iter().collect::<Vec<_>>(), [ACK, REQUEUE]);
     }
 }

@@ -43,7 +43,7 @@ impl Subscription {
         self.cancel();
         self.deliveries.close();
         while let Some(delivery) = self.deliveries.recv().await {
-            delivery.acker.give_back().await;
+            delivery.acker.requeue().await;
         }
         // The task ends by itself at the token; a panic in it has been logged by then.
         let _ = self.task.await;
@@ -152,7 +152,7 @@ impl Subscriber {
             };
             backoff.reset();
             if let Err(unsent) = self.deliveries.send(delivery).await {
-                unsent.0.acker.give_back().await;
+                unsent.0.acker.requeue().await;
                 break;
             }
         }
@@ -165,7 +165,7 @@ impl Subscriber {
         while let Some(Ok(delivery)) = consumer.next().await {
             let sent = self.deliveries.send(Delivery::new(delivery, channel.clone()).await).await;
             if let Err(unsent) = sent {
-                unsent.0.acker.give_back().await;
+                unsent.0.acker.requeue().await;
             }
         }
         Ok(())

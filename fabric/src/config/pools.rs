@@ -46,6 +46,18 @@ pub enum LauncherKind {
     Kubernetes,
 }
 
+impl LauncherKind {
+    /// The name in the configuration, in reports and in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Process => "process",
+            Self::Docker => "docker",
+            Self::Kubernetes => "kubernetes",
+        }
+    }
+}
+
 /// The kind of device that a worker computes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -277,6 +289,14 @@ const WORKERS_MAX: u32 = 1_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_launcher_has_one_name_in_the_configuration_and_in_reports() {
+        use LauncherKind::{Docker, Kubernetes, None, Process};
+        for kind in [None, Process, Docker, Kubernetes] {
+            assert_eq!(toml::Value::try_from(kind).unwrap().as_str(), Some(kind.as_str()));
+        }
+    }
 
     #[test]
     fn the_environment_of_containers_is_read_and_not_shown() {

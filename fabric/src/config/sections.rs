@@ -89,8 +89,8 @@ pub struct WorkerConfig {
     pub attempts_max: u32,
     /// The longest that one batch may compute, in seconds; a worker that takes longer is stuck, and ends.
     pub batch_deadline_s: u64,
-    /// The most memory that a worker uses before it takes no more work, in bytes; 0 stands for the limit of its
-    /// control group.
+    /// The most memory that a worker may use, in bytes; 0 stands for the limit of its control group. Above nine tenths
+    /// of it the worker takes no more work.
     pub memory_bytes_max: u64,
     /// How long a worker without work stays, in seconds, before it ends by itself; 0 is for ever. The autoscaler ends
     /// it earlier; this is for a worker without an autoscaler.

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forgotten_s_is_noticed_where_there_is_a_tls_table() {
+    fn an_unencrypted_url_is_noticed_where_there_is_a_tls_table() {
         let mut config = Config { amqp_url: "amqps://broker".into(), ..Config::default() };
         assert!(config.unencrypted().is_empty(), "without [tls] nothing is expected");
         config.tls.ca_file = Some("ca.pem".into());

@@ -1,9 +1,9 @@
-//! The workers' in-flight journals, and crash attribution: which jobs were computed when a worker died.
+//! The workers' in-flight journals, and crash attribution: which jobs were on the device of a worker that was lost.
 //!
 //! A worker writes here which jobs its device is about to have, before it has them. When it dies, all that it had
-//! prefetched comes back, and the next worker that gets one of these messages reads the journals: only a job that a
+//! prefetched comes back, and the next worker that gets one of these messages reads the journals: only a job that the
 //! dead worker's journal names can have killed it. Each such worker is recorded under the job, once, however often the
-//! journal is read.
+//! journal is read. A worker that lost its link to the broker counts as well: liveness is not checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -49,7 +49,9 @@ impl Store {
         self.run(async |connection| commands.query_async(connection).await).await
     }
 
-    /// For each of these jobs, how many workers died while they computed it.
+    /// Crash attribution: for each of these jobs, how many workers other than `worker` had it in their journal, now or
+    /// at an earlier call. Such a worker died or lost its link to the broker while its device held the job; whether it
+    /// still lives is not checked.
     pub async fn deaths(&self, worker: &str, ids: &[JobId]) -> Result<Vec<u32>, StoreError> {
         let suspected = self.workers_that_held(worker, ids).await?;
         let mut deaths = Vec::with_capacity(ids.len());

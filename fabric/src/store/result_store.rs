@@ -10,8 +10,8 @@ pub type Asked<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 /// The store as a worker needs it: Redis, or a test's stand-in.
 pub trait ResultStore: Send + Sync {
-    /// Writes each record unless its job has one. An error leaves it unknown which were written;
-    /// writing them again is safe.
+    /// Writes each record unless its job has one, which makes the write idempotent: an error leaves it unknown which
+    /// were written, and writing them again is safe.
     fn write_results<'a>(&'a self, records: &'a [ResultRecord]) -> Asked<'a, Vec<Written>>;
     /// For each of these jobs, whether its cancellation was asked for.
     fn cancelled<'a>(&'a self, ids: &'a [JobId]) -> Asked<'a, Vec<bool>>;
@@ -19,8 +19,8 @@ pub trait ResultStore: Send + Sync {
     fn present<'a>(&'a self, ids: &'a [JobId]) -> Asked<'a, Vec<bool>>;
     /// Writes the jobs that `worker`'s device holds, over those that were written before.
     fn write_journal<'a>(&'a self, worker: &'a str, jobs: &'a [&'a JobId]) -> Asked<'a, ()>;
-    /// For each of these jobs, how many workers died while they computed it, as far as journals show.
-    /// `worker` asks, so it is alive, and its own journal does not count.
+    /// For each of these jobs, how many workers other than `worker` had it in their journal: they died, or were cut
+    /// off from the broker, while their device held it.
     fn deaths<'a>(&'a self, worker: &'a str, ids: &'a [JobId]) -> Asked<'a, Vec<u32>>;
 }
 

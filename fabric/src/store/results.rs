@@ -34,8 +34,8 @@ const PIPELINE_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub(super) const KEYS_MAX: usize = 512;
 
 impl Store {
-    /// Writes each record unless its job has one, then wakes who waits. An error leaves it unknown
-    /// which were written; writing them again is safe.
+    /// Writes each record unless its job has one, then publishes its notice. The write is idempotent: an error leaves
+    /// it unknown which records were written, and writing them again is safe.
     pub async fn write_results(
         &self,
         records: &[ResultRecord],
@@ -53,6 +53,7 @@ impl Store {
     async fn write_pipeline(&self, records: &[ResultRecord]) -> Result<Vec<Written>, StoreError> {
         let mut commands = pipe();
         for record in records {
+            // `NX` makes the write idempotent: the first record of a job stands.
             let options = SetOptions::default()
                 .conditional_set(ExistenceCheck::NX)
                 .with_expiration(SetExpiry::EX(record.ttl_s));

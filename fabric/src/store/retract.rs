@@ -33,7 +33,7 @@ impl Store {
         Ok(left_s.map(|s| u64::try_from(s).map_or(RESULT_TTL_S_DEFAULT, |s| s.max(1))))
     }
 
-    /// Forgets which workers died while they computed this job.
+    /// Forgets which workers this job is suspected to have crashed, so that its attempts start over.
     pub async fn forget_suspicion(&self, id: &JobId) -> Result<(), StoreError> {
         let key = id.suspect_key();
         self.run(async |connection| redis::cmd("DEL").arg(&key).query_async(connection).await).await

@@ -81,7 +81,7 @@ pub fn sample_outcomes() -> Vec<(&'static str, Outcome)> {
         batch_tokens: 4_000,
     };
     let done = |job: &str, output| {
-        Outcome::succeeded(&jobs[job], output, usage, timing).signed("w1", 1, 1_700_000_000_100)
+        Outcome::succeeded(&jobs[job], output, usage, timing).stamped("w1", 1, 1_700_000_000_100)
     };
     let vectors =
         EmbedOutput { dim: 3, data: vec![0.5, -0.25, 1.0e-7, 1.0, 0.1, f32::MIN_POSITIVE] };
@@ -100,8 +100,8 @@ pub fn sample_outcomes() -> Vec<(&'static str, Outcome)> {
             "outcome-generate",
             done("job-chat", Output::Generate { text: "Hi".into(), finish_reason: "stop".into() }),
         ),
-        ("outcome-failed", Outcome::failed(&jobs["job-embed"], wrong).signed("w1", 3, 5)),
-        ("outcome-refused", Outcome::refused(id("unread"), unread).signed("w1", 1, 5)),
+        ("outcome-failed", Outcome::failed(&jobs["job-embed"], wrong).stamped("w1", 3, 5)),
+        ("outcome-refused", Outcome::refused(id("unread"), unread).stamped("w1", 1, 5)),
     ]
 }
 

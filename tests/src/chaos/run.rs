@@ -14,7 +14,7 @@ use super::schedule::{Action, Schedule, span};
 use crate::broker::Node;
 use crate::history::{self, History, SUCCEEDED, Violation};
 use crate::job::{Codec, Job};
-use crate::patience::{self, PATIENT, SOON, comes_true};
+use crate::patience::{self, PATIENT, SOON, holds_within};
 use crate::record::result_key;
 use crate::stack::Stack;
 
@@ -24,7 +24,7 @@ const TICK: Duration = Duration::from_millis(50);
 const READ_EVERY: Duration = Duration::from_millis(400);
 /// Messages in here are kept for people, and answered from their copies.
 const KEPT: &str = "forebay.dead";
-/// How long the store may take for that before it counts as away.
+/// How long reading the records may take before the store counts as away.
 const READ_WITHIN: Duration = Duration::from_millis(800);
 
 /// How a run went.
@@ -84,7 +84,7 @@ impl Run<'_> {
         self.disturb(started, schedule).await;
         let disturbed = started.elapsed();
         self.heal().await;
-        let published = comes_true(PATIENT, async || {
+        let published = holds_within(PATIENT, async || {
             self.look(Instant::now()).await;
             publishing.is_finished()
         });
@@ -185,14 +185,14 @@ impl Run<'_> {
 
     /// Waits for what was promised, then looks for what was not.
     async fn comes_to_rest(&mut self) {
-        let all_answered = comes_true(PATIENT, async || {
+        let all_answered = holds_within(PATIENT, async || {
             self.look(Instant::now()).await;
             locked(&self.history).unanswered().is_empty()
         });
         all_answered.await; // what is missing speaks for itself
         self.probe().await;
         let mut left = Vec::new();
-        let emptied = comes_true(SOON, async || {
+        let emptied = holds_within(SOON, async || {
             self.look(Instant::now()).await;
             let Some(depths) = self.stack.vhost.depths() else { return false };
             let waits = |(name, messages): &(String, u64)| *messages > 0 && name != KEPT;
@@ -220,7 +220,7 @@ impl Run<'_> {
             publisher.submit(&format!("{}.{lane}", self.stack.model()), &job, Codec::Json).await;
             locked(&self.history).confirmed(job.id());
         }
-        let answered = comes_true(PATIENT, async || {
+        let answered = holds_within(PATIENT, async || {
             self.look(Instant::now()).await;
             locked(&self.history).unanswered().is_empty()
         });

@@ -90,7 +90,7 @@ async fn weights_that_are_no_numbers_never_make_a_result() {
     workload.submit(&job).await;
     let mut worker = workload.stack.starting_worker(&[]);
     // Either it refuses to serve such a model, or it fails every job.
-    let ended = forebay_tests::patience::comes_true(PATIENT, async || {
+    let ended = forebay_tests::patience::holds_within(PATIENT, async || {
         worker.ended().is_some()
             || forebay_tests::record::find(&mut workload.redis, job.id()).await.is_some()
     });

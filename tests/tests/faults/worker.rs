@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use forebay_tests::job::Job;
-use forebay_tests::patience::{PATIENT, SOON, comes_true, until_true};
+use forebay_tests::patience::{PATIENT, SOON, holds_within, until_true};
 use forebay_tests::record::{Record, find, result, result_within};
 use forebay_tests::relay::Mode;
 use forebay_tests::service::Service;
@@ -200,7 +200,7 @@ async fn until_settled(
 ) -> (Record, u32) {
     let mut worker: Service = workload.stack.starting_worker(settings);
     let mut deaths = 0;
-    let settled = comes_true(PATIENT, async || {
+    let settled = holds_within(PATIENT, async || {
         if let Some(code) = worker.ended() {
             assert_eq!(code, ABORTED, "{}", worker.log());
             deaths += 1;
@@ -247,7 +247,7 @@ async fn a_worker_whose_engine_panics_ends_with_an_error_and_loses_nothing() {
     workload.publish(50).await;
     let settings = [("FOREBAY_WORKER__ATTEMPTS_MAX", "2")];
     let mut worker = workload.stack.starting_worker(&settings);
-    let settled = comes_true(PATIENT, async || {
+    let settled = holds_within(PATIENT, async || {
         if let Some(code) = worker.ended() {
             assert_ne!(code, 0, "{}", worker.log());
             worker = workload.stack.starting_worker(&settings);

@@ -81,7 +81,7 @@ async fn one_that_slept_past_its_lease_does_nothing_when_it_wakes() {
     until_running(workload.stack.pools(), 3, PATIENT).await;
     let workers = pids(&workload);
     first.signal("CONT");
-    until_true("it knows that it leads no more", SOON, async || {
+    until_true("it knows that it lost leadership", SOON, async || {
         status(&first).is_some_and(|status| status["leads"] == false)
     })
     .await;

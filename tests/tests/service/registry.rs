@@ -10,7 +10,7 @@ use super::commands::json_lines;
 const INDEX: &str = "forebay:workers";
 
 #[tokio::test]
-async fn a_worker_dates_its_entry_by_redis_clock_clears_away_the_dead_and_takes_its_own_along() {
+async fn a_worker_keeps_the_index_dated_by_redis_and_free_of_the_dead() {
     let stack = Stack::start().await.tiny();
     let mut redis = stack.redis().await;
     let () = redis.zadd(INDEX, "dead-for-long", 1).await.unwrap();
@@ -33,7 +33,7 @@ async fn a_worker_dates_its_entry_by_redis_clock_clears_away_the_dead_and_takes_
 }
 
 #[tokio::test]
-async fn a_worker_whose_host_has_another_time_is_listed_and_no_key_is_looked_for() {
+async fn a_worker_with_a_wrong_clock_is_listed_without_a_scan_of_keys() {
     let stack = Stack::start().await;
     let mut redis = stack.redis().await;
     // A clock that is an hour slow, in the record; the entry is dated by Redis.
@@ -57,7 +57,7 @@ async fn a_worker_whose_host_has_another_time_is_listed_and_no_key_is_looked_for
 }
 
 #[tokio::test]
-async fn a_worker_that_was_killed_leaves_the_list_when_its_record_expires() {
+async fn a_killed_worker_leaves_the_list_when_its_record_expires() {
     let stack = Stack::start().await.tiny();
     let mut worker = stack.worker(&[]).await;
     assert_eq!(json_lines(&stack.forebay(&["workers", "--json"]).await).len(), 1);

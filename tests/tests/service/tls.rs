@@ -71,7 +71,7 @@ async fn a_job_goes_its_whole_way_over_encrypted_connections() {
 }
 
 #[tokio::test]
-async fn a_forgotten_s_is_warned_of() {
+async fn an_unencrypted_url_is_warned_of() {
     let stack = encrypted(false).await;
     let overrides = [(CA, stack.vhost.certificate().ca())];
     let autoscaler = stack.autoscaler(&overrides).await;

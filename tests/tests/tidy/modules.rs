@@ -1,4 +1,5 @@
-//! Imports point down inside each crate: no circle of modules, and no use of a layer above.
+//! Imports point down inside each crate: no circle of modules, and no use of a layer above. Every source file is in a
+//! module.
 //!
 //! A module uses another if its code names an item that is defined there, however many re-exports and globs lie
 //! between. `mod x;` and `pub use` alone are no uses, and neither are methods called on values. Code for tests only is
@@ -13,9 +14,10 @@ use toml::{Table, Value};
 
 use self::graph::Graph;
 use self::tree::Tree;
-use super::files::{assert_none, root};
+use super::files::{assert_none, root, sources};
 
 mod graph;
+mod orphans;
 mod planted;
 mod source;
 mod tree;
@@ -80,6 +82,17 @@ fn graphs() -> &'static [Graph] {
         roots.map(|file| Graph::of(&Tree::read(&file), root())).collect()
     });
     &GRAPHS
+}
+
+#[test]
+fn every_source_file_is_in_a_module() {
+    // Its own workspace, with programs that its manifest names.
+    let fuzz = root().join("fuzz");
+    let roots = members(root()).into_iter().chain([fuzz]).flat_map(|member| crate_roots(&member));
+    let files = sources("rs").into_iter().map(|source| root().join(&source.path));
+    let orphans = orphans::orphans(roots, files);
+    let paths: Vec<String> = orphans.iter().map(|file| file.display().to_string()).collect();
+    assert_none("files in no module of any crate: declare them with `mod`, or delete them", &paths);
 }
 
 #[test]

@@ -46,7 +46,7 @@ pub(super) enum Stage {
     Runs,
     Ended,
     /// Is being removed, and counts no longer.
-    Goes,
+    Removing,
 }
 
 impl Container {
@@ -64,7 +64,7 @@ impl Container {
             stage: match summary.state? {
                 ContainerSummaryStateEnum::CREATED => Stage::Created,
                 ContainerSummaryStateEnum::EXITED | ContainerSummaryStateEnum::DEAD => Stage::Ended,
-                ContainerSummaryStateEnum::REMOVING => Stage::Goes,
+                ContainerSummaryStateEnum::REMOVING => Stage::Removing,
                 _ => Stage::Runs,
             },
             name,

@@ -20,7 +20,10 @@ use bollard::{
 };
 use container::{Container, DRAINING, FLEET, Stage};
 use engine::{unless_done, within};
-use forebay_fabric::{clock, config::DockerConfig};
+use forebay_fabric::{
+    clock,
+    config::{DockerConfig, LauncherKind},
+};
 use forebay_schemas::ModelId;
 use futures_util::{
     FutureExt, StreamExt,
@@ -29,7 +32,7 @@ use futures_util::{
 
 use super::launcher::{Instance, InstanceState, LaunchError, Launcher, Order};
 
-const KIND: &str = "docker";
+const KIND: &str = LauncherKind::Docker.as_str();
 
 /// The most ends that one look lists; the others are listed by the next looks.
 const ENDS_LISTED_MAX: usize = 32;
@@ -79,7 +82,7 @@ impl DockerLauncher {
         let listed = within(docker.list_containers(Some(options))).await;
         let listed = listed.map_err(|refusal| refusal.reason)?;
         let ours = listed.into_iter().filter_map(Container::read);
-        Ok(ours.filter(|container| container.stage != Stage::Goes).collect())
+        Ok(ours.filter(|container| container.stage != Stage::Removing).collect())
     }
 
     async fn launch_one(&self, order: &Order) -> Result<(), String> {

@@ -173,7 +173,7 @@ fn present(scale: &DeploymentScale) -> Vec<Instance> {
     let alive = scale.workers.iter().filter(|worker| worker.stage != Stage::Ended);
     let present = alive.map(|worker| {
         let state = match worker.stage {
-            Stage::Goes => InstanceState::Draining,
+            Stage::Terminating => InstanceState::Draining,
             // Marked, and too many: its Deployment takes it next.
             _ if worker.is_marked() && surplus > 0 => {
                 surplus -= 1;

@@ -18,7 +18,10 @@ use std::{
 
 use api::{Cluster, Refusal};
 use deployment::{DeploymentScale, Reported};
-use forebay_fabric::{clock, config::KubernetesConfig};
+use forebay_fabric::{
+    clock,
+    config::{KubernetesConfig, LauncherKind},
+};
 use forebay_schemas::ModelId;
 use futures_util::{
     FutureExt, StreamExt, TryStreamExt,
@@ -26,12 +29,12 @@ use futures_util::{
     stream,
 };
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use pods::{DELETION_COST, GOES_FIRST, MODEL, Worker};
+use pods::{DELETE_FIRST, DELETION_COST, MODEL, Worker};
 use serde_json::json;
 
 use super::launcher::{Instance, LaunchError, Launcher, Order};
 
-const KIND: &str = "kubernetes";
+const KIND: &str = LauncherKind::Kubernetes.as_str();
 
 /// Pods a page, and pages at most: more pods than any pool may have workers.
 const PAGE_PODS: u32 = 500;
@@ -46,7 +49,7 @@ pub struct KubernetesLauncher {
     /// The name of a model's Deployment, with `{model}` for the model's.
     deployment: String,
     reported: Mutex<Reported>,
-    /// Held while a scale is changed: launches come several at a time, and would come before one another.
+    /// Held while a scale is changed: launches come several at a time, and would conflict.
     scaling: tokio::sync::Mutex<()>,
 }
 
@@ -85,7 +88,7 @@ impl KubernetesLauncher {
             return Ok(());
         }
         self.set_costs(drains.stale.iter().map(|worker| (*worker, None))).await?;
-        let marks = drains.to_mark.iter().map(|worker| (*worker, Some(GOES_FIRST)));
+        let marks = drains.to_mark.iter().map(|worker| (*worker, Some(DELETE_FIRST)));
         let marked = self.set_costs(marks).await;
         let fewer = u32::try_from(drains.fewer).unwrap_or(u32::MAX);
         let scaled = match marked {

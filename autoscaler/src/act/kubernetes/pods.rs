@@ -9,7 +9,7 @@ const DEVICE: &str = "forebay.device";
 /// Pods with a lower one go first when their Deployment has too many.
 pub(super) const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// The deletion cost of a pod that is to go first.
-pub(super) const GOES_FIRST: &str = "-1000";
+pub(super) const DELETE_FIRST: &str = "-1000";
 
 /// How much of a pod's message about its end is reported.
 const WORDS_CHARS_MAX: usize = 200;
@@ -46,7 +46,7 @@ pub(super) enum Stage {
     Pending,
     Running,
     /// Is being deleted.
-    Goes,
+    Terminating,
     /// Ended for good: nothing in it is started again.
     Ended,
 }
@@ -68,7 +68,7 @@ impl Worker {
         let status = pod.status.unwrap_or_default();
         let stage = match status.phase.as_deref() {
             Some("Failed" | "Succeeded") => Stage::Ended,
-            _ if pod.metadata.deletion_timestamp.is_some() => Stage::Goes,
+            _ if pod.metadata.deletion_timestamp.is_some() => Stage::Terminating,
             // A node that can't be reached leaves its pods `Unknown`: they may run.
             Some("Running" | "Unknown") if !waits_to_run_again(&status) => Stage::Running,
             _ => Stage::Pending,
@@ -94,7 +94,7 @@ impl Worker {
 
     /// Whether it is marked to go first.
     pub fn is_marked(&self) -> bool {
-        self.cost.as_deref() == Some(GOES_FIRST)
+        self.cost.as_deref() == Some(DELETE_FIRST)
     }
 }
 

@@ -21,14 +21,17 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use forebay_fabric::{clock, config::ProcessConfig};
+use forebay_fabric::{
+    clock,
+    config::{LauncherKind, ProcessConfig},
+};
 use forebay_schemas::ModelId;
 use futures_util::{FutureExt, future::BoxFuture};
 
 use self::entry::Entry;
 use super::launcher::{Instance, InstanceState, LaunchError, Launcher, Order};
 
-const KIND: &str = "process";
+const KIND: &str = LauncherKind::Process.as_str();
 /// How long a worker without work stays when no autoscaler is there to drain it, in seconds.
 const IDLE_S_MAX: u64 = 1_800;
 
@@ -65,7 +68,7 @@ impl Processes {
         })?;
         let program = match &config.program {
             Some(program) => program.clone(),
-            None => beside_us().map_err(|e| failed(format!("where its program is: {e}")))?,
+            None => beside_us().map_err(|e| error("locate forebay-worker", e.to_string()))?,
         };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let inner = Inner {
@@ -87,7 +90,7 @@ impl Processes {
     ) -> BoxFuture<'static, Result<T, LaunchError>> {
         let inner = self.inner.clone();
         let task = tokio::task::spawn_blocking(move || work(&inner));
-        async move { task.await.map_err(|e| error("do its work", e.to_string())).flatten() }.boxed()
+        async move { task.await.map_err(|e| error("run a task", e.to_string())).flatten() }.boxed()
     }
 }
 

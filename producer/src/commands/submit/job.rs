@@ -38,7 +38,7 @@ pub(super) struct JobArgs {
     /// How long the results are kept [default: 1d]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     ttl: Option<Duration>,
-    /// The tenant that is billed
+    /// A tenant label for the job; Forebay does not use it
     #[arg(long)]
     tenant: Option<String>,
     /// Returned with the result; may be repeated

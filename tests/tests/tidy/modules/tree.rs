@@ -28,6 +28,8 @@ pub struct Module {
 
 pub struct Tree {
     pub modules: Vec<Module>,
+    /// Whether modules that are compiled for tests only are among them.
+    has_tests: bool,
 }
 
 /// Where the files of a module's children are sought.
@@ -39,9 +41,18 @@ struct Folders {
 }
 
 impl Tree {
-    /// Reads the crate whose root is the file `root`.
+    /// Reads the crate whose root is the file `root`, without what is compiled for tests only.
     pub fn read(root: &Path) -> Self {
-        let mut tree = Self { modules: Vec::new() };
+        Self::read_from(root, false)
+    }
+
+    /// Reads the crate whose root is the file `root`, with its test modules.
+    pub fn read_with_tests(root: &Path) -> Self {
+        Self::read_from(root, true)
+    }
+
+    fn read_from(root: &Path, has_tests: bool) -> Self {
+        let mut tree = Self { modules: Vec::new(), has_tests };
         let folder = root.parent().expect("a file is in a folder").to_owned();
         tree.read_file(root, String::new(), None, folder);
         tree
@@ -59,7 +70,7 @@ impl Tree {
         let parsed = syn::parse_file(&text).unwrap_or_else(|error| {
             panic!("{}:{}: {error}", file.display(), error.span().start().line)
         });
-        if is_for_tests(&parsed.attrs) {
+        if !self.has_tests && is_for_tests(&parsed.attrs) {
             return None;
         }
         let written = file.parent().expect("a file is in a folder").to_owned();
@@ -85,7 +96,7 @@ impl Tree {
         });
         for item in items {
             if let syn::Item::Mod(child) = item
-                && !is_for_tests(&child.attrs)
+                && (self.has_tests || !is_for_tests(&child.attrs))
                 && let Some(found) = self.add_child(id, child, folders)
             {
                 self.modules[id].children.entry(child.ident.to_string()).or_default().push(found);

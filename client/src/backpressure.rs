@@ -1,4 +1,5 @@
-//! Retrying a submit while the queue is full or the broker takes no publishes.
+//! Backpressure towards the publisher: a submit fails or is retried while the queue is full or the broker takes no
+//! publishes.
 
 use std::{fmt, time::Duration};
 
@@ -42,7 +43,7 @@ impl fmt::Display for HeldUp {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refused {
     /// It may be taken later.
-    NoRoom(HeldUp),
+    Backpressure(HeldUp),
     /// No queue takes it.
     NoRoute,
     /// This user may not publish there.
@@ -56,11 +57,11 @@ impl Refused {
     /// is one.
     pub(crate) fn of(error: PublishError, blocked: impl FnOnce() -> Option<String>) -> Self {
         match error {
-            PublishError::Full { .. } => Self::NoRoom(HeldUp::QueueFull),
+            PublishError::Full { .. } => Self::Backpressure(HeldUp::QueueFull),
             PublishError::Unroutable { .. } => Self::NoRoute,
             PublishError::Forbidden { reason, .. } => Self::Forbidden { reason },
             PublishError::Unconfirmed { after_ms, last } => match blocked() {
-                Some(reason) => Self::NoRoom(HeldUp::Blocked { reason }),
+                Some(reason) => Self::Backpressure(HeldUp::Blocked { reason }),
                 None => Self::Unconfirmed { after_ms, last },
             },
         }
@@ -74,7 +75,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// Makes attempts until one finds room, for as long as `when_full` allows, and keeps `held_up` at the present cause.
 /// An error holds the last refusal and how long the attempts went on.
-pub(crate) async fn with_room<F: Future<Output = Result<(), Refused>>>(
+pub(crate) async fn with_backpressure<F: Future<Output = Result<(), Refused>>>(
     when_full: WhenFull,
     held_up: &watch::Sender<Option<HeldUp>>,
     attempt: impl Fn() -> F,
@@ -90,7 +91,7 @@ pub(crate) async fn with_room<F: Future<Output = Result<(), Refused>>>(
             Err(refused) => refused,
         };
         let waited = since.map_or(Duration::ZERO, |since: Instant| since.elapsed());
-        let (Refused::NoRoom(cause), WhenFull::Wait(limit)) = (&refused, when_full) else {
+        let (Refused::Backpressure(cause), WhenFull::Wait(limit)) = (&refused, when_full) else {
             return Err((refused, waited));
         };
         if waited >= limit {
@@ -121,11 +122,11 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(60);
 
     fn full() -> Refused {
-        Refused::NoRoom(HeldUp::QueueFull)
+        Refused::Backpressure(HeldUp::QueueFull)
     }
 
     fn blocked() -> Refused {
-        Refused::NoRoom(HeldUp::Blocked { reason: "low on disk".into() })
+        Refused::Backpressure(HeldUp::Blocked { reason: "low on disk".into() })
     }
 
     /// Attempts that end like these, and like the last of them from then on; `made` counts them.
@@ -146,7 +147,7 @@ mod tests {
         let made = Cell::new(0);
         for refused in [full(), blocked()] {
             let ends = [Err(refused.clone())];
-            let ended = with_room(WhenFull::Fail, &held_up, attempts(&ends, &made)).await;
+            let ended = with_backpressure(WhenFull::Fail, &held_up, attempts(&ends, &made)).await;
             assert_eq!(ended, Err((refused, Duration::ZERO)));
         }
         assert_eq!((made.get(), held_up.borrow().clone()), (2, None));
@@ -157,7 +158,8 @@ mod tests {
         let held_up = watch::Sender::new(None);
         let made = Cell::new(0);
         let ends = [Err(full()), Err(blocked()), Err(full()), Ok(())];
-        let ended = with_room(WhenFull::Wait(LIMIT), &held_up, attempts(&ends, &made)).await;
+        let ended =
+            with_backpressure(WhenFull::Wait(LIMIT), &held_up, attempts(&ends, &made)).await;
         assert_eq!((ended, made.get()), (Ok(()), 4));
         assert_eq!(*held_up.borrow(), None);
     }
@@ -168,7 +170,8 @@ mod tests {
         let made = Cell::new(0);
         let ends = [Err(full()), Err(blocked())];
         let began = Instant::now();
-        let ended = with_room(WhenFull::Wait(LIMIT), &held_up, attempts(&ends, &made)).await;
+        let ended =
+            with_backpressure(WhenFull::Wait(LIMIT), &held_up, attempts(&ends, &made)).await;
         assert_eq!(ended, Err((blocked(), LIMIT)));
         assert_eq!(began.elapsed(), LIMIT);
         // Between half of the longest pause and all of it, after the first short ones.
@@ -191,7 +194,7 @@ mod tests {
         };
         let attempts = attempts(&ends, &made);
         let (ended, all) =
-            tokio::join!(with_room(WhenFull::Wait(LIMIT), &held_up, attempts), watched);
+            tokio::join!(with_backpressure(WhenFull::Wait(LIMIT), &held_up, attempts), watched);
         assert_eq!(ended, Ok(()));
         let reason = "low on disk".to_owned();
         assert_eq!(all, [Some(HeldUp::QueueFull), Some(HeldUp::Blocked { reason }), None]);
@@ -202,7 +205,8 @@ mod tests {
         let held_up = watch::Sender::new(None);
         let made = Cell::new(0);
         let ends = [Err(full()), Err(Refused::NoRoute)];
-        let ended = with_room(WhenFull::Wait(LIMIT), &held_up, attempts(&ends, &made)).await;
+        let ended =
+            with_backpressure(WhenFull::Wait(LIMIT), &held_up, attempts(&ends, &made)).await;
         assert!(matches!(ended, Err((Refused::NoRoute, _))));
         assert_eq!(made.get(), 2);
     }
