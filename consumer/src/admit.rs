@@ -1,13 +1,17 @@
 //! Stage 2: which jobs are computed at all: those of this model and a task it does, in time, not cancelled,
 //! not answered already, and not known to crash workers (crash attribution).
+//!
+//! A job that came back while a worker has it on its device (its own link was lost, say, or the broker's patience was
+//! over) is parked: kept aside until it is answered, or no worker that lives has it in its journal. Until then it is
+//! neither computed a second time nor given up.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use forebay_fabric::{
     backoff::Backoff,
     clock::Clock,
     disposition::Disposition,
-    store::{Asked, ResultStore},
+    store::{Asked, ResultStore, Standing},
     ticket::Ticket,
 };
 use forebay_schemas::{ErrorCode, Job, JobError, JobId, ModelId, Task};
@@ -21,6 +25,8 @@ use crate::{
 
 /// Jobs whose cancellation is looked up in one round trip.
 const LOOKUP_MAX: usize = 64;
+/// How long parked jobs wait until they are looked up again.
+const PARKED: Duration = Duration::from_millis(500);
 
 /// Admission of the jobs of both lanes.
 pub struct Admit {
@@ -32,7 +38,7 @@ pub struct Admit {
     pub worker: String,
     /// The most attempts at a job.
     pub attempts_max: u32,
-    /// The store of cancel requests, records and the journals of other workers.
+    /// The store of cancel requests, records and the journals of all workers.
     pub store: Arc<dyn ResultStore>,
     /// The time that deadlines are compared with.
     pub clock: Clock,
@@ -43,41 +49,78 @@ pub struct Admit {
 }
 
 impl Admit {
-    /// Runs until its input ends.
+    /// Runs until its input ends. Jobs that are parked by then go back to their queue.
     pub async fn run(self, mut decoded: LaneReceiver<Decoded>) {
+        // No more than the deliveries that this worker may hold.
+        let mut parked: Vec<Decoded> = Vec::new();
+        let mut look_at = Instant::now();
         loop {
-            let mut jobs = decoded.recv_some(LOOKUP_MAX).await;
+            metrics::gauge!("forebay_admit_parked_jobs").set(parked.len() as f64);
+            // Both waits are cancel-safe.
+            let jobs = tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(look_at), if !parked.is_empty() => {
+                    std::mem::take(&mut parked)
+                }
+                jobs = decoded.recv_some(LOOKUP_MAX) => jobs,
+            };
             if jobs.is_empty() {
                 return;
             }
-            let answered = self.look_up_returned(&mut jobs).await;
-            let ids: Vec<JobId> = jobs.iter().map(|decoded| decoded.job.id.clone()).collect();
-            let cancelled = self.ask(|| self.store.cancelled(&ids)).await;
-            for (decoded, cancelled) in jobs.into_iter().zip(cancelled) {
-                let is_answered = answered.contains(&decoded.job.id);
-                if !self.pass_on(decoded, cancelled, is_answered).await {
-                    return;
-                }
+            if parked.is_empty() {
+                look_at = Instant::now() + PARKED;
+            }
+            if !self.decide(jobs, &mut parked).await {
+                return;
             }
         }
     }
 
-    /// Looks up the jobs that were delivered or tried before. Returns those that have their answer already, and sets
-    /// in the tickets of all how many crashes are attributed to them: the other workers whose journals name the job.
-    async fn look_up_returned(&self, jobs: &mut [Decoded]) -> BTreeSet<JobId> {
+    /// Passes jobs on, or parks them. `false` if the stages after this one have ended.
+    async fn decide(&self, jobs: Vec<Decoded>, parked: &mut Vec<Decoded>) -> bool {
+        let standings = self.standings(&jobs).await;
+        let mut free = Vec::with_capacity(jobs.len());
+        for (mut decoded, standing) in jobs.into_iter().zip(standings) {
+            match standing {
+                Standing::Answered => {
+                    let acknowledge = Disposition::Acknowledge(decoded.ticket.acker);
+                    if self.not_computed.send(acknowledge).await.is_err() {
+                        return false;
+                    }
+                }
+                Standing::Held => parked.push(decoded),
+                Standing::Free { deaths } => {
+                    decoded.ticket.deaths = deaths;
+                    free.push(decoded);
+                }
+            }
+        }
+        if free.is_empty() {
+            return true;
+        }
+        let ids: Vec<JobId> = free.iter().map(|decoded| decoded.job.id.clone()).collect();
+        let cancelled = self.ask(|| self.store.cancelled(&ids)).await;
+        for (decoded, cancelled) in free.into_iter().zip(cancelled) {
+            if !self.pass_on(decoded, cancelled).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The standing of each job. Only one that was delivered or tried before has to be looked up.
+    async fn standings(&self, jobs: &[Decoded]) -> Vec<Standing> {
         let was_tried =
-            |decoded: &&mut Decoded| decoded.ticket.returned || decoded.ticket.failures > 0;
-        let mut tried: Vec<&mut Decoded> = jobs.iter_mut().filter(was_tried).collect();
-        if tried.is_empty() {
-            return BTreeSet::new();
+            |decoded: &&Decoded| decoded.ticket.returned || decoded.ticket.failures > 0;
+        let tried = jobs.iter().filter(was_tried);
+        let ids: Vec<JobId> = tried.map(|decoded| decoded.job.id.clone()).collect();
+        let mut found = Vec::new();
+        if !ids.is_empty() {
+            found = self.ask(|| self.store.standings(&self.worker, &ids)).await;
         }
-        let ids: Vec<JobId> = tried.iter().map(|decoded| decoded.job.id.clone()).collect();
-        let deaths = self.ask(|| self.store.deaths(&self.worker, &ids)).await;
-        for (decoded, deaths) in tried.iter_mut().zip(deaths) {
-            decoded.ticket.deaths = deaths;
-        }
-        let present = self.ask(|| self.store.present(&ids)).await;
-        ids.into_iter().zip(present).filter_map(|(id, present)| present.then_some(id)).collect()
+        let mut found = found.into_iter();
+        let standing = |decoded| was_tried(&decoded).then(|| found.next()).flatten();
+        jobs.iter().map(standing).map(|one| one.unwrap_or(Standing::Free { deaths: 0 })).collect()
     }
 
     /// Asks the store until it answers: without it no result could be written either.
@@ -94,11 +137,8 @@ impl Admit {
         }
     }
 
-    async fn pass_on(&self, decoded: Decoded, cancelled: bool, answered: bool) -> bool {
+    async fn pass_on(&self, decoded: Decoded, cancelled: bool) -> bool {
         let Decoded { job, mut ticket, lane, received_at_ms } = decoded;
-        if answered {
-            return self.not_computed.send(Disposition::Acknowledge(ticket.acker)).await.is_ok();
-        }
         let now_ms = self.clock.now_ms();
         let checked = check(&job, &self.model, self.task, cancelled, now_ms)
             .and_then(|()| check_attempts(&ticket, self.attempts_max));
@@ -128,7 +168,7 @@ fn check_attempts(ticket: &Ticket, attempts_max: u32) -> Result<(), JobError> {
         return Ok(());
     }
     let message = format!(
-        "its worker crashed or was cut off in {} of {} attempts; giving up",
+        "its worker died in {} of {} attempts; giving up",
         ticket.deaths,
         ticket.attempts() - 1
     );
@@ -171,49 +211,4 @@ fn check(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing;
-
-    fn code(change: impl FnOnce(&mut Job), cancelled: bool) -> Option<ErrorCode> {
-        let model: ModelId = "m".parse().unwrap();
-        let mut job = Job::embed(model.clone(), vec!["x".into()]);
-        job.submitted_at_ms = Some(1_000);
-        job.expires_in_ms = Some(500);
-        change(&mut job);
-        check(&job, &model, Task::Embed, cancelled, 1_500).err().map(|error| error.code)
-    }
-
-    #[test]
-    fn a_job_is_admitted_up_to_its_last_millisecond() {
-        assert_eq!(code(|_| {}, false), None);
-        assert_eq!(
-            code(|job| job.expires_in_ms = Some(499), false),
-            Some(ErrorCode::DeadlineExceeded)
-        );
-        assert_eq!(code(|job| job.expires_in_ms = None, false), None);
-    }
-
-    #[test]
-    fn a_job_that_killed_as_many_workers_as_it_may_is_not_tried_again() {
-        let code = |failures, deaths| {
-            let ticket = Ticket { failures, deaths, ..testing::ticket(JobId::random()) };
-            check_attempts(&ticket, 5).err().map(|error| error.code)
-        };
-        assert_eq!(code(0, 4), None);
-        assert_eq!(code(0, 5), Some(ErrorCode::AttemptsExhausted));
-        assert_eq!(code(2, 3), Some(ErrorCode::AttemptsExhausted));
-        assert_eq!(code(9, 0), None, "failures alone are counted where jobs are settled");
-    }
-
-    #[test]
-    fn a_job_of_another_model_or_task_or_a_cancelled_one_is_refused() {
-        let other = |job: &mut Job| job.model = "other".parse().unwrap();
-        assert_eq!(code(other, false), Some(ErrorCode::InvalidRequest));
-        let classify = |job: &mut Job| {
-            job.work = forebay_schemas::Work::Classify { input: vec!["x".into()] };
-        };
-        assert_eq!(code(classify, false), Some(ErrorCode::TaskNotSupported));
-        assert_eq!(code(|_| {}, true), Some(ErrorCode::Cancelled));
-    }
-}
+mod tests;

@@ -39,6 +39,13 @@ impl MemoryLimit {
         if needed > left { Err(EngineError::OutOfMemory { tokens, needed, left }) } else { Ok(()) }
     }
 
+    /// Refuses what needs more bytes than are left, and returns how many those are.
+    pub fn check_bytes(&self, needed: u64) -> Result<(), u64> {
+        let Some(bytes_max) = self.bytes_max else { return Ok(()) };
+        let left = bytes_max.saturating_sub(used_bytes());
+        if needed > left { Err(left) } else { Ok(()) }
+    }
+
     /// Keeps the condition [`CONDITION`] of `health` true to how much is used, until `stop`.
     pub async fn watch(self, health: Health, stop: CancellationToken) {
         let Some(bytes_max) = self.bytes_max else { return };
@@ -92,12 +99,16 @@ mod tests {
         assert!(memory.check(16).is_ok());
         let error = memory.check(2_000).unwrap_err();
         assert!(error.is_out_of_memory() && error.to_string().contains("2000 tokens"), "{error}");
+        assert_eq!(memory.check_bytes(1 << 29), Ok(()));
+        let left = memory.check_bytes(1 << 31).unwrap_err();
+        assert!(left <= 1 << 30, "{left}");
     }
 
     #[test]
     fn without_a_limit_everything_fits() {
         let memory = MemoryLimit { bytes_max: None, bytes_per_token: u64::MAX };
         assert!(memory.check(usize::MAX).is_ok());
+        assert!(memory.check_bytes(u64::MAX).is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -32,7 +32,7 @@ use crate::{
     },
     in_hand::InHand,
     job::{Admitted, Decoded, Tokenized},
-    journal::{Journaled, Journaling, Sequences},
+    journal::{Journaling, SharedJournal},
     lanes::{self, LaneReceiver, LaneSender},
     memory::MemoryLimit,
     settle::Settle,
@@ -124,6 +124,7 @@ impl Executor for Threads {
 /// The running stages.
 pub struct Pipeline {
     stages: JoinSet<&'static str>,
+    journal: SharedJournal,
     take_no_more: CancellationToken,
 }
 
@@ -146,6 +147,7 @@ impl Pipeline {
         // The token budget and the finished sequences, which travel against the jobs.
         let (budget, published_budget) = Budget::new(parts.config.batch_tokens_max);
         let (done, from_device) = mpsc::channel(BATCHES_DONE);
+        let journal = SharedJournal::start(parts.worker.clone(), parts.store.clone());
 
         let mut stages = JoinSet::new();
         for (lane, source) in sources {
@@ -155,11 +157,12 @@ impl Pipeline {
         drop(to_admit);
         let admit = parts.admit(&model, to_tokenize, not_computed.clone());
         stages.spawn(named("admit", admit.run(from_decode)));
-        let tokenize = parts.tokenize(&model, to_batch, not_computed);
+        let tokenize = parts.tokenize(&model, journal.clone(), to_batch, not_computed);
         stages.spawn(named("tokenize", executor.tokenize(tokenize, from_admit)));
         let batching = parts.batching(published_budget, to_journal);
         stages.spawn(named("batch", batching.run(from_tokenize)));
-        let journaling = parts.journaling(to_compute, from_device);
+        let journaling =
+            Journaling { journal: journal.clone(), device: to_compute, done: from_device };
         stages.spawn(named("journal", journaling.run(from_batch)));
         let labels = model.info.labels.clone();
         let compute = parts.compute(model, budget);
@@ -167,12 +170,18 @@ impl Pipeline {
         stages.spawn(named("compute", executor.compute(compute, ports)));
         let whole = move |batch| assemble(batch, &labels);
         stages.spawn(named("settle", parts.settle().run(from_compute, from_all, whole)));
-        Self { stages, take_no_more }
+        Self { stages, journal, take_no_more }
     }
 
     /// Waits for a stage to end, which none does while work may come. Its name, or its panic.
     pub async fn ended(&mut self) -> Result<&'static str, JoinError> {
         self.stages.join_next().await.unwrap_or(Ok("all"))
+    }
+
+    /// Leaves nothing in the in-flight journal, for a worker that ends in good order, whether or not it is drained: what
+    /// its device still computes is given back, and kills no worker.
+    pub async fn leave_journal(&self) {
+        self.journal.close().await;
     }
 
     /// Takes no more and finishes what was taken. Abandoned, it leaves the rest to the broker.
@@ -231,6 +240,7 @@ impl Parts {
     fn tokenize(
         &self,
         model: &Model,
+        journal: SharedJournal,
         jobs: LaneSender<Tokenized>,
         not_computed: mpsc::Sender<Disposition>,
     ) -> Tokenize {
@@ -239,6 +249,8 @@ impl Parts {
             dim: model.info.dim,
             threads: self.config.tokenize_threads,
             attempts_max: self.config.attempts_max,
+            memory: self.memory,
+            journal,
             jobs,
             not_computed,
         }
@@ -251,14 +263,6 @@ impl Parts {
         };
         let linger = Duration::from_millis(self.config.linger_ms_max);
         Batching { limits, linger, budget, stats: self.stats.clone(), batches }
-    }
-
-    fn journaling(
-        &self,
-        device: mpsc::Sender<Journaled<Batch>>,
-        done: mpsc::Receiver<Sequences>,
-    ) -> Journaling<Batch> {
-        Journaling { worker: self.worker.clone(), store: self.store.clone(), device, done }
     }
 
     fn compute(&self, model: Model, budget: Budget) -> Compute {

@@ -1,10 +1,18 @@
 //! Helpers of this crate's tests.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
 use forebay_fabric::{
     broker::{Acker, Message, Properties, Settlement},
+    store::{Asked, ResultRecord, ResultStore, Standing, Written},
     ticket::Ticket,
 };
 use forebay_schemas::{ContentType, JobId, limits::RESULT_TTL_S_DEFAULT};
+use futures_util::FutureExt;
 
 /// Settles no delivery.
 struct Detached;
@@ -38,5 +46,75 @@ pub fn ticket(id: JobId) -> Ticket {
         notify: None,
         reply_to: None,
         message: Box::new(message),
+    }
+}
+
+/// A store in memory. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct FakeStore(Arc<Mutex<Kept>>);
+
+/// All that a [`FakeStore`] holds, and how it answers.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// The jobs of the last journal that was written.
+    pub journal: Vec<JobId>,
+    /// How often a journal was written.
+    pub writes: usize,
+    /// How long that takes.
+    pub write_takes: Duration,
+    /// The names that were taken over.
+    pub taken_over: Vec<String>,
+    /// The standings of jobs; any other is free.
+    pub standings: BTreeMap<JobId, Standing>,
+    /// The jobs whose standing was asked for.
+    pub asked: Vec<JobId>,
+    /// The jobs that are cancelled.
+    pub cancelled: BTreeSet<JobId>,
+}
+
+impl FakeStore {
+    /// All that it holds.
+    pub fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl ResultStore for FakeStore {
+    fn write_results<'a>(&'a self, records: &'a [ResultRecord]) -> Asked<'a, Vec<Written>> {
+        async { Ok(vec![Written::First; records.len()]) }.boxed()
+    }
+
+    fn cancelled<'a>(&'a self, ids: &'a [JobId]) -> Asked<'a, Vec<bool>> {
+        async { Ok(ids.iter().map(|id| self.kept().cancelled.contains(id)).collect()) }.boxed()
+    }
+
+    fn write_journal<'a>(&'a self, _: &'a str, _: u64, jobs: &'a [JobId]) -> Asked<'a, ()> {
+        async {
+            let takes = self.kept().write_takes;
+            tokio::time::sleep(takes).await;
+            let mut kept = self.kept();
+            kept.journal = jobs.to_vec();
+            kept.writes += 1;
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn name_taken_over<'a>(&'a self, worker: &'a str) -> Asked<'a, ()> {
+        async {
+            self.kept().taken_over.push(worker.into());
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn standings<'a>(&'a self, _: &'a str, ids: &'a [JobId]) -> Asked<'a, Vec<Standing>> {
+        async {
+            let mut kept = self.kept();
+            kept.asked.extend_from_slice(ids);
+            let standing = |id| kept.standings.get(id).copied();
+            Ok(ids.iter().map(|id| standing(id).unwrap_or(Standing::Free { deaths: 0 })).collect())
+        }
+        .boxed()
     }
 }

@@ -13,12 +13,22 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
     job::{Admitted, Tokenized},
+    journal::{Sequences, SharedJournal},
     lanes::{LaneReceiver, LaneSender},
+    memory::MemoryLimit,
 };
 
 /// Bytes of text that go to a thread together: a small job costs less than waking a thread. No more, so that an urgent
 /// job that comes next waits for a millisecond and not for seconds.
 const HANDFUL_BYTES: usize = 16 * 1024;
+
+/// Jobs with more bytes of text are in the journal while they are tokenized, and not without the memory for it. Smaller
+/// ones need too little to end a process, and no round trip.
+const LONG_BYTES: usize = 64 * 1024;
+
+/// Bytes of memory that tokenizing takes for a byte of text, where the whole text is read: 122 to 177 were measured on
+/// texts of 8.2 MB.
+const TOKENIZED_BYTES: u64 = 192;
 
 /// Tokenization of admitted jobs, on worker threads.
 pub struct Tokenize {
@@ -30,6 +40,10 @@ pub struct Tokenize {
     pub threads: usize,
     /// The most attempts at a job.
     pub attempts_max: u32,
+    /// How much memory this process may use.
+    pub memory: MemoryLimit,
+    /// The journal that long texts are in while they are tokenized.
+    pub journal: SharedJournal,
     /// Where tokenized jobs go.
     pub jobs: LaneSender<Tokenized>,
     /// Where jobs go that can't be tokenized.
@@ -50,10 +64,13 @@ impl Tokenize {
             let Ok(thread) = threads.clone().acquire_owned().await else { return };
             let this = this.clone();
             tokio::spawn(async move {
+                let Some(entry) = this.enter_long(&jobs).await else { return };
                 let stage = this.clone();
                 let all =
                     move || jobs.into_iter().map(|job| stage.tokenize(job)).collect::<Vec<_>>();
-                match tokio::task::spawn_blocking(all).await {
+                let tokenized = tokio::task::spawn_blocking(all).await;
+                this.journal.leave(entry);
+                match tokenized {
                     Ok(tokenized) => {
                         for job in tokenized {
                             this.pass_on(job).await;
@@ -69,6 +86,17 @@ impl Tokenize {
         let _ = threads.acquire_many(this.threads as u32).await;
     }
 
+    /// Enters the long ones of these jobs into the journal. `None`: the worker ends.
+    async fn enter_long(&self, jobs: &[Admitted]) -> Option<Sequences> {
+        let is_long = |job: &&Admitted| bytes(&job.job.work) > LONG_BYTES;
+        let mut long = jobs.iter().filter(is_long).peekable();
+        if long.peek().is_none() {
+            return Some(Sequences::default());
+        }
+        let is_suspect = jobs.iter().filter(is_long).any(|job| job.ticket.deaths > 0);
+        self.journal.enter(long.map(|job| (&job.job.id, 0..1)), is_suspect).await
+    }
+
     /// Sends a job on.
     pub async fn pass_on(&self, tokenized: Result<Tokenized, Disposition>) {
         // An error says that the next stage has ended: what it can't take goes back to its queue.
@@ -80,7 +108,10 @@ impl Tokenize {
 
     /// Tokenizes one job, on the calling thread. The texts are taken out of it.
     pub fn tokenize(&self, mut admitted: Admitted) -> Result<Tokenized, Disposition> {
-        let encoded = catch_unwind(AssertUnwindSafe(|| self.encode(&mut admitted.job.work)));
+        let encoded = catch_unwind(AssertUnwindSafe(|| {
+            self.check_memory(&admitted.job.work)?;
+            self.encode(&mut admitted.job.work)
+        }));
         let panicked = |_| Err(JobError::new(ErrorCode::Internal, "the tokenizer panicked"));
         match encoded.unwrap_or_else(panicked) {
             Ok(inputs) => {
@@ -97,6 +128,22 @@ impl Tokenize {
                 Err(Disposition::failed(&job, ticket, error, self.attempts_max))
             }
         }
+    }
+
+    /// Refuses a job with a text that there is no memory to tokenize.
+    fn check_memory(&self, work: &Work) -> Result<(), JobError> {
+        let bytes = longest(work);
+        if bytes <= LONG_BYTES {
+            return Ok(());
+        }
+        let needed = (bytes as u64).saturating_mul(TOKENIZED_BYTES);
+        self.memory.check_bytes(needed).map_err(|left| {
+            let message = format!(
+                "a text of {bytes} bytes needs up to {needed} bytes of memory to be tokenized, and {left} are left: \
+                 send shorter texts, or give the worker more memory"
+            );
+            JobError::new(ErrorCode::OutOfMemory, message)
+        })
     }
 
     /// Takes the texts out of the job: from here on only the tokens are needed.
@@ -140,6 +187,16 @@ fn bytes(work: &Work) -> usize {
         Work::Embed { input, .. } | Work::Classify { input } => texts(input),
         Work::Rerank { query, documents, .. } => query.len() + texts(documents),
         // It is refused, whatever its prompt.
+        Work::Generate { .. } => 0,
+    }
+}
+
+/// Bytes of the longest text.
+fn longest(work: &Work) -> usize {
+    let texts = |texts: &[String]| texts.iter().map(String::len).max().unwrap_or(0);
+    match work {
+        Work::Embed { input, .. } | Work::Classify { input } => texts(input),
+        Work::Rerank { query, documents, .. } => query.len().max(texts(documents)),
         Work::Generate { .. } => 0,
     }
 }

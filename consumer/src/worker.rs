@@ -36,6 +36,9 @@ use crate::{
 /// second was seen not to suffice.
 const ACKS_PASS_ON: Duration = Duration::from_secs(3);
 
+/// How long a worker that ends waits for the store to remove its in-flight journal. Without a store it can't.
+const LEAVE_JOURNAL: Duration = Duration::from_secs(5);
+
 /// The model to run: the one that is named, or the only one of the configuration.
 pub fn choose_model(config: &Config, named: Option<ModelId>) -> Result<ModelId, WorkerError> {
     let mut models = config.models.keys();
@@ -107,7 +110,7 @@ pub async fn run(
     let registry = Registry::new(id.clone(), &name, store.clone(), stats.clone(), in_hand.clone());
     let background = CancellationToken::new();
     store.report_health(health.clone(), background.clone());
-    tokio::spawn(registry.clone().run(background.clone()));
+    let heartbeats = tokio::spawn(registry.clone().run(background.clone()));
 
     let topology = Topology::new(config.models.keys().chain([&name]), &config.queues);
     let broker = Broker::start(&config, &format!("forebay-worker {id}"), topology)?;
@@ -149,9 +152,12 @@ pub async fn run(
     if let Some(pause) = ACKS_PASS_ON.checked_sub(in_hand.since_settled()) {
         tokio::time::sleep(pause).await;
     }
-    // Jobs that are not settled by now go back to their queue with the connection.
+    // Jobs that are not settled by now go back to their queue with the connection. By then the in-flight journal is
+    // empty, unless the worker ends with an error: then those in it are suspects, as soon as the record is gone.
     broker.close().await;
     background.cancel();
+    // A heartbeat that is under way must not come after the removal. It fails only with the runtime.
+    let _ = heartbeats.await;
     registry.remove().await;
     server.stop().await;
     result
@@ -246,6 +252,9 @@ async fn work_and_drain(
         tracing::info!(took_ms = started.elapsed().as_millis() as u64, "drained");
     } else {
         tracing::warn!(grace_s = grace.as_secs(), "the grace period is over; the rest goes back");
+    }
+    if tokio::time::timeout(LEAVE_JOURNAL, pipeline.leave_journal()).await.is_err() {
+        tracing::warn!("the store did not remove the in-flight journal: its jobs will be suspects");
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::{
 
 use forebay_fabric::{
     rng,
-    store::{Asked, ResultRecord, ResultStore, StoreError, Written},
+    store::{Asked, ResultRecord, ResultStore, Standing, StoreError, Written},
 };
 use forebay_schemas::JobId;
 use futures_util::FutureExt;
@@ -22,6 +22,8 @@ pub struct Kept {
     pub cancelled: BTreeSet<JobId>,
     journals: BTreeMap<String, BTreeSet<JobId>>,
     suspects: BTreeMap<JobId, BTreeSet<String>>,
+    /// Until when the record of a worker that has ended is there. One that lives has its record.
+    registered_until: BTreeMap<String, Instant>,
     away_until: Option<Instant>,
     /// How likely an answer is lost.
     trouble: f64,
@@ -34,6 +36,12 @@ pub struct Store(Arc<Mutex<Kept>>);
 impl Store {
     pub fn kept(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().unwrap()
+    }
+
+    /// This worker has ended, and its record goes then.
+    pub fn ended(&self, worker: &str, record_goes_in: Duration) {
+        let at = Instant::now() + record_goes_in;
+        self.kept().registered_until.insert(worker.to_owned(), at);
     }
 
     pub fn away_for(&self, time: Duration) {
@@ -99,28 +107,43 @@ impl ResultStore for Connection {
         self.ask(|kept| ids.iter().map(|id| kept.cancelled.contains(id)).collect())
     }
 
-    fn present<'a>(&'a self, ids: &'a [JobId]) -> Asked<'a, Vec<bool>> {
-        self.ask(|kept| ids.iter().map(|id| kept.records.contains_key(id)).collect())
-    }
-
-    fn write_journal<'a>(&'a self, worker: &'a str, jobs: &'a [&'a JobId]) -> Asked<'a, ()> {
+    fn write_journal<'a>(
+        &'a self,
+        worker: &'a str,
+        _: u64,
+        jobs: &'a [JobId],
+    ) -> Asked<'a, ()> {
         self.ask(|kept| {
-            let jobs = jobs.iter().map(|&id| id.clone()).collect();
-            kept.journals.insert(worker.to_owned(), jobs);
+            kept.journals.insert(worker.to_owned(), jobs.iter().cloned().collect());
         })
     }
 
-    fn deaths<'a>(&'a self, worker: &'a str, ids: &'a [JobId]) -> Asked<'a, Vec<u32>> {
+    fn name_taken_over<'a>(&'a self, worker: &'a str) -> Asked<'a, ()> {
+        // Each worker of the simulation has a name of its own.
+        self.ask(|kept| assert!(!kept.journals.contains_key(worker)))
+    }
+
+    fn standings<'a>(&'a self, worker: &'a str, ids: &'a [JobId]) -> Asked<'a, Vec<Standing>> {
         self.ask(move |kept| {
-            let Kept { journals, suspects, .. } = kept;
-            let count = |id: &JobId| {
-                let others = journals.iter().filter(|(other, _)| *other != worker);
-                let held = others.filter(|(_, jobs)| jobs.contains(id));
-                let suspected = suspects.entry(id.clone()).or_default();
-                suspected.extend(held.map(|(other, _)| other.clone()));
-                suspected.len() as u32
+            let Kept { journals, suspects, registered_until, records, .. } = kept;
+            let now = Instant::now();
+            let lives = |other: &String| {
+                other == worker || registered_until.get(other).is_none_or(|until| *until > now)
             };
-            ids.iter().map(count).collect()
+            let standing = |id: &JobId| {
+                let (live, dead): (Vec<&String>, Vec<&String>) = journals
+                    .iter()
+                    .filter_map(|(other, jobs)| jobs.contains(id).then_some(other))
+                    .partition(|other| lives(other));
+                let suspected = suspects.entry(id.clone()).or_default();
+                suspected.extend(dead.into_iter().cloned());
+                match (records.contains_key(id), live.is_empty()) {
+                    (true, _) => Standing::Answered,
+                    (false, false) => Standing::Held,
+                    (false, true) => Standing::Free { deaths: suspected.len() as u32 },
+                }
+            };
+            ids.iter().map(standing).collect()
         })
     }
 }

@@ -284,6 +284,8 @@ impl World {
         let Running { life, work } = self.running.remove(at);
         life.end();
         self.broker.lose(name);
+        // Its record expires, or its launcher reports its end.
+        self.store.ended(name, within(Duration::ZERO, Duration::from_secs(10)));
         match work {
             Doing::Working(pipeline) => drop(pipeline),
             Doing::Draining(task) => task.abort(),
@@ -300,11 +302,14 @@ impl World {
         let Running { life, work } = self.running.remove(at);
         let Doing::Working(mut pipeline) = work else { return };
         let broker = self.broker.clone();
+        let store = self.store.clone();
         let ending = life.clone();
         let task = tokio::spawn(async move {
             let _ = tokio::time::timeout(GRACE, pipeline.drain()).await;
+            let _ = tokio::time::timeout(GRACE, pipeline.leave_journal()).await;
             ending.end();
             broker.lose(&ending.name);
+            store.ended(&ending.name, Duration::ZERO);
         });
         self.running.push(Running { life, work: Doing::Draining(task.abort_handle()) });
         let when = self.began.elapsed() + Duration::from_secs(1);

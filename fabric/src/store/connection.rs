@@ -1,6 +1,9 @@
 //! [`Store`]: the pool of connections to Redis that all commands share.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use deadpool_redis::{Connection, Manager, Pool as ConnectionPool, PoolError, Runtime};
 use redis::{
@@ -22,6 +25,8 @@ const PROBE_TTL_S: u64 = 60;
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 /// A store that answers more slowly than this is not fit for new work.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
+/// Probes that come through more rarely than this do not show that writes came through between them.
+const PROBES_APART_MAX: Duration = Duration::from_secs(3);
 const SLOW: &str = "Redis does not answer within a second";
 
 /// A pool of connections to Redis. Clones share it.
@@ -32,6 +37,30 @@ pub struct Store {
     /// Opens connections beside the pool, for subscriptions.
     pub(super) client: Client,
     pub(super) url: SecretUrl,
+    pub(super) writable: Arc<Mutex<Writable>>,
+}
+
+/// Since when the probes of this process have come through without a gap.
+#[derive(Debug, Default)]
+pub(super) struct Writable {
+    since: Option<Instant>,
+    last: Option<Instant>,
+}
+
+impl Writable {
+    /// A probe came through `now`, or did not.
+    pub(super) fn probed(&mut self, came_through: bool, now: Instant) {
+        let since = self.time_at(now).and(self.since);
+        *self = match came_through {
+            true => Self { since: since.or(Some(now)), last: Some(now) },
+            false => Self::default(),
+        };
+    }
+
+    fn time_at(&self, now: Instant) -> Option<Duration> {
+        let is_fresh = now.duration_since(self.last?) <= PROBES_APART_MAX;
+        is_fresh.then_some(now.duration_since(self.since?))
+    }
 }
 
 impl std::fmt::Debug for Store {
@@ -61,7 +90,8 @@ impl Store {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|e| address(e.to_string()))?;
-        Ok(Self { connections, config: config.store.clone(), client, url })
+        let writable = Arc::default();
+        Ok(Self { connections, config: config.store.clone(), client, url, writable })
     }
 
     /// Whether Redis takes a write: a server that is full, or was demoted, still answers reads.
@@ -80,6 +110,7 @@ impl Store {
             let mut tick = tokio::time::interval(HEALTH_EVERY);
             while stop.run_until_cancelled(tick.tick()).await.is_some() {
                 let answer = tokio::time::timeout(HEALTH_TIMEOUT, store.probe()).await;
+                store.writable().probed(matches!(answer, Ok(Ok(()))), Instant::now());
                 let state = answer.map_or_else(
                     |_| Err(SLOW.to_owned()),
                     |answer| answer.map_err(|error| error.to_string()),
@@ -87,6 +118,17 @@ impl Store {
                 health.set("store", state);
             }
         });
+    }
+
+    /// For how long this process's probes ([`Self::report_health`]) have come through without a gap; `None` while they
+    /// do not, and before the first. Where it is shorter than a record's time to live, a worker without a record may be
+    /// one that could not write it.
+    pub fn writable_for(&self) -> Option<Duration> {
+        self.writable().time_at(Instant::now())
+    }
+
+    fn writable(&self) -> std::sync::MutexGuard<'_, Writable> {
+        self.writable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn connection(&self) -> Result<Connection, StoreError> {
@@ -142,4 +184,28 @@ fn client(url: &SecretUrl, tls: &Tls) -> Result<Client, RedisError> {
     // Roots that are given here replace the system's.
     let root_cert = tls.all_roots_pem().map(String::into_bytes);
     Client::build_with_tls(info, TlsCertificates { client_tls, root_cert })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_come_through_for_as_long_as_every_probe_did() {
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let mut writable = Writable::default();
+        assert_eq!(writable.time_at(start), None, "unknown is not zero");
+        for s in 0..5 {
+            writable.probed(true, at(s));
+        }
+        assert_eq!(writable.time_at(at(5)), Some(Duration::from_secs(5)));
+        assert_eq!(writable.time_at(at(9)), None, "nothing was probed since");
+        writable.probed(true, at(9));
+        assert_eq!(writable.time_at(at(9)), Some(Duration::ZERO), "there was a gap");
+        writable.probed(false, at(10));
+        assert_eq!(writable.time_at(at(10)), None);
+        writable.probed(true, at(11));
+        assert_eq!(writable.time_at(at(12)), Some(Duration::from_secs(1)));
+    }
 }

@@ -13,10 +13,14 @@ mod result_store;
 mod results;
 mod retract;
 mod status;
+#[cfg(test)]
+mod testing;
 
 pub use connection::Store;
 pub use error::StoreError;
+pub use journal::Standing;
 pub use lease::Lease;
 pub use notices::Notices;
+pub use registry::Registered;
 pub use result_store::{Asked, ResultStore};
 pub use results::{ResultRecord, Written};

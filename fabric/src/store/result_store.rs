@@ -3,7 +3,7 @@
 use forebay_schemas::JobId;
 use futures_util::{FutureExt, future::BoxFuture};
 
-use super::{ResultRecord, Store, StoreError, Written};
+use super::{ResultRecord, Standing, Store, StoreError, Written};
 
 /// The answer to one request to the store.
 pub type Asked<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -15,13 +15,17 @@ pub trait ResultStore: Send + Sync {
     fn write_results<'a>(&'a self, records: &'a [ResultRecord]) -> Asked<'a, Vec<Written>>;
     /// For each of these jobs, whether its cancellation was asked for.
     fn cancelled<'a>(&'a self, ids: &'a [JobId]) -> Asked<'a, Vec<bool>>;
-    /// For each of these jobs, whether its record is there.
-    fn present<'a>(&'a self, ids: &'a [JobId]) -> Asked<'a, Vec<bool>>;
-    /// Writes the jobs that `worker`'s device holds, over those that were written before.
-    fn write_journal<'a>(&'a self, worker: &'a str, jobs: &'a [&'a JobId]) -> Asked<'a, ()>;
-    /// For each of these jobs, how many workers other than `worker` had it in their journal: they died, or were cut
-    /// off from the broker, while their device held it.
-    fn deaths<'a>(&'a self, worker: &'a str, ids: &'a [JobId]) -> Asked<'a, Vec<u32>>;
+    /// Writes the jobs that `worker`, which started then, is about to compute, over those that were written before.
+    fn write_journal<'a>(
+        &'a self,
+        worker: &'a str,
+        started_at_ms: u64,
+        jobs: &'a [JobId],
+    ) -> Asked<'a, ()>;
+    /// Counts the death of an earlier worker of this name, which one that starts takes over.
+    fn name_taken_over<'a>(&'a self, worker: &'a str) -> Asked<'a, ()>;
+    /// Crash attribution: the standing of each of these jobs, for `worker`, which lives and asks.
+    fn standings<'a>(&'a self, worker: &'a str, ids: &'a [JobId]) -> Asked<'a, Vec<Standing>>;
 }
 
 impl ResultStore for Store {
@@ -33,15 +37,20 @@ impl ResultStore for Store {
         Store::cancelled(self, ids).boxed()
     }
 
-    fn present<'a>(&'a self, ids: &'a [JobId]) -> Asked<'a, Vec<bool>> {
-        Store::present(self, ids).boxed()
+    fn write_journal<'a>(
+        &'a self,
+        worker: &'a str,
+        started_at_ms: u64,
+        jobs: &'a [JobId],
+    ) -> Asked<'a, ()> {
+        Store::write_journal(self, worker, started_at_ms, jobs).boxed()
     }
 
-    fn write_journal<'a>(&'a self, worker: &'a str, jobs: &'a [&'a JobId]) -> Asked<'a, ()> {
-        Store::write_journal(self, worker, jobs).boxed()
+    fn name_taken_over<'a>(&'a self, worker: &'a str) -> Asked<'a, ()> {
+        Store::name_taken_over(self, worker).boxed()
     }
 
-    fn deaths<'a>(&'a self, worker: &'a str, ids: &'a [JobId]) -> Asked<'a, Vec<u32>> {
-        Store::deaths(self, worker, ids).boxed()
+    fn standings<'a>(&'a self, worker: &'a str, ids: &'a [JobId]) -> Asked<'a, Vec<Standing>> {
+        Store::standings(self, worker, ids).boxed()
     }
 }
