@@ -46,7 +46,7 @@ impl Admit {
     /// Runs until its input ends.
     pub async fn run(self, mut decoded: LaneReceiver<Decoded>) {
         loop {
-            let mut jobs = decoded.recv_some(LOOKUP_MAX).await;
+            let mut jobs = decoded.recv_some_for(&self.jobs, LOOKUP_MAX).await;
             if jobs.is_empty() {
                 return;
             }

@@ -5,14 +5,16 @@
 //! which jobs can have killed it (crash attribution, [`ResultStore::deaths`]).
 //!
 //! The copy is written once for each step with new sequences, while the step before is computed, so the device does not
-//! wait for it. At most two of an encoder's batches are in the journal, the one that is computed and the next, and one
-//! more for each that the device takes ahead.
+//! wait for it. At most three of an encoder's batches are in the journal, the one that is computed and the next of each
+//! lane, and one more for each that the device takes ahead.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 use forebay_fabric::{backoff::Backoff, store::ResultStore};
 use forebay_schemas::JobId;
 use tokio::sync::mpsc;
+
+use crate::lanes::Room;
 
 /// Consecutive sequences in a journal. Each sequence that is entered gets the next number, so no two ever share one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +74,16 @@ pub trait Step: Send + 'static {
     fn runs(&self) -> impl Iterator<Item = (&JobId, Range<usize>)> + Send;
 }
 
+/// A step that is about to be journaled, with room for it in the device's input. First the room, then the entry: what
+/// waits elsewhere is not about to be computed.
+#[derive(Debug)]
+pub struct Due<S> {
+    /// The step.
+    pub step: S,
+    /// The room.
+    pub room: Room<Journaled<S>>,
+}
+
 /// A step whose sequences are in the journal: only such a step may go to the device.
 #[derive(Debug)]
 pub struct Journaled<S> {
@@ -82,21 +94,19 @@ pub struct Journaled<S> {
 }
 
 /// The stage that keeps the journal, between packing and computing.
-pub struct Journaling<S> {
+pub struct Journaling {
     /// This worker's id.
     pub worker: String,
     /// The store of the copy.
     pub store: Arc<dyn ResultStore>,
-    /// Where journaled steps go.
-    pub device: mpsc::Sender<Journaled<S>>,
     /// Sequences that the device is done with.
     pub done: mpsc::Receiver<Sequences>,
 }
 
-impl<S: Step> Journaling<S> {
+impl Journaling {
     /// Runs until its input ends and the device holds nothing, then leaves no copy behind.
-    pub async fn run(self, mut steps: mpsc::Receiver<S>) {
-        let Self { worker, store, device, done } = self;
+    pub async fn run<S: Step>(self, mut steps: mpsc::Receiver<Due<S>>) {
+        let Self { worker, store, done } = self;
         let mut held = Held { journal: Journal::default(), done };
         let mut suspect_is_held = false;
         let mut input_ended = false;
@@ -105,13 +115,12 @@ impl<S: Step> Journaling<S> {
                 biased;
                 step = steps.recv(), if !input_ended => match step {
                     None => input_ended = true,
-                    Some(step) => {
+                    Some(Due { step, room }) => {
                         if (step.is_alone() || suspect_is_held) && !held.until_empty().await {
                             return;
                         }
                         suspect_is_held = step.is_alone();
-                        // First the room, then the entry: what waits elsewhere is not about to be computed.
-                        let Some(room) = held.until_room(&device).await else { return };
+                        held.leave_done();
                         let sequences = held.journal.enter(step.runs());
                         write(&*store, &worker, &held.journal).await;
                         room.send(Journaled { step, sequences });
@@ -154,24 +163,6 @@ impl Held {
             self.journal.leave(sequences);
         }
         true
-    }
-
-    /// Waits until the device takes another step. `None` if its stage has ended.
-    async fn until_room<'a, S>(
-        &mut self,
-        device: &'a mpsc::Sender<Journaled<S>>,
-    ) -> Option<mpsc::Permit<'a, Journaled<S>>> {
-        loop {
-            // Reading what is done meanwhile keeps the device's stage from waiting for this one.
-            tokio::select! {
-                biased;
-                room = device.reserve() => {
-                    self.leave_done();
-                    return room.ok();
-                }
-                Some(sequences) = self.done.recv() => self.journal.leave(sequences),
-            }
-        }
     }
 }
 
