@@ -20,7 +20,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     job::{Admitted, Decoded},
-    lanes::{LaneReceiver, LaneSender},
+    lanes::{LaneReceiver, LaneSender, Lanes},
 };
 
 /// Jobs whose cancellation is looked up in one round trip.
@@ -60,13 +60,14 @@ impl Admit {
             let jobs = tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(look_at), if !parked.is_empty() => {
-                    std::mem::take(&mut parked)
+                    look_at = Instant::now() + PARKED;
+                    self.with_room(&mut parked)
                 }
-                jobs = decoded.recv_some(LOOKUP_MAX) => jobs,
+                jobs = decoded.recv_some_for(&self.jobs, LOOKUP_MAX) => match jobs.is_empty() {
+                    true => return,
+                    false => jobs,
+                },
             };
-            if jobs.is_empty() {
-                return;
-            }
             if parked.is_empty() {
                 look_at = Instant::now() + PARKED;
             }
@@ -74,6 +75,18 @@ impl Admit {
                 return;
             }
         }
+    }
+
+    /// Takes out of the parked jobs as many as the next stage has room for, so that none waits for room there.
+    fn with_room(&self, parked: &mut Vec<Decoded>) -> Vec<Decoded> {
+        let mut room = Lanes::each(|lane| self.jobs.room(lane));
+        let fits = |decoded: &mut Decoded| {
+            let left = room.of_mut(decoded.lane);
+            let fits = *left > 0;
+            *left = left.saturating_sub(1);
+            fits
+        };
+        parked.extract_if(.., fits).collect()
     }
 
     /// Passes jobs on, or parks them. `false` if the stages after this one have ended.

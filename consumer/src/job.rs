@@ -1,8 +1,7 @@
-//! A job on its way through the stages that all tasks share.
+//! A job on its way to being tokenized.
 
-use forebay_engine::Tokens;
 use forebay_fabric::ticket::Ticket;
-use forebay_schemas::{Job, Lane, Usage};
+use forebay_schemas::{Job, Lane};
 use tokio::time::Instant;
 
 /// A job that was read from its message.
@@ -31,15 +30,4 @@ pub struct Admitted {
     pub queued_ms: u64,
     /// When it was admitted.
     pub at: Instant,
-}
-
-/// A job as token ids.
-#[derive(Debug)]
-pub struct Tokenized {
-    /// The job; its texts are gone by now.
-    pub admitted: Admitted,
-    /// Tokens read, and inputs that were cut.
-    pub usage: Usage,
-    /// Its inputs, special tokens included: one sequence each.
-    pub inputs: Vec<Tokens>,
 }

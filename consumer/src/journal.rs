@@ -6,14 +6,16 @@
 //! [`ResultStore::standings`]).
 //!
 //! The copy is written once for each step with new sequences, while the step before is computed, so the device does not
-//! wait for it. At most two of an encoder's batches are in the journal, the one that is computed and the next, and one
-//! more for each that the device takes ahead.
+//! wait for it. At most three of an encoder's batches are in the journal, the one that is computed and the next of each
+//! lane, and one more for each that the device takes ahead.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 use forebay_fabric::{backoff::Backoff, clock, store::ResultStore};
 use forebay_schemas::JobId;
 use tokio::sync::{Mutex, mpsc, watch};
+
+use crate::lanes::Room;
 
 /// How much longer the copy in the store may name a job than the journal, while other jobs stay in it.
 const COPY_LATE_MAX: Duration = Duration::from_millis(500);
@@ -217,6 +219,16 @@ pub trait Step: Send + 'static {
     fn runs(&self) -> impl Iterator<Item = (&JobId, Range<usize>)> + Send;
 }
 
+/// A step that is about to be journaled, with room for it in the device's input. First the room, then the entry: what
+/// waits elsewhere is not about to be computed.
+#[derive(Debug)]
+pub struct Due<S> {
+    /// The step.
+    pub step: S,
+    /// The room.
+    pub room: Room<Journaled<S>>,
+}
+
 /// A step whose sequences are in the journal: only such a step may go to the device.
 #[derive(Debug)]
 pub struct Journaled<S> {
@@ -227,26 +239,20 @@ pub struct Journaled<S> {
 }
 
 /// The stage that keeps the journal, between packing and computing.
-pub struct Journaling<S> {
+pub struct Journaling {
     /// The journal.
     pub journal: SharedJournal,
-    /// Where journaled steps go.
-    pub device: mpsc::Sender<Journaled<S>>,
     /// Sequences that the device is done with.
     pub done: mpsc::Receiver<Sequences>,
 }
 
-impl<S: Step> Journaling<S> {
+impl Journaling {
     /// Runs until its input ends and the device holds nothing, or until the device's stage has ended before its time:
     /// then what the device held stays in the journal, for the crash attribution.
-    pub async fn run(self, mut steps: mpsc::Receiver<S>) {
-        let Self { journal, device, mut done } = self;
+    pub async fn run<S: Step>(self, mut steps: mpsc::Receiver<Due<S>>) {
+        let Self { journal, mut done } = self;
         let entering = async {
-            // Moved in here: the device's stage ends once nothing is to come.
-            let device = device;
-            while let Some(step) = steps.recv().await {
-                // First the room, then the entry: what waits elsewhere is not about to be computed.
-                let Ok(room) = device.reserve().await else { return };
+            while let Some(Due { step, room }) = steps.recv().await {
                 let entered = journal.enter(step.runs(), step.is_alone()).await;
                 let Some(sequences) = entered else { return };
                 room.send(Journaled { step, sequences });

@@ -30,20 +30,23 @@ use crate::{
         compute::{Compute, Ports},
         packer::{Batch, BatchLimits},
     },
+    in_flight::Part,
     in_hand::InHand,
-    job::{Admitted, Decoded, Tokenized},
-    journal::{Journaling, SharedJournal},
+    job::{Admitted, Decoded},
+    journal::{Due, Journaled, Journaling, SharedJournal},
     lanes::{self, LaneReceiver, LaneSender},
     memory::MemoryLimit,
     settle::Settle,
     stats::Stats,
-    tokenize::Tokenize,
+    tokenize::{Handful, Tokenize},
     watchdog::EngineCalls,
 };
 
 /// Jobs that wait between two stages, in each lane.
 const JOBS_BETWEEN_STAGES: usize = 64;
-/// Batches that are packed ahead of the journal, and journaled ahead of the device.
+/// Handfuls of tokenized parts that wait to be packed, in each lane.
+const HANDFULS_TOKENIZED: usize = 4;
+/// Batches that wait for the device in each lane, packed and journaled. An urgent one goes before one of the batch lane.
 const BATCHES_AHEAD: usize = 1;
 /// Computed batches that wait to be settled.
 const BATCHES_BEHIND: usize = 4;
@@ -105,7 +108,10 @@ impl Executor for Threads {
         stage: Tokenize,
         admitted: LaneReceiver<Admitted>,
     ) -> impl Future<Output = ()> + Send + 'static {
-        stage.run(admitted)
+        stage.run(admitted, |handful: Handful| async {
+            // An error says that the runtime is shutting down; the deliveries go back to their queue.
+            tokio::task::spawn_blocking(|| handful.tokenize()).await.unwrap_or_default()
+        })
     }
 
     fn compute(&self, stage: Compute, ports: Ports) -> impl Future<Output = ()> + Send + 'static {
@@ -139,9 +145,10 @@ impl Pipeline {
         let take_no_more = CancellationToken::new();
         let (to_admit, from_decode) = lanes::channel(JOBS_BETWEEN_STAGES);
         let (to_tokenize, from_admit) = lanes::channel(JOBS_BETWEEN_STAGES);
-        let (to_batch, from_tokenize) = lanes::channel(JOBS_BETWEEN_STAGES);
-        let (to_journal, from_batch) = mpsc::channel(BATCHES_AHEAD);
-        let (to_compute, batches) = mpsc::channel(BATCHES_AHEAD);
+        let (to_batch, from_tokenize) = lanes::channel(HANDFULS_TOKENIZED);
+        // Each has room at the device, of both lanes.
+        let (to_journal, from_batch) = mpsc::channel(2 * BATCHES_AHEAD);
+        let (to_compute, batches) = lanes::channel(BATCHES_AHEAD);
         let (computed, from_compute) = mpsc::channel(BATCHES_BEHIND);
         let (not_computed, from_all) = mpsc::channel(JOBS_BETWEEN_STAGES);
         // The token budget and the finished sequences, which travel against the jobs.
@@ -157,12 +164,11 @@ impl Pipeline {
         drop(to_admit);
         let admit = parts.admit(&model, to_tokenize, not_computed.clone());
         stages.spawn(named("admit", admit.run(from_decode)));
-        let tokenize = parts.tokenize(&model, journal.clone(), to_batch, not_computed);
+        let tokenize = parts.tokenize(&model, journal.clone(), to_batch, not_computed.clone());
         stages.spawn(named("tokenize", executor.tokenize(tokenize, from_admit)));
-        let batching = parts.batching(published_budget, to_journal);
+        let batching = parts.batching(published_budget, to_compute, to_journal, not_computed);
         stages.spawn(named("batch", batching.run(from_tokenize)));
-        let journaling =
-            Journaling { journal: journal.clone(), device: to_compute, done: from_device };
+        let journaling = Journaling { journal: journal.clone(), done: from_device };
         stages.spawn(named("journal", journaling.run(from_batch)));
         let labels = model.info.labels.clone();
         let compute = parts.compute(model, budget);
@@ -241,7 +247,7 @@ impl Parts {
         &self,
         model: &Model,
         journal: SharedJournal,
-        jobs: LaneSender<Tokenized>,
+        to_batch: LaneSender<Vec<Part>>,
         not_computed: mpsc::Sender<Disposition>,
     ) -> Tokenize {
         Tokenize {
@@ -251,18 +257,31 @@ impl Parts {
             attempts_max: self.config.attempts_max,
             memory: self.memory,
             journal,
-            jobs,
+            parts: to_batch,
             not_computed,
         }
     }
 
-    fn batching(&self, budget: watch::Receiver<usize>, batches: mpsc::Sender<Batch>) -> Batching {
-        let limits = BatchLimits {
-            tokens_max: self.config.batch_tokens_max,
-            items_max: self.config.batch_items_max,
-        };
-        let linger = Duration::from_millis(self.config.linger_ms_max);
-        Batching { limits, linger, budget, stats: self.stats.clone(), batches }
+    fn batching(
+        &self,
+        budget: watch::Receiver<usize>,
+        device: LaneSender<Journaled<Batch>>,
+        batches: mpsc::Sender<Due<Batch>>,
+        not_computed: mpsc::Sender<Disposition>,
+    ) -> Batching {
+        Batching {
+            limits: BatchLimits {
+                tokens_max: self.config.batch_tokens_max,
+                items_max: self.config.batch_items_max,
+            },
+            linger: Duration::from_millis(self.config.linger_ms_max),
+            budget,
+            attempts_max: self.config.attempts_max,
+            stats: self.stats.clone(),
+            device,
+            batches,
+            not_computed,
+        }
     }
 
     fn compute(&self, model: Model, budget: Budget) -> Compute {

@@ -1,20 +1,27 @@
 //! Stage 3: texts to token ids, on tokio's blocking threads, ahead of the device.
+//!
+//! A large job is cut before it is tokenized: its texts go to the threads in handfuls, so that an urgent job waits for
+//! one handful and not for all of them. Each handful has room in the next stage before a thread takes it, so that a
+//! lane that is full there holds no thread.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, OnceLock},
+    vec,
 };
 
-use forebay_engine::{EngineError, Tokenizer, Tokens};
+use forebay_engine::{EngineError, FirstOfPairs, Tokenizer, Tokens};
 use forebay_fabric::disposition::Disposition;
-use forebay_schemas::{ErrorCode, JobError, Usage, Work};
+use forebay_schemas::{ErrorCode, JobError, JobId, Lane, Work};
+use futures_util::{StreamExt, future, stream::FuturesUnordered};
 use metrics::counter;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use crate::{
-    job::{Admitted, Tokenized},
+    in_flight::{InFlight, Part},
+    job::Admitted,
     journal::{Sequences, SharedJournal},
-    lanes::{LaneReceiver, LaneSender},
+    lanes::{self, LaneReceiver, LaneSender, Room},
     memory::MemoryLimit,
 };
 
@@ -22,13 +29,9 @@ use crate::{
 /// job that comes next waits for a millisecond and not for seconds.
 const HANDFUL_BYTES: usize = 16 * 1024;
 
-/// Jobs with more bytes of text are in the journal while they are tokenized, and not without the memory for it. Smaller
-/// ones need too little to end a process, and no round trip.
+/// A longer text is in the journal while it is tokenized, and is not tokenized without the memory for it. Shorter ones
+/// need too little to end a process, and no round trip.
 const LONG_BYTES: usize = 64 * 1024;
-
-/// Bytes of memory that tokenizing takes for a byte of text, where the whole text is read: 122 to 177 were measured on
-/// texts of 8.2 MB.
-const TOKENIZED_BYTES: u64 = 192;
 
 /// Tokenization of admitted jobs, on worker threads.
 pub struct Tokenize {
@@ -44,84 +47,126 @@ pub struct Tokenize {
     pub memory: MemoryLimit,
     /// The journal that long texts are in while they are tokenized.
     pub journal: SharedJournal,
-    /// Where tokenized jobs go.
-    pub jobs: LaneSender<Tokenized>,
+    /// Where the parts go that a thread has tokenized together.
+    pub parts: LaneSender<Vec<Part>>,
     /// Where jobs go that can't be tokenized.
     pub not_computed: mpsc::Sender<Disposition>,
 }
 
 impl Tokenize {
-    /// Runs until its input ends and all that it took is passed on.
-    pub async fn run(self, mut admitted: LaneReceiver<Admitted>) {
-        let this = Arc::new(self);
-        let threads = Arc::new(Semaphore::new(this.threads));
-        loop {
-            let jobs = admitted.recv_handful(HANDFUL_BYTES, |job| bytes(&job.job.work)).await;
-            if jobs.is_empty() {
-                break;
-            }
-            // The semaphore is never closed.
-            let Ok(thread) = threads.clone().acquire_owned().await else { return };
-            let this = this.clone();
-            tokio::spawn(async move {
-                let Some(entry) = this.enter_long(&jobs).await else { return };
-                let stage = this.clone();
-                let all =
-                    move || jobs.into_iter().map(|job| stage.tokenize(job)).collect::<Vec<_>>();
-                let tokenized = tokio::task::spawn_blocking(all).await;
-                this.journal.leave(entry);
-                match tokenized {
-                    Ok(tokenized) => {
-                        for job in tokenized {
-                            this.pass_on(job).await;
+    /// Runs until its input ends and all that it took is passed on. `on_thread` calls [`Handful::tokenize`] on a thread
+    /// that may block.
+    pub async fn run<F: Future<Output = Vec<Disposition>>>(
+        self,
+        admitted: LaneReceiver<Admitted>,
+        on_thread: impl Fn(Handful) -> F,
+    ) {
+        let admitted = admitted.into_lanes();
+        // One of each lane, for the next thread that is free.
+        let (cut, handfuls) = lanes::channel(1);
+        future::join3(
+            self.cut(Lane::Interactive, admitted.interactive, cut.clone()),
+            self.cut(Lane::Batch, admitted.batch, cut),
+            self.on_threads(handfuls, on_thread),
+        )
+        .await;
+    }
+
+    /// Cuts the jobs of one lane into handfuls.
+    async fn cut(
+        &self,
+        lane: Lane,
+        mut jobs: mpsc::Receiver<Admitted>,
+        handfuls: LaneSender<Handful>,
+    ) {
+        let mut rest: Option<Texts> = None;
+        // An error says that the next stage has ended: what it can't take goes back to its queue.
+        while let Some(room) = self.parts.reserve(lane).await {
+            let mut texts = Vec::new();
+            let mut bytes = 0;
+            while bytes < HANDFUL_BYTES {
+                let next = match rest.take() {
+                    Some(rest) => rest,
+                    None => {
+                        let job = match texts.is_empty() {
+                            true => jobs.recv().await,
+                            false => jobs.try_recv().ok(),
+                        };
+                        let Some(job) = job else { break };
+                        match self.open(job) {
+                            Ok(texts) => texts,
+                            Err(refused) => {
+                                drop(self.not_computed.send(refused).await);
+                                continue;
+                            }
                         }
                     }
-                    // The runtime is shutting down; the delivery goes back to its queue.
-                    Err(error) => tracing::debug!(%error, "not tokenized"),
-                }
-                drop(thread);
-            });
-        }
-        // The threads end before the stage does.
-        let _ = threads.acquire_many(this.threads as u32).await;
-    }
-
-    /// Enters the long ones of these jobs into the journal. `None`: the worker ends.
-    async fn enter_long(&self, jobs: &[Admitted]) -> Option<Sequences> {
-        let is_long = |job: &&Admitted| bytes(&job.job.work) > LONG_BYTES;
-        let mut long = jobs.iter().filter(is_long).peekable();
-        if long.peek().is_none() {
-            return Some(Sequences::default());
-        }
-        let is_suspect = jobs.iter().filter(is_long).any(|job| job.ticket.deaths > 0);
-        self.journal.enter(long.map(|job| (&job.job.id, 0..1)), is_suspect).await
-    }
-
-    /// Sends a job on.
-    pub async fn pass_on(&self, tokenized: Result<Tokenized, Disposition>) {
-        // An error says that the next stage has ended: what it can't take goes back to its queue.
-        match tokenized {
-            Ok(job) => drop(self.jobs.send(job.admitted.lane, job).await),
-            Err(disposition) => drop(self.not_computed.send(disposition).await),
-        }
-    }
-
-    /// Tokenizes one job, on the calling thread. The texts are taken out of it.
-    pub fn tokenize(&self, mut admitted: Admitted) -> Result<Tokenized, Disposition> {
-        let encoded = catch_unwind(AssertUnwindSafe(|| {
-            self.check_memory(&admitted.job.work)?;
-            self.encode(&mut admitted.job.work)
-        }));
-        let panicked = |_| Err(JobError::new(ErrorCode::Internal, "the tokenizer panicked"));
-        match encoded.unwrap_or_else(panicked) {
-            Ok(inputs) => {
-                let usage = Usage {
-                    input_tokens: inputs.iter().map(|input| input.ids.len() as u64).sum(),
-                    truncated: inputs.iter().map(|input| u64::from(input.truncated)).sum(),
-                    ..Usage::default()
                 };
-                counter!("forebay_tokenize_tokens_total").increment(usage.input_tokens);
-                Ok(Tokenized { admitted, usage, inputs })
+                let (first, others) = next.split(HANDFUL_BYTES - bytes);
+                bytes += first.bytes();
+                texts.push(first);
+                rest = others;
+            }
+            if texts.is_empty() {
+                return;
+            }
+            let tokenizer = self.tokenizer.clone();
+            let (attempts_max, memory) = (self.attempts_max, self.memory);
+            let handful = Handful { tokenizer, attempts_max, memory, texts, room };
+            if handfuls.send(lane, handful).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Gives handfuls to the threads, the lanes by their turns.
+    async fn on_threads<F: Future<Output = Vec<Disposition>>>(
+        &self,
+        mut handfuls: LaneReceiver<Handful>,
+        on_thread: impl Fn(Handful) -> F,
+    ) {
+        let mut running = FuturesUnordered::new();
+        let mut ended = false;
+        loop {
+            tokio::select! {
+                biased;
+                Some(not_computed) = running.next() => for disposition in not_computed {
+                    drop(self.not_computed.send(disposition).await);
+                },
+                handful = handfuls.recv(), if !ended && running.len() < self.threads => {
+                    match handful {
+                        Some(handful) => running.push(self.journaled(handful, &on_thread)),
+                        None => ended = true,
+                    }
+                }
+                else => return,
+            }
+        }
+    }
+
+    /// Tokenizes a handful. A long text is in the journal meanwhile.
+    async fn journaled<F: Future<Output = Vec<Disposition>>>(
+        &self,
+        handful: Handful,
+        on_thread: impl Fn(Handful) -> F,
+    ) -> Vec<Disposition> {
+        let entry = match handful.long() {
+            None => Some(Sequences::default()),
+            Some((id, alone)) => self.journal.enter([(&id, 0..1)].into_iter(), alone).await,
+        };
+        // Without an entry the worker ends: its jobs go back to their queue.
+        let Some(entry) = entry else { return Vec::new() };
+        let ended = on_thread(handful).await;
+        self.journal.leave(entry);
+        ended
+    }
+
+    /// Takes the texts out of a job: from here on only the tokens are needed.
+    fn open(&self, mut admitted: Admitted) -> Result<Texts, Disposition> {
+        match texts_of(&mut admitted.job.work, self.dim) {
+            Ok((reading, texts)) => {
+                let job = Arc::new(InFlight::new(admitted, texts.len()));
+                Ok(Texts { job, reading, first: 0, texts: texts.into_iter() })
             }
             Err(error) => {
                 let Admitted { job, ticket, .. } = admitted;
@@ -129,15 +174,97 @@ impl Tokenize {
             }
         }
     }
+}
 
-    /// Refuses a job with a text that there is no memory to tokenize.
-    fn check_memory(&self, work: &Work) -> Result<(), JobError> {
-        let bytes = longest(work);
+fn texts_of(work: &mut Work, dim: usize) -> Result<(Reading, Vec<String>), JobError> {
+    match work {
+        Work::Embed { input, params } => {
+            if let Some(dimensions) = params.dimensions.filter(|&wanted| wanted as usize > dim) {
+                let message = format!("`dimensions` is {dimensions}, the model has {dim}");
+                return Err(JobError::invalid(message));
+            }
+            let reading = if params.truncate { Reading::Cut } else { Reading::Whole };
+            Ok((reading, std::mem::take(input)))
+        }
+        Work::Classify { input } => Ok((Reading::Cut, std::mem::take(input))),
+        Work::Rerank { query, documents, .. } => {
+            let query = Query { text: std::mem::take(query), tokens: OnceLock::new() };
+            Ok((Reading::Pairs(Arc::new(query)), std::mem::take(documents)))
+        }
+        // Admission lets only the model's task through, and no encoder generates.
+        Work::Generate { .. } => {
+            Err(JobError::new(ErrorCode::TaskNotSupported, "this model does not generate"))
+        }
+    }
+}
+
+/// How a job's texts are read.
+#[derive(Clone)]
+enum Reading {
+    /// Each as far as the model reads.
+    Cut,
+    /// Each whole, or not at all.
+    Whole,
+    /// Each as the second of a pair.
+    Pairs(Arc<Query>),
+}
+
+/// The first text of a job's pairs. It is tokenized once, with the job's first handful.
+struct Query {
+    text: String,
+    tokens: OnceLock<Result<FirstOfPairs, JobError>>,
+}
+
+/// Consecutive texts of a job that are not tokenized yet.
+struct Texts {
+    job: Arc<InFlight>,
+    reading: Reading,
+    /// The index of the first one in the job.
+    first: usize,
+    texts: vec::IntoIter<String>,
+}
+
+impl Texts {
+    /// Those of the first `bytes`, but at least one, and the others, if there are any.
+    fn split(mut self, bytes: usize) -> (Self, Option<Self>) {
+        let mut all = 0;
+        let fitting = self.texts.as_slice().iter().take_while(|text| {
+            let fits = all == 0 || all + weight(text) <= bytes;
+            all += weight(text);
+            fits
+        });
+        let count = fitting.count();
+        if count == self.texts.len() {
+            return (self, None);
+        }
+        let texts: Vec<String> = self.texts.by_ref().take(count).collect();
+        let (job, reading) = (self.job.clone(), self.reading.clone());
+        let first = Self { job, reading, first: self.first, texts: texts.into_iter() };
+        self.first += count;
+        (first, Some(self))
+    }
+
+    fn bytes(&self) -> usize {
+        self.texts.as_slice().iter().map(|text| weight(text)).sum()
+    }
+
+    /// Bytes of the longest text, the first one of pairs included.
+    fn longest(&self) -> usize {
+        let texts = self.texts.as_slice().iter().map(String::len).max().unwrap_or(0);
+        match &self.reading {
+            Reading::Pairs(query) => texts.max(query.text.len()),
+            Reading::Cut | Reading::Whole => texts,
+        }
+    }
+
+    /// Refuses a long text that there is no memory to tokenize.
+    fn check_memory(&self, memory: MemoryLimit) -> Result<(), JobError> {
+        let bytes = self.longest();
         if bytes <= LONG_BYTES {
             return Ok(());
         }
-        let needed = (bytes as u64).saturating_mul(TOKENIZED_BYTES);
-        self.memory.check_bytes(needed).map_err(|left| {
+        let needed = Tokenizer::bytes_needed(bytes);
+        memory.check_bytes(needed as u64).map_err(|left| {
             let message = format!(
                 "a text of {bytes} bytes needs up to {needed} bytes of memory to be tokenized, and {left} are left: \
                  send shorter texts, or give the worker more memory"
@@ -146,70 +273,108 @@ impl Tokenize {
         })
     }
 
-    /// Takes the texts out of the job: from here on only the tokens are needed.
-    fn encode(&self, work: &mut Work) -> Result<Vec<Tokens>, JobError> {
-        let tokenizer = &self.tokenizer;
-        match work {
-            Work::Embed { input, params } => {
-                if let Some(dimensions) = params.dimensions.filter(|&d| d as usize > self.dim) {
-                    let message =
-                        format!("`dimensions` is {dimensions}, the model has {}", self.dim);
-                    return Err(JobError::invalid(message));
-                }
-                each(&std::mem::take(input), |text| {
-                    if params.truncate {
-                        tokenizer.encode(text)
-                    } else {
-                        tokenizer.encode_untruncated(text)
-                    }
-                })
+    /// Tokenizes them on the calling thread. `Err` with the job if it has failed, with one of these or before.
+    fn tokenize(self, tokenizer: &Tokenizer, memory: MemoryLimit) -> Result<Part, Arc<InFlight>> {
+        if !self.job.is_wanted() {
+            return Err(self.job);
+        }
+        let room = self.check_memory(memory);
+        let Self { job, reading, first, texts } = self;
+        if let Err(error) = room {
+            job.progress().fail(error);
+            return Err(job);
+        }
+        let encode = || encode(tokenizer, &reading, first, texts);
+        let panicked = |_| Err(JobError::new(ErrorCode::Internal, "the tokenizer panicked"));
+        let encoded = catch_unwind(AssertUnwindSafe(encode)).unwrap_or_else(panicked);
+        let mut progress = job.progress();
+        match encoded {
+            Ok(inputs) => {
+                let tokens = inputs.iter().map(|input| input.ids.len() as u64).sum();
+                progress.usage.input_tokens += tokens;
+                progress.usage.truncated += inputs.iter().filter(|input| input.truncated).count() as u64;
+                drop(progress);
+                counter!("forebay_tokenize_tokens_total").increment(tokens);
+                Ok(Part { job, first, inputs })
             }
-            Work::Classify { input } => each(&std::mem::take(input), |text| tokenizer.encode(text)),
-            Work::Rerank { query, documents, .. } => {
-                let query = tokenizer
-                    .first_of_pairs(&std::mem::take(query))
-                    .map_err(|error| not_tokenized(&error))?;
-                let pair = |document: &str| tokenizer.encode_pair(&query, document);
-                each(&std::mem::take(documents), pair)
-            }
-            // Admission lets only the model's task through, and no encoder generates.
-            Work::Generate { .. } => {
-                Err(JobError::new(ErrorCode::TaskNotSupported, "this model does not generate"))
+            Err(error) => {
+                progress.fail(error);
+                drop(progress);
+                Err(job)
             }
         }
     }
 }
 
-/// Bytes of the texts that a job has to tokenize.
-fn bytes(work: &Work) -> usize {
-    let texts = |texts: &[String]| texts.iter().map(String::len).sum::<usize>();
-    match work {
-        Work::Embed { input, .. } | Work::Classify { input } => texts(input),
-        Work::Rerank { query, documents, .. } => query.len() + texts(documents),
-        // It is refused, whatever its prompt.
-        Work::Generate { .. } => 0,
+/// Bytes of a text; an empty one is work too.
+fn weight(text: &str) -> usize {
+    text.len().max(1)
+}
+
+/// Texts of one lane that go to a thread together.
+pub struct Handful {
+    tokenizer: Arc<Tokenizer>,
+    attempts_max: u32,
+    memory: MemoryLimit,
+    texts: Vec<Texts>,
+    room: Room<Vec<Part>>,
+}
+
+impl Handful {
+    /// Bytes of the texts.
+    pub fn bytes(&self) -> usize {
+        self.texts.iter().map(Texts::bytes).sum()
+    }
+
+    /// The job of a long text among these, of which there is at most one, and whether it must be alone.
+    fn long(&self) -> Option<(JobId, bool)> {
+        let long = self.texts.iter().find(|texts| texts.longest() > LONG_BYTES)?;
+        // No reference to the job: the last one to let go owns it.
+        Some((long.job.job.id.clone(), long.job.alone))
+    }
+
+    /// Tokenizes the texts on the calling thread and passes the parts on. Returns the jobs that ended here.
+    pub fn tokenize(self) -> Vec<Disposition> {
+        let Self { tokenizer, attempts_max, memory, texts, room } = self;
+        let mut parts = Vec::with_capacity(texts.len());
+        let mut ended = Vec::new();
+        for texts in texts {
+            match texts.tokenize(&tokenizer, memory) {
+                Ok(part) => parts.push(part),
+                Err(job) => ended.extend(job.let_go(attempts_max)),
+            }
+        }
+        if !parts.is_empty() {
+            room.send(parts);
+        }
+        ended
     }
 }
 
-/// Bytes of the longest text.
-fn longest(work: &Work) -> usize {
-    let texts = |texts: &[String]| texts.iter().map(String::len).max().unwrap_or(0);
-    match work {
-        Work::Embed { input, .. } | Work::Classify { input } => texts(input),
-        Work::Rerank { query, documents, .. } => query.len().max(texts(documents)),
-        Work::Generate { .. } => 0,
-    }
-}
-
-/// Tokenizes each text; an error names its index.
-fn each(
-    texts: &[String],
-    encode: impl Fn(&str) -> Result<Tokens, EngineError>,
+/// Tokenizes texts of which the first is the job's input `first`; an error names its index.
+fn encode(
+    tokenizer: &Tokenizer,
+    reading: &Reading,
+    first: usize,
+    texts: vec::IntoIter<String>,
 ) -> Result<Vec<Tokens>, JobError> {
-    let encoded = texts
-        .iter()
-        .enumerate()
-        .map(|(index, text)| encode(text).map_err(|error| not_tokenized(&error).at(index)));
+    let query = match reading {
+        Reading::Pairs(query) => {
+            let tokens = query.tokens.get_or_init(|| {
+                tokenizer.first_of_pairs(&query.text).map_err(|error| not_tokenized(&error))
+            });
+            Some(tokens.as_ref().map_err(JobError::clone)?)
+        }
+        Reading::Cut | Reading::Whole => None,
+    };
+    let encoded = texts.enumerate().map(|(index, text)| {
+        let tokens = match (query, reading) {
+            (Some(query), _) => tokenizer.encode_pair(query, &text),
+            (None, Reading::Whole) => tokenizer.encode_untruncated(&text),
+            (None, _) => tokenizer.encode(&text),
+        };
+        tokens.map_err(|error| not_tokenized(&error).at(first + index))
+    });
     encoded.collect()
 }
 

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod simulation {
+    pub mod beside;
     pub mod broker;
     pub mod executor;
     pub mod life;
@@ -15,7 +16,11 @@ mod simulation {
     pub mod world;
 }
 
-use simulation::world::{Report, World};
+use forebay_schemas::{ErrorCode, Lane, Output};
+use simulation::{
+    beside::{Beside, LONG_WORDS, texts},
+    world::{Report, World},
+};
 
 /// Schedules in a plain run; `FOREBAY_SIMULATION_RUNS` asks for more.
 const RUNS: u64 = 1_000;
@@ -59,5 +64,71 @@ fn every_job_of_every_schedule_has_the_one_end_that_it_should() {
 fn a_seed_gives_the_same_run_again() {
     for seed in [1, 2, 3] {
         assert_eq!(format!("{:?}", run(seed)), format!("{:?}", run(seed)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interactive_job_waits_for_two_batches_beside_one_job_of_a_quarter_million_tokens() {
+    let mut worker = Beside::start();
+    let load = worker.submit(Lane::Batch, texts(2_048, LONG_WORDS), true);
+    worker.interactive_beside(&load).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interactive_job_waits_for_two_batches_beside_a_backlog_of_jobs_of_64_texts() {
+    let mut worker = Beside::start();
+    let load: Vec<_> = (0..300).map(|_| worker.submit(Lane::Batch, texts(64, 12), true)).collect();
+    worker.interactive_beside(load.last().unwrap()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interactive_job_waits_for_two_batches_beside_many_jobs_of_one_long_text() {
+    let mut worker = Beside::start();
+    let load: Vec<_> = (0..2_000).map(|_| worker.submit(Lane::Batch, texts(1, LONG_WORDS), true)).collect();
+    worker.interactive_beside(load.last().unwrap()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_interactive_jobs_leaves_the_batch_lane_one_turn_of_nine() {
+    let mut worker = Beside::start();
+    // Each job is a batch of its own, more or less.
+    let mut submit = |lane| -> Vec<_> { (0..300).map(|_| worker.submit(lane, texts(7, LONG_WORDS), true)).collect() };
+    let urgent = submit(Lane::Interactive);
+    let others = submit(Lane::Batch);
+    worker.wait(&urgent[269]).await;
+    let done = others.iter().filter(|id| worker.is_done(id)).count();
+    assert!((25..=50).contains(&done), "{done} of the batch lane beside 270 interactive ones");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_of_many_parts_has_all_rows_in_order_and_its_tokens_add_up() {
+    let mut worker = Beside::start();
+    let words = |n: usize| 1 + n % 100;
+    let input = (0..2_048).map(|n| "a ".repeat(words(n))).collect();
+    let job = worker.submit(Lane::Batch, input, true);
+    worker.wait(&job).await;
+    let outcome = worker.outcome(&job);
+    let Some(Output::Embed(vectors)) = outcome.output else { panic!("{outcome:?}") };
+    for (n, row) in vectors.data.chunks_exact(vectors.dim).enumerate() {
+        assert_eq!(row[0] as usize, words(n) + 2, "input {n}");
+    }
+    let tokens: usize = (0..2_048).map(|n| words(n) + 2).sum();
+    assert_eq!(outcome.usage.input_tokens, tokens as u64);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_input_that_is_too_long_ends_its_job_once_whichever_part_it_is_in() {
+    for index in [0, 3, 777, 2_047] {
+        let mut worker = Beside::start();
+        let mut input = texts(2_048, 20);
+        input[index] = "word ".repeat(LONG_WORDS);
+        let job = worker.submit(Lane::Batch, input, false);
+        let other = worker.submit(Lane::Batch, texts(1, 20), false);
+        worker.wait(&job).await;
+        let error = worker.outcome(&job).error.unwrap();
+        assert_eq!((error.code, error.index), (ErrorCode::InputTooLong, Some(index)));
+        worker.wait(&other).await;
+        assert!(worker.outcome(&other).error.is_none());
+        worker.all_settled().await;
     }
 }

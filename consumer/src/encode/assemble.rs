@@ -4,12 +4,11 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use forebay_engine::Rows;
 use forebay_fabric::ticket::Ticket;
-use forebay_schemas::{ErrorCode, JobError, Outcome, Timing};
+use forebay_schemas::{ErrorCode, JobError, Outcome};
 
-use crate::encode::{
-    compute::Computed,
-    in_flight::{InFlight, Progress},
-    output,
+use crate::{
+    encode::{compute::Computed, output},
+    in_flight::InFlight,
 };
 
 /// Gives each job its rows. Returns the jobs that this batch made whole, with their outcomes. `labels` are the names of
@@ -28,8 +27,8 @@ pub fn assemble(batch: Computed, labels: &[String]) -> Vec<(Ticket, Outcome)> {
         }
         let values = &vectors[rows.start * dim..rows.end * dim];
         progress.vectors[piece.first * dim..][..values.len()].copy_from_slice(values);
-        if progress.error.is_none() {
-            progress.error = first_error(&failures, rows, piece.first, values, dim);
+        if let Some(error) = first_error(&failures, rows, piece.first, values, dim) {
+            progress.fail(error);
         }
         let first_start = progress.computed.map_or(started_at, |(first, _)| first);
         progress.computed = Some((first_start, ended_at));
@@ -60,33 +59,13 @@ fn first_error(
 }
 
 fn finish(job: InFlight, dim: usize, labels: &[String]) -> (Ticket, Outcome) {
-    let queued_ms = job.queued_ms;
-    let admitted_at = job.admitted_at;
     let kept = job.finish.dimensions;
-    let (job, ticket, usage, progress) = job.into_parts();
-    let Progress { vectors, error, computed, batch_size, batch_tokens } = progress;
-    let (started_at, ended_at) = computed.unwrap_or((admitted_at, admitted_at));
-    let timing = Timing {
-        queued_ms,
-        batch_wait_ms: started_at.saturating_duration_since(admitted_at).as_millis() as u64,
-        compute_ms: ended_at.saturating_duration_since(started_at).as_millis() as u64,
-        batch_size,
-        batch_tokens,
-    };
-    let output = match error {
-        Some(error) => Err(error),
-        None => output::of(&job.work, Rows { width: dim, data: vectors }, kept, labels),
-    };
-    let outcome = match output {
-        Ok(output) => Outcome::succeeded(&job, output, usage, timing),
-        Err(error) => Outcome { usage, timing, ..Outcome::failed(&job, error) },
-    };
-    (ticket, outcome)
+    job.end(|job, vectors| output::of(&job.work, Rows { width: dim, data: vectors }, kept, labels))
 }
 
 #[cfg(test)]
 mod tests {
-    use forebay_schemas::{EmbedParams, Job, Lane, Output, State, Usage, Work};
+    use forebay_schemas::{EmbedParams, Job, Lane, Output, State, Work};
     use tokio::time::Instant;
 
     use super::*;
@@ -102,7 +81,7 @@ mod tests {
             queued_ms: 0,
             at: Instant::now(),
         };
-        Arc::new(InFlight::new(admitted, inputs, Usage::default()))
+        Arc::new(InFlight::new(admitted, inputs))
     }
 
     fn computed(pieces: Vec<Piece>, vectors: &[f32]) -> Computed {
@@ -163,6 +142,34 @@ mod tests {
         let whole = assemble(batch, &[]);
         assert_eq!(whole[0].1.error.as_ref().unwrap().index, Some(1));
         assert_eq!(whole[1].1.state, State::Succeeded);
+    }
+
+    #[test]
+    fn an_error_in_a_later_piece_names_the_input_by_its_index_in_the_job() {
+        let split = job(7, None);
+        let piece = |first, count| Piece { job: split.clone(), first, count };
+        let mut late = computed(vec![piece(4, 3)], &[0.; 6]);
+        late.failures.insert(1, JobError::new(ErrorCode::Internal, "broke"));
+        let early = computed(vec![piece(0, 2), piece(2, 2)], &[0., 0., 0., 0., 0., 0., 0., f32::NAN]);
+        drop(split);
+        assert!(assemble(late, &[]).is_empty());
+        // The answer names the first input that failed, whichever came back first.
+        let whole = assemble(early, &[]);
+        let error = whole[0].1.error.as_ref().unwrap();
+        assert_eq!((error.code, error.index), (ErrorCode::NumericalError, Some(3)));
+    }
+
+    #[test]
+    fn an_error_of_a_later_piece_alone_is_the_job_s() {
+        let split = job(7, None);
+        let first = Piece { job: split.clone(), first: 0, count: 4 };
+        let late = Piece { job: split, first: 4, count: 3 };
+        let other = Piece { job: job(1, None), first: 0, count: 1 };
+        assert!(assemble(computed(vec![first], &[0.; 8]), &[]).is_empty());
+        let mut batch = computed(vec![other, late], &[0.; 8]);
+        batch.failures.insert(3, JobError::new(ErrorCode::Internal, "broke"));
+        let whole = assemble(batch, &[]);
+        assert_eq!(whole[1].1.error.as_ref().unwrap().index, Some(6));
     }
 
     #[test]

@@ -1,8 +1,14 @@
-//! Stage 4: tokenized jobs to batches. A full batch goes at once; one that is not full waits a moment
+//! Stage 4: tokenized parts of jobs to batches. A full batch goes at once; one that is not full waits a moment
 //! for batch-mates, and for as long as the device is busy.
+//!
+//! A batch is packed only when the device has room for another one of its lane, so an urgent input that comes meanwhile
+//! can still join the next. Parts of a lane are taken while that lane has too little waiting, whatever waits in the
+//! other.
 
 use std::{sync::Arc, time::Duration};
 
+use forebay_fabric::disposition::Disposition;
+use forebay_schemas::Lane;
 use metrics::histogram;
 use tokio::{
     sync::{mpsc, watch},
@@ -10,16 +16,14 @@ use tokio::{
 };
 
 use crate::{
-    encode::{
-        in_flight::InFlight,
-        packer::{Batch, BatchLimits, Entry, Packer},
-    },
-    job::Tokenized,
-    lanes::LaneReceiver,
+    encode::packer::{Batch, BatchLimits, Entry, Packer},
+    in_flight::Part,
+    journal::{Due, Journaled},
+    lanes::{LaneReceiver, LaneSender, Lanes, Room},
     stats::Stats,
 };
 
-/// Packing of tokenized jobs into batches.
+/// Packing of tokenized parts into batches.
 pub struct Batching {
     /// The limits of a batch.
     pub limits: BatchLimits,
@@ -27,21 +31,27 @@ pub struct Batching {
     pub linger: Duration,
     /// How many tokens a batch may have, as the stage that computes publishes it.
     pub budget: watch::Receiver<usize>,
+    /// The most attempts at a job.
+    pub attempts_max: u32,
     /// Counts the tokens that wait.
     pub stats: Arc<Stats>,
-    /// Where batches go.
-    pub batches: mpsc::Sender<Batch>,
+    /// The device's input, of which each batch has room in its lane.
+    pub device: LaneSender<Journaled<Batch>>,
+    /// Where batches go before the device gets them.
+    pub batches: mpsc::Sender<Due<Batch>>,
+    /// Where jobs go whose last part is not to be computed.
+    pub not_computed: mpsc::Sender<Disposition>,
 }
 
 impl Batching {
     /// Runs until its input ends and all of it is packed.
-    pub async fn run(mut self, mut tokenized: LaneReceiver<Tokenized>) {
+    pub async fn run(mut self, mut tokenized: LaneReceiver<Vec<Part>>) {
         let mut packer = Packer::new(self.limits);
         // Enough to fill the next batch and the one after it, whatever the sizes of the jobs.
         let pending_tokens_max = self.limits.tokens_max.saturating_mul(2);
         let mut input_ended = false;
         while !(input_ended && packer.is_empty()) {
-            self.stats.pending(packer.tokens());
+            self.stats.pending(packer.all_tokens());
             // Without a change this is one load of an atomic, and the loop runs for each job.
             if self.budget.has_changed().unwrap_or(false) {
                 packer.set_tokens_max(*self.budget.borrow_and_update());
@@ -49,33 +59,59 @@ impl Batching {
             let due_at = packer.oldest().map(|since| since + self.linger);
             let due =
                 packer.is_full() || input_ended || due_at.is_some_and(|at| at <= Instant::now());
-            tokio::select! {
+            let packs = Lanes::each(|lane| due && packer.waits(lane));
+            let takes = Lanes::each(|lane| packer.tokens(lane) < pending_tokens_max);
+            let goes_on = tokio::select! {
                 biased;
-                room = self.batches.reserve(), if due && !packer.is_empty() => match room {
-                    Ok(room) => {
-                        let batch = packer.pack();
-                        histogram!("forebay_batch_tokens").record(batch.packed.tokens() as f64);
-                        histogram!("forebay_batch_items").record(batch.packed.sequences() as f64);
-                        room.send(batch);
-                    }
-                    Err(_) => return,
-                },
-                job = tokenized.recv(), if !input_ended && packer.tokens() < pending_tokens_max => {
-                    match job {
-                        Some(job) => packer.push(job.admitted.lane, entry(job)),
-                        None => input_ended = true,
-                    }
+                room = self.device.reserve(Lane::Interactive), if packs.interactive => {
+                    self.send(packer.pack(Lane::Interactive), room).await
                 }
-                () = sleep_until(due_at), if !due => {}
+                room = self.device.reserve(Lane::Batch), if packs.batch => {
+                    self.send(packer.pack(Lane::Batch), room).await
+                }
+                parts = tokenized.recv_from(takes), if !input_ended => {
+                    input_ended = parts.is_none();
+                    for part in parts.into_iter().flatten() {
+                        self.push(part, &mut packer).await;
+                    }
+                    true
+                }
+                () = sleep_until(due_at), if !due => true,
+            };
+            if !goes_on {
+                return;
             }
         }
     }
-}
 
-fn entry(tokenized: Tokenized) -> Entry {
-    let Tokenized { admitted, usage, inputs } = tokenized;
-    let job = Arc::new(InFlight::new(admitted, inputs.len(), usage));
-    Entry { finish: job.finish, alone: job.alone, job, inputs, arrived_at: Instant::now() }
+    /// Adds a part to those that wait, unless the rest of its job is not worth computing.
+    async fn push(&self, part: Part, packer: &mut Packer) {
+        let Part { job, first, inputs } = part;
+        if job.is_wanted() {
+            let lane = job.lane;
+            packer.push(
+                lane,
+                Entry {
+                    first,
+                    inputs,
+                    finish: job.finish,
+                    alone: job.alone,
+                    job,
+                    arrived_at: Instant::now(),
+                },
+            );
+        } else if let Some(disposition) = job.let_go(self.attempts_max) {
+            drop(self.not_computed.send(disposition).await);
+        }
+    }
+
+    /// Passes a batch on. `false` if the stages after this one have ended.
+    async fn send(&self, batch: Batch, room: Option<Room<Journaled<Batch>>>) -> bool {
+        let Some(room) = room else { return false };
+        histogram!("forebay_batch_tokens").record(batch.packed.tokens() as f64);
+        histogram!("forebay_batch_items").record(batch.packed.sequences() as f64);
+        self.batches.send(Due { step: batch, room }).await.is_ok()
+    }
 }
 
 async fn sleep_until(at: Option<Instant>) {

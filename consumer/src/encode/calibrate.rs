@@ -14,13 +14,16 @@ use std::{
 use forebay_engine::{EngineError, Finish, Model, PackedBatch};
 use forebay_schemas::ModelId;
 
+use crate::encode::budget::BATCH_TIME;
+
 /// The first size that is tried; it doubles from there on.
 const TOKENS_MIN: usize = 512;
 const TOKENS_MAX: usize = 131_072;
 /// Tokens of each sequence, where the model reads so many: some 90 words.
 const SEQUENCE_TOKENS: usize = 128;
-/// A batch that takes longer makes an urgent job wait too long.
-const BATCH_TIME_MAX: Duration = Duration::from_millis(400);
+/// Larger batches are not tried: at work none takes more than half of this, where it can be so short
+/// ([`BATCH_TIME`]).
+const BATCH_TIME_MAX: Duration = BATCH_TIME.saturating_mul(2);
 /// The better of so many runs counts; the first one also brings in memory.
 const RUNS: usize = 2;
 /// No larger size is begun after this: jobs may be waiting for the worker.

@@ -16,10 +16,7 @@ use forebay_engine::{Encoder, EngineError, PackedBatch, Pending, Rows};
 use forebay_fabric::fail;
 use forebay_schemas::{ErrorCode, JobError};
 use metrics::{counter, histogram};
-use tokio::{
-    sync::mpsc::{self, error::TryRecvError},
-    time::Instant,
-};
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     encode::{
@@ -28,6 +25,7 @@ use crate::{
         packer::{Batch, Piece},
     },
     journal::{Journaled, Sequences},
+    lanes::LaneReceiver,
     memory::MemoryLimit,
     stats::Stats,
     watchdog::EngineCalls,
@@ -77,7 +75,7 @@ pub struct Compute {
 /// The stage's channels.
 pub struct Ports {
     /// Batches that are to be computed.
-    pub batches: mpsc::Receiver<Journaled<Batch>>,
+    pub batches: LaneReceiver<Journaled<Batch>>,
     /// Reports to the journal which sequences the device is done with.
     pub done: mpsc::Sender<Sequences>,
     /// Where computed batches go.
@@ -108,17 +106,17 @@ impl Compute {
         Self { encoder, dim, budget, memory, stats, calls, ended_at, lost: None }
     }
 
-    /// Runs until its input ends or its device is lost. Blocks its thread.
+    /// Runs until its input ends or its device is lost. Blocks its thread, which needs a runtime's context.
     pub fn run(mut self, ports: Ports) {
         let Ports { mut batches, done, computed } = ports;
         let mut begun = VecDeque::new();
         loop {
             let next = match begun.len() {
-                0 => batches.blocking_recv().ok_or(TryRecvError::Disconnected),
+                0 => batches.blocking_recv(),
                 some if some < self.encoder.ahead() => batches.try_recv(),
-                _ => Err(TryRecvError::Empty),
+                _ => None,
             };
-            if let Ok(batch) = next {
+            if let Some(batch) = next {
                 begun.push_back(self.begin(batch));
                 continue;
             }
@@ -154,6 +152,7 @@ impl Compute {
     pub fn finish(&mut self, begun: Begun) -> Computed {
         let Begun { sequences, pieces, packed, faults, started_at, rows } = begun;
         let rows = rows.and_then(|pending| self.call(|_, _| pending.wait()));
+        let is_whole = rows.is_ok();
         let all = 0..packed.sequences();
         let tokens = packed.tokens();
         let dim = self.dim;
@@ -168,7 +167,6 @@ impl Compute {
             Ok(mut rows) => {
                 halving.faults.after(all, &mut rows);
                 halving.vectors = rows.data;
-                halving.stage.budget.fitted();
             }
             Err(error) => {
                 halving.vectors = vec![0.0; all.len() * dim];
@@ -180,7 +178,11 @@ impl Compute {
         let begun_at = started_at.max(self.ended_at);
         let ended_at = Instant::now();
         self.ended_at = ended_at;
-        self.report(tokens, ended_at - begun_at);
+        let took = ended_at - begun_at;
+        if is_whole {
+            self.budget.computed(tokens, took);
+        }
+        self.report(tokens, took);
         Computed { sequences, pieces, vectors, dim, failures, started_at, ended_at, tokens }
     }
 

@@ -1,9 +1,8 @@
 //! The stages of encoders: models whose sequences each end in one step, a packed batch.
 //!
 //! [`batch`] packs tokenized jobs with [`packer`]; [`compute`] gives the batches to the engine; [`assemble`] puts the
-//! rows back into their jobs ([`in_flight`]) and makes their [`output`]. [`budget`] is how many tokens a batch may
-//! have, [`calibrate`] finds its best value by measuring, [`faults`] are those that tests ask for, and [`command`] runs
-//! the engine alone.
+//! rows back into their jobs and makes their [`output`]. [`budget`] is how many tokens a batch may have, [`calibrate`]
+//! finds its best value by measuring, [`faults`] are those that tests ask for, and [`command`] runs the engine alone.
 
 pub mod assemble;
 pub mod batch;
@@ -12,6 +11,5 @@ pub mod calibrate;
 pub mod command;
 pub mod compute;
 pub mod faults;
-pub mod in_flight;
 pub mod output;
 pub mod packer;

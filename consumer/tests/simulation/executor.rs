@@ -5,13 +5,21 @@ use forebay_consumer::{
     job::Admitted,
     lanes::LaneReceiver,
     pipeline::Executor,
-    tokenize::Tokenize,
+    tokenize::{Handful, Tokenize},
 };
 use tokio::time::Duration;
 
-/// Runs the blocking stages on the simulation's own thread. A batch takes a time that depends on its tokens, by the
-/// paused clock.
-pub struct InPlace;
+/// Runs the blocking stages on the simulation's own thread. By the paused clock they take a time that depends on their
+/// work.
+#[derive(Clone, Copy)]
+pub struct InPlace {
+    /// Of each batch.
+    pub batch: Duration,
+    /// Of each of its tokens.
+    pub token: Duration,
+    /// Of each byte that is tokenized.
+    pub text_byte: Duration,
+}
 
 impl Executor for InPlace {
     fn tokenize(
@@ -19,25 +27,24 @@ impl Executor for InPlace {
         stage: Tokenize,
         admitted: LaneReceiver<Admitted>,
     ) -> impl Future<Output = ()> + Send + 'static {
-        tokenize(stage, admitted)
+        let text_byte = self.text_byte;
+        stage.run(admitted, move |handful: Handful| async move {
+            tokio::time::sleep(text_byte * handful.bytes() as u32).await;
+            handful.tokenize()
+        })
     }
 
     fn compute(&self, stage: Compute, ports: Ports) -> impl Future<Output = ()> + Send + 'static {
-        compute(stage, ports)
+        compute(*self, stage, ports)
     }
 }
 
-async fn tokenize(stage: Tokenize, mut admitted: LaneReceiver<Admitted>) {
-    while let Some(job) = admitted.recv().await {
-        stage.pass_on(stage.tokenize(job)).await;
-    }
-}
-
-async fn compute(mut stage: Compute, ports: Ports) {
+async fn compute(machine: InPlace, mut stage: Compute, ports: Ports) {
     let Ports { mut batches, done, computed } = ports;
     while let Some(batch) = batches.recv().await {
-        tokio::time::sleep(duration(batch.step.packed.tokens())).await;
+        let took = machine.batch + machine.token * batch.step.packed.tokens() as u32;
         let begun = stage.begin(batch);
+        tokio::time::sleep(took).await;
         let batch = stage.finish(begun);
         // As on the worker's own thread.
         let _ = done.send(batch.sequences).await;
@@ -45,8 +52,4 @@ async fn compute(mut stage: Compute, ports: Ports) {
             return;
         }
     }
-}
-
-fn duration(tokens: usize) -> Duration {
-    Duration::from_micros(500 + 200 * tokens as u64)
 }

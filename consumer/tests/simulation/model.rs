@@ -65,6 +65,7 @@ pub fn model(life: Life, began: Instant) -> Model {
     Model { tokenizer, info, encoder: Box::new(Simulated { life, began, dim }) }
 }
 
+/// Gives each input a row of its number of tokens.
 struct Simulated {
     life: Life,
     began: Instant,
@@ -73,9 +74,10 @@ struct Simulated {
 
 impl Encoder for Simulated {
     fn begin(&mut self, batch: &PackedBatch) -> Result<Pending, EngineError> {
-        let mut data = vec![1.0; batch.sequences() * self.dim];
-        let rows = data.chunks_exact_mut(self.dim);
-        for (row, finish) in rows.zip(batch.finishes()) {
+        let mut data = vec![0.0; batch.sequences() * self.dim];
+        let rows = data.chunks_exact_mut(self.dim).zip(batch.cu_seqlens().ranges());
+        for ((row, sequence), finish) in rows.zip(batch.finishes()) {
+            row.fill(sequence.len() as f32);
             match Behavior::of(finish.dimensions) {
                 Behavior::Kills => self.life.die(),
                 Behavior::Nan => row.fill(f32::NAN),

@@ -40,6 +40,11 @@ const STORMY: Duration = Duration::from_secs(20);
 /// All must have ended by then: the back-off steps add up to three minutes, and a killer takes them
 /// all before its worker comes back each time.
 const PATIENCE: Duration = Duration::from_secs(3_600);
+const MACHINE: InPlace = InPlace {
+    batch: Duration::from_micros(500),
+    token: Duration::from_micros(200),
+    text_byte: Duration::ZERO,
+};
 /// Fewer than attempts, so that no job is refused for deaths that the world caused.
 const CRASHES_MAX: usize = 3;
 const GRACE: Duration = Duration::from_secs(10);
@@ -268,7 +273,7 @@ impl World {
             clock,
         };
         let model = model(life.clone(), self.began);
-        let pipeline = Pipeline::start(&parts, model, sources, &InPlace);
+        let pipeline = Pipeline::start(&parts, model, sources, &MACHINE);
         self.running.push(Running { life, work: Doing::Working(Box::new(pipeline)) });
     }
 

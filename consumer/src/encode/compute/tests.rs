@@ -3,10 +3,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use forebay_engine::Finish;
+use forebay_schemas::Lane;
 use tokio::sync::watch;
 
 use super::*;
-use crate::journal::Journal;
+use crate::{journal::Journal, lanes};
 
 /// Embeds a sequence as its first token id, and whole batches only if `willing`.
 struct Picky(fn(&[u32]) -> Result<(), EngineError>);
@@ -137,11 +138,13 @@ impl Encoder for Device {
 
 /// Runs eight batches of one sequence each through the stage. Returns the computed ones, and how many left the journal.
 fn through(device: Device) -> (Vec<Computed>, usize) {
-    let (to, batches) = mpsc::channel(8);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let _context = runtime.enter();
+    let (to, batches) = lanes::channel(8);
     let (done, mut left) = mpsc::channel(8);
     let (computed, mut from) = mpsc::channel(8);
     for id in 0..8 {
-        to.try_send(batch(&[id])).unwrap();
+        runtime.block_on(to.send(Lane::Batch, batch(&[id]))).unwrap();
     }
     drop(to);
     stage(Box::new(device)).0.run(Ports { batches, done, computed });

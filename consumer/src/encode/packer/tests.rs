@@ -1,0 +1,148 @@
+//! Every input once, in order, within limits; the urgent lane first; suspects alone.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use proptest::{collection::vec, prelude::*};
+
+use super::*;
+
+fn packer(tokens_max: usize, items_max: usize) -> Packer<usize> {
+    Packer::new(BatchLimits { tokens_max, items_max })
+}
+
+fn tokens(ids: Vec<u32>) -> Tokens {
+    Tokens { first_len: ids.len(), ids, truncated: false }
+}
+
+/// `inputs` sequences of `tokens` each.
+fn texts(inputs: usize, count: usize) -> Vec<Tokens> {
+    vec![tokens(vec![7; count]); inputs]
+}
+
+fn entry(job: usize, inputs: Vec<Tokens>) -> Entry<usize> {
+    let arrived_at = Instant::now();
+    Entry { job, first: 0, inputs, finish: Finish::default(), alone: false, arrived_at }
+}
+
+fn pieces(batch: &Batch<usize>) -> Vec<(usize, usize, usize)> {
+    batch.pieces.iter().map(|piece| (piece.job, piece.first, piece.count)).collect()
+}
+
+#[test]
+fn small_jobs_share_a_batch_and_a_large_one_is_split() {
+    let mut packer = packer(100, 50);
+    packer.push(Lane::Batch, entry(1, texts(1, 30)));
+    packer.push(Lane::Batch, entry(2, texts(9, 20)));
+    assert_eq!(pieces(&packer.pack(Lane::Batch)), [(1, 0, 1), (2, 0, 3)]);
+    assert_eq!(pieces(&packer.pack(Lane::Batch)), [(2, 3, 5)]);
+    assert_eq!(pieces(&packer.pack(Lane::Batch)), [(2, 8, 1)]);
+    assert!(packer.is_empty() && packer.all_tokens() == 0);
+}
+
+#[test]
+fn a_later_part_of_a_job_keeps_the_numbers_of_its_inputs() {
+    let mut packer = packer(50, 50);
+    packer.push(Lane::Batch, Entry { first: 40, ..entry(1, texts(3, 20)) });
+    assert_eq!(pieces(&packer.pack(Lane::Batch)), [(1, 40, 2)]);
+    assert_eq!(pieces(&packer.pack(Lane::Batch)), [(1, 42, 1)]);
+}
+
+#[test]
+fn an_input_over_the_budget_is_computed_alone() {
+    let mut packer = packer(100, 50);
+    packer.push(Lane::Batch, entry(1, texts(2, 200)));
+    assert_eq!(pieces(&packer.pack(Lane::Batch)), [(1, 0, 1)]);
+    assert_eq!(pieces(&packer.pack(Lane::Batch)), [(1, 1, 1)]);
+}
+
+#[test]
+fn an_urgent_batch_begins_with_its_lane_and_one_of_the_batch_lane_has_no_urgent_input() {
+    let mut packer = packer(30, 50);
+    packer.push(Lane::Batch, entry(0, texts(6, 10)));
+    packer.push(Lane::Interactive, entry(1, texts(2, 10)));
+    packer.push(Lane::Interactive, entry(2, texts(1, 5)));
+    assert_eq!(pieces(&packer.pack(Lane::Batch)), [(0, 0, 3)]);
+    assert_eq!(pieces(&packer.pack(Lane::Interactive)), [(1, 0, 2), (2, 0, 1)]);
+    packer.push(Lane::Interactive, entry(3, texts(1, 10)));
+    assert_eq!(pieces(&packer.pack(Lane::Interactive)), [(3, 0, 1), (0, 3, 2)]);
+    assert!(!packer.waits(Lane::Interactive) && packer.waits(Lane::Batch));
+    assert_eq!((packer.tokens(Lane::Interactive), packer.tokens(Lane::Batch)), (0, 10));
+}
+
+#[test]
+fn the_linger_counts_from_the_oldest_of_both_lanes() {
+    let first = Instant::now();
+    let later = first + Duration::from_millis(3);
+    for (older, younger) in [(Lane::Batch, Lane::Interactive), (Lane::Interactive, Lane::Batch)] {
+        let mut packer = packer(100, 50);
+        assert_eq!(packer.oldest(), None);
+        packer.push(younger, Entry { arrived_at: later, ..entry(1, texts(1, 10)) });
+        assert_eq!(packer.oldest(), Some(later));
+        packer.push(older, Entry { arrived_at: first, ..entry(2, texts(1, 10)) });
+        assert_eq!(packer.oldest(), Some(first));
+        packer.pack(older);
+    }
+}
+
+#[test]
+fn a_suspect_shares_no_batch_and_waits_for_no_batch_mates() {
+    let mut packer = packer(100, 50);
+    packer.push(Lane::Batch, entry(1, texts(1, 10)));
+    assert!(!packer.is_full());
+    packer.push(Lane::Batch, Entry { alone: true, ..entry(2, texts(3, 40)) });
+    packer.push(Lane::Batch, entry(3, texts(2, 10)));
+    packer.push(Lane::Interactive, entry(4, texts(1, 10)));
+    assert!(packer.is_full());
+    assert_eq!(pieces(&packer.pack(Lane::Interactive)), [(4, 0, 1), (1, 0, 1)]);
+    assert_eq!(pieces(&packer.pack(Lane::Batch)), [(2, 0, 2)], "it may take several batches");
+    assert_eq!(pieces(&packer.pack(Lane::Batch)), [(2, 2, 1)], "and none of them is shared");
+    assert!(!packer.is_full());
+    assert_eq!(pieces(&packer.pack(Lane::Batch)), [(3, 0, 2)]);
+}
+
+proptest! {
+    #[test]
+    fn every_input_is_packed_once_in_order_and_within_limits(
+        jobs in vec((any::<bool>(), any::<bool>(), vec(0_usize..40, 1..12)), 1..20),
+        turns in vec(any::<bool>(), 1..20),
+        tokens_max in 1_usize..100,
+        items_max in 1_usize..10,
+    ) {
+        let mut packer = packer(tokens_max, items_max);
+        for (job, (urgent, alone, lengths)) in jobs.iter().enumerate() {
+            let lane = if *urgent { Lane::Interactive } else { Lane::Batch };
+            let inputs = lengths.iter().map(|&length| tokens(vec![job as u32; length])).collect();
+            packer.push(lane, Entry { alone: *alone, ..entry(job, inputs) });
+        }
+        let mut packed: BTreeMap<usize, usize> = BTreeMap::new();
+        let mut turns = turns.into_iter().cycle();
+        while !packer.is_empty() {
+            let is_urgent = turns.next().unwrap_or_default() && packer.waits(Lane::Interactive);
+            let lane = if is_urgent || !packer.waits(Lane::Batch) { Lane::Interactive } else { Lane::Batch };
+            let batch = packer.pack(lane);
+            let sequences = batch.packed.sequences();
+            prop_assert!(sequences > 0 && sequences <= items_max);
+            prop_assert!(batch.packed.tokens() <= tokens_max || sequences == 1);
+            let shared = batch.pieces.len() > 1;
+            prop_assert!(!shared || batch.pieces.iter().all(|piece| !jobs[piece.job].1));
+            prop_assert!(jobs[batch.pieces[0].job].0 == (lane == Lane::Interactive));
+            let mut row = 0;
+            for piece in &batch.pieces {
+                let next = packed.entry(piece.job).or_default();
+                prop_assert_eq!(piece.first, *next);
+                *next += piece.count;
+                for index in piece.first..piece.first + piece.count {
+                    let range = batch.packed.cu_seqlens().range(row);
+                    prop_assert_eq!(range.len(), jobs[piece.job].2[index]);
+                    let ids = &batch.packed.token_ids()[range];
+                    prop_assert!(ids.iter().all(|&id| id as usize == piece.job));
+                    row += 1;
+                }
+            }
+            prop_assert_eq!(row, sequences);
+        }
+        for (job, (_, _, lengths)) in jobs.iter().enumerate() {
+            prop_assert_eq!(packed.get(&job), Some(&lengths.len()));
+        }
+    }
+}
