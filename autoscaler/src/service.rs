@@ -14,6 +14,7 @@ use forebay_fabric::{
     clock::{self, Clock},
     config::LauncherKind,
     host, shutdown,
+    store::Registered,
     telemetry::{self, Health, Server},
 };
 use forebay_schemas::{
@@ -27,7 +28,7 @@ use crate::{
     act::{Instance, launchers::Launchers},
     lead::Lead,
     leaving::Leaving,
-    observe::Queues,
+    observe::{Proofs, Queues},
     reload::Reload,
     scaler::{Scaler, timeouts},
     settle::{self, Settler},
@@ -65,7 +66,8 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> anyhow::Result
         let every = Duration::from_millis(config.autoscaler.tick_ms);
         let (lead, keeper) =
             Lead::start(store.clone(), id.clone(), every, lease, background.clone());
-        let queues = Queues::new(broker.clone(), &config, background.clone())?;
+        let proofs = Proofs::new(&config)?;
+        let queues = Queues::new(broker.clone(), proofs, &config, background.clone())?;
         let scaler = Scaler {
             config: config.clone(),
             reload,
@@ -150,7 +152,7 @@ async fn stop_processes(scaler: &Scaler) {
                 Ok(instances) => {
                     // They are to leave whatever they report: the registry is not asked.
                     let now_ms = scaler.clock.now_ms();
-                    let records = Some(&[][..]);
+                    let records = Some(&Registered::default());
                     leaving
                         .step(now_ms, &instances, records, &**launcher, &timeouts, &permit)
                         .await;

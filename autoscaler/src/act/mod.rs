@@ -4,6 +4,7 @@
 //! [`launchers`] holds those that a configuration asks for. [`carry_out`] is the one way on which workers are ended,
 //! drained and launched. Nothing is chosen here: sizes, workers that leave and devices come from [`crate::decide`].
 
+pub mod ask;
 pub mod carry_out;
 pub mod docker;
 pub mod kubernetes;

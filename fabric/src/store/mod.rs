@@ -4,6 +4,7 @@
 //! Every command has a time-out, after which its outcome is unknown; every write is therefore idempotent.
 
 mod connection;
+mod ended;
 mod error;
 mod journal;
 mod lease;
@@ -18,5 +19,6 @@ pub use connection::Store;
 pub use error::StoreError;
 pub use lease::Lease;
 pub use notices::Notices;
+pub use registry::Registered;
 pub use result_store::{Asked, ResultStore};
 pub use results::{ResultRecord, Written};

@@ -15,6 +15,15 @@ use super::{connection::Store, error::StoreError, results::KEYS_MAX};
 /// The most workers that are listed: those with the latest heartbeats.
 const WORKERS_MAX: isize = 10_000;
 
+/// The workers that have a record.
+#[derive(Debug, Default)]
+pub struct Registered {
+    /// Those whose record was read, ordered by id.
+    pub workers: Vec<WorkerRecord>,
+    /// The ids of those whose record can't be read: workers of another version, which are alive all the same.
+    pub unreadable: Vec<String>,
+}
+
 impl Store {
     /// Writes a worker's heartbeat: its record, which expires [`HEARTBEAT_TTL_MS`] later unless written again.
     pub async fn heartbeat(&self, record: &WorkerRecord) -> Result<(), StoreError> {
@@ -38,26 +47,37 @@ impl Store {
         self.run(async |connection| commands.query_async(connection).await).await
     }
 
-    /// The workers that are alive, ordered by id. A record that can't be read is passed over.
+    /// The workers that are alive, ordered by id, as far as their records can be read.
     pub async fn workers(&self) -> Result<Vec<WorkerRecord>, StoreError> {
+        Ok(self.registered().await?.workers)
+    }
+
+    /// The workers that are alive, also those whose records can't be read.
+    pub async fn registered(&self) -> Result<Registered, StoreError> {
         let ids: Vec<String> = self
             .run(async |connection| {
                 let mut newest = redis::cmd("ZREVRANGE");
                 newest.arg(WORKER_INDEX).arg(0).arg(WORKERS_MAX - 1).query_async(connection).await
             })
             .await?;
-        let mut workers = Vec::with_capacity(ids.len());
+        let mut registered = Registered::default();
         for ids in ids.chunks(KEYS_MAX) {
             let keys: Vec<String> = ids.iter().map(|id| worker_key(id)).collect();
             // An entry may outlive its worker a little: only workers with a record are alive.
-            let found: Vec<Option<String>> = self
+            let found: Vec<Option<Vec<u8>>> = self
                 .run(async |connection| redis::cmd("MGET").arg(&keys).query_async(connection).await)
                 .await?;
-            let read = |json: String| serde_json::from_str::<WorkerRecord>(&json).ok();
-            workers.extend(found.into_iter().flatten().filter_map(read));
+            for (id, json) in ids.iter().zip(found) {
+                match json.map(|json| serde_json::from_slice::<WorkerRecord>(&json)) {
+                    Some(Ok(record)) => registered.workers.push(record),
+                    Some(Err(_)) => registered.unreadable.push(id.clone()),
+                    None => {}
+                }
+            }
         }
-        workers.sort_by(|one, other| one.id.cmp(&other.id));
-        Ok(workers)
+        registered.workers.sort_by(|one, other| one.id.cmp(&other.id));
+        registered.unreadable.sort_unstable();
+        Ok(registered)
     }
 
     /// The time by Redis' clock, in Unix milliseconds.

@@ -12,6 +12,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{self, Write},
+    net::Ipv4Addr,
     os::unix::{
         fs::OpenOptionsExt,
         process::{CommandExt, ExitStatusExt},
@@ -29,7 +30,11 @@ use forebay_schemas::ModelId;
 use futures_util::{FutureExt, future::BoxFuture};
 
 use self::entry::Entry;
-use super::launcher::{Instance, InstanceState, LaunchError, Launcher, Order};
+use super::{
+    ask::ask,
+    launcher::{Instance, InstanceState, LaunchError, Launcher, Order},
+};
+use crate::decide::Answer;
 
 const KIND: &str = LauncherKind::Process.as_str();
 /// How long a worker without work stays when no autoscaler is there to drain it, in seconds.
@@ -155,6 +160,19 @@ impl Launcher for Processes {
         self.blocking(move |inner| inner.end(&name))
     }
 
+    /// Asks the worker at the port on which its process listens.
+    fn ask<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Answer> {
+        let name = name.to_owned();
+        let port = self.blocking(move |inner| Ok(inner.port(&name)));
+        async move {
+            match port.await {
+                Ok(Some(port)) => ask((Ipv4Addr::LOCALHOST, port).into()).await,
+                _ => Answer::Unreachable,
+            }
+        }
+        .boxed()
+    }
+
     fn list<'a>(
         &'a self,
         _models: &'a [ModelId],
@@ -229,6 +247,10 @@ impl Inner {
         entry
             .send(&self.folder, signal::KILL)
             .map_err(|e| error(format!("end {name}"), e.to_string()))
+    }
+
+    fn port(&self, name: &str) -> Option<u16> {
+        Entry::load(&self.folder, name)?.process?.listens_on()
     }
 
     fn list(&self) -> Result<Vec<Instance>, LaunchError> {
