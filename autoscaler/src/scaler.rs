@@ -25,6 +25,7 @@ use crate::{
     observe::{self, Queues, Sight, devices::device_slots},
     pool::{ModelPool, PoolLook},
     reload::Reload,
+    removed::Removed,
     status::{self, Board},
 };
 
@@ -50,6 +51,8 @@ pub struct Scaler {
     pub id: String,
     /// The launchers in use.
     pub launchers: Launchers,
+    /// The models that were taken out of the configuration.
+    pub removed: Removed,
     /// The pools; empty unless this autoscaler leads.
     pub pools: BTreeMap<ModelId, ModelPool>,
     /// The fencing token under which the pools were made.
@@ -106,6 +109,7 @@ impl Scaler {
             Ok(()) => {}
         }
         self.reload.accept(text);
+        self.removed.accept(&self.config, &config);
         self.config.models = config.models;
         self.launchers.accept(&self.config, self.reload.text.as_deref());
         tracing::info!(models = self.config.models.len(), "the configuration was read again");
@@ -113,6 +117,7 @@ impl Scaler {
 
     async fn watch_the_leader(&mut self) {
         self.forget_pools();
+        self.removed.stand_by();
         let leader = self.lead.leader();
         let reported = self.store.status().await.ok().flatten();
         let mut status = reported.unwrap_or_else(|| self.nothing_known());
@@ -167,6 +172,7 @@ impl Scaler {
             return;
         }
         self.drain_at_former_launchers(held.token, now_ms, &sight, &listed).await;
+        self.removed.step().await;
         self.report(held, now_ms, &sight, &looks, &decisions).await;
     }
 
@@ -339,6 +345,9 @@ impl Scaler {
         decisions: &BTreeMap<ModelId, Decision>,
     ) {
         let mut problems = sight.problems();
+        let known = self.config.models.keys().chain(self.removed.models());
+        problems.extend(self.queues.unserved(known).await);
+        problems.extend(self.removed.problems());
         problems.extend(self.reload.refused.clone());
         problems.extend(self.lead.leader().error);
         let pools = self.pools.values().map(|pool| {

@@ -7,6 +7,7 @@
 pub mod ask;
 pub mod carry_out;
 pub mod docker;
+mod environment;
 pub mod kubernetes;
 pub mod launcher;
 pub mod launchers;

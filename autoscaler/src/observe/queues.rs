@@ -5,13 +5,18 @@
 //! RabbitMQ counts for its management API every five seconds; a passive declaration returns what waits now. So the
 //! first message of an idle model is seen within a tick. The API adds messages in hand that no worker's record has.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use forebay_fabric::{
     Broker, Config,
+    broker::QueueDepth,
     management::{Management, ManagementError},
 };
-use forebay_schemas::{Lane, ModelId};
+use forebay_schemas::{Lane, ModelId, names::JOBS};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +30,9 @@ const REQUEST_MAX: Duration = Duration::from_secs(5);
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(12);
 /// The longest that the broker may take to report all queues; a tick is not to hang on it.
 const LOOK_MAX: Duration = Duration::from_secs(3);
+
+/// The most queues of other models that are looked at.
+const UNSERVED_MAX: usize = 64;
 
 /// The last answer of the management API.
 #[derive(Debug, Clone, Default)]
@@ -118,6 +126,34 @@ impl Queues {
                 .insert(model.clone(), Waiting { ready, in_hand: counted.flatten(), uncounted });
         }
         Ok((by_model, problem))
+    }
+}
+
+impl Queues {
+    /// The queues that hold jobs of models other than these, which nobody consumes, for people. Only the management API
+    /// knows of them.
+    pub async fn unserved<'a>(&self, models: impl Iterator<Item = &'a ModelId>) -> Vec<String> {
+        let Some(answer) = &self.answer else { return Vec::new() };
+        let answer = answer.borrow().clone();
+        let ours: BTreeSet<String> =
+            models.flat_map(|model| Lane::ALL.map(|lane| lane.queue(model))).collect();
+        let of_a_model = |queue: &&String| {
+            queue.strip_prefix(JOBS).is_some_and(|rest| rest.starts_with('.'))
+        };
+        let queues = answer.unacknowledged.keys().filter(of_a_model);
+        let others: Vec<String> =
+            queues.filter(|queue| !ours.contains(*queue)).take(UNSERVED_MAX).cloned().collect();
+        if others.is_empty() {
+            return Vec::new();
+        }
+        let look = tokio::time::timeout(LOOK_MAX, self.broker.queue_depths(&others));
+        let Ok(Ok(depths)) = look.await else { return Vec::new() };
+        let waits = |(queue, depth): (String, Option<QueueDepth>)| {
+            let QueueDepth { ready, .. } =
+                depth.filter(|depth| depth.ready > 0 && depth.consumers == 0)?;
+            Some(format!("`{queue}` holds {ready} jobs of a model that is not in the configuration"))
+        };
+        others.into_iter().zip(depths).filter_map(waits).collect()
     }
 }
 

@@ -32,6 +32,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use self::entry::Entry;
 use super::{
     ask::ask,
+    environment::is_for_workers,
     launcher::{Instance, InstanceState, LaunchError, Launcher, Order},
 };
 use crate::decide::Answer;
@@ -103,7 +104,7 @@ impl Processes {
 pub fn keep_config(config: &ProcessConfig, text: Option<&str>) -> io::Result<Option<PathBuf>> {
     let folder = config.state_dir();
     std::fs::create_dir_all(&folder)?;
-    let Some(text) = text else { return Ok(None) };
+    let Some(text) = text.map(forebay_fabric::config::for_workers) else { return Ok(None) };
     let file = folder.join("accepted.toml");
     let fresh = folder.join("accepted.toml.new");
     // There may be passwords in it.
@@ -215,6 +216,11 @@ impl Inner {
         command
             .args(["--model", order.model.as_str(), "--device", &order.device])
             .args(["--name", &order.name])
+            .env_clear()
+            .envs(std::env::vars_os().filter(|(name, _)| {
+                // A name that is no text is none of a secret.
+                name.to_str().is_none_or(is_for_workers)
+            }))
             // Workers on one host can't all listen on the one port of the configuration.
             .env("FOREBAY_TELEMETRY__LISTEN", "127.0.0.1:0")
             .env("FOREBAY_WORKER__IDLE_S_MAX", self.idle_s_max.to_string())
