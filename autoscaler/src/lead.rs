@@ -64,14 +64,14 @@ impl Lead {
     }
 
     /// The right to act on what was decided under `token`.
-    pub fn permit(&self, token: u64) -> Permit<'_> {
-        Permit { lead: self, token, without_store: false }
+    pub fn permit(&self, token: u64) -> Permit {
+        Permit { lead: self.clone(), token, without_store: false }
     }
 
     /// The right to take down workers that are processes on this host, when this autoscaler stops. Without Redis no
     /// autoscaler leads, and what this one launched is still its own to end.
-    pub fn permit_to_stop(&self, token: u64) -> Permit<'_> {
-        Permit { lead: self, token, without_store: true }
+    pub fn permit_to_stop(&self, token: u64) -> Permit {
+        Permit { lead: self.clone(), token, without_store: true }
     }
 
     /// Whether an action decided under `token` may still be done. A process that was paused in the middle of a
@@ -88,15 +88,15 @@ impl Lead {
 }
 
 /// The right to end, drain and launch workers. It is asked for before every action.
-#[derive(Clone, Copy)]
-pub struct Permit<'a> {
-    lead: &'a Lead,
+#[derive(Clone)]
+pub struct Permit {
+    lead: Lead,
     token: u64,
     /// Whether it also holds while Redis can't be asked.
     without_store: bool,
 }
 
-impl Permit<'_> {
+impl Permit {
     /// Whether the action may still be done.
     pub async fn holds(&self) -> bool {
         self.lead.may_act(self.token).await

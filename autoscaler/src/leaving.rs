@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use forebay_schemas::{ModelId, WorkerRecord};
+use forebay_fabric::store::Registered;
+use forebay_schemas::ModelId;
 
 use crate::{
     act::{Instance, Launcher, carry_out::carry_out},
@@ -28,10 +29,10 @@ impl Leaving {
         &mut self,
         now_ms: u64,
         instances: &[Instance],
-        records: Option<&[WorkerRecord]>,
+        registry: Option<&Registered>,
         launcher: &dyn Launcher,
         timeouts: &Timeouts,
-        permit: &Permit<'_>,
+        permit: &Permit,
     ) {
         let mut by_model: BTreeMap<ModelId, Vec<Instance>> = BTreeMap::new();
         for instance in instances {
@@ -42,7 +43,7 @@ impl Leaving {
         self.models.retain(|model, _| by_model.contains_key(model));
         for (model, instances) in by_model {
             let observed = self.models.entry(model.clone()).or_default();
-            let look = observed.look(now_ms, &instances, records);
+            let look = observed.look(now_ms, &instances, registry);
             let moves = decide::leave(&look.workers, timeouts);
             let carried = carry_out(launcher, &model, &moves, permit).await;
             observed.asked_to_drain(now_ms, &carried.drained);

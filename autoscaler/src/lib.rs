@@ -6,19 +6,23 @@
 //! - [`service`] starts and stops everything;
 //! - [`scaler`] is the tick, [`pool`] keeps one model from tick to tick, and [`leaving`] takes down workers
 //!   that are to leave whatever the load;
+//! - [`doubted`] asks workers that seem lost before anything is done about that;
 //! - [`lead`] is leader election: a lease with a fencing token, and the permit that is asked for before every action;
 //! - [`reload`] watches the configuration, and [`status`] publishes what the leader knows;
 //! - [`simulate`] runs the same decision over a trace in virtual time;
-//! - [`settle`] answers the jobs that no worker will.
+//! - [`settle`] answers the jobs that no worker will, [`removed`] those of models that were taken out of the
+//!   configuration.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod act;
 pub mod decide;
+pub mod doubted;
 pub mod lead;
 pub mod leaving;
 pub mod observe;
 pub mod pool;
 pub mod reload;
+pub mod removed;
 pub mod scaler;
 pub mod service;
 pub mod settle;

@@ -1,20 +1,29 @@
 //! One model's workers from tick to tick: their history, the input of a decision, and the status.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use forebay_fabric::config::PoolConfig;
 use forebay_schemas::{
     DecisionReport, ModelId, PoolStatus, WorkerRecord, status::DECISIONS_REPORTED_MAX,
 };
 use metrics::counter;
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
-    act::{Instance, carry_out::Carried},
-    decide::{
-        Backlog, Circuit, Decision, History, Phase, PoolInput, PoolPolicy, PoolSeen, active, count,
+    act::{
+        Instance, Launcher,
+        carry_out::{Carried, carry_out},
     },
+    decide::{
+        Answer, Backlog, Circuit, Decision, History, Moves, Phase, PoolInput, PoolPolicy, PoolSeen,
+        active, count,
+    },
+    lead::Permit,
     observe::{
-        Arrivals, Sight,
+        Arrivals, Sight, Waiting,
         workers::{End, ObservedWorkers, READY_MS_MIN, WorkersLook},
     },
 };
@@ -33,6 +42,8 @@ pub struct ModelPool {
     decisions: VecDeque<DecisionReport>,
     /// The size that was granted last; `None` before the first decision.
     granted: Option<u32>,
+    /// The moves that its launcher is still at.
+    acting: Option<JoinHandle<Carried>>,
 }
 
 /// One model at one tick.
@@ -40,6 +51,8 @@ pub struct ModelPool {
 pub struct PoolLook {
     /// The input of the decision.
     pub seen: PoolSeen,
+    /// The workers that ended since the look before.
+    pub ended: Vec<String>,
     /// Problems, for people.
     pub problems: Vec<String>,
 }
@@ -63,6 +76,7 @@ impl ModelPool {
             workers: ObservedWorkers::default(),
             decisions: VecDeque::new(),
             granted: None,
+            acting: None,
         }
     }
 
@@ -75,11 +89,13 @@ impl ModelPool {
         instances: Result<&[Instance], &str>,
     ) -> PoolLook {
         let mut problems = Vec::new();
-        let records = sight.workers.as_deref().ok();
-        let mine: Option<Vec<&WorkerRecord>> = records
-            .map(|all| all.iter().filter(|record| record.model == self.model.as_str()).collect());
+        let registry = sight.workers.as_ref().ok();
+        let mine: Option<Vec<&WorkerRecord>> = registry.map(|registry| {
+            let mine = |record: &&WorkerRecord| record.model == self.model.as_str();
+            registry.workers.iter().filter(mine).collect()
+        });
         let look = match instances {
-            Ok(instances) => self.workers.look(now_ms, instances, records),
+            Ok(instances) => self.workers.look(now_ms, instances, registry),
             Err(reason) => {
                 problems.push(reason.to_owned());
                 WorkersLook::default()
@@ -95,11 +111,32 @@ impl ModelPool {
             counter!("forebay_workers_adopted_total", "model" => model)
                 .increment(look.adopted.into());
         }
-        let backlog = self.backlog(now_ms, sight, mine.as_deref());
+        let waiting = sight.waiting.as_ref().ok().and_then(|waiting| waiting.get(&self.model));
+        let unknown = waiting.and_then(|waiting| waiting.ready.as_ref().err());
+        problems.extend(unknown.cloned());
+        let backlog = waiting.and_then(|waiting| self.backlog(now_ms, waiting, mine.as_deref()));
         let backlog = instances.ok().and(backlog);
         problems.extend(self.circuit.problem(now_ms));
-        let partial = sight.management.is_some();
-        PoolLook { seen: PoolSeen { now_ms, backlog, partial, workers: look.workers }, problems }
+        if look.unreadable > 0 {
+            problems.push(format!(
+                "{} workers are of another version, whose records can't be read",
+                look.unreadable
+            ));
+        }
+        let uncounted = waiting.is_some_and(|waiting| waiting.uncounted);
+        let partial = sight.management.is_some() || uncounted || look.unreadable > 0;
+        let acting = self.acting.is_some();
+        let ended = look.ended.into_iter().map(|end| end.name).collect();
+        let seen = PoolSeen { now_ms, backlog, partial, acting, workers: look.workers };
+        PoolLook { seen, ended, problems }
+    }
+
+    /// Takes in what a worker of this look answered when it was asked whether it is there.
+    pub fn answered(&mut self, look: &mut PoolLook, name: &str, answer: Answer) {
+        let now_ms = look.seen.now_ms;
+        if let Some(worker) = look.seen.workers.iter_mut().find(|worker| worker.id == name) {
+            self.workers.answered(now_ms, worker, answer);
+        }
     }
 
     /// The input of the decision on this pool.
@@ -112,8 +149,33 @@ impl ModelPool {
         }
     }
 
-    /// Takes in what came of the moves.
-    pub fn carried(&mut self, now_ms: u64, carried: Carried) {
+    /// Has these moves carried out. What comes of them is waited for by [`ModelPool::acted`].
+    pub fn act(&mut self, launcher: Arc<dyn Launcher>, moves: Moves, permit: Permit) {
+        let model = self.model.clone();
+        self.acting = Some(tokio::spawn(async move {
+            carry_out(&*launcher, &model, &moves, &permit).await
+        }));
+    }
+
+    /// Whether its launcher is at work on it.
+    pub fn is_acting(&self) -> bool {
+        self.acting.is_some()
+    }
+
+    /// Waits for the moves that are carried out, at most until then, and takes in what came of them. Whether the permit
+    /// was lost.
+    pub async fn acted(&mut self, now_ms: u64, until: Instant) -> bool {
+        let Some(acting) = &mut self.acting else { return false };
+        let Ok(carried) = timeout_at(until, acting).await else { return false };
+        self.acting = None;
+        // A panic in it has been logged; the next look finds the workers as they are.
+        let carried = carried.unwrap_or_default();
+        let lost = carried.permit_lost;
+        self.carried(now_ms, carried);
+        lost
+    }
+
+    fn carried(&mut self, now_ms: u64, carried: Carried) {
         self.workers.asked_to_drain(now_ms, &carried.drained);
         for reason in carried.launch_failures {
             self.circuit.failed(now_ms, reason);
@@ -123,18 +185,18 @@ impl ModelPool {
     fn backlog(
         &mut self,
         now_ms: u64,
-        sight: &Sight,
+        waiting: &Waiting,
         mine: Option<&[&WorkerRecord]>,
     ) -> Option<Backlog> {
-        let waiting = sight.waiting.as_ref().ok()?.get(&self.model)?;
-        let counted = self.arrivals.look(now_ms, waiting.ready, mine?);
+        let ready = *waiting.ready.as_ref().ok()?;
+        let counted = self.arrivals.look(now_ms, ready, mine?);
         // The management API is some seconds behind: where nothing waits and no worker holds jobs, it is not asked.
         let unacknowledged = match waiting.in_hand {
-            Some(in_hand) if waiting.ready + counted.in_hand > 0 => counted.in_hand.max(in_hand),
+            Some(in_hand) if ready + counted.in_hand > 0 => counted.in_hand.max(in_hand),
             _ => counted.in_hand,
         };
         let arrived_total = counted.arrived;
-        Some(Backlog { ready: waiting.ready, unacknowledged, arrived_total })
+        Some(Backlog { ready, unacknowledged, arrived_total })
     }
 
     /// A worker that ends unasked before it was ready, or soon after, counts as a failed launch; one that is lost later
@@ -193,6 +255,9 @@ impl ModelPool {
         let ready = count(workers, Phase::Ready);
         let capacity = f64::from(ready) * why.jobs_per_s;
         let mut problems = look.problems.clone();
+        if look.seen.acting {
+            problems.push(format!("its launcher ({launcher}) is still at what was decided before"));
+        }
         if granted < decision.wanted {
             problems.push(format!(
                 "wants {} workers, and there are device slots for {granted}",

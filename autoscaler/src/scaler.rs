@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use forebay_fabric::{
@@ -11,17 +12,20 @@ use forebay_fabric::{
     config::{AutoscalerConfig, DeviceKind, LauncherKind, PoolConfig},
 };
 use forebay_schemas::{FleetStatus, ModelId, topology::Topology, worker::HEARTBEAT_TTL_MS};
+use futures_util::future::join_all;
 use metrics::histogram;
 use tokio::time::Instant;
 
 use crate::{
-    act::{Instance, carry_out::carry_out, launchers::Launchers},
+    act::{Instance, launchers::Launchers},
     decide::{self, Decision, PoolInput, Timeouts},
+    doubted,
     lead::{Held, Lead},
     leaving::Leaving,
     observe::{self, Queues, Sight, devices::device_slots},
     pool::{ModelPool, PoolLook},
     reload::Reload,
+    removed::Removed,
     status::{self, Board},
 };
 
@@ -47,6 +51,8 @@ pub struct Scaler {
     pub id: String,
     /// The launchers in use.
     pub launchers: Launchers,
+    /// The models that were taken out of the configuration.
+    pub removed: Removed,
     /// The pools; empty unless this autoscaler leads.
     pub pools: BTreeMap<ModelId, ModelPool>,
     /// The fencing token under which the pools were made.
@@ -59,6 +65,13 @@ pub struct Scaler {
 
 /// The workers of each launcher, or why it could not list them.
 type Listed = BTreeMap<LauncherKind, Result<Vec<Instance>, String>>;
+
+/// How long a tick waits for what it had begun. What takes longer goes on, while its pool is left as it is.
+const ACT_WAIT_MAX: Duration = Duration::from_secs(1);
+/// The most pools whose launchers are at work at once; the others come at the next tick.
+const ACTING_MAX: usize = 64;
+/// The longest that a tick waits for the store to take in that workers have ended.
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long workers may take, by the configuration.
 pub fn timeouts(config: &AutoscalerConfig) -> Timeouts {
@@ -96,6 +109,7 @@ impl Scaler {
             Ok(()) => {}
         }
         self.reload.accept(text);
+        self.removed.accept(&self.config, &config);
         self.config.models = config.models;
         self.launchers.accept(&self.config, self.reload.text.as_deref());
         tracing::info!(models = self.config.models.len(), "the configuration was read again");
@@ -103,6 +117,7 @@ impl Scaler {
 
     async fn watch_the_leader(&mut self) {
         self.forget_pools();
+        self.removed.stand_by();
         let leader = self.lead.leader();
         let reported = self.store.status().await.ok().flatten();
         let mut status = reported.unwrap_or_else(|| self.nothing_known());
@@ -145,12 +160,19 @@ impl Scaler {
         );
         let now_ms = self.clock.now_ms();
         self.keep_pools(&listed);
-        let looks = self.look_at_pools(now_ms, &sight, &listed);
+        for pool in self.pools.values_mut() {
+            pool.acted(now_ms, Instant::now()).await;
+        }
+        let mut looks = self.look_at_pools(now_ms, &sight, &listed);
+        take_in_ends(&self.store, &looks).await;
+        let timeouts = timeouts(&self.config.autoscaler);
+        doubted::ask(&mut self.pools, &mut looks, &self.launchers, &timeouts).await;
         let decisions = self.decide(&looks, &listed);
         if !self.act(held.token, now_ms, &looks, &decisions).await {
             return;
         }
         self.drain_at_former_launchers(held.token, now_ms, &sight, &listed).await;
+        self.removed.step().await;
         self.report(held, now_ms, &sight, &looks, &decisions).await;
     }
 
@@ -245,7 +267,8 @@ impl Scaler {
         decisions
     }
 
-    /// Carries the decisions out. Whether the lease held all the while.
+    /// Has the decisions carried out, those on all pools at once, so that a launcher that hangs holds up its own pool
+    /// alone. Whether the lease held all the while.
     async fn act(
         &mut self,
         token: u64,
@@ -254,31 +277,37 @@ impl Scaler {
         decisions: &BTreeMap<ModelId, Decision>,
     ) -> bool {
         let permit = self.lead.permit(token);
+        let mut acting = self.pools.values().filter(|pool| pool.is_acting()).count();
         for (model, pool) in &mut self.pools {
             let look = &looks[model];
             let decision = &decisions[model];
-            if !decision.moves.is_empty() {
-                let launcher = match self.launchers.get(pool.config.launcher) {
-                    Ok(launcher) => launcher.clone(),
+            // A size that rests on no observation is no scale action.
+            let records = look.observed() && !look.seen.acting;
+            if !decision.moves.is_empty() && acting < ACTING_MAX {
+                match self.launchers.get(pool.config.launcher) {
+                    Ok(launcher) => {
+                        pool.act(launcher.clone(), decision.moves.clone(), permit.clone());
+                        acting += 1;
+                    }
                     Err(reason) => {
                         pool.circuit.failed(now_ms, reason);
                         continue;
                     }
-                };
-                let carried = carry_out(&*launcher, model, &decision.moves, &permit).await;
-                let lost = carried.permit_lost;
-                pool.carried(now_ms, carried);
-                if lost {
-                    tracing::warn!(token, "the lease is lost: nothing more is done");
-                    return false;
                 }
             }
-            // A size that rests on no observation is no scale action.
-            if look.observed() {
+            if records {
                 pool.record(look, decision);
             }
         }
-        true
+        let until = Instant::now() + ACT_WAIT_MAX;
+        let mut lost = false;
+        for pool in self.pools.values_mut() {
+            lost |= pool.acted(now_ms, until).await;
+        }
+        if lost {
+            tracing::warn!(token, "the lease is lost: nothing more is done");
+        }
+        !lost
     }
 
     /// Drains the workers of models that another launcher runs now.
@@ -291,7 +320,7 @@ impl Scaler {
     ) {
         let permit = self.lead.permit(token);
         let timeouts = timeouts(&self.config.autoscaler);
-        let records = sight.workers.as_deref().ok();
+        let registry = sight.workers.as_ref().ok();
         for (kind, instances) in listed {
             let Ok(instances) = instances else { continue };
             let Ok(launcher) = self.launchers.get(*kind) else { continue };
@@ -302,7 +331,7 @@ impl Scaler {
             };
             let instances: Vec<Instance> = instances.iter().filter(elsewhere).cloned().collect();
             let leaving = self.leaving.entry(*kind).or_default();
-            leaving.step(now_ms, &instances, records, &**launcher, &timeouts, &permit).await;
+            leaving.step(now_ms, &instances, registry, &**launcher, &timeouts, &permit).await;
         }
     }
 
@@ -316,6 +345,9 @@ impl Scaler {
         decisions: &BTreeMap<ModelId, Decision>,
     ) {
         let mut problems = sight.problems();
+        let known = self.config.models.keys().chain(self.removed.models());
+        problems.extend(self.queues.unserved(known).await);
+        problems.extend(self.removed.problems());
         problems.extend(self.reload.refused.clone());
         problems.extend(self.lead.leader().error);
         let pools = self.pools.values().map(|pool| {
@@ -339,4 +371,17 @@ impl Scaler {
         }
         self.board.write(status);
     }
+}
+
+/// Tells the store which workers have ended, so that no one waits for their records to expire: what they held is known
+/// to be theirs at once. What fails is left to the expiry.
+async fn take_in_ends(store: &Store, looks: &BTreeMap<ModelId, PoolLook>) {
+    // `<pod>#...` is an end that its pod outlived.
+    let ended = looks.values().flat_map(|look| &look.ended).filter(|name| !name.contains('#'));
+    let removed = join_all(ended.map(async |name| {
+        if let Err(error) = store.worker_ended(name).await {
+            tracing::debug!(%error, worker = name, "its record stays until it expires");
+        }
+    }));
+    let _ = tokio::time::timeout(ENDS_WITHIN, removed).await;
 }

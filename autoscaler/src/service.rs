@@ -14,6 +14,7 @@ use forebay_fabric::{
     clock::{self, Clock},
     config::LauncherKind,
     host, shutdown,
+    store::Registered,
     telemetry::{self, Health, Server},
 };
 use forebay_schemas::{
@@ -27,16 +28,15 @@ use crate::{
     act::{Instance, launchers::Launchers},
     lead::Lead,
     leaving::Leaving,
-    observe::Queues,
+    observe::{Proofs, Queues},
     reload::Reload,
+    removed::Removed,
     scaler::{Scaler, timeouts},
-    settle::{self, Settler},
+    settle::{self, PREFETCH, Settler},
     status::Board,
     unique::random_digits,
 };
 
-/// Messages of one queue that are answered at once.
-const PREFETCH: u16 = 64;
 /// How often processes that drain are looked at while the autoscaler stops.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long processes that did not drain in time may take until they are gone after they were ended.
@@ -65,8 +65,11 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> anyhow::Result
         let every = Duration::from_millis(config.autoscaler.tick_ms);
         let (lead, keeper) =
             Lead::start(store.clone(), id.clone(), every, lease, background.clone());
-        let queues = Queues::new(broker.clone(), &config, background.clone())?;
+        let proofs = Proofs::new(&config)?;
+        let queues = Queues::new(broker.clone(), proofs, &config, background.clone())?;
+        let answerer = answerer(&config, &broker, &store);
         let scaler = Scaler {
+            removed: Removed::new(broker.clone(), answerer.clone(), &config),
             config: config.clone(),
             reload,
             broker: broker.clone(),
@@ -83,7 +86,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> anyhow::Result
             leaving: BTreeMap::new(),
         };
         tokio::join!(
-            settle_all(&config, &broker, &store, &stop),
+            settle_all(&config, &broker, &answerer, &stop),
             scale(scaler, every, stop.clone())
         );
         background.cancel();
@@ -96,19 +99,22 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> anyhow::Result
     Ok(())
 }
 
-async fn settle_all(
-    config: &Config,
-    broker: &Broker,
-    store: &Arc<Store>,
-    stop: &CancellationToken,
-) {
-    let answerer = Answerer {
+fn answerer(config: &Config, broker: &Broker, store: &Arc<Store>) -> Answerer {
+    Answerer {
         worker_id: format!("autoscaler-{}", std::process::id()),
         store: store.clone(),
         publisher: Arc::new(broker.clone()),
         attempts_max: config.worker.attempts_max,
         clock: Clock::default(),
-    };
+    }
+}
+
+async fn settle_all(
+    config: &Config,
+    broker: &Broker,
+    answerer: &Answerer,
+    stop: &CancellationToken,
+) {
     let settle = |queue, error_for| {
         let subscription = broker.subscribe(queue, PREFETCH);
         Settler { answerer: answerer.clone(), limits: config.limits.clone(), error_for }
@@ -150,7 +156,7 @@ async fn stop_processes(scaler: &Scaler) {
                 Ok(instances) => {
                     // They are to leave whatever they report: the registry is not asked.
                     let now_ms = scaler.clock.now_ms();
-                    let records = Some(&[][..]);
+                    let records = Some(&Registered::default());
                     leaving
                         .step(now_ms, &instances, records, &**launcher, &timeouts, &permit)
                         .await;

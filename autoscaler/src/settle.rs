@@ -12,6 +12,9 @@ use forebay_schemas::{ErrorCode, JobError, Limits};
 use metrics::counter;
 use tokio_util::sync::CancellationToken;
 
+/// Messages of one queue that are answered at once.
+pub const PREFETCH: u16 = 64;
+
 /// Answers every message of one queue.
 pub struct Settler {
     /// Writes the answers.

@@ -27,9 +27,10 @@ struct Page {
 #[derive(Deserialize)]
 struct Queue {
     name: String,
-    /// Absent until the queue was counted for the first time.
+    /// Absent until the queue was counted for the first time, while its leader can't be reached, and for good where
+    /// the broker collects no metrics: unknown, and not zero.
     #[serde(default)]
-    messages_unacknowledged: u64,
+    messages_unacknowledged: Option<u64>,
 }
 
 /// The management API did not answer as it should.
@@ -79,9 +80,9 @@ impl Management {
         Ok(Some(Self { inner: Arc::new(Inner { agent, url, vhost }) }))
     }
 
-    /// Unacknowledged messages by the names of all queues of the fleet, in one request a page of 500. The API
-    /// counts every five seconds.
-    pub async fn unacknowledged(&self) -> Result<BTreeMap<String, u64>, ManagementError> {
+    /// Unacknowledged messages by the names of all queues of the fleet, in one request a page of 500; `None` for a
+    /// queue that was not counted. The API counts every five seconds.
+    pub async fn unacknowledged(&self) -> Result<BTreeMap<String, Option<u64>>, ManagementError> {
         let inner = self.inner.clone();
         let asked = tokio::task::spawn_blocking(move || inner.ask());
         let answer = asked.await.map_err(|error| error.to_string()).flatten();
@@ -115,7 +116,7 @@ fn certificates(pem: &str) -> Vec<Certificate<'static>> {
 }
 
 impl Inner {
-    fn ask(&self) -> Result<BTreeMap<String, u64>, String> {
+    fn ask(&self) -> Result<BTreeMap<String, Option<u64>>, String> {
         let Address { base, authorization } = Address::of(self.url.expose());
         let mut queues = BTreeMap::new();
         for page in 1..=PAGES_MAX {

@@ -18,7 +18,7 @@ pub(crate) struct QueueStatus {
     #[serde(flatten)]
     pub(crate) info: QueueInfo,
     /// Messages that were delivered and are not acknowledged. The management API counts them every five seconds;
-    /// absent without it.
+    /// absent without it, and until it has counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) unacknowledged: Option<u64>,
 }
@@ -41,13 +41,16 @@ pub(crate) async fn queues(client: &Client, config: &Config) -> Result<Queues, C
     let names = counts.iter().flat_map(BTreeMap::keys).map(String::as_str);
     let found = client.queues(names).await?;
     let status = |info: QueueInfo| QueueStatus {
-        unacknowledged: counts.as_ref().map(|counts| counts.get(&info.name).copied().unwrap_or(0)),
+        unacknowledged: counts.as_ref().and_then(|counts| *counts.get(&info.name)?),
         info,
     };
     Ok(Queues { queues: found.into_iter().map(status).collect(), management_error })
 }
 
-async fn unacknowledged(config: &Config) -> Result<Option<BTreeMap<String, u64>>, ManagementError> {
+/// The counts of all queues that the management API knows; `None` without one.
+async fn unacknowledged(
+    config: &Config,
+) -> Result<Option<BTreeMap<String, Option<u64>>>, ManagementError> {
     match Management::new(config, MANAGEMENT_MAX)? {
         Some(management) => Ok(Some(management.unacknowledged().await?)),
         None => Ok(None),

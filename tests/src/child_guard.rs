@@ -86,11 +86,12 @@ impl ChildGuard {
 
     /// Sends a signal by name (`TERM`, `KILL`, `STOP`, `CONT`) to the process. One that has gone is let be.
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill")
-            .args(["-s", name, &self.pid.to_string()])
-            .stderr(Stdio::null())
-            .status();
-        sent.expect("run kill");
+        send(name, &self.pid.to_string());
+    }
+
+    /// Sends the same to all of its group.
+    pub fn signal_all(&self, name: &str) {
+        send(name, &format!("-{}", self.pid));
     }
 
     /// The exit code once it has exited; 128 and the signal's number when a signal ended it.
@@ -103,6 +104,12 @@ impl ChildGuard {
         self.signal("KILL");
         let _ = self.shell.wait();
     }
+}
+
+fn send(name: &str, to: &str) {
+    let sent =
+        Command::new("kill").args(["-s", name, "--", to]).stderr(Stdio::null()).status();
+    sent.expect("run kill");
 }
 
 impl Drop for ChildGuard {

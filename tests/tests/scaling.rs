@@ -8,4 +8,5 @@ mod scaling {
     mod lead;
     mod scale_in;
     mod size;
+    mod unknown;
 }

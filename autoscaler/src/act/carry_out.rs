@@ -31,7 +31,7 @@ pub async fn carry_out(
     launcher: &dyn Launcher,
     model: &ModelId,
     moves: &Moves,
-    permit: &Permit<'_>,
+    permit: &Permit,
 ) -> Carried {
     let mut carried = Carried::default();
     if !moves.end.is_empty() {

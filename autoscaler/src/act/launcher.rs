@@ -1,12 +1,17 @@
-//! The four calls of every launcher, and the types that go with them.
+//! The calls of every launcher, and the types that go with them.
 //!
 //! `launch` asks for one more worker and does not wait until it is ready: the worker reports that itself, in its
 //! registry record, whose id is the instance's name. `drain` asks workers to finish what they hold and end. `end` is
-//! for one that is stuck. `list` returns what is there, whichever autoscaler launched it: so an autoscaler that comes
-//! back adopts what its predecessor left.
+//! for one that is stuck, or silent: where there is a way to `ask` it, that comes first. `list` returns what is there,
+//! whichever autoscaler launched it: so an autoscaler that comes back adopts what its predecessor left.
 
 use forebay_schemas::ModelId;
-use futures_util::future::BoxFuture;
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, ready},
+};
+
+use crate::decide::Answer;
 
 /// A worker to launch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +98,13 @@ pub trait Launcher: Send + Sync {
 
     /// Ends a worker at once.
     fn end<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), LaunchError>>;
+
+    /// Asks a worker itself, or who watches over it, whether it is there. A launcher that has no way to do that says
+    /// so.
+    fn ask<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Answer> {
+        let _ = name;
+        ready(Answer::Unreachable).boxed()
+    }
 
     /// The workers that this launcher launched, now or in an earlier life: those of these models, and of others as far
     /// as they can be found.

@@ -4,8 +4,10 @@
 //! [`launchers`] holds those that a configuration asks for. [`carry_out`] is the one way on which workers are ended,
 //! drained and launched. Nothing is chosen here: sizes, workers that leave and devices come from [`crate::decide`].
 
+pub mod ask;
 pub mod carry_out;
 pub mod docker;
+mod environment;
 pub mod kubernetes;
 pub mod launcher;
 pub mod launchers;

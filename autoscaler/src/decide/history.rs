@@ -11,6 +11,7 @@ use super::{
     measured::Measured,
     policy::PoolPolicy,
     seen::{Capacity, Phase, PoolSeen, WorkerSeen},
+    victims::Ends,
 };
 
 /// Arrivals are averaged over about this time: long enough to smooth counters that are refreshed every few seconds, and
@@ -75,6 +76,8 @@ pub struct History {
     pub(super) asked: u32,
     pub(super) demand: Demand,
     pub(super) bursts: Bursts,
+    /// The workers that were ended lately for doubt.
+    pub(super) ends: Ends,
 }
 
 impl History {

@@ -24,10 +24,10 @@ mod why;
 pub use circuit::Circuit;
 pub use history::History;
 pub use policy::{PoolPolicy, Timeouts};
-pub use seen::{Backlog, Phase, PoolSeen, WorkerSeen, active, count};
+pub use seen::{Answer, Backlog, Phase, PoolSeen, WorkerSeen, active, count};
 use share::{Claim, share};
 pub use slots::DeviceSlots;
-pub use victims::Overdue;
+pub use victims::{Ends, Overdue, is_doubted, overdue};
 pub use why::{Code, Why};
 
 /// One pool to decide on.
@@ -76,6 +76,7 @@ pub struct Decision {
 /// Decides on all pools that share the same device slots. The decisions are in the order of the pools.
 ///
 /// A pool whose queues could not be observed keeps its workers, whatever its policy says; only overdue ones are ended.
+/// Nothing is done about a pool whose launcher is still at what was decided before.
 pub fn decide(
     pools: &mut [PoolInput<'_>],
     slots: &mut DeviceSlots,
@@ -86,7 +87,7 @@ pub fn decide(
     let claims: Vec<Claim> =
         pools.iter().zip(&sizes).map(|(pool, size)| claim(pool, size)).collect();
     let grants = share(&claims, slots.total());
-    let decided = pools.iter().zip(sizes).zip(grants);
+    let decided = pools.iter_mut().zip(sizes).zip(grants);
     decided.map(|((pool, size), granted)| moves(pool, size, granted, slots, timeouts)).collect()
 }
 
@@ -102,14 +103,14 @@ fn claim(pool: &PoolInput<'_>, size: &size::Size) -> Claim {
 
 /// From the size that was granted to the workers that end, leave and are launched.
 fn moves(
-    pool: &PoolInput<'_>,
+    pool: &mut PoolInput<'_>,
     size: size::Size,
     granted: u32,
     slots: &mut DeviceSlots,
     timeouts: &Timeouts,
 ) -> Decision {
     let workers = &pool.seen.workers;
-    let end = victims::overdue(workers, timeouts);
+    let mut end = overdue(workers, timeouts, pool.seen.now_ms, &mut pool.history.ends);
     let mut drain = size.drain;
     victims::fit(workers, granted, &mut drain);
     let staying = active(workers) - drain.len() as u32;
@@ -118,9 +119,12 @@ fn moves(
     let starting = count(workers, Phase::Starting);
     let allowed = pool.circuit.allows(pool.seen.now_ms, launch.len() as u32, starting);
     launch.truncate(allowed as usize);
-    if pool.seen.backlog.is_none() {
+    if pool.seen.backlog.is_none() || pool.seen.acting {
         drain.clear();
         launch.clear();
+    }
+    if pool.seen.acting {
+        end.clear();
     }
     let moves = Moves { end, drain, launch };
     Decision { wanted: size.wanted, granted, moves, why: size.why }
@@ -129,7 +133,7 @@ fn moves(
 /// The moves for workers that all are to leave, whatever waits in a queue: they are drained, and ended when that takes
 /// too long.
 pub fn leave(workers: &[WorkerSeen], timeouts: &Timeouts) -> Moves {
-    let end = victims::overdue(workers, timeouts);
+    let end = victims::drained_too_long(workers, timeouts).collect();
     let mut drain = Vec::new();
     victims::fit(workers, 0, &mut drain);
     Moves { end, drain, launch: Vec::new() }

@@ -26,6 +26,22 @@ pub enum Phase {
     Draining,
 }
 
+/// What a worker answered when it was asked itself, because its silence or its standstill had become too long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Answer {
+    /// It was not asked.
+    #[default]
+    NotAsked,
+    /// There is no way to ask it.
+    Unreachable,
+    /// It took the question and gave no answer.
+    Silent,
+    /// It answered that it is ready.
+    Ready,
+    /// It answered that it waits for a server, or for memory.
+    Waits,
+}
+
 /// One worker. Its counters may be some seconds old.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WorkerSeen {
@@ -49,6 +65,8 @@ pub struct WorkerSeen {
     pub stalled_ms: Option<u64>,
     /// Time since its last heartbeat; `None` before the first one.
     pub silent_ms: Option<u64>,
+    /// What it answered when it was asked whether it is there.
+    pub answer: Answer,
 }
 
 /// One model's queues and workers at one moment.
@@ -60,6 +78,8 @@ pub struct PoolSeen {
     pub backlog: Option<Backlog>,
     /// Whether some source of the backlog was missing: then the size may grow and does not shrink.
     pub partial: bool,
+    /// Whether the launcher is still at what was decided before: then nothing new is asked of it.
+    pub acting: bool,
     /// All workers of the model that have not ended.
     pub workers: Vec<WorkerSeen>,
 }

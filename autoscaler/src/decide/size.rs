@@ -65,6 +65,9 @@ fn by_load(policy: &PoolPolicy, history: &mut History, seen: &PoolSeen) -> Size 
     let Some(measured) = &measured else {
         return to(active, Code::NotObserved);
     };
+    if seen.acting {
+        return to(active, Code::Acting);
+    }
     let (wanted, code) = grow(policy, history, &capacity, measured);
     let wanted = wanted.clamp(least, most);
     if wanted > active {

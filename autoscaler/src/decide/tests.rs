@@ -33,7 +33,7 @@ fn ready(id: &str, in_flight: u64) -> WorkerSeen {
 fn look(now_s: u64, backlog: (u64, u64, u64), workers: &[WorkerSeen]) -> PoolSeen {
     let (ready, unacknowledged, arrived_total) = backlog;
     let backlog = Some(Backlog { ready, unacknowledged, arrived_total });
-    PoolSeen { now_ms: now_s * 1_000, backlog, partial: false, workers: workers.to_vec() }
+    PoolSeen { now_ms: now_s * 1_000, backlog, workers: workers.to_vec(), ..PoolSeen::default() }
 }
 
 impl Decision {
@@ -305,6 +305,7 @@ fn every_reason_is_a_sentence_with_its_code() {
     for code in [
         Code::Steady,
         Code::NotObserved,
+        Code::Acting,
         Code::BelowMinimum,
         Code::AboveMaximum,
         Code::FromZero,

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use super::{
     policy::Timeouts,
-    seen::{Capacity, Phase, WorkerSeen},
+    seen::{Answer, Capacity, Phase, WorkerSeen},
 };
 
 /// A worker that has to be ended at once, and why.
@@ -50,35 +50,123 @@ pub(super) fn fit(workers: &[WorkerSeen], granted: u32, drain: &mut Vec<String>)
     }
 }
 
-/// The workers that take longer than they may.
-pub(super) fn overdue(workers: &[WorkerSeen], timeouts: &Timeouts) -> Vec<Overdue> {
-    workers.iter().filter_map(|worker| overdue_one(worker, timeouts)).collect()
+/// Of a pool at most this share is ended within [`ENDS_APART_MS`] for doubt, and one worker at least: what makes one of
+/// them look lost may as well be the way on which they are observed.
+const DOUBTED_SHARE: u32 = 10;
+/// In this while, in milliseconds, what was ended is replaced, and a fault of the observation is over or seen as one.
+const ENDS_APART_MS: u64 = 30_000;
+
+/// The workers that were ended for doubt in the last [`ENDS_APART_MS`]. No more than the share of a pool are.
+#[derive(Clone, Debug, Default)]
+pub struct Ends {
+    lately: Vec<(u64, String)>,
 }
 
-fn overdue_one(worker: &WorkerSeen, timeouts: &Timeouts) -> Option<Overdue> {
-    let overdue = |reason, why| Some(Overdue { name: worker.id.clone(), reason, why });
-    let longer = |ms: Option<u64>, max_ms: u64| ms.is_some_and(|ms| ms > max_ms);
-    let s = |ms: u64| ms / 1_000;
-    if worker.draining_ms.is_some() {
-        if longer(worker.draining_ms, timeouts.drain_ms) {
-            let why = format!("has been draining for more than {} s", s(timeouts.drain_ms));
-            return overdue("drain", why);
+impl Ends {
+    /// Whether `id` may be ended now where at most `most` may be, and takes note of it. One that was ended before is
+    /// ended again: that may have failed.
+    fn allow(&mut self, now_ms: u64, id: &str, most: usize) -> bool {
+        self.lately.retain(|(at_ms, _)| now_ms.saturating_sub(*at_ms) < ENDS_APART_MS);
+        if self.lately.iter().any(|(_, ended)| ended == id) {
+            return true;
         }
+        let allowed = self.lately.len() < most;
+        if allowed {
+            self.lately.push((now_ms, id.to_owned()));
+        }
+        allowed
+    }
+}
+
+/// The workers to end because they take longer than they may. Those that drain have had their time. Of the others,
+/// which are ended for doubt, only a share may be, those first that are over their time for longest.
+pub fn overdue(
+    workers: &[WorkerSeen],
+    timeouts: &Timeouts,
+    now_ms: u64,
+    ends: &mut Ends,
+) -> Vec<Overdue> {
+    let mut doubted: Vec<(u64, Overdue)> =
+        workers.iter().filter_map(|worker| doubt(worker, timeouts)).collect();
+    doubted.sort_by(|(a, one), (b, other)| b.cmp(a).then_with(|| one.name.cmp(&other.name)));
+    let most = (workers.len() / DOUBTED_SHARE as usize).max(1);
+    let doubted = doubted.into_iter().map(|(_, overdue)| overdue);
+    let ended = doubted.filter(|overdue| ends.allow(now_ms, &overdue.name, most));
+    drained_too_long(workers, timeouts).chain(ended).collect()
+}
+
+/// The workers that have been draining for longer than they may.
+pub(super) fn drained_too_long<'a>(
+    workers: &'a [WorkerSeen],
+    timeouts: &'a Timeouts,
+) -> impl Iterator<Item = Overdue> + 'a {
+    let max_ms = timeouts.drain_ms;
+    let late = move |worker: &&WorkerSeen| worker.draining_ms.is_some_and(|ms| ms > max_ms);
+    workers.iter().filter(late).map(move |worker| Overdue {
+        name: worker.id.clone(),
+        reason: "drain",
+        why: format!("has been draining for more than {} s", max_ms / 1_000),
+    })
+}
+
+/// Why a worker that does not drain may be lost.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    Stuck,
+    Start,
+    Silent,
+}
+
+/// Whether a worker is over its time, so that it is to be asked itself before anything is done about that.
+pub fn is_doubted(worker: &WorkerSeen, timeouts: &Timeouts) -> bool {
+    doubts(worker, timeouts).is_some()
+}
+
+/// The doubt about a worker, and by how much it is over its time, in milliseconds.
+fn doubts(worker: &WorkerSeen, timeouts: &Timeouts) -> Option<(Doubt, u64)> {
+    if worker.draining_ms.is_some() {
         return None;
     }
-    if longer(worker.stalled_ms, timeouts.stuck_ms) {
-        let jobs = worker.in_flight;
-        let for_s = s(worker.stalled_ms.unwrap_or_default());
-        return overdue("stuck", format!("holds {jobs} jobs and made no progress for {for_s} s"));
+    let over = |ms: Option<u64>, max_ms: u64| ms.filter(|ms| *ms > max_ms).map(|ms| ms - max_ms);
+    let age_ms = (worker.phase == Phase::Starting).then_some(worker.age_ms);
+    let stuck = over(worker.stalled_ms, timeouts.stuck_ms).map(|ms| (Doubt::Stuck, ms));
+    let start = || over(age_ms, timeouts.start_ms).map(|ms| (Doubt::Start, ms));
+    let silent = || over(worker.silent_ms, timeouts.silent_ms).map(|ms| (Doubt::Silent, ms));
+    stuck.or_else(start).or_else(silent)
+}
+
+/// A worker that is to be ended for doubt, unless its own answer speaks for it. A silent one lives if it answers at
+/// all. One that made no progress is not stuck while it waits for a server; one that says that it is ready, and goes
+/// on without progress, is.
+fn doubt(worker: &WorkerSeen, timeouts: &Timeouts) -> Option<(u64, Overdue)> {
+    let (doubt, over_ms) = doubts(worker, timeouts)?;
+    let cleared = match (worker.answer, doubt) {
+        (Answer::NotAsked, _) => true,
+        (Answer::Unreachable | Answer::Silent, _) => false,
+        (Answer::Ready, doubt) => doubt != Doubt::Stuck,
+        (Answer::Waits, doubt) => doubt != Doubt::Start,
+    };
+    if cleared {
+        return None;
     }
-    if worker.phase == Phase::Starting && worker.age_ms > timeouts.start_ms {
-        return overdue("start", format!("was not ready after {} s", s(timeouts.start_ms)));
-    }
-    if longer(worker.silent_ms, timeouts.silent_ms) {
-        let for_s = s(timeouts.silent_ms);
-        return overdue("silent", format!("has sent no heartbeat for {for_s} s"));
-    }
-    None
+    let s = |ms: u64| ms / 1_000;
+    let (reason, mut why) = match doubt {
+        Doubt::Stuck => {
+            let jobs = worker.in_flight;
+            let for_s = s(worker.stalled_ms.unwrap_or_default());
+            ("stuck", format!("holds {jobs} jobs and made no progress for {for_s} s"))
+        }
+        Doubt::Start => ("start", format!("was not ready after {} s", s(timeouts.start_ms))),
+        Doubt::Silent => {
+            ("silent", format!("has sent no heartbeat for {} s", s(timeouts.silent_ms)))
+        }
+    };
+    why.push_str(match worker.answer {
+        Answer::Silent => ", and does not answer when it is asked",
+        Answer::Unreachable => ", and can't be asked",
+        _ => "",
+    });
+    Some((over_ms, Overdue { name: worker.id.clone(), reason, why }))
 }
 
 #[cfg(test)]
@@ -111,16 +199,80 @@ mod tests {
         assert_eq!(chosen, ["old", "new"], "a worker that was chosen already counts");
     }
 
+    fn ended(workers: &[WorkerSeen], now_ms: u64, ends: &mut Ends) -> Vec<(String, &'static str)> {
+        let overdue = overdue(workers, &TIMEOUTS, now_ms, ends);
+        overdue.into_iter().map(|one| (one.name, one.reason)).collect()
+    }
+
+    fn reason(worker: WorkerSeen) -> Option<&'static str> {
+        ended(&[worker], 0, &mut Ends::default()).pop().map(|(_, reason)| reason)
+    }
+
+    fn silent(id: &str, answer: Answer) -> WorkerSeen {
+        WorkerSeen { silent_ms: Some(30_001), answer, ..ready(id, 3, 9_000_000) }
+    }
+
     #[test]
     fn each_time_out_has_its_reason() {
-        let reason = |worker: WorkerSeen| overdue_one(&worker, &TIMEOUTS).map(|one| one.reason);
-        let starting = WorkerSeen { age_ms: 600_001, ..WorkerSeen::default() };
+        let answer = Answer::Silent;
+        let starting = WorkerSeen { age_ms: 600_001, answer, ..WorkerSeen::default() };
         assert_eq!(reason(starting), Some("start"));
-        let worker = || ready("a", 3, 9_000_000);
+        let worker = || WorkerSeen { answer, ..ready("a", 3, 9_000_000) };
         assert_eq!(reason(worker()), None);
         assert_eq!(reason(WorkerSeen { stalled_ms: Some(60_001), ..worker() }), Some("stuck"));
         assert_eq!(reason(WorkerSeen { silent_ms: Some(30_001), ..worker() }), Some("silent"));
         assert_eq!(reason(WorkerSeen { draining_ms: Some(120_001), ..worker() }), Some("drain"));
+    }
+
+    #[test]
+    fn nobody_is_ended_for_silence_who_was_not_asked_or_who_answers() {
+        use Answer::{NotAsked, Ready, Silent, Unreachable, Waits};
+        for (answer, ends) in
+            [(NotAsked, false), (Ready, false), (Waits, false), (Silent, true), (Unreachable, true)]
+        {
+            assert_eq!(reason(silent("a", answer)).is_some(), ends, "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn one_without_progress_is_stuck_unless_it_waits_for_a_server() {
+        use Answer::{NotAsked, Ready, Silent, Unreachable, Waits};
+        for (answer, ends) in
+            [(NotAsked, false), (Waits, false), (Ready, true), (Silent, true), (Unreachable, true)]
+        {
+            let stuck =
+                WorkerSeen { stalled_ms: Some(60_001), answer, ..ready("a", 3, 9_000_000) };
+            assert_eq!(reason(stuck).is_some(), ends, "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn of_a_whole_pool_that_falls_silent_only_a_share_is_ended_at_once() {
+        let pool: Vec<WorkerSeen> =
+            (0..40).map(|n| silent(&format!("w{n:02}"), Answer::Unreachable)).collect();
+        let mut ends = Ends::default();
+        let first = ended(&pool, 1_000, &mut ends);
+        assert_eq!(first.len(), 4);
+        // Ended again while it is still there, which may have failed; and no other.
+        assert_eq!(ended(&pool, 1_500, &mut ends), first);
+        assert_eq!(ended(&pool[4..], 30_500, &mut ends), []);
+        assert_eq!(ended(&pool[4..], 31_000, &mut ends).len(), 3, "a tenth of those that are left");
+        assert_eq!(ended(&pool[..2], 99_000, &mut Ends::default()).len(), 1, "one of a small pool");
+    }
+
+    #[test]
+    fn one_that_is_over_its_time_for_longest_is_ended_first() {
+        let longer = WorkerSeen { silent_ms: Some(90_000), ..silent("z", Answer::Silent) };
+        let pool = [silent("a", Answer::Silent), longer];
+        let ends = ended(&pool, 0, &mut Ends::default());
+        assert_eq!(ends, [("z".to_owned(), "silent")]);
+    }
+
+    #[test]
+    fn workers_that_drain_too_long_are_all_ended() {
+        let late = |id: &str| WorkerSeen { draining_ms: Some(120_001), ..ready(id, 1, 9_000_000) };
+        let pool: Vec<WorkerSeen> = (0..20).map(|n| late(&n.to_string())).collect();
+        assert_eq!(ended(&pool, 0, &mut Ends::default()).len(), 20);
     }
 
     #[test]
@@ -129,8 +281,9 @@ mod tests {
             draining_ms: Some(119_000),
             stalled_ms: Some(999_000),
             silent_ms: Some(999_000),
+            answer: Answer::Silent,
             ..ready("a", 3, 9_000_000)
         };
-        assert_eq!(overdue(&[worker], &TIMEOUTS), []);
+        assert_eq!(ended(&[worker], 0, &mut Ends::default()), []);
     }
 }

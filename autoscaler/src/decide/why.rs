@@ -14,6 +14,8 @@ pub enum Code {
     Steady,
     /// The queues could not be observed, so the size is held.
     NotObserved,
+    /// The launcher is still at what was decided before.
+    Acting,
     /// Fewer workers than the least.
     BelowMinimum,
     /// More workers than the most.
@@ -40,6 +42,7 @@ impl Code {
         match self {
             Self::Steady => "steady",
             Self::NotObserved => "not_observed",
+            Self::Acting => "acting",
             Self::BelowMinimum => "below_minimum",
             Self::AboveMaximum => "above_maximum",
             Self::FromZero => "from_zero",
@@ -133,6 +136,11 @@ impl fmt::Display for Why {
             Code::NotObserved => write!(
                 to,
                 "the queues could not be observed, so the {ready} ready and {starting} starting workers stay"
+            ),
+            Code::Acting => write!(
+                to,
+                "the launcher is still at what was decided before, so the {ready} ready and {starting} starting workers \
+                 stay"
             ),
             Code::BelowMinimum => write!(
                 to,

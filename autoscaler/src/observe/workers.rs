@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use forebay_fabric::store::Registered;
 use forebay_schemas::{WorkerRecord, WorkerState};
 
 use crate::{
     act::launcher::{Instance, InstanceState},
-    decide::{Phase, WorkerSeen},
+    decide::{Answer, Phase, WorkerSeen},
 };
 
 #[cfg(test)]
@@ -59,19 +60,21 @@ pub struct WorkersLook {
     pub proven: bool,
     /// How many were there before this autoscaler was.
     pub adopted: u32,
+    /// How many are there whose record can't be read.
+    pub unreadable: u32,
 }
 
 /// A worker that ends sooner after it was ready counts as one that failed to start.
 pub const READY_MS_MIN: u64 = 30_000;
 
 impl ObservedWorkers {
-    /// Takes in what is there at `now_ms`. `records` is `None` when the registry could not be read: then no time-out
-    /// runs on, since a worker may have reported what we could not read.
+    /// Takes in what is there at `now_ms`. `registry` is `None` when it could not be read, or takes no writes: then no
+    /// time-out runs on, since a worker may have reported what we could not read.
     pub fn look(
         &mut self,
         now_ms: u64,
         instances: &[Instance],
-        records: Option<&[WorkerRecord]>,
+        registry: Option<&Registered>,
     ) -> WorkersLook {
         let mut look = WorkersLook::default();
         let mut known = std::mem::take(&mut self.known);
@@ -87,15 +90,26 @@ impl ObservedWorkers {
             let mut this = known
                 .remove(&instance.name)
                 .unwrap_or_else(|| Known { since_ms, ..Known::default() });
-            let record = records
-                .and_then(|records| records.iter().find(|record| record.id == instance.name));
-            match records {
+            let record = registry.and_then(|registry| {
+                registry.workers.iter().find(|record| record.id == instance.name)
+            });
+            let unreadable =
+                registry.is_some_and(|registry| registry.unreadable.contains(&instance.name));
+            look.unreadable += u32::from(unreadable);
+            match registry {
                 Some(_) => this.update(now_ms, instance, record, adopted),
                 None => this.restart_timers(now_ms),
             }
+            if unreadable {
+                this.reported_unreadably(now_ms);
+            }
             look.proven |= record.is_some_and(|record| record.jobs_done > 0)
                 || this.ready_for_ms(now_ms).is_some_and(|ms| ms >= READY_MS_MIN);
-            look.workers.push(this.seen(now_ms, instance, record));
+            look.workers.push(WorkerSeen {
+                // It may hold some, which is more than is known of an idle one.
+                in_flight: record.map_or(u64::from(unreadable), |record| record.in_flight),
+                ..this.seen(now_ms, instance, record)
+            });
             self.known.insert(instance.name.clone(), this);
         }
         self.looked_at_ms = Some(now_ms);
@@ -107,6 +121,21 @@ impl ObservedWorkers {
         for name in names {
             if let Some(known) = self.known.get_mut(name) {
                 known.draining_since_ms.get_or_insert(now_ms);
+            }
+        }
+    }
+
+    /// Takes in what a worker answered when it was asked: whatever it was, it is there.
+    pub fn answered(&mut self, now_ms: u64, worker: &mut WorkerSeen, answer: Answer) {
+        worker.answer = answer;
+        let Some(known) = self.known.get_mut(&worker.id) else { return };
+        match answer {
+            Answer::NotAsked | Answer::Unreachable | Answer::Silent => {}
+            Answer::Ready => known.heartbeat_at_ms = Some(now_ms),
+            Answer::Waits => {
+                // Without the server that it waits for it makes no progress.
+                known.heartbeat_at_ms = Some(now_ms);
+                known.progress = None;
             }
         }
     }
@@ -175,6 +204,13 @@ impl Known {
         }
     }
 
+    /// A worker of another version: it is there, and as far as is known it is ready.
+    fn reported_unreadably(&mut self, now_ms: u64) {
+        self.heartbeat_at_ms = Some(now_ms);
+        self.progress = None;
+        self.ready_at_ms.get_or_insert(now_ms);
+    }
+
     /// The registry could not be read: the time-outs of starting, stuck and silent workers begin again.
     fn restart_timers(&mut self, now_ms: u64) {
         self.heartbeat_at_ms = self.heartbeat_at_ms.map(|_| now_ms);
@@ -195,13 +231,13 @@ impl Known {
             id: instance.name.clone(),
             phase,
             age_ms: since(self.since_ms),
-            in_flight: record.map_or(0, |record| record.in_flight),
             jobs_done: record.map_or(0, |record| record.jobs_done),
             busy_ms: record.map_or(0, |record| record.busy_ms),
             cold_start_ms: self.cold_start_ms,
             draining_ms: self.draining_since_ms.map(since),
             stalled_ms: record.and(self.progress).map(|(_, first_seen_ms)| since(first_seen_ms)),
             silent_ms: self.heartbeat_at_ms.map(since),
+            ..WorkerSeen::default()
         }
     }
 }

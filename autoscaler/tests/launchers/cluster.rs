@@ -228,6 +228,9 @@ impl Cluster {
         let Some((replicas, version)) = self.deployments.get(name) else {
             return failure(404, "NotFound", &format!("deployments.apps \"{name}\" not found"));
         };
+        let of = pods::MODELS.iter().find(|(of, _)| *of == name);
+        let model = of.map_or("none", |(_, model)| model);
+        let selector = format!("app.kubernetes.io/name=forebay-worker,forebay.model={model}");
         let body = json!({
             "kind": "Scale", "apiVersion": "autoscaling/v1",
             "metadata": {
@@ -235,7 +238,7 @@ impl Cluster {
                 "resourceVersion": version.to_string(), "creationTimestamp": "2026-11-20T08:00:00Z",
             },
             "spec": { "replicas": replicas },
-            "status": { "replicas": self.active(name).len(), "selector": format!("app={name}") },
+            "status": { "replicas": self.active(name).len(), "selector": selector },
         });
         (200, body)
     }

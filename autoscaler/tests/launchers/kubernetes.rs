@@ -3,6 +3,7 @@
 use forebay_autoscaler::act::{
     Instance, InstanceState, LaunchError, Launcher, kubernetes::KubernetesLauncher,
 };
+use forebay_schemas::ModelId;
 use serde_json::{Value, json};
 
 use crate::{
@@ -365,4 +366,31 @@ async fn a_kubeconfig_that_can_t_be_used_is_named() {
     let error = KubernetesLauncher::new(&config).list(&[model()]).await.unwrap_err();
     assert!(error.reason.starts_with("`autoscaler.kubernetes.kubeconfig` "), "{error}");
     assert!(error.reason.contains("none") && error.reason.contains("No such file"), "{error}");
+}
+
+#[tokio::test]
+async fn models_whose_ids_differ_in_a_dot_or_an_underscore_have_deployments_of_their_own() {
+    let names = [
+        "forebay-worker-bge-small-en-704322ae",
+        "forebay-worker-bge-small-en-4ec112b2",
+    ];
+    let server = Server::start(&names).await;
+    let launcher = server.launcher();
+    for model in ["bge.small_en", "bge_small.en", "bge_small.en"] {
+        launcher.launch(&order(&model.parse().unwrap())).await.unwrap();
+    }
+    let replicas = names.map(|name| server.cluster().deployments[name].0);
+    assert_eq!(replicas, [1, 2]);
+}
+
+#[tokio::test]
+async fn a_deployment_of_another_model_is_not_taken_for_one_s_own() {
+    // Its name is what both ids were once made to; its pods are the other's.
+    let server = Server::start(&[OTHER_DEPLOYMENT]).await;
+    let model: ModelId = "bge_small.en".parse().unwrap();
+    let error = server.launcher().launch(&order(&model)).await.unwrap_err();
+    assert!(error.reason.contains("forebay-worker-bge-small-en-4ec112b2"), "{error}");
+    assert_eq!(server.cluster().deployments[OTHER_DEPLOYMENT].0, 0);
+    server.launcher().launch(&order(&other_model())).await.unwrap();
+    assert_eq!(server.cluster().deployments[OTHER_DEPLOYMENT].0, 1);
 }

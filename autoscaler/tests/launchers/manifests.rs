@@ -132,6 +132,10 @@ fn each_model_has_its_deployment_under_the_name_and_label_that_the_launcher_look
         let pod = spec.template.spec.unwrap();
         let arguments = pod.containers[0].args.clone().unwrap().join(" ");
         assert!(arguments.contains(&format!("--model {model} ")), "{arguments}");
+        // Without these a worker would compute on all cores of its node.
+        assert!(arguments.ends_with("--threads $(CORES)"), "{arguments}");
+        let limits = pod.containers[0].resources.clone().unwrap().limits.unwrap();
+        assert!(limits.contains_key("cpu"), "{limits:?}");
         let variables = pod.containers[0].env.clone().unwrap();
         let name = variables.iter().find(|one| one.name == "FOREBAY_WORKER_NAME").unwrap();
         let field = name.value_from.clone().unwrap().field_ref.unwrap().field_path;
@@ -217,10 +221,19 @@ fn the_secret_is_an_example_that_is_not_applied() {
     assert!(values.values().all(|value| value.contains("PASSWORD")));
     assert!(!applied().iter().any(|document| document["kind"] == "Secret"));
     let name = secret.metadata.name.unwrap();
-    for deployment in all_of::<Deployment>("Deployment") {
-        let pod = deployment.spec.unwrap().template.spec.unwrap();
-        let sources = pod.containers[0].env_from.clone().unwrap();
-        assert_eq!(sources[0].secret_ref.clone().unwrap().name, name);
+    let autoscaler = deployment("forebay-autoscaler").spec.unwrap().template.spec.unwrap();
+    let sources = autoscaler.containers[0].env_from.clone().unwrap();
+    assert_eq!(sources[0].secret_ref.clone().unwrap().name, name);
+    // A worker gets what it needs of it, and nothing else.
+    for model in config().models.keys() {
+        let worker = deployment(&name_of(model.as_str())).spec.unwrap().template.spec.unwrap();
+        let container = &worker.containers[0];
+        assert_eq!(container.env_from, None);
+        let sources = container.env.iter().flatten().filter_map(|one| one.value_from.as_ref());
+        let keys = sources.filter_map(|source| source.secret_key_ref.as_ref());
+        let keys: Vec<(&str, &str)> =
+            keys.map(|key| (key.name.as_str(), key.key.as_str())).collect();
+        assert_eq!(keys, [(name.as_str(), "FOREBAY_AMQP_URL"), (&name, "FOREBAY_REDIS_URL")]);
     }
     let environment = values.into_iter().filter(|(key, _)| key.starts_with("FOREBAY_"));
     let (_, warnings) = Config::parse("none".as_ref(), "", environment).unwrap();
@@ -256,4 +269,18 @@ fn the_gpu_component_changes_the_worker_s_own_container() {
     assert!(text.contains(&format!("- name: {}\n", container.name)));
     let model = &container.args.clone().unwrap()[2];
     assert!(text.contains(&format!("--model, {model}, --device, \"cuda:0\"]")));
+}
+
+#[test]
+fn prometheus_finds_every_worker_and_every_autoscaler_by_one_label() {
+    let monitor = documents("podmonitor.yaml").remove(0);
+    let label = &monitor["spec"]["selector"]["matchLabels"]["app.kubernetes.io/part-of"];
+    let port = &monitor["spec"]["podMetricsEndpoints"][0]["port"];
+    for deployment in all_of::<Deployment>("Deployment") {
+        let template = deployment.spec.unwrap().template;
+        let labels = template.metadata.unwrap().labels.unwrap();
+        assert_eq!(labels["app.kubernetes.io/part-of"], label.as_str().unwrap());
+        let ports = template.spec.unwrap().containers[0].ports.clone().unwrap();
+        assert_eq!(ports[0].name.as_deref(), port.as_str());
+    }
 }

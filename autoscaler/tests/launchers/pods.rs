@@ -4,9 +4,12 @@ use serde_json::{Value, json};
 
 pub const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
-const MODELS: [(&str, &str); 2] = [
+/// Deployments and their models. The second has the name that it was given before names were distinct.
+pub const MODELS: [(&str, &str); 4] = [
     ("forebay-worker-all-minilm-l6-v2", "all-minilm-l6-v2"),
     ("forebay-worker-bge-small-en", "bge.small_en"),
+    ("forebay-worker-bge-small-en-704322ae", "bge.small_en"),
+    ("forebay-worker-bge-small-en-4ec112b2", "bge_small.en"),
 ];
 
 /// One that was just made, and has a node.

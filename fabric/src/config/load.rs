@@ -109,6 +109,17 @@ impl Config {
     }
 }
 
+/// The text of a configuration file without what workers have no use for, and may be a password: the addresses of the
+/// management API and of the gateway. A text that can't be parsed is left as it is.
+pub fn for_workers(text: &str) -> String {
+    let Ok(mut table) = toml::from_str::<Table>(text) else { return text.to_owned() };
+    let removed = [table.remove("management_url"), table.remove("gateway_url")];
+    if removed.iter().all(Option::is_none) {
+        return text.to_owned();
+    }
+    table.to_string()
+}
+
 fn in_file(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
     let start = error.span().map_or(0, |span| span.start.min(text.len()));
     let line = text.get(..start).unwrap_or_default().matches('\n').count() + 1;

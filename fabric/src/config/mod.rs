@@ -11,7 +11,7 @@ mod sections;
 mod settings;
 
 pub use crate::tls::TlsConfig;
-pub use load::{ConfigError, FILE_DEFAULT, Loaded};
+pub use load::{ConfigError, FILE_DEFAULT, Loaded, for_workers};
 pub use pools::{
     AutoscalerConfig, DeviceKind, DockerConfig, Environment, KubernetesConfig, LauncherKind,
     PoolConfig, ProcessConfig,

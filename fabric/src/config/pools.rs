@@ -127,12 +127,18 @@ pub struct DockerConfig {
     pub network: Option<String>,
     /// Mounts: `volume-or-folder:/path[:ro]`.
     pub volumes: Vec<String>,
-    /// More environment of each worker. The autoscaler's own `FOREBAY_*` are handed on in any case.
+    /// More environment of each worker. The autoscaler's own settings that a worker reads are handed on in any case.
     pub environment: Environment,
     /// Distinguishes the containers of this fleet from those of another on the same engine.
     pub fleet: String,
     /// The most containers of all models together.
     pub workers_max: u32,
+    /// The most memory of one container, in bytes; 0 is no limit.
+    pub memory_bytes_max: u64,
+    /// The processor time of one container, in cores; 0 is no limit. Its worker computes on as many threads.
+    pub cpus: f64,
+    /// The most processes and threads in one container; 0 is no limit.
+    pub pids_max: u64,
 }
 
 /// Variables and their values, which are never printed: they may be passwords.
@@ -165,7 +171,8 @@ pub struct KubernetesConfig {
     /// The namespace; unset, that of the pod or of the kubeconfig.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// The Deployment of a model, with `{model}` for its id (dots and underscores become dashes).
+    /// The Deployment of a model, with `{model}` for its id. Where that has dots or underscores, these become dashes, and
+    /// a hash of the id is added.
     pub deployment: String,
     /// A kubeconfig; unset, the pod's service account, else `KUBECONFIG` or `~/.kube/config`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -231,6 +238,11 @@ impl Default for DockerConfig {
             environment: Environment::default(),
             fleet: "forebay".into(),
             workers_max: 8,
+            // Enough for the larger encoders in f32 with a batch.
+            memory_bytes_max: 4 << 30,
+            // As the process launcher: a worker for every two cores.
+            cpus: 2.0,
+            pids_max: 512,
         }
     }
 }
@@ -260,6 +272,13 @@ impl PoolConfig {
             return Err(format!(
                 "`{table}.min` is {} and `{table}.max` is {}: raise the maximum or lower the minimum",
                 self.min, self.max
+            ));
+        }
+        if self.launcher == LauncherKind::Kubernetes && self.priority != 0 {
+            return Err(format!(
+                "`{table}.priority` is {} and has no effect with the launcher `kubernetes`, where the cluster's \
+                 scheduler says who gets a node: leave it out, and set `priorityClassName` in the model's Deployment",
+                self.priority
             ));
         }
         if self.max > WORKERS_MAX {
@@ -296,6 +315,15 @@ mod tests {
         for kind in [None, Process, Docker, Kubernetes] {
             assert_eq!(toml::Value::try_from(kind).unwrap().as_str(), Some(kind.as_str()));
         }
+    }
+
+    #[test]
+    fn a_priority_that_has_no_effect_is_an_error_by_name() {
+        let pool = PoolConfig { priority: 5, ..PoolConfig::default() };
+        assert_eq!(pool.check("models.m.pool"), Ok(()));
+        let pool = PoolConfig { launcher: LauncherKind::Kubernetes, ..pool };
+        let error = pool.check("models.m.pool").unwrap_err();
+        assert!(error.contains("models.m.pool.priority") && error.contains("priorityClassName"));
     }
 
     #[test]

@@ -21,6 +21,8 @@ use crate::{
 };
 
 const PROBE_KEY: &str = "forebay:probe";
+/// About as long as a worker's record: a store that takes this takes heartbeats too.
+const PROBE_VALUE: [u8; 1_024] = [b'.'; 1_024];
 const PROBE_TTL_S: u64 = 60;
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 /// A store that answers more slowly than this is not fit for new work.
@@ -98,7 +100,7 @@ impl Store {
     pub async fn probe(&self) -> Result<(), StoreError> {
         self.run(async |connection| {
             let mut set = redis::cmd("SET");
-            set.arg(PROBE_KEY).arg(1).arg("EX").arg(PROBE_TTL_S).query_async(connection).await
+            set.arg(PROBE_KEY).arg(&PROBE_VALUE[..]).arg("EX").arg(PROBE_TTL_S).query_async(connection).await
         })
         .await
     }

@@ -123,6 +123,16 @@ impl Node {
         }
     }
 
+    /// Lets all of it stand still, its connections open.
+    pub fn freeze(&self) {
+        self.server.as_ref().expect("a running node").signal_all("STOP");
+    }
+
+    /// Lets a frozen node go on.
+    pub fn thaw(&self) {
+        self.server.as_ref().expect("a running node").signal_all("CONT");
+    }
+
     /// Stops it in order.
     pub async fn stop(&mut self) {
         let Some(mut server) = self.server.take() else { return };

@@ -104,6 +104,11 @@ pub(super) fn body(
     })
 }
 
+/// A limit as the engine takes it; 0 is none.
+fn limit(most: u64) -> Option<i64> {
+    i64::try_from(most).ok().filter(|most| *most > 0)
+}
+
 /// As little as a worker needs: nothing of the host but what is mounted, and no right to get more.
 fn host_config(config: &DockerConfig) -> HostConfig {
     let text = |key: &str, value: &str| (key.to_owned(), value.to_owned());
@@ -116,6 +121,10 @@ fn host_config(config: &DockerConfig) -> HostConfig {
             name: Some(RestartPolicyNameEnum::NO),
             maximum_retry_count: None,
         }),
+        // A worker that takes more than its share ends alone, and takes no neighbour with it.
+        memory: limit(config.memory_bytes_max),
+        nano_cpus: limit((config.cpus * 1e9) as u64),
+        pids_limit: limit(config.pids_max),
         init: Some(true),
         readonly_rootfs: Some(true),
         tmpfs: Some(HashMap::from([text("/tmp", "size=64m")])),
@@ -182,6 +191,20 @@ mod tests {
         let body = body(&config, &own, &order("cpu"), 7).unwrap();
         let expected = ["FOREBAY_AMQP_URL=amqp://b", "FOREBAY_WORKER__IDLE_S_MAX=60"];
         assert_eq!(body.env.unwrap(), [&expected[..], &["RUST_LOG=debug"]].concat());
+    }
+
+    #[test]
+    fn a_container_has_limits_unless_they_are_0() {
+        let host = |config: &DockerConfig| {
+            body(config, &text(&[]), &order("cpu"), 7).unwrap().host_config.unwrap()
+        };
+        let limits = host(&DockerConfig::default());
+        assert_eq!(limits.memory, Some(4 << 30));
+        assert_eq!((limits.nano_cpus, limits.pids_limit), (Some(2_000_000_000), Some(512)));
+        let none =
+            DockerConfig { memory_bytes_max: 0, cpus: 0.0, pids_max: 0, ..DockerConfig::default() };
+        let limits = host(&none);
+        assert_eq!((limits.memory, limits.nano_cpus, limits.pids_limit), (None, None, None));
     }
 
     #[test]

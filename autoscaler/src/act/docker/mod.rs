@@ -8,6 +8,7 @@ mod engine;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
     sync::{Mutex, PoisonError},
 };
 
@@ -30,12 +31,20 @@ use futures_util::{
     future::{self, BoxFuture},
 };
 
-use super::launcher::{Instance, InstanceState, LaunchError, Launcher, Order};
+use super::{
+    ask::ask,
+    environment::is_workers_setting,
+    launcher::{Instance, InstanceState, LaunchError, Launcher, Order},
+};
+use crate::decide::Answer;
 
 const KIND: &str = LauncherKind::Docker.as_str();
 
 /// The most ends that one look lists; the others are listed by the next looks.
 const ENDS_LISTED_MAX: usize = 32;
+
+/// The port on which a worker of the image listens.
+const TELEMETRY_PORT: u16 = 9_100;
 
 /// How much of a failed worker's last line is reported.
 const LAST_WORDS_CHARS_MAX: usize = 200;
@@ -55,13 +64,13 @@ pub struct DockerLauncher {
 }
 
 impl DockerLauncher {
-    /// A launcher that hands on the `FOREBAY_*` of `environment`; paths among them have to be the image's too, or be
+    /// A launcher that hands on what workers read of the `FOREBAY_*` in `environment`; paths among them have to be the image's too, or be
     /// mounted. Nothing is asked of the engine yet.
     pub fn new(
         config: &DockerConfig,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Self {
-        let ours = environment.into_iter().filter(|(name, _)| name.starts_with("FOREBAY_"));
+        let ours = environment.into_iter().filter(|(name, _)| is_workers_setting(name));
         Self {
             config: config.clone(),
             environment: ours.collect(),
@@ -142,6 +151,19 @@ impl DockerLauncher {
             remove(&docker, &container.id).await?;
         }
         Ok(())
+    }
+
+    /// Where the worker of this name listens: at its container's address, on the image's port.
+    async fn address(&self, name: &str) -> Option<SocketAddr> {
+        let docker = self.connect().await.ok()?;
+        let ours = self.containers(&docker).await.ok()?;
+        let id = &ours.iter().find(|container| container.name == name)?.id;
+        let inspected = within(docker.inspect_container(id, None)).await.ok()?;
+        let networks = inspected.network_settings?.networks?;
+        let address = networks.into_values().find_map(|network| {
+            network.ip_address.filter(|address| !address.is_empty())?.parse::<IpAddr>().ok()
+        });
+        Some(SocketAddr::new(address?, TELEMETRY_PORT))
     }
 
     async fn look(&self) -> Result<Vec<Instance>, String> {
@@ -276,6 +298,17 @@ impl Launcher for DockerLauncher {
 
     fn end<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), LaunchError>> {
         async move { self.end_one(name).await.map_err(failed(format!("end {name}"))) }.boxed()
+    }
+
+    /// Asks the worker at its container's address. One that another client paused does not answer.
+    fn ask<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Answer> {
+        async move {
+            match self.address(name).await {
+                Some(address) => ask(address).await,
+                None => Answer::Unreachable,
+            }
+        }
+        .boxed()
     }
 
     /// All of this fleet, of whichever model: the label says whose they are.

@@ -8,12 +8,13 @@
 
 mod api;
 mod deployment;
+mod names;
 mod pods;
 mod scale;
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use api::{Cluster, Refusal};
@@ -33,6 +34,7 @@ use pods::{DELETE_FIRST, DELETION_COST, MODEL, Worker};
 use serde_json::json;
 
 use super::launcher::{Instance, LaunchError, Launcher, Order};
+use crate::decide::Answer;
 
 const KIND: &str = LauncherKind::Kubernetes.as_str();
 
@@ -48,7 +50,11 @@ pub struct KubernetesLauncher {
     cluster: Cluster,
     /// The name of a model's Deployment, with `{model}` for the model's.
     deployment: String,
+    /// The Deployments that were found of models whose ids need another name.
+    named: Mutex<BTreeMap<ModelId, String>>,
     reported: Mutex<Reported>,
+    /// What the kubelet knows of each pod, as of the last look.
+    answers: Mutex<BTreeMap<String, Answer>>,
     /// Held while a scale is changed: launches come several at a time, and would conflict.
     scaling: tokio::sync::Mutex<()>,
 }
@@ -59,19 +65,46 @@ impl KubernetesLauncher {
         Self {
             cluster: Cluster::new(config.clone()),
             deployment: config.deployment.clone(),
+            named: Mutex::default(),
             reported: Mutex::default(),
+            answers: Mutex::default(),
             scaling: tokio::sync::Mutex::default(),
         }
     }
 
-    /// The Deployment of a model. Kubernetes allows no dots and underscores in its name.
-    fn deployment(&self, model: &ModelId) -> String {
-        let model = model.as_str().replace(['.', '_'], "-");
-        self.deployment.replace("{model}", model.trim_end_matches('-'))
+    /// The Deployment of a model: by its own name, or, where there is none, by the name that it had before names were
+    /// made distinct, if that one is of this model by its selector.
+    async fn deployment(&self, model: &ModelId) -> Result<String, String> {
+        let known = || self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(name) = known().get(model) {
+            return Ok(name.clone());
+        }
+        let name = names::distinct(&self.deployment, model);
+        let former = names::former(&self.deployment, model);
+        if former == name {
+            return Ok(name);
+        }
+        let found = match (self.selector(&name).await?, self.selector(&former).await?) {
+            (Some(_), _) => name,
+            (None, Some(selector)) if names::selects(&selector, model) => former,
+            // There is none yet.
+            (None, _) => return Ok(name),
+        };
+        known().insert(model.clone(), found.clone());
+        Ok(found)
+    }
+
+    /// By which labels a Deployment knows its pods; `None` where there is no such Deployment, or none of ours.
+    async fn selector(&self, deployment: &str) -> Result<Option<String>, String> {
+        match self.cluster.selector(deployment).await {
+            Ok(selector) => Ok(Some(selector)),
+            Err(refusal) if matches!(refusal.status, Some(403 | 404)) => Ok(None),
+            Err(refusal) => Err(refusal.reason),
+        }
     }
 
     async fn launch_one(&self, model: &ModelId) -> Result<(), String> {
-        let deployment = self.deployment(model);
+        let deployment = self.deployment(model).await?;
         let _one_at_a_time = self.scaling.lock().await;
         let launched = self.cluster.rescale(&deployment, |replicas| replicas.saturating_add(1));
         launched.await.map_err(reason)
@@ -147,8 +180,17 @@ impl KubernetesLauncher {
         unless_gone(deleted.map(drop))
     }
 
+    fn answers(&self) -> MutexGuard<'_, BTreeMap<String, Answer>> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn look(&self, models: &[ModelId]) -> Result<Vec<Instance>, String> {
         let scales = self.scales(models).await?;
+        *self.answers() = scales
+            .iter()
+            .flat_map(|scale| &scale.workers)
+            .map(|worker| (worker.name.clone(), worker.answer))
+            .collect();
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(reported.report(&scales, clock::now_ms()))
     }
@@ -162,7 +204,7 @@ impl KubernetesLauncher {
         let scales = models.iter().map(|model| {
             let workers = by_model.remove(model.as_str()).unwrap_or_default();
             async move {
-                let deployment = self.deployment(model);
+                let deployment = self.deployment(model).await?;
                 let replicas = match self.cluster.replicas(&deployment).await {
                     Ok(Some(replicas)) => replicas,
                     // A model that was not provided for, and of which nothing is there. Not an error of the look: it
@@ -245,6 +287,12 @@ impl Launcher for KubernetesLauncher {
     /// Deletes the pod at once. Its Deployment replaces it unless it was drained before: the count is the scale's.
     fn end<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), LaunchError>> {
         async move { self.end_one(name).await.map_err(failed(format!("end {name}"))) }.boxed()
+    }
+
+    /// The kubelet asks `/healthz` all the while, and starts a container again that does not answer: its word is taken.
+    fn ask<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Answer> {
+        let answer = self.answers().get(name).copied().unwrap_or(Answer::Unreachable);
+        future::ready(answer).boxed()
     }
 
     /// The workers of these models and of no others: a Deployment that no configuration gives to this launcher is not

@@ -2,6 +2,8 @@
 
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
 
+use crate::decide::Answer;
+
 /// The label that says which model a pod runs.
 pub(super) const MODEL: &str = "forebay.model";
 /// The label, if there is one, that names the device on which it computes.
@@ -34,6 +36,8 @@ pub(super) struct Worker {
     pub device: Option<String>,
     pub created_at_ms: u64,
     pub stage: Stage,
+    /// What its kubelet knows of the worker in it.
+    pub answer: Answer,
     /// Its deletion cost, if it has one.
     pub cost: Option<String>,
     /// Ends that are behind it: a pod outlives its containers.
@@ -75,7 +79,11 @@ impl Worker {
         };
         let created = pod.metadata.creation_timestamp.map(|at| at.0.as_millisecond());
         let cost = pod.metadata.annotations.unwrap_or_default().remove(DELETION_COST);
+        let is_asked = pod.spec.is_some_and(|spec| {
+            spec.containers.iter().any(|container| container.liveness_probe.is_some())
+        });
         Some(Self {
+            answer: if is_asked { answer(stage, &status) } else { Answer::Unreachable },
             ends: ends(&name, stage, &status),
             uid: pod.metadata.uid.unwrap_or_default(),
             model: labels.remove(MODEL)?,
@@ -100,6 +108,16 @@ impl Worker {
 
 fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
     status.container_statuses.iter().flatten()
+}
+
+/// The kubelet's word on a worker that it asks. A node that is lost leaves its pods' conditions unknown.
+fn answer(stage: Stage, status: &PodStatus) -> Answer {
+    let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
+    match (stage, ready.map(|ready| ready.status.as_str())) {
+        (Stage::Running, Some("True")) => Answer::Ready,
+        (Stage::Running, Some("False")) => Answer::Waits,
+        _ => Answer::Unreachable,
+    }
 }
 
 /// Whether its container ended and is started again after a while: `CrashLoopBackOff`.
@@ -172,4 +190,29 @@ fn how(end: &ContainerStateTerminated) -> String {
 fn with_words(how: &str, words: Option<&str>) -> String {
     let words: String = words.unwrap_or_default().trim().chars().take(WORDS_CHARS_MAX).collect();
     if words.is_empty() { how.to_owned() } else { format!("{how}: {words}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn asked(probe: &Value, ready: &str) -> Answer {
+        let pod = json!({
+            "metadata": { "name": "p", "labels": { "forebay.model": "m" } },
+            "spec": { "containers": [{ "name": "worker", "livenessProbe": probe }] },
+            "status": { "phase": "Running", "conditions": [{ "type": "Ready", "status": ready }] },
+        });
+        Worker::read(serde_json::from_value(pod).unwrap()).unwrap().answer
+    }
+
+    #[test]
+    fn the_kubelet_answers_for_a_worker_that_it_asks_and_whose_node_is_there() {
+        let probe = json!({ "httpGet": { "path": "/healthz", "port": "telemetry" } });
+        assert_eq!(asked(&probe, "True"), Answer::Ready);
+        assert_eq!(asked(&probe, "False"), Answer::Waits);
+        assert_eq!(asked(&probe, "Unknown"), Answer::Unreachable);
+        assert_eq!(asked(&Value::Null, "True"), Answer::Unreachable);
+    }
 }

@@ -28,6 +28,13 @@ impl Cluster {
         }
     }
 
+    /// By which labels a Deployment knows its pods.
+    pub async fn selector(&self, deployment: &str) -> Result<String, Refusal> {
+        let read =
+            self.call(|apis| async move { apis.deployments.get_scale(deployment).await }).await?;
+        Ok(read.status.and_then(|status| status.selector).unwrap_or_default())
+    }
+
     /// Changes how many pods a Deployment is to have, unless `change` leaves it. The change is made to the version that
     /// was read or not at all, so two writers can't lose each other's.
     pub async fn rescale(

@@ -12,6 +12,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{self, Write},
+    net::Ipv4Addr,
     os::unix::{
         fs::OpenOptionsExt,
         process::{CommandExt, ExitStatusExt},
@@ -29,7 +30,12 @@ use forebay_schemas::ModelId;
 use futures_util::{FutureExt, future::BoxFuture};
 
 use self::entry::Entry;
-use super::launcher::{Instance, InstanceState, LaunchError, Launcher, Order};
+use super::{
+    ask::ask,
+    environment::is_for_workers,
+    launcher::{Instance, InstanceState, LaunchError, Launcher, Order},
+};
+use crate::decide::Answer;
 
 const KIND: &str = LauncherKind::Process.as_str();
 /// How long a worker without work stays when no autoscaler is there to drain it, in seconds.
@@ -98,7 +104,7 @@ impl Processes {
 pub fn keep_config(config: &ProcessConfig, text: Option<&str>) -> io::Result<Option<PathBuf>> {
     let folder = config.state_dir();
     std::fs::create_dir_all(&folder)?;
-    let Some(text) = text else { return Ok(None) };
+    let Some(text) = text.map(forebay_fabric::config::for_workers) else { return Ok(None) };
     let file = folder.join("accepted.toml");
     let fresh = folder.join("accepted.toml.new");
     // There may be passwords in it.
@@ -155,6 +161,19 @@ impl Launcher for Processes {
         self.blocking(move |inner| inner.end(&name))
     }
 
+    /// Asks the worker at the port on which its process listens.
+    fn ask<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Answer> {
+        let name = name.to_owned();
+        let port = self.blocking(move |inner| Ok(inner.port(&name)));
+        async move {
+            match port.await {
+                Ok(Some(port)) => ask((Ipv4Addr::LOCALHOST, port).into()).await,
+                _ => Answer::Unreachable,
+            }
+        }
+        .boxed()
+    }
+
     fn list<'a>(
         &'a self,
         _models: &'a [ModelId],
@@ -197,6 +216,11 @@ impl Inner {
         command
             .args(["--model", order.model.as_str(), "--device", &order.device])
             .args(["--name", &order.name])
+            .env_clear()
+            .envs(std::env::vars_os().filter(|(name, _)| {
+                // A name that is no text is none of a secret.
+                name.to_str().is_none_or(is_for_workers)
+            }))
             // Workers on one host can't all listen on the one port of the configuration.
             .env("FOREBAY_TELEMETRY__LISTEN", "127.0.0.1:0")
             .env("FOREBAY_WORKER__IDLE_S_MAX", self.idle_s_max.to_string())
@@ -229,6 +253,10 @@ impl Inner {
         entry
             .send(&self.folder, signal::KILL)
             .map_err(|e| error(format!("end {name}"), e.to_string()))
+    }
+
+    fn port(&self, name: &str) -> Option<u16> {
+        Entry::load(&self.folder, name)?.process?.listens_on()
     }
 
     fn list(&self) -> Result<Vec<Instance>, LaunchError> {

@@ -1,7 +1,7 @@
 //! Signals to processes that may not be our children. A process is found again and signalled without ever meaning
 //! another one that got its id since.
 
-use std::{io, path::PathBuf};
+use std::{collections::BTreeSet, io, path::PathBuf};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
@@ -51,12 +51,33 @@ impl Process {
         }
     }
 
+    /// The port of the loopback interface on which it listens: a worker has one, for its telemetry. `None` when there
+    /// is none, or the kernel does not show it.
+    pub fn listens_on(self) -> Option<u16> {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.pid)).ok()?;
+        let sockets: BTreeSet<String> = files
+            .filter_map(|file| std::fs::read_link(file.ok()?.path()).ok()?.to_str().map(str::to_owned))
+            .filter_map(|file| Some(file.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+            .collect();
+        let all = std::fs::read_to_string(format!("/proc/{}/net/tcp", self.pid)).ok()?;
+        let port = all.lines().skip(1).find_map(|line| listening(line, &sockets));
+        port.filter(|_| self.lives())
+    }
+
     /// The process that was started with these arguments next to each other.
     pub fn with_arguments(wanted: &[&str]) -> Option<Self> {
         let processes = std::fs::read_dir("/proc").ok()?.filter_map(Result::ok);
         let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
         pids.filter(|pid| has_arguments(*pid, wanted)).find_map(Self::find)
     }
+}
+
+/// The port of a line of `/proc/<pid>/net/tcp`, if that is a listening socket among these, by its inode.
+fn listening(line: &str, sockets: &BTreeSet<String>) -> Option<u16> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let listens = *fields.get(3)? == "0A" && sockets.contains(*fields.get(9)?);
+    let port = fields.get(1)?.rsplit_once(':')?.1;
+    u16::from_str_radix(port, 16).ok().filter(|_| listens)
 }
 
 fn has_arguments(pid: u32, wanted: &[&str]) -> bool {
@@ -94,6 +115,24 @@ mod tests {
         assert!(!earlier.lives());
         earlier.send(KILL).unwrap();
         assert!(process.lives());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn the_port_on_which_a_process_listens_is_found() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        // Other tests of this process may listen too.
+        let fields = |port: u16, inode| {
+            format!("0: 0100007F:{port:04X} 00000000:0000 0A 0:0 00:0 0 0 0 {inode} 1")
+        };
+        let ours = BTreeSet::from(["77".to_owned()]);
+        assert_eq!(listening(&fields(port, 77), &ours), Some(port));
+        assert_eq!(listening(&fields(port, 78), &ours), None);
+        assert!(Process::find(std::process::id()).unwrap().listens_on().is_some());
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        assert_eq!(Process::find(child.id()).unwrap().listens_on(), None);
         child.kill().unwrap();
         child.wait().unwrap();
     }

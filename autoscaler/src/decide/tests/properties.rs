@@ -90,7 +90,7 @@ proptest! {
         let mut now_ms = 0;
         for (n, (later_ms, backlog, workers)) in looks.into_iter().enumerate() {
             now_ms += later_ms;
-            let seen = PoolSeen { now_ms, backlog, partial: false, workers };
+            let seen = PoolSeen { now_ms, backlog, workers, ..PoolSeen::default() };
             let policy = &policies[n % policies.len()];
             let decision = decide_one(policy, &mut history, &seen);
             check(policy, &seen, &decision);
