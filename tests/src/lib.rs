@@ -13,7 +13,7 @@
 //! - [`service`] is one of them as it runs, with its telemetry and its log; [`stack`] puts all together:
 //!   servers for one test, and the services and commands that use them.
 //! - [`job`], [`publisher`], [`record`] and [`oracle`] speak the wire format without the project's own
-//!   codecs, so that a mistake in those can't hide itself.
+//!   codecs, so that a mistake in those can't hide itself; [`raw`] publishes what no library would.
 //! - [`workload`] is a stack with jobs to do; [`pools`] lets an autoscaler launch its workers.
 //! - [`history`] remembers what was sent and what was seen, and says what breaks a promise; [`chaos`] makes
 //!   such a history on a stack that is disturbed by a schedule drawn from a seed.
@@ -38,6 +38,7 @@ pub mod pools;
 pub mod ports;
 pub mod probe;
 pub mod publisher;
+pub mod raw;
 pub mod record;
 pub mod relay;
 pub mod sentinel;

@@ -12,6 +12,7 @@ mod service {
     mod disturbance;
     mod documents;
     mod drain;
+    mod foreign;
     mod full;
     mod journey;
     mod killer;

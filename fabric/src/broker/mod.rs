@@ -20,6 +20,8 @@ mod declare;
 mod delivery;
 mod error;
 mod link;
+#[cfg(test)]
+mod parsing;
 mod publish;
 mod queues;
 mod republish;

@@ -81,6 +81,11 @@ impl Vhost {
         self.encrypted.as_deref().expect("a node that listens encrypted too")
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The broker's port.
     pub fn amqp_port(&self) -> u16 {
         self.amqp_port

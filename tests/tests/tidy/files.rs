@@ -6,9 +6,9 @@ use std::sync::LazyLock;
 
 use forebay_tests::binaries::checkout;
 
-/// Folders that are built, fetched or run in, not written.
+/// Folders that are built, fetched or run in, or copied from elsewhere: not written here.
 const NOT_OURS: &[&str] =
-    &["target", ".git", ".forebay", ".venv", "node_modules", "__pycache__", "corpus"];
+    &["target", ".git", ".forebay", ".venv", "node_modules", "__pycache__", "corpus", "vendor"];
 
 /// A file of the checkout, by its path there.
 pub struct Source {
