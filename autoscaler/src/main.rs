@@ -50,7 +50,7 @@ fn main() -> ExitCode {
             let _ = writeln!(io::stderr(), "forebay-autoscaler: {error:#}");
             let wrong_setting = error.is::<ConfigError>()
                 || error.is::<SimulateError>()
-                || matches!(error.downcast_ref(), Some(StoreError::Address { .. }))
+                || error.downcast_ref::<StoreError>().is_some_and(StoreError::is_final)
                 || error.downcast_ref::<BrokerError>().is_some_and(BrokerError::is_final);
             ExitCode::from(if wrong_setting { 2 } else { 1 })
         }

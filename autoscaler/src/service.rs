@@ -57,7 +57,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> anyhow::Result
     let topology = Topology::new(config.models.keys(), &config.queues);
     let broker = Broker::start(&config, "forebay-autoscaler", topology)?;
     broker.report_health(health);
-    if let Some(ready) = stop.run_until_cancelled(broker.ready()).await {
+    if let Some(ready) = stop.run_until_cancelled(ready(&broker, &store)).await {
         ready?;
         // Two containers on one host's network may have the same process id.
         let id = format!("{}-{}-{}", host::name(), std::process::id(), random_digits());
@@ -96,6 +96,14 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> anyhow::Result
     broker.close().await;
     background.cancel();
     server.stop().await;
+    Ok(())
+}
+
+/// Waits for both servers; an error that waiting does not mend is returned at once.
+async fn ready(broker: &Broker, store: &Store) -> anyhow::Result<()> {
+    tokio::try_join!(async { anyhow::Ok(broker.ready().await?) }, async {
+        Ok(store.ready().await?)
+    })?;
     Ok(())
 }
 

@@ -50,7 +50,7 @@ pub enum WorkerError {
     /// The broker can't be used.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    /// The store's address is wrong.
+    /// The store can't be used.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Logs or metrics can't be set up.
@@ -85,11 +85,11 @@ impl WorkerError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Broker(error) => 1 + u8::from(error.is_final()),
+            Self::Store(error) => 1 + u8::from(error.is_final()),
             Self::Config(_)
             | Self::NoModel(_)
             | Self::NoVectors { .. }
             | Self::Line { .. }
-            | Self::Store(StoreError::Address { .. })
             | Self::Telemetry(TelemetryError::Filter { .. })
             | Self::Engine(
                 EngineError::DeviceUnknown(_)

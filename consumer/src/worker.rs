@@ -70,7 +70,7 @@ pub fn load(
     name: &ModelId,
     options: &LoadOptions,
 ) -> Result<(Model, usize), WorkerError> {
-    let folder = config.model_dir(name);
+    let folder = config.model_dir(name)?;
     if !Path::new(&folder).join("config.json").is_file() {
         return Err(WorkerError::NotPulled { model: name.clone(), folder });
     }
@@ -83,7 +83,7 @@ pub fn load(
         return Err(WorkerError::NotFinite { model: name.clone(), folder });
     }
     let tokens_max = match config.worker.batch_tokens_max {
-        0 => calibrate::batch_tokens(&mut model, &config.models_dir(), name)?,
+        0 => calibrate::batch_tokens(&mut model, &config.models_dir()?, name)?,
         tokens_max => tokens_max,
     };
     Ok((model, tokens_max))
@@ -117,12 +117,14 @@ pub async fn run(
     broker.report_health(health.clone());
     let result = async {
         let starting = async {
-            tokio::try_join!(load_blocking(&config, &name, options, &registry), async {
-                Ok(broker.ready().await?)
-            })
+            tokio::try_join!(
+                load_blocking(&config, &name, options, &registry),
+                async { Ok(broker.ready().await?) },
+                async { Ok(store.ready().await?) },
+            )
         };
         let Some(started) = stop.run_until_cancelled(starting).await else { return Ok(()) };
-        let ((model, batch_tokens_max), ()) = started?;
+        let ((model, batch_tokens_max), (), ()) = started?;
         config.worker.batch_tokens_max = batch_tokens_max;
         health.set("model", Ok(()));
         let memory = memory_limit(&config, &model);

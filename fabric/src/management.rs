@@ -9,6 +9,7 @@ use serde::Deserialize;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
 use crate::{
+    broker::parse_address,
     config::{Config, SecretUrl},
     tls::{Tls, TlsError},
 };
@@ -69,7 +70,7 @@ impl Management {
     /// `management_url`.
     pub fn new(config: &Config, request_max: Duration) -> Result<Option<Self>, ManagementError> {
         let Some(url) = config.management_url.clone() else { return Ok(None) };
-        let vhost = vhost(config.amqp_url.expose()).to_owned();
+        let vhost = vhost(&config.amqp_url);
         let tls = http_tls(&Tls::load(&config.tls)?);
         let tls = tls.map_err(|reason| ManagementError::Failed { url: url.to_string(), reason })?;
         let agent = ureq::Agent::config_builder()
@@ -139,14 +140,19 @@ impl Inner {
     }
 }
 
-/// The virtual host in an AMQP address, still percent-encoded as the API wants it.
-fn vhost(amqp_url: &str) -> &str {
-    let rest = amqp_url.split_once("://").map_or(amqp_url, |(_, rest)| rest);
-    let path = rest.split(['?', '#']).next().unwrap_or(rest);
-    match path.split_once('/') {
-        Some((_, vhost)) if !vhost.is_empty() => vhost,
-        _ => "%2F",
-    }
+/// The virtual host in an AMQP address, percent-encoded as the API wants it.
+fn vhost(amqp_url: &SecretUrl) -> String {
+    // An address that can't be read connects to no broker either, which is reported there.
+    let vhost = parse_address(amqp_url).map_or_else(|_| "/".to_owned(), |uri| uri.vhost);
+    percent_encoded(&vhost)
+}
+
+fn percent_encoded(text: &str) -> String {
+    let encoded = |byte: u8| match byte {
+        b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'_' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encoded).collect()
 }
 
 /// An address without its user and password, and those as a header.
@@ -202,8 +208,8 @@ pub mod fuzzing {
         (base, authorization)
     }
 
-    pub fn virtual_host(amqp_url: &str) -> &str {
-        super::vhost(amqp_url)
+    pub fn virtual_host(amqp_url: &str) -> String {
+        super::vhost(&amqp_url.into())
     }
 }
 
@@ -229,9 +235,16 @@ mod tests {
 
     #[test]
     fn the_virtual_host_is_the_path_of_the_broker() {
-        assert_eq!(vhost("amqp://u:p@host:5672/%2f"), "%2f");
-        assert_eq!(vhost("amqp://host/prod?heartbeat=1"), "prod");
-        assert_eq!(vhost("amqp://host"), "%2F");
-        assert_eq!(vhost("amqp://host/"), "%2F");
+        for (path, expected) in [
+            ("/%2f", "%2F"),
+            ("/prod?heartbeat=1", "prod"),
+            ("/a%2fb.c", "a%2Fb%2Ec"),
+            ("", "%2F"),
+            ("/", "%2F"),
+            ("//", "%2F"),
+        ] {
+            let url = format!("amqp://u:p@host:5672{path}");
+            assert_eq!(vhost(&url.as_str().into()), expected, "{path}");
+        }
     }
 }

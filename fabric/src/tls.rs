@@ -1,7 +1,8 @@
 //! TLS: certificate authorities besides the system's, and the client certificate.
 //!
 //! The files are read and checked at the start, so that a wrong one is a mistake in the configuration
-//! and not a connection that never comes.
+//! and not a connection that never comes; and again for each new connection, so that a certificate may be replaced while
+//! a program runs.
 
 use std::{
     error::Error,
@@ -12,7 +13,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rustls::{
-    RootCertStore,
+    ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     sign::CertifiedKey,
 };
@@ -70,6 +71,18 @@ pub enum TlsError {
         /// The key that is missing.
         missing: &'static str,
     },
+    /// There is no authority to trust.
+    #[error(
+        "no certificate authority is trusted: the system has none{reason}, and `tls.ca_file` is not set; set it, or \
+         install the system's (Debian: ca-certificates)"
+    )]
+    NoAuthority {
+        /// Why the system has none, after a colon; empty where that is not known.
+        reason: String,
+    },
+    /// The TLS library does not take what was read.
+    #[error("TLS can't be used with the files of [tls]: {0}; replace them")]
+    Unusable(String),
     /// Two halves of different client certificates.
     #[error(
         "the key in {key} does not belong to the certificate in {cert}: {reason}; name a pair in `tls.key_file` \
@@ -129,6 +142,31 @@ impl Tls {
             }
         }
         Some(pem)
+    }
+
+    /// A client's side of TLS that trusts the authorities of `tls.ca_file` and the system's. It needs those of the
+    /// system only where there is no `tls.ca_file`.
+    pub(crate) fn client(&self) -> Result<Arc<ClientConfig>, TlsError> {
+        let system = rustls_native_certs::load_native_certs();
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(der(self.ca_pem.as_deref().unwrap_or_default()));
+        roots.add_parsable_certificates(system.certs);
+        if roots.is_empty() {
+            let reason = system.errors.first().map(|error| format!(": {error}")).unwrap_or_default();
+            return Err(TlsError::NoAuthority { reason });
+        }
+        let unusable = |error: rustls::Error| TlsError::Unusable(error.to_string());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(unusable)?
+            .with_root_certificates(roots);
+        let Some(Identity { cert_pem, key_pem }) = &self.identity else {
+            return Ok(Arc::new(builder.with_no_client_auth()));
+        };
+        let key = PrivateKeyDer::from_pem_slice(key_pem.expose_secret().as_bytes())
+            .map_err(|error| TlsError::Unusable(error.to_string()))?;
+        builder.with_client_auth_cert(der(cert_pem), key).map(Arc::new).map_err(unusable)
     }
 
     /// The client certificate.
@@ -191,6 +229,11 @@ fn read_identity(cert: &Path, key: &Path) -> Result<Identity, TlsError> {
         reason: e.to_string(),
     })?;
     Ok(Identity { cert_pem, key_pem })
+}
+
+/// The certificates in `pem`, which was checked when it was read.
+fn der(pem: &str) -> Vec<CertificateDer<'static>> {
+    CertificateDer::pem_slice_iter(pem.as_bytes()).flatten().collect()
 }
 
 fn to_pem(certificate: &CertificateDer<'_>) -> String {

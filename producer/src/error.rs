@@ -41,10 +41,14 @@ impl CommandError {
             | Self::Config(_)
             | Self::ModelSource { .. }
             | Self::Source(_)
-            | Self::Client(ClientError::Store(StoreError::Address { .. }))
             | Self::Submit(SubmitError::Invalid { .. } | SubmitError::UnknownModel { .. }) => 2,
             // A wrong address, login or queue argument: waiting does not correct it.
             Self::Submit(SubmitError::Broker(error)) | Self::Client(ClientError::Broker(error))
+                if error.is_final() =>
+            {
+                2
+            }
+            Self::Client(ClientError::Store(error)) | Self::Wait(WaitError::Store(error))
                 if error.is_final() =>
             {
                 2

@@ -29,8 +29,9 @@ impl Launchers {
     /// the next call. Workers that are processes read `config_text`.
     pub fn make(&mut self, config: &Config, config_text: Option<&str>) {
         // Processes that an earlier autoscaler launched may be there although no model asks for them any more.
+        let state_dir = config.autoscaler.process.state_dir();
         let left_over =
-            config.autoscaler.process.state_dir().is_dir().then_some(LauncherKind::Process);
+            state_dir.is_ok_and(|folder| folder.is_dir()).then_some(LauncherKind::Process);
         let wanted = config.models.values().map(|model| model.pool.launcher);
         for kind in wanted.chain(left_over) {
             if matches!(self.made.get(&kind), Some(Ok(_))) {

@@ -160,11 +160,14 @@ impl Broker {
         tokio::spawn(async move {
             loop {
                 let state = match &*link.borrow_and_update() {
-                    Link::Up { .. } => Ok(()),
-                    Link::Down { error: None } => Err("connecting".to_owned()),
-                    Link::Down { error: Some(error) } => Err(error.to_string()),
+                    Link::Up { .. } => Some(Ok(())),
+                    Link::Down { error: Some(error) } => Some(Err(error.to_string())),
+                    // The first attempt is under way.
+                    Link::Down { error: None } => None,
                 };
-                health.set("broker", state);
+                if let Some(state) = state {
+                    health.set("broker", state);
+                }
                 if link.changed().await.is_err() {
                     return;
                 }

@@ -11,20 +11,19 @@ use futures_util::StreamExt;
 use lapin::{
     Connection, ConnectionProperties, Event,
     runtime::default_runtime,
-    tcp::{OwnedIdentity, OwnedTLSConfig},
-    uri::AMQPUri,
+    tcp::{AMQPUriTcpExt, RustlsConnector},
+    uri::{AMQPScheme, AMQPUri},
 };
-use secrecy::ExposeSecret;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    declare,
+    address, declare,
     error::{BrokerError, is_refused},
 };
 use crate::{
     backoff::Backoff,
-    config::{BrokerConfig, Config, SecretUrl},
+    config::{BrokerConfig, Config, SecretUrl, TlsConfig},
     tls::{self, Tls},
 };
 
@@ -70,7 +69,7 @@ pub(super) type Declared = Arc<Mutex<Topology>>;
 pub(super) struct Plan {
     uri: AMQPUri,
     url: SecretUrl,
-    tls: Tls,
+    tls: TlsConfig,
     name: String,
     topology: Declared,
     config: BrokerConfig,
@@ -95,12 +94,11 @@ impl Plan {
         stop: CancellationToken,
     ) -> Result<Self, BrokerError> {
         let url = config.amqp_url.clone();
-        let mut uri: AMQPUri = url
-            .expose()
-            .parse()
-            .map_err(|reason: String| BrokerError::Address { url: url.to_string(), reason })?;
+        let mut uri = address::parse(&url)
+            .map_err(|reason| BrokerError::Address { url: url.to_string(), reason })?;
         uri.query.heartbeat.get_or_insert(config.broker.heartbeat_s);
-        let tls = Tls::load(&config.tls)?;
+        Tls::load(&config.tls)?;
+        let tls = config.tls.clone();
         let config = config.broker.clone();
         Ok(Self { uri, url, tls, name: name.to_owned(), topology, config, stop })
     }
@@ -109,6 +107,14 @@ impl Plan {
     pub(super) fn beside(&self, what: &str) -> Self {
         let name = format!("{} ({what})", self.name);
         Self { name, topology: Declared::default(), ..self.clone() }
+    }
+
+    /// What encrypts the next connection, with the files of `[tls]` as they are now.
+    fn connector(&self) -> Result<Option<RustlsConnector>, BrokerError> {
+        if self.uri.scheme == AMQPScheme::AMQP {
+            return Ok(None);
+        }
+        Ok(Some(Tls::load(&self.tls)?.client()?.into()))
     }
 
     /// Starts the supervisor.
@@ -148,12 +154,7 @@ impl Supervisor {
         let properties =
             ConnectionProperties::default().with_connection_name(self.plan.name.clone().into());
         let attempt = async {
-            let uri = self.plan.uri.clone();
-            let tls = amqp_tls(&self.plan.tls);
-            let connect = async {
-                let runtime = default_runtime()?;
-                Connection::connect_uri_with_config(uri, properties, tls, runtime).await
-            };
+            let connect = open(self.plan.uri.clone(), properties, self.plan.connector()?);
             let connection = connect.await.map_err(|error| self.not_connected(error))?;
             let topology =
                 self.plan.topology.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -217,13 +218,20 @@ impl Supervisor {
     }
 }
 
-/// `[tls]` as the AMQP library takes it: it adds the authorities to the system's by itself.
-fn amqp_tls(tls: &Tls) -> OwnedTLSConfig {
-    OwnedTLSConfig {
-        cert_chain: tls.ca_pem().map(str::to_owned),
-        identity: tls.identity().map(|identity| OwnedIdentity::PKCS8 {
-            pem: identity.cert_pem.clone().into_bytes(),
-            key: identity.key_pem.expose_secret().as_bytes().to_vec(),
-        }),
-    }
+/// Connects. An encrypted link is encrypted by `connector`: the AMQP library's own needs the system's authorities also
+/// where others are given.
+async fn open(
+    uri: AMQPUri,
+    properties: ConnectionProperties,
+    connector: Option<RustlsConnector>,
+) -> lapin::Result<Connection> {
+    let connect = async move |uri: AMQPUri, runtime| {
+        let plain = AMQPUri { scheme: AMQPScheme::AMQP, ..uri };
+        let stream = plain.connect_async(&runtime).await?;
+        match &connector {
+            None => Ok(stream),
+            Some(connector) => Ok(stream.into_rustls(connector, &plain.authority.host).await?),
+        }
+    };
+    Connection::connector(uri, default_runtime()?, connect, properties).await
 }

@@ -6,12 +6,13 @@
 //! reading from connections that publish, and acknowledgements must go through then.
 //!
 //! - `link`: the supervisor of a connection, and its state
-//! - `connection`: [`Broker`], which shares it
+//! - `connection`: [`Broker`], which shares it; `address`: where the broker is
 //! - `declare`: the topology
 //! - `publish`, with its `channel_pool`; `republish`: without the broker's history of a message
 //! - `subscribe`; `delivery`: what settles a message; `consumer_channel`: the acknowledgements
 //! - `queues` and `browse`: looking at queues and at what waits in them
 
+mod address;
 mod browse;
 mod channel_pool;
 mod connection;
@@ -27,6 +28,7 @@ mod queues;
 mod republish;
 mod subscribe;
 
+pub(crate) use address::parse as parse_address;
 pub use browse::{Browse, BrowsedMessage};
 pub use connection::Broker;
 pub use delivery::{Acker, Delivery, Settlement};

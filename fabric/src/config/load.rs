@@ -9,52 +9,16 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::{
+    error::ConfigError,
     renamed::{self, OldName},
     settings::Config,
 };
-use crate::tls::{Tls, TlsError};
+use crate::tls::Tls;
 
 /// The file that is read when none is named.
 pub const FILE_DEFAULT: &str = "forebay.toml";
 
 const PREFIX: &str = "FOREBAY_";
-
-/// A configuration that can't be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file can't be read.
-    #[error("can't read the configuration {path}: {source}; name another with --config")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A line of the file is wrong.
-    #[error("{path}:{line}: {message}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The line, counted from 1.
-        line: usize,
-        /// The mistake and its remedy.
-        message: String,
-    },
-    /// A variable is wrong.
-    #[error("the environment variable {name}: {message}")]
-    Variable {
-        /// The variable.
-        name: String,
-        /// The mistake and its remedy.
-        message: String,
-    },
-    /// A value of the file or of a variable is out of its range.
-    #[error("configuration: {0}")]
-    Range(String),
-    /// A file that `[tls]` names can't be used.
-    #[error("configuration: {0}")]
-    Tls(#[from] TlsError),
-}
 
 /// A configuration, where it came from, and the warnings about it.
 #[derive(Debug)]

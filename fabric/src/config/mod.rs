@@ -3,6 +3,8 @@
 //! Every value has a default that works on one machine. A mistake is an error that names the file and
 //! line, or the variable, and what to do.
 
+mod error;
+mod folders;
 mod load;
 mod pools;
 mod renamed;
@@ -11,7 +13,8 @@ mod sections;
 mod settings;
 
 pub use crate::tls::TlsConfig;
-pub use load::{ConfigError, FILE_DEFAULT, Loaded, for_workers};
+pub use error::ConfigError;
+pub use load::{FILE_DEFAULT, Loaded, for_workers};
 pub use pools::{
     AutoscalerConfig, DeviceKind, DockerConfig, Environment, KubernetesConfig, LauncherKind,
     PoolConfig, ProcessConfig,

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::{error::ConfigError, folders::user_folder};
+
 /// The pool of a model's workers: its size, and the devices that it runs on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -254,14 +256,18 @@ impl Default for KubernetesConfig {
 }
 
 impl ProcessConfig {
-    /// The folder of the workers' logs and process ids: `state_dir`, else the user's state folder.
-    pub fn state_dir(&self) -> PathBuf {
+    /// The folder of the workers' logs and process ids: `state_dir`, else the user's state folder. There is no other:
+    /// in a folder that others may write to, any of them could name processes to be ended.
+    pub fn state_dir(&self) -> Result<PathBuf, ConfigError> {
         if let Some(folder) = &self.state_dir {
-            return folder.clone();
+            return Ok(folder.clone());
         }
-        let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
-        let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
-        state.or(home).unwrap_or_else(std::env::temp_dir).join("forebay").join("workers")
+        user_folder("XDG_STATE_HOME", ".local/state", |name| std::env::var_os(name))
+            .map(|state| state.join("forebay").join("workers"))
+            .ok_or(ConfigError::NoFolder {
+                key: "autoscaler.process.state_dir",
+                variable: "XDG_STATE_HOME",
+            })
     }
 }
 

@@ -6,6 +6,8 @@ use forebay_schemas::{Limits, ModelId, topology::QueueSettings};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    error::ConfigError,
+    folders::user_folder,
     pools::AutoscalerConfig,
     secret::SecretUrl,
     sections::{BrokerConfig, ModelConfig, StoreConfig, TelemetryConfig, WorkerConfig},
@@ -71,19 +73,20 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The folder of models: `models_dir`, else the user's cache folder.
-    pub fn models_dir(&self) -> PathBuf {
+    /// The folder of models: `models_dir`, else the user's cache folder. There is no other: in a folder that others may
+    /// write to, such as the system's temporary one, any of them could put a model of their own.
+    pub fn models_dir(&self) -> Result<PathBuf, ConfigError> {
         if let Some(folder) = &self.models_dir {
-            return folder.clone();
+            return Ok(folder.clone());
         }
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-        cache.or(home).unwrap_or_else(std::env::temp_dir).join("forebay").join("models")
+        user_folder("XDG_CACHE_HOME", ".cache", |name| std::env::var_os(name))
+            .map(|cache| cache.join("forebay").join("models"))
+            .ok_or(ConfigError::NoFolder { key: "models_dir", variable: "XDG_CACHE_HOME" })
     }
 
     /// The folder of one model.
-    pub fn model_dir(&self, model: &ModelId) -> PathBuf {
-        self.models_dir().join(model.as_str())
+    pub fn model_dir(&self, model: &ModelId) -> Result<PathBuf, ConfigError> {
+        Ok(self.models_dir()?.join(model.as_str()))
     }
 
     /// The configuration as `forebay.toml` would have it, secrets hidden.

@@ -5,19 +5,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use deadpool_redis::{Connection, Manager, Pool as ConnectionPool, PoolError, Runtime};
-use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo, RedisError,
-    TlsCertificates,
+use deadpool::{
+    Runtime,
+    managed::{Object, Pool as ConnectionPool, PoolError},
 };
-use secrecy::ExposeSecret;
+use redis::{RedisError, aio::MultiplexedConnection};
 use tokio_util::sync::CancellationToken;
 
-use super::error::StoreError;
+use super::{dial::Dialer, error::StoreError};
 use crate::{
+    backoff::Backoff,
     config::{Config, SecretUrl, StoreConfig},
     telemetry::Health,
-    tls::{self, Tls},
 };
 
 const PROBE_KEY: &str = "forebay:probe";
@@ -29,15 +28,16 @@ const HEALTH_EVERY: Duration = Duration::from_secs(1);
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Probes that come through more rarely than this do not show that writes came through between them.
 const PROBES_APART_MAX: Duration = Duration::from_secs(3);
+/// Pauses between attempts to reach a Redis that is not there yet.
+const READY_RETRY_MIN: Duration = Duration::from_millis(50);
+const READY_RETRY_MAX: Duration = Duration::from_secs(1);
 const SLOW: &str = "Redis does not answer within a second";
 
 /// A pool of connections to Redis. Clones share it.
 #[derive(Clone)]
 pub struct Store {
-    connections: ConnectionPool,
+    pub(super) connections: ConnectionPool<Dialer>,
     pub(super) config: StoreConfig,
-    /// Opens connections beside the pool, for subscriptions.
-    pub(super) client: Client,
     pub(super) url: SecretUrl,
     pub(super) writable: Arc<Mutex<Writable>>,
 }
@@ -75,25 +75,30 @@ impl Store {
     /// Prepares the connection pool; nothing is connected until the first command.
     pub fn new(config: &Config) -> Result<Self, StoreError> {
         let url = config.redis_url.clone();
-        let address = |reason: String| StoreError::Address { url: url.to_string(), reason };
         let timeout = Duration::from_millis(config.store.timeout_ms);
-        let connection = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(timeout))
-            .set_response_timeout(Some(timeout));
-        let tls = Tls::load(&config.tls)?;
-        let client = client(&url, &tls).map_err(|e| address(e.to_string()))?;
-        let manager = Manager::new_with_config(client.get_connection_info().clone(), connection)
-            .map_err(|e| address(e.to_string()))?;
-        let connections = ConnectionPool::builder(manager)
+        let connections = ConnectionPool::builder(Dialer::new(config)?)
             .max_size(config.store.connections_max)
             .wait_timeout(Some(timeout))
             .create_timeout(Some(timeout))
             .recycle_timeout(Some(timeout))
             .runtime(Runtime::Tokio1)
             .build()
-            .map_err(|e| address(e.to_string()))?;
+            .map_err(|e| StoreError::Address { url: url.to_string(), reason: e.to_string() })?;
         let writable = Arc::default();
-        Ok(Self { connections, config: config.store.clone(), client, url, writable })
+        Ok(Self { connections, config: config.store.clone(), url, writable })
+    }
+
+    /// Waits until Redis answers. A refused login, which waiting does not mend, is returned at once; what else Redis
+    /// says, such as that it is full, may pass and is not.
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        let mut backoff = Backoff::new(READY_RETRY_MIN, READY_RETRY_MAX);
+        loop {
+            match self.probe().await {
+                Err(error) if error.is_final() => return Err(error),
+                Ok(()) | Err(StoreError::Command { .. }) => return Ok(()),
+                Err(_) => tokio::time::sleep(backoff.next_pause()).await,
+            }
+        }
     }
 
     /// Whether Redis takes a write: a server that is full, or was demoted, still answers reads.
@@ -133,7 +138,7 @@ impl Store {
         self.writable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn connection(&self) -> Result<Connection, StoreError> {
+    async fn connection(&self) -> Result<Object<Dialer>, StoreError> {
         // Connecting is rare and its future large: boxed, it does not enlarge every command's future.
         Box::pin(self.connections.get()).await.map_err(|error| {
             let url = self.url.to_string();
@@ -141,51 +146,30 @@ impl Store {
                 PoolError::Timeout(_) => {
                     StoreError::Unreachable { url, reason: "no connection in time".to_owned() }
                 }
-                PoolError::Backend(error) => self.not_connected(&error),
+                PoolError::Backend(error) => error,
                 other => StoreError::Unreachable { url, reason: other.to_string() },
             }
         })
     }
 
-    pub(super) fn not_connected(&self, error: &RedisError) -> StoreError {
-        let url = self.url.to_string();
-        match tls::distrust(error) {
-            Some(reason) => StoreError::Untrusted { url, reason },
-            None => StoreError::Unreachable { url, reason: error.to_string() },
-        }
-    }
-
-    /// Runs commands on a pooled connection. A connection that failed does not return to the pool: a demoted
-    /// primary answers READONLY for ever, and after a time-out the reply is still to come.
+    /// Runs commands on a pooled connection. A connection that failed is not used again: a demoted primary answers
+    /// READONLY for ever, and after a time-out the reply is still to come.
     pub(super) async fn run<T>(
         &self,
-        commands: impl AsyncFnOnce(&mut Connection) -> Result<T, RedisError>,
+        commands: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, StoreError> {
         let mut connection = self.connection().await?;
-        match commands(&mut connection).await {
-            Ok(value) => Ok(value),
-            Err(source) => {
-                drop(Connection::take(connection));
-                Err(StoreError::Command { url: self.url.to_string(), source })
-            }
+        let result = connection.run(commands).await;
+        if result.is_err() {
+            drop(Object::take(connection));
         }
+        result.map_err(|error| self.failed(error))
     }
-}
 
-/// A client that connects as `[tls]` says; for an address without TLS that table has no effect.
-fn client(url: &SecretUrl, tls: &Tls) -> Result<Client, RedisError> {
-    let info = url.expose().into_connection_info()?;
-    let encrypted = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
-    if !encrypted || (tls.ca_pem().is_none() && tls.identity().is_none()) {
-        return Client::open(info);
+    pub(super) fn failed(&self, error: RedisError) -> StoreError {
+        StoreError::of(error, &self.url)
+            .unwrap_or_else(|source| StoreError::Command { url: self.url.to_string(), source })
     }
-    let client_tls = tls.identity().map(|identity| ClientTlsConfig {
-        client_cert: identity.cert_pem.clone().into_bytes(),
-        client_key: identity.key_pem.expose_secret().as_bytes().to_vec(),
-    });
-    // Roots that are given here replace the system's.
-    let root_cert = tls.all_roots_pem().map(String::into_bytes);
-    Client::build_with_tls(info, TlsCertificates { client_tls, root_cert })
 }
 
 #[cfg(test)]

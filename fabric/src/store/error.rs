@@ -1,9 +1,9 @@
 //! Errors of the store, each with its remedy.
 
 use forebay_schemas::names::STATUS_KEY;
-use redis::RedisError;
+use redis::{ErrorKind, RedisError};
 
-use crate::tls::TlsError;
+use crate::{config::SecretUrl, tls::TlsError};
 
 /// A failed command, or a connection that could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -35,11 +35,23 @@ pub enum StoreError {
         /// Why the certificate is not accepted.
         reason: String,
     },
+    /// User, password or database are refused.
+    #[error(
+        "Redis at {url} refuses the login: {reason}; check user, password and database in redis_url"
+    )]
+    Refused {
+        /// The address, password hidden.
+        url: String,
+        /// Redis' own words.
+        reason: String,
+    },
     /// A file of `[tls]` can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// Redis refused or did not answer in time.
-    #[error("Redis at {url} failed: {source}")]
+    #[error(
+        "Redis at {url} failed: {source}; check that it has memory left, is the primary, and lets this user do that"
+    )]
     Command {
         /// The address, password hidden.
         url: String,
@@ -65,4 +77,27 @@ pub enum StoreError {
     /// A record can't be written as JSON.
     #[error("can't write the record: {0}")]
     Record(#[from] serde_json::Error),
+}
+
+/// How redis-rs begins its error about `SELECT`.
+const NO_DATABASE: &str = "Redis server refused to switch database";
+
+impl StoreError {
+    /// Whether trying again can't help.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Address { .. } | Self::Tls(_) | Self::Refused { .. })
+    }
+
+    /// The error of a login or a certificate that is refused; another error comes back as it is.
+    pub(super) fn of(error: RedisError, url: &SecretUrl) -> Result<Self, RedisError> {
+        let reason = error.to_string();
+        let is_refused = error.kind() == ErrorKind::AuthenticationFailed
+            || error.code() == Some("NOAUTH")
+            || reason.starts_with(NO_DATABASE);
+        match crate::tls::distrust(&error) {
+            Some(reason) => Ok(Self::Untrusted { url: url.to_string(), reason }),
+            None if is_refused => Ok(Self::Refused { url: url.to_string(), reason }),
+            None => Err(error),
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! Every command has a time-out, after which its outcome is unknown; every write is therefore idempotent.
 
 mod connection;
+mod dial;
 mod ended;
 mod error;
 mod journal;

@@ -16,14 +16,13 @@ pub struct Notices {
 impl Store {
     /// Subscribes to `channel`. The subscription ends with its connection: subscribe again then.
     pub async fn notices(&self, channel: &str) -> Result<Notices, StoreError> {
-        let failed = |source| StoreError::Command { url: self.url.to_string(), source };
-        let connect = tokio::time::timeout(CONNECT_TIMEOUT, self.client.get_async_pubsub());
+        let connect = tokio::time::timeout(CONNECT_TIMEOUT, self.connections.manager().subscribe());
         let Ok(connected) = connect.await else {
             let reason = "no connection in time".to_owned();
             return Err(StoreError::Unreachable { url: self.url.to_string(), reason });
         };
-        let mut subscription = connected.map_err(|error| self.not_connected(&error))?;
-        subscription.subscribe(channel).await.map_err(failed)?;
+        let mut subscription = connected?;
+        subscription.subscribe(channel).await.map_err(|error| self.failed(error))?;
         Ok(Notices { subscription })
     }
 }

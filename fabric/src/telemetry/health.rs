@@ -29,17 +29,28 @@ pub(super) struct Report {
     conditions: Conditions,
 }
 
+/// Why a condition does not hold about which nothing is known yet.
+const STARTING: &str = "starting";
+
+impl Condition {
+    fn is_like(&self, other: &Self) -> bool {
+        let words = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "");
+        self.ok == other.ok && words(&self.detail) == words(&other.detail)
+    }
+}
+
 impl Health {
     /// Conditions that do not hold yet.
     pub fn new(conditions: &[&'static str]) -> Self {
         let health = Self::default();
         for name in conditions {
-            health.set(name, Err("starting".into()));
+            health.set(name, Err(STARTING.into()));
         }
         health
     }
 
-    /// Sets whether a condition holds, and why not.
+    /// Sets whether a condition holds, and why not. A change is logged: also that of the reason, unless it differs in
+    /// numbers alone.
     pub fn set(&self, name: &'static str, state: Result<(), String>) {
         let condition = Condition { ok: state.is_ok(), detail: state.err().unwrap_or_default() };
         gauge!("forebay_condition", "name" => name).set(f64::from(u8::from(condition.ok)));
@@ -47,12 +58,13 @@ impl Health {
         self.conditions.send_modify(|conditions| {
             before = conditions.insert(name, condition.clone());
         });
-        if before.is_some_and(|before| before.ok) != condition.ok {
-            if condition.ok {
-                tracing::info!(condition = name, "now holds");
-            } else {
-                tracing::warn!(condition = name, detail = condition.detail, "does not hold");
-            }
+        if before.is_some_and(|before| before.is_like(&condition)) {
+            return;
+        }
+        if condition.ok {
+            tracing::info!(condition = name, "now holds");
+        } else if condition.detail != STARTING {
+            tracing::warn!(condition = name, detail = condition.detail, "does not hold");
         }
     }
 

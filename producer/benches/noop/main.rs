@@ -41,7 +41,7 @@ const POLL_EVERY: Duration = Duration::from_millis(10);
 #[tokio::main]
 async fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the checkout")?;
-    let like = Config::load(None)?.config.model_dir(&"all-minilm-l6-v2".parse()?);
+    let like = Config::load(None)?.config.model_dir(&"all-minilm-l6-v2".parse()?)?;
     let fixture = Fixture::create(&like)?;
     let config = fixture.config()?;
     let texts = texts(&root.join("examples/data/descriptions.jsonl"))?;

@@ -26,7 +26,7 @@ pub(crate) async fn run(context: &mut Context) -> CommandResult {
     if let Err(error) = &workers {
         eprintln!("forebay: {error}");
     }
-    let folder = context.config.models_dir();
+    let folder = context.config.models_dir()?;
     let listed = |info: ModelInfo| {
         // A worker may serve a model under an invalid id, which has no folder in the cache.
         let id: Option<ModelId> = info.id.parse().ok();

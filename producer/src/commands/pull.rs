@@ -36,7 +36,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, context: &mut Context) -> CommandResult {
     let wanted = wanted(&args, &context.config)?;
-    let models_folder = context.config.models_dir();
+    let models_folder = context.config.models_dir()?;
     for (model, source) in wanted {
         let folder = models_folder.clone();
         let name = model.clone();

@@ -67,8 +67,8 @@ impl Processes {
         config_text: Option<&str>,
         idle_s_max: u64,
     ) -> Result<Self, LaunchError> {
-        let folder = config.state_dir();
         let failed = |reason: String| error("prepare", reason);
+        let folder = config.state_dir().map_err(|e| failed(e.to_string()))?;
         let config_file = keep_config(config, config_text).map_err(|e| {
             failed(format!("{}: {e}; set autoscaler.process.state_dir", folder.display()))
         })?;
@@ -102,7 +102,7 @@ impl Processes {
 
 /// Writes the configuration that holds to the file that workers read; nothing without one.
 pub fn keep_config(config: &ProcessConfig, text: Option<&str>) -> io::Result<Option<PathBuf>> {
-    let folder = config.state_dir();
+    let folder = config.state_dir().map_err(io::Error::other)?;
     std::fs::create_dir_all(&folder)?;
     let Some(text) = text.map(forebay_fabric::config::for_workers) else { return Ok(None) };
     let file = folder.join("accepted.toml");
