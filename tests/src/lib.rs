@@ -6,7 +6,7 @@
 //! - [`child_guard`] starts a process that can't outlive the test process, however that ends.
 //! - [`broker`] and [`store`] are private servers: one `RabbitMQ` a test process with one virtual host a
 //!   test, one Redis a test, and nodes, clusters and replicas for tests that lose some. Nothing is shared
-//!   with an instance of the system.
+//!   with an instance of the system. [`servers`] says where their programs are, and so of which version.
 //! - [`relay`] stands between a program and a server and fails as networks do.
 //! - [`certificates`] makes what both need to speak TLS.
 //! - [`binaries`] builds and finds the programs under test; [`model`] says what they run.
@@ -42,6 +42,7 @@ pub mod raw;
 pub mod record;
 pub mod relay;
 pub mod sentinel;
+pub mod servers;
 pub mod service;
 pub mod stack;
 pub mod store;

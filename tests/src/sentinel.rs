@@ -6,8 +6,8 @@ use std::process::Command;
 
 use crate::child_guard::{ChildGuard, Streams};
 use crate::patience::{SOON, until};
-use crate::ports;
 use crate::store::Store;
+use crate::{ports, servers};
 
 /// The name of the primary and its replicas together.
 const NAME: &str = "forebay";
@@ -35,7 +35,7 @@ impl Sentinel {
         );
         let file = folder.join("sentinel.conf");
         fs::write(&file, configuration).unwrap();
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(servers::redis());
         command.arg(&file).arg("--sentinel");
         let server = ChildGuard::tie(&command, &Streams::to(&folder.join("sentinel.log")));
         let sentinel = Self { port, _server: server };

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::certificates::{Files, HOST, OTHER_HOST};
 use crate::child_guard::{ChildGuard, Streams};
 use crate::patience::{SOON, until, until_true};
-use crate::ports;
+use crate::{ports, servers};
 
 /// A running server with an empty store. It logs every write, so that a kill loses nothing.
 #[derive(Debug)]
@@ -164,7 +164,7 @@ impl Store {
     /// Every write reaches its log before it is answered. The default would put off writing to the log while
     /// the disk is busy, and a kill would lose what was answered meanwhile.
     fn server_command(&self) -> Command {
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(servers::redis());
         command.args(["--port", &self.port.to_string(), "--bind", HOST, OTHER_HOST]);
         command.arg("--dir").arg(self.folder.path());
         command.args(["--appendonly", "yes", "--appendfsync", "no", "--save", ""]);

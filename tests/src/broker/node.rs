@@ -12,15 +12,12 @@ use super::management::Management;
 use super::vhost::Vhost;
 use crate::child_guard::{ChildGuard, Streams};
 use crate::patience::{PATIENT, SOON, until, until_true};
-use crate::ports;
+use crate::{ports, servers};
 
 /// The port between nodes on the loopback interface too, and quorum queues that count themselves every half
 /// second rather than every five: tests wait for that.
 const RUNTIME_ARGUMENTS: &str =
     "-kernel inet_dist_use_interface {127,0,0,1} -rabbit quorum_tick_interval 500";
-
-/// Where Debian's package keeps the scripts; those in `/usr/sbin` switch to the system's own user and node.
-const INSTALLED: &str = "/usr/lib/rabbitmq/lib";
 
 /// How many lines of errors a failure shows.
 const ERROR_LINES: usize = 40;
@@ -38,7 +35,7 @@ impl Neighbourhood {
     pub(super) fn new() -> Arc<Self> {
         let home = tempfile::Builder::new().prefix("forebay-rabbitmq-").tempdir().unwrap();
         let epmd_port = ports::free_port();
-        let mut command = Command::new("epmd");
+        let mut command = Command::new(servers::epmd());
         command.args(["-port", &epmd_port.to_string(), "-address", "127.0.0.1"]);
         let log = home.path().join("epmd.log");
         let epmd = ChildGuard::tie(&command, &Streams::to(&log).sweeping(home.path()));
@@ -201,7 +198,7 @@ impl Node {
     /// One of its scripts, in its environment.
     fn command(&self, script: &str) -> Command {
         let folder = self.folder.as_path();
-        let mut command = Command::new(scripts().join(script));
+        let mut command = Command::new(servers::rabbitmq(script));
         command
             .current_dir(folder)
             .env("HOME", self.neighbourhood.home.path()) // the cookie is made there
@@ -223,13 +220,4 @@ impl Node {
 /// The Erlang name by which the other nodes reach one.
 pub(super) fn node_name(name: &str) -> String {
     format!("forebay-tests-{}-{name}@localhost", std::process::id())
-}
-
-fn scripts() -> PathBuf {
-    let versions = fs::read_dir(INSTALLED).into_iter().flatten().flatten();
-    let folders = versions.map(|version| version.path().join("sbin"));
-    let newest = folders.filter(|folder| folder.join("rabbitmq-server").exists()).max();
-    newest.unwrap_or_else(|| {
-        panic!("no RabbitMQ under {INSTALLED}; run: apt-get install rabbitmq-server")
-    })
 }
