@@ -5,7 +5,6 @@
 
 mod connection;
 mod dial;
-mod ended;
 mod error;
 mod journal;
 mod lease;
