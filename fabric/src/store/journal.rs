@@ -205,7 +205,8 @@ impl Store {
             for (worker, found) in workers.iter().zip(found.chunks_exact(2)) {
                 let json = found[0].as_deref().and_then(|json| std::str::from_utf8(json).ok());
                 let journal = json.and_then(decode);
-                journals.extend(journal.map(|journal| (worker.clone(), journal, found[1].is_some())));
+                journals
+                    .extend(journal.map(|journal| (worker.clone(), journal, found[1].is_some())));
             }
         }
         Ok(journals)

@@ -23,8 +23,7 @@ impl Linked {
     async fn start(workload: &Workload, name: &'static str) -> Self {
         let link = Relay::to(workload.stack.vhost.amqp_port());
         let broker = workload.stack.vhost.amqp_url_at(link.port());
-        let settings =
-            [TWO_ATTEMPTS, ("FOREBAY_WORKER_NAME", name), ("FOREBAY_AMQP_URL", &broker)];
+        let settings = [TWO_ATTEMPTS, ("FOREBAY_WORKER_NAME", name), ("FOREBAY_AMQP_URL", &broker)];
         let worker = workload.stack.worker(&settings).await;
         Self { name, link, worker }
     }
@@ -32,7 +31,8 @@ impl Linked {
     /// Tokens that it has computed.
     fn tokens(&self) -> u64 {
         let (_, metrics) = self.worker.get("/metrics").expect("its metrics");
-        let line = metrics.lines().find_map(|line| line.strip_prefix("forebay_compute_tokens_total "));
+        let line =
+            metrics.lines().find_map(|line| line.strip_prefix("forebay_compute_tokens_total "));
         line.map_or(0, |tokens| tokens.parse().unwrap())
     }
 }
@@ -74,10 +74,9 @@ async fn a_job_whose_workers_lose_their_links_again_and_again_is_no_killer() {
     let job = workload.job("takes its time").faulty("slow:6000");
     workload.submit(&job).await;
     let what = "a worker computes it";
-    let first = until(what, PATIENT, async || {
-        who_computes(&mut workload, &workers, None, &job).await
-    })
-    .await;
+    let first =
+        until(what, PATIENT, async || who_computes(&mut workload, &workers, None, &job).await)
+            .await;
     workers[first].link.drop_connections();
     // Its message comes to another worker, which is not to compute it while the first one does.
     let mut second = None;
