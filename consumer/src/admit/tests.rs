@@ -1,3 +1,5 @@
+//! Jobs that are refused, parked, suspected and answered already.
+
 use std::collections::BTreeSet;
 
 use super::*;

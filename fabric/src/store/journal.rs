@@ -133,7 +133,8 @@ impl Store {
     }
 
     /// Counts the death of a worker of which its launcher reports that it has ended: the jobs in its journal were on
-    /// its device. Its record goes with its journal, so that no job waits for a heartbeat. Repeated, it changes nothing.
+    /// its device. Its record goes with its journal, so that no job waits until it expires. Repeated, it changes
+    /// nothing.
     pub async fn worker_ended(&self, worker: &str) -> Result<(), StoreError> {
         let mut commands = pipe();
         commands.del(worker_key(worker)).ignore().zrem(WORKER_INDEX, worker).ignore();

@@ -1,3 +1,5 @@
+//! Who is dead and who is not, by a real Redis.
+
 use super::*;
 use crate::store::{
     ResultRecord,
