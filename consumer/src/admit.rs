@@ -123,8 +123,7 @@ impl Admit {
 
     /// The standing of each job. Only one that was delivered or tried before has to be looked up.
     async fn standings(&self, jobs: &[Decoded]) -> Vec<Standing> {
-        let was_tried =
-            |decoded: &&Decoded| decoded.ticket.returned || decoded.ticket.failures > 0;
+        let was_tried = |decoded: &&Decoded| decoded.ticket.returned || decoded.ticket.failures > 0;
         let tried = jobs.iter().filter(was_tried);
         let ids: Vec<JobId> = tried.map(|decoded| decoded.job.id.clone()).collect();
         let mut found = Vec::new();

@@ -184,8 +184,8 @@ impl Pipeline {
         self.stages.join_next().await.unwrap_or(Ok("all"))
     }
 
-    /// Leaves nothing in the in-flight journal, for a worker that ends in good order, whether or not it is drained: what
-    /// its device still computes is given back, and kills no worker.
+    /// Leaves nothing in the in-flight journal, for a worker that ends in good order, drained or not: what its device
+    /// still computes goes back, and has killed no worker.
     pub async fn leave_journal(&self) {
         self.journal.close().await;
     }

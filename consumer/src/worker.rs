@@ -158,8 +158,7 @@ pub async fn run(
     // empty, unless the worker ends with an error: then those in it are suspects, as soon as the record is gone.
     broker.close().await;
     background.cancel();
-    // A heartbeat that is under way must not come after the removal. It fails only with the runtime.
-    let _ = heartbeats.await;
+    let _ = heartbeats.await; // none comes after the removal
     registry.remove().await;
     server.stop().await;
     result

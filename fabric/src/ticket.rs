@@ -15,7 +15,7 @@ pub struct Ticket {
     pub content_type: ContentType,
     /// Attempts that failed and were followed by another one.
     pub failures: u32,
-    /// Other workers whose journals named the job: they died, or were cut off from the broker, while they computed it.
+    /// Workers that died while they had the job in their journal.
     pub deaths: u32,
     /// Whether the message was delivered before and not settled, to another consumer or to this one.
     pub returned: bool,

@@ -1,3 +1,5 @@
+//! Jobs that are refused, parked, suspected and answered already.
+
 use std::collections::BTreeSet;
 
 use super::*;
@@ -19,10 +21,7 @@ fn code(change: impl FnOnce(&mut Job), cancelled: bool) -> Option<ErrorCode> {
 #[test]
 fn a_job_is_admitted_up_to_its_last_millisecond() {
     assert_eq!(code(|_| {}, false), None);
-    assert_eq!(
-        code(|job| job.expires_in_ms = Some(499), false),
-        Some(ErrorCode::DeadlineExceeded)
-    );
+    assert_eq!(code(|job| job.expires_in_ms = Some(499), false), Some(ErrorCode::DeadlineExceeded));
     assert_eq!(code(|job| job.expires_in_ms = None, false), None);
 }
 
@@ -125,10 +124,9 @@ async fn jobs_that_were_delivered_or_tried_before_are_looked_up_and_no_others() 
 #[tokio::test(start_paused = true)]
 async fn an_answered_job_is_acknowledged_whichever_way_it_comes_back() {
     let mut stage = Stage::start(5);
-    for (id, change) in [
-        ("returned", returned as fn(&mut Ticket)),
-        ("tried", |ticket| ticket.failures = 1),
-    ] {
+    for (id, change) in
+        [("returned", returned as fn(&mut Ticket)), ("tried", |ticket| ticket.failures = 1)]
+    {
         stage.stands(id, Standing::Answered);
         stage.send(id, change).await;
         let disposition = stage.not_computed.recv().await.unwrap();
@@ -156,11 +154,12 @@ async fn a_held_job_is_parked_and_holds_up_no_other() {
     let mut stage = Stage::start(2);
     stage.stands("held", Standing::Held);
     stage.store.kept().cancelled.insert("held".parse().unwrap());
-    stage.send("held", |ticket| {
-        ticket.returned = true;
-        ticket.failures = 9;
-    })
-    .await;
+    stage
+        .send("held", |ticket| {
+            ticket.returned = true;
+            ticket.failures = 9;
+        })
+        .await;
     stage.send("other", |_| {}).await;
     assert_eq!(stage.admitted().await.0, "other");
     tokio::time::sleep(PARKED * 10).await;

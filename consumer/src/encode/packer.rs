@@ -65,7 +65,7 @@ pub struct Entry<J = Arc<InFlight>> {
     pub inputs: Vec<Tokens>,
     /// How its vectors are finished.
     pub finish: Finish,
-    /// Whether it must not share a batch: it is a suspect, on the device of a worker that crashed or was cut off.
+    /// Whether it must not share a batch: it is a suspect, on the device of a worker that died.
     pub alone: bool,
     /// When it came.
     pub arrived_at: Instant,

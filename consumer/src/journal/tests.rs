@@ -1,3 +1,5 @@
+//! Entries, their copy in the store, and suspects, which are alone.
+
 use tokio::time::Instant;
 
 use super::*;

@@ -5,6 +5,7 @@ use std::{path::Path, sync::LazyLock};
 use forebay_engine::{
     Encoder, EngineError, LoadOptions, Model, ModelInfo, PackedBatch, Pending, Rows,
 };
+use forebay_schemas::{ErrorCode, Outcome, State};
 use tokio::time::{Duration, Instant};
 
 use super::life::Life;
@@ -43,6 +44,18 @@ impl Behavior {
     fn of(dimensions: Option<usize>) -> Self {
         let asked = |behavior: &Self| Some(*behavior as usize) == dimensions;
         Self::ALL.into_iter().find(asked).unwrap_or(Self::Good)
+    }
+
+    /// Whether a job that behaves so may end in this way.
+    pub fn expects(self, outcome: &Outcome) -> bool {
+        let code = outcome.error.as_ref().map(|error| error.code);
+        match self {
+            Self::Good | Self::Large => outcome.state == State::Succeeded,
+            Self::Nan => code == Some(ErrorCode::NumericalError),
+            Self::Kills | Self::Fails | Self::Panics => code == Some(ErrorCode::AttemptsExhausted),
+            // Its failures and the deaths of its workers may add up.
+            Self::FailsAtFirst => code.is_none() || code == Some(ErrorCode::AttemptsExhausted),
+        }
     }
 }
 

@@ -107,12 +107,7 @@ impl ResultStore for Connection {
         self.ask(|kept| ids.iter().map(|id| kept.cancelled.contains(id)).collect())
     }
 
-    fn write_journal<'a>(
-        &'a self,
-        worker: &'a str,
-        _: u64,
-        jobs: &'a [JobId],
-    ) -> Asked<'a, ()> {
+    fn write_journal<'a>(&'a self, worker: &'a str, _: u64, jobs: &'a [JobId]) -> Asked<'a, ()> {
         self.ask(|kept| {
             kept.journals.insert(worker.to_owned(), jobs.iter().cloned().collect());
         })

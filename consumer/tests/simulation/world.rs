@@ -17,8 +17,7 @@ use forebay_fabric::{
     broker::Properties, clock::Clock, config::WorkerConfig, rng, telemetry::Health,
 };
 use forebay_schemas::{
-    ContentType, EmbedParams, ErrorCode, Job, JobId, Lane, Limits, MESSAGE_TYPE, Outcome, State,
-    Work,
+    ContentType, EmbedParams, Job, JobId, Lane, Limits, MESSAGE_TYPE, Outcome, State, Work,
 };
 use tokio::{
     sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
@@ -369,7 +368,7 @@ impl World {
             let outcome =
                 Outcome::decode(&kept.records[&sent.job.id]).map_err(|e| e.to_string())?;
             let cancelled = sent.may_be_cancelled && outcome.state == State::Cancelled;
-            if !cancelled && !is_expected(sent.behavior, &outcome) {
+            if !cancelled && !sent.behavior.expects(&outcome) {
                 return Err(format!("{} ({:?}) ended as {outcome:?}", sent.job.id, sent.behavior));
             }
         }
@@ -382,19 +381,6 @@ impl World {
             return Err(format!("{kills} killers took {deaths} workers with them"));
         }
         Ok(())
-    }
-}
-
-fn is_expected(behavior: Behavior, outcome: &Outcome) -> bool {
-    let code = outcome.error.as_ref().map(|error| error.code);
-    match behavior {
-        Behavior::Good | Behavior::Large => outcome.state == State::Succeeded,
-        Behavior::Nan => code == Some(ErrorCode::NumericalError),
-        Behavior::Kills | Behavior::Fails | Behavior::Panics => {
-            code == Some(ErrorCode::AttemptsExhausted)
-        }
-        // Its failures and the deaths of its workers may add up.
-        Behavior::FailsAtFirst => code.is_none() || code == Some(ErrorCode::AttemptsExhausted),
     }
 }
 

@@ -133,7 +133,8 @@ impl Store {
     }
 
     /// Counts the death of a worker of which its launcher reports that it has ended: the jobs in its journal were on
-    /// its device. Its record goes with its journal, so that no job waits for a heartbeat. Repeated, it changes nothing.
+    /// its device. Its record goes with its journal, so that no job waits until it expires. Repeated, it changes
+    /// nothing.
     pub async fn worker_ended(&self, worker: &str) -> Result<(), StoreError> {
         let mut commands = pipe();
         commands.del(worker_key(worker)).ignore().zrem(WORKER_INDEX, worker).ignore();
@@ -205,7 +206,8 @@ impl Store {
             for (worker, found) in workers.iter().zip(found.chunks_exact(2)) {
                 let json = found[0].as_deref().and_then(|json| std::str::from_utf8(json).ok());
                 let journal = json.and_then(decode);
-                journals.extend(journal.map(|journal| (worker.clone(), journal, found[1].is_some())));
+                journals
+                    .extend(journal.map(|journal| (worker.clone(), journal, found[1].is_some())));
             }
         }
         Ok(journals)

@@ -1,3 +1,5 @@
+//! Who is listed, by a real Redis.
+
 use crate::store::testing::{Redis, record};
 
 #[tokio::test]
