@@ -292,7 +292,8 @@ impl Texts {
             Ok(inputs) => {
                 let tokens = inputs.iter().map(|input| input.ids.len() as u64).sum();
                 progress.usage.input_tokens += tokens;
-                progress.usage.truncated += inputs.iter().filter(|input| input.truncated).count() as u64;
+                progress.usage.truncated +=
+                    inputs.iter().filter(|input| input.truncated).count() as u64;
                 drop(progress);
                 counter!("forebay_tokenize_tokens_total").increment(tokens);
                 Ok(Part { job, first, inputs })

@@ -84,7 +84,8 @@ async fn an_interactive_job_waits_for_two_batches_beside_a_backlog_of_jobs_of_64
 #[tokio::test(start_paused = true)]
 async fn an_interactive_job_waits_for_two_batches_beside_many_jobs_of_one_long_text() {
     let mut worker = Beside::start();
-    let load: Vec<_> = (0..2_000).map(|_| worker.submit(Lane::Batch, texts(1, LONG_WORDS), true)).collect();
+    let load: Vec<_> =
+        (0..2_000).map(|_| worker.submit(Lane::Batch, texts(1, LONG_WORDS), true)).collect();
     worker.interactive_beside(load.last().unwrap()).await;
 }
 
@@ -92,7 +93,9 @@ async fn an_interactive_job_waits_for_two_batches_beside_many_jobs_of_one_long_t
 async fn a_flood_of_interactive_jobs_leaves_the_batch_lane_one_turn_of_nine() {
     let mut worker = Beside::start();
     // Each job is a batch of its own, more or less.
-    let mut submit = |lane| -> Vec<_> { (0..300).map(|_| worker.submit(lane, texts(7, LONG_WORDS), true)).collect() };
+    let mut submit = |lane| -> Vec<_> {
+        (0..300).map(|_| worker.submit(lane, texts(7, LONG_WORDS), true)).collect()
+    };
     let urgent = submit(Lane::Interactive);
     let others = submit(Lane::Batch);
     worker.wait(&urgent[269]).await;

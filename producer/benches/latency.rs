@@ -70,7 +70,10 @@ async fn main() -> Result<()> {
         println!("{:<52} {p50:>8.1} {p95:>8.1} {max:>8.1}   {:.1} times", load.name, p95 / alone);
         rows.push(json!({ "name": load.name, "p50_ms": p50, "p95_ms": p95, "max_ms": max }));
     }
-    println!("{}", json!({ "rounds": ROUNDS, "jobs": JOBS, "p95_ms_max": P95_MS_MAX, "rows": rows }));
+    println!(
+        "{}",
+        json!({ "rounds": ROUNDS, "jobs": JOBS, "p95_ms_max": P95_MS_MAX, "rows": rows })
+    );
     Ok(())
 }
 

@@ -150,7 +150,8 @@ mod tests {
         let piece = |first, count| Piece { job: split.clone(), first, count };
         let mut late = computed(vec![piece(4, 3)], &[0.; 6]);
         late.failures.insert(1, JobError::new(ErrorCode::Internal, "broke"));
-        let early = computed(vec![piece(0, 2), piece(2, 2)], &[0., 0., 0., 0., 0., 0., 0., f32::NAN]);
+        let early =
+            computed(vec![piece(0, 2), piece(2, 2)], &[0., 0., 0., 0., 0., 0., 0., f32::NAN]);
         drop(split);
         assert!(assemble(late, &[]).is_empty());
         // The answer names the first input that failed, whichever came back first.

@@ -148,7 +148,11 @@ async fn one_lane_alone_flows_and_the_end_is_seen() {
     assert_eq!(receiver.recv_some_for(&next, 8).await, [Lane::Batch; 2]);
     drop(from_next);
     put(&sender, Lane::Batch, 1);
-    assert_eq!(receiver.recv_some_for(&next, 8).await, [Lane::Batch], "for a receiver that is gone");
+    assert_eq!(
+        receiver.recv_some_for(&next, 8).await,
+        [Lane::Batch],
+        "for a receiver that is gone"
+    );
     drop(sender);
     assert!(receiver.recv_some_for(&next, 8).await.is_empty());
     assert_eq!(receiver.recv().await, None);
