@@ -16,8 +16,8 @@ use crate::{
     telemetry::Health,
 };
 
-const PROBE_KEY: &str = "forebay:probe";
-const PROBE_TTL_S: u64 = 60;
+pub(super) const PROBE_KEY: &str = "forebay:probe";
+pub(super) const PROBE_TTL_S: u64 = 60;
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 /// A store that answers more slowly than this is not fit for new work.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);

@@ -125,7 +125,7 @@ mod tests {
                 tracing::warn!(%error, text = forged, "a message of {forged}");
             });
             assert_eq!(written.lines().count(), 1, "{written}");
-            let unseen = |c: char| c != '\n' && c.is_control();
+            let unseen = |c: char| c != '\n' && c.is_ascii_control();
             assert!(!written.contains(unseen), "{written:?}");
         }
         let written = logged(LogFormat::Text, false, || tracing::warn!(%error, "seen"));
