@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help build model up down status demo test chaos soak fuzz lint kernels cuda gpu-check bench scaling
-.PHONY: compose-check
+.PHONY: compose-check checks
 
 MODEL ?= all-minilm-l6-v2
 
@@ -59,3 +59,6 @@ scaling: ## run the scaling policy and its peers over traces, into docs/scaling.
 
 compose-check: ## verify docker-compose.yml on this machine's Docker engine, with substitutes for unreachable images
 	@scripts/compose-check
+
+checks: ## run in turn what .ci/run does not, at small sizes, into the table of docs/checks.md (FOREBAY_CHECKS=soak)
+	@scripts/checks

@@ -152,7 +152,8 @@ impl Tls {
         roots.add_parsable_certificates(der(self.ca_pem.as_deref().unwrap_or_default()));
         roots.add_parsable_certificates(system.certs);
         if roots.is_empty() {
-            let reason = system.errors.first().map(|error| format!(": {error}")).unwrap_or_default();
+            let reason =
+                system.errors.first().map(|error| format!(": {error}")).unwrap_or_default();
             return Err(TlsError::NoAuthority { reason });
         }
         let unusable = |error: rustls::Error| TlsError::Unusable(error.to_string());

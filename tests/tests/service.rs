@@ -16,6 +16,7 @@ mod service {
     mod full;
     mod journey;
     mod killer;
+    mod logins;
     mod permissions;
     mod python;
     mod refusals;

@@ -12,7 +12,8 @@ pub(super) fn user_folder(
     below_home: &str,
     environment: impl Fn(&str) -> Option<OsString>,
 ) -> Option<PathBuf> {
-    let absolute = |name: &str| environment(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let absolute =
+        |name: &str| environment(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute(variable).or_else(|| Some(absolute("HOME")?.join(Path::new(below_home))))
 }
 

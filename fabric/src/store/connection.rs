@@ -19,10 +19,10 @@ use crate::{
     telemetry::Health,
 };
 
-const PROBE_KEY: &str = "forebay:probe";
+pub(super) const PROBE_KEY: &str = "forebay:probe";
 /// About as long as a worker's record: a store that takes this takes heartbeats too.
 const PROBE_VALUE: [u8; 1_024] = [b'.'; 1_024];
-const PROBE_TTL_S: u64 = 60;
+pub(super) const PROBE_TTL_S: u64 = 60;
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 /// A store that answers more slowly than this is not fit for new work.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);

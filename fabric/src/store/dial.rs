@@ -4,7 +4,8 @@ use std::{io, time::Duration};
 
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use redis::{
-    AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError,
+    AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
+    RedisError,
     aio::{MultiplexedConnection, PubSub},
 };
 use rustls::pki_types::ServerName;
@@ -73,7 +74,8 @@ impl Dialer {
                 let name = ServerName::try_from(host.clone())
                     .map_err(|error| self.unreachable(error.to_string()))?;
                 let stream = tcp(host, *port).await.map_err(lost)?;
-                let stream = TlsConnector::from(client).connect(name, stream).await.map_err(lost)?;
+                let stream =
+                    TlsConnector::from(client).connect(name, stream).await.map_err(lost)?;
                 Ok(Box::new(stream))
             }
             ConnectionAddr::Unix(path) => {
@@ -107,7 +109,9 @@ fn supported(info: ConnectionInfo) -> Result<ConnectionInfo, RedisError> {
             let reason = "`#insecure` would trust any server: remove it and set tls.ca_file";
             Err((ErrorKind::InvalidClientConfig, reason).into())
         }
-        ConnectionAddr::Tcp(..) | ConnectionAddr::TcpTls { .. } | ConnectionAddr::Unix(_) => Ok(info),
+        ConnectionAddr::Tcp(..) | ConnectionAddr::TcpTls { .. } | ConnectionAddr::Unix(_) => {
+            Ok(info)
+        }
         _ => Err((ErrorKind::InvalidClientConfig, "its kind of address is not known").into()),
     }
 }

@@ -3,7 +3,10 @@
 use forebay_schemas::JobId;
 use redis::{ExistenceCheck, RedisResult, SetExpiry, SetOptions, pipe};
 
-use super::{connection::Store, error::StoreError};
+use super::{
+    connection::{PROBE_KEY, PROBE_TTL_S, Store},
+    error::StoreError,
+};
 
 /// A terminal record to be written.
 #[derive(Debug, Clone)]
@@ -61,6 +64,9 @@ impl Store {
         }
         let replicas_min = self.config.replicas_min;
         if replicas_min > 0 {
+            // `WAIT` waits for this connection's last change alone, and a record that was there already is another's:
+            // a change after it covers it.
+            commands.cmd("SET").arg(PROBE_KEY).arg(1).arg("EX").arg(PROBE_TTL_S);
             // Well within the connection's own time-out, so that the reply arrives within it.
             commands.cmd("WAIT").arg(replicas_min).arg(self.config.timeout_ms / 2);
         }
@@ -82,6 +88,7 @@ impl Store {
             .await?;
         if replicas_min > 0 {
             let replicas: u32 = replies.pop().map_or(Ok(0), redis::from_redis_value).unwrap_or(0);
+            replies.truncate(records.len());
             if replicas < replicas_min {
                 return Err(StoreError::Replicas { replicas, replicas_min });
             }

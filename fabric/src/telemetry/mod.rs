@@ -54,7 +54,8 @@ fn subscriber<W>(
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(ansi);
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(ansi);
     match format {
         LogFormat::Text => Box::new(lines.with_target(false).fmt_fields(OneLine).finish()),
         // JSON escapes what breaks a line by itself.
@@ -125,7 +126,7 @@ mod tests {
                 tracing::warn!(%error, text = forged, "a message of {forged}");
             });
             assert_eq!(written.lines().count(), 1, "{written}");
-            let unseen = |c: char| c != '\n' && c.is_control();
+            let unseen = |c: char| c != '\n' && c.is_ascii_control();
             assert!(!written.contains(unseen), "{written:?}");
         }
         let written = logged(LogFormat::Text, false, || tracing::warn!(%error, "seen"));

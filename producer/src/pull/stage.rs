@@ -10,6 +10,7 @@ use std::{
 };
 
 use forebay_schemas::ModelId;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::{
     error::{At, PullError},
@@ -80,25 +81,43 @@ impl Stage {
         self.root.join(name)
     }
 
-    /// Writes the manifest and renames the folder to the model's own, which replaces an older one.
+    /// Writes the manifest and renames the folder to the model's own. An older one is exchanged for it in one step, so
+    /// that a worker that loads the model meanwhile finds one or the other.
     pub(super) fn publish(self, manifest: &Manifest) -> Result<(), PullError> {
         let files = self.files();
         prune(&files, "", manifest)?;
         manifest.write(&files).at("write the manifest in", &files)?;
-        let old = self.root.join("old");
-        remove_folder(&old)?;
-        match fs::rename(&self.target, &old) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            renamed => renamed.at("move away", &self.target)?,
+        match exchange(&files, &self.target) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.rename()?,
+            Err(error) if can_t_exchange(&error) => {
+                let old = self.root.join("old");
+                remove_folder(&old)?;
+                fs::rename(&self.target, &old).at("move away", &self.target)?;
+                self.rename()?;
+            }
+            exchanged => exchanged.at("publish", &self.target)?,
         }
-        fs::rename(&files, &self.target).at("publish", &self.target)?;
         self.leave()
+    }
+
+    fn rename(&self) -> Result<(), PullError> {
+        fs::rename(self.files(), &self.target).at("publish", &self.target)
     }
 
     /// Removes the folder with everything in it, and unlocks it.
     pub(super) fn leave(self) -> Result<(), PullError> {
         remove_folder(&self.root)
     }
+}
+
+/// Gives two paths of one file system each other's name in one step.
+fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
+}
+
+/// Whether the file system lacks this call: some network file systems do.
+fn can_t_exchange(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
 }
 
 /// Removes files that an earlier pull left and that are not in the manifest.

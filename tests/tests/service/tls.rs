@@ -1,6 +1,8 @@
 //! Encrypted connections: with the right authority everything works, and a server that can't be trusted is refused by
 //! an error that says why.
 
+use std::fs;
+
 use forebay_tests::MODEL;
 use forebay_tests::broker;
 use forebay_tests::certificates::{Authority, Files, HOST, OTHER_HOST};
@@ -157,6 +159,57 @@ async fn a_server_that_asks_for_a_certificate_is_shown_one() {
         let finished = forebay(&stack, &overrides, &[command]).await;
         assert_eq!(finished.code, 0, "{finished:?}");
     }
+}
+
+#[tokio::test]
+async fn a_given_authority_suffices_where_the_system_has_none() {
+    let stack = encrypted(false).await;
+    let empty = stack.store.folder().join("no-certificates");
+    fs::create_dir(&empty).unwrap();
+    let none = empty.join("none.pem");
+    let amqp = stack.vhost.amqps_url(HOST);
+    let redis = stack.store.encrypted_url(HOST);
+    let overrides = [
+        (AMQP, amqp.as_str()),
+        (REDIS, redis.as_str()),
+        (CA, stack.vhost.certificate().ca()),
+        ("SSL_CERT_FILE", none.to_str().unwrap()),
+        ("SSL_CERT_DIR", empty.to_str().unwrap()),
+        IMPATIENT,
+    ];
+    for command in ["workers", "queues"] {
+        let finished = forebay(&stack, &overrides, &[command]).await;
+        assert_eq!(finished.code, 0, "{finished:?}");
+    }
+    let without = overrides.into_iter().filter(|(name, _)| *name != CA).collect::<Vec<_>>();
+    let finished = forebay(&stack, &without, &["workers"]).await;
+    assert_eq!(finished.code, 2, "{finished:?}");
+    assert!(finished.errors.contains("no certificate authority is trusted"), "{finished:?}");
+}
+
+#[tokio::test]
+async fn files_that_are_replaced_are_read_without_a_restart() {
+    let stack = encrypted(true).await.tiny();
+    let folder = stack.store.folder().join("client");
+    let before = Authority::new("another").certify(&folder);
+    let [ca, cert, key] =
+        [&before.ca, &before.cert, &before.key].map(|path| path.to_str().unwrap().to_owned());
+    let amqp = stack.vhost.amqps_url(HOST);
+    let redis = stack.store.encrypted_url(HOST);
+    let overrides = [
+        (AMQP, amqp.as_str()),
+        (REDIS, redis.as_str()),
+        (CA, ca.as_str()),
+        (CERT, cert.as_str()),
+        (KEY, key.as_str()),
+    ];
+    let worker = stack.starting_worker(&overrides);
+    for condition in ["broker", "store"] {
+        assert_distrusted(&worker, condition, &["UnknownIssuer"]).await;
+    }
+    // Redis asks for the client's certificate too.
+    Authority::shared().certify(&folder);
+    worker.ready().await;
 }
 
 #[tokio::test]

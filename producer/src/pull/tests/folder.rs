@@ -1,6 +1,10 @@
 //! Pulls from a folder.
 
-use std::fs;
+use std::{
+    fs,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+};
 
 use super::*;
 
@@ -50,4 +54,28 @@ fn a_folder_that_lacks_a_file_says_which() {
     assert!(matches!(error, PullError::Lacking { file: "model.safetensors", .. }), "{error}");
     let error = pull_folder(&origin.path().join("nowhere"), models.path()).unwrap_err();
     assert!(error.to_string().contains("nowhere"), "{error}");
+}
+
+#[test]
+fn a_model_that_is_replaced_is_there_all_the_while() {
+    let names = ["config.json", "model.safetensors", "tokenizer.json"];
+    let origins = [origin(&names), origin(&names)];
+    let models = tempfile::tempdir().unwrap();
+    let config = pull_folder(origins[0].path(), models.path()).unwrap().folder.join("config.json");
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let reads = scope.spawn(|| {
+            let mut opened = 0_u64;
+            while !done.load(Relaxed) {
+                fs::File::open(&config).map_err(|error| format!("{error} after {opened}"))?;
+                opened += 1;
+            }
+            Ok::<_, String>(opened)
+        });
+        for round in 1..=200 {
+            assert!(!pull_folder(origins[round % 2].path(), models.path()).unwrap().was_there);
+        }
+        done.store(true, Relaxed);
+        assert!(reads.join().unwrap().unwrap() > 200);
+    });
 }
