@@ -15,9 +15,10 @@ use crate::patience::{PATIENT, SOON, until, until_true};
 use crate::{ports, servers};
 
 /// The port between nodes on the loopback interface too, and quorum queues that count themselves every half
-/// second rather than every five: tests wait for that.
-const RUNTIME_ARGUMENTS: &str =
-    "-kernel inet_dist_use_interface {127,0,0,1} -rabbit quorum_tick_interval 500";
+/// second rather than every five: tests wait for that. These ticks are also when consumer time-outs are looked
+/// for from 4.3 on; before that it is the channels', once a minute if it were not said here.
+const RUNTIME_ARGUMENTS: &str = "-kernel inet_dist_use_interface {127,0,0,1} \
+     -rabbit quorum_tick_interval 500 -rabbit channel_tick_interval 500";
 
 /// How many lines of errors a failure shows.
 const ERROR_LINES: usize = 40;
@@ -60,9 +61,15 @@ pub struct Node {
 impl Node {
     /// Boots a node of its own; five to ten seconds.
     pub async fn boot() -> Self {
+        Self::boot_with("").await
+    }
+
+    /// Boots a node of its own with these lines in its configuration, too.
+    pub async fn boot_with(more: &str) -> Self {
         let neighbourhood = Neighbourhood::new();
         let encrypted = Encrypted::new(neighbourhood.home.path());
-        let mut node = Self::configured(&neighbourhood, "alone", &encrypted.configuration());
+        let configuration = encrypted.configuration() + more;
+        let mut node = Self::configured(&neighbourhood, "alone", &configuration);
         node.encrypted = Some(Arc::new(encrypted));
         node.start().await;
         node
@@ -118,6 +125,16 @@ impl Node {
         if let Some(server) = self.server.take() {
             server.kill();
         }
+    }
+
+    /// Stops it from doing anything, while its connections stay open.
+    pub fn freeze(&self) {
+        self.server.as_ref().expect("a node that was begun").signal_all("STOP");
+    }
+
+    /// Lets a frozen node go on.
+    pub fn thaw(&self) {
+        self.server.as_ref().expect("a node that was begun").signal_all("CONT");
     }
 
     /// Stops it in order.
