@@ -14,11 +14,13 @@ use crate::child_guard::{ChildGuard, Streams};
 use crate::patience::{PATIENT, SOON, until, until_true};
 use crate::{ports, servers};
 
-/// The port between nodes on the loopback interface too, and quorum queues that count themselves every half
-/// second rather than every five: tests wait for that. These ticks are also when consumer time-outs are looked
-/// for from 4.3 on; before that it is the channels', once a minute if it were not said here.
+/// The port between nodes on the loopback interface too, and shorter times of the broker's, for which tests wait.
+/// Quorum queues count themselves every half second rather than every five; from 4.3 on that is also when they look for
+/// consumer time-outs, which before are looked for by the channels, once a minute if it were not said here. From 4.3
+/// on, a queue takes back what the consumers of a lost node hold after this time only, which would be a minute.
 const RUNTIME_ARGUMENTS: &str = "-kernel inet_dist_use_interface {127,0,0,1} \
-     -rabbit quorum_tick_interval 500 -rabbit channel_tick_interval 500";
+     -rabbit quorum_tick_interval 500 -rabbit channel_tick_interval 500 \
+     -rabbit consumer_disconnected_timeout 1000";
 
 /// How many lines of errors a failure shows.
 const ERROR_LINES: usize = 40;
