@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help build model up down status demo test chaos soak fuzz lint kernels cuda gpu-check bench scaling
-.PHONY: compose-check checks
+.PHONY: compose-check checks compat
 
 MODEL ?= all-minilm-l6-v2
 
@@ -32,6 +32,9 @@ test: ## run every test, against real servers
 
 chaos: ## disturb a fleet by seeded schedules, run after run (FOREBAY_CHAOS_RUNS=20 FOREBAY_CHAOS_JOBS=2000)
 	@scripts/chaos
+
+compat: ## run the service and fault suites on other versions of RabbitMQ, Redis and Valkey (needs root once)
+	@scripts/compat
 
 soak: ## send a million small jobs through one worker and watch its memory (FOREBAY_SOAK_JOBS=1000000)
 	@scripts/soak

@@ -9,6 +9,7 @@
 mod simulation {
     pub mod beside;
     pub mod broker;
+    pub mod check;
     pub mod executor;
     pub mod life;
     pub mod model;

@@ -94,6 +94,14 @@ impl ChildGuard {
         send(name, &format!("-{}", self.pid));
     }
 
+    /// Sends a signal by name to the process and all that it has started.
+    pub fn signal_all(&self, name: &str) {
+        let group = format!("-{}", self.pid);
+        let sent =
+            Command::new("kill").args(["-s", name, "--", &group]).stderr(Stdio::null()).status();
+        sent.expect("run kill");
+    }
+
     /// The exit code once it has exited; 128 and the signal's number when a signal ended it.
     pub fn exit_code(&mut self) -> Option<i32> {
         self.shell.try_wait().expect("wait for the shell").map(|status| status.code().unwrap_or(-1))

@@ -16,6 +16,10 @@ const DIFFERENCE_MAX: f32 = 1e-4;
 /// The outcome that a job has to reach: its state, and its error's code where it is not `succeeded`.
 pub type Outcome = (&'static str, &'static str);
 
+/// The code of a job that ended as many workers as one may. Whether it does is in the job alone, whatever else
+/// becomes of the workers that have it.
+const ENDS_WORKERS: &str = "attempts_exhausted";
+
 /// The outcome of a good job.
 pub const SUCCEEDED: Outcome = ("succeeded", "");
 
@@ -32,6 +36,8 @@ pub enum Violation {
     Stranger(String),
     /// A job came to something else than it has to.
     Wrong(String, String),
+    /// A job is said to have ended too many workers, and ends none.
+    FalseDeath(String, String),
     /// A job's vector is not that of the same text elsewhere.
     Unlike(String),
     /// A queue still holds messages when all is done.
@@ -138,7 +144,9 @@ impl History {
             || record.vectors.len() != usize::from(sent.outcome == SUCCEEDED);
         if wrong {
             let said = format!("{:?} expected, {}", sent.outcome, record.fields);
-            self.breaks(Violation::Wrong(id.into(), said));
+            let is_accused = record.error_code() == ENDS_WORKERS && sent.outcome.1 != ENDS_WORKERS;
+            let violation = if is_accused { Violation::FalseDeath } else { Violation::Wrong };
+            self.breaks(violation(id.into(), said));
         } else if let (Some(text), Some(vector)) = (&sent.text, record.vectors.first()) {
             let first = self.vectors.entry(text.clone()).or_insert_with(|| vector.clone());
             if !are_alike(first, vector) {
@@ -252,6 +260,25 @@ mod tests {
         see(&mut history, "unknown", Some(failed("unknown", "internal")));
         let violations = history.violations();
         assert!(matches!(&violations[..], [Violation::Wrong(id, _)] if id == "unknown"));
+    }
+
+    #[test]
+    fn a_job_that_is_said_to_have_ended_workers_and_ends_none_is_found() {
+        let mut history = history();
+        see(&mut history, "good", Some(failed("good", "attempts_exhausted")));
+        assert!(matches!(&history.violations()[0], Violation::FalseDeath(id, _) if id == "good"));
+    }
+
+    #[test]
+    fn a_job_that_ends_workers_has_to_end_as_one() {
+        let mut history = History::default();
+        for id in ["killer", "survivor"] {
+            history.sends(id, ("failed", "attempts_exhausted"), None);
+        }
+        see(&mut history, "killer", Some(failed("killer", "attempts_exhausted")));
+        assert_eq!(history.violations(), []);
+        see(&mut history, "survivor", Some(succeeded("survivor", 1.0)));
+        assert!(matches!(&history.violations()[0], Violation::Wrong(id, _) if id == "survivor"));
     }
 
     #[test]

@@ -80,7 +80,8 @@ pub fn signal(pid: u32, name: &str) {
     sent.expect("run kill");
 }
 
-fn lives(pid: u32) -> bool {
+/// Whether a process runs.
+pub fn lives(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     !stat.is_empty() && !stat.contains(") Z ")
 }

@@ -31,13 +31,14 @@ static SHARED: OnceCell<SharedFleet> = OnceCell::const_new();
 /// A virtual host and a Redis that belong together.
 #[derive(Debug)]
 pub struct Stack {
+    // First: it reads which workers were launched in the store's folder, which goes with the store.
+    pools: Option<Pools>,
     /// The broker's side.
     pub vhost: Vhost,
     /// The results' side.
     pub store: Store,
     relays: Option<Relays>,
     tiny: Option<TinyModel>,
-    pools: Option<Pools>,
 }
 
 /// The relays between the programs and the servers of a stack.
@@ -70,7 +71,7 @@ impl Stack {
         assert!(text.contains(launched), "{} launches its workers in another way", file.display());
         let text = text.replace(launched, not) + SETTINGS;
         fs::write(store.folder().join("forebay.toml"), text).unwrap();
-        Self { vhost, store, relays: None, tiny: None, pools: None }
+        Self { pools: None, vhost, store, relays: None, tiny: None }
     }
 
     /// Lets its programs reach its servers through relays. A test's own publishers and

@@ -116,6 +116,16 @@ impl Store {
         self.restart().await;
     }
 
+    /// Takes its memory away: it refuses writes with `OOM` and answers reads.
+    pub async fn fill(&self) {
+        self.configure("maxmemory", "1").await;
+    }
+
+    /// Gives it back what `fill` took.
+    pub async fn relieve(&self) {
+        self.configure("maxmemory", "0").await;
+    }
+
     /// Makes it a replica of another port's server, so that it refuses writes.
     pub async fn follow(&self, primary_port: u16) {
         self.command(&["REPLICAOF", "127.0.0.1", &primary_port.to_string()]).await;

@@ -5,7 +5,6 @@ use std::{path::Path, sync::LazyLock};
 use forebay_engine::{
     Encoder, EngineError, LoadOptions, Model, ModelInfo, PackedBatch, Pending, Rows,
 };
-use forebay_schemas::{ErrorCode, Outcome, State};
 use tokio::time::{Duration, Instant};
 
 use super::life::Life;
@@ -22,7 +21,7 @@ pub enum Behavior {
     Fails = 2,
     /// It fails in the first seconds of the run.
     FailsAtFirst = 3,
-    /// It gives no numbers.
+    /// It gives no numbers for the longest of its inputs.
     Nan = 4,
     /// It needs a small batch.
     Large = 5,
@@ -46,21 +45,23 @@ impl Behavior {
         Self::ALL.into_iter().find(asked).unwrap_or(Self::Good)
     }
 
-    /// Whether a job that behaves so may end in this way.
-    pub fn expects(self, outcome: &Outcome) -> bool {
-        let code = outcome.error.as_ref().map(|error| error.code);
-        match self {
-            Self::Good | Self::Large => outcome.state == State::Succeeded,
-            Self::Nan => code == Some(ErrorCode::NumericalError),
-            Self::Kills | Self::Fails | Self::Panics => code == Some(ErrorCode::AttemptsExhausted),
-            // Its failures and the deaths of its workers may add up.
-            Self::FailsAtFirst => code.is_none() || code == Some(ErrorCode::AttemptsExhausted),
-        }
+    /// Whether an input of so many tokens behaves like that, too: of a `Nan` job one alone does.
+    pub fn is_of(self, tokens: usize) -> bool {
+        self != Self::Nan || tokens > NAN_TOKENS_MIN
     }
+}
+
+/// The tokens of a text of the simulation: each word is one, and two stand around them.
+pub fn tokens(text: &str) -> usize {
+    text.split_whitespace().count() + 2
 }
 
 /// How long jobs fail "at first".
 pub const AT_FIRST: Duration = Duration::from_secs(4);
+/// Longer than any other input.
+const NAN_TOKENS_MIN: usize = 16;
+/// The words of the input that gives no numbers.
+pub const NAN_WORDS: usize = 20;
 /// The largest batch that a large job fits into.
 const LARGE_TOKENS_MAX: usize = 48;
 
@@ -93,7 +94,7 @@ impl Encoder for Simulated {
             row.fill(sequence.len() as f32);
             match Behavior::of(finish.dimensions) {
                 Behavior::Kills => self.life.die(),
-                Behavior::Nan => row.fill(f32::NAN),
+                Behavior::Nan if Behavior::Nan.is_of(sequence.len()) => row.fill(f32::NAN),
                 Behavior::Fails => return Err(failed()),
                 Behavior::FailsAtFirst if self.began.elapsed() < AT_FIRST => return Err(failed()),
                 Behavior::Large if batch.tokens() > LARGE_TOKENS_MAX => {
@@ -101,7 +102,7 @@ impl Encoder for Simulated {
                     return Err(EngineError::OutOfMemory { tokens, needed: 2, left: 1 });
                 }
                 Behavior::Panics => std::panic::resume_unwind(Box::new("on purpose")),
-                Behavior::Good | Behavior::FailsAtFirst | Behavior::Large => {}
+                Behavior::Good | Behavior::Nan | Behavior::FailsAtFirst | Behavior::Large => {}
             }
         }
         Ok(Pending::done(Rows { width: self.dim, data }))

@@ -26,10 +26,11 @@ use tokio::{
 };
 
 use super::{
-    broker::{Broker, Sender, Source},
+    broker::{Broker, REPLIES, Sender, Source},
+    check,
     executor::InPlace,
     life::Life,
-    model::{Behavior, model},
+    model::{Behavior, NAN_WORDS, model},
     store::{Connection, Store},
 };
 
@@ -231,7 +232,8 @@ impl World {
         let properties = Properties::default()
             .with_content_type(ContentType::Msgpack.as_str().into())
             .with_message_id(job.id.as_str().into())
-            .with_type(MESSAGE_TYPE.into());
+            .with_type(MESSAGE_TYPE.into())
+            .with_reply_to(REPLIES.into());
         self.broker.publish(*lane, body.clone(), properties);
     }
 
@@ -368,8 +370,12 @@ impl World {
             let outcome =
                 Outcome::decode(&kept.records[&sent.job.id]).map_err(|e| e.to_string())?;
             let cancelled = sent.may_be_cancelled && outcome.state == State::Cancelled;
-            if !cancelled && !sent.behavior.expects(&outcome) {
-                return Err(format!("{} ({:?}) ended as {outcome:?}", sent.job.id, sent.behavior));
+            if !cancelled && let Err(why) = check::record(&sent.job, sent.behavior, &outcome) {
+                let behavior = sent.behavior;
+                return Err(format!("{} ({behavior:?}): {why}: {outcome:?}", sent.job.id));
+            }
+            if sent.duplicates == 0 && self.broker.is_unanswered(&sent.job.id, &outcome.worker) {
+                return Err(format!("{} was acknowledged before its reply", sent.job.id));
             }
         }
         let killers = self.sent.iter().filter(|sent| sent.behavior == Behavior::Kills);
@@ -386,7 +392,12 @@ impl World {
 
 fn draw_job(id: &str, behavior: Behavior) -> Sent {
     let inputs = if below(8) == 0 { 1 + below(30) } else { 1 + below(3) };
-    let input = (0..inputs).map(|n| "word ".repeat(1 + (n * 7) % 12)).collect();
+    let shift = below(12);
+    let mut input: Vec<String> =
+        (0..inputs).map(|n| "a ".repeat(1 + (n * 7 + shift) % 12)).collect();
+    if behavior == Behavior::Nan {
+        input[below(inputs)] = "a ".repeat(NAN_WORDS);
+    }
     let params = EmbedParams { dimensions: Some(behavior as u32), ..EmbedParams::default() };
     let mut job = Job::new("m".parse().unwrap(), Work::Embed { input, params });
     job.id = id.parse().unwrap();

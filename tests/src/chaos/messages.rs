@@ -44,7 +44,7 @@ impl Messages {
     /// The next message.
     pub fn next(&mut self) -> Message {
         let codec = self.random.one_of(&Codec::BOTH);
-        let text = self.text();
+        let text = if self.random.permille(8) { self.large_text() } else { self.text() };
         let job = Job::embed(text.as_str()).of(TINY);
         let lane = self.random.one_of(&["", ".batch", ".interactive"]);
         let mut message = Message {
@@ -68,6 +68,13 @@ impl Messages {
         let number = self.random.below(300);
         let words = "river water gate ".repeat(1 + number as usize % 7);
         format!("{words} {number}")
+    }
+
+    /// Two to six megabytes, of which the model reads the first few words.
+    fn large_text(&mut self) -> String {
+        let number = self.random.below(10);
+        let megabytes = 2 + number as usize % 5;
+        format!("{number} {}", "river water gate ".repeat((megabytes << 20) / 17))
     }
 
     /// Makes it a message that can't succeed.

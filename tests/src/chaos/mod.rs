@@ -13,6 +13,10 @@ use std::time::Instant;
 
 use crate::broker::Node;
 
+/// The broker of the runs loses patience with a consumer that holds a delivery for so long; by default it would
+/// take half an hour. Longer than any one fault, shorter than some of them together.
+const CONSUMER_PATIENCE: &str = "consumer_timeout = 5000\n";
+
 /// The runs to make.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
@@ -39,7 +43,7 @@ impl Plan {
     /// Runs all of it; panics at the first run that breaks a promise.
     pub async fn run(self) {
         let started = Instant::now();
-        let mut node = Node::boot().await;
+        let mut node = Node::boot_with(CONSUMER_PATIENCE).await;
         for at in 0..self.runs {
             let seed = self.seed + at;
             let ended = run::run(&mut node, seed, self.jobs).await;

@@ -54,7 +54,8 @@ pub async fn run(node: &mut Node, seed: u64, jobs: usize) -> Ended {
     let schedule = Schedule::draw(seed, span(jobs));
     let history = Arc::new(Mutex::new(History::default()));
     let programs = Programs::start(&stack).await;
-    let mut run = Run { stack, node, programs, history, store: None, frozen: false };
+    let mut run =
+        Run { stack, node, programs, history, store: None, frozen: false, broker_frozen: false };
     let ended = run.go(seed, jobs, &schedule).await;
     let violations = locked(&run.history).violations();
     if !violations.is_empty() {
@@ -73,6 +74,7 @@ struct Run<'a> {
     /// A connection for reading records, while the store answers.
     store: Option<MultiplexedConnection>,
     frozen: bool,
+    broker_frozen: bool,
 }
 
 impl Run<'_> {
@@ -117,10 +119,21 @@ impl Run<'_> {
         match action {
             Action::BrokerLink(mode) => relays.broker.set(mode),
             Action::StoreLink(mode) => relays.store.set(mode),
+            // The management plug-in of a frozen broker would not answer.
+            Action::CutConnections if self.broker_frozen => {}
             Action::CutConnections => _ = self.stack.vhost.cut_connections(),
             Action::RestartBroker => {
                 self.node.kill();
                 self.node.begin();
+                self.broker_frozen = false;
+            }
+            Action::FreezeBroker => {
+                self.node.freeze();
+                self.broker_frozen = true;
+            }
+            Action::ThawBroker => {
+                self.node.thaw();
+                self.broker_frozen = false;
             }
             Action::FreezeStore => {
                 self.stack.store.freeze();
@@ -134,6 +147,10 @@ impl Run<'_> {
                 self.stack.store.restart().await;
                 self.frozen = false;
             }
+            // A frozen store takes no settings; what it misses here comes when all heals.
+            Action::FillStore if !self.frozen => self.stack.store.fill().await,
+            Action::RelieveStore if !self.frozen => self.stack.store.relieve().await,
+            Action::FillStore | Action::RelieveStore => {}
             Action::KillWorker(worker) => self.programs.kill_worker(worker),
             Action::StopWorker(worker) => self.programs.stop_worker(worker),
             Action::ArmWorker(worker, point, turn) => {
@@ -149,6 +166,9 @@ impl Run<'_> {
         self.stack.relays().store.heal();
         self.stack.store.thaw();
         self.frozen = false;
+        self.stack.store.relieve().await;
+        self.node.thaw();
+        self.broker_frozen = false;
         self.node.answers().await;
     }
 

@@ -37,6 +37,14 @@ pub enum Action {
     ThawStore,
     /// The store is killed and started again with what it held.
     RestartStore,
+    /// The store has no memory left: it refuses writes, and answers reads.
+    FillStore,
+    /// It has memory again.
+    RelieveStore,
+    /// The broker stops to answer, and with it the leaders of all its queues.
+    FreezeBroker,
+    /// It goes on.
+    ThawBroker,
     /// A worker is killed.
     KillWorker(usize),
     /// A worker is asked to stop.
@@ -82,7 +90,7 @@ fn draw_fault(random: &mut Random, at: u64, actions: &mut Vec<(u64, Action)>) {
     // Some shorter, some longer than the time-outs and heartbeats of the fleet.
     let end = at + random.between(100, 3_000);
     let worker = random.below(WORKERS as u64) as usize;
-    match random.below(12) {
+    match random.below(18) {
         0 | 1 => {
             actions.push((at, Action::BrokerLink(draw_mode(random))));
             actions.push((end, Action::BrokerLink(Mode::Pass)));
@@ -107,10 +115,36 @@ fn draw_fault(random: &mut Random, at: u64, actions: &mut Vec<(u64, Action)>) {
                 actions.push((end, Action::StopWorker(worker)));
             }
         }
+        11 | 12 => {
+            actions.push((at, Action::FillStore));
+            actions.push((end, Action::RelieveStore));
+        }
+        13 | 14 => {
+            actions.push((at, Action::FreezeBroker));
+            actions.push((end, Action::ThawBroker));
+        }
+        15 => draw_flapping(random, at, Action::BrokerLink, actions),
+        16 => draw_flapping(random, at, Action::StoreLink, actions),
         _ => {
             let end_it = random.one_of(&[Action::KillAutoscaler, Action::StopAutoscaler]);
             actions.push((at, end_it));
         }
+    }
+}
+
+/// A link that is cut and comes back, again and again: some times too short for anything to be set up over it.
+fn draw_flapping(
+    random: &mut Random,
+    from: u64,
+    link: fn(Mode) -> Action,
+    actions: &mut Vec<(u64, Action)>,
+) {
+    let mut at = from;
+    for _ in 0..random.between(4, 12) {
+        actions.push((at, link(Mode::Cut)));
+        at += random.between(20, 200);
+        actions.push((at, link(Mode::Pass)));
+        at += random.between(20, 300);
     }
 }
 
@@ -137,6 +171,17 @@ impl fmt::Display for Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_fault_that_begins_ends() {
+        for seed in 0..200 {
+            let actions = Schedule::draw(seed, Duration::from_secs(8)).0;
+            let count = |wanted: Action| actions.iter().filter(|(_, one)| *one == wanted).count();
+            assert_eq!(count(Action::FreezeStore), count(Action::ThawStore));
+            assert_eq!(count(Action::FillStore), count(Action::RelieveStore));
+            assert_eq!(count(Action::FreezeBroker), count(Action::ThawBroker));
+        }
+    }
 
     #[test]
     fn a_seed_draws_one_schedule_in_the_order_of_time() {

@@ -1,9 +1,10 @@
 //! Autoscalers that die, that are two, and that sleep: one fleet all the same.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use forebay_tests::patience::{PATIENT, SOON, until, until_true};
-use forebay_tests::pools::{metric, pool, status, until_running};
+use forebay_tests::pools::{lives, metric, pool, status, until_running};
 use forebay_tests::service::Service;
 use forebay_tests::stack::Stack;
 use forebay_tests::workload::Workload;
@@ -88,4 +89,17 @@ async fn one_that_slept_past_its_lease_does_nothing_when_it_wakes() {
     assert_eq!(pids(&workload), workers);
     assert_eq!(metric(&first, "forebay_workers_launched_total", "tiny"), 2);
     assert_eq!(metric(&second, "forebay_workers_launched_total", "tiny"), 1);
+}
+
+#[tokio::test]
+async fn the_workers_of_a_test_go_with_it() {
+    let workload = Workload::on(Stack::start().await.pooled(TWO)).await;
+    let autoscaler = workload.stack.autoscaler(&[]).await;
+    until_running(workload.stack.pools(), 2, PATIENT).await;
+    let workers = pids(&workload);
+    drop(autoscaler);
+    drop(workload);
+    // Left to themselves they would stay for the half minute of `idle_s_max`.
+    let gone = async || !workers.iter().any(|pid| lives(*pid));
+    until_true("they are gone", Duration::from_secs(5), gone).await;
 }

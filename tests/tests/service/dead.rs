@@ -300,11 +300,13 @@ async fn a_replayed_message_keeps_its_properties_and_none_of_its_past() {
     let got = yard.publisher.channel.basic_get(queue.into(), BasicGetOptions::default());
     let message = got.await.unwrap().expect("the job in the queue that it came from").delivery;
     assert_eq!(message.data, job.body(Codec::Json));
-    // This is what the broker counts from now on.
-    let mut headers = FieldTable::default();
-    headers.insert("x-delivery-count".into(), AMQPValue::LongLongInt(0));
+    // RabbitMQ 3.10 counts deliveries from 0 on, later versions from the second one.
+    let mut counted = FieldTable::default();
+    counted.insert("x-delivery-count".into(), AMQPValue::LongLongInt(0));
+    let headers = message.properties.headers().clone().unwrap_or_default();
+    assert!(headers == FieldTable::default() || headers == counted, "{headers:?}");
     let expected = properties(job.id(), Codec::Json).with_reply_to("me".into());
-    assert_eq!(message.properties, expected.with_headers(headers));
+    assert_eq!(message.properties.with_headers(counted.clone()), expected.with_headers(counted));
 }
 
 #[tokio::test]
