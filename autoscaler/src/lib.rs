@@ -9,10 +9,11 @@
 //! - [`lead`] is leader election: a lease with a fencing token, and the permit that is asked for before every action;
 //! - [`reload`] watches the configuration, and [`status`] publishes what the leader knows;
 //! - [`simulate`] runs the same decision over a trace in virtual time;
-//! - [`settle`] answers the jobs that no worker will.
+//! - [`settle`] answers the jobs that no worker will, and [`deadlines`] those that expire while no worker runs.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod act;
+pub mod deadlines;
 pub mod decide;
 pub mod lead;
 pub mod leaving;

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::{
     act::{Instance, carry_out::carry_out, launchers::Launchers},
+    deadlines::Deadlines,
     decide::{self, Decision, PoolInput, Timeouts},
     lead::{Held, Lead},
     leaving::Leaving,
@@ -37,6 +38,8 @@ pub struct Scaler {
     pub store: Arc<Store>,
     /// Observes the queues.
     pub queues: Queues,
+    /// Keeps the deadlines of jobs that no worker takes.
+    pub deadlines: Deadlines,
     /// Leader election.
     pub lead: Lead,
     /// Has the status that `/status` shows.
@@ -102,6 +105,7 @@ impl Scaler {
     }
 
     async fn watch_the_leader(&mut self) {
+        self.deadlines.release();
         self.forget_pools();
         let leader = self.lead.leader();
         let reported = self.store.status().await.ok().flatten();
@@ -139,11 +143,13 @@ impl Scaler {
         let models = self.models();
         let mut names: Vec<ModelId> = models.iter().map(|(model, _)| model.clone()).collect();
         names.dedup();
-        let (sight, listed) = tokio::join!(
+        let (mut sight, listed) = tokio::join!(
             observe::look(&self.queues, &self.store, &names),
             self.launchers.list(&models)
         );
         let now_ms = self.clock.now_ms();
+        self.deadlines.count_in(&mut sight);
+        self.deadlines.step(now_ms, &sight, |model| may_have_workers(&listed, model));
         self.keep_pools(&listed);
         let looks = self.look_at_pools(now_ms, &sight, &listed);
         let decisions = self.decide(&looks, &listed);
@@ -339,4 +345,10 @@ impl Scaler {
         }
         self.board.write(status);
     }
+}
+
+/// Whether a launcher has a worker of this model, which may not be in the registry yet.
+fn may_have_workers(listed: &Listed, model: &ModelId) -> bool {
+    let is_one = |one: &Instance| one.model == model.as_str() && one.is_alive();
+    listed.values().any(|all| all.as_ref().is_ok_and(|all| all.iter().any(is_one)))
 }

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     act::{Instance, launchers::Launchers},
+    deadlines::Deadlines,
     lead::Lead,
     leaving::Leaving,
     observe::Queues,
@@ -66,12 +67,17 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> anyhow::Result
         let (lead, keeper) =
             Lead::start(store.clone(), id.clone(), every, lease, background.clone());
         let queues = Queues::new(broker.clone(), &config, background.clone())?;
+        let answerer = answerer(&config, &broker, &store);
+        let limits = config.limits.clone();
+        let delivery_limit = config.queues.delivery_limit;
+        let deadlines = Deadlines::new(broker.clone(), answerer.clone(), limits, delivery_limit);
         let scaler = Scaler {
             config: config.clone(),
             reload,
             broker: broker.clone(),
             store: store.clone(),
             queues,
+            deadlines,
             lead,
             clock: Clock::of_runtime(clock::now_ms()),
             board,
@@ -83,7 +89,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> anyhow::Result
             leaving: BTreeMap::new(),
         };
         tokio::join!(
-            settle_all(&config, &broker, &store, &stop),
+            settle_all(&config, &broker, &answerer, &stop),
             scale(scaler, every, stop.clone())
         );
         background.cancel();
@@ -96,19 +102,22 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> anyhow::Result
     Ok(())
 }
 
-async fn settle_all(
-    config: &Config,
-    broker: &Broker,
-    store: &Arc<Store>,
-    stop: &CancellationToken,
-) {
-    let answerer = Answerer {
+fn answerer(config: &Config, broker: &Broker, store: &Arc<Store>) -> Answerer {
+    Answerer {
         worker_id: format!("autoscaler-{}", std::process::id()),
         store: store.clone(),
         publisher: Arc::new(broker.clone()),
         attempts_max: config.worker.attempts_max,
         clock: Clock::default(),
-    };
+    }
+}
+
+async fn settle_all(
+    config: &Config,
+    broker: &Broker,
+    answerer: &Answerer,
+    stop: &CancellationToken,
+) {
     let settle = |queue, error_for| {
         let subscription = broker.subscribe(queue, PREFETCH);
         Settler { answerer: answerer.clone(), limits: config.limits.clone(), error_for }

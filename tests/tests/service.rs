@@ -16,10 +16,12 @@ mod service {
     mod full;
     mod journey;
     mod killer;
+    mod large;
     mod permissions;
     mod python;
     mod refusals;
     mod registry;
+    mod retries;
     mod schema;
     mod scores;
     mod secrets;

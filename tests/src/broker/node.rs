@@ -63,9 +63,15 @@ pub struct Node {
 impl Node {
     /// Boots a node of its own; five to ten seconds.
     pub async fn boot() -> Self {
+        Self::boot_with("").await
+    }
+
+    /// Boots a node of its own with more lines in its configuration.
+    pub async fn boot_with(more: &str) -> Self {
         let neighbourhood = Neighbourhood::new();
         let encrypted = Encrypted::new(neighbourhood.home.path());
-        let mut node = Self::configured(&neighbourhood, "alone", &encrypted.configuration());
+        let more = format!("{}\n{more}", encrypted.configuration());
+        let mut node = Self::configured(&neighbourhood, "alone", &more);
         node.encrypted = Some(Arc::new(encrypted));
         node.start().await;
         node
