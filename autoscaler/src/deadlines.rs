@@ -91,8 +91,8 @@ impl Deadlines {
     }
 
     /// Begins to keep the deadlines of models that have had no worker for a while, and stops where one is there, or
-    /// may be: what can't be observed is not known to be unserved. `is_launched` returns whether a launcher has a worker of
-    /// a model.
+    /// may be: what can't be observed is not known to be unserved. `is_launched` returns whether a launcher has a
+    /// worker of a model.
     pub fn step(&mut self, now_ms: u64, sight: &Sight, is_launched: impl Fn(&ModelId) -> bool) {
         let (Ok(waiting), Ok(workers)) = (&sight.waiting, &sight.workers) else {
             return self.release();

@@ -211,7 +211,10 @@ mod tests {
     fn the_broker_s_limit_is_read_from_its_refusal() {
         let of = |reason: &str| bytes_max_of(&format!("PRECONDITION_FAILED - {reason}"));
         assert_eq!(of("message size 17 is larger than configured max size 16"), Some(16));
-        assert_eq!(of("message size 536870913 is larger than max size 536870912"), Some(536_870_912));
+        assert_eq!(
+            of("message size 536870913 is larger than max size 536870912"),
+            Some(536_870_912)
+        );
         assert_eq!(of("message size 17 is larger than configured max size"), None);
         assert_eq!(of("unknown delivery tag 17"), None);
     }

@@ -36,8 +36,8 @@ async fn a_full_queue_of_one_model_holds_up_no_retry_of_another() {
     let mut is_full = false;
     for _ in 0..200 {
         let job = Job::embed("text");
-        let asked = properties(job.id(), Codec::Json);
-        let sent = publisher.try_publish(MODEL, &job.body(Codec::Json), asked);
+        let body = job.body(Codec::Json);
+        let sent = publisher.try_publish(MODEL, &body, properties(job.id(), Codec::Json));
         is_full = sent.await.unwrap().is_nack();
         if is_full {
             break;
