@@ -11,10 +11,11 @@
 //! - [`reload`] watches the configuration, and [`status`] publishes what the leader knows;
 //! - [`simulate`] runs the same decision over a trace in virtual time;
 //! - [`settle`] answers the jobs that no worker will, [`removed`] those of models that were taken out of the
-//!   configuration.
+//!   configuration, and [`deadlines`] those that expire while no worker runs.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod act;
+pub mod deadlines;
 pub mod decide;
 pub mod doubted;
 pub mod lead;

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::{
     act::{Instance, launchers::Launchers},
+    deadlines::Deadlines,
     decide::{self, Decision, PoolInput, Timeouts},
     doubted,
     lead::{Held, Lead},
@@ -41,6 +42,8 @@ pub struct Scaler {
     pub store: Arc<Store>,
     /// Observes the queues.
     pub queues: Queues,
+    /// Keeps the deadlines of jobs that no worker takes.
+    pub deadlines: Deadlines,
     /// Leader election.
     pub lead: Lead,
     /// Has the status that `/status` shows.
@@ -116,6 +119,7 @@ impl Scaler {
     }
 
     async fn watch_the_leader(&mut self) {
+        self.deadlines.release();
         self.forget_pools();
         self.removed.stand_by();
         let leader = self.lead.leader();
@@ -154,11 +158,13 @@ impl Scaler {
         let models = self.models();
         let mut names: Vec<ModelId> = models.iter().map(|(model, _)| model.clone()).collect();
         names.dedup();
-        let (sight, listed) = tokio::join!(
+        let (mut sight, listed) = tokio::join!(
             observe::look(&self.queues, &self.store, &names),
             self.launchers.list(&models)
         );
         let now_ms = self.clock.now_ms();
+        self.deadlines.count_in(&mut sight);
+        self.deadlines.step(now_ms, &sight, |model| may_have_workers(&listed, model));
         self.keep_pools(&listed);
         for pool in self.pools.values_mut() {
             pool.acted(now_ms, Instant::now()).await;
@@ -373,8 +379,8 @@ impl Scaler {
     }
 }
 
-/// Tells the store which workers have ended, so that no one waits for their records to expire: what they held is known
-/// to be theirs at once. What fails is left to the expiry.
+/// Reports to the store which workers have ended, so that no one waits for their records to expire: what they held is
+/// known to be theirs at once. What fails is left to the expiry.
 async fn take_in_ends(store: &Store, looks: &BTreeMap<ModelId, PoolLook>) {
     // `<pod>#...` is an end that its pod outlived.
     let ended = looks.values().flat_map(|look| &look.ended).filter(|name| !name.contains('#'));
@@ -384,4 +390,10 @@ async fn take_in_ends(store: &Store, looks: &BTreeMap<ModelId, PoolLook>) {
         }
     }));
     let _ = tokio::time::timeout(ENDS_WITHIN, removed).await;
+}
+
+/// Whether a launcher has a worker of this model, which may not be in the registry yet.
+fn may_have_workers(listed: &Listed, model: &ModelId) -> bool {
+    let is_one = |one: &Instance| one.model == model.as_str() && one.is_alive();
+    listed.values().any(|all| all.as_ref().is_ok_and(|all| all.iter().any(is_one)))
 }

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     act::{Instance, launchers::Launchers},
+    deadlines::Deadlines,
     lead::Lead,
     leaving::Leaving,
     observe::{Proofs, Queues},
@@ -68,6 +69,9 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> anyhow::Result
         let proofs = Proofs::new(&config)?;
         let queues = Queues::new(broker.clone(), proofs, &config, background.clone())?;
         let answerer = answerer(&config, &broker, &store);
+        let limits = config.limits.clone();
+        let delivery_limit = config.queues.delivery_limit;
+        let deadlines = Deadlines::new(broker.clone(), answerer.clone(), limits, delivery_limit);
         let scaler = Scaler {
             removed: Removed::new(broker.clone(), answerer.clone(), &config),
             config: config.clone(),
@@ -75,6 +79,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> anyhow::Result
             broker: broker.clone(),
             store: store.clone(),
             queues,
+            deadlines,
             lead,
             clock: Clock::of_runtime(clock::now_ms()),
             board,

@@ -48,6 +48,8 @@ pub(crate) enum Refused {
     NoRoute,
     /// This user may not publish there.
     Forbidden { reason: String },
+    /// It is larger than the broker takes.
+    TooLarge { bytes: usize, bytes_max: usize },
     /// No confirmation came in time.
     Unconfirmed { after_ms: u64, last: String },
 }
@@ -60,6 +62,7 @@ impl Refused {
             PublishError::Full { .. } => Self::Backpressure(HeldUp::QueueFull),
             PublishError::Unroutable { .. } => Self::NoRoute,
             PublishError::Forbidden { reason, .. } => Self::Forbidden { reason },
+            PublishError::TooLarge { bytes, bytes_max } => Self::TooLarge { bytes, bytes_max },
             PublishError::Unconfirmed { after_ms, last } => match blocked() {
                 Some(reason) => Self::Backpressure(HeldUp::Blocked { reason }),
                 None => Self::Unconfirmed { after_ms, last },

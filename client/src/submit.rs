@@ -20,7 +20,7 @@ use crate::{
 /// The error of a submit: the job is not, or not known to be, in its queue.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
-    /// The job breaks a rule of the contract; nothing was sent.
+    /// The job breaks a rule of the contract, or is larger than the broker takes; it is not in its queue.
     #[error("job {id}: {error}")]
     Invalid {
         /// The job.
@@ -171,13 +171,10 @@ impl Client {
         let body = job
             .encode(ContentType::Msgpack)
             .map_err(|error| SubmitError::Codec { id: job.id.clone(), error })?;
-        if body.len() > limits.body_bytes_max {
-            let bytes = body.len();
-            let max = limits.body_bytes_max;
-            return Err(invalid(JobError::new(
-                ErrorCode::PayloadTooLarge,
-                format!("the job has {bytes} bytes, the limit is {max}: split it into several"),
-            )));
+        // Beyond either limit it would be refused by a worker, or by the broker.
+        let bytes_max = limits.body_bytes_max.min(self.inner.config.broker.message_bytes_max);
+        if body.len() > bytes_max {
+            return Err(too_large(job, body.len(), bytes_max));
         }
         Ok(body)
     }
@@ -217,11 +214,19 @@ impl Client {
                 SubmitError::UnknownModel { model, known: self.known_models().await }
             }
             Refused::Forbidden { reason } => SubmitError::Forbidden { reason },
+            Refused::TooLarge { bytes, bytes_max } => too_large(job, bytes, bytes_max),
             Refused::Unconfirmed { after_ms, last } => {
                 SubmitError::Unconfirmed { id: job.id.clone(), after_ms, last }
             }
         }
     }
+}
+
+fn too_large(job: &Job, bytes: usize, bytes_max: usize) -> SubmitError {
+    let message =
+        format!("the job has {bytes} bytes, the limit is {bytes_max}: split it into several");
+    let error = JobError::new(ErrorCode::PayloadTooLarge, message);
+    SubmitError::Invalid { id: job.id.clone(), error }
 }
 
 fn message(job: &Job, lane: Lane, body: Vec<u8>) -> Message {

@@ -5,13 +5,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use forebay_schemas::{ErrorCode, JobError, Outcome, topology::RETRY_STEPS};
+use forebay_schemas::{ErrorCode, JobError, Outcome, ResultPointer, topology::RETRY_STEPS};
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use metrics::counter;
 
 use crate::{
     backoff::Backoff,
-    broker::{Acker, Message, Properties, Publisher},
+    broker::{Acker, Message, Properties, PublishError, Publisher},
     clock::Clock,
     disposition::Disposition,
     fail, retry,
@@ -50,6 +50,8 @@ struct Answered {
     state: &'static str,
     /// The record's bytes, where the publisher asked for a copy.
     copy: Option<Vec<u8>>,
+    /// Sent in place of a copy that is too large for a message.
+    pointer: ResultPointer,
 }
 
 impl Answerer {
@@ -109,13 +111,14 @@ impl Answerer {
             refused.encode(ticket.content_type).unwrap_or_default()
         });
         let copy = ticket.reply_to.is_some().then(|| bytes.clone());
+        let pointer = ResultPointer::to(&outcome, bytes.len());
         let record = ResultRecord {
             id: ticket.id.clone(),
             bytes,
             ttl_s: ticket.result_ttl_s,
             notify: ticket.notify.clone(),
         };
-        (Answered { ticket, state, copy }, record)
+        (Answered { ticket, state, copy, pointer }, record)
     }
 
     /// Writes until the store confirms. A record that is there already stands; both end the job.
@@ -131,10 +134,19 @@ impl Answerer {
     /// Publishes a copy of the answer. The record is safe by now, so a publisher whose queue is gone costs a log line
     /// and no more.
     async fn reply(self, mut answer: Answered) {
-        if let Some(message) = reply(&mut answer)
-            && let Err(error) = self.publisher.publish(&message).await
-        {
-            tracing::info!(%error, "a reply was not delivered");
+        if let Some(mut message) = reply(&mut answer) {
+            let mut sent = self.publisher.publish(&message).await;
+            if let Err(PublishError::TooLarge { bytes, bytes_max }) = sent {
+                tracing::info!(id = %answer.ticket.id, bytes, bytes_max, "replied with a pointer");
+                counter!("forebay_settle_replies_too_large_total").increment(1);
+                // A map of short texts and numbers is within the codecs.
+                message.body =
+                    answer.pointer.encode(answer.ticket.content_type).unwrap_or_default();
+                sent = self.publisher.publish(&message).await;
+            }
+            if let Err(error) = sent {
+                tracing::info!(%error, "a reply was not delivered");
+            }
         }
         acknowledge(vec![answer]).await;
     }
@@ -145,26 +157,48 @@ impl Answerer {
         let message = retry::message(&ticket.message, step, failures);
         let delay = RETRY_STEPS[step].0;
         tracing::info!(id = %ticket.id, failures, delay, "failed for a passing cause; tried again");
-        self.publish("another attempt", &message).await;
+        if let Err(TooLarge { bytes_max }) = self.publish("another attempt", &message).await {
+            let reason = format!("it can't be tried again: RabbitMQ now takes {bytes_max} bytes");
+            let error = JobError::new(ErrorCode::PayloadTooLarge, reason);
+            let outcome = Outcome::refused(ticket.id.clone(), error);
+            let (answer, record) = self.stamped(*ticket, outcome);
+            self.write(&[record]).await;
+            return self.reply(answer).await;
+        }
         ticket.acker.ack().await;
         counter!("forebay_settle_retries_total", "delay" => delay).increment(1);
     }
 
     /// Publishes the message to the dead letters: without an answer, that copy is all there is.
-    async fn dead_letter(self, message: Box<Message>, acker: Acker) {
-        self.publish("a dead letter", &message).await;
+    async fn dead_letter(self, mut message: Box<Message>, acker: Acker) {
+        while let Err(TooLarge { bytes_max }) = self.publish("a dead letter", &message).await {
+            // Its beginning is kept: that is no job in any case.
+            message.body.truncate(bytes_max);
+        }
         acker.ack().await;
         counter!("forebay_settle_jobs_total", "state" => "dead").increment(1);
     }
 
-    /// Publishes until the broker confirms.
-    async fn publish(&self, what: &'static str, message: &Message) {
+    /// Publishes until the broker confirms. An error only where trying again can't help.
+    async fn publish(&self, what: &'static str, message: &Message) -> Result<(), TooLarge> {
         let mut backoff = backoff();
-        while let Err(error) = self.publisher.publish(message).await {
-            tracing::warn!(%error, what, "can't publish; trying again");
+        loop {
+            match self.publisher.publish(message).await {
+                Ok(()) => return Ok(()),
+                Err(PublishError::TooLarge { bytes, bytes_max }) => {
+                    tracing::warn!(what, bytes, bytes_max, "larger than the broker takes");
+                    return Err(TooLarge { bytes_max });
+                }
+                Err(error) => tracing::warn!(%error, what, "can't publish; trying again"),
+            }
             tokio::time::sleep(backoff.next_pause()).await;
         }
     }
+}
+
+/// A message is larger than the broker takes: its limit was lowered since the message came.
+struct TooLarge {
+    bytes_max: usize,
 }
 
 /// Short pauses: throughput is to be back within seconds of the store or the broker.

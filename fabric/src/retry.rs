@@ -38,7 +38,7 @@ pub fn message(original: &Message, step: usize, failures: u32) -> Message {
         .with_headers(headers)
         .with_expiration(delay.as_millis().to_string().into())
         .with_delivery_mode(2);
-    Message { exchange: names::retry(name), properties, ..original.clone() }
+    Message { exchange: names::retry_of_models(name), properties, ..original.clone() }
 }
 
 #[cfg(test)]
@@ -94,7 +94,7 @@ mod tests {
         let again = message(&original, 1, 2);
         assert_eq!(
             (again.exchange.as_str(), again.routing_key.as_str()),
-            ("forebay.retry.5s", "m.batch")
+            ("forebay.retry.5s.models", "m.batch")
         );
         assert_eq!(again.body, original.body);
         let sent = &again.properties;

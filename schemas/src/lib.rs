@@ -7,7 +7,8 @@
 //! - [`names`]: model and job ids, lanes, queue and key names
 //! - [`limits`]: the bounds that a job must keep
 //! - [`job`]: the job, and [`decode`]: its bounded decoder
-//! - [`outcome`]: the terminal record of a job, and [`output`]: its output by task
+//! - [`outcome`]: the terminal record of a job, [`output`]: its output by task, and [`pointer`]: where to find one that
+//!   is too large for a reply
 //! - [`worker`]: a worker's entry in the registry, and [`status`]: the autoscaler's report of the fleet
 //! - [`topology`]: exchanges, queues and bindings as data
 //! - [`codec`]: msgpack and JSON
@@ -23,6 +24,7 @@ pub mod limits;
 pub mod names;
 pub mod outcome;
 pub mod output;
+pub mod pointer;
 pub mod status;
 pub mod topology;
 mod validate;
@@ -37,6 +39,7 @@ pub use limits::Limits;
 pub use names::{JobId, Lane, ModelId, NameError};
 pub use outcome::{ErrorCode, JobError, Outcome, State, Timing, Usage};
 pub use output::{EmbedOutput, LabelScore, Output};
+pub use pointer::ResultPointer;
 pub use status::{DecisionReport, FleetStatus, PoolStatus};
 pub use version::{MESSAGE_TYPE, VERSION};
 pub use worker::{GpuRecord, WorkerRecord, WorkerState};

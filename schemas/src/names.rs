@@ -117,9 +117,20 @@ impl JobId {
     }
 }
 
-/// Exchange and queue of messages that are tried again after the back-off `step`, such as `30s`.
+/// Exchange and queue of messages that are tried again after the back-off `step`, such as `30s`, and whose routing key
+/// matches no model's own retry queue. Earlier versions published all of them there.
 pub fn retry(step: &str) -> String {
     format!("forebay.retry.{step}")
+}
+
+/// The exchange that brings messages to their model's own queue of the back-off `step`, by their routing key.
+pub fn retry_of_models(step: &str) -> String {
+    format!("forebay.retry.{step}.models")
+}
+
+/// The queue of one model's messages that are tried again after the back-off `step`.
+pub fn retry_of(step: &str, model: &ModelId) -> String {
+    format!("forebay.retry.{step}.{model}")
 }
 
 /// The Redis key of a worker's in-flight journal: the jobs that it is computing.

@@ -6,7 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{DEAD, DEAD_SETTLE, JOBS, Lane, ModelId, UNROUTABLE, retry};
+use crate::names::{
+    DEAD, DEAD_SETTLE, JOBS, Lane, ModelId, UNROUTABLE, retry, retry_of, retry_of_models,
+};
 
 /// The back-off steps: the queue's suffix and how long a message stays there, in milliseconds.
 pub const RETRY_STEPS: [(&str, u64); 5] =
@@ -18,6 +20,9 @@ pub const RETRY_STEPS: [(&str, u64); 5] =
 pub struct QueueSettings {
     /// The most messages that a queue holds; a publish beyond is refused.
     pub length_max: u64,
+    /// The most bytes of bodies that a queue holds; a publish beyond is refused. With 0 the queues are declared without
+    /// this argument, as they were before it existed: a broker refuses a queue that exists with other arguments.
+    pub length_bytes_max: u64,
     /// How often the broker redelivers a message before it becomes a dead letter. This is the last
     /// resort: a lost worker raises the count of every message that it had prefetched.
     pub delivery_limit: u64,
@@ -25,7 +30,7 @@ pub struct QueueSettings {
 
 impl Default for QueueSettings {
     fn default() -> Self {
-        Self { length_max: 1_000_000, delivery_limit: 50 }
+        Self { length_max: 1_000_000, length_bytes_max: 0, delivery_limit: 50 }
     }
 }
 
@@ -124,9 +129,12 @@ impl Topology {
             routing_key: String::new(),
         });
         for (step, delay_ms) in RETRY_STEPS {
-            let mut arguments = arguments(settings, JOBS);
-            arguments.push(("x-message-ttl", Argument::Number(delay_ms)));
-            topology.add_fanout(retry(step), arguments);
+            topology.add_fanout(retry(step), retry_arguments(settings, delay_ms));
+            topology.exchanges.push(Exchange {
+                name: retry_of_models(step),
+                kind: ExchangeKind::Direct,
+                arguments: vec![("alternate-exchange", Argument::Text(retry(step)))],
+            });
         }
         topology
     }
@@ -146,23 +154,42 @@ impl Topology {
         for lane in Lane::ALL {
             let queue = lane.queue(model);
             self.queues.push(Queue { name: queue.clone(), arguments: arguments(settings, DEAD) });
-            self.bind(&queue, lane.routing_key(model));
+            self.bind(JOBS, &queue, lane.routing_key(model));
         }
         // The bare model name is the short way to the batch lane.
-        self.bind(&Lane::Batch.queue(model), model.to_string());
+        self.bind(JOBS, &Lane::Batch.queue(model), model.to_string());
+        self.add_retries(model, settings);
     }
 
-    fn bind(&mut self, queue: &str, routing_key: String) {
-        self.bindings.push(Binding { exchange: JOBS.into(), queue: queue.into(), routing_key });
+    /// The model's own retry queues. RabbitMQ moves at most 32 messages of a queue at a time to where they are
+    /// dead-lettered to: in a queue that several models share, those of a model whose queue is full hold up the rest.
+    fn add_retries(&mut self, model: &ModelId, settings: &QueueSettings) {
+        for (step, delay_ms) in RETRY_STEPS {
+            let queue = retry_of(step, model);
+            let arguments = retry_arguments(settings, delay_ms);
+            self.queues.push(Queue { name: queue.clone(), arguments });
+            let lanes = Lane::ALL.map(|lane| lane.routing_key(model));
+            for key in lanes.into_iter().chain([model.to_string()]) {
+                self.bind(&retry_of_models(step), &queue, key);
+            }
+        }
+    }
+
+    fn bind(&mut self, exchange: &str, queue: &str, routing_key: String) {
+        self.bindings.push(Binding { exchange: exchange.into(), queue: queue.into(), routing_key });
     }
 }
 
 fn bounded(settings: &QueueSettings, overflow: &str) -> Arguments {
-    vec![
+    let mut arguments = vec![
         ("x-queue-type", Argument::Text("quorum".into())),
         ("x-max-length", Argument::Number(settings.length_max)),
         ("x-overflow", Argument::Text(overflow.into())),
-    ]
+    ];
+    if settings.length_bytes_max > 0 {
+        arguments.push(("x-max-length-bytes", Argument::Number(settings.length_bytes_max)));
+    }
+    arguments
 }
 
 fn arguments(settings: &QueueSettings, dead_letters_to: &str) -> Arguments {
@@ -171,6 +198,13 @@ fn arguments(settings: &QueueSettings, dead_letters_to: &str) -> Arguments {
     arguments.push(("x-dead-letter-exchange", Argument::Text(dead_letters_to.into())));
     arguments.push(("x-dead-letter-strategy", Argument::Text("at-least-once".into())));
     arguments.push(("x-delivery-limit", Argument::Number(settings.delivery_limit)));
+    arguments
+}
+
+/// Retries wait for their step, and go back to the exchange of jobs with the routing key that they came with.
+fn retry_arguments(settings: &QueueSettings, delay_ms: u64) -> Arguments {
+    let mut arguments = arguments(settings, JOBS);
+    arguments.push(("x-message-ttl", Argument::Number(delay_ms)));
     arguments
 }
 
@@ -209,8 +243,8 @@ mod tests {
     fn both_lanes_and_the_short_key_lead_to_a_model() {
         let topology = topology();
         let leads = |key: &str| -> Vec<&str> {
-            let bound = topology.bindings.iter().filter(|b| b.routing_key == key);
-            bound.map(|b| b.queue.as_str()).collect()
+            let bound = topology.bindings.iter().filter(|b| b.exchange == JOBS);
+            bound.filter(|b| b.routing_key == key).map(|b| b.queue.as_str()).collect()
         };
         assert_eq!(leads("a"), ["forebay.jobs.a.batch"]);
         assert_eq!(leads("a.batch"), ["forebay.jobs.a.batch"]);
@@ -225,6 +259,44 @@ mod tests {
             let last = [DEAD, DEAD_SETTLE].contains(&queue.name.as_str());
             assert_eq!(has("x-dead-letter-exchange"), !last, "{}", queue.name);
         }
+    }
+
+    #[test]
+    fn each_model_s_retries_wait_in_queues_of_their_own_whatever_their_lane() {
+        let topology = topology();
+        for key in ["a", "a.batch", "a.interactive", "b.batch"] {
+            let bound = topology.bindings.iter().filter(|b| b.exchange != JOBS);
+            let queues: Vec<&str> =
+                bound.filter(|b| b.routing_key == key).map(|b| b.queue.as_str()).collect();
+            let model = &key[..1];
+            let own = RETRY_STEPS.map(|(step, _)| format!("forebay.retry.{step}.{model}"));
+            assert_eq!(queues, own, "{key}");
+        }
+        // What matches no model waits in the shared queue, to which earlier versions still publish.
+        let retries = topology.exchanges.iter().filter(|e| e.name.ends_with(".models"));
+        for exchange in retries.clone() {
+            let shared = exchange.name.trim_end_matches(".models");
+            let expected = [("alternate-exchange", Argument::Text(shared.into()))];
+            assert_eq!(exchange.arguments, expected);
+            assert!(topology.bindings.iter().any(|b| b.exchange == shared && b.queue == shared));
+        }
+        assert_eq!(retries.count(), RETRY_STEPS.len());
+    }
+
+    #[test]
+    fn bytes_are_bounded_where_that_is_set_and_only_there() {
+        let declared = |length_bytes_max| {
+            let settings = QueueSettings { length_bytes_max, ..QueueSettings::default() };
+            let queues = Topology::new(&["a".parse().unwrap()], &settings).queues;
+            let bounded = |queue: &&Queue| {
+                let argument = ("x-max-length-bytes", Argument::Number(length_bytes_max));
+                queue.arguments.contains(&argument)
+            };
+            (queues.iter().filter(bounded).count(), queues.len())
+        };
+        let (bounded, all) = declared(1_000);
+        assert_eq!(bounded, all);
+        assert_eq!(declared(0).0, 0, "queues of earlier versions lack the argument");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod scaling {
+    mod deadlines;
     mod faults;
     mod lead;
     mod scale_in;

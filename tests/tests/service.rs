@@ -16,11 +16,13 @@ mod service {
     mod full;
     mod journey;
     mod killer;
+    mod large;
     mod logins;
     mod permissions;
     mod python;
     mod refusals;
     mod registry;
+    mod retries;
     mod schema;
     mod scores;
     mod secrets;

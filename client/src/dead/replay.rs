@@ -120,11 +120,13 @@ impl Client {
     /// Puts the record back where the job is known not to be in its queue, so that its failure is reported as before.
     /// A job that may be in its queue goes on without a record.
     async fn restore(&self, error: &PublishError, removed: Option<ResultRecord>) {
-        let (Some(record), PublishError::Full { .. } | PublishError::Unroutable { .. }) =
-            (removed, error)
-        else {
-            return;
-        };
+        let is_refused = matches!(
+            error,
+            PublishError::Full { .. }
+                | PublishError::Unroutable { .. }
+                | PublishError::TooLarge { .. }
+        );
+        let Some(record) = removed.filter(|_| is_refused) else { return };
         if let Err(error) = self.inner.store.write_results(&[record]).await {
             tracing::warn!(%error, "can't put a record back; its dead letter can still be replayed");
         }

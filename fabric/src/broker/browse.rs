@@ -5,10 +5,15 @@ use std::{io, time::Duration};
 use lapin::{
     Channel,
     options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions},
-    types::FieldTable,
+    types::{AMQPValue, FieldTable},
 };
 
-use super::{connection::Broker, error::BrokerError, publish::Properties};
+use super::{
+    connection::Broker,
+    delivery::{Acker, Delivery, Settlement},
+    error::BrokerError,
+    publish::Properties,
+};
 
 /// A message that waits in a queue. It stays there unless it is taken.
 #[derive(Debug)]
@@ -27,6 +32,42 @@ impl BrowsedMessage {
     /// message is back in its queue.
     pub async fn take(self) -> bool {
         matches!(self.acker.ack(BasicAckOptions::default()).await, Ok(true))
+    }
+
+    /// How often the broker has delivered it before.
+    pub fn delivery_count(&self) -> u64 {
+        let headers = self.properties.headers().as_ref();
+        match headers.and_then(|headers| headers.inner().get("x-delivery-count")) {
+            Some(AMQPValue::LongLongInt(count)) => u64::try_from(*count).unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    /// The message as a delivery. Acknowledged, it is taken out of its queue; requeued, it stays in the browse, which
+    /// gives it back at its end.
+    pub fn into_delivery(self) -> Delivery {
+        let redelivered = self.delivery_count() > 0;
+        let Self { body, properties, routing_key, acker } = self;
+        let acker = Acker::new(Browsed(acker));
+        Delivery { body, properties, exchange: String::new(), routing_key, redelivered, acker }
+    }
+}
+
+/// Settles a browsed message.
+struct Browsed(lapin::Acker);
+
+impl Settlement for Browsed {
+    fn ack(self: Box<Self>) -> bool {
+        let is_open = self.0.usable();
+        if is_open {
+            // The frame is queued at the first poll; a lost one means another delivery of an answered job.
+            tokio::spawn(async move { self.0.ack(BasicAckOptions::default()).await });
+        }
+        is_open
+    }
+
+    fn requeue(self: Box<Self>) -> bool {
+        true
     }
 }
 
@@ -52,17 +93,37 @@ impl Broker {
     pub async fn browse(&self, queue: &str) -> Result<Browse, BrokerError> {
         let failed = |e| BrokerError::command(format!("opening queue `{queue}` to browse it"), e);
         let channel = self.connection()?.create_channel().await.map_err(failed)?;
-        let options = QueueDeclareOptions { passive: true, ..Default::default() };
-        let state = channel.queue_declare(queue.into(), options, FieldTable::default()).await;
-        let left = state.map_err(failed)?.message_count();
+        let left = waiting(&channel, queue).await.map_err(failed)?;
         Ok(Browse { channel, queue: queue.to_owned(), left, ackers: Vec::new() })
     }
+}
+
+async fn waiting(channel: &Channel, queue: &str) -> lapin::Result<u32> {
+    let options = QueueDeclareOptions { passive: true, ..Default::default() };
+    let state = channel.queue_declare(queue.into(), options, FieldTable::default()).await?;
+    Ok(state.message_count())
 }
 
 impl Browse {
     /// The most messages that are still ahead.
     pub fn left(&self) -> u32 {
         self.left
+    }
+
+    /// Takes in the messages that came to the queue since the browse began.
+    pub async fn look_again(&mut self) -> Result<(), BrokerError> {
+        let look = tokio::time::timeout(ANSWER_WITHIN, waiting(&self.channel, &self.queue))
+            .await
+            .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
+        self.left = look.map_err(|e| self.failed(e))?;
+        // Those that were taken are done with.
+        self.ackers.retain(lapin::Acker::usable);
+        Ok(())
+    }
+
+    /// How many messages it has returned that were not taken, as of the last [`Self::look_again`].
+    pub fn held(&self) -> usize {
+        self.ackers.len()
     }
 
     /// The next message; `None` at the end.

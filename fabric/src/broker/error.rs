@@ -135,6 +135,17 @@ pub enum PublishError {
         /// The routing key.
         routing_key: String,
     },
+    /// It is longer than the broker takes; it is in no queue, and sending it again can't help.
+    #[error(
+        "the message has {bytes} bytes, and RabbitMQ takes {bytes_max}: send less at once, or raise both \
+         `max_message_size` in rabbitmq.conf and `broker.message_bytes_max`"
+    )]
+    TooLarge {
+        /// The bytes of its body.
+        bytes: usize,
+        /// The most that the broker takes.
+        bytes_max: usize,
+    },
     /// The broker did not confirm it in time; it may be in the queue. Sending the same id again is idempotent.
     #[error(
         "RabbitMQ did not confirm the message within {after_ms} ms ({last}); sending it again is safe"
@@ -166,6 +177,22 @@ pub(super) fn is_refused(error: &lapin::Error) -> bool {
     }
 }
 
+/// The most bytes that the broker takes in a message, where it closed the channel because one was larger. All messages
+/// that wait for their confirmation on that channel get the same error.
+pub(super) fn bytes_max(error: &lapin::Error) -> Option<usize> {
+    let ErrorKind::ProtocolError(refusal) = error.kind() else { return None };
+    bytes_max_of(refusal.get_message().as_str())
+}
+
+/// RabbitMQ says "message size 17000000 is larger than configured max size 16777216", or "than max size" where its own
+/// bound is the limit.
+fn bytes_max_of(reason: &str) -> Option<usize> {
+    let (_, sizes) = reason.split_once("message size ")?;
+    let (_, bytes_max) = sizes.split_once("max size ")?;
+    let digits = bytes_max.split(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse().ok()
+}
+
 fn soft(error: &lapin::Error) -> Option<&AMQPSoftError> {
     match error.kind() {
         ErrorKind::ProtocolError(e) => match e.kind() {
@@ -173,5 +200,22 @@ fn soft(error: &lapin::Error) -> Option<&AMQPSoftError> {
             AMQPErrorKind::Hard(_) => None,
         },
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_broker_s_limit_is_read_from_its_refusal() {
+        let of = |reason: &str| bytes_max_of(&format!("PRECONDITION_FAILED - {reason}"));
+        assert_eq!(of("message size 17 is larger than configured max size 16"), Some(16));
+        assert_eq!(
+            of("message size 536870913 is larger than max size 536870912"),
+            Some(536_870_912)
+        );
+        assert_eq!(of("message size 17 is larger than configured max size"), None);
+        assert_eq!(of("unknown delivery tag 17"), None);
     }
 }

@@ -36,8 +36,7 @@ fn read_table(entries: &[u8]) -> FieldTable {
     let wire = [&length(entries)[..], entries].concat();
     let (rest, table) = parse_field_table(&wire[..]).unwrap();
     assert!(rest.is_empty());
-    let (again, _) =
-        gen_field_table::<Vec<u8>>(&table)(Vec::new().into()).unwrap().into_inner();
+    let (again, _) = gen_field_table::<Vec<u8>>(&table)(Vec::new().into()).unwrap().into_inner();
     assert_eq!(parse_field_table(&again[..]).unwrap().1, table, "written as it was read");
     table
 }

@@ -13,7 +13,7 @@ use futures_util::{FutureExt, future::BoxFuture, poll};
 
 use super::{
     connection::Broker,
-    error::{PublishError, is_refused},
+    error::{PublishError, bytes_max, is_refused},
     link::Link,
 };
 use crate::backoff::Backoff;
@@ -61,6 +61,9 @@ impl Broker {
     /// Publishes and waits until the broker confirms that the message is on a queue. Many of these may run at
     /// once: they share channels, and their confirmations are awaited together.
     pub async fn publish(&self, message: &Message) -> Result<(), PublishError> {
+        // A message that is too large would cost every other one on its channel a second try.
+        let bytes_max = self.inner.config.message_bytes_max;
+        too_large(message, bytes_max).map_or(Ok(()), Err)?;
         let after_ms = self.inner.config.publish_timeout_ms;
         let deadline = Instant::now() + Duration::from_millis(after_ms);
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
@@ -127,7 +130,10 @@ impl Broker {
                 exchange: message.exchange.clone(),
                 reason: error.to_string(),
             }),
-            Err(error) => Attempt::Again(error.to_string()),
+            Err(error) => match bytes_max(&error).and_then(|max| too_large(message, max)) {
+                Some(error) => Attempt::Never(error),
+                None => Attempt::Again(error.to_string()),
+            },
         }
     }
 
@@ -139,4 +145,9 @@ impl Broker {
             Link::Down { error } => error.as_ref().map(ToString::to_string),
         }
     }
+}
+
+fn too_large(message: &Message, bytes_max: usize) -> Option<PublishError> {
+    let bytes = message.body.len();
+    (bytes > bytes_max).then_some(PublishError::TooLarge { bytes, bytes_max })
 }

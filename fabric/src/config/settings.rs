@@ -136,6 +136,8 @@ impl Config {
         at_least("broker.publish_timeout_ms", broker.publish_timeout_ms, 1)?;
         at_least("broker.confirms_in_flight_max", broker.confirms_in_flight_max as u64, 1)?;
         at_least("broker.channels_max", broker.channels_max as u64, 1)?;
+        // A dead letter is cut to this, and a reply that is too large replaced by one of some hundred bytes.
+        at_least("broker.message_bytes_max", broker.message_bytes_max as u64, 4_096)?;
         at_least("store.connections_max", store.connections_max as u64, 1)?;
         at_least("store.timeout_ms", store.timeout_ms, 1)?;
         at_least("limits.body_bytes_max", self.limits.body_bytes_max as u64, 1)?;

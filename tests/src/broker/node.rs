@@ -66,12 +66,12 @@ impl Node {
         Self::boot_with("").await
     }
 
-    /// Boots a node of its own with these lines in its configuration, too.
+    /// Boots a node of its own with more lines in its configuration.
     pub async fn boot_with(more: &str) -> Self {
         let neighbourhood = Neighbourhood::new();
         let encrypted = Encrypted::new(neighbourhood.home.path());
-        let configuration = encrypted.configuration() + more;
-        let mut node = Self::configured(&neighbourhood, "alone", &configuration);
+        let more = format!("{}\n{more}", encrypted.configuration());
+        let mut node = Self::configured(&neighbourhood, "alone", &more);
         node.encrypted = Some(Arc::new(encrypted));
         node.start().await;
         node

@@ -104,7 +104,7 @@ async fn a_publish_to_an_exchange_that_is_gone_harms_nothing_else() {
     let mut worker = workload.stack.worker(&[]).await;
     let channel = &workload.publisher.channel;
     let deleted =
-        channel.exchange_delete("forebay.retry.1s".into(), ExchangeDeleteOptions::default());
+        channel.exchange_delete("forebay.retry.1s.models".into(), ExchangeDeleteOptions::default());
     deleted.await.unwrap();
     // The broker closes the channel on which the worker publishes this one's second try.
     let again = workload.job("fails once").faulty("error:1");

@@ -29,7 +29,13 @@ impl Fleet {
         let stack = Stack::start().await.tiny();
         let programs = [stack.worker(&[]).await, stack.autoscaler(&[]).await];
         let raw = RawPublisher::connect(stack.vhost.amqp_port(), stack.vhost.name());
-        Self { raw, publisher: stack.publisher().await, redis: stack.redis().await, stack, programs }
+        Self {
+            raw,
+            publisher: stack.publisher().await,
+            redis: stack.redis().await,
+            stack,
+            programs,
+        }
     }
 
     /// Publishes a job with these properties beside its id.

@@ -89,3 +89,25 @@ async fn a_submission_that_waits_for_room_can_be_interrupted() {
     assert_eq!(waits.exit_code(SOON).await, 1);
     assert!(waits.log().contains("interrupted"), "{}", waits.log());
 }
+
+#[tokio::test]
+async fn a_queue_that_is_full_by_its_bytes_refuses_a_submission_too() {
+    let stack = Stack::start().await;
+    let text = "water ".repeat(2_000);
+    let submit = async || {
+        let mut command =
+            stack.program("forebay", &[("FOREBAY_QUEUES__LENGTH_BYTES_MAX", "50000")]);
+        command.args(["submit", "--model", MODEL, "--when-full", "fail", &text]);
+        stack.run(command).await
+    };
+    assert_eq!(submit().await.code, 0, "the first one fits");
+    // The broker looks at the size only now and then.
+    let refused = until("a submission is refused", SOON, async || {
+        let finished = submit().await;
+        (finished.code != 0).then_some(finished)
+    })
+    .await;
+    assert!(refused.errors.contains("full"), "{refused:?}");
+    let held = stack.vhost.depth(BATCH_QUEUE);
+    assert!(held < 12, "{held} jobs of 12 kB are in a queue for 50 kB");
+}
