@@ -5,8 +5,8 @@ use forebay_schemas::ModelId;
 use super::pods::MODEL;
 
 /// The name of a model's Deployment by `pattern`, with `{model}` for the model's. Kubernetes allows no dots and
-/// underscores in it, and no dash at its end. Where these are replaced, ids that differ would become one name: a hash of
-/// the id keeps them apart.
+/// underscores in it, and no dash at its end. Where these are replaced, ids that differ would become one name: a hash
+/// of the id keeps them apart.
 pub(super) fn distinct(pattern: &str, model: &ModelId) -> String {
     let allowed = replaced(model);
     if allowed == model.as_str() {
