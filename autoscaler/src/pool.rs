@@ -152,9 +152,8 @@ impl ModelPool {
     /// Has these moves carried out. What comes of them is waited for by [`ModelPool::acted`].
     pub fn act(&mut self, launcher: Arc<dyn Launcher>, moves: Moves, permit: Permit) {
         let model = self.model.clone();
-        self.acting = Some(tokio::spawn(async move {
-            carry_out(&*launcher, &model, &moves, &permit).await
-        }));
+        self.acting =
+            Some(tokio::spawn(async move { carry_out(&*launcher, &model, &moves, &permit).await }));
     }
 
     /// Whether its launcher is at work on it.
@@ -274,7 +273,10 @@ impl ModelPool {
             ready,
             draining: count(workers, Phase::Draining),
             jobs_ready: backlog.map(|backlog| backlog.ready),
-            jobs_unacknowledged: backlog.map(|backlog| backlog.unacknowledged),
+            // A zero that rests on a part of what there is to see is none.
+            jobs_unacknowledged: backlog
+                .map(|backlog| backlog.unacknowledged)
+                .filter(|jobs| *jobs > 0 || !look.seen.partial),
             arrivals_per_s: why.arrivals_per_s,
             worker_jobs_per_s: why.jobs_per_s,
             cold_start_s: why.cold_start_s,

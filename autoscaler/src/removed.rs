@@ -1,8 +1,9 @@
 //! Models that were taken out of the configuration: what waits for them is answered.
 //!
-//! Their queues stay, and with them jobs that nobody takes. The leader answers these as `model_not_found` after a
-//! while, in which the model may come back. It does so for models alone that it had itself, and only where nobody else
-//! consumes: another fleet may serve other models on the same broker. Queues of models that it never had are reported.
+//! Their queues stay, and with them jobs that no worker takes. The leader answers these as `model_not_found` after a
+//! while, in which the model may come back. It does so for models alone that it had itself, and only where there is no
+//! other consumer: another fleet may serve other models on the same broker. Queues of models that it never had are
+//! reported.
 
 use std::{collections::BTreeMap, time::Duration};
 

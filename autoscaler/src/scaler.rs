@@ -379,8 +379,8 @@ impl Scaler {
     }
 }
 
-/// Reports to the store which workers have ended, so that no one waits for their records to expire: what they held is
-/// known to be theirs at once. What fails is left to the expiry.
+/// Reports to the store which workers have ended, so that their records are gone at once and what they held is known to
+/// be theirs. What fails is left to the expiry.
 async fn take_in_ends(store: &Store, looks: &BTreeMap<ModelId, PoolLook>) {
     // `<pod>#...` is an end that its pod outlived.
     let ended = looks.values().flat_map(|look| &look.ended).filter(|name| !name.contains('#'));

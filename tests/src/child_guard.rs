@@ -115,8 +115,7 @@ impl ChildGuard {
 }
 
 fn send(name: &str, to: &str) {
-    let sent =
-        Command::new("kill").args(["-s", name, "--", to]).stderr(Stdio::null()).status();
+    let sent = Command::new("kill").args(["-s", name, "--", to]).stderr(Stdio::null()).status();
     sent.expect("run kill");
 }
 

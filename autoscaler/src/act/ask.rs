@@ -18,7 +18,7 @@ const STATUS_BYTES: usize = 12;
 /// Asks the worker that listens there.
 pub async fn ask(address: SocketAddr) -> Answer {
     match timeout(ANSWER_MAX, TcpStream::connect(address)).await {
-        // Nobody listens there, or nothing leads there: that says nothing about the worker.
+        // Nothing listens there, or no way leads there: nothing is learned about the worker.
         Err(_) | Ok(Err(_)) => Answer::Unreachable,
         Ok(Ok(stream)) => match timeout(ANSWER_MAX, status(stream)).await {
             Ok(Ok(200)) => Answer::Ready,
@@ -65,12 +65,12 @@ mod tests {
     async fn one_that_takes_the_question_and_does_not_answer_is_silent() {
         assert_eq!(ask(worker(b"").await).await, Answer::Silent);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        // As a stopped process: the kernel takes the connection, and nobody reads.
+        // As a stopped process: the kernel takes the connection, and nothing reads.
         assert_eq!(ask(listener.local_addr().unwrap()).await, Answer::Silent);
     }
 
     #[tokio::test]
-    async fn where_nobody_listens_nothing_is_learned() {
+    async fn where_nothing_listens_nothing_is_learned() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);

@@ -1,5 +1,5 @@
-//! The part of the autoscaler's environment that a worker gets: where the broker and the store are, and settings, but no
-//! passwords of anything else.
+//! The part of the autoscaler's environment that a worker gets: where the broker and the store are, and settings, but
+//! no passwords of anything else.
 
 /// The settings that a worker reads, by the beginning of their variables' names.
 const FOR_WORKERS: [&str; 12] = [
@@ -16,7 +16,7 @@ const FOR_WORKERS: [&str; 12] = [
     "FOREBAY_TELEMETRY__",
     "FOREBAY_FAIL_POINTS",
 ];
-/// What is in the names of variables that hold secrets of other programs.
+/// The parts of names by which variables with secrets of other programs are known.
 const SECRET: [&str; 5] = ["PASSWORD", "SECRET", "TOKEN", "CREDENTIAL", "_KEY"];
 
 /// Whether a worker gets this variable of Forebay's own.

@@ -26,7 +26,7 @@ pub enum Phase {
     Draining,
 }
 
-/// What a worker answered when it was asked itself, because its silence or its standstill had become too long.
+/// The answer of a worker that was asked itself, because its silence or its standstill had become too long.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Answer {
     /// It was not asked.
@@ -65,7 +65,7 @@ pub struct WorkerSeen {
     pub stalled_ms: Option<u64>,
     /// Time since its last heartbeat; `None` before the first one.
     pub silent_ms: Option<u64>,
-    /// What it answered when it was asked whether it is there.
+    /// Its answer when it was asked whether it is there.
     pub answer: Answer,
 }
 

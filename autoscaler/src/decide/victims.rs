@@ -63,7 +63,7 @@ pub struct Ends {
 }
 
 impl Ends {
-    /// Whether `id` may be ended now where at most `most` may be, and takes note of it. One that was ended before is
+    /// Whether `id` may be ended now where at most `most` may be, and remembers it. One that was ended before is
     /// ended again: that may have failed.
     fn allow(&mut self, now_ms: u64, id: &str, most: usize) -> bool {
         self.lately.retain(|(at_ms, _)| now_ms.saturating_sub(*at_ms) < ENDS_APART_MS);
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_ended_for_silence_who_was_not_asked_or_who_answers() {
+    fn no_worker_is_ended_for_silence_that_was_not_asked_or_that_answers() {
         use Answer::{NotAsked, Ready, Silent, Unreachable, Waits};
         for (answer, ends) in
             [(NotAsked, false), (Ready, false), (Waits, false), (Silent, true), (Unreachable, true)]
@@ -240,8 +240,7 @@ mod tests {
         for (answer, ends) in
             [(NotAsked, false), (Waits, false), (Ready, true), (Silent, true), (Unreachable, true)]
         {
-            let stuck =
-                WorkerSeen { stalled_ms: Some(60_001), answer, ..ready("a", 3, 9_000_000) };
+            let stuck = WorkerSeen { stalled_ms: Some(60_001), answer, ..ready("a", 3, 9_000_000) };
             assert_eq!(reason(stuck).is_some(), ends, "{answer:?}");
         }
     }

@@ -139,8 +139,8 @@ impl fmt::Display for Why {
             ),
             Code::Acting => write!(
                 to,
-                "the launcher is still at what was decided before, so the {ready} ready and {starting} starting workers \
-                 stay"
+                "the launcher is still at what was decided before, so the {ready} ready and {starting} starting \
+                 workers stay"
             ),
             Code::BelowMinimum => write!(
                 to,

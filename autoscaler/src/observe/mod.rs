@@ -52,7 +52,8 @@ pub async fn look(queues: &Queues, store: &Store, models: &[ModelId]) -> Sight {
 /// The worker registry. In a store that takes no writes (one that is full, or was demoted) records expire because
 /// heartbeats are refused, so who is missing there says nothing: it counts as one that can't be read.
 async fn registry(store: &Store) -> Result<Registered, String> {
-    let refused = |error| format!("Redis takes no heartbeats, so who is missing is unknown: {error}");
+    let refused =
+        |error| format!("Redis takes no heartbeats, so who is missing is unknown: {error}");
     store.probe().await.map_err(refused)?;
     store.registered().await.map_err(|error| error.to_string())
 }

@@ -1,7 +1,7 @@
 //! Proof that a queue which shows nothing is empty.
 //!
 //! A passive declaration of a quorum queue whose leader can't be reached answers 0 messages and 0 consumers, as that of
-//! an empty queue that nobody consumes does. Seen with RabbitMQ 3.10.8 on three nodes: so it is for a minute while the
+//! an empty queue without consumers does. Seen with RabbitMQ 3.10.8 on three nodes: so it is for a minute while the
 //! leader's node stands still, and for as long as two of three nodes are lost. A message or a consumer in the answer
 //! proves that the leader gave it. Without either the queue is asked for its first message: a leader answers "empty" at
 //! once; one that stands still does not answer; where none is left the broker closes the connection. So this has a

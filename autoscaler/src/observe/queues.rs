@@ -130,16 +130,15 @@ impl Queues {
 }
 
 impl Queues {
-    /// The queues that hold jobs of models other than these, which nobody consumes, for people. Only the management API
+    /// The queues that hold jobs of models other than these and have no consumer, for people. Only the management API
     /// knows of them.
     pub async fn unserved<'a>(&self, models: impl Iterator<Item = &'a ModelId>) -> Vec<String> {
         let Some(answer) = &self.answer else { return Vec::new() };
         let answer = answer.borrow().clone();
         let ours: BTreeSet<String> =
             models.flat_map(|model| Lane::ALL.map(|lane| lane.queue(model))).collect();
-        let of_a_model = |queue: &&String| {
-            queue.strip_prefix(JOBS).is_some_and(|rest| rest.starts_with('.'))
-        };
+        let of_a_model =
+            |queue: &&String| queue.strip_prefix(JOBS).is_some_and(|rest| rest.starts_with('.'));
         let queues = answer.unacknowledged.keys().filter(of_a_model);
         let others: Vec<String> =
             queues.filter(|queue| !ours.contains(*queue)).take(UNSERVED_MAX).cloned().collect();
@@ -151,7 +150,9 @@ impl Queues {
         let waits = |(queue, depth): (String, Option<QueueDepth>)| {
             let QueueDepth { ready, .. } =
                 depth.filter(|depth| depth.ready > 0 && depth.consumers == 0)?;
-            Some(format!("`{queue}` holds {ready} jobs of a model that is not in the configuration"))
+            Some(format!(
+                "`{queue}` holds {ready} jobs of a model that is not in the configuration"
+            ))
         };
         others.into_iter().zip(depths).filter_map(waits).collect()
     }

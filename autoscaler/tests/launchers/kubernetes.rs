@@ -370,10 +370,7 @@ async fn a_kubeconfig_that_can_t_be_used_is_named() {
 
 #[tokio::test]
 async fn models_whose_ids_differ_in_a_dot_or_an_underscore_have_deployments_of_their_own() {
-    let names = [
-        "forebay-worker-bge-small-en-704322ae",
-        "forebay-worker-bge-small-en-4ec112b2",
-    ];
+    let names = ["forebay-worker-bge-small-en-704322ae", "forebay-worker-bge-small-en-4ec112b2"];
     let server = Server::start(&names).await;
     let launcher = server.launcher();
     for model in ["bge.small_en", "bge_small.en", "bge_small.en"] {

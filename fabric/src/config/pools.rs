@@ -173,8 +173,8 @@ pub struct KubernetesConfig {
     /// The namespace; unset, that of the pod or of the kubeconfig.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// The Deployment of a model, with `{model}` for its id. Where that has dots or underscores, these become dashes, and
-    /// a hash of the id is added.
+    /// The Deployment of a model, with `{model}` for its id. Where that has dots or underscores, these become dashes,
+    /// and a hash of the id is added.
     pub deployment: String,
     /// A kubeconfig; unset, the pod's service account, else `KUBECONFIG` or `~/.kube/config`.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -105,7 +105,12 @@ impl Store {
     pub async fn probe(&self) -> Result<(), StoreError> {
         self.run(async |connection| {
             let mut set = redis::cmd("SET");
-            set.arg(PROBE_KEY).arg(&PROBE_VALUE[..]).arg("EX").arg(PROBE_TTL_S).query_async(connection).await
+            set.arg(PROBE_KEY)
+                .arg(&PROBE_VALUE[..])
+                .arg("EX")
+                .arg(PROBE_TTL_S)
+                .query_async(connection)
+                .await
         })
         .await
     }

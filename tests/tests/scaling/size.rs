@@ -2,6 +2,7 @@
 
 use forebay_tests::patience::{PATIENT, SOON, until, until_true};
 use forebay_tests::pools::{metric, pool, status, until_running};
+use forebay_tests::record::result_within;
 use forebay_tests::stack::{GRACE, Stack};
 use forebay_tests::workload::Workload;
 
@@ -86,6 +87,38 @@ async fn a_model_that_is_taken_out_of_the_configuration_loses_its_workers() {
     until_running(workload.stack.pools(), 1, PATIENT).await;
     workload.stack.write_config(&workload.stack.pools().settings());
     until_running(workload.stack.pools(), 0, PATIENT).await;
+}
+
+#[tokio::test]
+async fn what_waits_for_a_model_that_is_taken_out_is_answered() {
+    // No worker ever takes its jobs.
+    let mut workload = Workload::on(Stack::start().await.pooled("min = 0\nmax = 0")).await;
+    let autoscaler = workload.stack.autoscaler(&[]).await;
+    workload.publish(5).await;
+    until_true("they are seen", SOON, async || {
+        pool(&autoscaler).is_some_and(|pool| pool["jobs_ready"] == 5)
+    })
+    .await;
+    workload.stack.write_config(&workload.stack.pools().settings());
+    until_true("it is reported", SOON, async || {
+        status(&autoscaler)
+            .is_some_and(|status| status["problems"].to_string().contains("no longer configured"))
+    })
+    .await;
+    assert_eq!(workload.finished().await, 0, "the model may come back");
+    for job in &workload.jobs {
+        let record = result_within(&mut workload.redis, job.id(), 2 * PATIENT).await;
+        assert_eq!(record.state(), "failed");
+        assert_eq!(record.fields["error"]["code"], "model_not_found", "{}", record.fields);
+    }
+    // What comes later is answered too, until the model is back.
+    let later = workload.job("later");
+    workload.submit(&later).await;
+    let record = result_within(&mut workload.redis, later.id(), SOON).await;
+    assert_eq!(record.fields["error"]["code"], "model_not_found", "{}", record.fields);
+    workload.stack.set_pool(SERVERLESS);
+    until_true("it is back", SOON, async || pool(&autoscaler).is_some()).await;
+    workload.does_new_work(PATIENT).await;
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What can't be seen is unknown: nobody is ended for it, and no pool shrinks by it.
+//! Faults of the observation: no worker is ended for what can't be seen, and no pool shrinks by it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -64,8 +64,8 @@ pub struct DockerLauncher {
 }
 
 impl DockerLauncher {
-    /// A launcher that hands on what workers read of the `FOREBAY_*` in `environment`; paths among them have to be the image's too, or be
-    /// mounted. Nothing is asked of the engine yet.
+    /// A launcher that hands on what workers read of the `FOREBAY_*` in `environment`; paths among them have to be the
+    /// image's too, or be mounted. Nothing is asked of the engine yet.
     pub fn new(
         config: &DockerConfig,
         environment: impl IntoIterator<Item = (String, String)>,

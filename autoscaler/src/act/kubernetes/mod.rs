@@ -53,7 +53,7 @@ pub struct KubernetesLauncher {
     /// The Deployments that were found of models whose ids need another name.
     named: Mutex<BTreeMap<ModelId, String>>,
     reported: Mutex<Reported>,
-    /// What the kubelet knows of each pod, as of the last look.
+    /// The kubelet's word on each pod, as of the last look.
     answers: Mutex<BTreeMap<String, Answer>>,
     /// Held while a scale is changed: launches come several at a time, and would conflict.
     scaling: tokio::sync::Mutex<()>,

@@ -5,8 +5,8 @@ use forebay_schemas::ModelId;
 use super::pods::MODEL;
 
 /// The name of a model's Deployment by `pattern`, with `{model}` for the model's. Kubernetes allows no dots and
-/// underscores in it, and no dash at its end. Where these are replaced, ids that differ would become one name: a hash of
-/// the id keeps them apart.
+/// underscores in it, and no dash at its end. Where these are replaced, ids that differ would become one name: a hash
+/// of the id keeps them apart.
 pub(super) fn distinct(pattern: &str, model: &ModelId) -> String {
     let allowed = replaced(model);
     if allowed == model.as_str() {
@@ -48,7 +48,8 @@ mod tests {
 
     #[test]
     fn models_that_differ_in_one_character_have_deployments_of_their_own() {
-        let models = ["bge.small_en", "bge_small.en", "bge-small-en", "bge.small.en", "bge-small-en-"];
+        let models =
+            ["bge.small_en", "bge_small.en", "bge-small-en", "bge.small.en", "bge-small-en-"];
         let names: BTreeSet<String> = models.iter().map(|model| name(model)).collect();
         assert_eq!(names.len(), models.len(), "{names:?}");
         for name in names {
@@ -67,7 +68,10 @@ mod tests {
     fn a_former_deployment_is_known_by_its_selector() {
         let model = "bge.small_en".parse().unwrap();
         assert_eq!(former(PATTERN, &model), "forebay-worker-bge-small-en");
-        assert!(selects("app.kubernetes.io/name=forebay-worker,forebay.model=bge.small_en", &model));
+        assert!(selects(
+            "app.kubernetes.io/name=forebay-worker,forebay.model=bge.small_en",
+            &model
+        ));
         assert!(!selects("forebay.model=bge.small_en2", &model));
         assert!(!selects("forebay.model=bge-small-en", &model));
     }

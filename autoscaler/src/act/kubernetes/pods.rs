@@ -36,7 +36,7 @@ pub(super) struct Worker {
     pub device: Option<String>,
     pub created_at_ms: u64,
     pub stage: Stage,
-    /// What its kubelet knows of the worker in it.
+    /// Its kubelet's word on the worker in it.
     pub answer: Answer,
     /// Its deletion cost, if it has one.
     pub cost: Option<String>,

@@ -319,3 +319,24 @@ impl Inner {
         self.children.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_read_the_configuration_without_addresses_that_they_have_no_use_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let config =
+            ProcessConfig { state_dir: Some(folder.path().into()), ..ProcessConfig::default() };
+        let text = "amqp_url = 'amqp://a'\nmanagement_url = 'http://me:secret@host'\n\
+                    gateway_url = 'http://key@host'\n[models.m.pool]\nmax = 3\n";
+        let file = keep_config(&config, Some(text)).unwrap().unwrap();
+        let kept = std::fs::read_to_string(file).unwrap();
+        assert!(!kept.contains("secret") && !kept.contains("gateway"), "{kept}");
+        assert!(kept.contains("amqp://a") && kept.contains("max = 3"), "{kept}");
+        let broken = "management_url = \n";
+        let file = keep_config(&config, Some(broken)).unwrap().unwrap();
+        assert_eq!(std::fs::read_to_string(file).unwrap(), broken, "its reader says what is wrong");
+    }
+}

@@ -56,7 +56,9 @@ impl Process {
     pub fn listens_on(self) -> Option<u16> {
         let files = std::fs::read_dir(format!("/proc/{}/fd", self.pid)).ok()?;
         let sockets: BTreeSet<String> = files
-            .filter_map(|file| std::fs::read_link(file.ok()?.path()).ok()?.to_str().map(str::to_owned))
+            .filter_map(|file| {
+                std::fs::read_link(file.ok()?.path()).ok()?.to_str().map(str::to_owned)
+            })
             .filter_map(|file| Some(file.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
             .collect();
         let all = std::fs::read_to_string(format!("/proc/{}/net/tcp", self.pid)).ok()?;

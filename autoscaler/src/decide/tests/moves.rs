@@ -82,3 +82,23 @@ fn workers_that_are_to_leave_are_drained_once_and_ended_when_that_takes_too_long
     assert_eq!(moves.drain, ["idle", "busy"]);
     assert_eq!(moves.end.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["d"]);
 }
+
+#[test]
+fn nothing_new_is_asked_of_a_launcher_that_is_still_at_what_was_decided_before() {
+    let acting = |seen: PoolSeen| PoolSeen { acting: true, ..seen };
+    let silent = WorkerSeen {
+        draining_ms: Some(999_000),
+        phase: Phase::Draining,
+        answer: Answer::Silent,
+        ..ready("a", 1)
+    };
+    let mut history = History::new();
+    for second in 0..60 {
+        let busy = acting(look(second, (450, 0, 450), std::slice::from_ref(&silent)));
+        let decision = decide_one(&policy(), &mut history, &busy);
+        assert!(decision.moves.is_empty());
+    }
+    // It is as if nothing had been decided meanwhile.
+    let busy = look(60, (450, 0, 450), &[]);
+    assert_eq!(decide_one(&policy(), &mut history, &busy).launches(), 5);
+}

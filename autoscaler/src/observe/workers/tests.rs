@@ -152,7 +152,8 @@ fn a_pod_whose_program_ends_is_known_by_how_long_it_had_been_ready() {
 #[test]
 fn an_end_before_the_first_look_counts_against_no_launcher() {
     let gone = InstanceState::Ended { how: "exit code 0".into(), well: true };
-    let end = ObservedWorkers::default().look(0, &[instance("a", gone)], Some(&none())).ended.remove(0);
+    let end =
+        ObservedWorkers::default().look(0, &[instance("a", gone)], Some(&none())).ended.remove(0);
     assert!(end.expected);
 }
 
@@ -198,5 +199,8 @@ fn a_worker_that_waits_for_a_server_is_not_stuck_for_as_long_again() {
         }
         doubted
     };
-    assert_eq!([500, 61_000, 61_500, 121_000, 122_000].map(&mut look), [false, true, false, false, true]);
+    assert_eq!(
+        [500, 61_000, 61_500, 121_000, 122_000].map(&mut look),
+        [false, true, false, false, true]
+    );
 }

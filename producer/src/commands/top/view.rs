@@ -252,13 +252,16 @@ fn observed_pool(
     let paces: Vec<f64> =
         workers.iter().filter_map(|it| Some(past.pace(&it.id)?.jobs_per_s)).collect();
     let held = workers.iter().map(|worker| worker.in_flight).fold(0, u64::saturating_add);
+    // A consumer without a record: what it holds is unknown.
+    let mut seen = queues.into_iter().flatten();
+    let is_known = !workers.is_empty() || seen.all(|queue| queue.info.consumers == 0);
     PoolView {
         model: model.to_owned(),
         starting: count(WorkerState::Starting),
         ready: count(WorkerState::Ready),
         draining: count(WorkerState::Draining),
         waiting: queues.map(|queues| queues.iter().map(|queue| queue.info.ready).sum()),
-        in_hand: queues.and_then(unacknowledged).or(Some(held)),
+        in_hand: queues.and_then(unacknowledged).or(is_known.then_some(held)),
         done_per_s: (!paces.is_empty()).then(|| paces.iter().sum()),
         ..PoolView::default()
     }
