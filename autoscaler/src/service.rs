@@ -11,6 +11,7 @@ use anyhow::Context;
 use forebay_fabric::{
     Broker, Config, Store,
     answer::Answerer,
+    broker::Window,
     clock::{self, Clock},
     config::LauncherKind,
     host, shutdown,
@@ -37,6 +38,8 @@ use crate::{
 
 /// Messages of one queue that are answered at once.
 const PREFETCH: u16 = 64;
+/// The most bytes that they may take.
+const HELD_BYTES_MAX: u64 = 64 << 20;
 /// How often processes that drain are looked at while the autoscaler stops.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long processes that did not drain in time may take until they are gone after they were ended.
@@ -110,7 +113,7 @@ async fn settle_all(
         clock: Clock::default(),
     };
     let settle = |queue, error_for| {
-        let subscription = broker.subscribe(queue, PREFETCH);
+        let subscription = broker.subscribe(queue, Window::new(PREFETCH, HELD_BYTES_MAX));
         Settler { answerer: answerer.clone(), limits: config.limits.clone(), error_for }
             .run(subscription, stop.clone())
     };

@@ -15,7 +15,7 @@ use metrics::counter;
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
-    job::{Admitted, Decoded},
+    job::{Admitted, Decoded, is_ours},
     lanes::{LaneReceiver, LaneSender},
 };
 
@@ -96,6 +96,9 @@ impl Admit {
 
     async fn pass_on(&self, decoded: Decoded, cancelled: bool, answered: bool) -> bool {
         let Decoded { job, mut ticket, lane, received_at_ms } = decoded;
+        if !is_ours(&ticket, "admit") {
+            return self.not_computed.send(Disposition::GiveBack(ticket.acker)).await.is_ok();
+        }
         if answered {
             return self.not_computed.send(Disposition::Acknowledge(ticket.acker)).await.is_ok();
         }

@@ -149,15 +149,15 @@ impl Pipeline {
 
         let mut stages = JoinSet::new();
         for (lane, source) in sources {
-            let decode = parts.decode(lane, to_admit.clone(), not_computed.clone());
+            let decode = parts.decode(lane, model.info.dim, to_admit.clone(), not_computed.clone());
             stages.spawn(named("decode", decode.run(source, take_no_more.clone())));
         }
         drop(to_admit);
         let admit = parts.admit(&model, to_tokenize, not_computed.clone());
         stages.spawn(named("admit", admit.run(from_decode)));
-        let tokenize = parts.tokenize(&model, to_batch, not_computed);
+        let tokenize = parts.tokenize(&model, to_batch, not_computed.clone());
         stages.spawn(named("tokenize", executor.tokenize(tokenize, from_admit)));
-        let batching = parts.batching(published_budget, to_journal);
+        let batching = parts.batching(published_budget, to_journal, not_computed);
         stages.spawn(named("batch", batching.run(from_tokenize)));
         let journaling = parts.journaling(to_compute, from_device);
         stages.spawn(named("journal", journaling.run(from_batch)));
@@ -192,11 +192,17 @@ impl Parts {
     fn decode(
         &self,
         lane: Lane,
+        dim: usize,
         jobs: LaneSender<Decoded>,
         not_computed: mpsc::Sender<Disposition>,
     ) -> Decode {
         Decode {
             lane,
+            prefetch_max: match lane {
+                Lane::Interactive => self.config.prefetch_interactive,
+                Lane::Batch => self.config.prefetch_batch,
+            },
+            dim,
             limits: self.limits.clone(),
             health: self.health.clone(),
             clock: self.clock,
@@ -244,13 +250,19 @@ impl Parts {
         }
     }
 
-    fn batching(&self, budget: watch::Receiver<usize>, batches: mpsc::Sender<Batch>) -> Batching {
+    fn batching(
+        &self,
+        budget: watch::Receiver<usize>,
+        batches: mpsc::Sender<Batch>,
+        not_computed: mpsc::Sender<Disposition>,
+    ) -> Batching {
         let limits = BatchLimits {
             tokens_max: self.config.batch_tokens_max,
             items_max: self.config.batch_items_max,
         };
         let linger = Duration::from_millis(self.config.linger_ms_max);
-        Batching { limits, linger, budget, stats: self.stats.clone(), batches }
+        let stats = self.stats.clone();
+        Batching { limits, linger, budget, stats, batches, not_computed }
     }
 
     fn journaling(

@@ -12,7 +12,7 @@ use metrics::counter;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
-    job::{Admitted, Tokenized},
+    job::{Admitted, Tokenized, is_ours},
     lanes::{LaneReceiver, LaneSender},
 };
 
@@ -80,6 +80,9 @@ impl Tokenize {
 
     /// Tokenizes one job, on the calling thread. The texts are taken out of it.
     pub fn tokenize(&self, mut admitted: Admitted) -> Result<Tokenized, Disposition> {
+        if !is_ours(&admitted.ticket, "tokenize") {
+            return Err(Disposition::GiveBack(admitted.ticket.acker));
+        }
         let encoded = catch_unwind(AssertUnwindSafe(|| self.encode(&mut admitted.job.work)));
         let panicked = |_| Err(JobError::new(ErrorCode::Internal, "the tokenizer panicked"));
         match encoded.unwrap_or_else(panicked) {

@@ -6,6 +6,7 @@
 mod faults {
     mod broker;
     mod cluster;
+    mod hold;
     mod input;
     mod link;
     mod model;

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use forebay_fabric::disposition::Disposition;
 use metrics::histogram;
 use tokio::{
     sync::{mpsc, watch},
@@ -14,7 +15,7 @@ use crate::{
         in_flight::InFlight,
         packer::{Batch, BatchLimits, Entry, Packer},
     },
-    job::Tokenized,
+    job::{Tokenized, is_ours},
     lanes::LaneReceiver,
     stats::Stats,
 };
@@ -31,6 +32,8 @@ pub struct Batching {
     pub stats: Arc<Stats>,
     /// Where batches go.
     pub batches: mpsc::Sender<Batch>,
+    /// Where jobs go whose deliveries were lost.
+    pub not_computed: mpsc::Sender<Disposition>,
 }
 
 impl Batching {
@@ -53,6 +56,10 @@ impl Batching {
                 biased;
                 room = self.batches.reserve(), if due && !packer.is_empty() => match room {
                     Ok(room) => {
+                        self.drop_lost(&mut packer).await;
+                        if packer.is_empty() {
+                            continue;
+                        }
                         let batch = packer.pack();
                         histogram!("forebay_batch_tokens").record(batch.packed.tokens() as f64);
                         histogram!("forebay_batch_items").record(batch.packed.sequences() as f64);
@@ -68,6 +75,17 @@ impl Batching {
                 }
                 () = sleep_until(due_at), if !due => {}
             }
+        }
+    }
+
+    /// Removes jobs whose deliveries were lost and of which nothing is packed yet.
+    async fn drop_lost(&self, packer: &mut Packer) {
+        for job in packer.remove_unstarted(|job| !is_ours(&job.ticket, "batch")) {
+            // Nothing of it is packed, so this is its only reference.
+            let Some(job) = Arc::into_inner(job) else { continue };
+            let ticket = job.into_parts().1;
+            // An error says that settling has ended: the rest is left to the broker.
+            let _ = self.not_computed.send(Disposition::GiveBack(ticket.acker)).await;
         }
     }
 }

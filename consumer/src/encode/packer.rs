@@ -116,6 +116,26 @@ impl<J: Clone> Packer<J> {
         self.lane(lane).push_back(Unpacked { entry, next: 0 });
     }
 
+    /// Removes the jobs that `is_lost` names and of which nothing is packed yet.
+    pub fn remove_unstarted(&mut self, is_lost: impl Fn(&J) -> bool) -> Vec<J> {
+        let mut removed = Vec::new();
+        for lane in Lane::ALL {
+            let waiting = std::mem::take(self.lane(lane));
+            for pending in waiting {
+                if pending.next > 0 || !is_lost(&pending.entry.job) {
+                    self.lane(lane).push_back(pending);
+                    continue;
+                }
+                let inputs = &pending.entry.inputs;
+                self.tokens -= inputs.iter().map(|input| input.ids.len()).sum::<usize>();
+                self.items -= inputs.len();
+                self.alone -= usize::from(pending.entry.alone);
+                removed.push(pending.entry.job);
+            }
+        }
+        removed
+    }
+
     fn lane(&mut self, lane: Lane) -> &mut VecDeque<Unpacked<J>> {
         match lane {
             Lane::Interactive => &mut self.interactive,
@@ -240,6 +260,22 @@ mod tests {
         assert_eq!(pieces(&packer.pack()), [(2, 3, 5)]);
         assert_eq!(pieces(&packer.pack()), [(2, 8, 1)]);
         assert!(packer.is_empty() && packer.tokens() == 0);
+    }
+
+    #[test]
+    fn lost_jobs_leave_unless_they_are_begun() {
+        let mut packer = packer(50, 50);
+        packer.push(Lane::Batch, entry(1, texts(3, 30)));
+        packer.push(Lane::Batch, Entry { alone: true, ..entry(2, texts(2, 30)) });
+        packer.push(Lane::Interactive, entry(3, texts(1, 30)));
+        assert_eq!(pieces(&packer.pack()), [(3, 0, 1)]);
+        assert_eq!(pieces(&packer.pack()), [(1, 0, 1)]);
+        packer.push(Lane::Interactive, entry(4, texts(1, 5)));
+        assert_eq!(packer.remove_unstarted(|job| *job != 4), [2]);
+        assert_eq!(packer.tokens(), 65);
+        assert_eq!(pieces(&packer.pack()), [(4, 0, 1), (1, 1, 1)]);
+        assert_eq!(pieces(&packer.pack()), [(1, 2, 1)]);
+        assert!(packer.is_empty() && !packer.is_full());
     }
 
     #[test]
