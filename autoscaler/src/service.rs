@@ -11,6 +11,7 @@ use anyhow::Context;
 use forebay_fabric::{
     Broker, Config, Store,
     answer::Answerer,
+    broker::Window,
     clock::{self, Clock},
     config::LauncherKind,
     host, shutdown,
@@ -38,6 +39,8 @@ use crate::{
     unique::random_digits,
 };
 
+/// The most bytes that messages of one queue may take that are answered at once.
+const HELD_BYTES_MAX: u64 = 64 << 20;
 /// How often processes that drain are looked at while the autoscaler stops.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long processes that did not drain in time may take until they are gone after they were ended.
@@ -129,7 +132,7 @@ async fn settle_all(
     stop: &CancellationToken,
 ) {
     let settle = |queue, error_for| {
-        let subscription = broker.subscribe(queue, PREFETCH);
+        let subscription = broker.subscribe(queue, Window::new(PREFETCH, HELD_BYTES_MAX));
         Settler { answerer: answerer.clone(), limits: config.limits.clone(), error_for }
             .run(subscription, stop.clone())
     };

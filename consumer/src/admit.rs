@@ -19,7 +19,7 @@ use metrics::counter;
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
-    job::{Admitted, Decoded},
+    job::{Admitted, Decoded, is_ours},
     lanes::{LaneReceiver, LaneSender, Lanes},
 };
 
@@ -151,6 +151,9 @@ impl Admit {
 
     async fn pass_on(&self, decoded: Decoded, cancelled: bool) -> bool {
         let Decoded { job, mut ticket, lane, received_at_ms } = decoded;
+        if !is_ours(&ticket, "admit") {
+            return self.not_computed.send(Disposition::GiveBack(ticket.acker)).await.is_ok();
+        }
         let now_ms = self.clock.now_ms();
         let checked = check(&job, &self.model, self.task, cancelled, now_ms)
             .and_then(|()| check_attempts(&ticket, self.attempts_max));

@@ -9,20 +9,24 @@ use forebay_fabric::{
     fail, intake,
     telemetry::Health,
 };
-use forebay_schemas::{Lane, Limits};
+use forebay_schemas::{Lane, Limits, Work};
 use metrics::counter;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::{in_hand::InHand, job::Decoded, lanes::LaneSender, memory};
+use crate::{in_hand::InHand, job::Decoded, lanes::LaneSender, memory, pace};
 
 /// Decoding of the messages of one lane.
 pub struct Decode {
     /// The lane.
     pub lane: Lane,
+    /// The most deliveries that it holds.
+    pub prefetch_max: u16,
+    /// Values in a row of the model's results.
+    pub dim: usize,
     /// The bounds that jobs must keep.
     pub limits: Limits,
-    /// While it names a problem of the store or of memory, nothing is taken.
+    /// While it names a problem of the store, nothing is taken; one of memory, one job at a time.
     pub health: Health,
     /// Dates the jobs.
     pub clock: Clock,
@@ -37,7 +41,15 @@ pub struct Decode {
 impl Decode {
     /// Takes deliveries until `stop`, and then those that the broker had sent by that time: given back, they would come
     /// again, to another worker.
-    pub async fn run(self, mut source: Box<dyn JobSource>, stop: CancellationToken) {
+    pub async fn run(self, source: Box<dyn JobSource>, stop: CancellationToken) {
+        let window = source.window();
+        tokio::select! {
+            () = self.take(source, stop) => {}
+            () = pace::keep(window, self.lane, self.prefetch_max) => {}
+        }
+    }
+
+    async fn take(&self, mut source: Box<dyn JobSource>, stop: CancellationToken) {
         let lane = self.lane;
         let mut draining = false;
         loop {
@@ -54,7 +66,8 @@ impl Decode {
             self.in_hand.taken();
             fail::point("after_delivery");
             let passed_on = match intake::read(delivery, &self.limits) {
-                Ok((job, ticket)) => {
+                Ok((job, mut ticket)) => {
+                    ticket.acker.hold_more(result_bytes(&job.work, self.dim));
                     counter!("forebay_decode_jobs_total", "lane" => lane.as_str()).increment(1);
                     let received_at_ms = self.clock.now_ms();
                     self.jobs
@@ -74,9 +87,29 @@ impl Decode {
         source.stop().await;
     }
 
-    /// The next delivery. Without a store or memory to hold its result, a job is better left in its queue.
+    /// The next delivery. Without a store to hold its result, a job is better left in its queue. Where memory is short
+    /// it waits for jobs in hand to be done; with none in hand, waiting would make none free.
     async fn next(&self, source: &mut Box<dyn JobSource>) -> Option<Delivery> {
-        self.health.until(&["store", memory::CONDITION]).await;
+        self.health.until(&["store"]).await;
+        tokio::select! {
+            () = self.health.until(&[memory::CONDITION]) => {}
+            () = self.in_hand.until_empty() => {}
+        }
         source.next().await
     }
+}
+
+/// Bytes that a value of a result takes until its job is settled: four as it is computed, and up to twelve as a decimal
+/// number in the record.
+const RESULT_VALUE_BYTES: u64 = 16;
+
+/// Bytes that a job's results will take.
+fn result_bytes(work: &Work, dim: usize) -> u64 {
+    let inputs = match work {
+        Work::Embed { input, .. } | Work::Classify { input } => input.len(),
+        Work::Rerank { documents, .. } => documents.len(),
+        // It is refused.
+        Work::Generate { .. } => 0,
+    };
+    (inputs as u64).saturating_mul(dim as u64).saturating_mul(RESULT_VALUE_BYTES)
 }

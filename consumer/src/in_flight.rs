@@ -7,7 +7,7 @@ use forebay_fabric::{disposition::Disposition, ticket::Ticket};
 use forebay_schemas::{Job, JobError, Lane, Outcome, Output, Timing, Usage, Work};
 use tokio::time::Instant;
 
-use crate::job::Admitted;
+use crate::job::{Admitted, is_ours};
 
 /// A job that is tokenized and computed. Each of its texts that is not tokenized yet, and each input that is not
 /// computed yet, has a holder with a reference; the last one to let go owns the job, and with it the right to answer.
@@ -52,6 +52,8 @@ pub struct Progress {
     pub vectors: Vec<f32>,
     /// The error of the first input, by its index, of those that are known to have failed.
     pub error: Option<JobError>,
+    /// Whether some of its inputs are in a batch.
+    pub is_begun: bool,
     /// When the first batch began and the last one ended.
     pub computed: Option<(Instant, Instant)>,
     /// Inputs, of all jobs, in the last batch.
@@ -84,18 +86,26 @@ impl InFlight {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the rest of it is worth doing: none of its inputs has failed. Asked before a part is tokenized, and again
-    /// before it is packed.
-    pub fn is_wanted(&self) -> bool {
-        self.progress().error.is_none()
+    /// Whether the rest of it is worth doing, asked before a part is tokenized and again before it is packed: none of its
+    /// inputs has failed, and its delivery is still this worker's. A job that is begun is finished all the same: its
+    /// next copy is parked until this one is answered.
+    pub fn is_wanted(&self, stage: &'static str) -> bool {
+        let progress = self.progress();
+        progress.error.is_none() && (progress.is_begun || is_ours(&self.ticket, stage))
+    }
+
+    /// Some of its inputs are about to be computed.
+    pub fn begin(&self) {
+        self.progress().is_begun = true;
     }
 
     /// Lets go of a part of a job that is not wanted any more. Returns the job's disposition if that was the last
     /// reference; where other parts are still on their way, the last of those has it.
     pub fn let_go(self: Arc<Self>, attempts_max: u32) -> Option<Disposition> {
         let whole = Arc::into_inner(self)?;
-        // Without an error there is nothing to answer: the message goes back to its queue with the ticket.
-        let error = whole.progress().error.take()?;
+        let Some(error) = whole.progress().error.take() else {
+            return Some(Disposition::GiveBack(whole.ticket.acker));
+        };
         let (ticket, outcome) = whole.end(|_, _| Err(error));
         Some(Disposition::of(ticket, outcome, attempts_max))
     }
@@ -107,7 +117,7 @@ impl InFlight {
     ) -> (Ticket, Outcome) {
         let Self { job, ticket, queued_ms, admitted_at, progress, .. } = self;
         let progress = progress.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let Progress { usage, vectors, error, computed, batch_size, batch_tokens } = progress;
+        let Progress { usage, vectors, error, computed, batch_size, batch_tokens, .. } = progress;
         let (started_at, ended_at) = computed.unwrap_or((admitted_at, admitted_at));
         let timing = Timing {
             queued_ms,

@@ -19,6 +19,7 @@ pub struct InHand {
     moved_at_ms: AtomicU64,
     settled_at_ms: AtomicU64,
     idle_changed: Notify,
+    emptied: Notify,
     clock: Clock,
 }
 
@@ -44,6 +45,7 @@ impl InHand {
         self.settled_at_ms.store(self.clock.now_ms(), Relaxed);
         if self.jobs.fetch_sub(jobs, Relaxed) == jobs {
             self.idle_changed.notify_one();
+            self.emptied.notify_waiters();
         }
     }
 
@@ -66,6 +68,18 @@ impl InHand {
     pub fn since_settled(&self) -> Duration {
         let settled_at_ms = self.settled_at_ms.load(Relaxed);
         Duration::from_millis(self.clock.now_ms().saturating_sub(settled_at_ms))
+    }
+
+    /// Waits until no job is in hand; for any number of waiters.
+    pub async fn until_empty(&self) {
+        loop {
+            let mut emptied = std::pin::pin!(self.emptied.notified());
+            emptied.as_mut().enable();
+            if self.jobs() == 0 {
+                return;
+            }
+            emptied.await;
+        }
     }
 
     /// Waits until the first job is taken or the last one is settled; for one waiter.

@@ -39,6 +39,7 @@ pub mod job;
 pub mod journal;
 pub mod lanes;
 pub mod memory;
+pub mod pace;
 pub mod pipeline;
 pub mod registry;
 pub mod settle;

@@ -46,6 +46,16 @@ impl MemoryLimit {
         if needed > left { Err(left) } else { Ok(()) }
     }
 
+    /// How many bytes the deliveries in hand may take, at most `most`: half of what is left now, after loading, up to
+    /// the share at which no more work is taken, without the largest batch. The other half is for what is not counted:
+    /// buffers of connections, the texts that are being tokenised, and memory that the allocator keeps.
+    pub fn for_deliveries(&self, batch_tokens: usize, most: u64) -> u64 {
+        let Some(bytes_max) = self.bytes_max else { return most };
+        let batch = self.bytes_per_token.saturating_mul(batch_tokens as u64);
+        let full = bytes_max / 100 * FULL_PERCENT;
+        (full.saturating_sub(used_bytes()).saturating_sub(batch) / 2).min(most)
+    }
+
     /// Keeps the condition [`CONDITION`] of `health` true to how much is used, until `stop`.
     pub async fn watch(self, health: Health, stop: CancellationToken) {
         let Some(bytes_max) = self.bytes_max else { return };
@@ -57,7 +67,7 @@ impl MemoryLimit {
             let share = if full { ROOM_PERCENT } else { FULL_PERCENT };
             full = used > bytes_max / 100 * share;
             let state = if full {
-                Err(format!("{used} of {bytes_max} bytes are used: no work is taken"))
+                Err(format!("{used} of {bytes_max} bytes are used: jobs are taken one at a time"))
             } else {
                 Ok(())
             };
@@ -75,16 +85,36 @@ fn used_bytes() -> u64 {
     pages.unwrap_or(0) * PAGE_BYTES
 }
 
-/// The limit of this process's control group (version 2, as containers have it), if it has one.
+/// The least limit of this process's control group and of those around it, of version 2 or 1, if there is one.
 fn control_group_bytes_max() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let own = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let root = Path::new("/sys/fs/cgroup");
-    // Inside a container its own group is the root, whatever the path says.
-    let folders = [root.join(own.trim_start_matches('/')), root.to_path_buf()];
-    folders
-        .iter()
-        .find_map(|folder| fs::read_to_string(folder.join("memory.max")).ok()?.trim().parse().ok())
+    bytes_max_of(&groups, Path::new("/sys/fs/cgroup"))
+}
+
+/// The least limit of the groups that `/proc/self/cgroup` names, under `root`.
+fn bytes_max_of(groups: &str, root: &Path) -> Option<u64> {
+    let limits = groups.lines().filter_map(|line| {
+        let (controllers, own) = line.split_once(':')?.1.split_once(':')?;
+        let (folder, file) = match controllers {
+            "" => (root.to_path_buf(), "memory.max"),
+            _ if controllers.split(',').any(|name| name == "memory") => {
+                (root.join("memory"), "memory.limit_in_bytes")
+            }
+            _ => return None,
+        };
+        // A limit of a group around it holds too. Inside a container its own group is the root, whatever the path says:
+        // folders that are not there are passed over.
+        let around = Path::new(own.trim_start_matches('/')).ancestors();
+        around.filter_map(|group| limit_in(&folder.join(group).join(file))).min()
+    });
+    limits.min()
+}
+
+/// The number in a file, unless it stands for no limit: `max` in version 2, in version 1 about 2^63.
+fn limit_in(file: &Path) -> Option<u64> {
+    const NONE_FROM: u64 = 1 << 62;
+    let limit = fs::read_to_string(file).ok()?.trim().parse().ok()?;
+    (limit < NONE_FROM).then_some(limit)
 }
 
 #[cfg(test)]
@@ -102,6 +132,46 @@ mod tests {
         assert_eq!(memory.check_bytes(1 << 29), Ok(()));
         let left = memory.check_bytes(1 << 31).unwrap_err();
         assert!(left <= 1 << 30, "{left}");
+    }
+
+    #[test]
+    fn deliveries_have_half_of_what_is_left_after_loading() {
+        let used = used_bytes();
+        let memory = MemoryLimit::new((used + (200 << 20)) / 90 * 100, 1 << 10);
+        let bytes = memory.for_deliveries(20 << 10, u64::MAX) >> 20;
+        assert!((80..=92).contains(&bytes), "{bytes} MiB of 200 - 20");
+        assert_eq!(memory.for_deliveries(0, 1_000), 1_000);
+        assert_eq!(MemoryLimit::new(1, 1).for_deliveries(0, 1_000), 0);
+        let none = MemoryLimit { bytes_max: None, bytes_per_token: 1 };
+        assert_eq!(none.for_deliveries(4_096, 256), 256);
+    }
+
+    #[test]
+    fn the_least_limit_of_a_control_group_and_those_around_it_counts_in_both_versions() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let file = root.path().join(path);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        };
+        let v1 = "5:cpu,cpuacct:/pod/one\n4:memory:/pod/one\n1:name=systemd:/pod/one\n";
+        let v2 = "0::/pod/one\n";
+        let limit = |groups| bytes_max_of(groups, root.path());
+        assert_eq!((limit(v1), limit(v2)), (None, None));
+        write("memory/pod/one/memory.limit_in_bytes", "9223372036854771712\n");
+        write("pod/one/memory.max", "max\n");
+        assert_eq!((limit(v1), limit(v2)), (None, None), "the files say that there is no limit");
+        write("memory/pod/memory.limit_in_bytes", "300\n");
+        write("pod/memory.max", "400\n");
+        assert_eq!((limit(v1), limit(v2)), (Some(300), Some(400)));
+        write("memory/pod/one/memory.limit_in_bytes", "200\n");
+        write("pod/one/memory.max", "500\n");
+        assert_eq!((limit(v1), limit(v2)), (Some(200), Some(400)));
+        // As a container sees it, whose group is mounted as the root.
+        write("memory.max", "100\n");
+        assert_eq!(limit("0::/../../elsewhere\n"), Some(100));
+        write("memory/memory.limit_in_bytes", "90\n");
+        assert_eq!(limit("4:memory:/docker/0123\n"), Some(90));
     }
 
     #[test]

@@ -158,7 +158,7 @@ impl Pipeline {
 
         let mut stages = JoinSet::new();
         for (lane, source) in sources {
-            let decode = parts.decode(lane, to_admit.clone(), not_computed.clone());
+            let decode = parts.decode(lane, model.info.dim, to_admit.clone(), not_computed.clone());
             stages.spawn(named("decode", decode.run(source, take_no_more.clone())));
         }
         drop(to_admit);
@@ -207,11 +207,17 @@ impl Parts {
     fn decode(
         &self,
         lane: Lane,
+        dim: usize,
         jobs: LaneSender<Decoded>,
         not_computed: mpsc::Sender<Disposition>,
     ) -> Decode {
         Decode {
             lane,
+            prefetch_max: match lane {
+                Lane::Interactive => self.config.prefetch_interactive,
+                Lane::Batch => self.config.prefetch_batch,
+            },
+            dim,
             limits: self.limits.clone(),
             health: self.health.clone(),
             clock: self.clock,

@@ -275,7 +275,7 @@ impl Texts {
 
     /// Tokenizes them on the calling thread. `Err` with the job if it has failed, with one of these or before.
     fn tokenize(self, tokenizer: &Tokenizer, memory: MemoryLimit) -> Result<Part, Arc<InFlight>> {
-        if !self.job.is_wanted() {
+        if !self.job.is_wanted("tokenize") {
             return Err(self.job);
         }
         let room = self.check_memory(memory);

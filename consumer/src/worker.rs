@@ -9,7 +9,7 @@ use std::{
 use forebay_engine::{DType, Device, Finish, LoadOptions, Model, PackedBatch};
 use forebay_fabric::{
     Broker, Config, Store,
-    broker::JobSource,
+    broker::{JobSource, Window},
     clock::Clock,
     config::NumberType,
     host,
@@ -24,6 +24,7 @@ use crate::{
     idle,
     in_hand::InHand,
     memory::MemoryLimit,
+    pace,
     pipeline::{Parts, Pipeline, Source, Threads},
     registry::Registry,
     stats::Stats,
@@ -131,7 +132,7 @@ pub async fn run(
         tokio::spawn(memory.watch(health.clone(), background.clone()));
         watch_over(&config, calls.clone(), in_hand.clone(), &store, &stop)?;
         let grace = Duration::from_secs(config.worker.grace_s);
-        let sources = sources(&broker, &config, &name);
+        let sources = sources(&broker, &config, &name, &memory);
         let parts = Parts {
             config: config.worker,
             limits: config.limits,
@@ -190,13 +191,20 @@ fn watch_over(
     Ok(())
 }
 
-fn sources(broker: &Broker, config: &Config, model: &ModelId) -> [Source; 2] {
-    let prefetches = [
-        (Lane::Interactive, config.worker.prefetch_interactive),
-        (Lane::Batch, config.worker.prefetch_batch),
+/// The subscriptions of both lanes. Each lane has bytes of its own, so that neither waits for the other's jobs: a quarter
+/// is for the interactive lane, whose jobs are small.
+fn sources(broker: &Broker, config: &Config, model: &ModelId, memory: &MemoryLimit) -> [Source; 2] {
+    let worker = &config.worker;
+    let bytes_max = memory.for_deliveries(worker.batch_tokens_max, worker.held_bytes_max);
+    tracing::info!(bytes_max, "messages in hand are bounded in bytes");
+    let lanes = [
+        (Lane::Interactive, worker.prefetch_interactive, bytes_max / 4),
+        (Lane::Batch, worker.prefetch_batch, bytes_max / 4 * 3),
     ];
-    prefetches.map(|(lane, prefetch)| {
-        let subscription = broker.subscribe(&lane.queue(model), prefetch);
+    lanes.map(|(lane, prefetch_max, bytes_max)| {
+        let first = pace::first(prefetch_max, bytes_max, config.limits.body_bytes_max);
+        let window = Window::new(first, bytes_max);
+        let subscription = broker.subscribe(&lane.queue(model), window);
         (lane, Box::new(subscription) as Box<dyn JobSource>)
     })
 }

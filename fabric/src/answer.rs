@@ -74,6 +74,8 @@ impl Answerer {
                     counter!("forebay_settle_already_total").increment(1);
                     recorded_before.push(acker);
                 }
+                // Dropped, it goes back, if its channel is there at all.
+                Disposition::GiveBack(acker) => drop(acker),
                 Disposition::RetryLater { ticket, step } => {
                     follow_ups.push(self.clone().retry_later(ticket, step).boxed());
                 }

@@ -12,8 +12,8 @@ use crate::{
     ticket::Ticket,
 };
 
-/// The ending of a message. Each one ends with the acknowledgement, once the store or the broker has confirmed what
-/// comes before it.
+/// The ending of a message. Each one but [`Disposition::GiveBack`] ends with the acknowledgement, once the store or the
+/// broker has confirmed what comes before it.
 #[derive(Debug)]
 pub enum Disposition {
     /// The outcome becomes the job's record in the store, unless there is one: the job succeeded, failed for good,
@@ -21,6 +21,8 @@ pub enum Disposition {
     Answer(Box<(Ticket, Outcome)>),
     /// The job has its record already: the message is only acknowledged.
     Acknowledge(Acker),
+    /// The delivery is no longer this program's to settle: the broker delivers the message again.
+    GiveBack(Acker),
     /// The job failed for a cause that may pass: its message is published to the back-off step, which brings it back.
     RetryLater {
         /// The job's ticket, with the message as it came.

@@ -10,7 +10,7 @@ use std::{
 use forebay_fabric::{
     broker::{
         Acker, Delivery, HeaderValue, JobSource, Message, Properties, PublishError, Publisher,
-        Settlement,
+        Settlement, Window,
     },
     rng,
 };
@@ -139,15 +139,20 @@ impl Broker {
         let mine = |(by, waiting): &&(String, Waiting)| {
             *by == source.life.name && waiting.lane == source.lane
         };
-        if source.life.is_dead() || state.out.values().filter(mine).count() >= source.prefetch {
+        let prefetch = source.window.wanted();
+        source.window.opened(prefetch);
+        if source.life.is_dead() || state.out.values().filter(mine).count() >= prefetch.into() {
             return None;
         }
-        let waiting = state.lanes.get_mut(&source.lane)?.pop_front()?;
+        let lane = state.lanes.get_mut(&source.lane)?;
+        // What does not fit stays where a subscription would give it back to.
+        let held = source.window.hold(lane.front()?.body.len())?;
+        let waiting = lane.pop_front()?;
         state.tags += 1;
         let tag = state.tags;
         state.out.insert(tag, (source.life.name.clone(), waiting.clone()));
         let acker = Acker::new(Out { broker: self.clone(), life: source.life.clone(), tag });
-        Some(waiting.delivery(acker))
+        Some(waiting.delivery(acker.holding(held)))
     }
 }
 
@@ -173,6 +178,10 @@ impl Out {
 }
 
 impl Settlement for Out {
+    fn is_held(&self) -> bool {
+        !self.life.is_dead() && self.broker.state().out.contains_key(&self.tag)
+    }
+
     fn ack(self: Box<Self>) -> bool {
         let worker = self.life.name.clone();
         self.settle(|state, waiting| state.acknowledge(worker, &waiting))
@@ -227,7 +236,7 @@ pub struct Source {
     pub broker: Broker,
     pub life: Life,
     pub lane: Lane,
-    pub prefetch: usize,
+    pub window: Arc<Window>,
     pub cancelled: bool,
 }
 
@@ -243,10 +252,18 @@ impl JobSource for Source {
                 if let Some(delivery) = self.broker.take(self) {
                     return Some(delivery);
                 }
-                changed.await;
+                tokio::select! {
+                    biased;
+                    () = changed => {}
+                    () = self.window.changed() => {}
+                }
             }
         }
         .boxed()
+    }
+
+    fn window(&self) -> Arc<Window> {
+        self.window.clone()
     }
 
     fn cancel(&mut self) {

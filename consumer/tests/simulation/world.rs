@@ -14,7 +14,11 @@ use forebay_consumer::{
     watchdog::EngineCalls,
 };
 use forebay_fabric::{
-    broker::Properties, clock::Clock, config::WorkerConfig, rng, telemetry::Health,
+    broker::{Properties, Window},
+    clock::Clock,
+    config::WorkerConfig,
+    rng,
+    telemetry::Health,
 };
 use forebay_schemas::{
     ContentType, EmbedParams, Job, JobId, Lane, Limits, MESSAGE_TYPE, Outcome, State, Work,
@@ -48,6 +52,10 @@ const MACHINE: InPlace = InPlace {
 /// Fewer than attempts, so that no job is refused for deaths that the world caused.
 const CRASHES_MAX: usize = 3;
 const GRACE: Duration = Duration::from_secs(10);
+/// Few, so that windows grow and shrink.
+const PREFETCH_FIRST: u16 = 4;
+/// Room for some large jobs or a dozen of the others, so that bytes are the limit now and then.
+const HELD_BYTES_MAX: u64 = 64 * 1024;
 
 /// An event of the schedule.
 #[derive(Debug, Clone, Copy)]
@@ -102,6 +110,8 @@ pub struct World {
     schedule: BTreeMap<(Instant, usize), Event>,
     began: Instant,
     report: Report,
+    /// Those of every worker that there was.
+    windows: Vec<Arc<Window>>,
 }
 
 fn below(n: usize) -> usize {
@@ -125,6 +135,7 @@ impl World {
             schedule: BTreeMap::new(),
             began: Instant::now(),
             report: Report::default(),
+            windows: Vec::new(),
         };
         tokio::spawn(world.broker.clone().tick());
         world.draw_jobs(seed);
@@ -252,7 +263,9 @@ impl World {
         let sources = Lane::ALL.map(|lane| -> LaneSource {
             let broker = self.broker.clone();
             let life = life.clone();
-            (lane, Box::new(Source { broker, life, lane, prefetch: 16, cancelled: false }))
+            let window = Window::new(PREFETCH_FIRST, HELD_BYTES_MAX);
+            self.windows.push(window.clone());
+            (lane, Box::new(Source { broker, life, lane, window, cancelled: false }))
         });
         let clock = Clock::of_runtime(UNIX_MS);
         let parts = Parts {
@@ -358,6 +371,11 @@ impl World {
     }
 
     fn check(&self) -> Result<(), String> {
+        if let Some(load) =
+            self.windows.iter().map(|window| window.look()).find(|load| load.bytes > 0)
+        {
+            return Err(format!("all is settled, and a window still holds {load:?}"));
+        }
         let kept = self.store.kept();
         let sent: BTreeSet<&JobId> = self.sent.iter().map(|sent| &sent.job.id).collect();
         if let Some(stranger) = kept.records.keys().find(|id| !sent.contains(id)) {

@@ -8,7 +8,7 @@ use std::{
     collections::BTreeSet,
     future::Future,
     pin::Pin,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -22,6 +22,8 @@ use tokio::sync::{Mutex as AsyncMutex, RwLock};
 /// The longest wait for an acknowledgement to be written. That takes no time, unless the connection is lost at that
 /// very moment: then its future may never resolve.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
+/// The reply code of a close without an error.
+const CLOSED_OK: u16 = 200;
 const REQUEUE: BasicNackOptions = BasicNackOptions { multiple: false, requeue: true };
 
 /// A positive or negative acknowledgement on its way to the socket.
@@ -33,7 +35,7 @@ pub(super) struct ConsumerChannel {
     /// The AMQP channel. It closes with its last user, and deliveries of a closed channel can't be settled.
     pub(super) channel: Channel,
     /// Read-locked while settling. A write lock stops all settling, and with it new deliveries beyond the prefetch.
-    pub(super) settling: RwLock<()>,
+    pub(super) settling: Arc<RwLock<()>>,
     /// The tags that are delivered and not settled: no more than the prefetch. Locked while acknowledgements are queued
     /// for the socket, so that the broker receives them in the order of the changes to this set.
     unsettled: AsyncMutex<BTreeSet<u64>>,
@@ -45,7 +47,7 @@ impl ConsumerChannel {
     pub(super) fn new(channel: Channel) -> Self {
         Self {
             channel,
-            settling: RwLock::new(()),
+            settling: Arc::default(),
             unsettled: AsyncMutex::default(),
             active_at: Mutex::new(Instant::now()),
         }
@@ -86,6 +88,19 @@ impl ConsumerChannel {
             written(queued).await
         };
         tokio::time::timeout(WRITTEN_WITHIN, write).await.unwrap_or(false)
+    }
+
+    /// Deliveries that are not settled.
+    pub(super) async fn unsettled(&self) -> usize {
+        self.unsettled.lock().await.len()
+    }
+
+    /// Closes the channel: the broker delivers again what is not settled. Without an answer it is left to the
+    /// connection's end.
+    pub(super) async fn close(&self) {
+        let closing = self.channel.close(CLOSED_OK, "bye".into());
+        // It fails where the channel or its connection is gone, which is what is wanted.
+        let _ = tokio::time::timeout(WRITTEN_WITHIN, closing).await;
     }
 
     /// Whether deliveries can still be settled.

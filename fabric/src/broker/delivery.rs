@@ -7,6 +7,7 @@ use lapin::types::AMQPValue;
 use super::{
     consumer_channel::ConsumerChannel,
     publish::{Message, Properties},
+    window::Held,
 };
 
 /// A message that the broker delivered and that must be settled.
@@ -27,12 +28,13 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    pub(super) async fn new(
+    /// A delivery that came on `channel` and holds a share of its subscription's window.
+    pub(super) fn new(
         delivery: lapin::message::Delivery,
         channel: Arc<ConsumerChannel>,
+        held: Held,
     ) -> Self {
-        channel.brought(delivery.delivery_tag).await;
-        let acker = Acker { to: Some(To::Broker { tag: delivery.delivery_tag, channel }) };
+        let acker = Acker::of_broker(delivery.delivery_tag, channel).holding(held);
         Self {
             body: delivery.data,
             properties: delivery.properties,
@@ -79,9 +81,13 @@ fn number(value: &AMQPValue) -> Option<u64> {
 const ACK: &str = "ack";
 const REQUEUE: &str = "hand_back";
 
-/// Settles one delivery for a [`JobSource`](super::JobSource) that is not RabbitMQ. Both methods return whether the
-/// delivery was still there to be settled.
+/// Settles one delivery for a [`JobSource`](super::JobSource) that is not RabbitMQ. Those that settle return whether
+/// the delivery was still there.
 pub trait Settlement: Send + Sync {
+    /// Whether the delivery is still there to be settled.
+    fn is_held(&self) -> bool {
+        true
+    }
     /// The message is done with.
     fn ack(self: Box<Self>) -> bool;
     /// The message goes back to its queue as it came.
@@ -92,6 +98,8 @@ pub trait Settlement: Send + Sync {
 /// dropped unsettled gives its message back to its queue.
 pub struct Acker {
     to: Option<To>,
+    /// The share of its subscription's window. It is free again when the delivery is settled.
+    held: Option<Held>,
 }
 
 /// The other side of an [`Acker`].
@@ -106,7 +114,31 @@ enum To {
 impl Acker {
     /// An acker for a delivery that another source than RabbitMQ made.
     pub fn new(settlement: impl Settlement + 'static) -> Self {
-        Self { to: Some(To::Other(Box::new(settlement))) }
+        Self { to: Some(To::Other(Box::new(settlement))), held: None }
+    }
+
+    pub(super) fn of_broker(tag: u64, channel: Arc<ConsumerChannel>) -> Self {
+        Self { to: Some(To::Broker { tag, channel }), held: None }
+    }
+
+    /// Holds a share of a window until the delivery is settled.
+    #[must_use]
+    pub fn holding(mut self, held: Held) -> Self {
+        self.held = Some(held);
+        self
+    }
+
+    /// Takes so many bytes more of the window.
+    pub fn hold_more(&mut self, bytes: u64) {
+        if let Some(held) = &mut self.held {
+            held.grow(bytes);
+        }
+    }
+
+    /// Whether the delivery is still this program's to settle. When its channel is gone the broker delivers the message
+    /// again, maybe to another: work on this copy that has not begun is of no use.
+    pub fn is_held(&self) -> bool {
+        self.to.as_ref().is_some_and(To::is_usable)
     }
 
     /// The message is done with. `false` when its channel is gone: the broker will deliver it again.
@@ -120,6 +152,10 @@ impl Acker {
         let mut done = 0;
         let mut channels: Vec<(Arc<ConsumerChannel>, Vec<u64>)> = Vec::new();
         for mut acker in ackers {
+            // The share is free before the broker can send more.
+            if let Some(held) = acker.held.take() {
+                held.settled();
+            }
             match acker.to.take() {
                 None => {}
                 Some(To::Other(settlement)) => done += usize::from(settlement.ack()),
@@ -164,7 +200,7 @@ impl To {
     fn is_usable(&self) -> bool {
         match self {
             Self::Broker { channel, .. } => channel.is_open(),
-            Self::Other(_) => true,
+            Self::Other(settlement) => settlement.is_held(),
         }
     }
 }

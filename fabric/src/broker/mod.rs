@@ -9,7 +9,8 @@
 //! - `connection`: [`Broker`], which shares it; `address`: where the broker is
 //! - `declare`: the topology
 //! - `publish`, with its `channel_pool`; `republish`: without the broker's history of a message
-//! - `subscribe`; `delivery`: what settles a message; `consumer_channel`: the acknowledgements
+//! - `subscribe`, with the task `subscriber`, its `inbox`, and the `window`: how much it may hold
+//! - `delivery`: what settles a message; `consumer_channel`: the acknowledgements
 //! - `queues` and `browse`: looking at queues and at what waits in them
 
 mod address;
@@ -20,6 +21,7 @@ mod consumer_channel;
 mod declare;
 mod delivery;
 mod error;
+mod inbox;
 mod link;
 #[cfg(test)]
 mod parsing;
@@ -27,6 +29,8 @@ mod publish;
 mod queues;
 mod republish;
 mod subscribe;
+mod subscriber;
+mod window;
 
 pub(crate) use address::parse as parse_address;
 pub use browse::{Browse, BrowsedMessage};
@@ -38,3 +42,4 @@ pub use publish::{HeaderValue, Headers, Message, Properties, Publisher};
 pub use queues::QueueDepth;
 pub use republish::for_republish;
 pub use subscribe::{JobSource, Subscription};
+pub use window::{Held, Load, Window, bytes_held};

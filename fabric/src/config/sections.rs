@@ -79,9 +79,10 @@ pub struct WorkerConfig {
     pub batch_items_max: usize,
     /// How long a batch that is not full waits for more inputs, in milliseconds.
     pub linger_ms_max: u64,
-    /// The most unacknowledged messages of the interactive lane.
+    /// The most unacknowledged messages of the interactive lane. A worker holds fewer where they take it longer than
+    /// some seconds, or more than `held_bytes_max`.
     pub prefetch_interactive: u16,
-    /// The most unacknowledged messages of the batch lane.
+    /// The most unacknowledged messages of the batch lane, in the same way.
     pub prefetch_batch: u16,
     /// Threads that tokenise ahead of the device.
     pub tokenize_threads: usize,
@@ -94,6 +95,9 @@ pub struct WorkerConfig {
     /// The most memory that a worker may use, in bytes; 0 stands for the limit of its control group. Above nine tenths
     /// of it the worker takes no more work.
     pub memory_bytes_max: u64,
+    /// The most memory that messages in hand may take, from the socket to the acknowledgement, in bytes; less where
+    /// half of what `memory_bytes_max` leaves free after loading is less.
+    pub held_bytes_max: u64,
     /// How long a worker without work stays, in seconds, before it ends by itself; 0 is for ever. The autoscaler ends
     /// it earlier; this is for a worker without an autoscaler.
     pub idle_s_max: u64,
@@ -157,6 +161,7 @@ impl Default for WorkerConfig {
             // A sixth of RabbitMQ's consumer time-out of half an hour.
             batch_deadline_s: 300,
             memory_bytes_max: 0,
+            held_bytes_max: 256 << 20,
             idle_s_max: 0,
         }
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use forebay_client::{Client, Job, Lane};
-use forebay_fabric::{Broker, Config};
+use forebay_fabric::{Broker, Config, broker::Window};
 use forebay_schemas::{ContentType, MESSAGE_TYPE, names::JOBS, topology::Topology};
 use futures_util::{StreamExt, stream};
 use lapin::{
@@ -44,7 +44,8 @@ pub(crate) async fn consume_rate(config: &Config) -> Result<f64> {
     let topology = Topology::new(config.models.keys(), &config.queues);
     let broker = Broker::start(config, "bench", topology)?;
     broker.ready().await?;
-    let mut subscription = broker.subscribe(&Lane::Batch.queue(&SINK.parse()?), PREFETCH);
+    let mut subscription =
+        broker.subscribe(&Lane::Batch.queue(&SINK.parse()?), Window::new(PREFETCH, u64::MAX));
     let started = Instant::now();
     let mut taken = 0;
     while taken < MESSAGES {
