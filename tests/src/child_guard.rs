@@ -89,11 +89,6 @@ impl ChildGuard {
         send(name, &self.pid.to_string());
     }
 
-    /// Sends the same to all of its group.
-    pub fn signal_all(&self, name: &str) {
-        send(name, &format!("-{}", self.pid));
-    }
-
     /// Sends a signal by name to the process and all that it has started.
     pub fn signal_all(&self, name: &str) {
         let group = format!("-{}", self.pid);
