@@ -8,6 +8,7 @@
 
 mod simulation {
     pub mod broker;
+    pub mod draw;
     pub mod executor;
     pub mod life;
     pub mod model;

@@ -21,8 +21,7 @@ use forebay_fabric::{
     telemetry::Health,
 };
 use forebay_schemas::{
-    ContentType, EmbedParams, ErrorCode, Job, JobId, Lane, Limits, MESSAGE_TYPE, Outcome, State,
-    Work,
+    ContentType, EmbedParams, Job, JobId, Lane, Limits, MESSAGE_TYPE, Outcome, State, Work,
 };
 use tokio::{
     sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
@@ -32,9 +31,10 @@ use tokio::{
 
 use super::{
     broker::{Broker, Sender, Source},
+    draw::{below, within},
     executor::InPlace,
     life::Life,
-    model::{Behavior, model},
+    model::{Behavior, is_expected, model},
     store::{Connection, Store},
 };
 
@@ -107,14 +107,6 @@ pub struct World {
     report: Report,
     /// Those of every worker that there was.
     windows: Vec<Arc<Window>>,
-}
-
-fn below(n: usize) -> usize {
-    rng::uniform(0.0..=n as f64 - 1e-9) as usize
-}
-
-fn within(from: Duration, to: Duration) -> Duration {
-    Duration::from_secs_f64(rng::uniform(from.as_secs_f64()..=to.as_secs_f64()))
 }
 
 impl World {
@@ -390,19 +382,6 @@ impl World {
             return Err(format!("{kills} killers took {deaths} workers with them"));
         }
         Ok(())
-    }
-}
-
-fn is_expected(behavior: Behavior, outcome: &Outcome) -> bool {
-    let code = outcome.error.as_ref().map(|error| error.code);
-    match behavior {
-        Behavior::Good | Behavior::Large => outcome.state == State::Succeeded,
-        Behavior::Nan => code == Some(ErrorCode::NumericalError),
-        Behavior::Kills | Behavior::Fails | Behavior::Panics => {
-            code == Some(ErrorCode::AttemptsExhausted)
-        }
-        // Its failures and the deaths of its workers may add up.
-        Behavior::FailsAtFirst => code.is_none() || code == Some(ErrorCode::AttemptsExhausted),
     }
 }
 
