@@ -191,8 +191,8 @@ fn watch_over(
     Ok(())
 }
 
-/// The subscriptions of both lanes. Each lane has bytes of its own, so that neither waits for the other's jobs: a quarter
-/// is for the interactive lane, whose jobs are small.
+/// The subscriptions of both lanes. Each lane has bytes of its own, so that neither waits for the other's jobs: a
+/// quarter is for the interactive lane, whose jobs are small.
 fn sources(broker: &Broker, config: &Config, model: &ModelId, memory: &MemoryLimit) -> [Source; 2] {
     let worker = &config.worker;
     let bytes_max = memory.for_deliveries(worker.batch_tokens_max, worker.held_bytes_max);

@@ -10,6 +10,7 @@ mod simulation {
     pub mod beside;
     pub mod broker;
     pub mod check;
+    pub mod draw;
     pub mod executor;
     pub mod life;
     pub mod model;

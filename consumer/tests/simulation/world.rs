@@ -32,6 +32,7 @@ use tokio::{
 use super::{
     broker::{Broker, REPLIES, Sender, Source},
     check,
+    draw::{below, within},
     executor::InPlace,
     life::Life,
     model::{Behavior, NAN_WORDS, model},
@@ -112,14 +113,6 @@ pub struct World {
     report: Report,
     /// Those of every worker that there was.
     windows: Vec<Arc<Window>>,
-}
-
-fn below(n: usize) -> usize {
-    rng::uniform(0.0..=n as f64 - 1e-9) as usize
-}
-
-fn within(from: Duration, to: Duration) -> Duration {
-    Duration::from_secs_f64(rng::uniform(from.as_secs_f64()..=to.as_secs_f64()))
 }
 
 impl World {

@@ -32,7 +32,7 @@ use crate::backoff::Backoff;
 
 /// The longest that the last deliveries may be in transit, once nothing is settled any more.
 const TRANSIT_MAX: Duration = Duration::from_millis(500);
-/// The same where the channel will be closed soon, with which a delivery that was in transit comes again.
+/// As long for a consumer that is replaced: its channel is closed soon, and a delivery that was in transit comes again.
 const TRANSIT_MAX_RESIZED: Duration = Duration::from_millis(100);
 /// The longest that the broker may take to begin a subscription, or to end it.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);

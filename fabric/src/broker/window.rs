@@ -31,7 +31,7 @@ pub struct Window {
     used: Notify,
 }
 
-/// What a subscription holds at one moment.
+/// The deliveries of a subscription at one moment.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Load {
     /// Deliveries whose bodies are held: not settled yet.
@@ -86,7 +86,7 @@ impl Window {
         *self.wanted.borrow()
     }
 
-    /// What is held now.
+    /// The load now.
     pub fn look(&self) -> Load {
         let mut load = self.load();
         let looked = *load;
