@@ -84,8 +84,8 @@ impl InFlight {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the rest of it is worth doing: none of its inputs has failed. Asked before a part is tokenized, and again
-    /// before it is packed.
+    /// Whether the rest of it is worth doing: none of its inputs has failed. Asked before a part is tokenized, and
+    /// again before it is packed.
     pub fn is_wanted(&self) -> bool {
         self.progress().error.is_none()
     }
