@@ -46,7 +46,8 @@ use crate::{
 const JOBS_BETWEEN_STAGES: usize = 64;
 /// Handfuls of tokenized parts that wait to be packed, in each lane.
 const HANDFULS_TOKENIZED: usize = 4;
-/// Batches that wait for the device in each lane, packed and journaled. An urgent one goes before one of the batch lane.
+/// Batches that wait for the device in each lane, packed and journaled. An urgent one goes before one of the batch
+/// lane.
 const BATCHES_AHEAD: usize = 1;
 /// Computed batches that wait to be settled.
 const BATCHES_BEHIND: usize = 4;

@@ -238,8 +238,12 @@ impl Texts {
             return (self, None);
         }
         let texts: Vec<String> = self.texts.by_ref().take(count).collect();
-        let (job, reading) = (self.job.clone(), self.reading.clone());
-        let first = Self { job, reading, first: self.first, texts: texts.into_iter() };
+        let first = Self {
+            job: self.job.clone(),
+            reading: self.reading.clone(),
+            first: self.first,
+            texts: texts.into_iter(),
+        };
         self.first += count;
         (first, Some(self))
     }

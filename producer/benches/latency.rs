@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(17);
 /// The load is under way after this.
 const UNDER_WAY: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(300);
-/// What is promised beside any load: docs/performance.md.
+/// The promise beside any load: docs/performance.md.
 const P95_MS_MAX: f64 = 100.0;
 
 /// A batch load: so many jobs of so many texts of so many words.
@@ -66,7 +66,9 @@ async fn main() -> Result<()> {
     let mut rows = Vec::new();
     for load in &LOADS {
         let Some(took) = took.get_mut(load.name) else { continue };
-        let (p50, p95, max) = (quantile(took, 50), quantile(took, 95), quantile(took, 100));
+        let p50 = quantile(took, 50);
+        let p95 = quantile(took, 95);
+        let max = quantile(took, 100);
         println!("{:<52} {p50:>8.1} {p95:>8.1} {max:>8.1}   {:.1} times", load.name, p95 / alone);
         rows.push(json!({ "name": load.name, "p50_ms": p50, "p95_ms": p95, "max_ms": max }));
     }

@@ -64,7 +64,8 @@ impl Beside {
         let (to_deaths, deaths) = mpsc::unbounded_channel();
         let life = Life::new("worker".into(), to_deaths);
         let sources = Lane::ALL.map(|lane| -> LaneSource {
-            let (broker, life) = (broker.clone(), life.clone());
+            let broker = broker.clone();
+            let life = life.clone();
             (lane, Box::new(Source { broker, life, lane, prefetch: 256, cancelled: false }))
         });
         let clock = Clock::of_runtime(1_700_000_000_000);

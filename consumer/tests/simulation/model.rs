@@ -113,17 +113,3 @@ impl Encoder for Simulated {
 fn failed() -> EngineError {
     EngineError::Tokenizer { problem: "failed on purpose".into() }
 }
-
-/// Whether a job of this behavior may end so.
-pub fn is_expected(behavior: Behavior, outcome: &Outcome) -> bool {
-    let code = outcome.error.as_ref().map(|error| error.code);
-    match behavior {
-        Behavior::Good | Behavior::Large => outcome.state == State::Succeeded,
-        Behavior::Nan => code == Some(ErrorCode::NumericalError),
-        Behavior::Kills | Behavior::Fails | Behavior::Panics => {
-            code == Some(ErrorCode::AttemptsExhausted)
-        }
-        // Its failures and the deaths of its workers may add up.
-        Behavior::FailsAtFirst => code.is_none() || code == Some(ErrorCode::AttemptsExhausted),
-    }
-}
