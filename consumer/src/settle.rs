@@ -69,3 +69,32 @@ impl Settle {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use forebay_schemas::{ErrorCode, Job, JobError};
+
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn the_deaths_of_workers_count_among_the_attempts_at_a_job_that_fails() {
+        let job = Job::embed("m".parse().unwrap(), vec!["x".into()]);
+        let failed = |failures, deaths| {
+            let ticket = Ticket { failures, deaths, ..testing::ticket(job.id.clone()) };
+            let error = JobError::new(ErrorCode::Internal, "passes");
+            Disposition::failed(&job, ticket, error, 5)
+        };
+        for (failures, deaths) in [(0, 0), (3, 0), (0, 3), (1, 2)] {
+            let disposition = failed(failures, deaths);
+            assert!(matches!(disposition, Disposition::RetryLater { .. }), "{disposition:?}");
+        }
+        for (failures, deaths) in [(4, 0), (0, 4), (2, 2)] {
+            let Disposition::Answer(answer) = failed(failures, deaths) else {
+                panic!("a sixth attempt after {failures} failures and {deaths} deaths")
+            };
+            let code = answer.1.error.map(|error| error.code);
+            assert_eq!(code, Some(ErrorCode::AttemptsExhausted));
+        }
+    }
+}

@@ -48,6 +48,9 @@ fn a_job_of_another_model_or_task_or_a_cancelled_one_is_refused() {
     assert_eq!(code(|_| {}, true), Some(ErrorCode::Cancelled));
 }
 
+/// Longer than any job is parked or looked up.
+const LONG: Duration = Duration::from_secs(60);
+
 /// The stage at work.
 struct Stage {
     store: FakeStore,
@@ -92,8 +95,15 @@ impl Stage {
 
     /// The next job that is admitted: its id and its attempt.
     async fn admitted(&mut self) -> (String, u32) {
-        let admitted = self.jobs.recv().await.unwrap();
+        let admitted = tokio::time::timeout(LONG, self.jobs.recv()).await;
+        let admitted = admitted.expect("admitted in time").unwrap();
         (admitted.job.id.to_string(), admitted.ticket.attempts())
+    }
+
+    /// What becomes of the next job that is not admitted.
+    async fn settled(&mut self) -> Disposition {
+        let settled = tokio::time::timeout(LONG, self.not_computed.recv()).await;
+        settled.expect("settled in time").unwrap()
     }
 
     fn is_silent(&mut self) -> bool {
@@ -129,7 +139,7 @@ async fn an_answered_job_is_acknowledged_whichever_way_it_comes_back() {
     {
         stage.stands(id, Standing::Answered);
         stage.send(id, change).await;
-        let disposition = stage.not_computed.recv().await.unwrap();
+        let disposition = stage.settled().await;
         assert!(matches!(disposition, Disposition::Acknowledge(_)), "{id}: {disposition:?}");
     }
 }
@@ -139,9 +149,7 @@ async fn the_last_death_ends_the_last_attempt_and_is_none_itself() {
     let mut stage = Stage::start(3);
     stage.stands("killer", Standing::Free { deaths: 2 });
     stage.send("killer", |ticket| ticket.failures = 1).await;
-    let Some(Disposition::Answer(answer)) = stage.not_computed.recv().await else {
-        panic!("not answered")
-    };
+    let Disposition::Answer(answer) = stage.settled().await else { panic!("not answered") };
     let (ticket, outcome) = *answer;
     assert_eq!((outcome.state, ticket.attempts()), (State::Failed, 3));
     let error = outcome.error.unwrap();
@@ -179,7 +187,7 @@ async fn a_parked_job_whose_worker_answers_is_acknowledged() {
     stage.send("held", returned).await;
     tokio::time::sleep(PARKED * 2).await;
     stage.stands("held", Standing::Answered);
-    let disposition = stage.not_computed.recv().await.unwrap();
+    let disposition = stage.settled().await;
     assert!(matches!(disposition, Disposition::Acknowledge(_)), "{disposition:?}");
 }
 
