@@ -12,7 +12,9 @@ const TIMEOUTS: Timeouts =
 impl WorkersLook {
     fn overdue(&self) -> Vec<Overdue> {
         let mut workers = self.workers.clone();
-        workers.iter_mut().for_each(|worker| worker.answer = Answer::Silent);
+        for worker in &mut workers {
+            worker.answer = Answer::Silent;
+        }
         decide::overdue(&workers, &TIMEOUTS, 0, &mut Ends::default())
     }
 }
