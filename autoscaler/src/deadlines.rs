@@ -112,7 +112,9 @@ impl Deadlines {
             }
             let is_due = now_ms.saturating_sub(unserved.since_ms) >= UNSERVED_MS_MIN;
             if unserved.hold.is_none() && is_due {
-                unserved.hold = Some(self.hold(model, unserved.held.clone()));
+                let held = unserved.held.clone();
+                let hold = self.hold(model, held);
+                self.models.entry(model.clone()).or_default().hold = Some(hold);
             }
         }
     }
