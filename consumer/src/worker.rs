@@ -117,15 +117,9 @@ pub async fn run(
     let broker = Broker::start(&config, &format!("forebay-worker {id}"), topology)?;
     broker.report_health(health.clone());
     let result = async {
-        let starting = async {
-            tokio::try_join!(
-                load_blocking(&config, &name, options, &registry),
-                async { Ok(broker.ready().await?) },
-                async { Ok(store.ready().await?) },
-            )
-        };
+        let starting = load_and_connect(&config, &name, options, &registry, &broker, &store);
         let Some(started) = stop.run_until_cancelled(starting).await else { return Ok(()) };
-        let ((model, batch_tokens_max), (), ()) = started?;
+        let (model, batch_tokens_max) = started?;
         config.worker.batch_tokens_max = batch_tokens_max;
         health.set("model", Ok(()));
         let memory = memory_limit(&config, &model);
@@ -207,6 +201,23 @@ fn sources(broker: &Broker, config: &Config, model: &ModelId, memory: &MemoryLim
         let subscription = broker.subscribe(&lane.queue(model), window);
         (lane, Box::new(subscription) as Box<dyn JobSource>)
     })
+}
+
+/// Loads the model, and waits for both servers meanwhile.
+async fn load_and_connect(
+    config: &Config,
+    name: &ModelId,
+    options: LoadOptions,
+    registry: &Registry,
+    broker: &Broker,
+    store: &Store,
+) -> Result<(Model, usize), WorkerError> {
+    let (loaded, (), ()) = tokio::try_join!(
+        load_blocking(config, name, options, registry),
+        async { Ok(broker.ready().await?) },
+        async { Ok(store.ready().await?) },
+    )?;
+    Ok(loaded)
 }
 
 async fn load_blocking(

@@ -3,7 +3,7 @@
 use std::io;
 
 use forebay_client::{ClientError, SubmitError, WaitError};
-use forebay_fabric::{config::ConfigError, store::StoreError};
+use forebay_fabric::config::ConfigError;
 use forebay_producer::pull::{PullError, SourceError};
 
 /// The error that ends a command.

@@ -64,8 +64,8 @@ impl Store {
         }
         let replicas_min = self.config.replicas_min;
         if replicas_min > 0 {
-            // `WAIT` waits for this connection's last change alone, and a record that was there already is another's:
-            // a change after it covers it.
+            // `WAIT` promises to cover this connection's own writes, and a record that was there already is another's:
+            // a write after it covers it. Redis 7.0 would cover it without.
             commands.cmd("SET").arg(PROBE_KEY).arg(1).arg("EX").arg(PROBE_TTL_S);
             // Well within the connection's own time-out, so that the reply arrives within it.
             commands.cmd("WAIT").arg(replicas_min).arg(self.config.timeout_ms / 2);
