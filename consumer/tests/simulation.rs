@@ -8,7 +8,6 @@
 
 mod simulation {
     pub mod broker;
-    pub mod check;
     pub mod executor;
     pub mod life;
     pub mod model;

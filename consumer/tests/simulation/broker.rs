@@ -2,7 +2,7 @@
 //! links, and confirmations that get lost on their way.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -14,14 +14,11 @@ use forebay_fabric::{
     },
     rng,
 };
-use forebay_schemas::{JobId, Lane, names::JOBS};
+use forebay_schemas::{Lane, names::JOBS};
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::{sync::Notify, time::Instant};
 
 use super::life::Life;
-
-/// The queue that every job asks for a copy of its answer in.
-pub const REPLIES: &str = "replies";
 
 /// The delivery limit of the queues.
 const DELIVERY_LIMIT: u64 = 50;
@@ -44,11 +41,6 @@ struct State {
     dead_letters: Vec<Vec<u8>>,
     /// How likely a publish goes wrong.
     trouble: f64,
-    /// The jobs of which a worker has published an answer, or tried to.
-    replied: BTreeSet<(String, String)>,
-    /// Of each job, who acknowledged its last message, whether that had come for the first time, and whether it
-    /// had replied by then.
-    acknowledged: BTreeMap<String, (String, bool, bool)>,
 }
 
 /// Clones share it.
@@ -90,14 +82,6 @@ impl Broker {
 
     pub fn dead_letters(&self) -> usize {
         self.state().dead_letters.len()
-    }
-
-    /// Whether the worker that answered a job acknowledged it without a reply. One that finds it answered may: the
-    /// message has come before then.
-    pub fn is_unanswered(&self, job: &JobId, worker: &str) -> bool {
-        let state = self.state();
-        let last = state.acknowledged.get(job.as_str());
-        last.is_some_and(|(by, is_first, replied)| by == worker && *is_first && !replied)
     }
 
     /// Brings messages back from their back-off queues, for ever.
@@ -174,8 +158,7 @@ impl Out {
 
 impl Settlement for Out {
     fn ack(self: Box<Self>) -> bool {
-        let worker = self.life.name.clone();
-        self.settle(|state, waiting| state.acknowledge(worker, &waiting))
+        self.settle(|_, _| {})
     }
 
     fn requeue(self: Box<Self>) -> bool {
@@ -184,12 +167,6 @@ impl Settlement for Out {
 }
 
 impl State {
-    fn acknowledge(&mut self, worker: String, waiting: &Waiting) {
-        let id = message_id(&waiting.properties);
-        let replied = self.replied.contains(&(id.clone(), worker.clone()));
-        self.acknowledged.insert(id, (worker, waiting.delivery_count == 0, replied));
-    }
-
     fn requeue(&mut self, mut waiting: Waiting) {
         waiting.delivery_count += 1;
         if waiting.delivery_count > DELIVERY_LIMIT {
@@ -216,10 +193,6 @@ impl Waiting {
             acker,
         }
     }
-}
-
-fn message_id(properties: &Properties) -> String {
-    properties.message_id().as_ref().unwrap().to_string()
 }
 
 /// One lane's deliveries for one worker.
@@ -275,11 +248,7 @@ impl Publisher for Sender {
             } else {
                 (true, true)
             };
-            if message.exchange.is_empty() {
-                assert_eq!(message.routing_key, REPLIES);
-                let answered = (message_id(&message.properties), self.life.name.clone());
-                self.broker.state().replied.insert(answered);
-            } else if arrives {
+            if arrives {
                 self.broker.receive(message);
             }
             let lost = PublishError::Unconfirmed { after_ms: 1, last: "lost on its way".into() };

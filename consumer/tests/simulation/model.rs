@@ -21,7 +21,7 @@ pub enum Behavior {
     Fails = 2,
     /// It fails in the first seconds of the run.
     FailsAtFirst = 3,
-    /// It gives no numbers for the longest of its inputs.
+    /// It gives no numbers.
     Nan = 4,
     /// It needs a small batch.
     Large = 5,
@@ -44,24 +44,10 @@ impl Behavior {
         let asked = |behavior: &Self| Some(*behavior as usize) == dimensions;
         Self::ALL.into_iter().find(asked).unwrap_or(Self::Good)
     }
-
-    /// Whether an input of so many tokens behaves like that, too: of a `Nan` job one alone does.
-    pub fn is_of(self, tokens: usize) -> bool {
-        self != Self::Nan || tokens > NAN_TOKENS_MIN
-    }
-}
-
-/// The tokens of a text of the simulation: each word is one, and two stand around them.
-pub fn tokens(text: &str) -> usize {
-    text.split_whitespace().count() + 2
 }
 
 /// How long jobs fail "at first".
 pub const AT_FIRST: Duration = Duration::from_secs(4);
-/// Longer than any other input.
-const NAN_TOKENS_MIN: usize = 16;
-/// The words of the input that gives no numbers.
-pub const NAN_WORDS: usize = 20;
 /// The largest batch that a large job fits into.
 const LARGE_TOKENS_MAX: usize = 48;
 
@@ -79,7 +65,6 @@ pub fn model(life: Life, began: Instant) -> Model {
     Model { tokenizer, info, encoder: Box::new(Simulated { life, began, dim }) }
 }
 
-/// Gives each input a row of its number of tokens.
 struct Simulated {
     life: Life,
     began: Instant,
@@ -88,13 +73,12 @@ struct Simulated {
 
 impl Encoder for Simulated {
     fn begin(&mut self, batch: &PackedBatch) -> Result<Pending, EngineError> {
-        let mut data = vec![0.0; batch.sequences() * self.dim];
-        let rows = data.chunks_exact_mut(self.dim).zip(batch.cu_seqlens().ranges());
-        for ((row, sequence), finish) in rows.zip(batch.finishes()) {
-            row.fill(sequence.len() as f32);
+        let mut data = vec![1.0; batch.sequences() * self.dim];
+        let rows = data.chunks_exact_mut(self.dim);
+        for (row, finish) in rows.zip(batch.finishes()) {
             match Behavior::of(finish.dimensions) {
                 Behavior::Kills => self.life.die(),
-                Behavior::Nan if Behavior::Nan.is_of(sequence.len()) => row.fill(f32::NAN),
+                Behavior::Nan => row.fill(f32::NAN),
                 Behavior::Fails => return Err(failed()),
                 Behavior::FailsAtFirst if self.began.elapsed() < AT_FIRST => return Err(failed()),
                 Behavior::Large if batch.tokens() > LARGE_TOKENS_MAX => {
@@ -102,7 +86,7 @@ impl Encoder for Simulated {
                     return Err(EngineError::OutOfMemory { tokens, needed: 2, left: 1 });
                 }
                 Behavior::Panics => std::panic::resume_unwind(Box::new("on purpose")),
-                Behavior::Good | Behavior::Nan | Behavior::FailsAtFirst | Behavior::Large => {}
+                Behavior::Good | Behavior::FailsAtFirst | Behavior::Large => {}
             }
         }
         Ok(Pending::done(Rows { width: self.dim, data }))
