@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
 
@@ -68,11 +69,12 @@ impl Store {
         self.folder.path()
     }
 
-    /// A connection of one's own.
+    /// A connection of one's own. A busy machine may take longer to answer on it than the client's half second.
     pub async fn connect(&self) -> MultiplexedConnection {
         let client = redis::Client::open(self.url()).unwrap();
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(SOON));
         until("Redis takes a connection", SOON, async || {
-            client.get_multiplexed_async_connection().await.ok()
+            client.get_multiplexed_async_connection_with_config(&config).await.ok()
         })
         .await
     }

@@ -1,7 +1,11 @@
 //! The private servers themselves: what the other tests stand on.
 
+use std::time::Duration;
+
+use forebay_tests::broker::Node;
 use forebay_tests::job::{Codec, Job, properties};
 use forebay_tests::patience::{SOON, until_true};
+use forebay_tests::publisher::Publisher;
 use forebay_tests::stack::Stack;
 use lapin::options::{
     BasicGetOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
@@ -51,4 +55,31 @@ async fn a_killed_redis_comes_back_with_what_it_held() {
     stack.store.restart().await;
     let value: String = stack.redis().await.get("key").await.unwrap();
     assert_eq!(value, "value");
+}
+
+#[tokio::test]
+async fn a_frozen_broker_is_silent_until_it_thaws() {
+    let node = Node::boot().await;
+    let vhost = node.vhost().await;
+    let url = vhost.amqp_url();
+    node.freeze();
+    let connecting = Publisher::try_connect(&url);
+    let silent = tokio::time::timeout(Duration::from_secs(1), connecting).await.is_err();
+    node.thaw();
+    assert!(silent, "a frozen broker took a connection");
+    Publisher::connect(&url).await;
+}
+
+#[tokio::test]
+async fn a_full_store_refuses_writes_and_answers_reads_until_it_is_relieved() {
+    let stack = Stack::start().await;
+    let mut redis = stack.redis().await;
+    let () = redis.set("key", "value").await.unwrap();
+    stack.store.fill().await;
+    let refused: redis::RedisResult<()> = redis.set("key", "other").await;
+    assert!(refused.unwrap_err().to_string().contains("OOM"));
+    let value: String = redis.get("key").await.unwrap();
+    assert_eq!(value, "value");
+    stack.store.relieve().await;
+    let () = redis.set("key", "other").await.unwrap();
 }
