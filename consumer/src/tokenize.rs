@@ -158,7 +158,9 @@ fn each(
 
 fn not_tokenized(error: &EngineError) -> JobError {
     let code = match error {
-        EngineError::InputTooLong { .. } => ErrorCode::InputTooLong,
+        EngineError::InputTooLong { .. } | EngineError::TextTooLarge { .. } => {
+            ErrorCode::InputTooLong
+        }
         _ => ErrorCode::Internal,
     };
     JobError::new(code, error.to_string())
