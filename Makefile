@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help build model up down status demo test chaos soak fuzz lint kernels cuda gpu-check bench scaling
-.PHONY: compose-check checks compat
+.PHONY: compose-check checks compat mutants
 
 MODEL ?= all-minilm-l6-v2
 
@@ -41,6 +41,9 @@ soak: ## send a million small jobs through one worker and watch its memory (FORE
 
 fuzz: ## fuzz every parser of outside bytes (SECONDS_EACH=60)
 	@scripts/fuzz
+
+mutants: ## make mistakes one at a time in the pure modules, and list those that no unit test notices
+	@scripts/mutants
 
 lint: ## check formatting, clippy, licences and the scripts
 	@scripts/lint

@@ -84,7 +84,9 @@ impl Deadlines {
         for (model, unserved) in &self.models {
             let held = unserved.held.load(Ordering::Relaxed);
             if let Some(waiting) = waiting.get_mut(model) {
-                waiting.ready += held;
+                if let Ok(ready) = &mut waiting.ready {
+                    *ready += held;
+                }
                 waiting.in_hand = waiting.in_hand.map(|all| all.saturating_sub(held));
             }
         }
@@ -98,8 +100,11 @@ impl Deadlines {
             return self.release();
         };
         for (model, waiting) in waiting {
-            let is_served = workers.iter().any(|worker| worker.model == model.as_str());
-            if waiting.ready == 0 || is_served || is_launched(model) {
+            // A record that can't be read may be of a worker of this model.
+            let is_served = !workers.unreadable.is_empty()
+                || workers.workers.iter().any(|worker| worker.model == model.as_str());
+            let Ok(ready) = &waiting.ready else { continue };
+            if *ready == 0 || is_served || is_launched(model) {
                 self.leave(model);
                 continue;
             }

@@ -170,3 +170,45 @@ fn report_changes(id: &str, before: &Leader, now: &Leader) {
         (None, None) => tracing::info!(leader = now.id, "standing by: another autoscaler leads"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::testing::store_with_lease;
+
+    const LEASE: Duration = Duration::from_secs(60);
+
+    /// One that has taken the lease with this token, from a Redis that answers after a while.
+    async fn leading(token: &Arc<AtomicU64>, answers_after: Duration) -> Lead {
+        let store = store_with_lease(token.clone(), answers_after).await;
+        let stop = CancellationToken::new();
+        let (mut lead, _) = Lead::start(store, "me".into(), LEASE / 2, LEASE, stop);
+        let taken = lead.leader.wait_for(|leader| leader.held.is_some());
+        tokio::time::timeout(LEASE, taken).await.unwrap().unwrap();
+        lead
+    }
+
+    #[tokio::test]
+    async fn a_lease_ends_by_our_clock_counted_from_before_it_was_asked_for() {
+        let answers_after = Duration::from_secs(1);
+        let lead = leading(&Arc::new(AtomicU64::new(7)), answers_after).await;
+        let answered_at = Instant::now();
+        let held = lead.held().unwrap();
+        assert_eq!((held.token, lead.leader().id.as_str()), (7, "me"));
+        let left = held.until - answered_at;
+        assert!(left <= LEASE - answers_after, "{left:?} are left once it was answered");
+    }
+
+    #[tokio::test]
+    async fn a_permit_holds_for_the_token_of_our_lease_while_redis_says_so() {
+        let token = Arc::new(AtomicU64::new(7));
+        let lead = leading(&token, Duration::ZERO).await;
+        assert!(lead.permit(7).holds().await);
+        assert!(!lead.permit(6).holds().await, "decided under an earlier lease");
+        token.store(8, Ordering::Relaxed);
+        assert!(!lead.permit(7).holds().await, "another leads, whatever our clock says");
+        assert!(!lead.permit(8).holds().await);
+    }
+}

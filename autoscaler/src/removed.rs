@@ -16,7 +16,7 @@ use forebay_schemas::{ErrorCode, JobError, Lane, Limits, ModelId};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::settle::{PREFETCH, Settler};
+use crate::settle::{self, Settler};
 
 /// How long a model may be gone before what waits for it is answered: time to put a mistake in the file right.
 const GRACE: Duration = Duration::from_secs(60);
@@ -88,7 +88,7 @@ impl Removed {
                     limits: self.limits.clone(),
                     error_for: removed,
                 };
-                let subscription = self.broker.subscribe(&queue, PREFETCH);
+                let subscription = self.broker.subscribe(&queue, settle::window());
                 tokio::spawn(settler.run(subscription, stop.clone()));
             }
             gone.settling = Some(stop.drop_guard());

@@ -11,7 +11,6 @@ use anyhow::Context;
 use forebay_fabric::{
     Broker, Config, Store,
     answer::Answerer,
-    broker::Window,
     clock::{self, Clock},
     config::LauncherKind,
     host, shutdown,
@@ -34,13 +33,11 @@ use crate::{
     reload::Reload,
     removed::Removed,
     scaler::{Scaler, timeouts},
-    settle::{self, PREFETCH, Settler},
+    settle::{self, Settler},
     status::Board,
     unique::random_digits,
 };
 
-/// The most bytes that messages of one queue may take that are answered at once.
-const HELD_BYTES_MAX: u64 = 64 << 20;
 /// How often processes that drain are looked at while the autoscaler stops.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long processes that did not drain in time may take until they are gone after they were ended.
@@ -132,7 +129,7 @@ async fn settle_all(
     stop: &CancellationToken,
 ) {
     let settle = |queue, error_for| {
-        let subscription = broker.subscribe(queue, Window::new(PREFETCH, HELD_BYTES_MAX));
+        let subscription = broker.subscribe(queue, settle::window());
         Settler { answerer: answerer.clone(), limits: config.limits.clone(), error_for }
             .run(subscription, stop.clone())
     };

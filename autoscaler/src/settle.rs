@@ -1,9 +1,11 @@
 //! Settles what no worker will: jobs for models that this fleet does not have, jobs that expired in
 //! their queue, and jobs that the broker gave up on.
 
+use std::sync::Arc;
+
 use forebay_fabric::{
     answer::Answerer,
-    broker::{Delivery, Subscription},
+    broker::{Delivery, Subscription, Window},
     death::{Death, Reason},
     disposition::Disposition,
     intake,
@@ -13,7 +15,14 @@ use metrics::counter;
 use tokio_util::sync::CancellationToken;
 
 /// Messages of one queue that are answered at once.
-pub const PREFETCH: u16 = 64;
+const PREFETCH: u16 = 64;
+/// The most bytes that they may take.
+const HELD_BYTES_MAX: u64 = 64 << 20;
+
+/// The window of a queue that a [`Settler`] answers.
+pub fn window() -> Arc<Window> {
+    Window::new(PREFETCH, HELD_BYTES_MAX)
+}
 
 /// Answers every message of one queue.
 pub struct Settler {

@@ -64,8 +64,7 @@ impl MemoryLimit {
         let mut full = false;
         while stop.run_until_cancelled(tick.tick()).await.is_some() {
             let used = used_bytes();
-            let share = if full { ROOM_PERCENT } else { FULL_PERCENT };
-            full = used > bytes_max / 100 * share;
+            full = is_full(full, used, bytes_max);
             let state = if full {
                 Err(format!("{used} of {bytes_max} bytes are used: jobs are taken one at a time"))
             } else {
@@ -74,6 +73,12 @@ impl MemoryLimit {
             health.set(CONDITION, state);
         }
     }
+}
+
+/// Whether no more work is taken, from whether it was so before.
+fn is_full(before: bool, used: u64, bytes_max: u64) -> bool {
+    let share = if before { ROOM_PERCENT } else { FULL_PERCENT };
+    used > bytes_max / 100 * share
 }
 
 /// Resident memory of this process; 0 where the system does not report it.
@@ -179,6 +184,14 @@ mod tests {
         let memory = MemoryLimit { bytes_max: None, bytes_per_token: u64::MAX };
         assert!(memory.check(usize::MAX).is_ok());
         assert!(memory.check_bytes(u64::MAX).is_ok());
+    }
+
+    #[test]
+    fn a_full_worker_takes_work_again_only_when_there_is_room() {
+        assert!(!is_full(false, 900, 1_000));
+        assert!(is_full(false, 901, 1_000));
+        assert!(is_full(true, 801, 1_000), "as much as is taken otherwise");
+        assert!(!is_full(true, 800, 1_000));
     }
 
     #[tokio::test(start_paused = true)]

@@ -385,7 +385,9 @@ fn encode(
 
 fn not_tokenized(error: &EngineError) -> JobError {
     let code = match error {
-        EngineError::InputTooLong { .. } => ErrorCode::InputTooLong,
+        EngineError::InputTooLong { .. } | EngineError::TextTooLarge { .. } => {
+            ErrorCode::InputTooLong
+        }
         _ => ErrorCode::Internal,
     };
     JobError::new(code, error.to_string())

@@ -233,3 +233,139 @@ fn reply(answer: &mut Answered) -> Option<Message> {
         body: answer.copy.take()?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use forebay_schemas::{ContentType, JobId};
+
+    use super::*;
+    use crate::{
+        broker::{PublishError, Settlement},
+        store::{Asked, Written},
+        ticket::ReplyTo,
+    };
+
+    /// Writes down what happens, in order.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<&'static str>>>);
+
+    impl Log {
+        fn add(&self, event: &'static str) {
+            self.0.lock().unwrap().push(event);
+        }
+    }
+
+    impl Settlement for Log {
+        fn ack(self: Box<Self>) -> bool {
+            self.add("acknowledged");
+            true
+        }
+
+        fn requeue(self: Box<Self>) -> bool {
+            self.add("given back");
+            true
+        }
+    }
+
+    impl Publisher for Log {
+        fn publish<'a>(&'a self, _: &'a Message) -> BoxFuture<'a, Result<(), PublishError>> {
+            async {
+                tokio::task::yield_now().await; // as a broker takes its time to confirm
+                self.add("published");
+                Ok(())
+            }
+            .boxed()
+        }
+    }
+
+    impl ResultStore for Log {
+        fn write_results<'a>(&'a self, records: &'a [ResultRecord]) -> Asked<'a, Vec<Written>> {
+            async {
+                tokio::task::yield_now().await;
+                self.add("written");
+                Ok(vec![Written::First; records.len()])
+            }
+            .boxed()
+        }
+
+        fn cancelled<'a>(&'a self, _: &'a [JobId]) -> Asked<'a, Vec<bool>> {
+            async { Ok(Vec::new()) }.boxed()
+        }
+
+        fn present<'a>(&'a self, _: &'a [JobId]) -> Asked<'a, Vec<bool>> {
+            async { Ok(Vec::new()) }.boxed()
+        }
+
+        fn write_journal<'a>(&'a self, _: &'a str, _: &'a [&'a JobId]) -> Asked<'a, ()> {
+            async { Ok(()) }.boxed()
+        }
+
+        fn deaths<'a>(&'a self, _: &'a str, _: &'a [JobId]) -> Asked<'a, Vec<u32>> {
+            async { Ok(Vec::new()) }.boxed()
+        }
+    }
+
+    fn ticket(reply_to: Option<ReplyTo>, log: &Log) -> Ticket {
+        Ticket {
+            id: "job".parse().unwrap(),
+            acker: Acker::new(log.clone()),
+            content_type: ContentType::Json,
+            failures: 0,
+            deaths: 0,
+            returned: false,
+            result_ttl_s: 60,
+            notify: None,
+            reply_to,
+            message: Box::new(Message {
+                exchange: String::new(),
+                routing_key: "m.batch".into(),
+                properties: Properties::default(),
+                body: Vec::new(),
+            }),
+        }
+    }
+
+    /// What happens when these dispositions are carried out, in order.
+    async fn carried_out(make: impl FnOnce(&Log) -> Disposition) -> Vec<&'static str> {
+        let log = Log::default();
+        let answerer = Answerer {
+            worker_id: "w".into(),
+            store: Arc::new(log.clone()),
+            publisher: Arc::new(log.clone()),
+            attempts_max: 5,
+            clock: Clock::default(),
+        };
+        answerer.settle_all(vec![make(&log)]).await;
+        log.0.lock().unwrap().clone()
+    }
+
+    fn answer(ticket: Ticket) -> Disposition {
+        let error = JobError::new(ErrorCode::NumericalError, "not finite");
+        Disposition::Answer(Box::new((ticket, Outcome::refused("job".parse().unwrap(), error))))
+    }
+
+    #[tokio::test]
+    async fn a_message_is_acknowledged_after_its_record_and_the_publisher_s_copy() {
+        let plain = carried_out(|log| answer(ticket(None, log))).await;
+        assert_eq!(plain, ["written", "acknowledged"]);
+        let to = || Some(ReplyTo { queue: "q".into(), correlation_id: None });
+        let copied = carried_out(|log| answer(ticket(to(), log))).await;
+        assert_eq!(copied, ["written", "published", "acknowledged"]);
+    }
+
+    #[tokio::test]
+    async fn a_message_is_acknowledged_after_its_next_attempt_or_its_dead_letter_is_on_a_queue() {
+        let again = carried_out(|log| Disposition::RetryLater {
+            ticket: Box::new(ticket(None, log)),
+            step: 0,
+        });
+        assert_eq!(again.await, ["published", "acknowledged"]);
+        let dead = carried_out(|log| {
+            let Ticket { message, acker, .. } = ticket(None, log);
+            Disposition::DeadLetter { message, acker }
+        });
+        assert_eq!(dead.await, ["published", "acknowledged"]);
+    }
+}

@@ -49,4 +49,14 @@ mod tests {
         backoff.reset();
         assert!(backoff.next_pause() <= min);
     }
+
+    #[test]
+    fn those_that_lost_their_broker_together_do_not_return_together() {
+        rng::seed(1);
+        let max = Duration::from_secs(2);
+        let pauses: Vec<Duration> = (0..100).map(|_| Backoff::new(max, max).next_pause()).collect();
+        let least = pauses.iter().min().unwrap();
+        let most = pauses.iter().max().unwrap();
+        assert!(*most - *least > max / 3, "all between {least:?} and {most:?}");
+    }
 }

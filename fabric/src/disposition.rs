@@ -56,3 +56,63 @@ impl Disposition {
         Self::of(ticket, Outcome::failed(job, error), attempts_max)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use forebay_schemas::{ContentType, ErrorCode};
+
+    use super::*;
+    use crate::broker::{Properties, Settlement};
+
+    struct Nobody;
+
+    impl Settlement for Nobody {
+        fn ack(self: Box<Self>) -> bool {
+            false
+        }
+
+        fn requeue(self: Box<Self>) -> bool {
+            false
+        }
+    }
+
+    fn ticket(failures: u32, deaths: u32) -> Ticket {
+        Ticket {
+            id: "job".parse().unwrap(),
+            acker: Acker::new(Nobody),
+            content_type: ContentType::Json,
+            failures,
+            deaths,
+            returned: false,
+            result_ttl_s: 60,
+            notify: None,
+            reply_to: None,
+            message: Box::new(Message {
+                exchange: String::new(),
+                routing_key: "m.batch".into(),
+                properties: Properties::default(),
+                body: Vec::new(),
+            }),
+        }
+    }
+
+    /// The step of the next attempt, or the code of the answer.
+    fn next(failures: u32, deaths: u32) -> Result<usize, ErrorCode> {
+        let ticket = ticket(failures, deaths);
+        let error = JobError::new(ErrorCode::Internal, "it broke");
+        match Disposition::of(ticket, Outcome::refused("job".parse().unwrap(), error), 5) {
+            Disposition::RetryLater { step, .. } => Ok(step),
+            Disposition::Answer(answer) => Err(answer.1.error.unwrap().code),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn workers_that_died_count_as_attempts_when_a_job_fails() {
+        assert_eq!(next(0, 0), Ok(0));
+        assert_eq!(next(3, 0), Ok(3));
+        assert_eq!(next(0, 3), Ok(3));
+        assert_eq!(next(1, 3), Err(ErrorCode::AttemptsExhausted));
+        assert_eq!(next(0, 4), Err(ErrorCode::AttemptsExhausted));
+    }
+}

@@ -111,3 +111,101 @@ async fn launch(launcher: &dyn Launcher, model: &ModelId, devices: &[String]) ->
     }
     failures
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{Arc, Mutex, atomic::AtomicU64},
+        time::Duration,
+    };
+
+    use futures_util::{FutureExt as _, future::BoxFuture};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::{
+        act::launcher::{Instance, LaunchError},
+        lead::Lead,
+        testing::store_with_lease,
+    };
+
+    /// Writes down what it is asked for.
+    #[derive(Default)]
+    struct Asked(Mutex<Vec<&'static str>>);
+
+    impl Asked {
+        fn add<'a>(&self, call: &'static str) -> BoxFuture<'a, Result<(), LaunchError>> {
+            self.0.lock().unwrap().push(call);
+            async { Ok(()) }.boxed()
+        }
+    }
+
+    impl Launcher for Asked {
+        fn kind(&self) -> &'static str {
+            "process"
+        }
+
+        fn launch<'a>(&'a self, _: &'a Order) -> BoxFuture<'a, Result<(), LaunchError>> {
+            self.add("launch")
+        }
+
+        fn drain<'a>(
+            &'a self,
+            _: &'a ModelId,
+            _: &'a [String],
+        ) -> BoxFuture<'a, Result<(), LaunchError>> {
+            self.add("drain")
+        }
+
+        fn end<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), LaunchError>> {
+            self.add("end")
+        }
+
+        fn list<'a>(
+            &'a self,
+            _: &'a [ModelId],
+        ) -> BoxFuture<'a, Result<Vec<Instance>, LaunchError>> {
+            async { Ok(Vec::new()) }.boxed()
+        }
+    }
+
+    fn moves() -> [(&'static str, Moves); 3] {
+        let overdue = Overdue { name: "a".into(), reason: "stuck", why: "it is stuck".into() };
+        [
+            ("end", Moves { end: vec![overdue], ..Moves::default() }),
+            ("drain", Moves { drain: vec!["b".into()], ..Moves::default() }),
+            ("launch", Moves { launch: vec!["cpu".into()], ..Moves::default() }),
+        ]
+    }
+
+    /// What is asked of the launcher for these moves, and whether the permit was found lost.
+    async fn asked(moves: &Moves, permit: &Permit<'_>) -> (Vec<&'static str>, bool) {
+        let launcher = Asked::default();
+        let carried = carry_out(&launcher, &"m".parse().unwrap(), moves, permit).await;
+        (launcher.0.into_inner().unwrap(), carried.permit_lost)
+    }
+
+    #[tokio::test]
+    async fn no_worker_is_ended_drained_or_launched_without_the_lease() {
+        let store = store_with_lease(Arc::new(AtomicU64::new(7)), Duration::ZERO).await;
+        let minute = Duration::from_secs(60);
+        let stop = CancellationToken::new();
+        let (lead, keeper) = Lead::start(store, "me".into(), minute, minute, stop.clone());
+        tokio::time::timeout(minute, async {
+            while lead.held().is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .unwrap();
+        for (call, moves) in moves() {
+            assert_eq!(asked(&moves, &lead.permit(7)).await, (vec![call], false));
+            assert_eq!(asked(&moves, &lead.permit(6)).await, (Vec::new(), true), "{call}");
+        }
+        stop.cancel();
+        keeper.await.unwrap();
+        for (call, moves) in moves() {
+            assert_eq!(asked(&moves, &lead.permit(7)).await, (Vec::new(), true), "{call}");
+        }
+    }
+}

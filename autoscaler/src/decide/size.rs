@@ -188,3 +188,43 @@ fn shrink(history: &History, capacity: &Capacity<'_>, measured: &Measured) -> (u
     let busy = (measured.workers_busy - NEEDED_SLACK).ceil().max(0.0) as u32;
     (needed(idle_s * TOGETHER).max(busy), Code::Idle)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::{Phase, WorkerSeen};
+
+    /// The size that four workers shrink to after this many were needed for a minute.
+    fn shrunk(demand: f64) -> (u32, Code) {
+        let ready = WorkerSeen { phase: Phase::Ready, ..WorkerSeen::default() };
+        let workers = [(); 4].map(|()| ready.clone());
+        let capacity = Capacity {
+            starting: Vec::new(),
+            ready: workers.iter().collect(),
+            draining_in_flight: 0,
+        };
+        let mut history = History::new();
+        for second in 0..=60 {
+            history.demand.record(second * 1_000, demand, 60_000);
+        }
+        let measured = Measured {
+            now_ms: 60_000,
+            jobs_per_s: 1.0,
+            target_wait_s: 10.0,
+            idle_s: 30.0,
+            actions_in_hand: 1.0,
+            ..Measured::default()
+        };
+        shrink(&history, &capacity, &measured)
+    }
+
+    #[test]
+    fn a_pool_shrinks_to_whole_workers_for_all_of_its_demand() {
+        assert_eq!(shrunk(1.2), (1, Code::Idle), "a little more than one worker is one");
+        assert_eq!(shrunk(1.5), (2, Code::Idle));
+        assert_eq!(shrunk(2.4), (3, Code::Idle));
+        assert_eq!(shrunk(0.1), (1, Code::Idle), "any work at all needs one");
+        assert_eq!(shrunk(0.0), (0, Code::Idle));
+        assert_eq!(shrunk(3.4), (4, Code::Steady));
+    }
+}

@@ -176,4 +176,14 @@ mod tests {
         assert_eq!(arrivals.look(7_500, 3, &[]).arrived, 103);
         assert!(arrivals.late.len() < 20);
     }
+
+    #[test]
+    fn a_worker_that_comes_back_with_what_it_had_done_is_not_counted_twice() {
+        let mut arrivals = Arrivals::default();
+        arrivals.look(0, 0, &[&worker("a", 0, 100_000)]);
+        arrivals.look(500, 0, &[]);
+        let back = arrivals.look(1_000, 0, &[&worker("a", 0, 100_000)]);
+        assert_eq!(back, Counted { arrived: 100_000, in_hand: 0 });
+        assert_eq!(arrivals.look(1_500, 1, &[&worker("a", 0, 100_000)]).arrived, 100_001);
+    }
 }

@@ -89,13 +89,23 @@ pub enum EngineError {
     },
     /// A text is longer than the model reads, and cutting it was not allowed.
     #[error(
-        "the input has {tokens} tokens, the model reads at most {tokens_max}; shorten it or allow truncation"
+        "the input has more than {tokens_max} tokens, which is the most that the model reads; shorten it or allow \
+         truncation"
     )]
     InputTooLong {
-        /// Tokens of the text, special tokens included.
-        tokens: usize,
-        /// The most that the model reads.
+        /// The most that the model reads, special tokens included.
         tokens_max: usize,
+    },
+    /// A text whose first tokens can't be found without tokenizing more of it than memory is given to.
+    #[error(
+        "the input has {bytes} bytes, and its first {bytes_max} don't settle the tokens that the model reads (they are \
+         mostly one word, or spaces); shorten it"
+    )]
+    TextTooLarge {
+        /// Bytes of the text.
+        bytes: usize,
+        /// The most that are tokenized at once.
+        bytes_max: usize,
     },
     /// A device name that means nothing.
     #[error("unknown device {0:?}; use cpu or cuda:N, such as cuda:0")]

@@ -9,6 +9,8 @@ use tokenizers::{ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer
 
 /// Bytes of the longest piece that an entry holds; a vocabulary with a longer one in ASCII is left to the library.
 const PIECE_BYTES_MAX: usize = 23;
+/// Bytes of a text after which the library is asked no more words at once.
+const LIBRARY_BYTES: usize = 16 * 1024;
 /// FNV-1a's multiplier and start for 64 bits, <http://www.isthe.com/chongo/tech/comp/fnv>.
 const HASH_FACTOR: u64 = 0x0000_0100_0000_01b3;
 const HASH_START: u64 = 0xcbf2_9ce4_8422_2325;
@@ -152,8 +154,9 @@ impl WordPiece {
                 self.chunk(&bytes[start..at], ids);
                 continue;
             }
-            // As much at once as is not ours: a call of the library costs more than a word.
-            loop {
+            // As much at once as is not ours: a call of the library costs more than a word. But not without end, or
+            // a long text of another script would be tokenized whole.
+            while at - start < LIBRARY_BYTES {
                 let next = bytes[at..].iter().position(|&byte| !self.is(byte, ByteClass::Space));
                 let Some(next) = next.map(|spaces| at + spaces) else { break };
                 let end = self.chunk_end(bytes, next);

