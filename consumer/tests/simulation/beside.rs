@@ -66,7 +66,8 @@ impl Beside {
         let sources = Lane::ALL.map(|lane| -> LaneSource {
             let broker = broker.clone();
             let life = life.clone();
-            (lane, Box::new(Source { broker, life, lane, prefetch: 256, cancelled: false }))
+            let window = Window::new(256, u64::MAX);
+            (lane, Box::new(Source { broker, life, lane, window, cancelled: false }))
         });
         let clock = Clock::of_runtime(1_700_000_000_000);
         let parts = Parts {

@@ -5,7 +5,6 @@ use std::{path::Path, sync::LazyLock};
 use forebay_engine::{
     Encoder, EngineError, LoadOptions, Model, ModelInfo, PackedBatch, Pending, Rows,
 };
-use forebay_schemas::{ErrorCode, Outcome, State};
 use tokio::time::{Duration, Instant};
 
 use super::life::Life;
