@@ -140,8 +140,8 @@ impl Vhost {
         names.len()
     }
 
-    /// Channels of the connection by which a program consumes, as the broker counts them: some seconds late. `None`
-    /// while it lists no such connection, or none of its channels.
+    /// Channels of the connections by which a program consumes, as the broker counts them: some seconds late. `None`
+    /// while it lists no channels.
     pub fn channels_of(&self, program: &str) -> Option<u64> {
         let path = format!("/api/vhosts/{}/connections", self.name);
         let (_, body) = self.management.request("GET", &path)?;
@@ -149,7 +149,8 @@ impl Vhost {
             one["client_properties"]["connection_name"].as_str().unwrap_or_default().to_owned()
         };
         let consumes = |one: &&Value| name(one).starts_with(program) && !name(one).ends_with(')');
-        body.as_array()?.iter().find(consumes)?["channels"].as_u64()
+        let all = body.as_array()?.iter().filter(consumes);
+        all.map(|one| one["channels"].as_u64()).sum()
     }
 
     fn connections(&self) -> Vec<String> {

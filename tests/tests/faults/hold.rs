@@ -1,4 +1,4 @@
-//! What a worker holds, in bytes and in seconds of work: large bodies, slow jobs, lost links.
+//! The bytes and the seconds of work that a worker holds: large bodies, slow jobs, lost links.
 
 use std::fs;
 use std::time::Duration;
