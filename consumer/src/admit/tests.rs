@@ -100,7 +100,7 @@ impl Stage {
         (admitted.job.id.to_string(), admitted.ticket.attempts())
     }
 
-    /// What becomes of the next job that is not admitted.
+    /// The disposition of the next job that is not admitted.
     async fn settled(&mut self) -> Disposition {
         let settled = tokio::time::timeout(LONG, self.not_computed.recv()).await;
         settled.expect("settled in time").unwrap()
