@@ -66,7 +66,7 @@ async fn a_job_that_is_too_large_for_the_broker_is_refused_at_once() {
         command.args(["submit", "--model", TINY, &text]);
         let began = Instant::now();
         let refused = stack.run(command).await;
-        assert_eq!((refused.code, refused.output.as_str()), (1, ""), "{refused:?}");
+        assert_eq!((refused.code, refused.output.as_str()), (2, ""), "{refused:?}");
         assert!(refused.errors.contains(&limit), "the limit is not named: {}", refused.errors);
         // An unconfirmed publish is repeated for 30 s.
         assert!(began.elapsed().as_secs() < 25, "it took {:?}", began.elapsed());
