@@ -1,8 +1,8 @@
 //! TLS: certificate authorities besides the system's, and the client certificate.
 //!
 //! The files are read and checked at the start, so that a wrong one is a mistake in the configuration
-//! and not a connection that never comes; and again for each new connection, so that a certificate may be replaced while
-//! a program runs.
+//! and not a connection that never comes; and again for each new connection, so that a certificate may be replaced
+//! while a program runs.
 
 use std::{
     error::Error,

@@ -109,7 +109,7 @@ impl Plan {
         Self { name, topology: Declared::default(), ..self.clone() }
     }
 
-    /// What encrypts the next connection, with the files of `[tls]` as they are now.
+    /// The encryption of the next connection, with the files of `[tls]` as they are now.
     fn connector(&self) -> Result<Option<RustlsConnector>, BrokerError> {
         if self.uri.scheme == AMQPScheme::AMQP {
             return Ok(None);

@@ -5,8 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The folder that `variable` names, else `below_home` in the user's home; `None` where `environment` has neither. As the
-/// XDG specification has it, a path that is not absolute counts as none.
+/// The folder that `variable` names, else `below_home` in the user's home; `None` where `environment` has neither. As
+/// the XDG specification has it, a path that is not absolute counts as none.
 pub(super) fn user_folder(
     variable: &str,
     below_home: &str,
