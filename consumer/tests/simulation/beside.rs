@@ -11,7 +11,11 @@ use forebay_consumer::{
     watchdog::EngineCalls,
 };
 use forebay_fabric::{
-    broker::Properties, clock::Clock, config::WorkerConfig, rng, telemetry::Health,
+    broker::{Properties, Window},
+    clock::Clock,
+    config::WorkerConfig,
+    rng,
+    telemetry::Health,
 };
 use forebay_schemas::{
     ContentType, EmbedParams, Job, JobId, Lane, Limits, MESSAGE_TYPE, Outcome, Work,
