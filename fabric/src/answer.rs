@@ -243,7 +243,7 @@ mod tests {
     use super::*;
     use crate::{
         broker::{PublishError, Settlement},
-        store::{Asked, Written},
+        store::{Asked, Standing, Written},
         ticket::ReplyTo,
     };
 
@@ -294,15 +294,15 @@ mod tests {
             async { Ok(Vec::new()) }.boxed()
         }
 
-        fn present<'a>(&'a self, _: &'a [JobId]) -> Asked<'a, Vec<bool>> {
-            async { Ok(Vec::new()) }.boxed()
-        }
-
-        fn write_journal<'a>(&'a self, _: &'a str, _: &'a [&'a JobId]) -> Asked<'a, ()> {
+        fn write_journal<'a>(&'a self, _: &'a str, _: u64, _: &'a [JobId]) -> Asked<'a, ()> {
             async { Ok(()) }.boxed()
         }
 
-        fn deaths<'a>(&'a self, _: &'a str, _: &'a [JobId]) -> Asked<'a, Vec<u32>> {
+        fn name_taken_over<'a>(&'a self, _: &'a str) -> Asked<'a, ()> {
+            async { Ok(()) }.boxed()
+        }
+
+        fn standings<'a>(&'a self, _: &'a str, _: &'a [JobId]) -> Asked<'a, Vec<Standing>> {
             async { Ok(Vec::new()) }.boxed()
         }
     }

@@ -147,12 +147,15 @@ async fn no_batch_is_journaled_beside_a_suspect_that_computes() {
     let (to_stage, steps) = mpsc::channel(4);
     let (device, mut batches) = mpsc::channel(4);
     let (done, from_device) = mpsc::channel(4);
-    let stage = Journaling { journal, device, done: from_device };
+    let stage = Journaling { journal, done: from_device };
     let stage = tokio::spawn(stage.run(steps));
     for (job, alone) in [("a", false), ("suspect", true), ("b", false)] {
-        to_stage.send(One(id(job), alone)).await.unwrap();
+        let step = One(id(job), alone);
+        let room = device.clone().reserve_owned().await.unwrap();
+        to_stage.send(Due { step, room }).await.unwrap();
     }
     drop(to_stage);
+    drop(device);
     for job in ["a", "suspect", "b"] {
         let Journaled { step, sequences } = batches.recv().await.unwrap();
         tokio::time::sleep(Duration::from_secs(1)).await;
