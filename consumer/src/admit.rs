@@ -63,10 +63,12 @@ impl Admit {
                     look_at = Instant::now() + PARKED;
                     self.with_room(&mut parked)
                 }
-                jobs = decoded.recv_some_for(&self.jobs, LOOKUP_MAX) => match jobs.is_empty() {
-                    true => return,
-                    false => jobs,
-                },
+                jobs = decoded.recv_some_for(&self.jobs, LOOKUP_MAX) => {
+                    if jobs.is_empty() {
+                        return;
+                    }
+                    jobs
+                }
             };
             if parked.is_empty() {
                 look_at = Instant::now() + PARKED;

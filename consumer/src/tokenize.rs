@@ -85,23 +85,12 @@ impl Tokenize {
             let mut texts = Vec::new();
             let mut bytes = 0;
             while bytes < HANDFUL_BYTES {
-                let next = match rest.take() {
-                    Some(rest) => rest,
-                    None => {
-                        let job = match texts.is_empty() {
-                            true => jobs.recv().await,
-                            false => jobs.try_recv().ok(),
-                        };
-                        let Some(job) = job else { break };
-                        match self.open(job) {
-                            Ok(texts) => texts,
-                            Err(refused) => {
-                                drop(self.not_computed.send(refused).await);
-                                continue;
-                            }
-                        }
-                    }
+                let next = if rest.is_some() {
+                    rest.take()
+                } else {
+                    self.next_texts(&mut jobs, texts.is_empty()).await
                 };
+                let Some(next) = next else { break };
                 let (first, others) = next.split(HANDFUL_BYTES - bytes);
                 bytes += first.bytes();
                 texts.push(first);
@@ -115,6 +104,17 @@ impl Tokenize {
             let handful = Handful { tokenizer, attempts_max, memory, texts, room };
             if handfuls.send(lane, handful).await.is_err() {
                 return;
+            }
+        }
+    }
+
+    /// The texts of the next job; `waits` says whether to wait for one. `None` when there is none.
+    async fn next_texts(&self, jobs: &mut mpsc::Receiver<Admitted>, waits: bool) -> Option<Texts> {
+        loop {
+            let job = if waits { jobs.recv().await } else { jobs.try_recv().ok() };
+            match self.open(job?) {
+                Ok(texts) => return Some(texts),
+                Err(refused) => drop(self.not_computed.send(refused).await),
             }
         }
     }
@@ -166,7 +166,7 @@ impl Tokenize {
         match texts_of(&mut admitted.job.work, self.dim) {
             Ok((reading, texts)) => {
                 let job = Arc::new(InFlight::new(admitted, texts.len()));
-                Ok(Texts { job, reading, first: 0, texts: texts.into_iter() })
+                Ok(Texts { job, reading, first: 0, inputs: texts.into_iter() })
             }
             Err(error) => {
                 let Admitted { job, ticket, .. } = admitted;
@@ -221,40 +221,40 @@ struct Texts {
     reading: Reading,
     /// The index of the first one in the job.
     first: usize,
-    texts: vec::IntoIter<String>,
+    inputs: vec::IntoIter<String>,
 }
 
 impl Texts {
     /// Those of the first `bytes`, but at least one, and the others, if there are any.
     fn split(mut self, bytes: usize) -> (Self, Option<Self>) {
         let mut all = 0;
-        let fitting = self.texts.as_slice().iter().take_while(|text| {
+        let fitting = self.inputs.as_slice().iter().take_while(|text| {
             let fits = all == 0 || all + weight(text) <= bytes;
             all += weight(text);
             fits
         });
         let count = fitting.count();
-        if count == self.texts.len() {
+        if count == self.inputs.len() {
             return (self, None);
         }
-        let texts: Vec<String> = self.texts.by_ref().take(count).collect();
+        let texts: Vec<String> = self.inputs.by_ref().take(count).collect();
         let first = Self {
             job: self.job.clone(),
             reading: self.reading.clone(),
             first: self.first,
-            texts: texts.into_iter(),
+            inputs: texts.into_iter(),
         };
         self.first += count;
         (first, Some(self))
     }
 
     fn bytes(&self) -> usize {
-        self.texts.as_slice().iter().map(|text| weight(text)).sum()
+        self.inputs.as_slice().iter().map(|text| weight(text)).sum()
     }
 
     /// Bytes of the longest text, the first one of pairs included.
     fn longest(&self) -> usize {
-        let texts = self.texts.as_slice().iter().map(String::len).max().unwrap_or(0);
+        let texts = self.inputs.as_slice().iter().map(String::len).max().unwrap_or(0);
         match &self.reading {
             Reading::Pairs(query) => texts.max(query.text.len()),
             Reading::Cut | Reading::Whole => texts,
@@ -283,12 +283,12 @@ impl Texts {
             return Err(self.job);
         }
         let room = self.check_memory(memory);
-        let Self { job, reading, first, texts } = self;
+        let Self { job, reading, first, inputs } = self;
         if let Err(error) = room {
             job.progress().fail(error);
             return Err(job);
         }
-        let encode = || encode(tokenizer, &reading, first, texts);
+        let encode = || encode(tokenizer, &reading, first, inputs);
         let panicked = |_| Err(JobError::new(ErrorCode::Internal, "the tokenizer panicked"));
         let encoded = catch_unwind(AssertUnwindSafe(encode)).unwrap_or_else(panicked);
         let mut progress = job.progress();

@@ -1,5 +1,5 @@
 //! Memory that a text of 8.2 MB takes to be tokenized, by the peak of a process that does only this.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 use std::fs;
 use std::path::Path;
@@ -30,14 +30,14 @@ fn status(name: &str) -> usize {
 #[test]
 fn a_text_of_megabytes_takes_little_memory_with_and_without_spaces() {
     for model in MODELS {
-        for text in 0..TEXTS.len() {
+        for (text, (name, _)) in TEXTS.iter().enumerate() {
             let child = Command::new(std::env::current_exe().unwrap())
                 .args(["--exact", "one_case", "--nocapture"])
                 .env(CASE, format!("{model} {text}"))
                 .output()
                 .unwrap();
             let said = String::from_utf8_lossy(&child.stdout).into_owned();
-            assert!(child.status.success(), "{model}, {}: {said}", TEXTS[text].0);
+            assert!(child.status.success(), "{model}, {name}: {said}");
             println!("{}", said.lines().find(|line| line.contains(" MiB")).unwrap_or_default());
         }
     }

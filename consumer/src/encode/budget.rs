@@ -40,7 +40,7 @@ impl Budget {
         let (tokens, published) = watch::channel(tokens_max);
         let budget =
             Self { tokens_max, in_memory: tokens_max, in_time: tokens_max, tokens, clean: 0 };
-        budget.report(tokens_max);
+        report(tokens_max);
         (budget, published)
     }
 
@@ -89,13 +89,13 @@ impl Budget {
         let tokens = self.in_memory.min(self.in_time);
         let changed = self.tokens.send_if_modified(|now| std::mem::replace(now, tokens) != tokens);
         if changed {
-            self.report(tokens);
+            report(tokens);
         }
     }
+}
 
-    fn report(&self, tokens: usize) {
-        metrics::gauge!("forebay_batch_tokens_budget").set(tokens as f64);
-    }
+fn report(tokens: usize) {
+    metrics::gauge!("forebay_batch_tokens_budget").set(tokens as f64);
 }
 
 fn quarter_more(tokens: usize) -> usize {

@@ -5,9 +5,15 @@ use forebay_schemas::{ErrorCode, Job, Outcome, Output, State, Work};
 
 use super::model::{Behavior, tokens};
 
-/// An error says what is wrong with the record of a job of this behavior.
-pub fn record(job: &Job, behavior: Behavior, outcome: &Outcome) -> Result<(), String> {
-    let attempts_max = WorkerConfig::default().attempts_max;
+/// An error says what is wrong with the record of a job of this behavior, whose message was sent so many times more.
+pub fn record(
+    job: &Job,
+    behavior: Behavior,
+    duplicates: usize,
+    outcome: &Outcome,
+) -> Result<(), String> {
+    // The last attempt may be made at each of its messages at once.
+    let attempts_max = WorkerConfig::default().attempts_max + duplicates as u32;
     let Work::Embed { input, .. } = &job.work else { return Err("no embed job".into()) };
     if outcome.id != job.id {
         return Err(format!("it is the record of {}", outcome.id));

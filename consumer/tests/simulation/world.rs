@@ -381,8 +381,8 @@ impl World {
             let outcome =
                 Outcome::decode(&kept.records[&sent.job.id]).map_err(|e| e.to_string())?;
             let cancelled = sent.may_be_cancelled && outcome.state == State::Cancelled;
-            if !cancelled && let Err(why) = check::record(&sent.job, sent.behavior, &outcome) {
-                let behavior = sent.behavior;
+            let Sent { job, behavior, duplicates, .. } = sent;
+            if !cancelled && let Err(why) = check::record(job, *behavior, *duplicates, &outcome) {
                 return Err(format!("{} ({behavior:?}): {why}: {outcome:?}", sent.job.id));
             }
             if sent.duplicates == 0 && self.broker.is_unanswered(&sent.job.id, &outcome.worker) {

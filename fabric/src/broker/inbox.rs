@@ -47,16 +47,14 @@ impl Inbox {
 }
 
 impl Sender {
-    /// Puts a delivery in. It comes back when no more are taken.
-    pub(super) fn send(&self, delivery: Delivery) -> Result<(), Delivery> {
+    /// Puts a delivery in. When no more are taken, it is dropped, and so goes back to its queue.
+    pub(super) fn send(&self, delivery: Delivery) {
         let mut waiting = self.0.waiting();
-        if waiting.is_closed {
-            return Err(delivery);
+        if !waiting.is_closed {
+            waiting.deliveries.push_back(delivery);
+            drop(waiting);
+            self.0.came.notify_one();
         }
-        waiting.deliveries.push_back(delivery);
-        drop(waiting);
-        self.0.came.notify_one();
-        Ok(())
     }
 
     /// Takes back so many of the deliveries that came last, as far as they have not been received.

@@ -198,8 +198,7 @@ impl Subscriber {
             self.window.set_refused(open.refused.len());
             return;
         };
-        // When no more are taken it comes back, and goes back to its queue as it is dropped.
-        let _ = self.inbox.send(Delivery::new(came, open.channel.clone(), held));
+        self.inbox.send(Delivery::new(came, open.channel.clone(), held));
     }
 
     /// Gives back as many of the refused deliveries as there is room for: the broker sends them again.

@@ -53,9 +53,10 @@ impl Writable {
     /// A probe came through `now`, or did not.
     pub(super) fn probed(&mut self, came_through: bool, now: Instant) {
         let since = self.time_at(now).and(self.since);
-        *self = match came_through {
-            true => Self { since: since.or(Some(now)), last: Some(now) },
-            false => Self::default(),
+        *self = if came_through {
+            Self { since: since.or(Some(now)), last: Some(now) }
+        } else {
+            Self::default()
         };
     }
 

@@ -57,8 +57,9 @@ impl Redis {
         let now = Instant::now();
         let mut writable = self.store.writable.lock().unwrap();
         writable.probed(false, now);
+        let first = now.checked_sub(time).unwrap();
         for s in 0..=time.as_secs() {
-            writable.probed(true, now - (time - Duration::from_secs(s)));
+            writable.probed(true, first + Duration::from_secs(s));
         }
     }
 

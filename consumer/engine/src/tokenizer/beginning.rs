@@ -171,15 +171,21 @@ fn lower(letter: char) -> char {
 /// Not among them: Latin letters with accents, whose normal form may be that of an added token's letters; the Greek
 /// sigma, whose lower case depends on what follows it; and letters that modify others.
 fn is_plain(letter: char) -> bool {
-    match letter {
-        '\u{3a2}' | '\u{3a3}' => false,
-        '0'..='9' | 'A'..='Z' | 'a'..='z' => true,
-        '\u{391}'..='\u{3c9}' | '\u{410}'..='\u{44f}' => true, // Greek, Cyrillic
-        '\u{5d0}'..='\u{5ea}' => true,                         // Hebrew
-        '\u{621}'..='\u{63a}' | '\u{641}'..='\u{64a}' => true, // Arabic
-        '\u{915}'..='\u{939}' | '\u{e01}'..='\u{e2e}' => true, // consonants of Devanagari, Thai
-        '\u{3041}'..='\u{3096}' | '\u{30a1}'..='\u{30fa}' => true, // kana
-        '\u{4e00}'..='\u{9fef}' | '\u{ac00}'..='\u{d7a3}' => true, // Chinese, Hangul
-        _ => false,
-    }
+    let is_greek_or_cyrillic = || {
+        !matches!(letter, '\u{3a2}' | '\u{3a3}')
+            && matches!(letter, '\u{391}'..='\u{3c9}' | '\u{410}'..='\u{44f}')
+    };
+    let is_hebrew_or_arabic =
+        || matches!(letter, '\u{5d0}'..='\u{5ea}' | '\u{621}'..='\u{63a}' | '\u{641}'..='\u{64a}');
+    let is_consonant_of_devanagari_or_thai =
+        || matches!(letter, '\u{915}'..='\u{939}' | '\u{e01}'..='\u{e2e}');
+    let is_kana = || matches!(letter, '\u{3041}'..='\u{3096}' | '\u{30a1}'..='\u{30fa}');
+    let is_chinese_or_hangul =
+        || matches!(letter, '\u{4e00}'..='\u{9fef}' | '\u{ac00}'..='\u{d7a3}');
+    letter.is_ascii_alphanumeric()
+        || is_greek_or_cyrillic()
+        || is_hebrew_or_arabic()
+        || is_consonant_of_devanagari_or_thai()
+        || is_kana()
+        || is_chinese_or_hangul()
 }

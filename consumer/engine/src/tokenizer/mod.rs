@@ -141,7 +141,7 @@ impl Tokenizer {
         let specials = self.inner.get_post_processor().map_or(0, |post| post.added_tokens(true));
         let tokens_max = self.tokens_max.saturating_sub(specials);
         let truncated = first.len() + second.len() > tokens_max;
-        self.library(|| {
+        library(|| {
             let cut = TruncationParams { max_length: tokens_max, ..TruncationParams::default() };
             let (first, second) = truncate_encodings(first, Some(second), &cut)?;
             let pair = self.inner.post_process(first, second, true)?;
@@ -163,10 +163,10 @@ impl Tokenizer {
                 return Err(EngineError::TextTooLarge { bytes: text.len(), bytes_max });
             }
             let part = &text[..end];
-            let mut tokens = self.library(|| self.inner.encode_fast(part, false))?;
+            let mut tokens = library(|| self.inner.encode_fast(part, false))?;
             let certain = match beginning {
                 Some((these, _)) if tokens.len() >= enough => {
-                    self.library(|| these.certain(&self.inner, part, tokens.len()))?
+                    library(|| these.certain(&self.inner, part, tokens.len()))?
                 }
                 Some(_) => 0,
                 None => enough, // there are no others
@@ -191,7 +191,7 @@ impl Tokenizer {
 
     /// Puts special tokens around a text's tokens and cuts at the model's length.
     fn cut(&self, tokens: Encoding) -> Result<Tokens, EngineError> {
-        let encoding = self.library(|| self.inner.post_process(tokens, None, true))?;
+        let encoding = library(|| self.inner.post_process(tokens, None, true))?;
         let ids = encoding.get_ids();
         if ids.len() <= self.tokens_max {
             return Ok(Tokens { ids: ids.to_vec(), first_len: ids.len(), truncated: false });
@@ -210,10 +210,6 @@ impl Tokenizer {
 
     fn cased<'a>(&self, text: &'a str) -> Cow<'a, str> {
         if self.lower_case { Cow::Owned(text.to_lowercase()) } else { Cow::Borrowed(text) }
-    }
-
-    fn library<T>(&self, part: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, EngineError> {
-        contained(part).map_err(|problem| EngineError::Tokenizer { problem })
     }
 }
 
@@ -234,6 +230,11 @@ impl Fast {
             closing: closing.to_vec(),
         }))
     }
+}
+
+/// Runs a part of the tokenizers library on a text.
+fn library<T>(part: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, EngineError> {
+    contained(part).map_err(|problem| EngineError::Tokenizer { problem })
 }
 
 /// Runs a part of the tokenizers library, which panics at some files and texts where it could have said

@@ -90,7 +90,7 @@ async fn while_records_can_not_be_written_no_worker_is_dead() {
     let mut redis = Redis::start().await;
     died_of(&redis, "other", "a").await;
     // The store took no writes until a moment ago: the other worker may come next.
-    redis.writes_came_through_for(Duration::from_millis(HEARTBEAT_TTL_MS) - Duration::from_secs(1));
+    redis.writes_came_through_for(Duration::from_millis(HEARTBEAT_TTL_MS - 1_000));
     assert_eq!(standing(&redis, "a").await.unwrap(), Standing::Held);
     // It took writes for long enough, and takes none any more: the death can't be recorded, so there is none.
     redis.writes_came_through_for(Duration::from_millis(HEARTBEAT_TTL_MS));
