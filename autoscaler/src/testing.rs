@@ -39,7 +39,7 @@ pub fn record(id: &str) -> WorkerRecord {
     }
 }
 
-/// A Redis with a lease and nothing else: whoever takes it gets it with this token, after a while.
+/// A Redis with a lease and nothing else: who asks for it gets it with this token, after a while.
 pub async fn store_with_lease(token: Arc<AtomicU64>, answers_after: Duration) -> Arc<Store> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

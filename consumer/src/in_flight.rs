@@ -86,9 +86,9 @@ impl InFlight {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the rest of it is worth doing, asked before a part is tokenized and again before it is packed: none of its
-    /// inputs has failed, and its delivery is still this worker's. A job that is begun is finished all the same: its
-    /// next copy is parked until this one is answered.
+    /// Whether the rest of it is worth doing, asked before a part is tokenized and again before it is packed: none of
+    /// its inputs has failed, and its delivery is still this worker's. A job that is begun is finished all the same:
+    /// its next copy is parked until this one is answered.
     pub fn is_wanted(&self, stage: &'static str) -> bool {
         let progress = self.progress();
         progress.error.is_none() && (progress.is_begun || is_ours(&self.ticket, stage))

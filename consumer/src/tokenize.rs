@@ -99,9 +99,13 @@ impl Tokenize {
             if texts.is_empty() {
                 return;
             }
-            let tokenizer = self.tokenizer.clone();
-            let (attempts_max, memory) = (self.attempts_max, self.memory);
-            let handful = Handful { tokenizer, attempts_max, memory, texts, room };
+            let handful = Handful {
+                tokenizer: self.tokenizer.clone(),
+                attempts_max: self.attempts_max,
+                memory: self.memory,
+                texts,
+                room,
+            };
             if handfuls.send(lane, handful).await.is_err() {
                 return;
             }

@@ -327,7 +327,7 @@ mod tests {
         }
     }
 
-    /// What happens when these dispositions are carried out, in order.
+    /// The events while these dispositions are carried out, in order.
     async fn carried_out(make: impl FnOnce(&Log) -> Disposition) -> Vec<&'static str> {
         let log = Log::default();
         let answerer = Answerer {

@@ -64,9 +64,9 @@ mod tests {
     use super::*;
     use crate::broker::{Properties, Settlement};
 
-    struct Nobody;
+    struct Unsettled;
 
-    impl Settlement for Nobody {
+    impl Settlement for Unsettled {
         fn ack(self: Box<Self>) -> bool {
             false
         }
@@ -79,7 +79,7 @@ mod tests {
     fn ticket(failures: u32, deaths: u32) -> Ticket {
         Ticket {
             id: "job".parse().unwrap(),
-            acker: Acker::new(Nobody),
+            acker: Acker::new(Unsettled),
             content_type: ContentType::Json,
             failures,
             deaths,

@@ -178,7 +178,7 @@ mod tests {
         ]
     }
 
-    /// What is asked of the launcher for these moves, and whether the permit was found lost.
+    /// The requests to the launcher for these moves, and whether the permit was found lost.
     async fn asked(moves: &Moves, permit: &Permit) -> (Vec<&'static str>, bool) {
         let launcher = Asked::default();
         let carried = carry_out(&launcher, &"m".parse().unwrap(), moves, permit).await;

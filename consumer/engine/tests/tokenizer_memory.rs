@@ -16,7 +16,7 @@ const TEXTS: [(&str, &str); 5] = [
     ("one script without spaces", "\u{65e5}\u{672c}\u{8a9e}\u{306e}"),
     ("a record", "{\"key\":[1,2,3]},"),
     ("one word", "abcd"),
-    ("one word of letters with accents", "\u{e9}"),
+    ("one word of characters with accents", "\u{e9}"),
 ];
 
 /// A line of `/proc/self/status`, in bytes.

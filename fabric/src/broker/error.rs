@@ -158,6 +158,11 @@ pub enum PublishError {
     },
 }
 
+/// Whether the broker closed one channel for it, and the connection goes on.
+pub(super) fn is_of_channel(error: &lapin::Error) -> bool {
+    soft(error).is_some()
+}
+
 pub(super) fn is_not_found(error: &lapin::Error) -> bool {
     soft(error) == Some(&AMQPSoftError::NOTFOUND)
 }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     address, declare,
-    error::{BrokerError, is_refused},
+    error::{BrokerError, is_of_channel, is_refused},
 };
 use crate::{
     backoff::Backoff,
@@ -191,6 +191,8 @@ impl Supervisor {
                     return None;
                 }
                 event = events.next() => match event {
+                    // The error of one channel, such as a message that is too large, is its user's.
+                    Some(Event::Error(error)) if is_of_channel(&error) => {}
                     Some(Event::Error(error)) => return Some(self.not_connected(error)),
                     Some(Event::ConnectionBlocked(reason)) => {
                         tracing::warn!(reason, "RabbitMQ takes no publishes for now");

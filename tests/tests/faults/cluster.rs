@@ -1,8 +1,8 @@
 //! The loss of one node of three.
 
 use forebay_tests::broker::Cluster;
-use forebay_tests::publisher::Publisher;
 use forebay_tests::patience::{PATIENT, until_true};
+use forebay_tests::publisher::Publisher;
 use forebay_tests::stack::Stack;
 
 use forebay_tests::workload::{SMALL_BATCHES, Workload, says};
@@ -17,9 +17,10 @@ async fn a_cluster_that_loses_a_node_goes_on_and_takes_it_back() {
     let mut workload = Workload::on(stack).await;
     let mut worker = workload.stack.worker(&[SMALL_BATCHES]).await;
     workload.publish(1_500).await;
-    // By then its window has grown. What RabbitMQ 3.10 delivered to a consumer that is cancelled since, as a window that
-    // grows does it, would come back with the node alone.
-    until_true("half of the jobs are done", PATIENT, async || workload.finished().await > 750).await;
+    // By then its window has grown. What RabbitMQ 3.10 delivered to a consumer that is cancelled since, as by a window
+    // that grows, may come back with the node alone.
+    until_true("half of the jobs are done", PATIENT, async || workload.finished().await > 750)
+        .await;
     cluster.nodes[1].kill();
     workload.stack.relays().broker.point_at(cluster.nodes[2].amqp_port());
     workload.publisher = Publisher::connect(&workload.stack.amqp_url()).await;

@@ -83,13 +83,13 @@ async fn two_workers_with_one_job_write_one_record_and_both_go_on() {
         ("FOREBAY_AMQP_URL", direct_broker.as_str()),
         ("FOREBAY_REDIS_URL", direct_store.as_str()),
     ];
-    // The first has its jobs computed, or nearly, when it loses both of its servers. A worker begins with no more than 16.
+    // The first has its jobs computed, or nearly, when it loses both of its servers. It begins with seven at most.
     let mut first = workload.stack.worker(&[]).await;
     let relays = workload.stack.relays();
     relays.store.set(Mode::LoseReplies);
-    workload.publish(10).await;
+    workload.publish(6).await;
     let taken = async || workload.stack.vhost.queue(&workload.stack.batch_queue()).unwrap();
-    until_true("the first has them", SOON, async || taken().await["messages_unacknowledged"] == 10)
+    until_true("the first has them", SOON, async || taken().await["messages_unacknowledged"] == 6)
         .await;
     let mut second = workload.stack.worker(&direct).await;
     let relays = workload.stack.relays();

@@ -12,6 +12,7 @@ use lapin::options::BasicPublishOptions;
 
 /// More than the 32 messages that RabbitMQ moves out of a queue at a time.
 const DUE: u64 = 40;
+const MOVED_AT_A_TIME: u64 = 32;
 const LENGTH_MAX: (&str, &str) = ("FOREBAY_QUEUES__LENGTH_MAX", "60");
 
 /// Publishes one job as a worker does that tries it again: due at once.
@@ -47,7 +48,9 @@ async fn a_full_queue_of_one_model_holds_up_no_retry_of_another() {
     for _ in 0..DUE {
         retry(&publisher, "forebay.retry.1s.models", MODEL).await;
     }
-    let stuck = async || stack.vhost.depth(&format!("forebay.retry.1s.{MODEL}")) == DUE;
+    // Its queue may have had room for some of them.
+    let retries = format!("forebay.retry.1s.{MODEL}");
+    let stuck = async || stack.vhost.depth(&retries) > MOVED_AT_A_TIME;
     until_true("its retries are due and find no room", SOON, stuck).await;
 
     let job = Job::embed("fails once").of(TINY).faulty("error:1");

@@ -1,6 +1,6 @@
 //! The first tokens of a long text from its first bytes alone, equal to those of the whole text.
 //!
-//! The beginning ends between two letters (see [`is_plain`]), where every part of the pipeline but the model treats
+//! The beginning ends between two characters (see [`is_plain`]), where every part of the pipeline but the model treats
 //! both sides alone, so that all words of the beginning but its last are words of the whole text too. The last word may
 //! go on; of its tokens those are certain that [`Beginnings::agreed`] finds.
 
@@ -16,16 +16,16 @@ pub(crate) const PART_BYTES_MAX: usize = 256 * 1024;
 
 /// Where a tokenizer's texts can be cut, and which tokens are certain before a cut.
 pub(crate) struct Beginnings {
-    /// Letters that stand side by side in an added token, in lower case: no cut goes between them.
+    /// Characters that stand side by side in an added token, in lower case: no cut goes between them.
     joined: HashSet<(char, char)>,
-    /// Letters that end an added token which only matches as a word of its own.
+    /// Characters that end an added token which only matches as a word of its own.
     closing: HashSet<char>,
     /// Bytes of the model's longest piece.
     piece_bytes_max: usize,
 }
 
 impl Beginnings {
-    /// `None` for a pipeline with a part that may look further than at the letters beside a cut.
+    /// `None` for a pipeline with a part that may look further than at the characters beside a cut.
     pub(crate) fn of(tokenizer: &Tokenizer) -> Option<Self> {
         let normalizer = serde_json::to_value(tokenizer.get_normalizer()).ok()?;
         let words = serde_json::to_value(tokenizer.get_pre_tokenizer()).ok()?;
@@ -36,7 +36,7 @@ impl Beginnings {
         let mut closing = HashSet::new();
         for token in tokenizer.get_added_tokens_decoder().values() {
             if token.normalized && !token.content.is_ascii() {
-                return None; // its normalised form may have other letters
+                return None; // its normalised form may have other characters
             }
             let content: Vec<char> = token.content.chars().map(lower).collect();
             joined.extend(content.windows(2).map(|pair| (pair[0], pair[1])));
@@ -54,10 +54,10 @@ impl Beginnings {
         let mut last = before.next()?;
         let mut last_but_one = before.next()?;
         for (offset, next) in text[from..].char_indices() {
-            // Three letters: after an apostrophe and one letter, a second may make them a word ("'ll").
-            let letters = [last_but_one, last, next].into_iter().all(is_plain);
+            // Three characters: after an apostrophe and one character, a second may make them a word ("'ll").
+            let characters = [last_but_one, last, next].into_iter().all(is_plain);
             let joined = self.joined.contains(&(lower(last), lower(next)));
-            if letters && !joined && !self.closing.contains(&lower(last)) {
+            if characters && !joined && !self.closing.contains(&lower(last)) {
                 return Some(from + offset);
             }
             last_but_one = last;
@@ -157,34 +157,34 @@ fn all(parts: &Value, is: fn(&Value) -> bool) -> bool {
     parts.as_array().is_some_and(|parts| parts.iter().all(is))
 }
 
-/// The lower case of a letter that has one of a single character.
-fn lower(letter: char) -> char {
-    let mut lower = letter.to_lowercase();
+/// The lower case of a character that has one of a single character.
+fn lower(character: char) -> char {
+    let mut lower = character.to_lowercase();
     match (lower.next(), lower.next()) {
         (Some(lower), None) => lower,
-        _ => letter,
+        _ => character,
     }
 }
 
-/// Letters and digits between which a text can be cut: no normal form composes one with the character before it, each
-/// begins a grapheme of its own, and every pre-tokenizer takes them for part of a word. Common scripts are enough.
-/// Not among them: Latin letters with accents, whose normal form may be that of an added token's letters; the Greek
-/// sigma, whose lower case depends on what follows it; and letters that modify others.
-fn is_plain(letter: char) -> bool {
+/// Characters between which a text can be cut: no normal form composes one with the character before it, each begins a
+/// grapheme of its own, and every pre-tokenizer takes them for part of a word. Common scripts are enough. Not among
+/// them: Latin ones with accents, whose normal form may be that of an added token's characters; the Greek sigma, whose
+/// lower case depends on what follows it; and characters that modify others.
+fn is_plain(character: char) -> bool {
     let is_greek_or_cyrillic = || {
-        !matches!(letter, '\u{3a2}' | '\u{3a3}')
-            && matches!(letter, '\u{391}'..='\u{3c9}' | '\u{410}'..='\u{44f}')
+        !matches!(character, '\u{3a2}' | '\u{3a3}')
+            && matches!(character, '\u{391}'..='\u{3c9}' | '\u{410}'..='\u{44f}')
     };
-    let is_hebrew_or_arabic =
-        || matches!(letter, '\u{5d0}'..='\u{5ea}' | '\u{621}'..='\u{63a}' | '\u{641}'..='\u{64a}');
+    let is_hebrew_or_arabic = || matches!(character, '\u{5d0}'..='\u{5ea}' | '\u{621}'..='\u{63a}' | '\u{641}'..='\u{64a}');
     let is_consonant_of_devanagari_or_thai =
-        || matches!(letter, '\u{915}'..='\u{939}' | '\u{e01}'..='\u{e2e}');
-    let is_kana = || matches!(letter, '\u{3041}'..='\u{3096}' | '\u{30a1}'..='\u{30fa}');
+        || matches!(character, '\u{915}'..='\u{939}' | '\u{e01}'..='\u{e2e}');
+    let is_kana = || matches!(character, '\u{3041}'..='\u{3096}' | '\u{30a1}'..='\u{30fa}');
     let is_chinese_or_hangul =
-        || matches!(letter, '\u{4e00}'..='\u{9fef}' | '\u{ac00}'..='\u{d7a3}');
-    letter.is_ascii_alphanumeric()
+        || matches!(character, '\u{4e00}'..='\u{9fef}' | '\u{ac00}'..='\u{d7a3}');
+    character.is_ascii_alphanumeric()
         || is_greek_or_cyrillic()
-        || is_hebrew_or_arabic()
+        || is_hebrew()
+        || is_arabic()
         || is_consonant_of_devanagari_or_thai()
         || is_kana()
         || is_chinese_or_hangul()

@@ -18,7 +18,7 @@ use crate::tokenizer::wordpiece::WordPiece;
 /// one try nearly always fills the model; the tries grow fourfold.
 /// Tests try little, so that what is certain of a beginning decides.
 const BYTES_PER_TOKEN: usize = if cfg!(test) { 1 } else { 16 };
-/// Letters are found well within so many bytes after a try's length, in nearly every text.
+/// Characters are found well within so many bytes after a try's length, in nearly every text.
 const CUT_BYTES: usize = 1024;
 /// Bytes of memory that the library takes for a byte of text, and that are taken for each byte in any case, in lower
 /// case and with the prompt: measured by `tests/tokenizer_memory.rs`.

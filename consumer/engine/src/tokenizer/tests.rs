@@ -153,7 +153,7 @@ static KINDS: LazyLock<Vec<Tokenizer>> = LazyLock::new(|| {
     ]
 });
 
-/// Texts with few spaces or none: long words of one script, of a few letters again and again, and what lies between.
+/// Texts with few spaces or none: long words of one script, of a few characters again and again, and what lies between.
 fn dense() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         3 => "[ab]{1,40}",
@@ -219,7 +219,7 @@ fn long_texts_are_not_read_to_their_end() {
                 Err(error) => {
                     assert!(matches!(error, EngineError::TextTooLarge { .. }), "{error}");
                     let some = tokenizer.inner.encode_fast(beginning.repeat(200), true).unwrap();
-                    // Nor is a text cut that consists of an added token's letters alone.
+                    // Nor is a text cut that consists of an added token's characters alone.
                     let is_added = (index, beginning) == (2, "ab");
                     assert!(some.len() <= FEW || is_added, "{index}, {beginning}: {error}");
                 }
