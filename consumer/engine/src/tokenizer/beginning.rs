@@ -175,7 +175,8 @@ fn is_plain(character: char) -> bool {
         !matches!(character, '\u{3a2}' | '\u{3a3}')
             && matches!(character, '\u{391}'..='\u{3c9}' | '\u{410}'..='\u{44f}')
     };
-    let is_hebrew_or_arabic = || matches!(character, '\u{5d0}'..='\u{5ea}' | '\u{621}'..='\u{63a}' | '\u{641}'..='\u{64a}');
+    let is_hebrew = || matches!(character, '\u{5d0}'..='\u{5ea}');
+    let is_arabic = || matches!(character, '\u{621}'..='\u{63a}' | '\u{641}'..='\u{64a}');
     let is_consonant_of_devanagari_or_thai =
         || matches!(character, '\u{915}'..='\u{939}' | '\u{e01}'..='\u{e2e}');
     let is_kana = || matches!(character, '\u{3041}'..='\u{3096}' | '\u{30a1}'..='\u{30fa}');
