@@ -29,7 +29,12 @@ async fn retry(publisher: &Publisher, exchange: &str, key: &str) {
 
 #[tokio::test]
 async fn a_full_queue_of_one_model_holds_up_no_retry_of_another() {
-    let stack = Stack::start().await.tiny();
+    let stack = Stack::start().await;
+    // It declares the queues of the other model.
+    let mut declare = stack.program("forebay", &[LENGTH_MAX]);
+    declare.arg("queues");
+    assert_eq!(stack.run(declare).await.code, 0);
+    let stack = stack.tiny();
     let _worker = stack.worker(&[LENGTH_MAX]).await;
     let publisher = stack.publisher().await;
     let mut redis = stack.redis().await;
