@@ -65,10 +65,13 @@ async fn a_job_goes_its_whole_way_over_encrypted_connections() {
     let submit = ["submit", "--json", "--wait", "--model", MODEL, "a text", "another"];
     let submitted = forebay(&stack, &overrides, &submit).await;
     assert_eq!((submitted.code, submitted.output.lines().count()), (0, 2), "{submitted:?}");
-    let queues = forebay(&stack, &overrides, &["queues", "--json"]).await;
-    assert_eq!(queues.code, 0, "{queues:?}");
-    // Only the management API knows this number.
-    assert!(queues.output.contains("\"unacknowledged\":0"), "{queues:?}");
+    // Only the management API knows this number, and of a queue that was just declared not yet for some seconds.
+    until("the management API's number is shown", SOON, async || {
+        let queues = forebay(&stack, &overrides, &["queues", "--json"]).await;
+        assert_eq!(queues.code, 0, "{queues:?}");
+        queues.output.contains("\"unacknowledged\":0").then_some(())
+    })
+    .await;
     assert!(!worker.log().contains("is not encrypted"), "{}", worker.log());
 }
 
