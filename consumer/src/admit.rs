@@ -14,7 +14,9 @@ use forebay_fabric::{
     store::{Asked, ResultStore, Standing},
     ticket::Ticket,
 };
-use forebay_schemas::{ErrorCode, Job, JobError, JobId, ModelId, Task};
+use forebay_schemas::{
+    ErrorCode, Job, JobError, JobId, ModelId, Task, limits::SUBMITTED_AHEAD_MS_MAX,
+};
 use metrics::counter;
 use tokio::{sync::mpsc, time::Instant};
 
@@ -215,6 +217,15 @@ fn check(
     }
     if cancelled {
         return Err(JobError::new(ErrorCode::Cancelled, "cancelled before it was computed"));
+    }
+    // A deadline that counts from a time that never comes would never come either.
+    if let Some(ms) =
+        job.submitted_at_ms.filter(|&ms| ms > now_ms.saturating_add(SUBMITTED_AHEAD_MS_MAX))
+    {
+        return Err(JobError::invalid(format!(
+            "`submitted_at_ms` is {ms}, {} hours ahead of this worker's clock: send the Unix time in milliseconds",
+            (ms - now_ms) / 3_600_000
+        )));
     }
     if let Some(late_ms) =
         job.expires_at_ms().and_then(|at| now_ms.checked_sub(at)).filter(|&late| late > 0)

@@ -15,11 +15,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod bounded;
+mod came;
 pub mod codec;
 pub mod decode;
+mod diagnosis;
 pub mod export;
 mod input;
 pub mod job;
+mod key;
 pub mod limits;
 pub mod names;
 pub mod outcome;
@@ -33,11 +36,12 @@ mod wire;
 pub mod worker;
 
 pub use codec::{CodecError, ContentType};
-pub use decode::{Head, Refusal, decode_job};
+pub use decode::{Refusal, decode_job};
+pub use diagnosis::Head;
 pub use job::{EmbedParams, GenerateParams, Job, Message, Prompt, RerankParams, Task, Work};
 pub use limits::Limits;
 pub use names::{JobId, Lane, ModelId, NameError};
-pub use outcome::{ErrorCode, JobError, Outcome, State, Timing, Usage};
+pub use outcome::{ErrorCode, JobError, Outcome, State, Timing, Unanswerable, Usage};
 pub use output::{EmbedOutput, LabelScore, Output};
 pub use pointer::ResultPointer;
 pub use status::{DecisionReport, FleetStatus, PoolStatus};

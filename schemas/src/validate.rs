@@ -4,7 +4,8 @@ use crate::{
     job::{GenerateParams, Job, Prompt, Work},
     limits::{
         Limits, METADATA_KEY_CHARS_MAX, METADATA_PAIRS_MAX, METADATA_VALUE_CHARS_MAX,
-        NOTIFY_CHARS_MAX, RESULT_TTL_S_MAX, STOP_CHARS_MAX, STOPS_MAX, TENANT_CHARS_MAX,
+        NOTIFY_CHARS_MAX, RESULT_TTL_S_MAX, STOP_CHARS_MAX, STOPS_MAX, SUBMITTED_AT_MS_MAX,
+        SUBMITTED_AT_MS_MIN, TENANT_CHARS_MAX,
     },
     outcome::JobError,
 };
@@ -33,6 +34,16 @@ fn options(job: &Job) -> Check {
     if let Some(tenant) = &job.tenant {
         require(chars_within(tenant, TENANT_CHARS_MAX), || {
             format!("`tenant` is longer than {TENANT_CHARS_MAX} characters: shorten it")
+        })?;
+    }
+    if let Some(ms) = job.submitted_at_ms {
+        require(ms >= SUBMITTED_AT_MS_MIN, || {
+            format!("`submitted_at_ms` is {ms}, which looks like seconds: send Unix milliseconds")
+        })?;
+        require(ms <= SUBMITTED_AT_MS_MAX, || {
+            format!(
+                "`submitted_at_ms` is {ms}, which looks like micro- or nanoseconds: send Unix milliseconds"
+            )
         })?;
     }
     if let Some(ttl) = job.result_ttl_s {

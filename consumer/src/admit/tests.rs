@@ -26,6 +26,13 @@ fn a_job_is_admitted_up_to_its_last_millisecond() {
 }
 
 #[test]
+fn a_job_from_more_than_a_day_ahead_is_refused() {
+    let ahead = |ms: u64| code(|job| job.submitted_at_ms = Some(1_500 + ms), false);
+    assert_eq!(ahead(86_400_000), None);
+    assert_eq!(ahead(86_400_001), Some(ErrorCode::InvalidRequest));
+}
+
+#[test]
 fn a_job_that_killed_as_many_workers_as_it_may_is_not_tried_again() {
     let code = |failures, deaths| {
         let ticket = Ticket { failures, deaths, ..testing::ticket(JobId::random()) };

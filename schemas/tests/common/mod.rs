@@ -109,8 +109,8 @@ pub fn any_job() -> impl Strategy<Value = Job> {
     let metadata = collection::btree_map(".{0,64}", ".{0,200}", 0..4);
     let options = (
         option::of(".{0,128}"),
-        option::of(any::<u64>()),
-        option::of(any::<u64>()),
+        option::of(100_000_000_000_u64..100_000_000_000_000),
+        option::of(1_u64..),
         option::of(1_u64..=2_592_000),
         option::of(".{1,100}"),
     );
