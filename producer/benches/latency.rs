@@ -1,7 +1,8 @@
 //! How long an interactive job of one text takes beside each kind of batch load, and alone.
 //!
 //! `make bench` runs it against a stack of its own with one worker. Each round measures without a load and beside each
-//! one in turns, since machines drift. It prints a table and, last, one line of JSON.
+//! one in turns, since machines drift. It takes about a minute, and prints a table, whether the promise is kept, and,
+//! last, one line of JSON.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // it is a command that prints tables
 
 use std::{
@@ -22,16 +23,17 @@ use serde_json::{Value, json};
 const MODEL: &str = "all-minilm-l6-v2";
 const ROUNDS: usize = 3;
 /// Interactive jobs beside one load in one round.
-const JOBS: usize = 100;
+const JOBS: usize = 50;
 /// Between two of them, so that they meet a batch at any moment.
 const PAUSE: Duration = Duration::from_millis(17);
 /// The load is under way after this.
-const UNDER_WAY: Duration = Duration::from_millis(500);
+const UNDER_WAY: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_secs(300);
 /// The promise beside any load: docs/performance.md.
 const P95_MS_MAX: f64 = 100.0;
 
-/// A batch load: so many jobs of so many texts of so many words.
+/// A batch load: so many jobs of so many texts of so many words. Each is some 60,000 tokens, four seconds of work for
+/// two cores with bf16: about as long as the interactive jobs of a round take. One that ends before is renewed.
 struct Load {
     name: &'static str,
     jobs: usize,
@@ -41,9 +43,9 @@ struct Load {
 
 const LOADS: [Load; 4] = [
     Load { name: "alone", jobs: 0, texts: 0, words: 0 },
-    Load { name: "beside jobs of 2,048 texts of 180 words", jobs: 1, texts: 2_048, words: 180 },
-    Load { name: "beside a backlog of jobs of 64 texts", jobs: 100, texts: 64, words: 60 },
-    Load { name: "beside jobs of one text of 512 words", jobs: 2_000, texts: 1, words: 512 },
+    Load { name: "beside one job of 350 texts of 180 words", jobs: 1, texts: 350, words: 180 },
+    Load { name: "beside a backlog of jobs of 64 texts", jobs: 12, texts: 64, words: 60 },
+    Load { name: "beside jobs of one text of 512 words", jobs: 240, texts: 1, words: 512 },
 ];
 
 #[tokio::main]
@@ -61,17 +63,30 @@ async fn main() -> Result<()> {
         }
     }
     client.close().await;
-    println!("{:<52} {:>8} {:>8} {:>8}   p95 of alone", "ms", "p50", "p95", "max");
+    report(took)
+}
+
+/// Prints the table, whether the promise is kept, and the line of JSON.
+fn report(mut took: BTreeMap<&str, Vec<f64>>) -> Result<()> {
+    println!("{:<52} {:>10} {:>10} {:>10}   p95 of alone", "milliseconds", "p50", "p95", "max");
     let alone = took.get_mut(LOADS[0].name).map(|took| quantile(took, 95)).context("no figures")?;
     let mut rows = Vec::new();
+    let mut worst: f64 = 0.0;
     for load in &LOADS {
         let Some(took) = took.get_mut(load.name) else { continue };
         let p50 = quantile(took, 50);
         let p95 = quantile(took, 95);
         let max = quantile(took, 100);
-        println!("{:<52} {p50:>8.1} {p95:>8.1} {max:>8.1}   {:.1} times", load.name, p95 / alone);
+        worst = worst.max(p95);
+        let of_alone = p95 / alone;
+        println!("{:<52} {p50:>10.1} {p95:>10.1} {max:>10.1}   {of_alone:.1} times", load.name);
         rows.push(json!({ "name": load.name, "p50_ms": p50, "p95_ms": p95, "max_ms": max }));
     }
+    let kept = if worst < P95_MS_MAX { "kept" } else { "missed" };
+    println!("The promise, p95 below {P95_MS_MAX} ms beside any load, is {kept}: {worst:.1} ms.");
+    let is_met = rows.iter().all(|row| row["p95_ms"].as_f64().is_some_and(|p95| p95 < P95_MS_MAX));
+    let verdict = if is_met { "met" } else { "missed" };
+    println!("promised: a p95 below {P95_MS_MAX} ms beside each load: {verdict}");
     println!(
         "{}",
         json!({ "rounds": ROUNDS, "jobs": JOBS, "p95_ms_max": P95_MS_MAX, "rows": rows })
