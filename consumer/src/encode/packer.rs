@@ -1,9 +1,9 @@
 //! How inputs become batches: a pure, bounded packer with two lanes, first come first served in each.
 //!
 //! Inputs of many jobs share a batch, and a job that does not fit is continued in the next. Tokens are
-//! packed without padding, so a batch is full when its tokens are, whatever the lengths. A batch begins with one lane:
-//! an urgent one is filled up with the batch lane's inputs, one of the batch lane has no other. Which lane's turn it is
-//! is decided where batches are taken from, at the device.
+//! packed without padding, so a batch is full when its tokens are, whatever the lengths. A batch has inputs of one lane
+//! alone: an urgent one that was filled up with others would take longer, and who waits for it would wait for them too.
+//! Which lane's turn it is is decided where batches are taken from, at the device.
 
 use std::{collections::VecDeque, ops::Range, sync::Arc};
 
@@ -150,28 +150,21 @@ impl<J: Clone> Packer<J> {
         heads.map(|unpacked| unpacked.entry.arrived_at).min()
     }
 
-    /// The next batch of a lane: as much as fits. An urgent one is filled up with inputs of the batch lane; urgent
-    /// inputs in a batch of that lane would wait for its turn. Empty only when nothing waits that it may have.
+    /// The next batch of a lane: as much as fits. Empty only when nothing waits in the lane.
     pub fn pack(&mut self, lane: Lane) -> Batch<J> {
-        let order = match lane {
-            Lane::Interactive => Lane::ALL.as_slice(),
-            Lane::Batch => &[Lane::Batch],
-        };
         let mut batch = Batch { alone: false, pieces: Vec::new(), packed: PackedBatch::new() };
-        for &lane in order {
-            while let Some(mut unpacked) = self.lanes.of_mut(lane).entries.pop_front() {
-                let alone = unpacked.entry.alone;
-                batch.alone |= alone && batch.packed.is_empty();
-                let done = (!alone || batch.packed.is_empty())
-                    && self.take(lane, &mut unpacked, &mut batch);
-                if !done {
-                    self.lanes.of_mut(lane).entries.push_front(unpacked);
-                    return batch;
-                }
-                self.alone -= usize::from(alone);
-                if alone {
-                    return batch;
-                }
+        while let Some(mut unpacked) = self.lanes.of_mut(lane).entries.pop_front() {
+            let alone = unpacked.entry.alone;
+            batch.alone |= alone && batch.packed.is_empty();
+            let done =
+                (!alone || batch.packed.is_empty()) && self.take(lane, &mut unpacked, &mut batch);
+            if !done {
+                self.lanes.of_mut(lane).entries.push_front(unpacked);
+                return batch;
+            }
+            self.alone -= usize::from(alone);
+            if alone {
+                return batch;
             }
         }
         batch
