@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::device::Gpu;
-use crate::load::fields::Unknown;
+use crate::load::fields::Ignored;
 use crate::load::options::{DType, Device};
 use crate::load::pooling::Pooling;
 
@@ -41,8 +41,10 @@ pub struct ModelInfo {
     pub prompts: BTreeMap<String, String>,
     /// The prompt that goes before every text.
     pub default_prompt: Option<String>,
-    /// Fields of the model's files that the engine does not know, and ignores.
-    pub unknown: Vec<Unknown>,
+    /// Fields of the model's files that the engine ignores.
+    pub ignored: Vec<Ignored>,
+    /// The number types that the weights are stored in.
+    pub stored_dtypes: Vec<String>,
     /// The number type computed in.
     pub dtype: DType,
     /// The device computed on.

@@ -63,7 +63,7 @@ pub use encode::encoder::{Encoder, Pending};
 pub use error::EngineError;
 pub use forebay_kernels::Finish;
 pub use info::{ModelInfo, ModelTask};
-pub use load::fields::Unknown;
+pub use load::fields::Ignored;
 pub use load::options::{DType, Device, LoadOptions};
 pub use load::pooling::Pooling;
 pub use model::{Model, load};

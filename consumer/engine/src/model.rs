@@ -56,7 +56,8 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
             Head::Scores(Box::new(classifier.load(&architecture, &open()?)?))
         }
     };
-    let labels = if task == ModelTask::Classify { classifier.labels().to_vec() } else { Vec::new() };
+    let labels =
+        if task == ModelTask::Classify { classifier.labels().to_vec() } else { Vec::new() };
     let bytes_per_token = architecture.bytes_per_token(dtype);
     #[cfg(feature = "cuda")]
     if !device.is_cpu() {
@@ -69,6 +70,8 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
         };
         device::check(&device, options.device, &config_path, &needs)?;
     }
+    // An architecture that computes nothing has no weights.
+    let stored_dtypes = open().map(|weights| weights.dtypes()).unwrap_or_default();
     let layers = architecture.layers(open, dtype, &device)?;
     let info = ModelInfo {
         architecture: name,
@@ -81,7 +84,8 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
         after_pooling: folder.after().iter().map(ToString::to_string).collect(),
         prompts: folder.prompts().named.clone(),
         default_prompt: folder.prompts().default.clone(),
-        unknown: fields.unknown().into_iter().chain(folder.unknown().iter().cloned()).collect(),
+        ignored: fields.ignored().into_iter().chain(folder.ignored().iter().cloned()).collect(),
+        stored_dtypes,
         dtype,
         device: options.device,
         gpu: Gpu::of(&device),

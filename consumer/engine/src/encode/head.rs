@@ -159,11 +159,7 @@ fn plain(
     Ok(PoolNormalize { cu_seqlens, pooling, finishes: &finishes }.forward(hidden)?)
 }
 
-fn pool(
-    pooling: Pooling,
-    hidden: &Tensor,
-    cu_seqlens: &CuSeqlens,
-) -> Result<Tensor, EngineError> {
+fn pool(pooling: Pooling, hidden: &Tensor, cu_seqlens: &CuSeqlens) -> Result<Tensor, EngineError> {
     if let Some(pooling) = by_operation(pooling) {
         return plain(pooling, hidden, cu_seqlens);
     }

@@ -58,7 +58,11 @@ impl ClassifierConfig {
                     "mean" => Pooling::Mean,
                     _ => {
                         let supported = "cls, mean";
-                        return Err(fields.not_supported("classifier_pooling", &pooling, &supported));
+                        return Err(fields.not_supported(
+                            "classifier_pooling",
+                            &pooling,
+                            &supported,
+                        ));
                     }
                 };
             }

@@ -71,7 +71,14 @@ impl DebertaConfig {
         fields.only("embedding_size", config.hidden_size)?;
         fields.only("pooler_hidden_size", config.hidden_size)?;
         fields.only("attention_head_size", config.hidden_size / config.num_attention_heads)?;
-        fields.without_effect(&["conv_act", "conv_groups", "legacy", "pad_token_id", "padding_idx", "pooler_dropout"]);
+        fields.without_effect(&[
+            "conv_act",
+            "conv_groups",
+            "legacy",
+            "pad_token_id",
+            "padding_idx",
+            "pooler_dropout",
+        ]);
         Ok(config)
     }
 

@@ -2,8 +2,8 @@
 
 use candle_core::Tensor;
 use forebay_kernels::{
-    Activation, CuSeqlens, EmbedLayerNorm, FeedForward, Gate, LayerNorm, Linear, LinearLayerNorm, Rotary,
-    VarlenAttention,
+    Activation, CuSeqlens, EmbedLayerNorm, FeedForward, Gate, LayerNorm, Linear, LinearLayerNorm,
+    Rotary, VarlenAttention,
 };
 
 use crate::encode::layers::{Layers, Sequences};
@@ -253,7 +253,8 @@ impl Layers for PostNorm {
         let context = space.take(Slot::Context, tokens, hidden)?;
         let projected = space.take(Slot::Projected, tokens, hidden)?;
         self.embed(sequences, &state)?;
-        let long = self.rotary.as_ref().map(|rotary| rotary.long(cu_seqlens, &state)).transpose()?;
+        let long =
+            self.rotary.as_ref().map(|rotary| rotary.long(cu_seqlens, &state)).transpose()?;
         let attention = VarlenAttention {
             distance_bias: self.distance_bias.as_ref(),
             ..VarlenAttention::new(cu_seqlens, self.heads)

@@ -20,12 +20,14 @@ const SHOWN_MAX: usize = 80;
 pub(crate) struct Fields {
     path: PathBuf,
     left: Map<String, Value>,
+    /// Those that change nothing here.
+    idle: Vec<(String, Value)>,
 }
 
 impl Fields {
     /// Reads a file's JSON; `path` names it in errors.
     pub(crate) fn parse(path: &Path, json: &[u8]) -> Result<Self, EngineError> {
-        Ok(Self { path: path.to_owned(), left: from_json(path, json)? })
+        Ok(Self { path: path.to_owned(), left: from_json(path, json)?, idle: Vec::new() })
     }
 
     /// The file.
@@ -45,9 +47,9 @@ impl Fields {
     ) -> Result<Option<T>, EngineError> {
         match self.left.remove(field) {
             None | Some(Value::Null) => Ok(None),
-            Some(value) => T::deserialize(&value).map(Some).map_err(|error| {
-                self.problem(format!("{field} = {}: {error}", shown(&value)))
-            }),
+            Some(value) => T::deserialize(&value)
+                .map(Some)
+                .map_err(|error| self.problem(format!("{field} = {}: {error}", shown(&value)))),
         }
     }
 
@@ -75,9 +77,7 @@ impl Fields {
         supported: T,
     ) -> Result<(), EngineError> {
         match self.get::<T>(field)? {
-            Some(value) if value != supported => {
-                Err(self.not_supported(field, &value, &supported))
-            }
+            Some(value) if value != supported => Err(self.not_supported(field, &value, &supported)),
             _ => Ok(()),
         }
     }
@@ -95,7 +95,7 @@ impl Fields {
     /// Takes fields that change nothing of what the engine computes.
     pub(crate) fn without_effect(&mut self, fields: &[&str]) {
         for &field in fields {
-            self.left.remove(field);
+            self.idle.extend(self.left.remove_entry(field));
         }
     }
 
@@ -119,21 +119,32 @@ impl Fields {
         EngineError::Config { path: self.path.clone(), problem }
     }
 
-    /// The fields that nobody took.
-    pub(crate) fn unknown(self) -> Vec<Unknown> {
+    /// The fields that were ignored: those without an effect, and those that nobody took.
+    pub(crate) fn ignored(self) -> Vec<Ignored> {
         let file = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let unknown = |(field, value)| Unknown { file: file.clone(), field, value: shown(&value) };
-        self.left.into_iter().map(unknown).collect()
+        let ignored = |is_known| {
+            let file = file.clone();
+            move |(field, value): (String, Value)| Ignored {
+                file: file.clone(),
+                field,
+                value: shown(&value),
+                is_known,
+            }
+        };
+        let idle = self.idle.into_iter().filter(|(_, value)| !value.is_null());
+        idle.map(ignored(true)).chain(self.left.into_iter().map(ignored(false))).collect()
     }
 }
 
-/// A field of a model's file that the engine does not know. It is ignored, which may be wrong.
+/// A field of a model's file that the engine ignores.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Unknown {
+pub struct Ignored {
     /// The file's name, such as `config.json`.
     pub file: String,
     /// The field.
     pub field: String,
+    /// Whether it is known to change nothing that the engine computes. An unknown field may be one that should count.
+    pub is_known: bool,
     /// Its value as JSON; the beginning of a long one.
     pub value: String,
 }
@@ -168,7 +179,8 @@ mod tests {
 
     #[test]
     fn other_values_than_the_supported_one_are_refused() {
-        let mut these = fields(r#"{"causal": true, "prenorm": false, "heads": {"1": 2}, "none": {}}"#);
+        let mut these =
+            fields(r#"{"causal": true, "prenorm": false, "heads": {"1": 2}, "none": {}}"#);
         these.only("prenorm", false).unwrap();
         these.only("absent", 7).unwrap();
         these.only_empty("none").unwrap();
@@ -182,9 +194,13 @@ mod tests {
         let mut these = fields(r#"{"a": 1, "dropout": 0.1, "typo": [1, 2]}"#);
         these.required::<usize>("a").unwrap();
         these.without_effect(&["dropout", "absent"]);
-        let unknown = these.unknown();
-        let expected =
-            Unknown { file: "config.json".into(), field: "typo".into(), value: "[1,2]".into() };
-        assert_eq!(unknown, [expected]);
+        let ignored = |field: &str, value: &str, is_known| Ignored {
+            file: "config.json".into(),
+            field: field.into(),
+            is_known,
+            value: value.into(),
+        };
+        let expected = [ignored("dropout", "0.1", true), ignored("typo", "[1,2]", false)];
+        assert_eq!(these.ignored(), expected);
     }
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::error::EngineError;
 use crate::load::config::from_json;
-use crate::load::fields::{Fields, Unknown};
+use crate::load::fields::{Fields, Ignored};
 use crate::load::pooling::{self, After, Dense, Pooling};
 use crate::load::tokenizer_config::TokenizerConfig;
 
@@ -25,7 +25,7 @@ pub(crate) struct ModelFolder {
     sentence: SentenceConfig,
     tokenizer: TokenizerConfig,
     prompts: Prompts,
-    unknown: Vec<Unknown>,
+    ignored: Vec<Ignored>,
 }
 
 /// The prompts of `config_sentence_transformers.json`.
@@ -66,8 +66,8 @@ const SENTENCE_CONFIGS: [&str; 7] = [
 impl ModelFolder {
     /// Finds the model's files, and refuses a module that the engine has no counterpart for.
     pub(crate) fn open(folder: &Path) -> Result<Self, EngineError> {
-        let mut unknown = Vec::new();
-        let prompts = Prompts::read(folder, &mut unknown)?;
+        let mut ignored = Vec::new();
+        let prompts = Prompts::read(folder, &mut ignored)?;
         let path = folder.join("modules.json");
         let mut transformer = folder.to_owned();
         let mut pooling = None;
@@ -78,18 +78,19 @@ impl ModelFolder {
         };
         for module in modules {
             let folder = folder.join(&module.path);
-            let config = || Fields::parse(&folder.join("config.json"), &read(&folder.join("config.json"))?);
+            let config =
+                || Fields::parse(&folder.join("config.json"), &read(&folder.join("config.json"))?);
             match module.kind.rsplit('.').next().unwrap_or_default() {
                 "Transformer" => transformer = folder,
                 "Pooling" if pooling.is_none() => {
                     let (modes, more) = pooling::parse(config()?, prompts.default.is_some())?;
                     pooling = Some(modes);
-                    unknown.extend(more);
+                    ignored.extend(more);
                 }
                 "Dense" if pooling.is_some() => {
                     let (dense, more) = Dense::parse(&folder, config()?)?;
                     after.push(After::Dense(dense));
-                    unknown.extend(more);
+                    ignored.extend(more);
                 }
                 "Normalize" => after.push(After::Normalize),
                 _ => {
@@ -106,9 +107,9 @@ impl ModelFolder {
         while matches!(after.last(), Some(After::Normalize)) {
             after.pop();
         }
-        let sentence = SentenceConfig::read(&transformer, &mut unknown)?;
+        let sentence = SentenceConfig::read(&transformer, &mut ignored)?;
         let tokenizer = TokenizerConfig::read(&transformer)?;
-        Ok(Self { transformer, pooling, after, sentence, tokenizer, prompts, unknown })
+        Ok(Self { transformer, pooling, after, sentence, tokenizer, prompts, ignored })
     }
 
     /// The prompts that the model knows.
@@ -116,9 +117,9 @@ impl ModelFolder {
         &self.prompts
     }
 
-    /// The fields of the smaller files that the engine does not know.
-    pub(crate) fn unknown(&self) -> &[Unknown] {
-        &self.unknown
+    /// The fields of the smaller files that are ignored.
+    pub(crate) fn ignored(&self) -> &[Ignored] {
+        &self.ignored
     }
 
     /// The model's configuration.
@@ -169,7 +170,7 @@ impl ModelFolder {
 }
 
 impl Prompts {
-    fn read(folder: &Path, unknown: &mut Vec<Unknown>) -> Result<Self, EngineError> {
+    fn read(folder: &Path, ignored: &mut Vec<Ignored>) -> Result<Self, EngineError> {
         let path = folder.join("config_sentence_transformers.json");
         let Some(json) = read_if_there(&path)? else { return Ok(Self::default()) };
         let mut fields = Fields::parse(&path, &json)?;
@@ -190,13 +191,13 @@ impl Prompts {
         fields.without_effect(&["__version__", "similarity_fn_name", "model_type"]);
         // A cut of dimensions is each job's choice, but a model that always cuts gives other vectors.
         fields.only_empty("truncate_dim")?;
-        unknown.extend(fields.unknown());
+        ignored.extend(fields.ignored());
         Ok(Self { named, default })
     }
 }
 
 impl SentenceConfig {
-    fn read(folder: &Path, unknown: &mut Vec<Unknown>) -> Result<Self, EngineError> {
+    fn read(folder: &Path, ignored: &mut Vec<Ignored>) -> Result<Self, EngineError> {
         for name in SENTENCE_CONFIGS {
             let path = folder.join(name);
             let Some(json) = read_if_there(&path)? else { continue };
@@ -228,7 +229,7 @@ impl SentenceConfig {
                 "transformer_task",
                 "unpad_inputs",
             ]);
-            unknown.extend(fields.unknown());
+            ignored.extend(fields.ignored());
             return Ok(Self { max_seq_length, do_lower_case });
         }
         Ok(Self::default())

@@ -7,7 +7,7 @@ use forebay_kernels::Activation;
 use serde_json::Value;
 
 use crate::error::EngineError;
-use crate::load::fields::{Fields, Unknown};
+use crate::load::fields::{Fields, Ignored};
 
 /// How a sequence's token vectors become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl fmt::Display for Pooling {
 pub(crate) fn parse(
     mut fields: Fields,
     has_prompt: bool,
-) -> Result<(Vec<Pooling>, Vec<Unknown>), EngineError> {
+) -> Result<(Vec<Pooling>, Vec<Ignored>), EngineError> {
     let mut switched = Vec::new();
     for (mode, _, switch) in MODES {
         if fields.or(switch, false)? {
@@ -80,7 +80,7 @@ pub(crate) fn parse(
         }
     };
     let modes = if modes.is_empty() { vec![Pooling::Mean] } else { modes };
-    Ok((modes, fields.unknown()))
+    Ok((modes, fields.ignored()))
 }
 
 /// A module that comes after the pooling.
@@ -117,7 +117,7 @@ impl Dense {
     pub(crate) fn parse(
         folder: &Path,
         mut fields: Fields,
-    ) -> Result<(Self, Vec<Unknown>), EngineError> {
+    ) -> Result<(Self, Vec<Ignored>), EngineError> {
         const OF_TEXT: &str = "sentence_embedding";
         let name: String =
             fields.or("activation_function", "torch.nn.modules.activation.Tanh".to_owned())?;
@@ -142,7 +142,7 @@ impl Dense {
             activation,
             weights: folder.join("model.safetensors"),
         };
-        Ok((dense, fields.unknown()))
+        Ok((dense, fields.ignored()))
     }
 }
 
@@ -162,7 +162,10 @@ mod tests {
             ("{}", vec![Mean]),
             (r#"{"pooling_mode_mean_tokens": false}"#, vec![Mean]),
             (r#"{"pooling_mode_cls_token": true}"#, vec![Cls]),
-            (r#"{"pooling_mode_mean_tokens": true, "pooling_mode_max_tokens": true}"#, vec![Max, Mean]),
+            (
+                r#"{"pooling_mode_mean_tokens": true, "pooling_mode_max_tokens": true}"#,
+                vec![Max, Mean],
+            ),
             (r#"{"pooling_mode": "lasttoken", "pooling_mode_mean_tokens": true}"#, vec![Last]),
             (r#"{"pooling_mode": ["mean", "max"]}"#, vec![Mean, Max]),
             (

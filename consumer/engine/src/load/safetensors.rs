@@ -65,7 +65,9 @@ impl Weights {
             return Err(refused(problem));
         }
         // A shard lies beside the index: a name is one step of a path.
-        if let Some(name) = names.iter().find(|name| Path::new(name).file_name() != Some(name.as_ref())) {
+        if let Some(name) =
+            names.iter().find(|name| Path::new(name).file_name() != Some(name.as_ref()))
+        {
             return Err(refused(format!("{name:?} is not a file's name")));
         }
         let open = |name: &String| Shard::open(&path.with_file_name(name));
@@ -78,6 +80,14 @@ impl Weights {
     pub(crate) fn values(&self) -> u64 {
         let tensors = self.shards.iter().flat_map(|shard| shard.metadata.tensors());
         tensors.map(|(_, info)| info.shape.iter().map(|&size| size as u64).product::<u64>()).sum()
+    }
+
+    /// The number types that tensors are stored in.
+    pub(crate) fn dtypes(&self) -> Vec<String> {
+        let tensors = self.shards.iter().flat_map(|shard| shard.metadata.tensors());
+        let names: BTreeSet<String> =
+            tensors.map(|(_, info)| format!("{:?}", info.dtype)).collect();
+        names.into_iter().collect()
     }
 
     /// True when there is a tensor of that name.
