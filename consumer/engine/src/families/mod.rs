@@ -12,3 +12,4 @@ mod noop;
 mod post_norm;
 mod post_norm_config;
 mod relative;
+mod rope;
