@@ -103,7 +103,8 @@ impl FakeStore {
         T: Send + 'static,
     {
         let away = self.0.lock().unwrap().1;
-        let gone = || StoreError::Unreachable { url: "redis://store".into(), reason: "gone".into() };
+        let gone =
+            || StoreError::Unreachable { url: "redis://store".into(), reason: "gone".into() };
         std::future::ready(if away { Err(gone()) } else { Ok(answer) }).boxed()
     }
 }

@@ -51,9 +51,10 @@ pub struct Admit {
 }
 
 impl Admit {
-    /// Runs until its input ends. Jobs that are parked by then go back to their queue.
+    /// Runs until its input ends. Jobs that are parked by then are given back to their queue.
     pub async fn run(self, mut decoded: LaneReceiver<Decoded>) {
-        // No more than the deliveries that this worker may hold.
+        // No more than the deliveries that this worker may hold, in number and in bytes: each keeps its share of the
+        // window. Those that are no longer this worker's, and would be joined by their next delivery, leave it.
         let mut parked: Vec<Decoded> = Vec::new();
         let mut look_at = Instant::now();
         loop {
@@ -63,10 +64,14 @@ impl Admit {
                 biased;
                 () = tokio::time::sleep_until(look_at), if !parked.is_empty() => {
                     look_at = Instant::now() + PARKED;
+                    if !self.give_back(parked.extract_if(.., is_lost).collect()).await {
+                        return;
+                    }
                     self.with_room(&mut parked)
                 }
                 jobs = decoded.recv_some_for(&self.jobs, LOOKUP_MAX) => {
                     if jobs.is_empty() {
+                        self.give_back(parked).await;
                         return;
                     }
                     jobs
@@ -79,6 +84,17 @@ impl Admit {
                 return;
             }
         }
+    }
+
+    /// Gives jobs back to their queue. `false` if the stages after this one have ended.
+    async fn give_back(&self, jobs: Vec<Decoded>) -> bool {
+        for decoded in jobs {
+            let give_back = Disposition::GiveBack(decoded.ticket.acker);
+            if self.not_computed.send(give_back).await.is_err() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Takes out of the parked jobs as many as the next stage has room for, so that none waits for room there.
@@ -178,6 +194,11 @@ impl Admit {
         let admitted = Admitted { job, ticket, lane, queued_ms, at: Instant::now() };
         self.jobs.send(lane, admitted).await.is_ok()
     }
+}
+
+/// Whether a parked job is no longer this worker's: its message is in its queue again, or with another.
+fn is_lost(parked: &mut Decoded) -> bool {
+    !is_ours(&parked.ticket, "admit")
 }
 
 /// Refuses a job whose attempts are used up and of which a crash was attributed to at least one: another attempt could
