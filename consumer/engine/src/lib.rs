@@ -25,7 +25,7 @@
 //!
 //! - `error`: [`EngineError`], the one error type of the crate.
 //! - `load`: reads a model from disk and knows no architecture. `folder` finds the files and reads the smaller ones with
-//!   `pooling` and `tokenizer_config`; `fields` takes fields out of a configuration and says which nobody took, `config`
+//!   `pooling` and `tokenizer_config`; `fields` takes fields out of a configuration and says which were not taken, `config`
 //!   and `sizes` check them; `safetensors` reads weights, `options` says on which device and in which number type to
 //!   compute. A further file format of weights goes beside `safetensors`.
 //! - `device`: opens a device, measures its memory, and refuses a model that it cannot hold.

@@ -16,8 +16,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Deserialize;
 
 use crate::error::EngineError;
-use crate::load::config::from_json;
-use crate::load::folder::read_if_there;
+use crate::load::files::{from_json, read_if_there};
 
 /// The largest header that is read; the safetensors format's own limit.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
