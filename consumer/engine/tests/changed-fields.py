@@ -112,7 +112,8 @@ def others(field, value, config):
         if config["model_type"] != "modernbert":
             linear = {"rope_type": "linear", "factor": 2.0, "rope_theta": 700.0}
             return [plain, linear]
-        return [{"full_attention": plain, "sliding_attention": {**plain, "rope_theta": 300.0}}, {"full_attention": plain}]
+        local = {**plain, "rope_theta": 300.0}
+        return [{"full_attention": plain, "sliding_attention": local}, {"full_attention": plain}]
     if field in VALUES:
         return VALUES[field]
     if isinstance(value, bool):
@@ -194,7 +195,8 @@ def write_nomic_of_hub(out):
     """Nomic's configuration in the words of its own code: what transformers computes for the same settings."""
     folder = TINY / "nomic"
     config = json.loads((folder / "config.json").read_text())
-    config = {**{key: value for key, value in config.items() if key not in NOMIC}, **{k: v for k, v in NOMIC.items() if v}}
+    config = {key: value for key, value in config.items() if key not in NOMIC}
+    config.update({key: value for key, value in NOMIC.items() if value})
     rows = [json.loads(line) for line in (folder / "expected.jsonl").read_text().splitlines()]
     ids = max((row["token_ids"] for row in rows), key=len)
     base = {"max_trained_positions": 16}
@@ -230,12 +232,14 @@ def folders():
         yield {"files": {"1_Pooling/config.json": {**POOLING, "pooling_mode": mode}}, "text": one}
     switches = {"word_embedding_dimension": 64, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}
     yield {"files": {"1_Pooling/config.json": switches}, "text": one}
-    yield {"files": {"1_Pooling/config.json": {"word_embedding_dimension": 64, "pooling_mode_cls_token": True}}, "text": one}
+    switches = {"word_embedding_dimension": 64, "pooling_mode_cls_token": True}
+    yield {"files": {"1_Pooling/config.json": switches}, "text": one}
     yield {"files": {"tokenizer_config.json": {"truncation_side": "left", "model_max_length": 24}}, "text": LONG}
     yield {"files": {"tokenizer_config.json": {"model_max_length": 24}}, "text": LONG}
     for family in ["bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"]:
         yield {"files": {f"sentence_{family}_config.json": {"max_seq_length": 12}}, "text": LONG}
-    both = {"sentence_roberta_config.json": {"max_seq_length": 12}, "sentence_xlnet_config.json": {"max_seq_length": 20}}
+    names = ["sentence_roberta_config.json", "sentence_xlnet_config.json"]
+    both = {name: {"max_seq_length": 12 + 8 * index} for index, name in enumerate(names)}
     yield {"files": both, "text": LONG}
     for path in ["config_sentence_transformers.json"]:
         prompts = {"prompts": {"query": "query: ", "document": None}, "default_prompt_name": "query"}
@@ -259,13 +263,15 @@ def write_folders(out):
             for file in ("config.json", "model.safetensors", "tokenizer.json"):
                 shutil.copy(TINY / "bert" / file, folder)
             tokens = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-            files = {"1_Pooling/config.json": {**POOLING, "pooling_mode": "mean"}, "tokenizer_config.json": {}, **case["files"]}
-            files["tokenizer_config.json"] = {**files["tokenizer_config.json"], **tokens, "tokenizer_class": "PreTrainedTokenizerFast"}
+            files = {"1_Pooling/config.json": {**POOLING, "pooling_mode": "mean"}, **case["files"]}
+            tokens["tokenizer_class"] = "PreTrainedTokenizerFast"
+            files["tokenizer_config.json"] = {**files.get("tokenizer_config.json", {}), **tokens}
             order = ["Transformer", "Pooling"]
             if "dense" in case:
                 order += ["Normalize", "Dense"] if case.get("normalize_first") else ["Dense"]
                 inputs, outputs = case["dense"]
-                files["2_Dense/config.json"] = {**files["2_Dense/config.json"], "in_features": inputs, "out_features": outputs}
+                sizes = {"in_features": inputs, "out_features": outputs}
+                files["2_Dense/config.json"] = {**files["2_Dense/config.json"], **sizes}
                 weights = {"linear.weight": sines(outputs, inputs)}
                 if files["2_Dense/config.json"]["bias"]:
                     weights["linear.bias"] = sines(1, outputs)[0].clone()
@@ -280,7 +286,8 @@ def write_folders(out):
                 (folder / path).write_text(json.dumps(content))
             model = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
             values = model.encode(case["text"], normalize_embeddings=True, show_progress_bar=False)
-            line = {"files": files, "dense": case.get("dense"), "text": case["text"], "values": [round(float(v), 6) for v in values]}
+            values = [round(value, 6) for value in values.tolist()]
+            line = {"files": files, "dense": case.get("dense"), "text": case["text"], "values": values}
             out.write(json.dumps(line) + "\n")
 
 

@@ -1,5 +1,6 @@
-//! What one changed field of a model's files does: the answer is the one that the libraries give, or the field is refused.
-//! The references are made by `changed-fields.py` beside this file (transformers 5.24.0, sentence-transformers 6.2.0).
+//! What one changed field of a model's files does: the answer is the one that the libraries give, or the field is
+//! refused. The references are made by `changed-fields.py` beside this file (transformers 5.24.0, sentence-transformers
+//! 6.2.0).
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -1,4 +1,5 @@
-//! How positions turn queries and keys: the base of the rotations, and `rope_parameters`, as transformers 5 writes them.
+//! How positions turn queries and keys: the base of the rotations, and `rope_parameters`, as transformers 5 writes
+//! them.
 
 use serde_json::{Map, Value};
 

@@ -1,5 +1,5 @@
-//! The fields of a JSON file, each taken once by the part that honours it. What was not taken is left at the end, so that
-//! nothing is ignored in silence.
+//! The fields of a JSON file, each taken once by the part that honours it. What was not taken is left at the end, so
+//! that nothing is ignored in silence.
 //!
 //! A field that is `null` counts as absent, as it does in transformers.
 

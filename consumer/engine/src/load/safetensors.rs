@@ -1,5 +1,5 @@
-//! `model.safetensors`: tensors read one by one, each checked against the shape that `config.json` implies. Large models
-//! have several such files, the shards, which `model.safetensors.index.json` lists.
+//! `model.safetensors`: tensors read one by one, each checked against the shape that `config.json` implies. Large
+//! models have several such files, the shards, which `model.safetensors.index.json` lists.
 //!
 //! Each tensor is read straight into its own memory. The file is not mapped: a file that is replaced or cut
 //! while it is read then gives an error instead of a signal.

@@ -69,8 +69,8 @@ pub struct Tokenizer {
 
 impl Tokenizer {
     /// Reads `tokenizer.json`. Truncation and padding that the file itself asks for are dropped: batches are
-    /// never padded, and the length is the model's. `gives_types` is what tokenizers of the family do about types, where
-    /// the folder doesn't say.
+    /// never padded, and the length is the model's. `gives_types` is what tokenizers of the family do about types,
+    /// where the folder doesn't say.
     pub(crate) fn load(
         folder: &ModelFolder,
         tokens_max: usize,
