@@ -243,8 +243,8 @@ fn print(report: &Report, to: &mut Output) -> std::io::Result<()> {
             for row in &result.rows {
                 to.line(format_args!("compared  {row}"))?;
             }
-            let verdict = if result.agrees { "agrees" } else { "DIFFERS" };
-            to.line(format_args!("result    {verdict} with {library}: {}", result.worst()))
+            let verdict = if result.agrees { "agrees with" } else { "DIFFERS from" };
+            to.line(format_args!("result    {verdict} {library}: {}", result.worst()))
         }
     }
 }
