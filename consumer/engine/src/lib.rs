@@ -24,10 +24,10 @@
 //! Modules import only from those above them in this list.
 //!
 //! - `error`: [`EngineError`], the one error type of the crate.
-//! - `load`: reads a model from disk and knows no architecture. `folder` finds the files and reads the smaller ones with
-//!   `pooling` and `tokenizer_config`; `fields` takes fields out of a configuration and says which nobody took, `config`
-//!   and `sizes` check them; `safetensors` reads weights, `options` says on which device and in which number type to
-//!   compute. A further file format of weights goes beside `safetensors`.
+//! - `load`: reads a model from disk and knows no architecture. `folder` finds the files (read by `files`) and reads
+//!   the smaller ones with `pooling` and `tokenizer_config`; `fields` takes fields out of a configuration and says
+//!   which were not taken, `config` and `sizes` check them; `safetensors` reads weights, `options` says on which device
+//!   and in which number type to compute. A further file format of weights goes beside `safetensors`.
 //! - `device`: opens a device, measures its memory, and refuses a model that it cannot hold.
 //! - `tokenizer`: texts to token ids. `wordpiece` is the fast path for tokenizers of BERT's kind.
 //! - `info`: [`ModelInfo`], the facts of a loaded model.

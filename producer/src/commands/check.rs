@@ -217,15 +217,19 @@ fn print(report: &Report, to: &mut Output) -> std::io::Result<()> {
             lines.push(("prompt", format!("{name}: {prompt:?}, for callers to put before a text")));
         }
     } else {
-        lines.push(("labels", report.labels.join(", ")));
-        let told = if report.token_types { "by token types" } else { "not by token types" };
-        lines.push(("pairs", format!("the second text is told apart {told}")));
-    }
-    for (known, why) in [(false, "NOT KNOWN"), (true, "no effect")] {
-        for field in report.ignored.iter().filter(|field| field.is_known == known) {
-            let Ignored { file, field, value, .. } = field;
-            lines.push(("ignored", format!("{why}: {field} = {value} ({file})")));
+        if !report.labels.is_empty() {
+            lines.push(("labels", report.labels.join(", ")));
         }
+        let marked = if report.token_types { "are marked" } else { "are not marked" };
+        lines.push(("pairs", format!("tokens of the second text {marked} as such")));
+    }
+    for Ignored { file, field, value, .. } in report.ignored.iter().filter(|f| !f.is_known) {
+        lines.push(("ignored", format!("NOT KNOWN: {field} = {value} in {file}")));
+    }
+    let known = report.ignored.iter().filter(|field| field.is_known);
+    let known: Vec<&str> = known.map(|field| field.field.as_str()).collect();
+    if !known.is_empty() {
+        lines.push(("ignored", format!("without effect here: {}", known.join(", "))));
     }
     for (name, value) in lines {
         to.line(format_args!("{name:<9} {}", plain(&value)))?;
@@ -239,8 +243,8 @@ fn print(report: &Report, to: &mut Output) -> std::io::Result<()> {
             for row in &result.rows {
                 to.line(format_args!("compared  {row}"))?;
             }
-            let verdict = if result.agrees { "agrees" } else { "DIFFERS" };
-            to.line(format_args!("result    {verdict} with {library}: {}", result.worst()))
+            let verdict = if result.agrees { "agrees with" } else { "DIFFERS from" };
+            to.line(format_args!("result    {verdict} {library}: {}", result.worst()))
         }
     }
 }

@@ -17,6 +17,17 @@ use crate::load::safetensors::Weights;
 /// The most labels of a classifier; the largest known has some twenty thousand.
 const LABELS_MAX: usize = 100_000;
 
+/// Fields that every model of transformers may have, and that count where it classifies.
+const OF_CLASSIFIERS: &[&str] = &[
+    "classifier_activation",
+    "classifier_bias",
+    "classifier_pooling",
+    "id2label",
+    "num_labels",
+    "pooler_hidden_act",
+    "problem_type",
+];
+
 /// The fields of `config.json` that say whether a model scores labels, and how.
 #[derive(Debug)]
 pub(crate) struct ClassifierConfig {
@@ -38,15 +49,20 @@ impl ClassifierConfig {
         classes: &[String],
         family: &str,
     ) -> Result<Self, EngineError> {
-        let labels = labels(fields)?;
         let mut config = Self {
             is_classifier: classes.iter().any(|name| name.ends_with("ForSequenceClassification")),
-            function: score_function(fields, labels.len())?,
-            labels,
+            labels: Vec::new(),
+            function: ScoreFunction::Raw,
             pooling: Pooling::Cls,
             activation: Activation::Gelu,
             has_bias: true,
         };
+        if !config.is_classifier {
+            fields.without_effect(OF_CLASSIFIERS);
+            return Ok(config);
+        }
+        config.labels = labels(fields)?;
+        config.function = score_function(fields, config.labels.len())?;
         match family {
             "deberta-v2" => config.activation = activation(fields, "pooler_hidden_act", "gelu")?,
             "modernbert" => {
@@ -146,6 +162,9 @@ fn labels(fields: &mut Fields) -> Result<Vec<String>, EngineError> {
     let named: BTreeMap<String, Value> = fields.or("id2label", BTreeMap::new())?;
     let said: Option<usize> = fields.get("num_labels")?;
     let count = if named.is_empty() { said.unwrap_or(2) } else { named.len() };
+    if said.is_some_and(|said| said != count) {
+        return Err(fields.problem(format!("num_labels = {said:?}, and id2label has {count}")));
+    }
     if count == 0 || count > LABELS_MAX {
         return Err(fields.problem(format!("{count} labels; 1 to {LABELS_MAX} are supported")));
     }
@@ -164,10 +183,10 @@ fn score_function(fields: &mut Fields, labels: usize) -> Result<ScoreFunction, E
     let kind: Option<String> = fields.get("problem_type")?;
     Ok(match kind.as_deref() {
         Some("regression") => ScoreFunction::Raw,
-        None | Some("single_label_classification" | "multi_label_classification")
-            if labels == 1 =>
-        {
-            ScoreFunction::Raw
+        None | Some("multi_label_classification") if labels == 1 => ScoreFunction::Raw,
+        Some("single_label_classification") if labels == 1 => {
+            let problem = "problem_type = single_label_classification of a single label";
+            return Err(fields.problem(problem.to_owned()));
         }
         None | Some("single_label_classification") => ScoreFunction::Softmax,
         Some("multi_label_classification") => ScoreFunction::Sigmoid,

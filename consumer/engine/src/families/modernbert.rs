@@ -57,7 +57,7 @@ impl ModernBertConfig {
             "deterministic_flash_attn",
             "embedding_dropout",
             "initializer_cutoff_factor",
-            "layer_norm_eps", // written by the first models and read by nobody: norm_eps is
+            "layer_norm_eps", // the first models have it, and norm_eps is what is read
             "mlp_dropout",
             "pad_token_id",
             "position_embedding_type",
@@ -110,7 +110,7 @@ impl ModernBertConfig {
 /// The bases of the rotations in layers of both kinds. Before transformers 5 they were fields of their own, of which
 /// the local one could be `null`, for the global one.
 fn thetas(fields: &mut Fields) -> Result<(f64, f64), EngineError> {
-    let local_is_global = fields.has("local_rope_theta");
+    let local_is_global = fields.is_null("local_rope_theta");
     let global = fields.or("global_rope_theta", 160_000.0)?;
     let local = fields.get("local_rope_theta")?;
     let local = local.unwrap_or(if local_is_global { global } else { 10_000.0 });

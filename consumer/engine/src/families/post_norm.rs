@@ -10,8 +10,9 @@ use crate::encode::layers::{Layers, Sequences};
 use crate::encode::workspace::{Slot, Workspace};
 use crate::error::EngineError;
 use crate::families::named::Named;
-use crate::families::post_norm_config::{Biases, PositionEncoding, PostNormConfig, RotaryBase};
+use crate::families::post_norm_config::{Biases, PositionEncoding, PostNormConfig};
 use crate::families::relative;
+use crate::families::rope::RotaryBase;
 
 /// A model's layers.
 pub(super) struct PostNorm {

@@ -5,7 +5,7 @@ use forebay_kernels::Activation;
 use serde_json::Value;
 
 use crate::error::EngineError;
-use crate::families::rope::rope_theta;
+use crate::families::rope::{RotaryBase, Scaling, rope_theta};
 use crate::load::config::activation;
 use crate::load::fields::Fields;
 use crate::load::sizes::Sizes;
@@ -38,35 +38,6 @@ pub(super) enum PositionEncoding {
     Rotary(RotaryBase),
     /// `ALiBi`: a bias that grows with the distance (Jina).
     Alibi,
-}
-
-/// The base of the frequencies of `RoPE`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct RotaryBase {
-    /// For sequences up to the trained length.
-    pub(super) base: f64,
-    pub(super) scaling: Option<Scaling>,
-}
-
-/// A base that grows with a sequence's length beyond the trained one (dynamic NTK).
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Scaling {
-    pub(super) factor: f64,
-    /// The most tokens of the trained sequences.
-    pub(super) trained: usize,
-}
-
-impl RotaryBase {
-    /// The base for a sequence of so many tokens, in heads of `dim` values.
-    pub(super) fn of(self, tokens: usize, dim: usize) -> f64 {
-        match self.scaling {
-            Some(Scaling { factor, trained }) if tokens > trained => {
-                let stretch = factor * tokens as f64 / trained as f64 - (factor - 1.0);
-                self.base * stretch.powf(dim as f64 / (dim as f64 - 2.0))
-            }
-            _ => self.base,
-        }
-    }
 }
 
 /// The names of a family's tensors. Those of a layer are below `layer` and its number.
@@ -241,6 +212,13 @@ fn behind_padding(
 fn roberta(name: &'static str, fields: &mut Fields) -> Result<PostNormConfig, EngineError> {
     fields.only("position_embedding_type", "absolute".to_owned())?;
     let config = bert_like(name, fields, 2, "gelu")?;
+    if fields.is_null("pad_token_id") {
+        return Err(fields.not_supported(
+            "pad_token_id",
+            &"null",
+            &"a token: positions begin behind it",
+        ));
+    }
     let padding = fields.or("pad_token_id", 1)?;
     behind_padding(config, fields, padding)
 }

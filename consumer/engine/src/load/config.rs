@@ -1,18 +1,9 @@
-//! Parses JSON files of a model, and the names in them that several families share.
-
-use std::path::Path;
+//! The fields of `config.json` that several families share.
 
 use forebay_kernels::Activation;
-use serde::de::DeserializeOwned;
 
 use crate::error::EngineError;
 use crate::load::fields::Fields;
-
-/// Parses a JSON file of the model folder; `path` names it in the error.
-pub(crate) fn from_json<T: DeserializeOwned>(path: &Path, json: &[u8]) -> Result<T, EngineError> {
-    serde_json::from_slice(json)
-        .map_err(|source| EngineError::Json { path: path.to_owned(), source })
-}
 
 /// Takes an activation, by its name in transformers.
 pub(crate) fn activation(

@@ -1,5 +1,5 @@
-//! The fields of a JSON file, each taken once by the part that honours it. What nobody took is left at the end, so that
-//! nothing is ignored in silence.
+//! The fields of a JSON file, each taken once by the part that honours it. What was not taken is left at the end, so
+//! that nothing is ignored in silence.
 //!
 //! A field that is `null` counts as absent, as it does in transformers.
 
@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error::EngineError;
-use crate::load::config::from_json;
+use crate::load::files::from_json;
 
 /// The longest value that an error shows, in characters.
 const SHOWN_MAX: usize = 80;
@@ -38,6 +38,11 @@ impl Fields {
     /// Whether the field is there, be it `null`.
     pub(crate) fn has(&self, field: &str) -> bool {
         self.left.contains_key(field)
+    }
+
+    /// Whether the field is there and says nothing.
+    pub(crate) fn is_null(&self, field: &str) -> bool {
+        self.left.get(field).is_some_and(Value::is_null)
     }
 
     /// Takes a field.
@@ -119,7 +124,7 @@ impl Fields {
         EngineError::Config { path: self.path.clone(), problem }
     }
 
-    /// The fields that were ignored: those without an effect, and those that nobody took.
+    /// The fields that were ignored: those without an effect, and those that were not taken.
     pub(crate) fn ignored(self) -> Vec<Ignored> {
         let file = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let ignored = |is_known| {
@@ -190,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_took_is_left() {
+    fn what_was_not_taken_is_left() {
         let mut these = fields(r#"{"a": 1, "dropout": 0.1, "typo": [1, 2]}"#);
         these.required::<usize>("a").unwrap();
         these.without_effect(&["dropout", "absent"]);

@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::EngineError;
-use crate::load::config::from_json;
 use crate::load::fields::{Fields, Ignored};
+use crate::load::files::{from_json, read, read_if_there};
 use crate::load::pooling::{self, After, Dense, Pooling};
 use crate::load::tokenizer_config::TokenizerConfig;
 
@@ -187,8 +187,14 @@ impl Prompts {
                 }
             },
         };
-        // Versions; what the two functions of a client library do with vectors; the kind of model.
-        fields.without_effect(&["__version__", "similarity_fn_name", "model_type"]);
+        // Versions; what clients do with vectors; the kind of model; what a CrossEncoder does with scores, which are
+        // raw here.
+        fields.without_effect(&[
+            "__version__",
+            "activation_fn",
+            "model_type",
+            "similarity_fn_name",
+        ]);
         // A cut of dimensions is each job's choice, but a model that always cuts gives other vectors.
         fields.only_empty("truncate_dim")?;
         ignored.extend(fields.ignored());
@@ -220,13 +226,12 @@ impl SentenceConfig {
             for field in ["processing_kwargs", "config_args", "config_kwargs"] {
                 fields.only_empty(field)?;
             }
-            // What the module is called and made of there, and how its matrices are computed.
+            only_hidden_states(&mut fields)?;
+            // How its matrices are computed, and what the output is called there.
             fields.without_effect(&[
-                "modality_config",
                 "model_args",
                 "model_kwargs",
                 "module_output_name",
-                "transformer_task",
                 "unpad_inputs",
             ]);
             ignored.extend(fields.ignored());
@@ -236,16 +241,18 @@ impl SentenceConfig {
     }
 }
 
-/// The file's bytes, or an error that names it.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, EngineError> {
-    std::fs::read(path).map_err(|source| EngineError::File { path: path.to_owned(), source })
-}
-
-/// The file's bytes, if there is one.
-pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, EngineError> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(EngineError::File { path: path.to_owned(), source }),
+/// Refuses a transformer of which something else is taken than its last hidden states, or a classifier's scores.
+fn only_hidden_states(fields: &mut Fields) -> Result<(), EngineError> {
+    let task: String = fields.or("transformer_task", "feature-extraction".to_owned())?;
+    if !matches!(task.as_str(), "feature-extraction" | "sequence-classification") {
+        let supported = "feature-extraction, sequence-classification";
+        return Err(fields.not_supported("transformer_task", &task, &supported));
+    }
+    let modalities: Value = fields.or("modality_config", Value::Null)?;
+    let output = &modalities["text"]["method_output_name"];
+    match output.as_str() {
+        None if output.is_null() => Ok(()),
+        Some("last_hidden_state" | "logits") => Ok(()),
+        _ => Err(fields.not_supported("modality_config", output, &"last_hidden_state, logits")),
     }
 }

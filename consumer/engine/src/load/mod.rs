@@ -2,6 +2,7 @@
 
 pub(crate) mod config;
 pub(crate) mod fields;
+pub(crate) mod files;
 pub(crate) mod folder;
 pub(crate) mod options;
 pub(crate) mod pooling;

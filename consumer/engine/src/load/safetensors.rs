@@ -1,5 +1,5 @@
-//! `model.safetensors`: tensors read one by one, each checked against the shape that `config.json` implies. Large models
-//! have several such files, the shards, which `model.safetensors.index.json` lists.
+//! `model.safetensors`: tensors read one by one, each checked against the shape that `config.json` implies. Large
+//! models have several such files, the shards, which `model.safetensors.index.json` lists.
 //!
 //! Each tensor is read straight into its own memory. The file is not mapped: a file that is replaced or cut
 //! while it is read then gives an error instead of a signal.
@@ -16,8 +16,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Deserialize;
 
 use crate::error::EngineError;
-use crate::load::config::from_json;
-use crate::load::folder::read_if_there;
+use crate::load::files::{from_json, read_if_there};
 
 /// The largest header that is read; the safetensors format's own limit.
 const HEADER_BYTES_MAX: u64 = 100_000_000;

@@ -5,8 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::error::EngineError;
-use crate::load::config::from_json;
-use crate::load::folder::read_if_there;
+use crate::load::files::{from_json, read_if_there};
 
 /// The settings that change a text's tokens. Its other fields say how the tokenizer was made, which `tokenizer.json`
 /// has as its result.

@@ -13,7 +13,8 @@ use tokenizers::{
 };
 
 use crate::error::EngineError;
-use crate::load::folder::{ModelFolder, read};
+use crate::load::files::read;
+use crate::load::folder::ModelFolder;
 use crate::tokenizer::beginning::{Beginnings, PART_BYTES_MAX};
 use crate::tokenizer::wordpiece::WordPiece;
 
@@ -33,8 +34,8 @@ const COPIES: usize = 3;
 pub struct Tokens {
     /// Token ids with the model's special tokens around them.
     pub ids: Vec<u32>,
-    /// How many of them are of the first type: all of them, unless they are of a pair and the model tells its texts
-    /// apart.
+    /// How many of them are of the first type: all of them, unless they are of a pair and the model gets the
+    /// types of tokens.
     pub first_len: usize,
     /// True when the text was longer than the model reads and was cut.
     pub truncated: bool,
@@ -68,8 +69,8 @@ pub struct Tokenizer {
 
 impl Tokenizer {
     /// Reads `tokenizer.json`. Truncation and padding that the file itself asks for are dropped: batches are
-    /// never padded, and the length is the model's. `gives_types` is what tokenizers of the family do about types, where
-    /// the folder doesn't say.
+    /// never padded, and the length is the model's. `gives_types` is what tokenizers of the family do about types,
+    /// where the folder doesn't say.
     pub(crate) fn load(
         folder: &ModelFolder,
         tokens_max: usize,
@@ -111,7 +112,7 @@ impl Tokenizer {
         matches!(self.cut_off, TruncationDirection::Left)
     }
 
-    /// Whether the model is told which tokens are of the second text of a pair.
+    /// Whether the model gets to know which tokens are of the second text of a pair.
     pub fn gives_types(&self) -> bool {
         self.gives_types
     }
@@ -257,7 +258,7 @@ impl Tokenizer {
 }
 
 /// Lower-cases texts before everything else, as sentence-transformers 6 does: character by character, and not within
-/// added tokens. (Its version 5 lower-cased the whole text, with a final sigma as a letter of its own.)
+/// added tokens. (Its version 5 lower-cased the whole text, with a character of its own for a final sigma.)
 fn lower_case(tokenizer: &mut tokenizers::Tokenizer) -> tokenizers::Result<()> {
     let mut parts = vec![NormalizerWrapper::Lowercase(Lowercase)];
     match tokenizer.get_normalizer().cloned() {

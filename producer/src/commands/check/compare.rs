@@ -11,7 +11,7 @@ const LONG_WORDS: usize = 1_500;
 const SHOWN: usize = 40;
 
 /// Texts on which the mistakes show that were made so far: short and long ones, other scripts, white space at the ends,
-/// what looks like special tokens, letters that change in lower case.
+/// what looks like special tokens, characters that change in lower case.
 pub(super) fn samples() -> Vec<String> {
     let long = (0..LONG_WORDS).map(|index| format!("item {index} of a long list"));
     let medium: Vec<String> = long.clone().take(12).collect();
