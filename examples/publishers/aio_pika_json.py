@@ -1,4 +1,4 @@
-"""Publishes a job with aio-pika and takes the answer from a reply queue. Its message_id is random, which does no harm."""
+"""Publishes a job with aio-pika, which sets a random message_id, and takes the answer from a reply queue."""
 import asyncio, json, os, uuid
 
 import aio_pika

@@ -11,7 +11,8 @@ use forebay_tests::stack::SharedFleet;
 fn interpreter() -> PathBuf {
     let made = || checkout().join(".forebay/venv/bin/python");
     let python = env::var_os("FOREBAY_TEST_PYTHON").map_or_else(made, PathBuf::from);
-    let remedy = "run `make test`, or name one with examples/python/requirements.txt in FOREBAY_TEST_PYTHON";
+    let remedy =
+        "run `make test`, or name one with examples/python/requirements.txt in FOREBAY_TEST_PYTHON";
     assert!(python.exists(), "no Python at {}: {remedy}", python.display());
     python
 }
