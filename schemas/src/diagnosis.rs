@@ -1,5 +1,6 @@
 //! What is wrong with a body that is no job, said so that its sender finds the mistake; and everything that can still
-//! be read of it, so that the sender finds the answer. Whether and where that is does not depend on the order of fields.
+//! be read of it, so that the sender finds the answer. Whether and where that is does not depend on the order of
+//! fields, as far as the body can be read to its end.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -10,7 +11,7 @@ use serde::{
 
 use crate::{
     came::Came,
-    codec::{self, ContentType},
+    codec::{self, CodecError, ContentType},
     decode::{Field, Refusal},
     job::Task,
     key::Fields as _,
@@ -19,6 +20,10 @@ use crate::{
     outcome::{ErrorCode, JobError},
     version::VERSION,
 };
+
+/// How deep a body may nest whose head is still read, though it be too deep for a job: as deep as `serde_json` goes by
+/// itself, and far from the end of any stack.
+const DIAGNOSIS_DEPTH_MAX: usize = 127;
 
 /// The fields that could be read of a body that is no job.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,14 +51,19 @@ pub(crate) fn refusal(
     declared: ContentType,
     limits: &Limits,
 ) -> Refusal {
-    let shape = Shape::of(body, limits.depth_max);
+    let depth_max = limits.depth_max.max(DIAGNOSIS_DEPTH_MAX);
+    let shape = Shape::of(body, depth_max);
     let written = match shape {
         Shape::Map(content_type) => content_type,
         _ => declared,
     };
     let mut reading = Reading::default();
-    // What breaks off ends the reading, and what came before it counts.
-    let _ = codec::decode_seed(HeadSeed(&mut reading), body, written, limits.depth_max);
+    // What breaks off ends the reading, and what came before it counts. What nests too deep for the diagnosis too counts
+    // as unread whole: its end may well be there, and another order of its fields would have shown others.
+    let read = codec::decode_seed(HeadSeed(&mut reading), body, written, depth_max);
+    if matches!(read, Err(CodecError::Depth(_))) {
+        reading = Reading::default();
+    }
     let mut head = reading.head;
     if reading.ids_differ {
         head.id = None;

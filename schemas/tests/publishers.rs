@@ -213,6 +213,21 @@ fn two_different_ids_are_none() {
     assert_eq!(refused(all).head.id, None);
 }
 
+#[test]
+fn a_body_that_nests_too_deep_is_answered_at_its_id_wherever_that_stands() {
+    for (levels, found) in [(33, true), (100, true), (10_000, false)] {
+        let json = [b"[".repeat(levels), b"]".repeat(levels)].concat();
+        let msgpack = [b"\x91".repeat(levels - 1), b"\x90".to_vec()].concat();
+        let json = [&b"{\"deep\":"[..], &json, b",\"id\":\"j1\"}"].concat();
+        let msgpack = [&b"\x82\xa4deep"[..], &msgpack, b"\xa2id\xa2j1"].concat();
+        for (body, content_type) in [(json, ContentType::Json), (msgpack, ContentType::Msgpack)] {
+            let refusal = decode(&body, content_type).unwrap_err();
+            assert!(refusal.error.message.contains("deeper than 32 levels"), "{refusal}");
+            assert_eq!(refusal.head.id.is_some(), found, "{levels} {content_type}");
+        }
+    }
+}
+
 /// Values of every type that msgpack has.
 fn any_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
@@ -258,5 +273,28 @@ proptest! {
             Err(refusal) => (false, refusal.head.id, None),
         };
         prop_assert_eq!(place(all), place(shuffled));
+    }
+
+    #[test]
+    fn nor_does_it_in_json(
+        changed in proptest::collection::vec((0_usize..8, "0|[1-9][0-9]{0,2}|null|true|\\[\\]|\\{\\}|\"[a-z:]{0,4}\"|1\\.0"), 0..4),
+        order in Just((0..12).collect::<Vec<usize>>()).prop_shuffle(),
+    ) {
+        const FIELDS: [&str; 8] = ["v", "id", "model", "task", "input", "params", "metadata", "notify"];
+        let mut all: Vec<(&str, String)> = [("v", "1"), ("id", "\"j1\""), ("model", "\"m\""), ("task", "\"embed\""),
+            ("input", "[]")].map(|(name, value)| (name, value.to_owned())).into();
+        for (field, value) in changed {
+            all.retain(|(name, _)| *name != FIELDS[field]);
+            all.push((FIELDS[field], value));
+        }
+        let place = |pairs: &[(&str, String)]| {
+            let pairs: Vec<_> = pairs.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+            match decode(format!("{{{}}}", pairs.join(",")).as_bytes(), ContentType::Json) {
+                Ok(job) => (true, Some(job.id)),
+                Err(refusal) => (false, refusal.head.id),
+            }
+        };
+        let shuffled: Vec<_> = order.into_iter().filter_map(|at| all.get(at).cloned()).collect();
+        prop_assert_eq!(place(&all), place(&shuffled));
     }
 }

@@ -16,7 +16,8 @@ fn is_history(name: &str) -> bool {
 
 /// The properties with which a message is published again: without the broker's history, without its
 /// `expiration`, of which nothing may be left, without `user_id`, which the broker accepts from that user alone, and
-/// without `priority`: RabbitMQ 4.3 hands out every message of a higher one first, and some libraries set the lowest. Headers beyond 64 KiB are dropped.
+/// without `priority`: RabbitMQ 4.3 hands out every message of a higher one first, and some libraries set the lowest.
+/// Headers beyond 64 KiB are dropped.
 pub fn for_republish(old: &Properties) -> Properties {
     let mut new = Properties::default();
     macro_rules! keep {
