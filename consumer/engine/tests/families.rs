@@ -108,6 +108,16 @@ fn a_bert_with_alibi_and_gates_agrees_with_its_formulas_in_pytorch() {
 }
 
 #[test]
+fn gte_agrees_with_its_formulas_in_pytorch() {
+    assert_embeds("gte");
+}
+
+#[test]
+fn gte_reranks_as_its_formulas_in_pytorch() {
+    assert_reranks("gte-rerank");
+}
+
+#[test]
 fn a_bert_reranks_as_transformers_does() {
     assert_reranks("bert-rerank");
 }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::encode::layers::Layers;
 use crate::error::EngineError;
 use crate::families::deberta::{Deberta, DebertaConfig};
+use crate::families::gte;
 use crate::families::modernbert::{ModernBert, ModernBertConfig};
 use crate::families::named::Named;
 use crate::families::noop::{Noop, NoopConfig};
@@ -20,7 +21,7 @@ use crate::load::sizes::Sizes;
 
 /// The architectures that the engine runs, as `model_type` names them.
 const ARCHITECTURES: &str = "bert (also with ALiBi, as Jina's), roberta, xlm-roberta, camembert, distilbert, mpnet, \
-                             modernbert, deberta-v2, nomic_bert, forebay-noop";
+                             modernbert, deberta-v2, nomic_bert, new and gte (GTE's), forebay-noop";
 
 /// An architecture with a model's configuration.
 #[derive(Debug)]
@@ -47,6 +48,8 @@ impl Architecture {
         match model_type.as_str() {
             "modernbert" => ModernBertConfig::parse(path, json).map(Self::ModernBert),
             "deberta-v2" => DebertaConfig::parse(path, json).map(Self::Deberta),
+            "new" => gte::parse("new", path, json).map(Self::PostNorm),
+            "gte" => gte::parse("gte", path, json).map(Self::PostNorm),
             "forebay-noop" => NoopConfig::parse(path, json).map(Self::Noop),
             other => match PostNormConfig::parse(other, path, json)? {
                 Some(config) => Ok(Self::PostNorm(config)),

@@ -87,9 +87,10 @@ impl ClassifierConfig {
         };
         let mut pooling = Pooling::Cls;
         let (dense, out) = match family {
-            "bert" => {
-                let prefixed = weights.contains("bert.pooler.dense.weight");
-                let name = if prefixed { "bert.pooler.dense" } else { "pooler.dense" };
+            "bert" | "new" | "gte" => {
+                let prefixed = format!("{family}.pooler.dense");
+                let is_prefixed = weights.contains(&format!("{prefixed}.weight"));
+                let name = if is_prefixed { prefixed.as_str() } else { "pooler.dense" };
                 (Some((linear(name, hidden, Activation::Tanh)?, None)), "classifier")
             }
             "roberta" | "xlm-roberta" | "camembert" | "mpnet" => {
@@ -119,7 +120,7 @@ impl ClassifierConfig {
                     field: "architectures",
                     value: self.architectures.join(", "),
                     supported: "classification by bert, roberta, xlm-roberta, camembert, mpnet, distilbert, \
-                                deberta-v2, modernbert",
+                                deberta-v2, modernbert, new, gte",
                 });
             }
         };
