@@ -9,7 +9,7 @@ use serde::{
 
 use crate::{
     bounded::{BoundedList, BoundedText, Flag, Number, Real, SmallNumber},
-    job::Message,
+    job::{InputType, Message},
     limits::{Limits, STOP_CHARS_MAX, STOPS_MAX},
 };
 
@@ -156,9 +156,13 @@ pub(crate) struct WireParamsRead {
     pub(crate) temperature: Option<f32>,
     pub(crate) top_p: Option<f32>,
     pub(crate) top_k: Option<u32>,
+    pub(crate) input_type: Option<InputType>,
     pub(crate) stop: Vec<String>,
     pub(crate) seed: Option<u64>,
 }
+
+/// No name is longer.
+const INPUT_TYPE: BoundedText = BoundedText::new("input_type", 32);
 
 /// `params`, or null.
 pub(crate) struct ParamsSeed;
@@ -174,6 +178,7 @@ enum ParamsField {
     Temperature,
     TopP,
     TopK,
+    InputType,
     Stop,
     Seed,
     #[serde(other)]
@@ -224,6 +229,11 @@ impl<'de> Visitor<'de> for ParamsSeed {
                 }
                 ParamsField::TopP => read.top_p = map.next_value_seed(Real("top_p"))?,
                 ParamsField::TopK => read.top_k = map.next_value_seed(SmallNumber("top_k"))?,
+                ParamsField::InputType => {
+                    let text = map.next_value_seed(INPUT_TYPE.optional())?;
+                    let parse = |text: String| text.parse().map_err(A::Error::custom);
+                    read.input_type = text.map(parse).transpose()?;
+                }
                 ParamsField::Stop => read.stop = map.next_value_seed(STOPS)?,
                 ParamsField::Seed => read.seed = map.next_value_seed(Number("seed"))?,
                 ParamsField::Other => {
