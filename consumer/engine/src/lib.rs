@@ -25,15 +25,17 @@
 //!
 //! - `error`: [`EngineError`], the one error type of the crate.
 //! - `load`: reads a model from disk and knows no architecture. `folder` finds the files, `config` and `sizes` read and
-//!   check `config.json`, `safetensors` reads weights, `options` says on which device and in which number type to
-//!   compute. A further file format of weights goes beside `safetensors`.
+//!   check `config.json`, `per_token` and `token_reading` read the modules of sparse and token vectors, `safetensors`
+//!   reads weights, `options` says on which device and in which number type to compute. A further file format of weights
+//!   goes beside `safetensors`.
 //! - `device`: opens a device, measures its memory, and refuses a model that it cannot hold.
 //! - `tokenizer`: texts to token ids. `wordpiece` is the fast path for tokenizers of BERT's kind.
 //! - `info`: [`ModelInfo`], the facts of a loaded model.
 //! - `encode`: a batch to rows. `batch` packs sequences; `encoder` is the trait [`Encoder`], which `cpu` and `gpu`
 //!   implement; `layers` is the trait that a family implements; `head` pools hidden states into vectors or scores;
-//!   `thread_pool` spreads a batch over worker threads; `workspace` keeps buffers from batch to batch.
+//!   `per_token` is the encoder of `splade`'s sparse vectors and of `token_vectors`; `thread_pool` spreads a batch over worker threads; `workspace` keeps buffers from batch to batch.
 //! - `families`: the encoder families, each a file with its configuration and its layers.
+//! - `per_token_model`: loads models of sparse and token vectors.
 //! - `model`: [`load`], which puts all of this together.
 //!
 //! # Adding an encoder family
@@ -54,6 +56,7 @@ mod families;
 mod info;
 mod load;
 mod model;
+mod per_token_model;
 mod tokenizer;
 
 pub use device::{Gpu, GpuMemory};
@@ -63,5 +66,7 @@ pub use error::EngineError;
 pub use forebay_kernels::{Finish, Pooling};
 pub use info::{ModelInfo, ModelTask};
 pub use load::options::{DType, Device, LoadOptions};
+pub use load::per_token::SPARSE_VALUES_MAX;
+pub use load::token_reading::InputType;
 pub use model::{Model, load};
 pub use tokenizer::{FirstOfPairs, Tokenizer, Tokens};

@@ -17,6 +17,7 @@ use crate::load::config;
 use crate::load::folder::{ModelFolder, read};
 use crate::load::options::LoadOptions;
 use crate::load::safetensors::Weights;
+use crate::per_token_model;
 use crate::tokenizer::Tokenizer;
 
 /// A loaded model.
@@ -33,6 +34,10 @@ pub struct Model {
 /// sentence-transformers keeps beside them).
 pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> {
     let folder = ModelFolder::open(folder)?;
+    if let Some(modules) = folder.per_token() {
+        let (tokenizer, encoder, info) = per_token_model::load(&folder, modules, options)?;
+        return Ok(Model { tokenizer: Arc::new(tokenizer), encoder: Box::new(encoder), info });
+    }
     let config_path = folder.config_path();
     let config_json = read(&config_path)?;
     let architecture = Architecture::parse(&config_path, &config_json)?;
@@ -49,7 +54,7 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
     let tokenizer = Tokenizer::load(&folder, tokens_max)?;
     let open = || Weights::open(&folder.weights_path());
     let head = match task {
-        ModelTask::Embed => Head::Vector(pooling),
+        ModelTask::Embed | ModelTask::EmbedSparse | ModelTask::EmbedTokens => Head::Vector(pooling),
         ModelTask::Classify | ModelTask::Rerank => {
             Head::Scores(Box::new(classifier.load(name, &config_path, &open()?)?))
         }

@@ -37,7 +37,11 @@ impl Encoder for CpuEncoder {
         batch.check(self.sizes)?;
         let width = self.head.width(self.sizes.hidden);
         if batch.tokens() == 0 {
-            return Ok(Pending::done(Rows { width, data: vec![0.0; batch.sequences() * width] }));
+            return Ok(Pending::done(Rows {
+                width,
+                data: vec![0.0; batch.sequences() * width],
+                ends: None,
+            }));
         }
         let data = self.thread_pool.run(batch, width, |sequences, finishes, space| {
             let hidden = self.layers.forward(sequences, space)?;
@@ -45,6 +49,6 @@ impl Encoder for CpuEncoder {
             let shape = pooled.dims2()?;
             self.head.finish(pooled.flatten_all()?.to_vec1()?, shape)
         })?;
-        Ok(Pending::done(Rows { width, data }))
+        Ok(Pending::done(Rows { width, data, ends: None }))
     }
 }

@@ -88,6 +88,16 @@ impl Architecture {
         matches!(self, Self::Deberta(_) | Self::Noop(_))
     }
 
+    /// How many tokens behind the last one that attention sees may stand without being seen; `None` where it always
+    /// sees all of them.
+    pub(crate) fn window_unseen(&self) -> Option<usize> {
+        match self {
+            Self::PostNorm(_) => Some(usize::MAX),
+            Self::ModernBert(config) => Some(config.window()),
+            Self::Deberta(_) | Self::Noop(_) => None,
+        }
+    }
+
     /// Values of an attention head.
     #[cfg(feature = "cuda")]
     pub(crate) fn head_size(&self) -> usize {

@@ -7,6 +7,7 @@ pub(crate) mod architecture;
 pub(crate) mod classifier;
 mod deberta;
 mod gte;
+pub(crate) mod masked_lm;
 mod modernbert;
 mod named;
 mod noop;

@@ -167,6 +167,7 @@ impl Layers for PostNorm {
         .forward_into(&self.words, self.positions.as_ref(), self.types.as_ref(), &state)?;
         let attention = VarlenAttention {
             distance_bias: self.distance_bias.as_ref(),
+            seen: sequences.seen,
             ..VarlenAttention::new(cu_seqlens, self.heads)
         };
         for layer in &self.layers {

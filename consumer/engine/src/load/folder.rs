@@ -14,11 +14,16 @@ use serde_json::{Map, Value};
 
 use crate::error::EngineError;
 use crate::load::config::from_json;
+use crate::load::per_token::PerToken;
+use crate::load::token_reading::TokenReading;
 
 /// The files of one model.
 pub(crate) struct ModelFolder {
+    root: PathBuf,
     transformer: PathBuf,
     pooling_config: Option<PathBuf>,
+    /// What is made of every token, where the modules make no vector of a whole text.
+    per_token: Option<PerToken>,
     sentence: SentenceConfig,
     /// The prompt that the model expects before every text by default.
     default_prompt: Option<String>,
@@ -58,13 +63,15 @@ impl ModelFolder {
     /// Finds the model's files, and refuses a module that the engine has no counterpart for.
     pub(crate) fn open(folder: &Path) -> Result<Self, EngineError> {
         let path = folder.join("modules.json");
+        let per_token = PerToken::find(folder)?;
         let mut transformer = folder.to_owned();
         let mut pooling_config = None;
         for module in read_json_if_there::<Vec<Module>>(&path)?.unwrap_or_default() {
             match module.kind.rsplit('.').next().unwrap_or_default() {
-                "Transformer" => transformer = folder.join(module.path),
+                "Transformer" | "MLMTransformer" => transformer = folder.join(module.path),
                 "Pooling" => pooling_config = Some(folder.join(module.path).join("config.json")),
                 "Normalize" => {}
+                _ if per_token.is_some() => {} // read by `PerToken`
                 _ => {
                     return Err(EngineError::NotSupported {
                         path,
@@ -78,12 +85,29 @@ impl ModelFolder {
         let sentence =
             read_json_if_there(&transformer.join("sentence_bert_config.json"))?.unwrap_or_default();
         let default_prompt = default_prompt(&folder.join("config_sentence_transformers.json"))?;
-        Ok(Self { transformer, pooling_config, sentence, default_prompt })
+        Ok(Self {
+            root: folder.to_owned(),
+            transformer,
+            pooling_config,
+            per_token,
+            sentence,
+            default_prompt,
+        })
     }
 
     /// The prompt that goes before every text that is embedded; most models have none.
     pub(crate) fn default_prompt(&self) -> Option<&str> {
         self.default_prompt.as_deref()
+    }
+
+    /// What is made of every token, where the modules make no vector of a whole text.
+    pub(crate) fn per_token(&self) -> Option<&PerToken> {
+        self.per_token.as_ref()
+    }
+
+    /// How a model of token vectors reads queries and documents.
+    pub(crate) fn token_reading(&self) -> Result<TokenReading, EngineError> {
+        TokenReading::read(&self.root, &self.transformer)
     }
 
     /// The model's configuration.

@@ -3,5 +3,7 @@
 pub(crate) mod config;
 pub(crate) mod folder;
 pub(crate) mod options;
+pub(crate) mod per_token;
 pub(crate) mod safetensors;
 pub(crate) mod sizes;
+pub(crate) mod token_reading;

@@ -1,6 +1,7 @@
 //! Texts to token ids: one text on the calling thread, cut to the model's length with its closing tokens kept.
 
 mod beginning;
+mod kinds;
 mod wordpiece;
 
 use std::borrow::Cow;
@@ -11,6 +12,7 @@ use tokenizers::{Encoding, PostProcessor, TruncationDirection, TruncationParams}
 
 use crate::error::EngineError;
 use crate::load::folder::{ModelFolder, read};
+use crate::tokenizer::kinds::Filler;
 use crate::tokenizer::beginning::{Beginnings, PART_BYTES_MAX};
 use crate::tokenizer::wordpiece::WordPiece;
 
@@ -57,12 +59,26 @@ pub struct Tokenizer {
     beginnings: Option<Beginnings>,
     /// The prompt that goes before every text but those of a pair.
     prompt: String,
+    /// Reads queries, where the model reads them otherwise than documents.
+    queries: Option<Box<Self>>,
+    /// What fills texts up to a length.
+    filler: Option<Filler>,
 }
 
 impl Tokenizer {
     /// Reads `tokenizer.json`. Truncation and padding that the file itself asks for are dropped: batches are
     /// never padded, and the length is the model's.
     pub(crate) fn load(folder: &ModelFolder, tokens_max: usize) -> Result<Self, EngineError> {
+        Self::load_with(folder, tokens_max, folder.default_prompt().unwrap_or_default(), |_| Ok(()))
+    }
+
+    /// Reads `tokenizer.json`, to put `prompt` before texts. `change` may add tokens.
+    fn load_with(
+        folder: &ModelFolder,
+        tokens_max: usize,
+        prompt: &str,
+        change: impl FnOnce(&mut tokenizers::Tokenizer) -> Result<(), EngineError>,
+    ) -> Result<Self, EngineError> {
         let path = folder.tokenizer_path();
         let invalid = |problem: String| EngineError::Tokenizer {
             problem: format!("{}: {problem}", path.display()),
@@ -72,6 +88,7 @@ impl Tokenizer {
             contained(|| tokenizers::Tokenizer::from_bytes(&bytes)).map_err(&invalid)?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| invalid(error.to_string()))?;
+        change(&mut inner)?;
         let specials = contained(|| inner.encode_fast("", true)).map_err(&invalid)?.len();
         if specials >= tokens_max {
             return Err(invalid(format!(
@@ -81,8 +98,16 @@ impl Tokenizer {
         let fast = contained(|| Fast::of(&inner)).map_err(&invalid)?;
         let beginnings = Beginnings::of(&inner);
         let lower_case = folder.lower_cases();
-        let prompt = folder.default_prompt().unwrap_or_default().to_owned();
-        Ok(Self { inner, fast, tokens_max, lower_case, beginnings, prompt })
+        Ok(Self {
+            inner,
+            fast,
+            tokens_max,
+            lower_case,
+            beginnings,
+            prompt: prompt.to_owned(),
+            queries: None,
+            filler: None,
+        })
     }
 
     /// The most tokens that [`Self::encode`] returns.
@@ -104,7 +129,9 @@ impl Tokenizer {
         let text = &*self.cased(&text);
         // One more than the model reads shows that there are more.
         let enough = self.tokens_max + 1;
-        let Some(fast) = &self.fast else { return self.cut(self.first_tokens(text, enough)?) };
+        let Some(fast) = &self.fast else {
+            return Ok(self.filled(self.cut(self.first_tokens(text, enough)?)?));
+        };
         let mut ids = fast.opening.clone();
         fast.pieces.tokenize(text, enough, &mut ids, |part| {
             Ok::<_, EngineError>(self.first_tokens(part, enough)?.get_ids().to_vec())
@@ -115,7 +142,7 @@ impl Tokenizer {
             ids.truncate(self.tokens_max - fast.closing.len());
             ids.extend_from_slice(&fast.closing);
         }
-        Ok(Tokens { first_len: ids.len(), ids, truncated })
+        Ok(self.filled(Tokens { first_len: ids.len(), ids, truncated }))
     }
 
     /// The text's tokens, or [`EngineError::InputTooLong`] when the model cannot read all of them.
