@@ -32,4 +32,5 @@ mod service {
     mod tls;
     mod top;
     mod topology;
+    mod vectors;
 }
