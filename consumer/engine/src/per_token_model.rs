@@ -41,7 +41,7 @@ pub(crate) fn load(
         return Err(EngineError::NotSupported {
             path: config_path,
             field: "modules",
-            value: format!("{task:?} on {}", options.device),
+            value: format!("{} on {}", modules.name(), options.device),
             supported: "vectors and scores of whole texts on a GPU; use --device cpu",
         });
     }

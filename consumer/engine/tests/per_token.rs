@@ -158,10 +158,10 @@ fn what_cannot_be_honoured_is_refused_by_name() {
 }
 
 #[test]
-fn a_gpu_is_refused_by_the_name_of_the_task() {
-    for (name, task) in [("splade", "EmbedSparse"), ("colbert", "EmbedTokens")] {
+fn a_gpu_is_refused_by_the_name_of_what_it_does_not_make() {
+    for (name, made) in [("splade", "sparse vectors"), ("colbert", "token vectors")] {
         let cuda = LoadOptions { device: Device::Cuda(0), ..LoadOptions::default() };
         let error = load(&data().join("tiny").join(name), &cuda).err().unwrap().to_string();
-        assert!(error.contains(task) && error.contains("--device cpu"), "{error}");
+        assert!(error.contains(made) && error.contains("--device cpu"), "{error}");
     }
 }

@@ -64,6 +64,14 @@ impl Module {
 }
 
 impl PerToken {
+    /// What is made of a text.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Sparse(_) => "sparse vectors",
+            Self::Tokens(_) => "token vectors",
+        }
+    }
+
     /// Reads `modules.json`; `None` where the folder makes a vector or scores of a whole text.
     pub(crate) fn find(folder: &Path) -> Result<Option<Self>, EngineError> {
         let path = folder.join("modules.json");

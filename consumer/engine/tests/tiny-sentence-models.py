@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Makes the small random models of sparse vectors and token vectors, with the values that sentence-transformers computes.
+"""Makes the small random models that are folders of sentence-transformers, with the values that it computes for them.
 
-    python3 consumer/engine/tests/tiny-per-token-models.py splade splade-distilbert colbert colbert-pylate
+    python3 consumer/engine/tests/tiny-sentence-models.py xlm-roberta splade splade-distilbert colbert colbert-pylate
 
-Needs sentence-transformers 6.2 with torch and transformers 5. The tokenizer and the texts are those of the small BERT
-beside them. Weights are kept in bf16 and computed with in f32.
+Needs sentence-transformers 6.2 with torch and transformers 5. The tokenizers and the texts are those of other small
+models beside them. Weights are kept in bf16 and computed with in f32.
 """
 
 import argparse
@@ -16,10 +16,11 @@ import tempfile
 
 import torch
 from safetensors.torch import load_file, save_file
-from sentence_transformers import MultiVectorEncoder, SparseEncoder
+from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder
 from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.base.modules.dense import Dense
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+from sentence_transformers.sentence_transformer.modules import Pooling
 from sentence_transformers.sparse_encoder.modules import SpladePooling
 from transformers import (
     BertConfig,
@@ -30,6 +31,8 @@ from transformers import (
     ModernBertConfig,
     ModernBertModel,
     PreTrainedTokenizerFast,
+    XLMRobertaConfig,
+    XLMRobertaModel,
 )
 
 DATA = pathlib.Path(__file__).resolve().parent / "data/tiny"
@@ -46,10 +49,12 @@ BERT = {
 TEXTS = 8
 
 
-def tokenizer():
-    names = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "pad", "cls", "sep", "mask")}
-    file = str(DATA / "bert/tokenizer.json")
-    return PreTrainedTokenizerFast(tokenizer_file=file, model_max_length=128, **names)
+def tokenizer(of="bert", pattern="[{}]"):
+    names = ("UNK", "PAD", "CLS", "SEP", "MASK") if of == "bert" else ("unk", "pad", "s", "/s", "mask")
+    roles = (f"{role}_token" for role in ("unk", "pad", "cls", "sep", "mask"))
+    special = {role: pattern.format(name) for role, name in zip(roles, names)}
+    file = str(DATA / of / "tokenizer.json")
+    return PreTrainedTokenizerFast(tokenizer_file=file, model_max_length=128, **special)
 
 
 def randomize(model, seed):
@@ -84,13 +89,13 @@ def texts():
     return every[:: max(1, len(every) // TEXTS)][:TEXTS]
 
 
-def keep(model, name):
+def keep(model, name, of="bert"):
     """Writes the folder, its weights in bf16, without what no program reads."""
     folder = DATA / name
     shutil.rmtree(folder, ignore_errors=True)
     model.save_pretrained(str(folder))
     (folder / "README.md").unlink(missing_ok=True)
-    shutil.copy(DATA / "bert/tokenizer.json", folder / "tokenizer.json")
+    shutil.copy(DATA / of / "tokenizer.json", folder / "tokenizer.json")
     for file in folder.rglob("*.safetensors"):
         save_file({name: weight.bfloat16() for name, weight in load_file(file).items()}, file)
     return folder
@@ -104,6 +109,27 @@ def write(folder, rows):
 
 def rounded(values):
     return [round(value, 6) for value in values]
+
+
+def xlm_roberta(name):
+    """As Snowflake's Arctic Embed l v2 (prompts that no text has by default) and multilingual E5 (instructions)."""
+    of = "xlm-roberta-rerank"
+    config = XLMRobertaConfig(**BERT, type_vocab_size=1, pad_token_id=1)
+    folder = saved(randomize(XLMRobertaModel(config), 27), tokenizer(of, "<{}>"))
+    prompts = {"query": "query: ", "task": "Instruct: Find what answers the question\nQuery: "}
+    modules = [Transformer(folder), Pooling(HIDDEN, pooling_mode="cls"), Normalize()]
+    encoder = SentenceTransformer(modules=modules, prompts=prompts, device="cpu")
+    folder = keep(encoder, name, of)
+    # As the published models have it, which are older.
+    pooling = {"word_embedding_dimension": HIDDEN, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
+    (folder / "1_Pooling/config.json").write_text(json.dumps(pooling, indent=2) + "\n")
+    rows = []
+    for text in texts():
+        for prompt in ("", *prompts.values()):
+            ids = encoder.preprocess([text], prompt=prompt)["input_ids"][0].tolist()
+            values = rounded(encoder.encode(text, prompt=prompt or None).tolist())
+            rows.append({"text": prompt + text, "token_ids": ids, "cls": values})
+    write(folder, rows)
 
 
 def sparse(name, model, pooling):
@@ -200,6 +226,7 @@ def colbert_pylate(name):
 
 def main():
     models = {
+        "xlm-roberta": xlm_roberta,
         "splade": splade,
         "splade-distilbert": splade_distilbert,
         "colbert": colbert,
