@@ -1,10 +1,12 @@
 //! The facts of a loaded model, which callers report and plan with.
 
-use forebay_kernels::Pooling;
+use std::collections::BTreeMap;
 
 use crate::device::Gpu;
+use crate::load::fields::Ignored;
 use crate::load::options::{DType, Device};
 use crate::load::per_token::SPARSE_VALUES_MAX;
+use crate::load::pooling::Pooling;
 
 /// The task of a model: what its row for a text means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +37,20 @@ pub struct ModelInfo {
     pub labels: Vec<String>,
     /// The most tokens of a text that the model reads, special tokens included.
     pub tokens_max: usize,
-    /// How token vectors become one.
-    pub pooling: Pooling,
+    /// Whether a longer text keeps its end instead of its beginning.
+    pub keeps_end: bool,
+    /// How token vectors become one; those of several ways stand side by side.
+    pub pooling: Vec<Pooling>,
+    /// What is computed of the pooled vector, such as `dense to 256`, in order.
+    pub after_pooling: Vec<String>,
+    /// The prompts that the model knows, by their names.
+    pub prompts: BTreeMap<String, String>,
+    /// The prompt that goes before every text.
+    pub default_prompt: Option<String>,
+    /// Fields of the model's files that the engine ignores.
+    pub ignored: Vec<Ignored>,
+    /// The number types that the weights are stored in.
+    pub stored_dtypes: Vec<String>,
     /// The number type computed in.
     pub dtype: DType,
     /// The device computed on.

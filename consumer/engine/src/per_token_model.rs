@@ -9,10 +9,11 @@ use crate::encode::per_token::{PerTokenEncoder, PerTokenHead};
 use crate::encode::token_vectors::TokenVectors;
 use crate::error::EngineError;
 use crate::families::architecture::Architecture;
-use crate::families::masked_lm::MaskedLmConfig;
+use crate::families::masked_lm;
 use crate::info::{ModelInfo, ModelTask};
-use crate::load::config;
-use crate::load::folder::{ModelFolder, read};
+use crate::load::fields::Fields;
+use crate::load::files::read;
+use crate::load::folder::ModelFolder;
 use crate::load::options::{Device, LoadOptions};
 use crate::load::per_token::{PerToken, TokenDense, TokenModules};
 use crate::load::safetensors::Weights;
@@ -30,7 +31,9 @@ pub(crate) fn load(
 ) -> Result<(Tokenizer, PerTokenEncoder, ModelInfo), EngineError> {
     let config_path = folder.config_path();
     let json = read(&config_path)?;
-    let architecture = Architecture::parse(&config_path, &json)?;
+    let mut fields = Fields::parse(&config_path, &json)?;
+    let classes: Vec<String> = fields.or("architectures", Vec::new())?;
+    let architecture = Architecture::parse(&mut fields, &classes)?;
     let sizes = architecture.sizes();
     let name = architecture.name();
     let task = match modules {
@@ -42,24 +45,25 @@ pub(crate) fn load(
             path: config_path,
             field: "modules",
             value: format!("{} on {}", modules.name(), options.device),
-            supported: "vectors and scores of whole texts on a GPU; use --device cpu",
+            supported: "vectors and scores of whole texts on a GPU; use --device cpu".to_owned(),
         });
     }
     let f32_only = architecture.is_f32_only().then_some(name);
     let dtype = options.resolve_dtype(task == ModelTask::EmbedSparse, f32_only)?;
     let threads = options.resolve_threads();
-    let positions = folder.tokens_max(sizes.positions)?;
+    let positions = folder.tokens_max(sizes.positions);
     let weights = || Weights::open(&folder.weights_path());
     let (tokenizer, head, unseen) = match modules {
         PerToken::Sparse(pooling) => {
-            let tokenizer = Tokenizer::load(folder, positions)?;
-            let head: MaskedLmConfig = config::from_json(&config_path, &json)?;
-            let head = head.load(name, &config_path, &weights()?, sizes, *pooling)?;
+            let tokenizer = Tokenizer::load(folder, positions, architecture.gives_types())?;
+            // All of them again: some are the encoder's too.
+            let mut fields = Fields::parse(&config_path, &json)?;
+            let head = masked_lm::load(&mut fields, name, &weights()?, sizes, *pooling)?;
             (tokenizer, PerTokenHead::Sparse(head), None)
         }
         PerToken::Tokens(modules) => {
             let reading = folder.token_reading()?;
-            let tokenizer = Tokenizer::load_kinds(folder, positions, &reading)?;
+            let tokenizer = Tokenizer::load_kinds(folder, positions, architecture.gives_types(), &reading)?;
             let head = token_vectors(modules, &reading, &tokenizer)?;
             let hides = reading.expansion.as_ref().is_some_and(|expansion| !expansion.attend);
             let unseen = tokenizer.filler_id().filter(|_| hides);
@@ -75,7 +79,13 @@ pub(crate) fn load(
         dim: head.dim(sizes),
         labels: Vec::new(),
         tokens_max: tokenizer.kinds_tokens_max(),
-        pooling: folder.pooling()?,
+        keeps_end: tokenizer.keeps_end(),
+        pooling: Vec::new(),
+        after_pooling: Vec::new(),
+        prompts: folder.prompts().named.clone(),
+        default_prompt: folder.prompts().default.clone(),
+        ignored: fields.ignored().into_iter().chain(folder.ignored().iter().cloned()).collect(),
+        stored_dtypes: weights()?.dtypes(),
         dtype,
         device: options.device,
         gpu: None,
@@ -95,12 +105,12 @@ fn check_unseen(
     reading: &TokenReading,
 ) -> Result<(), EngineError> {
     let length = reading.expansion.as_ref().map_or(0, |expansion| expansion.length);
-    let refused = |value: String, supported| {
+    let refused = |value: String, supported: &str| {
         Err(EngineError::NotSupported {
             path: path.to_owned(),
             field: "query_expansion",
             value,
-            supported,
+            supported: supported.to_owned(),
         })
     };
     match architecture.window_unseen() {

@@ -58,7 +58,7 @@ fn assert_embeds(name: &str) {
 
 fn assert_embeds_pooled(name: &str, field: &str, pooling: Pooling) {
     let (mut model, rows) = open(name, field);
-    assert_eq!(model.info.pooling, pooling);
+    assert_eq!(model.info.pooling, [pooling]);
     assert_eq!(model.info.task, ModelTask::Embed);
     for (row, vector) in rows.iter().zip(compute(&mut model, &rows)) {
         let text = row.text.as_deref().unwrap();

@@ -118,18 +118,19 @@ impl PackedBatch {
     }
 
     /// Refuses an item that the tables have no row for, or whose finish cannot be made.
-    pub(crate) fn check(&self, sizes: Sizes) -> Result<(), EngineError> {
-        let Sizes { vocabulary, hidden, positions, .. } = sizes;
+    /// `width` is the most dimensions that can be asked for.
+    pub(crate) fn check(&self, sizes: Sizes, width: usize) -> Result<(), EngineError> {
+        let Sizes { vocabulary, positions, .. } = sizes;
         for (index, (range, finish)) in self.cu_seqlens.ranges().zip(&self.finishes).enumerate() {
             let tokens = range.len();
             let outside = self.token_ids[range].iter().find(|&&id| id as usize >= vocabulary);
-            let dimensions = finish.dimensions.filter(|&asked| asked == 0 || asked > hidden);
+            let dimensions = finish.dimensions.filter(|&asked| asked == 0 || asked > width);
             let problem = if tokens > positions {
                 format!("{tokens} tokens, the model has {positions} positions")
             } else if let Some(id) = outside {
                 format!("token id {id} is outside the vocabulary of {vocabulary}")
             } else if let Some(asked) = dimensions {
-                format!("{asked} dimensions asked, the model gives 1 to {hidden}")
+                format!("{asked} dimensions asked, the model gives 1 to {width}")
             } else {
                 continue;
             };

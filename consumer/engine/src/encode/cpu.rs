@@ -34,8 +34,8 @@ impl CpuEncoder {
 
 impl Encoder for CpuEncoder {
     fn begin(&mut self, batch: &PackedBatch) -> Result<Pending, EngineError> {
-        batch.check(self.sizes)?;
         let width = self.head.width(self.sizes.hidden);
+        batch.check(self.sizes, self.head.dimensions(self.sizes.hidden))?;
         if batch.tokens() == 0 {
             return Ok(Pending::done(Rows {
                 width,
@@ -46,8 +46,7 @@ impl Encoder for CpuEncoder {
         let data = self.thread_pool.run(batch, width, |sequences, finishes, space| {
             let hidden = self.layers.forward(sequences, space)?;
             let pooled = self.head.pooled(&hidden, sequences.cu_seqlens, finishes)?;
-            let shape = pooled.dims2()?;
-            self.head.finish(pooled.flatten_all()?.to_vec1()?, shape)
+            self.head.finish(pooled.flatten_all()?.to_vec1()?, finishes)
         })?;
         Ok(Pending::done(Rows { width, data, ends: None }))
     }

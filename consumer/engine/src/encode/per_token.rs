@@ -74,7 +74,7 @@ impl PerTokenEncoder {
 
 impl Encoder for PerTokenEncoder {
     fn begin(&mut self, batch: &PackedBatch) -> Result<Pending, EngineError> {
-        batch.check(self.sizes)?;
+        batch.check(self.sizes, self.sizes.hidden)?;
         let mut rows = vec![Vec::new(); batch.sequences()];
         if batch.tokens() > 0 {
             let groups = self.thread_pool.each_group(batch, |sequences, _, space| {

@@ -1,35 +1,15 @@
 //! Heads of masked language models, which sparse encoders end in: the names of their tensors in each family.
 
-use std::path::Path;
-
 use candle_core::{DType, Tensor};
 use forebay_kernels::{Activation, LayerNorm, Linear};
-use serde::Deserialize;
 
 use crate::encode::splade::{Splade, WORDS_AT_ONCE};
 use crate::error::EngineError;
 use crate::load::config::activation;
+use crate::load::fields::Fields;
 use crate::load::per_token::SpladePooling;
 use crate::load::safetensors::Weights;
 use crate::load::sizes::Sizes;
-
-/// The fields of `config.json` that shape the head.
-#[derive(Debug, Deserialize)]
-pub(crate) struct MaskedLmConfig {
-    #[serde(alias = "activation")]
-    hidden_act: Option<String>,
-    layer_norm_eps: Option<f64>,
-    classifier_activation: Option<String>,
-    #[serde(default)]
-    classifier_bias: bool,
-    #[serde(default = "decoder_bias_default")]
-    decoder_bias: bool,
-    norm_eps: Option<f64>,
-}
-
-fn decoder_bias_default() -> bool {
-    true
-}
 
 /// The tensors of a family's head.
 struct Naming {
@@ -71,59 +51,60 @@ const MODERNBERT: Naming = Naming {
     biases: &["decoder.bias"],
 };
 
-impl MaskedLmConfig {
-    /// Loads the head of a family, which computes in f32.
-    pub(crate) fn load(
-        &self,
-        family: &str,
-        path: &Path,
-        weights: &Weights,
-        sizes: Sizes,
-        pooling: SpladePooling,
-    ) -> Result<Splade, EngineError> {
-        let (naming, field, name) = match family {
-            "bert" => (BERT, "hidden_act", &self.hidden_act),
-            "distilbert" => (DISTILBERT, "activation", &self.hidden_act),
-            // It has no other.
-            "roberta" | "xlm-roberta" | "camembert" => (ROBERTA, "hidden_act", &None),
-            "modernbert" => (MODERNBERT, "classifier_activation", &self.classifier_activation),
-            _ => {
-                return Err(EngineError::NotSupported {
-                    path: path.to_owned(),
-                    field: "model_type",
-                    value: family.to_owned(),
-                    supported: "sparse vectors by bert, distilbert, roberta, xlm-roberta, camembert, modernbert",
-                });
-            }
-        };
-        let is_modern = family == "modernbert";
-        let Sizes { vocabulary, hidden, .. } = sizes;
-        let activation = activation(path, field, name.as_deref().unwrap_or("gelu"))?;
-        let eps = match family {
-            "modernbert" => self.norm_eps.unwrap_or(1e-5),
-            "distilbert" => 1e-12, // not configurable there
-            _ => self.layer_norm_eps.unwrap_or(1e-12),
-        };
-        let part = |name: &str, part| weights.f32(&format!("{name}.{part}"), &[hidden]);
-        let dense_bias = (!is_modern || self.classifier_bias).then(|| part(naming.dense, "bias"));
-        let dense = weights.f32(&format!("{}.weight", naming.dense), &[hidden, hidden])?;
-        let scale = part(naming.norm, "weight")?;
-        let shift = if is_modern { scale.zeros_like()? } else { part(naming.norm, "bias")? };
-        let tied = !weights.contains(naming.words);
-        let words = if tied { naming.table } else { naming.words };
-        let words = weights.f32(words, &[vocabulary, hidden])?;
-        let bias = naming.biases.iter().find(|name| weights.contains(name));
-        let bias = match bias.or(naming.biases.first()) {
-            Some(name) if !is_modern || self.decoder_bias => weights.f32(name, &[vocabulary])?,
-            _ => Tensor::zeros(vocabulary, DType::F32, words.device())?,
-        };
-        Ok(Splade {
-            dense: Linear::new(&dense, dense_bias.transpose()?.as_ref(), activation, DType::F32)?,
-            norm: LayerNorm { scale, shift, eps: eps as f32 },
-            words: blocks(&words, &bias)?,
-            pooling,
-        })
-    }
+/// Loads the head of a family, which computes in f32. `fields` are all of the model's `config.json`.
+pub(crate) fn load(
+    fields: &mut Fields,
+    family: &str,
+    weights: &Weights,
+    sizes: Sizes,
+    pooling: SpladePooling,
+) -> Result<Splade, EngineError> {
+    let is_modern = family == "modernbert";
+    let (naming, activation, eps): (_, _, f64) = match family {
+        "bert" => {
+            (BERT, activation(fields, "hidden_act", "gelu")?, fields.or("layer_norm_eps", 1e-12)?)
+        }
+        // Its eps is not configurable.
+        "distilbert" => (DISTILBERT, activation(fields, "activation", "gelu")?, 1e-12),
+        // Its activation is not configurable.
+        "roberta" | "xlm-roberta" | "camembert" => {
+            (ROBERTA, Activation::Gelu, fields.or("layer_norm_eps", 1e-12)?)
+        }
+        "modernbert" => {
+            let activation = activation(fields, "classifier_activation", "gelu")?;
+            (MODERNBERT, activation, fields.or("norm_eps", 1e-5)?)
+        }
+        _ => {
+            let supported = "sparse vectors by bert, distilbert, roberta, xlm-roberta, camembert, modernbert";
+            return Err(fields.not_supported("model_type", &family, &supported));
+        }
+    };
+    let Sizes { vocabulary, hidden, .. } = sizes;
+    let [dense_has_bias, norm_shifts, words_have_bias] = if is_modern {
+        let dense = fields.or("classifier_bias", false)?;
+        [dense, fields.or("norm_bias", false)?, fields.or("decoder_bias", true)?]
+    } else {
+        [true; 3]
+    };
+    let part = |name: &str, part| weights.f32(&format!("{name}.{part}"), &[hidden]);
+    let dense_bias = dense_has_bias.then(|| part(naming.dense, "bias")).transpose()?;
+    let dense = weights.f32(&format!("{}.weight", naming.dense), &[hidden, hidden])?;
+    let scale = part(naming.norm, "weight")?;
+    let shift = if norm_shifts { part(naming.norm, "bias")? } else { scale.zeros_like()? };
+    let tied = !weights.contains(naming.words);
+    let words = if tied { naming.table } else { naming.words };
+    let words = weights.f32(words, &[vocabulary, hidden])?;
+    let bias = naming.biases.iter().find(|name| weights.contains(name));
+    let bias = match bias.or(naming.biases.first()) {
+        Some(name) if words_have_bias => weights.f32(name, &[vocabulary])?,
+        _ => Tensor::zeros(vocabulary, DType::F32, words.device())?,
+    };
+    Ok(Splade {
+        dense: Linear::new(&dense, dense_bias.as_ref(), activation, DType::F32)?,
+        norm: LayerNorm { scale, shift, eps: eps as f32 },
+        words: blocks(&words, &bias)?,
+        pooling,
+    })
 }
 
 /// The last layer in blocks of words, so that no batch needs the logits of all words at once.

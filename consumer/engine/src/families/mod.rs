@@ -15,3 +15,4 @@ mod ntk;
 mod post_norm;
 mod post_norm_config;
 mod relative;
+mod rope;

@@ -76,7 +76,7 @@ impl<'a> Named<'a> {
         self.on_device(&table.to_dtype(self.dtype.tensor())?)
     }
 
-    /// A LayerNorm, with a shift or without.
+    /// A LayerNorm, with a shift or without. BERT's first checkpoints call the scale gamma and the shift beta.
     pub(crate) fn norm(
         &self,
         name: &str,
@@ -84,12 +84,14 @@ impl<'a> Named<'a> {
         eps: f64,
         shifts: bool,
     ) -> Result<LayerNorm, EngineError> {
-        let scale = self.tensor(&format!("{name}.weight"), &[hidden])?;
-        let shift = if shifts {
-            self.tensor(&format!("{name}.bias"), &[hidden])?
-        } else {
-            scale.zeros_like()?
+        let part = |name_now: &str, name_first: &str| {
+            let first = format!("{name}.{name_first}");
+            let is_first = self.weights.contains(&format!("{}{first}", self.prefix));
+            let name = if is_first { first } else { format!("{name}.{name_now}") };
+            self.tensor(&name, &[hidden])
         };
+        let scale = part("weight", "gamma")?;
+        let shift = if shifts { part("bias", "beta")? } else { scale.zeros_like()? };
         Ok(LayerNorm {
             scale: self.on_device(&scale)?,
             shift: self.on_device(&shift)?,

@@ -3,11 +3,12 @@
 //!
 //! Source: <https://kexue.fm/archives/9706>
 
-use std::path::Path;
-
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::error::EngineError;
+use crate::families::rope::RotaryBase;
+use crate::load::fields::Fields;
 
 /// Scaled rotary frequencies.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,7 +22,7 @@ pub(super) struct Ntk {
 
 /// The map `rope_scaling` of a `config.json`.
 #[derive(Debug, Deserialize)]
-pub(super) struct RopeScaling {
+struct RopeScaling {
     #[serde(rename = "type", alias = "rope_type")]
     kind: Option<String>,
     factor: Option<f64>,
@@ -29,28 +30,27 @@ pub(super) struct RopeScaling {
 }
 
 impl Ntk {
-    /// The scaling that a configuration asks for; `None` where there is nothing to stretch. A kind other than `ntk` is
-    /// refused by name.
-    pub(super) fn parse(
-        path: &Path,
-        base: f64,
-        scaling: Option<&RopeScaling>,
-    ) -> Result<Option<Self>, EngineError> {
+    /// Takes the scaling that a configuration asks for; `None` where there is nothing to stretch. A kind other than
+    /// `ntk` is refused by name.
+    pub(super) fn parse(fields: &mut Fields, base: f64) -> Result<Option<Self>, EngineError> {
+        const FIELD: &str = "rope_scaling";
+        let scaling: Option<RopeScaling> = fields.get(FIELD)?;
         let Some(RopeScaling { kind, factor, mixed_b }) = scaling else { return Ok(None) };
         if kind.as_deref() != Some("ntk") {
-            return Err(EngineError::NotSupported {
-                path: path.to_owned(),
-                field: "rope_scaling",
-                value: kind.clone().unwrap_or_else(|| "a map without type".to_owned()),
-                supported: "ntk, null",
-            });
+            let kind = kind.map_or(Value::Null, Value::from);
+            return Err(fields.not_supported(FIELD, &format!("type: {kind}"), &"type: ntk, null"));
         }
         let factor = factor.unwrap_or(1.0);
         if !(1.0..=1e6).contains(&factor) {
             let problem = format!("rope_scaling has the factor {factor}; it must be 1 or more");
-            return Err(EngineError::Config { path: path.to_owned(), problem });
+            return Err(fields.problem(problem));
         }
-        Ok((factor > 1.0).then_some(Self { base, factor, mixed_b: *mixed_b }))
+        Ok((factor > 1.0).then_some(Self { base, factor, mixed_b }))
+    }
+
+    /// The base before scaling, which is the same for texts of any length.
+    pub(super) fn unscaled(self) -> RotaryBase {
+        RotaryBase { base: self.base, scaling: None }
     }
 
     /// The angle by which each pair of a head's values turns from one position to the next.
@@ -75,8 +75,9 @@ mod tests {
     use super::*;
 
     fn parse(scaling: &str) -> Result<Option<Ntk>, EngineError> {
-        let scaling: RopeScaling = serde_json::from_str(scaling).unwrap();
-        Ntk::parse(Path::new("config.json"), 10_000.0, Some(&scaling))
+        let json = format!("{{\"rope_scaling\": {scaling}}}");
+        let path = std::path::Path::new("config.json");
+        Ntk::parse(&mut Fields::parse(path, json.as_bytes()).unwrap(), 10_000.0)
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::error::EngineError;
-use crate::load::config::from_json;
+use crate::load::files::{from_json, read, read_if_there};
 
 /// The most values of a sparse vector; the largest are kept. Texts of some hundred tokens have a few hundred.
 pub const SPARSE_VALUES_MAX: usize = 1_024;
@@ -75,7 +75,7 @@ impl PerToken {
     /// Reads `modules.json`; `None` where the folder makes a vector or scores of a whole text.
     pub(crate) fn find(folder: &Path) -> Result<Option<Self>, EngineError> {
         let path = folder.join("modules.json");
-        let Ok(json) = std::fs::read(&path) else { return Ok(None) };
+        let Some(json) = read_if_there(&path)? else { return Ok(None) };
         let modules: Vec<Module> = from_json(&path, &json)?;
         let has = |class: &str| modules.iter().any(|module| module.class() == class);
         if has("SpladePooling") {
@@ -94,12 +94,8 @@ fn refused(path: &Path, module: &Module, supported: &'static str) -> EngineError
         path: path.to_owned(),
         field: "type",
         value: module.kind.clone(),
-        supported,
+        supported: supported.to_owned(),
     }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, EngineError> {
-    std::fs::read(path).map_err(|source| EngineError::File { path: path.to_owned(), source })
 }
 
 #[derive(Deserialize)]
@@ -132,7 +128,7 @@ fn sparse(folder: &Path, path: &Path, modules: &[Module]) -> Result<SpladePoolin
                         path: path.clone(),
                         field,
                         value: value.to_owned(),
-                        supported,
+                        supported: supported.to_owned(),
                     }),
                 };
                 pooling = Some(SpladePooling {
@@ -195,7 +191,7 @@ fn tokens(folder: &Path, path: &Path, modules: &[Module]) -> Result<TokenModules
                         path,
                         field: "keep_only_token_ids",
                         value: "a list".to_owned(),
-                        supported: "null",
+                        supported: "null".to_owned(),
                     });
                 }
                 let tasks = fields.skiplist_tasks.unwrap_or_else(|| vec!["document".to_owned()]);
@@ -214,7 +210,8 @@ fn tokens(folder: &Path, path: &Path, modules: &[Module]) -> Result<TokenModules
 fn token_dense(folder: &Path) -> Result<TokenDense, EngineError> {
     let path = folder.join("config.json");
     let fields: DenseFields = from_json(&path, &read(&path)?)?;
-    let refuse = |field, value: String, supported| {
+    let refuse = |field, value: String, supported: &str| {
+        let supported = str::to_owned(supported);
         Err(EngineError::NotSupported { path: path.clone(), field, value, supported })
     };
     let activation = fields.activation_function.unwrap_or_else(|| "Tanh".to_owned());

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::error::EngineError;
-use crate::load::config::from_json;
+use crate::load::files::{from_json, read_if_there};
 
 /// What a text is to a model that reads queries otherwise than documents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -90,6 +90,19 @@ const FILLED_LENGTH: usize = 32;
 const PUNCTUATION: &str = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~";
 
 impl TokenReading {
+    /// The fields that are read of the model's main configuration, beside the prompts.
+    pub(crate) const OF_MAIN: &[&str] = &[
+        "query_prefix",
+        "document_prefix",
+        "query_length",
+        "document_length",
+        "do_query_expansion",
+        "attend_to_expansion_tokens",
+        "skiplist_words",
+    ];
+    /// The fields that are read of the transformer's configuration.
+    pub(crate) const OF_TRANSFORMER: &[&str] = &["query_length", "document_length", "query_expansion"];
+
     /// Reads the files in `folder` and in that of its transformer.
     pub(crate) fn read(folder: &Path, transformer: &Path) -> Result<Self, EngineError> {
         let path = folder.join("config_sentence_transformers.json");
@@ -103,7 +116,7 @@ impl TokenReading {
                 path,
                 field: "query_expansion",
                 value: strategy.clone(),
-                supported: "the strategies fixed and min",
+                supported: "the strategies fixed and min".to_owned(),
             });
         }
         let kind = |name, marker: &Option<String>, lengths: [Option<usize>; 2]| {
@@ -156,9 +169,5 @@ impl MainFields {
 }
 
 fn if_there<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, EngineError> {
-    match std::fs::read(path) {
-        Ok(json) => from_json(path, &json).map(Some),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(EngineError::File { path: path.to_owned(), source }),
-    }
+    read_if_there(path)?.map(|json| from_json(path, &json)).transpose()
 }

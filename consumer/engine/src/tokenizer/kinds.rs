@@ -22,11 +22,12 @@ impl Tokenizer {
     pub(crate) fn load_kinds(
         folder: &ModelFolder,
         positions: usize,
+        gives_types: bool,
         reading: &TokenReading,
     ) -> Result<Self, EngineError> {
         let length = |kind: &KindReading| kind.tokens_max.unwrap_or(positions).min(positions);
         let load = |kind: &KindReading, tokens_max| {
-            Self::load_with(folder, tokens_max, &kind.prompt, |inner| {
+            Self::load_with(folder, tokens_max, gives_types, &kind.prompt, |inner| {
                 register(inner, kind.marker.as_deref())
             })
         };
