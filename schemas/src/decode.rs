@@ -13,7 +13,10 @@ use crate::{
     codec::{self, ContentType},
     diagnosis::{self, Head},
     input::{InputSeed, ParamsSeed, WireInputs, WireParamsRead},
-    job::{EmbedParams, GenerateParams, Job, Prompt, RerankParams, Task, Work},
+    job::{
+        EmbedParams, GenerateParams, Job, Prompt, RerankParams, SparseParams, Task, TokensParams,
+        Work,
+    },
     key::{Key, fields},
     limits::{self, Limits},
     names::ModelId,
@@ -197,6 +200,17 @@ fn work(task: Task, input: WireInputs, params: WireParamsRead) -> Result<Work, J
                 dimensions: params.dimensions,
             },
         }),
+        (Task::EmbedSparse, WireInputs::Texts(input)) => Ok(Work::EmbedSparse {
+            input,
+            params: SparseParams { truncate: params.truncate.unwrap_or(true), top_k: params.top_k },
+        }),
+        (Task::EmbedTokens, WireInputs::Texts(input)) => Ok(Work::EmbedTokens {
+            input,
+            params: TokensParams {
+                truncate: params.truncate.unwrap_or(true),
+                input_type: params.input_type.unwrap_or_default(),
+            },
+        }),
         (Task::Classify, WireInputs::Texts(input)) => Ok(Work::Classify { input }),
         (Task::Rerank, WireInputs::Map { query: Some(query), documents: Some(documents), .. }) => {
             Ok(Work::Rerank { query, documents, params: RerankParams { top_n: params.top_n } })
@@ -223,7 +237,9 @@ fn work(task: Task, input: WireInputs, params: WireParamsRead) -> Result<Work, J
 
 fn wrong_input(task: Task) -> JobError {
     let expected = match task {
-        Task::Embed | Task::Classify => "a string or a list of strings",
+        Task::Embed | Task::EmbedSparse | Task::EmbedTokens | Task::Classify => {
+            "a string or a list of strings"
+        }
         Task::Rerank => "a map with `query` (a string) and `documents` (a list of strings)",
         Task::Generate => "a map with either `prompt` (a string) or `messages` (a list)",
     };

@@ -5,9 +5,11 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::{
-    bounded::{BoundedList, BoundedText, Flag, Number, Real, SmallNumber, What, empty_list},
+    bounded::{
+        BoundedList, BoundedText, Flag, Number, OptionalText, Real, SmallNumber, What, empty_list,
+    },
     came::{Came, refuse_others},
-    job::Message,
+    job::{InputType, Message},
     key::{Key, fields},
     limits::{Limits, STOP_CHARS_MAX, STOPS_MAX},
 };
@@ -179,9 +181,13 @@ pub(crate) struct WireParamsRead {
     pub(crate) temperature: Option<f32>,
     pub(crate) top_p: Option<f32>,
     pub(crate) top_k: Option<u32>,
+    pub(crate) input_type: Option<InputType>,
     pub(crate) stop: Vec<String>,
     pub(crate) seed: Option<u64>,
 }
+
+/// No name is longer.
+const INPUT_TYPE: OptionalText<'static> = BoundedText::field("input_type", 32);
 
 /// `params`, or null.
 pub(crate) struct ParamsSeed;
@@ -201,6 +207,7 @@ fields!(ParamsField {
     Temperature = "temperature",
     TopP = "top_p",
     TopK = "top_k",
+    InputType = "input_type",
     Stop = "stop",
     Seed = "seed",
 });
@@ -248,6 +255,11 @@ impl<'de> Visitor<'de> for ParamsSeed {
                 }
                 ParamsField::TopP => read.top_p = map.next_value_seed(Real("top_p"))?,
                 ParamsField::TopK => read.top_k = map.next_value_seed(SmallNumber("top_k"))?,
+                ParamsField::InputType => {
+                    let text = map.next_value_seed(INPUT_TYPE)?;
+                    let parse = |text: String| text.parse().map_err(A::Error::custom);
+                    read.input_type = text.map(parse).transpose()?;
+                }
                 ParamsField::Stop => read.stop = map.next_value_seed(StopSeed)?,
                 ParamsField::Seed => read.seed = map.next_value_seed(Number("seed"))?,
                 ParamsField::Other => {

@@ -35,6 +35,10 @@ pub const NOTIFY_CHARS_MAX: usize = 256;
 pub const STOPS_MAX: usize = 16;
 /// The longest `stop` string, in characters.
 pub const STOP_CHARS_MAX: usize = 256;
+/// The most values of a sparse vector; the largest of a text that has more are kept.
+pub const SPARSE_VALUES_MAX: u32 = 1_024;
+/// The most bytes that the token vectors of one job take, as 32-bit floats.
+pub const TOKEN_VECTORS_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// How long a result is kept unless the job says otherwise, in seconds: one day.
 pub const RESULT_TTL_S_DEFAULT: u64 = 86_400;
 /// The longest that a job may ask for its result to be kept, in seconds: thirty days.

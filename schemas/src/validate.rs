@@ -1,11 +1,11 @@
 //! Checks of a job beyond its shape, made before it is sent and after it is read.
 
 use crate::{
-    job::{GenerateParams, Job, Prompt, Work},
+    job::{GenerateParams, Job, Prompt, SparseParams, Work},
     limits::{
         Limits, METADATA_KEY_CHARS_MAX, METADATA_PAIRS_MAX, METADATA_VALUE_CHARS_MAX,
-        NOTIFY_CHARS_MAX, RESULT_TTL_S_MAX, STOP_CHARS_MAX, STOPS_MAX, SUBMITTED_AT_MS_MAX,
-        SUBMITTED_AT_MS_MIN, TENANT_CHARS_MAX,
+        NOTIFY_CHARS_MAX, RESULT_TTL_S_MAX, SPARSE_VALUES_MAX, STOP_CHARS_MAX, STOPS_MAX,
+        SUBMITTED_AT_MS_MAX, SUBMITTED_AT_MS_MIN, TENANT_CHARS_MAX,
     },
     outcome::JobError,
 };
@@ -92,6 +92,8 @@ fn inputs(work: &Work, limits: &Limits) -> Check {
 fn params(work: &Work) -> Check {
     match work {
         Work::Embed { params, .. } => positive("dimensions", params.dimensions),
+        Work::EmbedSparse { params, .. } => sparse(params),
+        Work::EmbedTokens { .. } => Ok(()),
         Work::Rerank { params, .. } => positive("top_n", params.top_n),
         Work::Classify { .. } => Ok(()),
         Work::Generate { params, .. } => generate(params),
@@ -100,6 +102,14 @@ fn params(work: &Work) -> Check {
 
 fn positive(field: &str, value: Option<u32>) -> Check {
     require(value != Some(0), || format!("`{field}` is 0: use 1 or more"))
+}
+
+fn sparse(params: &SparseParams) -> Check {
+    positive("top_k", params.top_k)?;
+    let kept = params.top_k.unwrap_or(1);
+    require(kept <= SPARSE_VALUES_MAX, || {
+        format!("`top_k` is {kept}: a sparse vector has at most {SPARSE_VALUES_MAX} values")
+    })
 }
 
 fn generate(params: &GenerateParams) -> Check {

@@ -29,6 +29,28 @@ fn change(field: &str, value: Value) -> Refusal {
 }
 
 #[test]
+fn parameters_of_sparse_and_token_vectors_are_held_to_their_bounds() {
+    let refused = |task: &str, params: Value| {
+        let mut job = good();
+        job["task"] = json!(task);
+        job["params"] = params;
+        let json = refusal(&serde_json::to_vec(&job).unwrap(), ContentType::Json);
+        let msgpack = refusal(&rmp_serde::to_vec_named(&job).unwrap(), ContentType::Msgpack);
+        assert_eq!([json.error.code, msgpack.error.code], [ErrorCode::InvalidRequest; 2]);
+        json.error.message
+    };
+    for (task, params, says) in [
+        ("embed_sparse", json!({"top_k": 0}), "`top_k` is 0"),
+        ("embed_sparse", json!({"top_k": 1_025}), "at most 1024 values"),
+        ("embed_tokens", json!({"input_type": "passage"}), "`passage`: use `document` or `query`"),
+        ("embed_tokens", json!({"input_type": "x".repeat(33)}), "longer than 32 characters"),
+    ] {
+        let message = refused(task, params.clone());
+        assert!(message.contains(says), "{params}: {message}");
+    }
+}
+
+#[test]
 fn each_mistake_has_its_code_and_names_the_field() {
     use ErrorCode::{InvalidRequest, TaskNotSupported, UnsupportedVersion};
     let many = vec!["x"; 3_000];

@@ -33,4 +33,5 @@ mod service {
     mod tls;
     mod top;
     mod topology;
+    mod vectors;
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::device::Gpu;
 use crate::load::fields::Ignored;
 use crate::load::options::{DType, Device};
+use crate::load::per_token::SPARSE_VALUES_MAX;
 use crate::load::pooling::Pooling;
 
 /// The task of a model: what its row for a text means.
@@ -12,6 +13,10 @@ use crate::load::pooling::Pooling;
 pub enum ModelTask {
     /// The row is the text's vector.
     Embed,
+    /// The row has the values of the text's sparse vector that are not zero, each behind its dimension.
+    EmbedSparse,
+    /// The row has the vectors of the text's tokens.
+    EmbedTokens,
     /// The row is a probability for each label.
     Classify,
     /// The row is one score: how well the text answers a query, the first text of a pair.
@@ -25,7 +30,8 @@ pub struct ModelInfo {
     pub architecture: &'static str,
     /// The model's task.
     pub task: ModelTask,
-    /// Values a row: the vector's dimensions, the labels of a classifier, one of a reranker.
+    /// Values a row: the vector's dimensions, the labels of a classifier, one of a reranker. Of sparse vectors the
+    /// words of the vocabulary, of token vectors the dimensions of one.
     pub dim: usize,
     /// The labels of a classifier, in the order of a row's values; empty for other models.
     pub labels: Vec<String>,
@@ -55,4 +61,15 @@ pub struct ModelInfo {
     pub threads: usize,
     /// An upper bound of the device memory, in bytes, that a token of a batch takes while it is computed.
     pub bytes_per_token: usize,
+}
+
+impl ModelInfo {
+    /// The most values that a text's row has.
+    pub fn row_values_max(&self) -> usize {
+        match self.task {
+            ModelTask::EmbedSparse => 2 * SPARSE_VALUES_MAX.min(self.dim),
+            ModelTask::EmbedTokens => self.dim.saturating_mul(self.tokens_max),
+            ModelTask::Embed | ModelTask::Classify | ModelTask::Rerank => self.dim,
+        }
+    }
 }

@@ -18,6 +18,7 @@ use crate::load::files::read;
 use crate::load::folder::ModelFolder;
 use crate::load::options::LoadOptions;
 use crate::load::safetensors::Weights;
+use crate::per_token_model;
 use crate::tokenizer::Tokenizer;
 
 /// A loaded model.
@@ -34,6 +35,10 @@ pub struct Model {
 /// sentence-transformers keeps beside them).
 pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> {
     let folder = ModelFolder::open(folder)?;
+    if let Some(modules) = folder.per_token() {
+        let (tokenizer, encoder, info) = per_token_model::load(&folder, modules, options)?;
+        return Ok(Model { tokenizer: Arc::new(tokenizer), encoder: Box::new(encoder), info });
+    }
     let config_path = folder.config_path();
     let mut fields = Fields::parse(&config_path, &read(&config_path)?)?;
     let classes: Vec<String> = fields.or("architectures", Vec::new())?;
@@ -52,7 +57,9 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
     let open = || Weights::open(&folder.weights_path());
     let pooling = folder.pooling();
     let head = match task {
-        ModelTask::Embed => Head::of_vectors(&pooling, folder.after(), sizes.hidden)?,
+        ModelTask::Embed | ModelTask::EmbedSparse | ModelTask::EmbedTokens => {
+            Head::of_vectors(&pooling, folder.after(), sizes.hidden)?
+        }
         ModelTask::Classify | ModelTask::Rerank => {
             Head::Scores(Box::new(classifier.load(&architecture, &open()?)?))
         }

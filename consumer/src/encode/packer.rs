@@ -7,7 +7,7 @@
 
 use std::{collections::VecDeque, ops::Range, sync::Arc};
 
-use forebay_engine::{Finish, PackedBatch, Tokens};
+use forebay_engine::{Finish, InputType, PackedBatch, Tokens};
 use forebay_schemas::{JobId, Lane};
 use tokio::time::Instant;
 
@@ -65,6 +65,8 @@ pub struct Entry<J = Arc<InFlight>> {
     pub inputs: Vec<Tokens>,
     /// How its vectors are finished.
     pub finish: Finish,
+    /// What its texts are to the model.
+    pub input_type: InputType,
     /// Whether it must not share a batch: it is a suspect, on the device of a worker that died.
     pub alone: bool,
     /// When it came.
@@ -174,6 +176,7 @@ impl<J: Clone> Packer<J> {
     fn take(&mut self, lane: Lane, unpacked: &mut Unpacked<J>, batch: &mut Batch<J>) -> bool {
         let first = unpacked.packed;
         let finish = unpacked.entry.finish;
+        let input_type = unpacked.entry.input_type;
         let done = loop {
             let Some(input) = unpacked.entry.inputs.get_mut(unpacked.packed) else { break true };
             let fits = batch.packed.tokens() + input.ids.len() <= self.limits.tokens_max
@@ -182,7 +185,7 @@ impl<J: Clone> Packer<J> {
                 break false;
             }
             let ids = std::mem::take(&mut input.ids);
-            batch.packed.push_pair(&ids, input.first_len, finish);
+            batch.packed.push_as(input_type, &ids, input.first_len, finish);
             unpacked.packed += 1;
             self.lanes.of_mut(lane).tokens -= ids.len();
             self.items -= 1;

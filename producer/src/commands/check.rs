@@ -123,7 +123,13 @@ fn check(folder: &Path, args: &Args) -> Result<Report, CommandError> {
         tokens_max: info.tokens_max,
         pooling: pooling.first().filter(|_| is_plain).cloned(),
     };
-    let comparison = match reference::ask(&args.python, &request) {
+    let is_per_token = matches!(info.task, ModelTask::EmbedSparse | ModelTask::EmbedTokens);
+    let answer = if is_per_token {
+        Answer::NotThere("only vectors and scores of whole texts are compared".to_owned())
+    } else {
+        reference::ask(&args.python, &request)
+    };
+    let comparison = match answer {
         Answer::Rows { library, rows: expected } => Comparison::Made {
             library,
             result: compare::compare(info.task, args.dtype, &texts, &rows, &expected),
@@ -186,6 +192,8 @@ fn rows(
 fn task_name(task: ModelTask) -> &'static str {
     match task {
         ModelTask::Embed => "embed",
+        ModelTask::EmbedSparse => "embed_sparse",
+        ModelTask::EmbedTokens => "embed_tokens",
         ModelTask::Classify => "classify",
         ModelTask::Rerank => "rerank",
     }

@@ -93,6 +93,8 @@ impl GpuEncoder {
             token_ids: batch.token_ids(),
             type_ids: batch.type_ids(),
             cu_seqlens: batch.cu_seqlens(),
+            queries: batch.queries(),
+            seen: None,
         };
         let hidden = self.layers.forward(sequences, &mut self.space)?;
         let pooled = self.head.pooled(&hidden, batch.cu_seqlens(), batch.finishes())?;
@@ -108,7 +110,7 @@ impl GpuEncoder {
             let (values, buffer) =
                 download.wait().map_err(|error| lost(name, &device, error.into()))?;
             lock(&buffers).push(buffer);
-            Ok(Rows { width, data: head.finish(values, &finishes)? })
+            Ok(Rows { width, data: head.finish(values, &finishes)?, ends: None })
         }))
     }
 }
@@ -118,7 +120,11 @@ impl Encoder for GpuEncoder {
         batch.check(self.sizes, self.head.dimensions(self.sizes.hidden))?;
         if batch.tokens() == 0 {
             let width = self.head.width(self.sizes.hidden);
-            return Ok(Pending::done(Rows { width, data: vec![0.0; batch.sequences() * width] }));
+            return Ok(Pending::done(Rows {
+                width,
+                data: vec![0.0; batch.sequences() * width],
+                ends: None,
+            }));
         }
         self.launch(batch).map_err(|error| {
             // An allocation may have failed midway: which buffers have grown is unknown.

@@ -5,6 +5,7 @@ use candle_core::Device;
 use crate::encode::layers::Layers;
 use crate::error::EngineError;
 use crate::families::deberta::{Deberta, DebertaConfig};
+use crate::families::gte;
 use crate::families::modernbert::{ModernBert, ModernBertConfig};
 use crate::families::named::Named;
 use crate::families::noop::{Noop, NoopConfig};
@@ -18,7 +19,7 @@ use crate::load::sizes::Sizes;
 
 /// The architectures that the engine runs, as `model_type` names them.
 const ARCHITECTURES: &str = "bert (also with ALiBi, as Jina's), roberta, xlm-roberta, camembert, distilbert, mpnet, \
-                             modernbert, deberta-v2, nomic_bert, forebay-noop";
+                             modernbert, deberta-v2, nomic_bert, new and gte (GTE's), forebay-noop";
 
 /// An architecture with a model's configuration.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ impl Architecture {
         match model_type.as_str() {
             "modernbert" => ModernBertConfig::parse(fields).map(Self::ModernBert),
             "deberta-v2" => DebertaConfig::parse(fields).map(Self::Deberta),
+            "new" => gte::parse("new", fields).map(Self::PostNorm),
+            "gte" => gte::parse("gte", fields).map(Self::PostNorm),
             "forebay-noop" => NoopConfig::parse(fields).map(Self::Noop),
             other => match PostNormConfig::parse(other, fields)? {
                 Some(config) => Ok(Self::PostNorm(config)),
@@ -81,6 +84,16 @@ impl Architecture {
     /// Whether f32 is the only number type that it computes in.
     pub(crate) fn is_f32_only(&self) -> bool {
         matches!(self, Self::Deberta(_) | Self::Noop(_))
+    }
+
+    /// How many tokens behind the last one that attention sees may stand without being seen; `None` where it always
+    /// sees all of them.
+    pub(crate) fn window_unseen(&self) -> Option<usize> {
+        match self {
+            Self::PostNorm(_) => Some(usize::MAX),
+            Self::ModernBert(config) => Some(config.window()),
+            Self::Deberta(_) | Self::Noop(_) => None,
+        }
     }
 
     /// The smallest variance of the norm in a classification head, and whether that norm has a shift.

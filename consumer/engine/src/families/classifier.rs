@@ -116,9 +116,10 @@ impl ClassifierConfig {
         };
         let dense = |name: &str, activation| layer(name, hidden, activation, self.has_bias);
         let (dense, norm, out) = match architecture.name() {
-            "bert" => {
-                let prefixed = weights.contains("bert.pooler.dense.weight");
-                let name = if prefixed { "bert.pooler.dense" } else { "pooler.dense" };
+            family @ ("bert" | "new" | "gte") => {
+                let prefixed = format!("{family}.pooler.dense");
+                let is_prefixed = weights.contains(&format!("{prefixed}.weight"));
+                let name = if is_prefixed { prefixed.as_str() } else { "pooler.dense" };
                 (dense(name, Activation::Tanh)?, None, "classifier")
             }
             "roberta" | "xlm-roberta" | "camembert" | "mpnet" => {
@@ -143,7 +144,7 @@ impl ClassifierConfig {
                     field: "architectures",
                     value: format!("classification by {other}"),
                     supported: "classification by bert, roberta, xlm-roberta, camembert, mpnet, distilbert, \
-                                deberta-v2, modernbert"
+                                deberta-v2, modernbert, new, gte"
                         .to_owned(),
                 });
             }

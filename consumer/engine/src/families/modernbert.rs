@@ -101,6 +101,11 @@ impl ModernBertConfig {
         }
     }
 
+    /// How far local attention sees on each side.
+    pub(super) fn window(&self) -> usize {
+        self.local_attention / 2
+    }
+
     /// Values of an attention head.
     pub(super) fn head_size(&self) -> usize {
         self.hidden_size / self.num_attention_heads
@@ -212,7 +217,7 @@ impl ModernBert {
             hidden,
             inner,
             heads: config.num_attention_heads,
-            window: Mask::Window(config.local_attention / 2),
+            window: Mask::Window(config.window()),
             words: named.table("embeddings.tok_embeddings", config.vocab_size, hidden)?,
             embedding_norm: named.norm("embeddings.norm", hidden, eps, shifts)?,
             global: rotary(config.global_theta)?,
@@ -262,8 +267,11 @@ impl Layers for ModernBert {
             let rotary = if layer.is_global { &self.global } else { &self.local };
             rotary.apply(&qkv, cu_seqlens, self.heads)?;
             let mask = if layer.is_global { Mask::Bidirectional } else { self.window };
-            let attention =
-                VarlenAttention { mask, ..VarlenAttention::new(cu_seqlens, self.heads) };
+            let attention = VarlenAttention {
+                mask,
+                seen: sequences.seen,
+                ..VarlenAttention::new(cu_seqlens, self.heads)
+            };
             attention.forward_into(&qkv, &context)?;
             layer.attention_out.forward_into(&context, &projected)?;
             norms[0].forward_both_into(&projected, &sum, &normed)?;

@@ -10,7 +10,7 @@ use crate::encode::layers::{Layers, Sequences};
 use crate::encode::workspace::{Slot, Workspace};
 use crate::error::EngineError;
 use crate::families::named::Named;
-use crate::families::post_norm_config::{Biases, PositionEncoding, PostNormConfig};
+use crate::families::post_norm_config::{Biases, GateOrder, PositionEncoding, PostNormConfig};
 use crate::families::relative;
 use crate::families::rope::RotaryBase;
 
@@ -60,7 +60,7 @@ impl PostNorm {
                 let rows = sizes.positions + config.first_position;
                 Some(named.table("embeddings.position_embeddings", rows, hidden)?)
             }
-            PositionEncoding::Rotary(_) | PositionEncoding::Alibi => None,
+            PositionEncoding::Rotary(_) | PositionEncoding::Ntk(_) | PositionEncoding::Alibi => None,
         };
         let types = (sizes.types > 0)
             .then(|| named.table("embeddings.token_type_embeddings", sizes.types, hidden))
@@ -72,6 +72,11 @@ impl PostNorm {
                 let positions = trained.min(sizes.positions);
                 let table = named.rotary(head_size, base.base, positions)?;
                 Some(Rotations { base, head_size, table })
+            }
+            PositionEncoding::Ntk(ntk) => {
+                let head_size = hidden / heads;
+                let table = named.rotary_of(&ntk.frequencies(head_size), sizes.positions)?;
+                Some(Rotations { base: ntk.unscaled(), head_size, table })
             }
             _ => None,
         };
@@ -207,15 +212,25 @@ impl Layer {
             let [linear, norm] = names.map(below);
             named.linear_layer_norm([&linear, &norm], [inputs, hidden], eps, has_bias)
         };
-        let gate = naming.gated.then_some(Gate { activation: config.activation });
-        let activation = if naming.gated { Activation::None } else { config.activation };
+        let gated = naming.gate != GateOrder::None;
+        let gate = gated.then_some(Gate { activation: config.activation });
+        let activation = if gated { Activation::None } else { config.activation };
         // Rotated queries and keys need their bias before the rotation.
         let attention_adds_bias = has_bias
             && named.prefers_bias_in_attention()
-            && !matches!(config.position_encoding, PositionEncoding::Rotary(_));
+            && !matches!(
+                config.position_encoding,
+                PositionEncoding::Rotary(_) | PositionEncoding::Ntk(_)
+            );
         let qkv = all(naming.qkv);
         let qkv_outputs = 3 * hidden / naming.qkv.len();
-        let up_outputs = (1 + usize::from(naming.gated)) * inner / naming.up.len();
+        let up_outputs = (1 + usize::from(gated)) * inner / naming.up.len();
+        let up_has_bias = naming.biases == Biases::All;
+        let up = if naming.gate == GateOrder::Last {
+            named.linear_halves_swapped(&below(naming.up[0]), [hidden, up_outputs], up_has_bias)?
+        } else {
+            named.linear(&all(naming.up), [hidden, up_outputs], activation, up_has_bias)?
+        };
         Ok(Self {
             qkv: named.linear(
                 &qkv,
@@ -226,12 +241,7 @@ impl Layer {
             qkv_bias: attention_adds_bias.then(|| named.bias(&qkv, qkv_outputs)).transpose()?,
             attention_out: closed(naming.attention_out, hidden)?,
             feed_forward: FeedForward {
-                up: named.linear(
-                    &all(naming.up),
-                    [hidden, up_outputs],
-                    activation,
-                    naming.biases == Biases::All,
-                )?,
+                up,
                 down: closed(naming.down, inner)?,
             },
             gate,
@@ -258,6 +268,7 @@ impl Layers for PostNorm {
             self.rotary.as_ref().map(|rotary| rotary.long(cu_seqlens, &state)).transpose()?;
         let attention = VarlenAttention {
             distance_bias: self.distance_bias.as_ref(),
+            seen: sequences.seen,
             ..VarlenAttention::new(cu_seqlens, self.heads)
         };
         for layer in &self.layers {

@@ -5,6 +5,7 @@ use forebay_kernels::Activation;
 use serde_json::Value;
 
 use crate::error::EngineError;
+use crate::families::ntk::Ntk;
 use crate::families::rope::{RotaryBase, Scaling, rope_theta};
 use crate::load::config::activation;
 use crate::load::fields::Fields;
@@ -36,6 +37,8 @@ pub(super) enum PositionEncoding {
     Buckets(usize),
     /// `RoPE`: queries and keys are rotated (Nomic).
     Rotary(RotaryBase),
+    /// `RoPE` with frequencies that are scaled for texts of any length (GTE).
+    Ntk(Ntk),
     /// `ALiBi`: a bias that grows with the distance (Jina).
     Alibi,
 }
@@ -51,10 +54,21 @@ pub(crate) struct Naming {
     pub(super) attention_out: [&'static str; 2],
     pub(super) up: &'static [&'static str],
     /// Whether one half of `up`'s outputs gates the other.
-    pub(super) gated: bool,
+    pub(super) gate: GateOrder,
     /// Whether linear layers have biases.
     pub(super) biases: Biases,
     pub(super) down: [&'static str; 2],
+}
+
+/// Whether a family's `up` layer has a gate, and which half of its outputs that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GateOrder {
+    /// There is no gate.
+    None,
+    /// The activated half comes first.
+    First,
+    /// The activated half comes last: the weights are reordered as they are loaded.
+    Last,
 }
 
 /// Which linear layers of a family have biases.
@@ -66,20 +80,20 @@ pub(super) enum Biases {
     None,
 }
 
-const BERT: Naming = Naming {
+pub(super) const BERT: Naming = Naming {
     prefixes: &["bert.", "roberta."],
     embedding_norm: "embeddings.LayerNorm",
     layer: "encoder.layer",
     qkv: &["attention.self.query", "attention.self.key", "attention.self.value"],
     attention_out: ["attention.output.dense", "attention.output.LayerNorm"],
     up: &["intermediate.dense"],
-    gated: false,
+    gate: GateOrder::None,
     biases: Biases::All,
     down: ["output.dense", "output.LayerNorm"],
 };
 const JINA: Naming = Naming {
     up: &["mlp.gated_layers"],
-    gated: true,
+    gate: GateOrder::First,
     biases: Biases::NotUp,
     down: ["mlp.wo", "mlp.layernorm"],
     ..BERT
@@ -91,7 +105,7 @@ const DISTILBERT: Naming = Naming {
     qkv: &["attention.q_lin", "attention.k_lin", "attention.v_lin"],
     attention_out: ["attention.out_lin", "sa_layer_norm"],
     up: &["ffn.lin1"],
-    gated: false,
+    gate: GateOrder::None,
     biases: Biases::All,
     down: ["ffn.lin2", "output_layer_norm"],
 };
@@ -109,7 +123,7 @@ const NOMIC: Naming = Naming {
     attention_out: ["attn.out_proj", "norm1"],
     // The activated half comes first.
     up: &["mlp.fc12", "mlp.fc11"],
-    gated: true,
+    gate: GateOrder::First,
     biases: Biases::None,
     down: ["mlp.fc2", "norm2"],
 };

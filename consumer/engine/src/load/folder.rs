@@ -13,15 +13,20 @@ use serde_json::Value;
 use crate::error::EngineError;
 use crate::load::fields::{Fields, Ignored};
 use crate::load::files::{from_json, read, read_if_there};
+use crate::load::per_token::PerToken;
 use crate::load::pooling::{self, After, Dense, Pooling};
+use crate::load::token_reading::TokenReading;
 use crate::load::tokenizer_config::TokenizerConfig;
 
 /// The files of one model.
 pub(crate) struct ModelFolder {
+    root: PathBuf,
     transformer: PathBuf,
     /// `None` where `modules.json` has no pooling.
     pooling: Option<Vec<Pooling>>,
     after: Vec<After>,
+    /// What is made of every token, where the modules make no vector of a whole text.
+    per_token: Option<PerToken>,
     sentence: SentenceConfig,
     tokenizer: TokenizerConfig,
     prompts: Prompts,
@@ -69,6 +74,7 @@ impl ModelFolder {
         let mut ignored = Vec::new();
         let prompts = Prompts::read(folder, &mut ignored)?;
         let path = folder.join("modules.json");
+        let per_token = PerToken::find(folder)?;
         let mut transformer = folder.to_owned();
         let mut pooling = None;
         let mut after = Vec::new();
@@ -81,7 +87,8 @@ impl ModelFolder {
             let config =
                 || Fields::parse(&folder.join("config.json"), &read(&folder.join("config.json"))?);
             match module.kind.rsplit('.').next().unwrap_or_default() {
-                "Transformer" => transformer = folder,
+                "Transformer" | "MLMTransformer" => transformer = folder,
+                _ if per_token.is_some() => {} // read by `PerToken`
                 "Pooling" if pooling.is_none() => {
                     let (modes, more) = pooling::parse(config()?, prompts.default.is_some())?;
                     pooling = Some(modes);
@@ -107,9 +114,19 @@ impl ModelFolder {
         while matches!(after.last(), Some(After::Normalize)) {
             after.pop();
         }
-        let sentence = SentenceConfig::read(&transformer, &mut ignored)?;
+        let sentence = SentenceConfig::read(&transformer, per_token.as_ref(), &mut ignored)?;
         let tokenizer = TokenizerConfig::read(&transformer)?;
-        Ok(Self { transformer, pooling, after, sentence, tokenizer, prompts, ignored })
+        Ok(Self {
+            root: folder.to_owned(),
+            transformer,
+            pooling,
+            after,
+            per_token,
+            sentence,
+            tokenizer,
+            prompts,
+            ignored,
+        })
     }
 
     /// The prompts that the model knows.
@@ -120,6 +137,16 @@ impl ModelFolder {
     /// The fields of the smaller files that are ignored.
     pub(crate) fn ignored(&self) -> &[Ignored] {
         &self.ignored
+    }
+
+    /// What is made of every token, where the modules make no vector of a whole text.
+    pub(crate) fn per_token(&self) -> Option<&PerToken> {
+        self.per_token.as_ref()
+    }
+
+    /// How a model of token vectors reads queries and documents.
+    pub(crate) fn token_reading(&self) -> Result<TokenReading, EngineError> {
+        TokenReading::read(&self.root, &self.transformer)
     }
 
     /// The model's configuration.
@@ -195,6 +222,8 @@ impl Prompts {
             "model_type",
             "similarity_fn_name",
         ]);
+        // `TokenReading` takes these, where the folder makes token vectors.
+        fields.without_effect(TokenReading::OF_MAIN);
         // A cut of dimensions is each job's choice, but a model that always cuts gives other vectors.
         fields.only_empty("truncate_dim")?;
         ignored.extend(fields.ignored());
@@ -203,7 +232,11 @@ impl Prompts {
 }
 
 impl SentenceConfig {
-    fn read(folder: &Path, ignored: &mut Vec<Ignored>) -> Result<Self, EngineError> {
+    fn read(
+        folder: &Path,
+        per_token: Option<&PerToken>,
+        ignored: &mut Vec<Ignored>,
+    ) -> Result<Self, EngineError> {
         for name in SENTENCE_CONFIGS {
             let path = folder.join(name);
             let Some(json) = read_if_there(&path)? else { continue };
@@ -226,7 +259,9 @@ impl SentenceConfig {
             for field in ["processing_kwargs", "config_args", "config_kwargs"] {
                 fields.only_empty(field)?;
             }
-            only_hidden_states(&mut fields)?;
+            only_hidden_states(&mut fields, per_token)?;
+            // `TokenReading` takes these, where the folder makes token vectors.
+            fields.without_effect(TokenReading::OF_TRANSFORMER);
             // How its matrices are computed, and what the output is called there.
             fields.without_effect(&[
                 "model_args",
@@ -241,11 +276,18 @@ impl SentenceConfig {
     }
 }
 
-/// Refuses a transformer of which something else is taken than its last hidden states, or a classifier's scores.
-fn only_hidden_states(fields: &mut Fields) -> Result<(), EngineError> {
+/// Refuses a transformer of which something else is taken than its last hidden states, a classifier's scores, or the
+/// words that a sparse encoder weighs.
+fn only_hidden_states(
+    fields: &mut Fields,
+    per_token: Option<&PerToken>,
+) -> Result<(), EngineError> {
     let task: String = fields.or("transformer_task", "feature-extraction".to_owned())?;
-    if !matches!(task.as_str(), "feature-extraction" | "sequence-classification") {
-        let supported = "feature-extraction, sequence-classification";
+    let is_sparse = matches!(per_token, Some(PerToken::Sparse(_)));
+    if !matches!(task.as_str(), "feature-extraction" | "sequence-classification")
+        && !(is_sparse && task == "fill-mask")
+    {
+        let supported = "feature-extraction, sequence-classification, fill-mask before SpladePooling";
         return Err(fields.not_supported("transformer_task", &task, &supported));
     }
     let modalities: Value = fields.or("modality_config", Value::Null)?;

@@ -1,6 +1,7 @@
 //! Texts to token ids: one text on the calling thread, cut to the model's length with its closing tokens kept.
 
 mod beginning;
+mod kinds;
 mod wordpiece;
 
 use std::borrow::Cow;
@@ -15,6 +16,7 @@ use tokenizers::{
 use crate::error::EngineError;
 use crate::load::files::read;
 use crate::load::folder::ModelFolder;
+use crate::tokenizer::kinds::Filler;
 use crate::tokenizer::beginning::{Beginnings, PART_BYTES_MAX};
 use crate::tokenizer::wordpiece::WordPiece;
 
@@ -65,6 +67,10 @@ pub struct Tokenizer {
     beginnings: Option<Beginnings>,
     /// The prompt that goes before every text but those of a pair.
     prompt: String,
+    /// Reads queries, where the model reads them otherwise than documents.
+    queries: Option<Box<Self>>,
+    /// What fills texts up to a length.
+    filler: Option<Filler>,
 }
 
 impl Tokenizer {
@@ -75,6 +81,18 @@ impl Tokenizer {
         folder: &ModelFolder,
         tokens_max: usize,
         gives_types: bool,
+    ) -> Result<Self, EngineError> {
+        let prompt = folder.prompts().default.as_deref().unwrap_or_default();
+        Self::load_with(folder, tokens_max, gives_types, prompt, |_| Ok(()))
+    }
+
+    /// Reads `tokenizer.json`, to put `prompt` before texts. `change` may add tokens.
+    fn load_with(
+        folder: &ModelFolder,
+        tokens_max: usize,
+        gives_types: bool,
+        prompt: &str,
+        change: impl FnOnce(&mut tokenizers::Tokenizer) -> Result<(), EngineError>,
     ) -> Result<Self, EngineError> {
         let path = folder.tokenizer_path();
         let invalid = |problem: String| EngineError::Tokenizer {
@@ -91,6 +109,7 @@ impl Tokenizer {
             _ => TruncationDirection::Right,
         };
         inner.with_truncation(None).map_err(|error| invalid(error.to_string()))?;
+        change(&mut inner)?;
         if folder.lower_cases() {
             lower_case(&mut inner).map_err(|error| invalid(error.to_string()))?;
         }
@@ -102,9 +121,17 @@ impl Tokenizer {
         }
         let fast = contained(|| Fast::of(&inner)).map_err(&invalid)?;
         let beginnings = Beginnings::of(&inner);
-        let prompt = folder.prompts().default.clone().unwrap_or_default();
-        let gives_types = config.gives_types.unwrap_or(gives_types);
-        Ok(Self { inner, fast, tokens_max, cut_off, gives_types, beginnings, prompt })
+        Ok(Self {
+            inner,
+            fast,
+            tokens_max,
+            cut_off,
+            gives_types: config.gives_types.unwrap_or(gives_types),
+            beginnings,
+            prompt: prompt.to_owned(),
+            queries: None,
+            filler: None,
+        })
     }
 
     /// Whether a longer text keeps its end instead of its beginning.
@@ -135,11 +162,13 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Result<Tokens, EngineError> {
         let text = &*self.prompted(text);
         if self.keeps_end() {
-            return self.cut(self.first_tokens(text, usize::MAX)?);
+            return Ok(self.filled(self.cut(self.first_tokens(text, usize::MAX)?)?));
         }
         // One more than the model reads shows that there are more.
         let enough = self.tokens_max + 1;
-        let Some(fast) = &self.fast else { return self.cut(self.first_tokens(text, enough)?) };
+        let Some(fast) = &self.fast else {
+            return Ok(self.filled(self.cut(self.first_tokens(text, enough)?)?));
+        };
         let mut ids = fast.opening.clone();
         fast.pieces.tokenize(text, enough, &mut ids, |part| {
             Ok::<_, EngineError>(self.first_tokens(part, enough)?.get_ids().to_vec())
@@ -150,7 +179,7 @@ impl Tokenizer {
             ids.truncate(self.tokens_max - fast.closing.len());
             ids.extend_from_slice(&fast.closing);
         }
-        Ok(Tokens { first_len: ids.len(), ids, truncated })
+        Ok(self.filled(Tokens { first_len: ids.len(), ids, truncated }))
     }
 
     /// The text's tokens, or [`EngineError::InputTooLong`] when the model cannot read all of them.

@@ -21,7 +21,15 @@ fn texts(inputs: usize, count: usize) -> Vec<Tokens> {
 
 fn entry(job: usize, inputs: Vec<Tokens>) -> Entry<usize> {
     let arrived_at = Instant::now();
-    Entry { job, first: 0, inputs, finish: Finish::default(), alone: false, arrived_at }
+    Entry {
+        job,
+        first: 0,
+        inputs,
+        finish: Finish::default(),
+        input_type: InputType::default(),
+        alone: false,
+        arrived_at,
+    }
 }
 
 fn pieces(batch: &Batch<usize>) -> Vec<(usize, usize, usize)> {

@@ -108,7 +108,7 @@ pub(super) fn compare(
             return Row { text, cosine: None, difference: None, problem: Some(problem) };
         }
         match task {
-            ModelTask::Embed => {
+            ModelTask::Embed | ModelTask::EmbedSparse | ModelTask::EmbedTokens => {
                 Row { text, cosine: Some(cosine(ours, theirs)), difference: None, problem: None }
             }
             ModelTask::Classify | ModelTask::Rerank => {
