@@ -149,7 +149,8 @@ fn folders_of_sentence_transformers_give_its_vectors() {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, content.to_string()).unwrap();
         }
-        if let Some([inputs, outputs]) = serde_json::from_value(line["dense"].clone()).unwrap() {
+        let sizes: Option<[usize; 2]> = serde_json::from_value(line["dense"].clone()).unwrap();
+        if let Some([inputs, outputs]) = sizes {
             write_dense(&copy.path().join("2_Dense"), inputs, outputs);
         }
         let mut model = load_f32(copy.path());

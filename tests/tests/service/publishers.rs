@@ -2,6 +2,7 @@
 //! the result or by the words that name the mistake.
 
 mod habits;
+mod programs;
 
 use forebay_tests::job::Job;
 use forebay_tests::patience::{SOON, until};
@@ -48,6 +49,16 @@ async fn a_body_of_another_kind_is_refused_by_its_kind() {
 #[tokio::test]
 async fn values_are_read_as_their_languages_mean_them() {
     expect(&SharedFleet::borrow().await, habits::of_values()).await;
+}
+
+#[tokio::test]
+async fn types_and_ids_are_read_in_all_of_their_spellings() {
+    expect(&SharedFleet::borrow().await, programs::of_spellings()).await;
+}
+
+#[tokio::test]
+async fn messages_of_other_programs_are_refused_by_what_they_are() {
+    expect(&SharedFleet::borrow().await, programs::of_programs()).await;
 }
 
 /// Asks for a reply on a queue of its own.

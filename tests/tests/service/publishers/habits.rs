@@ -19,8 +19,13 @@ use Ends::{Done, Refused};
 /// One habit: what it is, the body for a job id, the properties for it, and the ending.
 pub struct Habit(pub &'static str, pub fn(&str) -> Vec<u8>, pub fn(&str) -> Properties, pub Ends);
 
-fn plain(_: &str) -> Properties {
+pub fn plain(_: &str) -> Properties {
     Properties::default()
+}
+
+/// The id as `message_id`, and no more.
+pub fn named(id: &str) -> Properties {
+    plain("").with_message_id(id.into())
 }
 
 pub fn of_type(mime: &str) -> Properties {
@@ -65,7 +70,7 @@ pub fn as_msgpack(id: &str) -> Vec<u8> {
 }
 
 /// The job in msgpack with one pair before the others, which replaces that of the same key.
-fn with(id: &str, key: impl Into<Value>, value: impl Into<Value>) -> Vec<u8> {
+pub fn with(id: &str, key: impl Into<Value>, value: impl Into<Value>) -> Vec<u8> {
     let (key, value) = (key.into(), value.into());
     let rest = pairs(id).into_iter().filter(|(name, _)| *name != key);
     let all = [(key.clone(), value)].into_iter().chain(rest);
@@ -176,9 +181,6 @@ pub fn of_properties() -> Vec<Habit> {
 
 /// Bodies of another kind than they are said to be, or of none.
 pub fn of_bodies() -> Vec<Habit> {
-    fn named(id: &str) -> Properties {
-        plain("").with_message_id(id.into())
-    }
     vec![
         Habit(
             "JSON called msgpack",
