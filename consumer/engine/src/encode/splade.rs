@@ -85,7 +85,8 @@ impl Splade {
         let mut kept: Vec<(usize, f32)> = kept.map(|(word, &weight)| (word, weight)).collect();
         if kept.len() > SPARSE_VALUES_MAX {
             // What is not a number counts as large: the caller must see it. Of equal weights the first words stay.
-            let by_size = |a: &(usize, f32), b: &(usize, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+            let by_size =
+                |a: &(usize, f32), b: &(usize, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
             kept.select_nth_unstable_by(SPARSE_VALUES_MAX, by_size);
             kept.truncate(SPARSE_VALUES_MAX);
             kept.sort_unstable_by_key(|&(word, _)| word);

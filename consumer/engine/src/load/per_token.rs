@@ -121,7 +121,8 @@ fn sparse(folder: &Path, path: &Path, modules: &[Module]) -> Result<SpladePoolin
             "SpladePooling" if pooling.is_none() => {
                 let path = folder.join(&module.path).join("config.json");
                 let fields: SpladeFields = from_json(&path, &read(&path)?)?;
-                let one_of = |field, value: &str, [no, yes]: [&str; 2], supported| match value {
+                let one_of = |field, value: &str, [no, yes]: [&str; 2], supported: &str| match value
+                {
                     value if value == no => Ok(false),
                     value if value == yes => Ok(true),
                     _ => Err(EngineError::NotSupported {
@@ -196,7 +197,8 @@ fn tokens(folder: &Path, path: &Path, modules: &[Module]) -> Result<TokenModules
                 }
                 let tasks = fields.skiplist_tasks.unwrap_or_else(|| vec!["document".to_owned()]);
                 found.skipped = fields.skiplist_words;
-                found.skips = ["query", "document"].map(|kind| tasks.iter().any(|task| task == kind));
+                found.skips =
+                    ["query", "document"].map(|kind| tasks.iter().any(|task| task == kind));
             }
             _ => {
                 let supported = "Transformer, then Dense, MultiVectorMask, Normalize";
