@@ -41,7 +41,7 @@ pub struct ModelInfo {
     pub keeps_end: bool,
     /// How token vectors become one; those of several ways stand side by side.
     pub pooling: Vec<Pooling>,
-    /// What is computed of the pooled vector, such as `dense to 256`, in order.
+    /// The modules after the pooling, such as `dense to 256, Tanh`, in order.
     pub after_pooling: Vec<String>,
     /// The prompts that the model knows, by their names.
     pub prompts: BTreeMap<String, String>,

@@ -1,6 +1,5 @@
-//! What one changed field of a model's files does: the answer is the one that the libraries give, or the field is
-//! refused. The references are made by `changed-fields.py` beside this file (transformers 5.24.0, sentence-transformers
-//! 6.2.0).
+//! One field of a model's files is changed: the answer is the one that the libraries give, or the field is refused. The
+//! references are made by `changed-fields.py` beside this file (transformers 5.24.0, sentence-transformers 6.2.0).
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -41,6 +40,8 @@ impl Change<'_> {
     /// Whether the answer is right: why not.
     fn verdict(&self) -> Result<(), String> {
         let copy = copy_of(self.model);
+        // The references are means, whatever the folder pools by.
+        let _ = fs::remove_file(copy.path().join("modules.json"));
         let field = self.line["field"].as_str();
         edit_json(&copy.path().join("config.json"), |config| {
             for (name, value) in self.base.as_object().unwrap() {
@@ -173,7 +174,8 @@ fn write_dense(folder: &Path, inputs: usize, outputs: usize) {
     let sines = |count: usize| -> Vec<u8> {
         (0..count).flat_map(|at| (((at + 1) as f64).sin() as f32).to_le_bytes()).collect()
     };
-    let (weight, bias) = (sines(inputs * outputs), sines(outputs));
+    let weight = sines(inputs * outputs);
+    let bias = sines(outputs);
     let tensors = [
         ("linear.weight", TensorView::new(Dtype::F32, vec![outputs, inputs], &weight).unwrap()),
         ("linear.bias", TensorView::new(Dtype::F32, vec![outputs], &bias).unwrap()),

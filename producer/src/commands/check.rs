@@ -36,7 +36,7 @@ pub(crate) struct Args {
     texts: Vec<String>,
 }
 
-/// What was understood of a model folder, and how it compares.
+/// All that was understood of a model folder, and how it compares.
 #[derive(Serialize)]
 struct Report {
     forebay: &'static str,

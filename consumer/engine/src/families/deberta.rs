@@ -18,7 +18,7 @@ use crate::load::config::activation;
 use crate::load::fields::Fields;
 use crate::load::sizes::Sizes;
 
-/// What the fields of `config.json` make of the computation.
+/// The settings of `config.json` that shape the computation.
 #[derive(Debug)]
 pub(crate) struct DebertaConfig {
     vocab_size: usize,

@@ -24,7 +24,7 @@ const LOCAL: &str = "sliding_attention";
 /// Ten times as many layers as the largest model has.
 const LAYERS_MAX: usize = 280;
 
-/// What the fields of `config.json` make of the computation.
+/// The settings of `config.json` that shape the computation.
 #[derive(Debug)]
 pub(crate) struct ModernBertConfig {
     vocab_size: usize,

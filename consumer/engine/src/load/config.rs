@@ -27,7 +27,7 @@ pub(crate) fn activation(
     }
 }
 
-/// What transformers writes of a model for itself: how it is trained, saved, and generates text.
+/// Fields that transformers writes for itself: how a model is trained, saved, and generates text.
 const OF_TRANSFORMERS: &[&str] = &[
     "_name_or_path",
     "_attn_implementation",

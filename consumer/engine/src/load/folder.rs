@@ -170,7 +170,7 @@ impl ModelFolder {
         self.pooling.clone().unwrap_or_else(|| vec![Pooling::Mean])
     }
 
-    /// What is computed of the pooled vector, in order.
+    /// The modules after the pooling, in order.
     pub(crate) fn after(&self) -> &[After] {
         &self.after
     }
@@ -180,7 +180,7 @@ impl ModelFolder {
         self.sentence.do_lower_case
     }
 
-    /// What the tokenizer's configuration says.
+    /// The settings of the tokenizer's configuration.
     pub(crate) fn tokenizer_config(&self) -> &TokenizerConfig {
         &self.tokenizer
     }

@@ -102,7 +102,8 @@ pub(super) fn compare(
     };
     let row = |(index, text): (usize, &String)| {
         let text: String = text.chars().take(SHOWN).collect();
-        let (ours, theirs) = (&ours[index], theirs.get(index).map_or(&[][..], Vec::as_slice));
+        let ours = &ours[index];
+        let theirs = theirs.get(index).map_or(&[][..], Vec::as_slice);
         if ours.len() != theirs.len() {
             let problem = format!("{} values here, {} there", ours.len(), theirs.len());
             return Row { text, cosine: None, difference: None, problem: Some(problem) };

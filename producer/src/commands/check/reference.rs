@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// The program that Python runs.
 const PROGRAM: &str = include_str!("reference.py");
 
-/// What is computed.
+/// The rows that are asked for.
 #[derive(Serialize)]
 pub(super) struct Request<'a> {
     pub(super) folder: &'a Path,
@@ -25,7 +25,7 @@ pub(super) struct Request<'a> {
     pub(super) pooling: Option<String>,
 }
 
-/// What came of it.
+/// The rows, or why there are none.
 pub(super) enum Answer {
     /// A row for each text or pair, by a library of this version.
     Rows { library: String, rows: Vec<Vec<f32>> },
