@@ -192,11 +192,9 @@ impl<'a> From<&'a Work> for WireParams<'a> {
                 dimensions: *dimensions,
                 ..Self::default()
             },
-            Work::EmbedSparse { params: SparseParams { truncate, top_k }, .. } => Self {
-                truncate: (!truncate).then_some(false),
-                top_k: *top_k,
-                ..Self::default()
-            },
+            Work::EmbedSparse { params: SparseParams { truncate, top_k }, .. } => {
+                Self { truncate: (!truncate).then_some(false), top_k: *top_k, ..Self::default() }
+            }
             Work::EmbedTokens { params: TokensParams { truncate, input_type }, .. } => Self {
                 truncate: (!truncate).then_some(false),
                 input_type: Some(*input_type).filter(|kind| *kind != InputType::default()),

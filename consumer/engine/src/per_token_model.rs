@@ -20,7 +20,8 @@ use crate::load::token_reading::TokenReading;
 use crate::tokenizer::Tokenizer;
 
 /// Families whose attention can leave tokens unseen.
-const FILLED_UNSEEN: &str = "bert, roberta, xlm-roberta, camembert, distilbert, mpnet, nomic_bert, new, gte, modernbert";
+const FILLED_UNSEEN: &str =
+    "bert, roberta, xlm-roberta, camembert, distilbert, mpnet, nomic_bert, new, gte, modernbert";
 
 /// Loads the model in `folder`, which has these modules.
 pub(crate) fn load(
@@ -124,7 +125,10 @@ fn token_vectors(
     // Words that the vocabulary lacks are no tokens of any text.
     let ids: BTreeSet<u32> = skipped.iter().filter_map(|word| tokenizer.token_id(word)).collect();
     let dense = modules.dense.iter().map(load_dense).collect::<Result<_, _>>()?;
-    Ok(TokenVectors { dense, skipped: skips.map(|skips| if skips { ids.clone() } else { BTreeSet::new() }) })
+    Ok(TokenVectors {
+        dense,
+        skipped: skips.map(|skips| if skips { ids.clone() } else { BTreeSet::new() }),
+    })
 }
 
 fn load_dense(dense: &TokenDense) -> Result<Linear, EngineError> {

@@ -12,8 +12,8 @@ use tokenizers::{Encoding, PostProcessor, TruncationDirection, TruncationParams}
 
 use crate::error::EngineError;
 use crate::load::folder::{ModelFolder, read};
-use crate::tokenizer::kinds::Filler;
 use crate::tokenizer::beginning::{Beginnings, PART_BYTES_MAX};
+use crate::tokenizer::kinds::Filler;
 use crate::tokenizer::wordpiece::WordPiece;
 
 /// Bytes of text tried first for each token that is kept. English WordPiece runs near 4 bytes a token, so
