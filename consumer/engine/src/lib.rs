@@ -26,14 +26,15 @@
 //! - `error`: [`EngineError`], the one error type of the crate.
 //! - `load`: reads a model from disk and knows no architecture. `folder` finds the files, `config` and `sizes` read and
 //!   check `config.json`, `per_token` and `token_reading` read the modules of sparse and token vectors, `safetensors`
-//!   reads weights, `options` says on which device and in which number type to compute. A further file format of weights
-//!   goes beside `safetensors`.
+//!   reads weights, `options` says on which device and in which number type to compute. A further file format of
+//!   weights goes beside `safetensors`.
 //! - `device`: opens a device, measures its memory, and refuses a model that it cannot hold.
 //! - `tokenizer`: texts to token ids. `wordpiece` is the fast path for tokenizers of BERT's kind.
 //! - `info`: [`ModelInfo`], the facts of a loaded model.
 //! - `encode`: a batch to rows. `batch` packs sequences; `encoder` is the trait [`Encoder`], which `cpu` and `gpu`
 //!   implement; `layers` is the trait that a family implements; `head` pools hidden states into vectors or scores;
-//!   `per_token` is the encoder of `splade`'s sparse vectors and of `token_vectors`; `thread_pool` spreads a batch over worker threads; `workspace` keeps buffers from batch to batch.
+//!   `per_token` is the encoder of sparse vectors (`splade`) and of `token_vectors`; `thread_pool` spreads a batch over
+//!   worker threads; `workspace` keeps buffers from batch to batch.
 //! - `families`: the encoder families, each a file with its configuration and its layers.
 //! - `per_token_model`: loads models of sparse and token vectors.
 //! - `model`: [`load`], which puts all of this together.
