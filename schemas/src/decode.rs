@@ -15,7 +15,8 @@ use crate::{
     codec::{self, CodecError, ContentType},
     input::{InputSeed, ParamsSeed, WireInputs, WireParamsRead},
     job::{
-        EmbedParams, GenerateParams, Job, Prompt, RerankParams, SparseParams, Task, TokensParams, Work,
+        EmbedParams, GenerateParams, Job, Prompt, RerankParams, SparseParams, Task, TokensParams,
+        Work,
     },
     limits::{self, Limits},
     names::{JobId, ModelId},
@@ -258,10 +259,7 @@ fn work(task: Task, input: WireInputs, params: WireParamsRead) -> Result<Work, J
         }),
         (Task::EmbedSparse, WireInputs::Texts(input)) => Ok(Work::EmbedSparse {
             input,
-            params: SparseParams {
-                truncate: params.truncate.unwrap_or(true),
-                top_k: params.top_k,
-            },
+            params: SparseParams { truncate: params.truncate.unwrap_or(true), top_k: params.top_k },
         }),
         (Task::EmbedTokens, WireInputs::Texts(input)) => Ok(Work::EmbedTokens {
             input,
@@ -296,7 +294,9 @@ fn work(task: Task, input: WireInputs, params: WireParamsRead) -> Result<Work, J
 
 fn wrong_input(task: Task) -> JobError {
     let expected = match task {
-        Task::Embed | Task::EmbedSparse | Task::EmbedTokens | Task::Classify => "a string or a list of strings",
+        Task::Embed | Task::EmbedSparse | Task::EmbedTokens | Task::Classify => {
+            "a string or a list of strings"
+        }
         Task::Rerank => "a map with `query` (a string) and `documents` (a list of strings)",
         Task::Generate => "a map with either `prompt` (a string) or `messages` (a list)",
     };

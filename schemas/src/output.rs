@@ -201,9 +201,10 @@ impl OutputFields {
     fn vectors(self, [dim, count]: [usize; 2]) -> Result<Output, String> {
         let sizes = [dim, count];
         match self {
-            Self { lengths: Some(lengths), indices: Some(indices), values: Some(values), .. } => {
-                SparseOutput::of_bytes(sizes, &lengths, [&indices, &values]).map(Output::EmbedSparse)
-            }
+            Self {
+                lengths: Some(lengths), indices: Some(indices), values: Some(values), ..
+            } => SparseOutput::of_bytes(sizes, &lengths, [&indices, &values])
+                .map(Output::EmbedSparse),
             Self { vectors: Some(vectors), .. } => {
                 SparseOutput::of_vectors(dim, count, vectors).map(Output::EmbedSparse)
             }

@@ -87,7 +87,10 @@ fn bytes<'a>(values: impl Iterator<Item = &'a f32>) -> Vec<u8> {
 pub(crate) fn floats(name: &str, bytes: &[u8]) -> Result<Vec<f32>, String> {
     let (values, rest) = bytes.as_chunks::<4>();
     if !rest.is_empty() {
-        return Err(format!("`{name}` of the output has {} bytes: expected whole floats", bytes.len()));
+        return Err(format!(
+            "`{name}` of the output has {} bytes: expected whole floats",
+            bytes.len()
+        ));
     }
     Ok(values.iter().map(|b| f32::from_le_bytes(*b)).collect())
 }

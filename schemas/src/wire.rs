@@ -35,8 +35,8 @@ pub(crate) struct WireJob<'a> {
     model: &'a ModelId,
     /// The kind of work that is asked for.
     task: Task,
-    /// `embed`, `embed_sparse`, `embed_tokens`, `classify`: a string or a list of strings. `rerank`: `{query, documents}`.
-    /// `generate`: `{prompt}` or `{messages}`.
+    /// `embed`, `embed_sparse`, `embed_tokens`, `classify`: a string or a list of strings. `rerank`:
+    /// `{query, documents}`. `generate`: `{prompt}` or `{messages}`.
     input: WireInput<'a>,
     /// How the task is done; each task reads its own parameters.
     #[serde(skip_serializing_if = "WireParams::is_empty")]
@@ -192,11 +192,9 @@ impl<'a> From<&'a Work> for WireParams<'a> {
                 dimensions: *dimensions,
                 ..Self::default()
             },
-            Work::EmbedSparse { params: SparseParams { truncate, top_k }, .. } => Self {
-                truncate: (!truncate).then_some(false),
-                top_k: *top_k,
-                ..Self::default()
-            },
+            Work::EmbedSparse { params: SparseParams { truncate, top_k }, .. } => {
+                Self { truncate: (!truncate).then_some(false), top_k: *top_k, ..Self::default() }
+            }
             Work::EmbedTokens { params: TokensParams { truncate, input_type }, .. } => Self {
                 truncate: (!truncate).then_some(false),
                 input_type: Some(*input_type).filter(|kind| *kind != InputType::default()),

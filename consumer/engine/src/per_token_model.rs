@@ -1,4 +1,5 @@
-//! Loading of models whose rows are made of every token: sparse vectors and token vectors. They compute on the processor.
+//! Loading of models whose rows are made of every token: sparse vectors and token vectors. They compute on the
+//! processor.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +22,8 @@ use crate::load::token_reading::TokenReading;
 use crate::tokenizer::Tokenizer;
 
 /// Families whose attention can leave tokens unseen.
-const FILLED_UNSEEN: &str = "bert, roberta, xlm-roberta, camembert, distilbert, mpnet, nomic_bert, new, gte, modernbert";
+const FILLED_UNSEEN: &str =
+    "bert, roberta, xlm-roberta, camembert, distilbert, mpnet, nomic_bert, new, gte, modernbert";
 
 /// Loads the model in `folder`, which has these modules.
 pub(crate) fn load(
@@ -63,7 +65,8 @@ pub(crate) fn load(
         }
         PerToken::Tokens(modules) => {
             let reading = folder.token_reading()?;
-            let tokenizer = Tokenizer::load_kinds(folder, positions, architecture.gives_types(), &reading)?;
+            let tokenizer =
+                Tokenizer::load_kinds(folder, positions, architecture.gives_types(), &reading)?;
             let head = token_vectors(modules, &reading, &tokenizer)?;
             let hides = reading.expansion.as_ref().is_some_and(|expansion| !expansion.attend);
             let unseen = tokenizer.filler_id().filter(|_| hides);
@@ -134,7 +137,10 @@ fn token_vectors(
     // Words that the vocabulary lacks are no tokens of any text.
     let ids: BTreeSet<u32> = skipped.iter().filter_map(|word| tokenizer.token_id(word)).collect();
     let dense = modules.dense.iter().map(load_dense).collect::<Result<_, _>>()?;
-    Ok(TokenVectors { dense, skipped: skips.map(|skips| if skips { ids.clone() } else { BTreeSet::new() }) })
+    Ok(TokenVectors {
+        dense,
+        skipped: skips.map(|skips| if skips { ids.clone() } else { BTreeSet::new() }),
+    })
 }
 
 fn load_dense(dense: &TokenDense) -> Result<Linear, EngineError> {

@@ -143,9 +143,21 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         ("splade", "1_SpladePooling/config.json", "\"max\"", "\"mean\"", "pooling_strategy"),
         ("splade", "1_SpladePooling/config.json", "\"relu\"", "\"gelu\"", "activation_function"),
         ("splade", "modules.json", "transformer.Transformer", "router.Router", "type"),
-        ("colbert", "1_Dense/config.json", "linear.Identity", "activation.GELU", "activation_function"),
+        (
+            "colbert",
+            "1_Dense/config.json",
+            "linear.Identity",
+            "activation.GELU",
+            "activation_function",
+        ),
         ("colbert", "2_MultiVectorMask/config.json", "null", "[7]", "keep_only_token_ids"),
-        ("colbert", "modules.json", "normalize.Normalize", "token_pooling.HierarchicalTokenPooling", "type"),
+        (
+            "colbert",
+            "modules.json",
+            "normalize.Normalize",
+            "token_pooling.HierarchicalTokenPooling",
+            "type",
+        ),
         ("colbert", "sentence_bert_config.json", "\"fixed\"", "\"none\"", "query_expansion"),
         ("colbert-pylate", "config_sentence_transformers.json", "24", "40", "query_expansion"),
     ] {

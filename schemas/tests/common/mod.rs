@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use forebay_schemas::{
-    EmbedOutput, EmbedParams, ErrorCode, GenerateParams, InputType, Job, JobError, JobId, LabelScore, Message,
-    ModelId, Outcome, Output, Prompt, RerankParams, SparseOutput, SparseParams, SparseVector, Timing, TokensOutput,
-    TokensParams, Usage, Work,
+    EmbedOutput, EmbedParams, ErrorCode, GenerateParams, InputType, Job, JobError, JobId,
+    LabelScore, Message, ModelId, Outcome, Output, Prompt, RerankParams, SparseOutput,
+    SparseParams, SparseVector, Timing, TokensOutput, TokensParams, Usage, Work,
 };
 use proptest::{collection, option, prelude::*};
 

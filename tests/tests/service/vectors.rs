@@ -100,9 +100,7 @@ fn tokens(record: &Record) -> Vec<Vec<f32>> {
     let output = &record.fields["output"];
     assert_eq!(output["dim"], 16);
     match record.codec {
-        Codec::Json => {
-            output["token_embeddings"].as_array().unwrap().iter().map(vectors).collect()
-        }
+        Codec::Json => output["token_embeddings"].as_array().unwrap().iter().map(vectors).collect(),
         Codec::Msgpack => split(record, 16, &words(record, "data", f32::from_le_bytes)),
     }
 }

@@ -170,7 +170,9 @@ impl Rows {
     pub fn row(&self, index: usize) -> &[f32] {
         match &self.ends {
             None => &self.data[index * self.width..(index + 1) * self.width],
-            Some(ends) => &self.data[index.checked_sub(1).map_or(0, |last| ends[last])..ends[index]],
+            Some(ends) => {
+                &self.data[index.checked_sub(1).map_or(0, |last| ends[last])..ends[index]]
+            }
         }
     }
 

@@ -124,7 +124,9 @@ impl ThreadPool {
         });
         let mut all = Vec::with_capacity(groups.len());
         for part in parts {
-            all.extend(part?.into_iter().map(|(group, made): (&Vec<usize>, T)| (group.clone(), made)));
+            all.extend(
+                part?.into_iter().map(|(group, made): (&Vec<usize>, T)| (group.clone(), made)),
+            );
         }
         Ok(all)
     }

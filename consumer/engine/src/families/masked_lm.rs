@@ -75,7 +75,8 @@ pub(crate) fn load(
             (MODERNBERT, activation, fields.or("norm_eps", 1e-5)?)
         }
         _ => {
-            let supported = "sparse vectors by bert, distilbert, roberta, xlm-roberta, camembert, modernbert";
+            let supported =
+                "sparse vectors by bert, distilbert, roberta, xlm-roberta, camembert, modernbert";
             return Err(fields.not_supported("model_type", &family, &supported));
         }
     };

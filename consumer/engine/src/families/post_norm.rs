@@ -60,7 +60,9 @@ impl PostNorm {
                 let rows = sizes.positions + config.first_position;
                 Some(named.table("embeddings.position_embeddings", rows, hidden)?)
             }
-            PositionEncoding::Rotary(_) | PositionEncoding::Ntk(_) | PositionEncoding::Alibi => None,
+            PositionEncoding::Rotary(_) | PositionEncoding::Ntk(_) | PositionEncoding::Alibi => {
+                None
+            }
         };
         let types = (sizes.types > 0)
             .then(|| named.table("embeddings.token_type_embeddings", sizes.types, hidden))
@@ -240,10 +242,7 @@ impl Layer {
             )?,
             qkv_bias: attention_adds_bias.then(|| named.bias(&qkv, qkv_outputs)).transpose()?,
             attention_out: closed(naming.attention_out, hidden)?,
-            feed_forward: FeedForward {
-                up,
-                down: closed(naming.down, inner)?,
-            },
+            feed_forward: FeedForward { up, down: closed(naming.down, inner)? },
             gate,
         })
     }

@@ -287,7 +287,8 @@ fn only_hidden_states(
     if !matches!(task.as_str(), "feature-extraction" | "sequence-classification")
         && !(is_sparse && task == "fill-mask")
     {
-        let supported = "feature-extraction, sequence-classification, fill-mask before SpladePooling";
+        let supported =
+            "feature-extraction, sequence-classification, fill-mask before SpladePooling";
         return Err(fields.not_supported("transformer_task", &task, &supported));
     }
     let modalities: Value = fields.or("modality_config", Value::Null)?;

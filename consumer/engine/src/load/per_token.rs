@@ -196,7 +196,8 @@ fn tokens(folder: &Path, path: &Path, modules: &[Module]) -> Result<TokenModules
                 }
                 let tasks = fields.skiplist_tasks.unwrap_or_else(|| vec!["document".to_owned()]);
                 found.skipped = fields.skiplist_words;
-                found.skips = ["query", "document"].map(|kind| tasks.iter().any(|task| task == kind));
+                found.skips =
+                    ["query", "document"].map(|kind| tasks.iter().any(|task| task == kind));
             }
             _ => {
                 let supported = "Transformer, then Dense, MultiVectorMask, Normalize";

@@ -101,7 +101,8 @@ impl TokenReading {
         "skiplist_words",
     ];
     /// The fields that are read of the transformer's configuration.
-    pub(crate) const OF_TRANSFORMER: &[&str] = &["query_length", "document_length", "query_expansion"];
+    pub(crate) const OF_TRANSFORMER: &[&str] =
+        &["query_length", "document_length", "query_expansion"];
 
     /// Reads the files in `folder` and in that of its transformer.
     pub(crate) fn read(folder: &Path, transformer: &Path) -> Result<Self, EngineError> {

@@ -72,7 +72,9 @@ impl Tokenizer {
         let names = named.unwrap_or_else(|| MASKS.to_vec());
         let id = names.iter().find_map(|name| self.token_id(name));
         let id = id.ok_or_else(|| EngineError::Tokenizer {
-            problem: format!("its vocabulary has none of {names:?}, which queries are filled up with"),
+            problem: format!(
+                "its vocabulary has none of {names:?}, which queries are filled up with"
+            ),
         })?;
         Ok(Filler { id, length: expansion.length })
     }
@@ -90,10 +92,7 @@ impl Tokenizer {
 
 /// Sees to it that a prompt's marker is one token, as it was in training, where the vocabulary has it: the whole of it,
 /// or its first word.
-fn register(
-    inner: &mut tokenizers::Tokenizer,
-    marker: Option<&str>,
-) -> Result<(), EngineError> {
+fn register(inner: &mut tokenizers::Tokenizer, marker: Option<&str>) -> Result<(), EngineError> {
     let Some(marker) = marker else { return Ok(()) };
     let word = marker.split_whitespace().next().unwrap_or(marker);
     let Some(token) = [marker, word].into_iter().find(|it| inner.token_to_id(it).is_some()) else {

@@ -16,8 +16,8 @@ use tokenizers::{
 use crate::error::EngineError;
 use crate::load::files::read;
 use crate::load::folder::ModelFolder;
-use crate::tokenizer::kinds::Filler;
 use crate::tokenizer::beginning::{Beginnings, PART_BYTES_MAX};
+use crate::tokenizer::kinds::Filler;
 use crate::tokenizer::wordpiece::WordPiece;
 
 /// Bytes of text tried first for each token that is kept. English WordPiece runs near 4 bytes a token, so

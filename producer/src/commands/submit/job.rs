@@ -138,12 +138,8 @@ impl Template {
     fn work(&self, texts: Vec<String>) -> Work {
         match self.task {
             Task::Embed => Work::Embed { input: texts, params: self.embed.clone() },
-            Task::EmbedSparse => {
-                Work::EmbedSparse { input: texts, params: self.sparse.clone() }
-            }
-            Task::EmbedTokens => {
-                Work::EmbedTokens { input: texts, params: self.tokens.clone() }
-            }
+            Task::EmbedSparse => Work::EmbedSparse { input: texts, params: self.sparse.clone() },
+            Task::EmbedTokens => Work::EmbedTokens { input: texts, params: self.tokens.clone() },
             Task::Classify => Work::Classify { input: texts },
             Task::Rerank => Work::Rerank {
                 query: self.query.clone(),

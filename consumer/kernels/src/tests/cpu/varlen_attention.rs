@@ -78,11 +78,8 @@ fn tokens_that_are_not_seen_see_the_others_and_change_nothing_for_them() {
     let seen = [40, 3, 517];
     let (qkv, qkv_values) = noisy(11, &[lengths.iter().sum(), 3 * 2 * DIM]);
     for mask in [Mask::Bidirectional, Mask::Causal, Mask::Window(20)] {
-        let attention = VarlenAttention {
-            mask,
-            seen: Some(&seen),
-            ..VarlenAttention::new(&cu_seqlens, 2)
-        };
+        let attention =
+            VarlenAttention { mask, seen: Some(&seen), ..VarlenAttention::new(&cu_seqlens, 2) };
         let expected = attention.reference(&doubles(&qkv_values), DIM);
         Isa::each(|| assert_close(&attention.forward(&qkv).unwrap(), &expected, 2e-5));
     }
