@@ -35,8 +35,8 @@ pub(crate) struct WireJob<'a> {
     model: &'a ModelId,
     /// The kind of work that is asked for.
     task: Task,
-    /// `embed`, `embed_sparse`, `embed_tokens`, `classify`: a string or a list of strings. `rerank`: `{query, documents}`.
-    /// `generate`: `{prompt}` or `{messages}`.
+    /// `embed`, `embed_sparse`, `embed_tokens`, `classify`: a string or a list of strings. `rerank`:
+    /// `{query, documents}`. `generate`: `{prompt}` or `{messages}`.
     input: WireInput<'a>,
     /// How the task is done; each task reads its own parameters.
     #[serde(skip_serializing_if = "WireParams::is_empty")]

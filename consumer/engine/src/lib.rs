@@ -34,7 +34,8 @@
 //! - `info`: [`ModelInfo`], the facts of a loaded model.
 //! - `encode`: a batch to rows. `batch` packs sequences; `encoder` is the trait [`Encoder`], which `cpu` and `gpu`
 //!   implement; `layers` is the trait that a family implements; `head` pools hidden states into vectors or scores;
-//!   `per_token` is the encoder of `splade`'s sparse vectors and of `token_vectors`; `thread_pool` spreads a batch over worker threads; `workspace` keeps buffers from batch to batch.
+//!   `per_token` is the encoder of sparse vectors (`splade`) and of `token_vectors`; `thread_pool` spreads a batch over
+//!   worker threads; `workspace` keeps buffers from batch to batch.
 //! - `families`: the encoder families, each a file with its configuration and its layers.
 //! - `per_token_model`: loads models of sparse and token vectors.
 //! - `model`: [`load`], which puts all of this together.

@@ -1,4 +1,5 @@
-//! Loading of models whose rows are made of every token: sparse vectors and token vectors. They compute on the processor.
+//! Loading of models whose rows are made of every token: sparse vectors and token vectors. They compute on the
+//! processor.
 
 use std::collections::BTreeSet;
 

@@ -3,9 +3,9 @@
 
     python3 consumer/engine/tests/tiny-models.py nomic jina gte gte-rerank
 
-Needs torch and safetensors. Nomic's, Jina's and GTE's encoders come with code of their own instead of with transformers,
-so their formulas are written out here, plainly, one sequence at a time: hidden states are never packed, nothing is
-fused. The tokenizer and the texts are those of the small BERT beside them.
+Needs torch and safetensors. Nomic's, Jina's and GTE's encoders come with code of their own instead of with
+transformers, so their formulas are written out here, plainly, one sequence at a time: hidden states are never packed,
+nothing is fused. The tokenizer and the texts are those of the small BERT beside them.
 """
 
 import argparse

@@ -13,8 +13,8 @@ use crate::{
     in_flight::InFlight,
 };
 
-/// Gives each job its rows. Returns the jobs that this batch made whole, with their outcomes. `dim` and `labels` are the
-/// model's.
+/// Gives each job its rows. Returns the jobs that this batch made whole, with their outcomes. `dim` and `labels` are
+/// the model's.
 pub fn assemble(batch: Computed, dim: usize, labels: &[String]) -> Vec<(Ticket, Outcome)> {
     let Computed { pieces, rows: mut all, failures, started_at, ended_at, tokens, .. } = batch;
     let size: usize = pieces.iter().map(|piece| piece.count).sum();

@@ -64,8 +64,8 @@ pub(super) fn check_vectors(job: &InFlight, tokens: u64, dim: usize) -> Result<(
         return Ok(());
     }
     let message = format!(
-        "the job's texts have {tokens} tokens or more, whose vectors of {dim} values take {bytes} bytes; a job may have \
-         {TOKEN_VECTORS_BYTES_MAX}: split it into several"
+        "the job's texts have {tokens} tokens or more, whose vectors of {dim} values take {bytes} bytes; a job may \
+         have {TOKEN_VECTORS_BYTES_MAX}: split it into several"
     );
     Err(JobError::new(ErrorCode::PayloadTooLarge, message))
 }

@@ -30,8 +30,8 @@ pub struct VarlenAttention<'a> {
     pub heads: usize,
     /// Which keys a query sees.
     pub mask: Mask,
-    /// For each sequence how many of its tokens are seen as keys, from the first on; `None` where all are. Queries after
-    /// these see them too. On a GPU `None` alone.
+    /// For each sequence how many of its tokens are seen as keys, from the first on; `None` where all are. Queries
+    /// after these see them too. On a GPU `None` alone.
     pub seen: Option<&'a [usize]>,
     /// The factor of scores; `None` is one over the root of a head's size.
     pub scale: Option<f32>,
