@@ -38,27 +38,32 @@ async fn expect(fleet: &SharedFleet, habits: Vec<Habit>) {
 
 #[tokio::test]
 async fn properties_that_libraries_set_by_themselves_do_no_harm() {
-    expect(&SharedFleet::borrow().await, habits::of_properties()).await;
+    let fleet = SharedFleet::borrow().await;
+    expect(&fleet, habits::of_properties()).await;
 }
 
 #[tokio::test]
 async fn a_body_of_another_kind_is_refused_by_its_kind() {
-    expect(&SharedFleet::borrow().await, habits::of_bodies()).await;
+    let fleet = SharedFleet::borrow().await;
+    expect(&fleet, habits::of_bodies()).await;
 }
 
 #[tokio::test]
 async fn values_are_read_as_their_languages_mean_them() {
-    expect(&SharedFleet::borrow().await, habits::of_values()).await;
+    let fleet = SharedFleet::borrow().await;
+    expect(&fleet, habits::of_values()).await;
 }
 
 #[tokio::test]
 async fn types_and_ids_are_read_in_all_of_their_spellings() {
-    expect(&SharedFleet::borrow().await, programs::of_spellings()).await;
+    let fleet = SharedFleet::borrow().await;
+    expect(&fleet, programs::of_spellings()).await;
 }
 
 #[tokio::test]
 async fn messages_of_other_programs_are_refused_by_what_they_are() {
-    expect(&SharedFleet::borrow().await, programs::of_programs()).await;
+    let fleet = SharedFleet::borrow().await;
+    expect(&fleet, programs::of_programs()).await;
 }
 
 /// Asks for a reply on a queue of its own.
