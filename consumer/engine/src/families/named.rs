@@ -112,7 +112,7 @@ impl<'a> Named<'a> {
         self.packed(&weight, bias.as_ref(), activation)
     }
 
-    /// A linear layer whose outputs change places: those of the second half come first.
+    /// A linear layer with the halves of its outputs swapped: those of the second half come first.
     pub(crate) fn linear_halves_swapped(
         &self,
         name: &str,

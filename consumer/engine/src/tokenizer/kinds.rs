@@ -5,17 +5,10 @@ use tokenizers::AddedToken;
 use crate::error::EngineError;
 use crate::load::folder::ModelFolder;
 use crate::load::token_reading::{Expansion, InputType, KindReading, TokenReading};
-use crate::tokenizer::{Tokenizer, Tokens, library};
+use crate::tokenizer::{Filler, Tokenizer, Tokens, library};
 
 /// Mask tokens by the name that BERT gives them, and RoBERTa.
 const MASKS: [&str; 2] = ["[MASK]", "<mask>"];
-
-/// The token that fills queries up.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Filler {
-    id: u32,
-    length: usize,
-}
 
 impl Tokenizer {
     /// A tokenizer of documents, with one of queries in it. `positions` is the most that the model reads.

@@ -17,7 +17,6 @@ use crate::error::EngineError;
 use crate::load::files::read;
 use crate::load::folder::ModelFolder;
 use crate::tokenizer::beginning::{Beginnings, PART_BYTES_MAX};
-use crate::tokenizer::kinds::Filler;
 use crate::tokenizer::wordpiece::WordPiece;
 
 /// Bytes of text tried first for each token that is kept. English WordPiece runs near 4 bytes a token, so
@@ -41,6 +40,13 @@ pub struct Tokens {
     pub first_len: usize,
     /// True when the text was longer than the model reads and was cut.
     pub truncated: bool,
+}
+
+/// The token that fills texts up to a length.
+#[derive(Debug, Clone, Copy)]
+struct Filler {
+    id: u32,
+    length: usize,
 }
 
 /// The first text of pairs, without special tokens. It belongs to the tokenizer that made it.
