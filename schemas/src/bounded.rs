@@ -10,7 +10,7 @@ use serde::{
 };
 
 use crate::{
-    came::{Came, refuse_others},
+    came::{Came, Refuse, refuse_others},
     limits::{METADATA_KEY_CHARS_MAX, METADATA_PAIRS_MAX, METADATA_VALUE_CHARS_MAX},
     names::shown,
 };
@@ -68,8 +68,10 @@ impl<'a> BoundedText<'a> {
         }
         Ok(text.to_owned())
     }
+}
 
-    fn refuse<E: Error>(self, came: &Came) -> E {
+impl Refuse for BoundedText<'_> {
+    fn refuse<E: Error>(&self, came: &Came) -> E {
         came.instead_of(self.what, "a string")
     }
 }
@@ -105,8 +107,8 @@ impl<'de> Visitor<'de> for BoundedText<'_> {
 #[derive(Clone, Copy)]
 pub(crate) struct OptionalText<'a>(pub(crate) BoundedText<'a>);
 
-impl OptionalText<'_> {
-    fn refuse<E: Error>(self, came: &Came) -> E {
+impl Refuse for OptionalText<'_> {
+    fn refuse<E: Error>(&self, came: &Came) -> E {
         self.0.refuse(came)
     }
 }
@@ -149,7 +151,7 @@ pub(crate) struct BoundedList<F> {
     pub(crate) element: F,
 }
 
-impl<F> BoundedList<F> {
+impl<F> Refuse for BoundedList<F> {
     fn refuse<E: Error>(&self, came: &Came) -> E {
         came.instead_of(self.what, "a list")
     }
@@ -196,7 +198,7 @@ impl<'de, S: DeserializeSeed<'de>, F: Fn(usize) -> S> Visitor<'de> for BoundedLi
 /// The `metadata` of a job, or null.
 pub(crate) struct BoundedMap;
 
-impl BoundedMap {
+impl Refuse for BoundedMap {
     fn refuse<E: Error>(&self, came: &Came) -> E {
         came.instead_of("metadata", "a map of strings")
     }

@@ -121,6 +121,12 @@ impl<'de> Visitor<'de> for ExtensionVisitor {
     }
 }
 
+/// A visitor that says what it expected instead of what came.
+pub(crate) trait Refuse {
+    /// The error.
+    fn refuse<E: Error>(&self, came: &Came) -> E;
+}
+
 /// The methods of a `Visitor` for every type that it takes no value of: `self.refuse(came)` makes the error.
 macro_rules! refuse_others {
     ($($kind:ident),*) => { $($crate::came::refuse_others!(@$kind);)* };

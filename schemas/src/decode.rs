@@ -9,7 +9,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 
 use crate::{
     bounded::{BoundedMap, BoundedText, Number, OptionalText, Version},
-    came::{Came, refuse_others},
+    came::{Came, Refuse, refuse_others},
     codec::{self, ContentType},
     diagnosis::{self, Head},
     input::{InputSeed, ParamsSeed, WireInputs, WireParamsRead},
@@ -115,7 +115,7 @@ impl<'de> Visitor<'de> for FieldsSeed<'_> {
                 Field::V => fields.v = map.next_value_seed(Version)?,
                 Field::Id => fields.id = map.next_value_seed(BoundedText::field("id", 64))?,
                 Field::Model => {
-                    fields.model = map.next_value_seed(BoundedText::field("model", 63))?
+                    fields.model = map.next_value_seed(BoundedText::field("model", 63))?;
                 }
                 Field::Task => fields.task = map.next_value_seed(BoundedText::field("task", 32))?,
                 Field::Input => {
@@ -145,7 +145,7 @@ impl<'de> Visitor<'de> for FieldsSeed<'_> {
     refuse_others!(flag, number, text, null, list, extension);
 }
 
-impl FieldsSeed<'_> {
+impl Refuse for FieldsSeed<'_> {
     fn refuse<E: serde::de::Error>(&self, came: &Came) -> E {
         E::custom(format_args!("a job is a map with the names of its fields, not {came}"))
     }

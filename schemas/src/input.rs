@@ -8,7 +8,7 @@ use crate::{
     bounded::{
         BoundedList, BoundedText, Flag, Number, OptionalText, Real, SmallNumber, What, empty_list,
     },
-    came::{Came, refuse_others},
+    came::{Came, Refuse, refuse_others},
     job::{InputType, Message},
     key::{Key, fields},
     limits::{Limits, STOP_CHARS_MAX, STOPS_MAX},
@@ -40,7 +40,9 @@ impl InputSeed<'_> {
     fn list<F>(&self, what: &'static str, element: F) -> BoundedList<F> {
         BoundedList { what, len_max: self.limits.inputs_max, element }
     }
+}
 
+impl Refuse for InputSeed<'_> {
     fn refuse<E: Error>(&self, came: &Came) -> E {
         came.instead_of("input", "a string, a list of strings or a map")
     }
@@ -92,10 +94,10 @@ impl<'de> Visitor<'de> for InputSeed<'_> {
         while let Some(field) = map.next_key_seed(Key::<InputField>::new())? {
             match field {
                 InputField::Query => {
-                    query = map.next_value_seed(BoundedText::field("query", usize::MAX))?
+                    query = map.next_value_seed(BoundedText::field("query", usize::MAX))?;
                 }
                 InputField::Prompt => {
-                    prompt = map.next_value_seed(BoundedText::field("prompt", usize::MAX))?
+                    prompt = map.next_value_seed(BoundedText::field("prompt", usize::MAX))?;
                 }
                 InputField::Documents => {
                     documents =
@@ -120,7 +122,7 @@ struct MessageSeed(usize);
 
 fields!(MessageField { Role = "role", Content = "content" });
 
-impl MessageSeed {
+impl Refuse for MessageSeed {
     fn refuse<E: Error>(&self, came: &Came) -> E {
         came.instead_of(What::Element("messages", self.0), "a map with `role` and `content`")
     }
@@ -192,7 +194,7 @@ const INPUT_TYPE: OptionalText<'static> = BoundedText::field("input_type", 32);
 /// `params`, or null.
 pub(crate) struct ParamsSeed;
 
-impl ParamsSeed {
+impl Refuse for ParamsSeed {
     fn refuse<E: Error>(&self, came: &Came) -> E {
         came.instead_of("params", "a map")
     }
@@ -276,7 +278,7 @@ impl<'de> Visitor<'de> for ParamsSeed {
 /// The `stop` strings of a generation: a list, a single one, or null.
 struct StopSeed;
 
-impl StopSeed {
+impl Refuse for StopSeed {
     fn refuse<E: Error>(&self, came: &Came) -> E {
         came.instead_of("stop", "a list of strings")
     }

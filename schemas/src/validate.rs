@@ -93,9 +93,8 @@ fn params(work: &Work) -> Check {
     match work {
         Work::Embed { params, .. } => positive("dimensions", params.dimensions),
         Work::EmbedSparse { params, .. } => sparse(params),
-        Work::EmbedTokens { .. } => Ok(()),
         Work::Rerank { params, .. } => positive("top_n", params.top_n),
-        Work::Classify { .. } => Ok(()),
+        Work::EmbedTokens { .. } | Work::Classify { .. } => Ok(()),
         Work::Generate { params, .. } => generate(params),
     }
 }
