@@ -119,7 +119,7 @@ impl<'de> Visitor<'de> for FieldsSeed<'_> {
                 }
                 Field::Task => fields.task = map.next_value_seed(BoundedText::field("task", 32))?,
                 Field::Input => {
-                    fields.input = map.next_value_seed(InputSeed { limits: self.limits })?
+                    fields.input = map.next_value_seed(InputSeed { limits: self.limits })?;
                 }
                 Field::Params => fields.params = map.next_value_seed(ParamsSeed)?,
                 Field::Tenant => fields.tenant = map.next_value_seed(TENANT)?,

@@ -268,7 +268,7 @@ impl<'de> Visitor<'de> for HeadSeed<'_> {
                 (Field::Notify, Came::Text(channel))
                     if (1..=NOTIFY_CHARS_MAX).contains(&channel.chars().count()) =>
                 {
-                    head.notify = Some(channel)
+                    head.notify = Some(channel);
                 }
                 (Field::Metadata, Came::Map(pairs)) => head.metadata = pairs,
                 (Field::Other, _)
