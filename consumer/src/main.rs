@@ -20,6 +20,10 @@ use forebay_engine::{DType, Device, LoadOptions, ModelTask};
 use forebay_fabric::{Config, shutdown, telemetry};
 use forebay_schemas::ModelId;
 
+/// An attempt, not measured yet: jobs are allocated by one thread and freed by another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Drains a model's queues in large packed batches and writes the results to Redis.
 ///
 /// Stops on SIGTERM: finishes what it holds within worker.grace_s and gives the rest back.

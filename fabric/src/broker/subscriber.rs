@@ -8,7 +8,7 @@
 
 use std::{collections::VecDeque, future::ready, io, sync::Arc, time::Duration};
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use lapin::{
     Connection, Consumer,
     options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
@@ -36,6 +36,8 @@ const TRANSIT_MAX: Duration = Duration::from_millis(500);
 const TRANSIT_MAX_RESIZED: Duration = Duration::from_millis(100);
 /// The longest that the broker may take to begin a subscription, or to end it.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
+/// Deliveries that are taken one after the other, at most, before the task looks at what else there is to do.
+const TAKEN_TOGETHER_MAX: usize = 64;
 /// How often the room for what was refused is looked at where no delivery is settled meanwhile: what was given back
 /// may have gone to another worker.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -164,6 +166,7 @@ impl Subscriber {
                     let came = self.came(delivery)?;
                     backoff.reset();
                     self.take(open, came).await;
+                    self.take_more(open).await?;
                     if self.window.wanted() != prefetch
                         && let Some(quiet) = stop_settling_if_full(open).await
                     {
@@ -185,6 +188,16 @@ impl Subscriber {
                 () = sleep_until(open.look_at), if has_refused => self.give_back_what_fits(open),
             }
         }
+    }
+
+    /// Takes what came together with a delivery, up to so many, without a look at anything else in between.
+    async fn take_more(&self, open: &mut Open) -> Result<(), BrokerError> {
+        for _ in 1..TAKEN_TOGETHER_MAX {
+            let Some(delivery) = open.consumer.next().now_or_never() else { break };
+            let came = self.came(delivery)?;
+            self.take(open, came).await;
+        }
+        Ok(())
     }
 
     /// Passes a delivery on, or keeps its tag alone where it does not fit.

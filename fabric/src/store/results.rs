@@ -170,6 +170,7 @@ fn fitting(records: &[ResultRecord]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::testing::Redis;
 
     fn record(bytes: usize) -> ResultRecord {
         ResultRecord { id: JobId::random(), bytes: vec![0; bytes], ttl_s: 1, notify: None }
@@ -180,5 +181,18 @@ mod tests {
         let half = PIPELINE_BYTES_MAX / 2;
         assert_eq!(fitting(&[record(half), record(half), record(1)]), 2);
         assert_eq!(fitting(&[record(PIPELINE_BYTES_MAX + 1), record(1)]), 1);
+    }
+
+    #[tokio::test]
+    async fn each_job_has_its_own_answer_whether_none_some_or_all_were_cancelled() {
+        let redis = Redis::start().await;
+        let ids: Vec<JobId> = (0..3).map(|_| JobId::random()).collect();
+        let store = &redis.store;
+        assert_eq!(store.cancelled(&ids).await.unwrap(), [false, false, false]);
+        store.request_cancel(&ids[1], 60).await.unwrap();
+        assert_eq!(store.cancelled(&ids).await.unwrap(), [false, true, false]);
+        store.request_cancel(&ids[0], 60).await.unwrap();
+        store.request_cancel(&ids[2], 60).await.unwrap();
+        assert_eq!(store.cancelled(&ids).await.unwrap(), [true, true, true]);
     }
 }

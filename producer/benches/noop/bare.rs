@@ -37,6 +37,7 @@ pub(crate) async fn rate(config: &Config, passes: [Vec<Job>; 2]) -> Result<f64> 
     for jobs in passes {
         let encode = |job: &Job| job.encode(ContentType::Msgpack);
         let bodies = jobs.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
+        let cpu = crate::cpu::now(None);
         let began = Instant::now();
         let consuming = tokio::spawn(consume(consumer, jobs.len()));
         let publishes = jobs.iter().zip(&bodies).map(|(job, body)| publish(&channel, job, body));
@@ -45,7 +46,9 @@ pub(crate) async fn rate(config: &Config, passes: [Vec<Job>; 2]) -> Result<f64> 
             result?;
         }
         consumer = consuming.await??;
-        rate = jobs.len() as f64 / began.elapsed().as_secs_f64();
+        let took = began.elapsed().as_secs_f64();
+        crate::cpu::report("bare", &cpu, &crate::cpu::now(None), jobs.len(), took);
+        rate = jobs.len() as f64 / took;
     }
     // The last acknowledgements have to reach the queue before the channel closes.
     tokio::time::sleep(Duration::from_secs(1)).await;

@@ -12,6 +12,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // it is a command that prints tables
 
 mod bare;
+mod cpu;
 #[path = "../figures/mod.rs"]
 mod figures;
 mod worker;
@@ -119,10 +120,13 @@ async fn at_once(
     for jobs in passes {
         let count = jobs.len();
         let before = keys(redis).await?;
+        let cpu = cpu::now(Some(worker.id()));
         let began = Instant::now();
         submit(&client, jobs).await?;
         until(redis, before + count).await?;
-        rate = count as f64 / began.elapsed().as_secs_f64();
+        let took = began.elapsed().as_secs_f64();
+        cpu::report("once", &cpu, &cpu::now(Some(worker.id())), count, took);
+        rate = count as f64 / took;
     }
     client.close().await;
     worker.stop().await?;
@@ -143,9 +147,12 @@ async fn drained(
     let worker = fixture.start()?;
     // Its own entry in the registry is not a record.
     let first = until(redis, 2).await?;
+    let cpu = cpu::now(Some(worker.id()));
     let began = Instant::now();
     until(redis, JOBS).await?;
-    let rate = (JOBS - first) as f64 / began.elapsed().as_secs_f64();
+    let took = began.elapsed().as_secs_f64();
+    cpu::report("drain", &cpu, &cpu::now(Some(worker.id())), JOBS - first, took);
+    let rate = (JOBS - first) as f64 / took;
     worker.stop().await?;
     clear(redis).await?;
     Ok(rate)
