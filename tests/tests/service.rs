@@ -19,7 +19,6 @@ mod service {
     mod large;
     mod logins;
     mod permissions;
-    mod publishers;
     mod python;
     mod refusals;
     mod registry;
@@ -33,5 +32,4 @@ mod service {
     mod tls;
     mod top;
     mod topology;
-    mod vectors;
 }

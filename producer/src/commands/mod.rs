@@ -1,7 +1,6 @@
 //! The subcommands, one file each, and the parts that several of them use.
 
 pub(crate) mod cancel;
-pub(crate) mod check;
 pub(crate) mod dead;
 mod duration;
 pub(crate) mod get;
