@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help build model up down status demo test chaos soak fuzz lint kernels cuda gpu-check bench scaling
-.PHONY: compose-check checks compat mutants
+.PHONY: compose-check checks compat mutants examples
 
 MODEL ?= all-minilm-l6-v2
 
@@ -26,6 +26,9 @@ status: ## show what runs where
 
 demo: ## embed the example texts on a stack of its own, ask questions, stop everything
 	@scripts/demo
+
+examples: ## run a publisher of each language whose library Debian or Python has, and check its answer
+	@scripts/examples
 
 test: ## run every test, against real servers
 	@scripts/test

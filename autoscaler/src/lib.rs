@@ -10,14 +10,16 @@
 //! - [`lead`] is leader election: a lease with a fencing token, and the permit that is asked for before every action;
 //! - [`reload`] watches the configuration, and [`status`] publishes what the leader knows;
 //! - [`simulate`] runs the same decision over a trace in virtual time;
-//! - [`settle`] answers the jobs that no worker will, [`removed`] those of models that were taken out of the
-//!   configuration, and [`deadlines`] those that expire while no worker runs.
+//! - [`settle`] answers the jobs that no worker will, [`given_up`] keeps those of them that a worker may still have,
+//!   [`removed`] answers those of models that were taken out of the configuration, and [`deadlines`] those that expire
+//!   while no worker runs.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod act;
 pub mod deadlines;
 pub mod decide;
 pub mod doubted;
+pub mod given_up;
 pub mod lead;
 pub mod leaving;
 pub mod observe;

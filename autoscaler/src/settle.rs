@@ -1,5 +1,5 @@
-//! Settles what no worker will: jobs for models that this fleet does not have, jobs that expired in
-//! their queue, and jobs that the broker gave up on.
+//! Settles what no worker will: jobs for models that this fleet does not have, jobs that expired in their queue, and
+//! jobs that the broker gave up on, once no worker has them ([`GivenUp`]).
 
 use std::sync::Arc;
 
@@ -13,6 +13,8 @@ use forebay_fabric::{
 use forebay_schemas::{ErrorCode, JobError, Limits};
 use metrics::counter;
 use tokio_util::sync::CancellationToken;
+
+use crate::given_up::{GivenUp, Waiting};
 
 /// Messages of one queue that are answered at once.
 const PREFETCH: u16 = 64;
@@ -35,33 +37,65 @@ pub struct Settler {
 }
 
 impl Settler {
-    /// Takes messages until `stop`.
+    /// Takes messages until `stop`. Those whose end is not decided by then go back to their queue.
     pub async fn run(self, mut subscription: Subscription, stop: CancellationToken) {
-        while let Some(Some(delivery)) = stop.run_until_cancelled(subscription.next()).await {
-            let disposition = self.decide(delivery);
-            self.answerer.settle_all(vec![disposition]).await;
+        let mut given_up = GivenUp::default();
+        loop {
+            // All of these waits are cancel-safe.
+            let dispositions = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = given_up.due() => {
+                    let Answerer { store, worker_id, .. } = &self.answerer;
+                    given_up.look(&**store, worker_id, |waiting| self.answer(waiting)).await
+                }
+                next = subscription.next() => match next {
+                    Some(delivery) => self.decide(delivery, &mut given_up).into_iter().collect(),
+                    None => break,
+                },
+            };
+            self.answerer.settle_all(dispositions).await;
         }
+        drop(given_up);
         subscription.stop().await;
     }
 
-    /// The end of one message. A dead letter without a reply address is only acknowledged: the queue of dead letters
-    /// keeps a copy for people.
-    fn decide(&self, delivery: Delivery) -> Disposition {
+    /// The end of one message, unless it has to wait for that. A dead letter without a reply address is only
+    /// acknowledged: the queue of dead letters keeps a copy for people.
+    fn decide(&self, delivery: Delivery, given_up: &mut GivenUp) -> Option<Disposition> {
         let error = (self.error_for)(&delivery);
-        counter!("forebay_settle_for_others_total", "code" => error.code.as_str()).increment(1);
         let is_kept = delivery.exchange == forebay_schemas::names::DEAD;
         match intake::read(delivery, &self.limits) {
             Ok((job, ticket)) => {
-                tracing::info!(id = %job.id, model = %job.model, %error, "settled without a worker");
-                Disposition::failed(&job, ticket, error, self.answerer.attempts_max)
+                let waiting = Waiting { job, ticket, error };
+                if waiting.error.code == ErrorCode::AttemptsExhausted {
+                    given_up.push(waiting);
+                    return None;
+                }
+                Some(self.answer(waiting))
             }
-            Err(Disposition::DeadLetter { acker, .. }) if is_kept => {
-                Disposition::Acknowledge(acker)
+            Err(disposition) => {
+                count(&error);
+                Some(match disposition {
+                    Disposition::DeadLetter { acker, .. } if is_kept => {
+                        Disposition::Acknowledge(acker)
+                    }
+                    // What is no job at all is answered, or kept, for that reason.
+                    other => other,
+                })
             }
-            // What is no job at all is answered, or kept, for that reason.
-            Err(disposition) => disposition,
         }
     }
+
+    fn answer(&self, Waiting { job, ticket, error }: Waiting) -> Disposition {
+        count(&error);
+        tracing::info!(id = %job.id, model = %job.model, %error, "settled without a worker");
+        Disposition::failed(&job, ticket, error, self.answerer.attempts_max)
+    }
+}
+
+fn count(error: &JobError) {
+    counter!("forebay_settle_for_others_total", "code" => error.code.as_str()).increment(1);
 }
 
 /// The error of a message that no queue takes.

@@ -2,14 +2,22 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use forebay_fabric::{Config, Store};
-use forebay_schemas::{WorkerRecord, WorkerState};
+use forebay_fabric::{
+    Config, Store,
+    broker::{Acker, Message, Properties, Settlement},
+    store::{Asked, ResultRecord, ResultStore, Standing, StoreError, Written},
+    ticket::Ticket,
+};
+use forebay_schemas::{
+    ContentType, JobId, WorkerRecord, WorkerState, limits::RESULT_TTL_S_DEFAULT,
+};
+use futures_util::FutureExt as _;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},
@@ -36,6 +44,91 @@ pub fn record(id: &str) -> WorkerRecord {
         load_ms: 0,
         slots_free_tokens: 0,
         gpu: None,
+    }
+}
+
+/// Settles no delivery.
+struct Detached;
+
+impl Settlement for Detached {
+    fn ack(self: Box<Self>) -> bool {
+        false
+    }
+
+    fn requeue(self: Box<Self>) -> bool {
+        false
+    }
+}
+
+/// A ticket of no delivery.
+pub fn ticket(id: JobId) -> Ticket {
+    let message = Message {
+        exchange: String::new(),
+        routing_key: String::new(),
+        properties: Properties::default(),
+        body: Vec::new(),
+    };
+    Ticket {
+        id,
+        acker: Acker::new(Detached),
+        content_type: ContentType::Json,
+        failures: 0,
+        deaths: 0,
+        returned: true,
+        result_ttl_s: RESULT_TTL_S_DEFAULT,
+        notify: None,
+        reply_to: None,
+        message: Box::new(message),
+    }
+}
+
+/// A store in which every job stands the same, or that is away.
+pub struct FakeStore(Mutex<(Standing, bool)>);
+
+impl FakeStore {
+    pub fn new(standing: Standing) -> Self {
+        Self(Mutex::new((standing, false)))
+    }
+
+    pub fn stands(&self, standing: Standing) {
+        self.0.lock().unwrap().0 = standing;
+    }
+
+    pub fn is_away(&self, away: bool) {
+        self.0.lock().unwrap().1 = away;
+    }
+
+    fn answer<T>(&self, answer: T) -> Asked<'_, T>
+    where
+        T: Send + 'static,
+    {
+        let away = self.0.lock().unwrap().1;
+        let gone =
+            || StoreError::Unreachable { url: "redis://store".into(), reason: "gone".into() };
+        std::future::ready(if away { Err(gone()) } else { Ok(answer) }).boxed()
+    }
+}
+
+impl ResultStore for FakeStore {
+    fn write_results<'a>(&'a self, records: &'a [ResultRecord]) -> Asked<'a, Vec<Written>> {
+        self.answer(vec![Written::First; records.len()])
+    }
+
+    fn cancelled<'a>(&'a self, ids: &'a [JobId]) -> Asked<'a, Vec<bool>> {
+        self.answer(vec![false; ids.len()])
+    }
+
+    fn write_journal<'a>(&'a self, _: &'a str, _: u64, _: &'a [JobId]) -> Asked<'a, ()> {
+        self.answer(())
+    }
+
+    fn name_taken_over<'a>(&'a self, _: &'a str) -> Asked<'a, ()> {
+        self.answer(())
+    }
+
+    fn standings<'a>(&'a self, _: &'a str, ids: &'a [JobId]) -> Asked<'a, Vec<Standing>> {
+        let standing = self.0.lock().unwrap().0;
+        self.answer(vec![standing; ids.len()])
     }
 }
 

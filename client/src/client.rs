@@ -113,7 +113,8 @@ impl Client {
         Duration::from_millis(self.inner.config.broker.connect_timeout_ms)
     }
 
-    /// The task that waits for results; the first call starts it.
+    /// The task that waits for results. The first wait starts it: who only submits has no use for notices. Whatever was
+    /// written before it is subscribed, it finds by looking.
     pub(crate) fn waiter(&self) -> &Waiter {
         let start = || Waiter::start(&self.inner.store, &self.inner.channel);
         self.inner.waiter.get_or_init(start)

@@ -46,7 +46,10 @@ pub use client::Client;
 pub use dead::{DeadLetter, DeadLetterFilter, DeadLetterInfo, DeadLetters, Kept, ReplayError};
 pub use error::ClientError;
 pub use forebay_fabric::Config;
-pub use forebay_schemas::{EmbedParams, Job, JobId, Lane, ModelId, Outcome, Output, State, Work};
+pub use forebay_schemas::{
+    EmbedParams, InputType, Job, JobId, Lane, ModelId, Outcome, Output, SparseOutput, SparseParams,
+    SparseVector, State, TokensOutput, TokensParams, Work,
+};
 pub use inspect::{ModelInfo, QueueInfo};
 pub use submit::SubmitError;
 pub use wait::{WaitError, Waited};

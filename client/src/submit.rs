@@ -124,8 +124,6 @@ impl Client {
         job.notify.get_or_insert_with(|| self.inner.channel.clone());
         let body = self.checked_body(&job)?;
         self.check_route(&job.model).await?;
-        // Subscribing to notifications begins before the job can be answered.
-        self.waiter();
         let message = message(&job, lane, body);
         let broker = self.broker().await?;
         let attempt = || async {

@@ -14,7 +14,9 @@ use forebay_fabric::{
     store::{Asked, ResultStore, Standing},
     ticket::Ticket,
 };
-use forebay_schemas::{ErrorCode, Job, JobError, JobId, ModelId, Task};
+use forebay_schemas::{
+    ErrorCode, Job, JobError, JobId, ModelId, Task, limits::SUBMITTED_AHEAD_MS_MAX,
+};
 use metrics::counter;
 use tokio::{sync::mpsc, time::Instant};
 
@@ -49,9 +51,10 @@ pub struct Admit {
 }
 
 impl Admit {
-    /// Runs until its input ends. Jobs that are parked by then go back to their queue.
+    /// Runs until its input ends. Jobs that are parked by then are given back to their queue.
     pub async fn run(self, mut decoded: LaneReceiver<Decoded>) {
-        // No more than the deliveries that this worker may hold.
+        // No more than the deliveries that this worker may hold, in number and in bytes: each keeps its share of the
+        // window. Those that are no longer this worker's, and would be joined by their next delivery, leave it.
         let mut parked: Vec<Decoded> = Vec::new();
         let mut look_at = Instant::now();
         loop {
@@ -61,10 +64,14 @@ impl Admit {
                 biased;
                 () = tokio::time::sleep_until(look_at), if !parked.is_empty() => {
                     look_at = Instant::now() + PARKED;
+                    if !self.give_back(parked.extract_if(.., is_lost).collect()).await {
+                        return;
+                    }
                     self.with_room(&mut parked)
                 }
                 jobs = decoded.recv_some_for(&self.jobs, LOOKUP_MAX) => {
                     if jobs.is_empty() {
+                        self.give_back(parked).await;
                         return;
                     }
                     jobs
@@ -77,6 +84,17 @@ impl Admit {
                 return;
             }
         }
+    }
+
+    /// Gives jobs back to their queue. `false` if the stages after this one have ended.
+    async fn give_back(&self, jobs: Vec<Decoded>) -> bool {
+        for decoded in jobs {
+            let give_back = Disposition::GiveBack(decoded.ticket.acker);
+            if self.not_computed.send(give_back).await.is_err() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Takes out of the parked jobs as many as the next stage has room for, so that none waits for room there.
@@ -178,6 +196,11 @@ impl Admit {
     }
 }
 
+/// Whether a parked job is no longer this worker's: its message is in its queue again, or with another.
+fn is_lost(parked: &mut Decoded) -> bool {
+    !is_ours(&parked.ticket, "admit")
+}
+
 /// Refuses a job whose attempts are used up and of which a crash was attributed to at least one: another attempt could
 /// cost another worker.
 fn check_attempts(ticket: &Ticket, attempts_max: u32) -> Result<(), JobError> {
@@ -215,6 +238,15 @@ fn check(
     }
     if cancelled {
         return Err(JobError::new(ErrorCode::Cancelled, "cancelled before it was computed"));
+    }
+    // A deadline that counts from a time that never comes would never come either.
+    if let Some(ms) =
+        job.submitted_at_ms.filter(|&ms| ms > now_ms.saturating_add(SUBMITTED_AHEAD_MS_MAX))
+    {
+        return Err(JobError::invalid(format!(
+            "`submitted_at_ms` is {ms}, {} hours ahead of this worker's clock: send the Unix time in milliseconds",
+            (ms - now_ms) / 3_600_000
+        )));
     }
     if let Some(late_ms) =
         job.expires_at_ms().and_then(|at| now_ms.checked_sub(at)).filter(|&late| late > 0)

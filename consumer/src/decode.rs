@@ -9,7 +9,7 @@ use forebay_fabric::{
     fail, intake,
     telemetry::Health,
 };
-use forebay_schemas::{Lane, Limits, Work};
+use forebay_schemas::{Lane, Limits, Work, limits::TOKEN_VECTORS_BYTES_MAX};
 use metrics::counter;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -22,8 +22,8 @@ pub struct Decode {
     pub lane: Lane,
     /// The most deliveries that it holds.
     pub prefetch_max: u16,
-    /// Values in a row of the model's results.
-    pub dim: usize,
+    /// The most values in a row of the model's results.
+    pub row_values_max: usize,
     /// The bounds that jobs must keep.
     pub limits: Limits,
     /// While it names a problem of the store, nothing is taken; one of memory, one job at a time.
@@ -67,7 +67,7 @@ impl Decode {
             fail::point("after_delivery");
             let passed_on = match intake::read(delivery, &self.limits) {
                 Ok((job, mut ticket)) => {
-                    ticket.acker.hold_more(result_bytes(&job.work, self.dim));
+                    ticket.acker.hold_more(result_bytes(&job.work, self.row_values_max));
                     counter!("forebay_decode_jobs_total", "lane" => lane.as_str()).increment(1);
                     let received_at_ms = self.clock.now_ms();
                     self.jobs
@@ -103,13 +103,15 @@ impl Decode {
 /// number in the record.
 const RESULT_VALUE_BYTES: u64 = 16;
 
-/// Bytes that a job's results will take.
-fn result_bytes(work: &Work, dim: usize) -> u64 {
-    let inputs = match work {
-        Work::Embed { input, .. } | Work::Classify { input } => input.len(),
-        Work::Rerank { documents, .. } => documents.len(),
+/// Bytes that a job's results will take, at most.
+fn result_bytes(work: &Work, row_values_max: usize) -> u64 {
+    let values = (work.inputs() as u64).saturating_mul(row_values_max as u64);
+    let values = match work {
+        // More is refused as soon as its texts are tokenized.
+        Work::EmbedTokens { .. } => values.min(TOKEN_VECTORS_BYTES_MAX / 4),
         // It is refused.
         Work::Generate { .. } => 0,
+        _ => values,
     };
-    (inputs as u64).saturating_mul(dim as u64).saturating_mul(RESULT_VALUE_BYTES)
+    values.saturating_mul(RESULT_VALUE_BYTES)
 }

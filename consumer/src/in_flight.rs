@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use forebay_engine::{Finish, Tokens};
+use forebay_engine::{Finish, InputType, Tokens};
 use forebay_fabric::{disposition::Disposition, ticket::Ticket};
-use forebay_schemas::{Job, JobError, Lane, Outcome, Output, Timing, Usage, Work};
+use forebay_schemas::{self as schemas, Job, JobError, Lane, Outcome, Output, Timing, Usage, Work};
 use tokio::time::Instant;
 
 use crate::job::{Admitted, is_ours};
@@ -21,6 +21,8 @@ pub struct InFlight {
     pub lane: Lane,
     /// How its vectors are finished.
     pub finish: Finish,
+    /// What its texts are to the model.
+    pub input_type: InputType,
     /// Milliseconds from submission to admission.
     pub queued_ms: u64,
     /// When it was admitted.
@@ -48,8 +50,8 @@ pub struct Part {
 pub struct Progress {
     /// Tokens read, and inputs that were cut.
     pub usage: Usage,
-    /// `inputs * dim` values, filled in as batches come back; empty before the first.
-    pub vectors: Vec<f32>,
+    /// One for each input, filled in as batches come back; none before the first.
+    pub rows: Vec<Vec<f32>>,
     /// The error of the first input, by its index, of those that are known to have failed.
     pub error: Option<JobError>,
     /// Whether some of its inputs are in a batch.
@@ -77,8 +79,20 @@ impl InFlight {
         let Admitted { job, ticket, lane, queued_ms, at: admitted_at } = admitted;
         let alone = ticket.deaths > 0;
         let finish = finish(&job.work);
+        let input_type = input_type(&job.work);
         let progress = Mutex::default();
-        Self { job, ticket, lane, finish, queued_ms, admitted_at, alone, inputs, progress }
+        Self {
+            job,
+            ticket,
+            lane,
+            finish,
+            input_type,
+            queued_ms,
+            admitted_at,
+            alone,
+            inputs,
+            progress,
+        }
     }
 
     /// The results so far.
@@ -110,14 +124,14 @@ impl InFlight {
         Some(Disposition::of(ticket, outcome, attempts_max))
     }
 
-    /// Ends the job. Its output is made of the job and its vectors, unless it has failed.
+    /// Ends the job. Its output is made of the job and its rows, unless it has failed.
     pub fn end(
         self,
-        output: impl FnOnce(&Job, Vec<f32>) -> Result<Output, JobError>,
+        output: impl FnOnce(&Job, Vec<Vec<f32>>) -> Result<Output, JobError>,
     ) -> (Ticket, Outcome) {
         let Self { job, ticket, queued_ms, admitted_at, progress, .. } = self;
         let progress = progress.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let Progress { usage, vectors, error, computed, batch_size, batch_tokens, .. } = progress;
+        let Progress { usage, rows, error, computed, batch_size, batch_tokens, .. } = progress;
         let (started_at, ended_at) = computed.unwrap_or((admitted_at, admitted_at));
         let timing = Timing {
             queued_ms,
@@ -126,7 +140,7 @@ impl InFlight {
             batch_size,
             batch_tokens,
         };
-        let outcome = match error.map_or_else(|| output(&job, vectors), Err) {
+        let outcome = match error.map_or_else(|| output(&job, rows), Err) {
             Ok(output) => Outcome::succeeded(&job, output, usage, timing),
             Err(error) => Outcome { usage, timing, ..Outcome::failed(&job, error) },
         };
@@ -139,4 +153,14 @@ fn finish(work: &Work) -> Finish {
     let Work::Embed { params, .. } = work else { return Finish::default() };
     let dimensions = params.dimensions.map(|dimensions| dimensions as usize);
     Finish { normalize: params.normalize, dimensions }
+}
+
+/// What a job's texts are to a model that reads queries otherwise than documents.
+fn input_type(work: &Work) -> InputType {
+    match work {
+        Work::EmbedTokens { params, .. } if params.input_type == schemas::InputType::Query => {
+            InputType::Query
+        }
+        _ => InputType::Document,
+    }
 }

@@ -159,7 +159,12 @@ impl Pipeline {
 
         let mut stages = JoinSet::new();
         for (lane, source) in sources {
-            let decode = parts.decode(lane, model.info.dim, to_admit.clone(), not_computed.clone());
+            let decode = parts.decode(
+                lane,
+                model.info.row_values_max(),
+                to_admit.clone(),
+                not_computed.clone(),
+            );
             stages.spawn(named("decode", decode.run(source, take_no_more.clone())));
         }
         drop(to_admit);
@@ -172,10 +177,11 @@ impl Pipeline {
         let journaling = Journaling { journal: journal.clone(), done: from_device };
         stages.spawn(named("journal", journaling.run(from_batch)));
         let labels = model.info.labels.clone();
+        let dim = model.info.dim;
         let compute = parts.compute(model, budget);
         let ports = Ports { batches, done, computed };
         stages.spawn(named("compute", executor.compute(compute, ports)));
-        let whole = move |batch| assemble(batch, &labels);
+        let whole = move |batch| assemble(batch, dim, &labels);
         stages.spawn(named("settle", parts.settle().run(from_compute, from_all, whole)));
         Self { stages, journal, take_no_more }
     }
@@ -208,7 +214,7 @@ impl Parts {
     fn decode(
         &self,
         lane: Lane,
-        dim: usize,
+        row_values_max: usize,
         jobs: LaneSender<Decoded>,
         not_computed: mpsc::Sender<Disposition>,
     ) -> Decode {
@@ -218,7 +224,7 @@ impl Parts {
                 Lane::Interactive => self.config.prefetch_interactive,
                 Lane::Batch => self.config.prefetch_batch,
             },
-            dim,
+            row_values_max,
             limits: self.limits.clone(),
             health: self.health.clone(),
             clock: self.clock,
@@ -238,6 +244,8 @@ impl Parts {
             model: self.name.clone(),
             task: match model.info.task {
                 ModelTask::Embed => Task::Embed,
+                ModelTask::EmbedSparse => Task::EmbedSparse,
+                ModelTask::EmbedTokens => Task::EmbedTokens,
                 ModelTask::Classify => Task::Classify,
                 ModelTask::Rerank => Task::Rerank,
             },
@@ -292,9 +300,9 @@ impl Parts {
     }
 
     fn compute(&self, model: Model, budget: Budget) -> Compute {
-        let Model { encoder, info, .. } = model;
+        let Model { encoder, .. } = model;
         let stats = self.stats.clone();
-        Compute::new(encoder, info.dim, budget, self.memory, stats, self.calls.clone())
+        Compute::new(encoder, budget, self.memory, stats, self.calls.clone())
     }
 
     fn settle(&self) -> Settle {

@@ -4,19 +4,22 @@
 //! one handful and not for all of them. Each handful has room in the next stage before a thread takes it, so that a
 //! lane that is full there holds no thread.
 
+mod reading;
+
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, OnceLock},
+    sync::Arc,
     vec,
 };
 
-use forebay_engine::{EngineError, FirstOfPairs, Tokenizer, Tokens};
+use forebay_engine::Tokenizer;
 use forebay_fabric::disposition::Disposition;
-use forebay_schemas::{ErrorCode, JobError, JobId, Lane, Work};
+use forebay_schemas::{ErrorCode, JobError, JobId, Lane};
 use futures_util::{StreamExt, future, stream::FuturesUnordered};
 use metrics::counter;
 use tokio::sync::mpsc;
 
+use self::reading::{Reading, check_vectors, encode, texts_of};
 use crate::{
     in_flight::{InFlight, Part},
     job::Admitted,
@@ -101,6 +104,7 @@ impl Tokenize {
             }
             let handful = Handful {
                 tokenizer: self.tokenizer.clone(),
+                dim: self.dim,
                 attempts_max: self.attempts_max,
                 memory: self.memory,
                 texts,
@@ -180,45 +184,6 @@ impl Tokenize {
     }
 }
 
-fn texts_of(work: &mut Work, dim: usize) -> Result<(Reading, Vec<String>), JobError> {
-    match work {
-        Work::Embed { input, params } => {
-            if let Some(dimensions) = params.dimensions.filter(|&wanted| wanted as usize > dim) {
-                let message = format!("`dimensions` is {dimensions}, the model has {dim}");
-                return Err(JobError::invalid(message));
-            }
-            let reading = if params.truncate { Reading::Cut } else { Reading::Whole };
-            Ok((reading, std::mem::take(input)))
-        }
-        Work::Classify { input } => Ok((Reading::Cut, std::mem::take(input))),
-        Work::Rerank { query, documents, .. } => {
-            let query = Query { text: std::mem::take(query), tokens: OnceLock::new() };
-            Ok((Reading::Pairs(Arc::new(query)), std::mem::take(documents)))
-        }
-        // Admission lets only the model's task through, and no encoder generates.
-        Work::Generate { .. } => {
-            Err(JobError::new(ErrorCode::TaskNotSupported, "this model does not generate"))
-        }
-    }
-}
-
-/// How a job's texts are read.
-#[derive(Clone)]
-enum Reading {
-    /// Each as far as the model reads.
-    Cut,
-    /// Each whole, or not at all.
-    Whole,
-    /// Each as the second of a pair.
-    Pairs(Arc<Query>),
-}
-
-/// The first text of a job's pairs. It is tokenized once, with the job's first handful.
-struct Query {
-    text: String,
-    tokens: OnceLock<Result<FirstOfPairs, JobError>>,
-}
-
 /// Consecutive texts of a job that are not tokenized yet.
 struct Texts {
     job: Arc<InFlight>,
@@ -282,7 +247,12 @@ impl Texts {
     }
 
     /// Tokenizes them on the calling thread. `Err` with the job if it has failed, with one of these or before.
-    fn tokenize(self, tokenizer: &Tokenizer, memory: MemoryLimit) -> Result<Part, Arc<InFlight>> {
+    fn tokenize(
+        self,
+        tokenizer: &Tokenizer,
+        dim: usize,
+        memory: MemoryLimit,
+    ) -> Result<Part, Arc<InFlight>> {
         if !self.job.is_wanted("tokenize") {
             return Err(self.job);
         }
@@ -292,6 +262,7 @@ impl Texts {
             job.progress().fail(error);
             return Err(job);
         }
+        let tokenizer = tokenizer.of(job.input_type);
         let encode = || encode(tokenizer, &reading, first, inputs);
         let panicked = |_| Err(JobError::new(ErrorCode::Internal, "the tokenizer panicked"));
         let encoded = catch_unwind(AssertUnwindSafe(encode)).unwrap_or_else(panicked);
@@ -300,6 +271,11 @@ impl Texts {
             Ok(inputs) => {
                 let tokens = inputs.iter().map(|input| input.ids.len() as u64).sum();
                 progress.usage.input_tokens += tokens;
+                if let Err(error) = check_vectors(&job, progress.usage.input_tokens, dim) {
+                    progress.fail(error);
+                    drop(progress);
+                    return Err(job);
+                }
                 progress.usage.truncated +=
                     inputs.iter().filter(|input| input.truncated).count() as u64;
                 drop(progress);
@@ -323,6 +299,7 @@ fn weight(text: &str) -> usize {
 /// Texts of one lane that go to a thread together.
 pub struct Handful {
     tokenizer: Arc<Tokenizer>,
+    dim: usize,
     attempts_max: u32,
     memory: MemoryLimit,
     texts: Vec<Texts>,
@@ -344,11 +321,11 @@ impl Handful {
 
     /// Tokenizes the texts on the calling thread and passes the parts on. Returns the jobs that ended here.
     pub fn tokenize(self) -> Vec<Disposition> {
-        let Self { tokenizer, attempts_max, memory, texts, room } = self;
+        let Self { tokenizer, dim, attempts_max, memory, texts, room } = self;
         let mut parts = Vec::with_capacity(texts.len());
         let mut ended = Vec::new();
         for texts in texts {
-            match texts.tokenize(&tokenizer, memory) {
+            match texts.tokenize(&tokenizer, dim, memory) {
                 Ok(part) => parts.push(part),
                 Err(job) => ended.extend(job.let_go(attempts_max)),
             }
@@ -358,41 +335,4 @@ impl Handful {
         }
         ended
     }
-}
-
-/// Tokenizes texts of which the first is the job's input `first`; an error names its index.
-fn encode(
-    tokenizer: &Tokenizer,
-    reading: &Reading,
-    first: usize,
-    texts: vec::IntoIter<String>,
-) -> Result<Vec<Tokens>, JobError> {
-    let query = match reading {
-        Reading::Pairs(query) => {
-            let tokens = query.tokens.get_or_init(|| {
-                tokenizer.first_of_pairs(&query.text).map_err(|error| not_tokenized(&error))
-            });
-            Some(tokens.as_ref().map_err(JobError::clone)?)
-        }
-        Reading::Cut | Reading::Whole => None,
-    };
-    let encoded = texts.enumerate().map(|(index, text)| {
-        let tokens = match (query, reading) {
-            (Some(query), _) => tokenizer.encode_pair(query, &text),
-            (None, Reading::Whole) => tokenizer.encode_untruncated(&text),
-            (None, _) => tokenizer.encode(&text),
-        };
-        tokens.map_err(|error| not_tokenized(&error).at(first + index))
-    });
-    encoded.collect()
-}
-
-fn not_tokenized(error: &EngineError) -> JobError {
-    let code = match error {
-        EngineError::InputTooLong { .. } | EngineError::TextTooLarge { .. } => {
-            ErrorCode::InputTooLong
-        }
-        _ => ErrorCode::Internal,
-    };
-    JobError::new(code, error.to_string())
 }

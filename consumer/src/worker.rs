@@ -76,6 +76,14 @@ pub fn load(
         return Err(WorkerError::NotPulled { model: name.clone(), folder });
     }
     let mut model = forebay_engine::load(&folder, options)?;
+    for field in model.info.ignored.iter().filter(|field| !field.is_known) {
+        tracing::warn!(
+            file = field.file,
+            field = field.field,
+            value = field.value,
+            "a field of the model is not known and was ignored; `forebay check` compares vectors"
+        );
+    }
     let mut batch = PackedBatch::new();
     batch.push(&model.tokenizer.encode("warm up")?.ids, Finish::default());
     let warm = model.encoder.compute(&batch)?;

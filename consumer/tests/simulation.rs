@@ -70,21 +70,21 @@ fn a_seed_gives_the_same_run_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_interactive_job_waits_for_two_batches_beside_one_job_of_a_quarter_million_tokens() {
+async fn an_interactive_job_waits_for_one_batch_beside_one_job_of_a_quarter_million_tokens() {
     let mut worker = Beside::start();
     let load = worker.submit(Lane::Batch, texts(2_048, LONG_WORDS), true);
     worker.interactive_beside(&load).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_interactive_job_waits_for_two_batches_beside_a_backlog_of_jobs_of_64_texts() {
+async fn an_interactive_job_waits_for_one_batch_beside_a_backlog_of_jobs_of_64_texts() {
     let mut worker = Beside::start();
     let load: Vec<_> = (0..300).map(|_| worker.submit(Lane::Batch, texts(64, 12), true)).collect();
     worker.interactive_beside(load.last().unwrap()).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_interactive_job_waits_for_two_batches_beside_many_jobs_of_one_long_text() {
+async fn an_interactive_job_waits_for_one_batch_beside_many_jobs_of_one_long_text() {
     let mut worker = Beside::start();
     let load: Vec<_> =
         (0..2_000).map(|_| worker.submit(Lane::Batch, texts(1, LONG_WORDS), true)).collect();

@@ -11,7 +11,7 @@ use metrics::counter;
 
 use crate::{
     backoff::Backoff,
-    broker::{Acker, Message, Properties, PublishError, Publisher},
+    broker::{Acker, Message, PublishError, Publisher},
     clock::Clock,
     disposition::Disposition,
     fail, retry,
@@ -79,8 +79,8 @@ impl Answerer {
                 Disposition::RetryLater { ticket, step } => {
                     follow_ups.push(self.clone().retry_later(ticket, step).boxed());
                 }
-                Disposition::DeadLetter { message, acker } => {
-                    follow_ups.push(self.clone().dead_letter(message, acker).boxed());
+                Disposition::DeadLetter { message, acker, reply } => {
+                    follow_ups.push(self.clone().dead_letter(message, acker, reply).boxed());
                 }
             }
         }
@@ -172,10 +172,20 @@ impl Answerer {
     }
 
     /// Publishes the message to the dead letters: without an answer, that copy is all there is.
-    async fn dead_letter(self, mut message: Box<Message>, acker: Acker) {
+    async fn dead_letter(
+        self,
+        mut message: Box<Message>,
+        acker: Acker,
+        reply: Option<Box<Message>>,
+    ) {
         while let Err(TooLarge { bytes_max }) = self.publish("a dead letter", &message).await {
             // Its beginning is kept: that is no job in any case.
             message.body.truncate(bytes_max);
+        }
+        if let Some(reply) = reply
+            && let Err(error) = self.publisher.publish(&reply).await
+        {
+            tracing::info!(%error, "a reply was not delivered");
         }
         acker.ack().await;
         counter!("forebay_settle_jobs_total", "state" => "dead").increment(1);
@@ -219,19 +229,11 @@ async fn acknowledge(answers: Vec<Answered>) {
 }
 
 fn reply(answer: &mut Answered) -> Option<Message> {
-    let reply_to = answer.ticket.reply_to.as_ref()?;
-    let mut properties = Properties::default()
-        .with_content_type(answer.ticket.content_type.as_str().into())
-        .with_message_id(answer.ticket.id.as_str().into());
-    if let Some(correlation_id) = &reply_to.correlation_id {
-        properties = properties.with_correlation_id(correlation_id.as_str().into());
-    }
-    Some(Message {
-        exchange: String::new(),
-        routing_key: reply_to.queue.clone(),
-        properties,
-        body: answer.copy.take()?,
-    })
+    let Ticket { id, reply_to, content_type, message, .. } = &answer.ticket;
+    let mut reply =
+        reply_to.clone()?.message(&message.properties, *content_type, answer.copy.take()?);
+    reply.properties = reply.properties.with_message_id(id.as_str().into());
+    Some(reply)
 }
 
 #[cfg(test)]
@@ -242,7 +244,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        broker::{PublishError, Settlement},
+        broker::{Properties, PublishError, Settlement},
         store::{Asked, Standing, Written},
         ticket::ReplyTo,
     };
@@ -364,7 +366,7 @@ mod tests {
         assert_eq!(again.await, ["published", "acknowledged"]);
         let dead = carried_out(|log| {
             let Ticket { message, acker, .. } = ticket(None, log);
-            Disposition::DeadLetter { message, acker }
+            Disposition::DeadLetter { message, acker, reply: None }
         });
         assert_eq!(dead.await, ["published", "acknowledged"]);
     }

@@ -36,6 +36,8 @@ pub enum Disposition {
         message: Box<Message>,
         /// Settles the delivery.
         acker: Acker,
+        /// Says why to a publisher that waits for a reply.
+        reply: Option<Box<Message>>,
     },
 }
 

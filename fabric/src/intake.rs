@@ -3,7 +3,7 @@
 
 use forebay_schemas::{
     ContentType, ErrorCode, Head, Job, JobError, JobId, Limits, MESSAGE_TYPE, Outcome, Refusal,
-    decode_job,
+    Unanswerable, decode_job,
     limits::RESULT_TTL_S_DEFAULT,
     names::{DEAD, HEADER_ATTEMPTS, HEADER_REASON},
 };
@@ -16,6 +16,10 @@ use crate::{
     ticket::{ReplyTo, Ticket},
 };
 
+/// The header by which kombu says that a body is compressed.
+const HEADER_COMPRESSION: &str = "compression";
+/// The type that RabbitMQ gives a message of AMQP 1.0 whose body is a value, and no bytes.
+const AMQP_1_0_VALUE: &str = "amqp-1.0";
 /// The longest reason that goes into a dead letter's header: headers must fit one frame.
 const REASON_CHARS_MAX: usize = 512;
 
@@ -38,15 +42,9 @@ pub fn read(delivery: Delivery, limits: &Limits) -> Result<(Job, Ticket), Dispos
 }
 
 fn read_job(delivery: &Delivery, limits: &Limits) -> Result<Job, Refusal> {
-    let mime = delivery.properties.content_type().as_ref().map(ShortString::as_str);
-    if let Some(unknown) = mime.filter(|mime| ContentType::parse(mime).is_none()) {
-        let error = JobError::invalid(format!(
-            "content type `{unknown}` is not read here: send application/msgpack or application/json"
-        ));
-        return Err(Refusal { error, head: Box::default() });
-    }
-    let job = decode_job(&delivery.body, content_type(delivery), limits)?;
-    match check_properties(&job, delivery) {
+    let job = decode_job(&delivery.body, content_type(delivery), limits)
+        .map_err(|refusal| Refusal { error: encoded(refusal.error, delivery), ..refusal })?;
+    match check_type(delivery) {
         Ok(()) => Ok(job),
         Err(error) => Err(Refusal { error, head: Box::new(head(job)) }),
     }
@@ -59,25 +57,53 @@ fn content_type(delivery: &Delivery) -> ContentType {
         .unwrap_or_else(|| ContentType::guess(&delivery.body))
 }
 
-fn message_id(delivery: &Delivery) -> Option<JobId> {
-    delivery.properties.message_id().as_ref()?.as_str().parse().ok()
+/// The error of a body that can't be read: if a property says that the body is encoded, that is why.
+fn encoded(error: JobError, delivery: &Delivery) -> JobError {
+    const AS_IT_IS: [&str; 8] =
+        ["", "utf-8", "utf8", "us-ascii", "ascii", "binary", "8bit", "identity"];
+    let encoding = delivery.properties.content_encoding().as_ref().map(ShortString::as_str);
+    if let Some(encoding) =
+        encoding.filter(|name| !AS_IT_IS.contains(&name.to_ascii_lowercase().as_str()))
+    {
+        return JobError::invalid(format!(
+            "content encoding `{encoding}` is not read here: send the body as it is"
+        ));
+    }
+    // Python's kombu compresses, and says so in a header of its own.
+    if let Some(compression) = delivery.header_text(HEADER_COMPRESSION) {
+        let message =
+            format!("the compression `{compression}` is not read here: send the body as it is");
+        return JobError::invalid(message);
+    }
+    match delivery.properties.kind() {
+        Some(kind) if kind.as_str() == AMQP_1_0_VALUE => {
+            let message =
+                "this is an AMQP 1.0 message with a value section: send the job in a data section";
+            JobError::invalid(message)
+        }
+        _ => error,
+    }
 }
 
-/// Checks that the properties agree with the job in the body.
-fn check_properties(job: &Job, delivery: &Delivery) -> Result<(), JobError> {
-    let properties = &delivery.properties;
-    if let Some(kind) = properties.kind().as_ref().filter(|kind| kind.as_str() != MESSAGE_TYPE) {
-        let other_version = kind.as_str().starts_with("forebay.job.v");
-        let code =
-            if other_version { ErrorCode::UnsupportedVersion } else { ErrorCode::InvalidRequest };
-        let message = format!("messages of type `{kind}` are not read here: send {MESSAGE_TYPE}");
-        return Err(JobError::new(code, message));
-    }
-    if properties.message_id().is_some() && message_id(delivery).as_ref() != Some(&job.id) {
-        let message = "`id` differs from the message's `message_id`: send the same";
-        return Err(JobError::invalid(message));
-    }
-    Ok(())
+/// The usable id among the properties. AMQP 1.0 clients have it as a URN.
+fn message_id(delivery: &Delivery) -> Option<JobId> {
+    let id = delivery.properties.message_id().as_ref()?.as_str();
+    id.strip_prefix("urn:uuid:").unwrap_or(id).parse().ok()
+}
+
+/// Checks that the message is of a type that is read here. Many libraries set a type of their own, which says nothing.
+fn check_type(delivery: &Delivery) -> Result<(), JobError> {
+    let kind = delivery.properties.kind().as_ref().map(ShortString::as_str);
+    let Some(kind) = kind.filter(|&kind| kind.starts_with("forebay.") && kind != MESSAGE_TYPE)
+    else {
+        return Ok(());
+    };
+    let other_version = kind.starts_with("forebay.job.v");
+    let code =
+        if other_version { ErrorCode::UnsupportedVersion } else { ErrorCode::InvalidRequest };
+    let message =
+        format!("messages of type `{kind}` are not read here: send {MESSAGE_TYPE}, or no type");
+    Err(JobError::new(code, message))
 }
 
 fn head(job: Job) -> Head {
@@ -94,9 +120,9 @@ fn head(job: Job) -> Head {
 
 fn refuse(delivery: Delivery, refusal: Refusal) -> Disposition {
     let Refusal { error, head } = refusal;
-    let Some(id) = message_id(&delivery).or(head.id) else {
+    let Some(id) = head.id.or_else(|| message_id(&delivery)) else {
         tracing::info!(%error, "a message that can't be answered becomes a dead letter");
-        return dead_letter(delivery, &error);
+        return dead_letter(delivery, error);
     };
     tracing::info!(%id, %error, "refused a message");
     let mut outcome = Outcome::refused(id.clone(), error);
@@ -109,15 +135,20 @@ fn refuse(delivery: Delivery, refusal: Refusal) -> Disposition {
     Disposition::Answer(Box::new((ticket(delivery, id, content_type, ttl, head.notify), outcome)))
 }
 
-fn dead_letter(delivery: Delivery, error: &JobError) -> Disposition {
+fn dead_letter(delivery: Delivery, error: JobError) -> Disposition {
     let reason: String = error.to_string().chars().take(REASON_CHARS_MAX).collect();
+    let content_type = content_type(&delivery);
     let (mut message, acker) = delivery.into_message();
+    // There is no key that its publisher would look at, and maybe a queue.
+    let refused = Unanswerable::new(error).encode(content_type).unwrap_or_default();
+    let reply = ReplyTo::of(&message.properties)
+        .map(|to| Box::new(to.message(&message.properties, content_type, refused)));
     let properties = for_republish(&message.properties);
     let mut headers = properties.headers().clone().unwrap_or_default();
     headers.insert(HEADER_REASON.into(), HeaderValue::LongString(reason.into()));
     message.properties = properties.with_headers(headers);
     message.exchange = DEAD.into();
-    Disposition::DeadLetter { message: Box::new(message), acker }
+    Disposition::DeadLetter { message: Box::new(message), acker, reply }
 }
 
 fn ticket(
@@ -129,9 +160,7 @@ fn ticket(
 ) -> Ticket {
     let failures = delivery.header_number(HEADER_ATTEMPTS).unwrap_or(0);
     let returned = delivery.delivery_count() > 0;
-    let properties = &delivery.properties;
-    let correlation_id = properties.correlation_id().as_ref().map(ToString::to_string);
-    let reply_to = properties.reply_to().as_ref().map(ToString::to_string);
+    let reply_to = ReplyTo::of(&delivery.properties);
     let (message, acker) = delivery.into_message();
     Ticket {
         id,
@@ -142,7 +171,7 @@ fn ticket(
         returned,
         result_ttl_s,
         notify,
-        reply_to: reply_to.map(|queue| ReplyTo { queue, correlation_id }),
+        reply_to,
         message: Box::new(message),
     }
 }

@@ -2,7 +2,7 @@
 
 use forebay_schemas::{ContentType, JobId};
 
-use crate::broker::{Acker, Message};
+use crate::broker::{Acker, Message, Properties};
 
 /// The right to answer one message. It travels with the job, and its holder settles the job.
 #[derive(Debug)]
@@ -43,4 +43,35 @@ pub struct ReplyTo {
     pub queue: String,
     /// The publisher's own name for its question.
     pub correlation_id: Option<String>,
+}
+
+impl ReplyTo {
+    /// Where the publisher of a message with these properties waits for a copy.
+    pub fn of(asked: &Properties) -> Option<Self> {
+        let queue =
+            asked.reply_to().as_ref().filter(|queue| !queue.as_str().is_empty())?.to_string();
+        Some(Self {
+            queue,
+            correlation_id: asked.correlation_id().as_ref().map(ToString::to_string),
+        })
+    }
+
+    /// The message with `body`, an answer in `content_type` to a message with the properties `asked`. It has that
+    /// message's own spelling of the content type: a client may take no other.
+    pub fn message(self, asked: &Properties, content_type: ContentType, body: Vec<u8>) -> Message {
+        let own = asked
+            .content_type()
+            .clone()
+            .filter(|own| ContentType::parse(own.as_str()) == Some(content_type));
+        let mut properties = Properties::default()
+            .with_content_type(own.unwrap_or_else(|| content_type.as_str().into()));
+        if content_type == ContentType::Msgpack {
+            // Without it Python's kombu takes the body for text.
+            properties = properties.with_content_encoding("binary".into());
+        }
+        if let Some(correlation_id) = &self.correlation_id {
+            properties = properties.with_correlation_id(correlation_id.as_str().into());
+        }
+        Message { exchange: String::new(), routing_key: self.queue, properties, body }
+    }
 }

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use forebay_fabric::{Config, shutdown, telemetry};
 
 use crate::{
-    commands::{cancel, dead, get, models, pull, queues, submit, top, wait, workers},
+    commands::{cancel, check, dead, get, models, pull, queues, submit, top, wait, workers},
     context::Context,
     error::{CommandError, CommandResult},
     output::Output,
@@ -52,6 +52,11 @@ enum Command {
     Models,
     /// Fetch configured models into the cache folder
     Pull(pull::Args),
+    /// Load a model folder, print what was understood of it, and compare it with Python's libraries
+    ///
+    /// Where Python has sentence-transformers or transformers, vectors or scores of sample texts are compared. The
+    /// output is made to be pasted into a bug report. Ends with 1 if they differ.
+    Check(check::Args),
     /// List the workers that are alive
     Workers,
     /// List the queues and how full they are
@@ -95,6 +100,7 @@ pub(crate) async fn run(cli: Cli) -> CommandResult {
         Command::Cancel(args) => cancel::run(args, &mut context).await,
         Command::Models => models::run(&mut context).await,
         Command::Pull(args) => pull::run(args, &mut context).await,
+        Command::Check(args) => check::run(args, &mut context).await,
         Command::Workers => workers::run(&mut context).await,
         Command::Queues => queues::run(&mut context).await,
         Command::Top(args) => top::run(args, &mut context).await,

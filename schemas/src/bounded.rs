@@ -1,55 +1,64 @@
-//! Serde seeds that hold a bound in front of every allocation.
+//! Serde seeds that hold a bound in front of every allocation. They take a value as the encoders of other languages
+//! write it: bytes that are UTF-8 for a text, a float for a whole number, an empty list for an empty map, and undefined
+//! for null.
 
-use std::{collections::BTreeMap, fmt, marker::PhantomData};
+use std::{collections::BTreeMap, fmt};
 
 use serde::{
     Deserialize,
     de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
-use crate::limits::{
-    METADATA_KEY_CHARS_MAX, METADATA_PAIRS_MAX, METADATA_VALUE_CHARS_MAX, NOTIFY_CHARS_MAX,
+use crate::{
+    came::{Came, Refuse, refuse_others},
+    limits::{METADATA_KEY_CHARS_MAX, METADATA_PAIRS_MAX, METADATA_VALUE_CHARS_MAX},
+    names::shown,
 };
+
+/// What a value is called in errors.
+#[derive(Clone, Copy)]
+pub(crate) enum What<'a> {
+    /// A field.
+    Field(&'static str),
+    /// An element of a field that is a list.
+    Element(&'static str, usize),
+    /// The value of a key of a field that is a map.
+    Entry(&'static str, &'a str),
+}
+
+impl fmt::Display for What<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Field(name) => f.write_str(name),
+            Self::Element(list, index) => write!(f, "{list}[{index}]"),
+            Self::Entry(map, key) => write!(f, "{map}.{}", shown(key)),
+        }
+    }
+}
 
 /// A string of at most `chars_max` characters; `what` names it in errors.
 #[derive(Clone, Copy)]
-pub(crate) struct BoundedText {
-    what: &'static str,
+pub(crate) struct BoundedText<'a> {
+    what: What<'a>,
     chars_max: usize,
 }
 
-impl BoundedText {
-    pub(crate) const fn new(what: &'static str, chars_max: usize) -> Self {
+impl<'a> BoundedText<'a> {
+    pub(crate) const fn new(what: What<'a>, chars_max: usize) -> Self {
         Self { what, chars_max }
     }
 
-    /// The bounded string, or null.
-    pub(crate) const fn optional(self) -> OptionalText {
-        OptionalText(self)
+    /// A field that may be null.
+    pub(crate) const fn field(name: &'static str, chars_max: usize) -> OptionalText<'a> {
+        OptionalText(Self::new(What::Field(name), chars_max))
     }
 
     /// A string whose length only the body bounds.
-    pub(crate) const fn free(what: &'static str) -> Self {
+    pub(crate) const fn free(what: What<'a>) -> Self {
         Self { what, chars_max: usize::MAX }
     }
-}
 
-impl<'de> DeserializeSeed<'de> for BoundedText {
-    type Value = String;
-
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<String, D::Error> {
-        from.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for BoundedText {
-    type Value = String;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` to be a string", self.what)
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<String, E> {
+    fn take<E: Error>(self, text: &str) -> Result<String, E> {
         // Bytes first: they are counted already, and there are never fewer of them than characters.
         if text.len() > self.chars_max && text.chars().count() > self.chars_max {
             let Self { what, chars_max } = self;
@@ -61,54 +70,102 @@ impl Visitor<'_> for BoundedText {
     }
 }
 
-/// A [`BoundedText`] or null.
-pub(crate) struct OptionalText(BoundedText);
-
-impl<'de> DeserializeSeed<'de> for OptionalText {
-    type Value = Option<String>;
-
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
-        from.deserialize_option(self)
+impl Refuse for BoundedText<'_> {
+    fn refuse<E: Error>(&self, came: &Came) -> E {
+        came.instead_of(self.what, "a string")
     }
 }
 
-impl<'de> Visitor<'de> for OptionalText {
+impl<'de> DeserializeSeed<'de> for BoundedText<'_> {
+    type Value = String;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<String, D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for BoundedText<'_> {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` to be a string", self.what)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<String, E> {
+        self.take(text)
+    }
+
+    fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<String, E> {
+        let text = std::str::from_utf8(bytes).map_err(|_| self.refuse(&Came::bytes(bytes)))?;
+        self.take(text)
+    }
+
+    refuse_others!(flag, number, null, list, map, extension);
+}
+
+/// A [`BoundedText`] or null.
+#[derive(Clone, Copy)]
+pub(crate) struct OptionalText<'a>(pub(crate) BoundedText<'a>);
+
+impl Refuse for OptionalText<'_> {
+    fn refuse<E: Error>(&self, came: &Came) -> E {
+        self.0.refuse(came)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for OptionalText<'_> {
+    type Value = Option<String>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for OptionalText<'_> {
     type Value = Option<String>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.expecting(f)
     }
 
-    fn visit_none<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(None)
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        self.0.visit_str(text).map(Some)
+    }
+
+    fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+        self.0.visit_bytes(bytes).map(Some)
     }
 
     fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
         Ok(None)
     }
 
-    fn visit_some<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
-        self.0.deserialize(from).map(Some)
+    refuse_others!(flag, number, list, map, extension);
+}
+
+/// A list of at most `len_max` elements, the n-th of which is read by the seed `element(n)`.
+#[derive(Clone, Copy)]
+pub(crate) struct BoundedList<F> {
+    pub(crate) what: &'static str,
+    pub(crate) len_max: usize,
+    pub(crate) element: F,
+}
+
+impl<F> Refuse for BoundedList<F> {
+    fn refuse<E: Error>(&self, came: &Came) -> E {
+        came.instead_of(self.what, "a list")
     }
 }
 
-/// A list of at most `len_max` elements, each read by the seed `element`.
-#[derive(Clone, Copy)]
-pub(crate) struct BoundedList<S> {
-    pub(crate) what: &'static str,
-    pub(crate) len_max: usize,
-    pub(crate) element: S,
-}
-
-impl<'de, S: DeserializeSeed<'de> + Copy> DeserializeSeed<'de> for BoundedList<S> {
+impl<'de, S: DeserializeSeed<'de>, F: Fn(usize) -> S> DeserializeSeed<'de> for BoundedList<F> {
     type Value = Vec<S::Value>;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
-        from.deserialize_seq(self)
+        from.deserialize_any(self)
     }
 }
 
-impl<'de, S: DeserializeSeed<'de> + Copy> Visitor<'de> for BoundedList<S> {
+impl<'de, S: DeserializeSeed<'de>, F: Fn(usize) -> S> Visitor<'de> for BoundedList<F> {
     type Value = Vec<S::Value>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -126,7 +183,7 @@ impl<'de, S: DeserializeSeed<'de> + Copy> Visitor<'de> for BoundedList<S> {
         }
         // An announced length is not yet data: a short body must not allocate a long list.
         let mut list = Vec::with_capacity(announced.min(64));
-        while let Some(value) = seq.next_element_seed(element)? {
+        while let Some(value) = seq.next_element_seed(element(list.len()))? {
             if list.len() == len_max {
                 return Err(too_many());
             }
@@ -134,10 +191,18 @@ impl<'de, S: DeserializeSeed<'de> + Copy> Visitor<'de> for BoundedList<S> {
         }
         Ok(list)
     }
+
+    refuse_others!(flag, number, text, null, map, extension);
 }
 
 /// The `metadata` of a job, or null.
 pub(crate) struct BoundedMap;
+
+impl Refuse for BoundedMap {
+    fn refuse<E: Error>(&self, came: &Came) -> E {
+        came.instead_of("metadata", "a map of strings")
+    }
+}
 
 impl<'de> DeserializeSeed<'de> for BoundedMap {
     type Value = BTreeMap<String, String>;
@@ -158,20 +223,47 @@ impl<'de> Visitor<'de> for BoundedMap {
         Ok(BTreeMap::new())
     }
 
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+        empty_list(seq)?.then(BTreeMap::new).ok_or_else(|| self.refuse(&Came::List))
+    }
+
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        const KEY: BoundedText = BoundedText::new("metadata key", METADATA_KEY_CHARS_MAX);
-        const VALUE: BoundedText = BoundedText::new("metadata value", METADATA_VALUE_CHARS_MAX);
         let mut pairs = BTreeMap::new();
-        while let Some(key) = map.next_key_seed(KEY)? {
+        while let Some(key) = map.next_key::<Came>()? {
+            let key = match key {
+                Came::Text(key) if key.chars().nth(METADATA_KEY_CHARS_MAX).is_none() => key,
+                Came::Text(_) | Came::LongText => {
+                    return Err(A::Error::custom(format_args!(
+                        "a `metadata` key is longer than {METADATA_KEY_CHARS_MAX} characters: shorten it"
+                    )));
+                }
+                // As everywhere, a key that is no text is that of an unknown field.
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            let value = OptionalText(BoundedText::new(
+                What::Entry("metadata", &key),
+                METADATA_VALUE_CHARS_MAX,
+            ));
+            let Some(value) = map.next_value_seed(value)? else { continue };
             if pairs.len() == METADATA_PAIRS_MAX {
-                let message =
-                    format_args!("`metadata` has more than {METADATA_PAIRS_MAX} pairs: send fewer");
-                return Err(A::Error::custom(message));
+                return Err(A::Error::custom(format_args!(
+                    "`metadata` has more than {METADATA_PAIRS_MAX} pairs: send fewer"
+                )));
             }
-            pairs.insert(key, map.next_value_seed(VALUE)?);
+            pairs.insert(key, value);
         }
         Ok(pairs)
     }
+
+    refuse_others!(flag, number, text, extension);
+}
+
+/// Whether a list has no elements: several languages write an empty map like that.
+pub(crate) fn empty_list<'de, A: SeqAccess<'de>>(mut seq: A) -> Result<bool, A::Error> {
+    Ok(seq.next_element::<IgnoredAny>()?.is_none())
 }
 
 /// A whole number, or null; the error names the field.
@@ -182,16 +274,34 @@ pub(crate) struct SmallNumber(pub(crate) &'static str);
 pub(crate) struct Real(pub(crate) &'static str);
 /// True, false or null; the error names the field.
 pub(crate) struct Flag(pub(crate) &'static str);
+/// The version, or null.
+pub(crate) struct Version;
 
 impl<'de> DeserializeSeed<'de> for Number {
     type Value = Option<u64>;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
-        match Scalar::deserialize(from)? {
-            Scalar::Null => Ok(None),
-            Scalar::Number(number) => Ok(Some(number)),
-            _ => Err(wrong_type(self.0, "a whole number from 0 up")),
-        }
+        number(self.0, "a whole number from 0 up", from)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Version {
+    type Value = Option<u64>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        number("v", "the number 1", from)
+    }
+}
+
+fn number<'de, D: Deserializer<'de>>(
+    what: &str,
+    expected: &str,
+    from: D,
+) -> Result<Option<u64>, D::Error> {
+    match Came::deserialize(from)? {
+        Came::Null => Ok(None),
+        Came::Number(number) => Ok(Some(number)),
+        came => Err(came.instead_of(what, expected)),
     }
 }
 
@@ -199,9 +309,11 @@ impl<'de> DeserializeSeed<'de> for SmallNumber {
     type Value = Option<u32>;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
-        let number = Number(self.0).deserialize(from)?;
-        let small = number.map(u32::try_from).transpose();
-        small.map_err(|_| wrong_type(self.0, "a whole number below 2^32"))
+        let Some(number) = Number(self.0).deserialize(from)? else { return Ok(None) };
+        let small = u32::try_from(number);
+        small
+            .map(Some)
+            .map_err(|_| Came::Number(number).instead_of(self.0, "a whole number below 2^32"))
     }
 }
 
@@ -209,11 +321,11 @@ impl<'de> DeserializeSeed<'de> for Real {
     type Value = Option<f32>;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
-        match Scalar::deserialize(from)? {
-            Scalar::Null => Ok(None),
-            Scalar::Number(number) => Ok(Some(number as f32)),
-            Scalar::Real(number) => Ok(Some(number as f32)),
-            _ => Err(wrong_type(self.0, "a number")),
+        match Came::deserialize(from)? {
+            Came::Null => Ok(None),
+            Came::Number(number) => Ok(Some(number as f32)),
+            Came::Real(number) => Ok(Some(number as f32)),
+            came => Err(came.instead_of(self.0, "a number")),
         }
     }
 }
@@ -222,80 +334,10 @@ impl<'de> DeserializeSeed<'de> for Flag {
     type Value = Option<bool>;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
-        match Scalar::deserialize(from)? {
-            Scalar::Null => Ok(None),
-            Scalar::Flag(flag) => Ok(Some(flag)),
-            _ => Err(wrong_type(self.0, "true or false")),
+        match Came::deserialize(from)? {
+            Came::Null => Ok(None),
+            Came::Flag(flag) => Ok(Some(flag)),
+            came => Err(came.instead_of(self.0, "true or false")),
         }
-    }
-}
-
-fn wrong_type<E: Error>(field: &str, expected: &str) -> E {
-    E::custom(format_args!("`{field}` must be {expected}"))
-}
-
-/// A single value of any type. Lists, maps, bytes and long strings are skipped.
-pub(crate) enum Scalar {
-    Null,
-    Flag(bool),
-    Number(u64),
-    Real(f64),
-    Text(String),
-    Other,
-}
-
-impl<'de> Deserialize<'de> for Scalar {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(ScalarVisitor(PhantomData))
-    }
-}
-
-struct ScalarVisitor(PhantomData<()>);
-
-impl<'de> Visitor<'de> for ScalarVisitor {
-    type Value = Scalar;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("anything")
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Scalar, E> {
-        // No field of a head is longer than a channel's name.
-        let short = text.chars().count() <= NOTIFY_CHARS_MAX;
-        Ok(if short { Scalar::Text(text.to_owned()) } else { Scalar::Other })
-    }
-
-    fn visit_u64<E: Error>(self, number: u64) -> Result<Scalar, E> {
-        Ok(Scalar::Number(number))
-    }
-
-    fn visit_i64<E: Error>(self, number: i64) -> Result<Scalar, E> {
-        Ok(u64::try_from(number).map_or(Scalar::Real(number as f64), Scalar::Number))
-    }
-
-    fn visit_f64<E: Error>(self, number: f64) -> Result<Scalar, E> {
-        Ok(Scalar::Real(number))
-    }
-
-    fn visit_bool<E: Error>(self, flag: bool) -> Result<Scalar, E> {
-        Ok(Scalar::Flag(flag))
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Scalar, E> {
-        Ok(Scalar::Null)
-    }
-
-    fn visit_bytes<E: Error>(self, _: &[u8]) -> Result<Scalar, E> {
-        Ok(Scalar::Other)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Scalar, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Scalar::Other)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Scalar, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Scalar::Other)
     }
 }

@@ -26,21 +26,24 @@ impl ContentType {
         }
     }
 
-    /// Reads a MIME type; parameters such as `; charset=utf-8` are ignored.
+    /// Reads a MIME type that names one of the two, however it is spelled: with or without `application/`, `x-` or
+    /// `vnd.`, as a suffix (`+json`), with parameters such as `; charset=utf-8`. Every other type says nothing.
     pub fn parse(mime: &str) -> Option<Self> {
-        let essence = mime.split(';').next().unwrap_or_default().trim();
-        match essence.to_ascii_lowercase().as_str() {
-            "application/msgpack" | "application/x-msgpack" => Some(Self::Msgpack),
-            "application/json" => Some(Self::Json),
+        let essence = mime.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let subtype = essence.rsplit('/').next().unwrap_or_default();
+        let name = subtype.rsplit('+').next().unwrap_or_default();
+        let name = name.strip_prefix("x-").or(name.strip_prefix("vnd.")).unwrap_or(name);
+        match name {
+            "msgpack" | "messagepack" => Some(Self::Msgpack),
+            "json" => Some(Self::Json),
             _ => None,
         }
     }
 
-    /// Distinguishes a JSON map from a msgpack map by its first byte: `{`, or white space before it, begins
-    /// no msgpack map.
+    /// Distinguishes JSON from msgpack by the first byte: a JSON text begins with ASCII, and no msgpack map does.
     pub fn guess(body: &[u8]) -> Self {
-        match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
-            Some(b'{') => Self::Json,
+        match body.first() {
+            Some(byte) if byte.is_ascii() => Self::Json,
             _ => Self::Msgpack,
         }
     }
@@ -174,7 +177,20 @@ mod tests {
     fn mime_types_are_read_with_and_without_parameters() {
         assert_eq!(ContentType::parse("application/msgpack"), Some(ContentType::Msgpack));
         assert_eq!(ContentType::parse("Application/JSON; charset=utf-8"), Some(ContentType::Json));
-        assert_eq!(ContentType::parse("text/plain"), None);
+        for msgpack in [
+            "application/x-msgpack",
+            "application/vnd.msgpack",
+            "application/messagepack",
+            "msgpack",
+        ] {
+            assert_eq!(ContentType::parse(msgpack), Some(ContentType::Msgpack), "{msgpack}");
+        }
+        for json in ["text/json", "json", "application/vnd.api+json"] {
+            assert_eq!(ContentType::parse(json), Some(ContentType::Json), "{json}");
+        }
+        for silent in ["", "text/plain", "application/octet-stream", "application/data", "jsonp"] {
+            assert_eq!(ContentType::parse(silent), None, "{silent}");
+        }
     }
 
     #[test]

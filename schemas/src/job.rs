@@ -12,10 +12,14 @@ use crate::{
 
 /// The kind of work that a job asks of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Task {
     /// Texts to vectors.
     Embed,
+    /// Texts to sparse vectors.
+    EmbedSparse,
+    /// Texts to a vector for each token.
+    EmbedTokens,
     /// Documents to scores against a query.
     Rerank,
     /// Texts to labels.
@@ -26,12 +30,21 @@ pub enum Task {
 
 impl Task {
     /// Every task of this version.
-    pub const ALL: [Self; 4] = [Self::Embed, Self::Rerank, Self::Classify, Self::Generate];
+    pub const ALL: [Self; 6] = [
+        Self::Embed,
+        Self::EmbedSparse,
+        Self::EmbedTokens,
+        Self::Rerank,
+        Self::Classify,
+        Self::Generate,
+    ];
 
     /// The task's name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Embed => "embed",
+            Self::EmbedSparse => "embed_sparse",
+            Self::EmbedTokens => "embed_tokens",
             Self::Rerank => "rerank",
             Self::Classify => "classify",
             Self::Generate => "generate",
@@ -47,7 +60,9 @@ impl fmt::Display for Task {
 
 /// A task that this version does not know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown task `{0}`: use `embed`, `rerank`, `classify` or `generate`")]
+#[error(
+    "unknown task `{0}`: use `embed`, `embed_sparse`, `embed_tokens`, `rerank`, `classify` or `generate`"
+)]
 pub struct UnknownTask(pub String);
 
 impl FromStr for Task {
@@ -94,6 +109,20 @@ pub enum Work {
         /// How the vectors are post-processed.
         params: EmbedParams,
     },
+    /// One sparse vector for each text.
+    EmbedSparse {
+        /// The texts.
+        input: Vec<String>,
+        /// How much of them is read and kept.
+        params: SparseParams,
+    },
+    /// The vectors of each text's tokens.
+    EmbedTokens {
+        /// The texts.
+        input: Vec<String>,
+        /// How they are read.
+        params: TokensParams,
+    },
     /// One score for each document.
     Rerank {
         /// The query that the documents are scored against.
@@ -122,6 +151,8 @@ impl Work {
     pub fn task(&self) -> Task {
         match self {
             Self::Embed { .. } => Task::Embed,
+            Self::EmbedSparse { .. } => Task::EmbedSparse,
+            Self::EmbedTokens { .. } => Task::EmbedTokens,
             Self::Rerank { .. } => Task::Rerank,
             Self::Classify { .. } => Task::Classify,
             Self::Generate { .. } => Task::Generate,
@@ -131,7 +162,10 @@ impl Work {
     /// How many texts, documents or messages it carries.
     pub fn inputs(&self) -> usize {
         match self {
-            Self::Embed { input, .. } | Self::Classify { input } => input.len(),
+            Self::Embed { input, .. }
+            | Self::EmbedSparse { input, .. }
+            | Self::EmbedTokens { input, .. }
+            | Self::Classify { input } => input.len(),
             Self::Rerank { documents, .. } => documents.len(),
             Self::Generate { prompt: Prompt::Text(_), .. } => 1,
             Self::Generate { prompt: Prompt::Messages(messages), .. } => messages.len(),
@@ -153,6 +187,75 @@ pub struct EmbedParams {
 impl Default for EmbedParams {
     fn default() -> Self {
         Self { normalize: true, truncate: true, dimensions: None }
+    }
+}
+
+/// How sparse vectors are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SparseParams {
+    /// Cut a text that is longer than the model reads; otherwise it is refused.
+    pub truncate: bool,
+    /// Keep only this many of the largest values of a vector;
+    /// [`SPARSE_VALUES_MAX`](crate::limits::SPARSE_VALUES_MAX) unless set.
+    pub top_k: Option<u32>,
+}
+
+impl Default for SparseParams {
+    fn default() -> Self {
+        Self { truncate: true, top_k: None }
+    }
+}
+
+/// How token vectors are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokensParams {
+    /// Cut a text that is longer than the model reads; otherwise it is refused.
+    pub truncate: bool,
+    /// What the texts are.
+    pub input_type: InputType,
+}
+
+impl Default for TokensParams {
+    fn default() -> Self {
+        Self { truncate: true, input_type: InputType::default() }
+    }
+}
+
+/// What a text is to a model that reads queries otherwise than documents.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum InputType {
+    /// A text that is searched for.
+    #[default]
+    Document,
+    /// A text that is searched with.
+    Query,
+}
+
+impl InputType {
+    /// The type's name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Document => "document",
+            Self::Query => "query",
+        }
+    }
+}
+
+/// An input type that this version does not know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown `input_type` `{0}`: use `document` or `query`")]
+pub struct UnknownInputType(pub String);
+
+impl FromStr for InputType {
+    type Err = UnknownInputType;
+
+    fn from_str(text: &str) -> Result<Self, UnknownInputType> {
+        match text {
+            "document" => Ok(Self::Document),
+            "query" => Ok(Self::Query),
+            _ => Err(UnknownInputType(shown(text))),
+        }
     }
 }
 

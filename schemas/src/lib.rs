@@ -9,17 +9,21 @@
 //! - [`job`]: the job, and [`decode`]: its bounded decoder
 //! - [`outcome`]: the terminal record of a job, [`output`]: its output by task, and [`pointer`]: where to find one that
 //!   is too large for a reply
+//! - [`vectors`]: sparse vectors and token vectors
 //! - [`worker`]: a worker's entry in the registry, and [`status`]: the autoscaler's report of the fleet
 //! - [`topology`]: exchanges, queues and bindings as data
 //! - [`codec`]: msgpack and JSON
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod bounded;
+mod came;
 pub mod codec;
 pub mod decode;
+mod diagnosis;
 pub mod export;
 mod input;
 pub mod job;
+mod key;
 pub mod limits;
 pub mod names;
 pub mod outcome;
@@ -28,18 +32,24 @@ pub mod pointer;
 pub mod status;
 pub mod topology;
 mod validate;
+pub mod vectors;
 mod version;
 mod wire;
 pub mod worker;
 
 pub use codec::{CodecError, ContentType};
-pub use decode::{Head, Refusal, decode_job};
-pub use job::{EmbedParams, GenerateParams, Job, Message, Prompt, RerankParams, Task, Work};
+pub use decode::{Refusal, decode_job};
+pub use diagnosis::Head;
+pub use job::{
+    EmbedParams, GenerateParams, InputType, Job, Message, Prompt, RerankParams, SparseParams, Task,
+    TokensParams, Work,
+};
 pub use limits::Limits;
 pub use names::{JobId, Lane, ModelId, NameError};
-pub use outcome::{ErrorCode, JobError, Outcome, State, Timing, Usage};
+pub use outcome::{ErrorCode, JobError, Outcome, State, Timing, Unanswerable, Usage};
 pub use output::{EmbedOutput, LabelScore, Output};
 pub use pointer::ResultPointer;
 pub use status::{DecisionReport, FleetStatus, PoolStatus};
+pub use vectors::{SparseOutput, SparseVector, TokensOutput};
 pub use version::{MESSAGE_TYPE, VERSION};
 pub use worker::{GpuRecord, WorkerRecord, WorkerState};

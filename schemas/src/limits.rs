@@ -35,7 +35,17 @@ pub const NOTIFY_CHARS_MAX: usize = 256;
 pub const STOPS_MAX: usize = 16;
 /// The longest `stop` string, in characters.
 pub const STOP_CHARS_MAX: usize = 256;
+/// The most values of a sparse vector; the largest of a text that has more are kept.
+pub const SPARSE_VALUES_MAX: u32 = 1_024;
+/// The most bytes that the token vectors of one job take, as 32-bit floats.
+pub const TOKEN_VECTORS_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// How long a result is kept unless the job says otherwise, in seconds: one day.
 pub const RESULT_TTL_S_DEFAULT: u64 = 86_400;
 /// The longest that a job may ask for its result to be kept, in seconds: thirty days.
 pub const RESULT_TTL_S_MAX: u64 = 2_592_000;
+/// No `submitted_at_ms` of a job lies before this, in 1973: as seconds it is the year 5138.
+pub const SUBMITTED_AT_MS_MIN: u64 = 100_000_000_000;
+/// No `submitted_at_ms` of a job lies after this, in the year 5138: as microseconds it is 1973.
+pub const SUBMITTED_AT_MS_MAX: u64 = 99_999_999_999_999;
+/// How far ahead of the worker's clock a job may say that it was submitted, in milliseconds: a day.
+pub const SUBMITTED_AHEAD_MS_MAX: u64 = 86_400_000;

@@ -55,6 +55,26 @@ pub struct Outcome {
     pub finished_at_ms: u64,
 }
 
+/// The answer to a message that names no job, and so has no result key: it goes to the message's `reply_to` alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unanswerable {
+    v: u64,
+    state: State,
+    error: JobError,
+}
+
+impl Unanswerable {
+    /// The answer that says why.
+    pub fn new(error: JobError) -> Self {
+        Self { v: VERSION, state: State::Failed, error }
+    }
+
+    /// The bytes of the reply.
+    pub fn encode(&self, content_type: ContentType) -> Result<Vec<u8>, CodecError> {
+        codec::encode(self, content_type)
+    }
+}
+
 /// How a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

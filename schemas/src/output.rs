@@ -5,12 +5,18 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct};
 
+use crate::vectors::{SparseOutput, SparseVector, TokensOutput, floats};
+
 /// The output of a job that succeeded; each task has a shape of its own.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(try_from = "OutputFields")]
 pub enum Output {
     /// Vectors, one for each input, in order.
     Embed(EmbedOutput),
+    /// Sparse vectors, one for each input, in order.
+    EmbedSparse(SparseOutput),
+    /// Vectors of the tokens of each input, in order.
+    EmbedTokens(TokensOutput),
     /// Scores and the documents' order by them.
     Rerank {
         /// One score for each document, in the documents' order.
@@ -66,6 +72,8 @@ impl Serialize for Output {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Embed(vectors) => vectors.serialize(to),
+            Self::EmbedSparse(vectors) => vectors.serialize(to),
+            Self::EmbedTokens(vectors) => vectors.serialize(to),
             Self::Rerank { scores, order } => {
                 let mut map = to.serialize_struct("output", 2)?;
                 map.serialize_field("scores", scores)?;
@@ -113,13 +121,25 @@ impl JsonSchema for Output {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let labels = generator.subschema_for::<Vec<Vec<LabelScore>>>();
         let numbers = generator.subschema_for::<Vec<f32>>();
+        let sparse = json_schema!({
+            "type": "object", "required": ["indices", "values"],
+            "properties": {"indices": {"type": "array", "items": {"type": "integer"}}, "values": numbers},
+        });
         json_schema!({
             "description": "By task, in JSON. In msgpack `embed` has `dtype` (\"f32\") and `data` (count * dim \
-                little-endian floats) instead of `embeddings`.",
+                little-endian floats) instead of `embeddings`; `embed_sparse` has `dtype`, `lengths` (values of each \
+                vector), `indices` (little-endian u32) and `values` (floats) instead of `vectors`; `embed_tokens` has \
+                `dtype`, `lengths` (vectors of each input) and `data` instead of `token_embeddings`.",
             "oneOf": [
                 {"title": "embed", "type": "object", "required": ["dim", "count", "embeddings"],
                  "properties": {"dim": {"type": "integer"}, "count": {"type": "integer"},
                                 "embeddings": {"type": "array", "items": numbers}}},
+                {"title": "embed_sparse", "type": "object", "required": ["dim", "count", "vectors"],
+                 "properties": {"dim": {"type": "integer"}, "count": {"type": "integer"},
+                                "vectors": {"type": "array", "items": sparse}}},
+                {"title": "embed_tokens", "type": "object", "required": ["dim", "count", "token_embeddings"],
+                 "properties": {"dim": {"type": "integer"}, "count": {"type": "integer"},
+                                "token_embeddings": {"type": "array", "items": {"type": "array", "items": numbers}}}},
                 {"title": "rerank", "type": "object", "required": ["scores", "order"],
                  "properties": {"scores": numbers, "order": {"type": "array", "items": {"type": "integer"}}}},
                 {"title": "classify", "type": "object", "required": ["labels"],
@@ -139,6 +159,11 @@ struct OutputFields {
     dtype: Option<String>,
     data: Option<serde_bytes::ByteBuf>,
     embeddings: Option<Vec<Vec<f32>>>,
+    lengths: Option<Vec<usize>>,
+    indices: Option<serde_bytes::ByteBuf>,
+    values: Option<serde_bytes::ByteBuf>,
+    vectors: Option<Vec<SparseVector>>,
+    token_embeddings: Option<Vec<Vec<Vec<f32>>>>,
     scores: Option<Vec<f32>>,
     order: Option<Vec<u32>>,
     labels: Option<Vec<Vec<LabelScore>>>,
@@ -150,37 +175,62 @@ impl TryFrom<OutputFields> for Output {
     type Error = String;
 
     fn try_from(fields: OutputFields) -> Result<Self, String> {
+        let has_bytes = fields.data.is_some() || fields.values.is_some();
+        if has_bytes && fields.dtype.as_deref() != Some("f32") {
+            let dtype = fields.dtype;
+            return Err(format!("`dtype` of the output is {dtype:?}: expected \"f32\""));
+        }
+        if let OutputFields { dim: Some(dim), count: Some(count), .. } = fields {
+            return fields.vectors([dim, count]);
+        }
         match fields {
-            OutputFields {
-                dim: Some(dim), count: Some(count), data: Some(data), dtype, ..
-            } => {
-                if dtype.as_deref() != Some("f32") {
-                    return Err(format!("`dtype` of the output is {dtype:?}: expected \"f32\""));
-                }
-                let (values, rest) = data.as_chunks::<4>();
-                let data: Vec<f32> = values.iter().map(|b| f32::from_le_bytes(*b)).collect();
-                if !rest.is_empty() || dim.checked_mul(count) != Some(data.len()) {
-                    let found = data.len();
-                    return Err(format!(
-                        "`data` of the output has {found} values: expected {count} * {dim}"
-                    ));
-                }
-                Ok(Self::Embed(EmbedOutput { dim, data }))
-            }
-            OutputFields { dim: Some(dim), count: Some(count), embeddings: Some(rows), .. } => {
-                if rows.len() != count || rows.iter().any(|row| row.len() != dim) {
-                    return Err(format!(
-                        "`embeddings` of the output are not {count} rows of {dim} values"
-                    ));
-                }
-                Ok(Self::Embed(EmbedOutput { dim, data: rows.concat() }))
-            }
             OutputFields { scores: Some(scores), order: Some(order), .. } => {
                 Ok(Self::Rerank { scores, order })
             }
             OutputFields { labels: Some(labels), .. } => Ok(Self::Classify { labels }),
             OutputFields { text: Some(text), finish_reason: Some(finish_reason), .. } => {
                 Ok(Self::Generate { text, finish_reason })
+            }
+            _ => Err("the output has the fields of no known task".into()),
+        }
+    }
+}
+
+impl OutputFields {
+    /// The output of one of the tasks whose outputs say how many inputs there were.
+    fn vectors(self, [dim, count]: [usize; 2]) -> Result<Output, String> {
+        let sizes = [dim, count];
+        match self {
+            Self {
+                lengths: Some(lengths), indices: Some(indices), values: Some(values), ..
+            } => SparseOutput::of_bytes(sizes, &lengths, [&indices, &values])
+                .map(Output::EmbedSparse),
+            Self { vectors: Some(vectors), .. } => {
+                SparseOutput::of_vectors(dim, count, vectors).map(Output::EmbedSparse)
+            }
+            Self { lengths: Some(lengths), data: Some(data), .. } => {
+                TokensOutput::of_bytes(sizes, &lengths, &data).map(Output::EmbedTokens)
+            }
+            Self { token_embeddings: Some(rows), .. } => {
+                TokensOutput::of_rows(dim, count, &rows).map(Output::EmbedTokens)
+            }
+            Self { data: Some(data), .. } => {
+                let data = floats("data", &data)?;
+                if dim.checked_mul(count) != Some(data.len()) {
+                    let found = data.len();
+                    return Err(format!(
+                        "`data` of the output has {found} values: expected {count} * {dim}"
+                    ));
+                }
+                Ok(Output::Embed(EmbedOutput { dim, data }))
+            }
+            Self { embeddings: Some(rows), .. } => {
+                if rows.len() != count || rows.iter().any(|row| row.len() != dim) {
+                    return Err(format!(
+                        "`embeddings` of the output are not {count} rows of {dim} values"
+                    ));
+                }
+                Ok(Output::Embed(EmbedOutput { dim, data: rows.concat() }))
             }
             _ => Err("the output has the fields of no known task".into()),
         }

@@ -1,10 +1,11 @@
 //! Checks of a job beyond its shape, made before it is sent and after it is read.
 
 use crate::{
-    job::{GenerateParams, Job, Prompt, Work},
+    job::{GenerateParams, Job, Prompt, SparseParams, Work},
     limits::{
         Limits, METADATA_KEY_CHARS_MAX, METADATA_PAIRS_MAX, METADATA_VALUE_CHARS_MAX,
-        NOTIFY_CHARS_MAX, RESULT_TTL_S_MAX, STOP_CHARS_MAX, STOPS_MAX, TENANT_CHARS_MAX,
+        NOTIFY_CHARS_MAX, RESULT_TTL_S_MAX, SPARSE_VALUES_MAX, STOP_CHARS_MAX, STOPS_MAX,
+        SUBMITTED_AT_MS_MAX, SUBMITTED_AT_MS_MIN, TENANT_CHARS_MAX,
     },
     outcome::JobError,
 };
@@ -33,6 +34,16 @@ fn options(job: &Job) -> Check {
     if let Some(tenant) = &job.tenant {
         require(chars_within(tenant, TENANT_CHARS_MAX), || {
             format!("`tenant` is longer than {TENANT_CHARS_MAX} characters: shorten it")
+        })?;
+    }
+    if let Some(ms) = job.submitted_at_ms {
+        require(ms >= SUBMITTED_AT_MS_MIN, || {
+            format!("`submitted_at_ms` is {ms}, which looks like seconds: send Unix milliseconds")
+        })?;
+        require(ms <= SUBMITTED_AT_MS_MAX, || {
+            format!(
+                "`submitted_at_ms` is {ms}, which looks like micro- or nanoseconds: send Unix milliseconds"
+            )
         })?;
     }
     if let Some(ttl) = job.result_ttl_s {
@@ -81,14 +92,23 @@ fn inputs(work: &Work, limits: &Limits) -> Check {
 fn params(work: &Work) -> Check {
     match work {
         Work::Embed { params, .. } => positive("dimensions", params.dimensions),
+        Work::EmbedSparse { params, .. } => sparse(params),
         Work::Rerank { params, .. } => positive("top_n", params.top_n),
-        Work::Classify { .. } => Ok(()),
+        Work::EmbedTokens { .. } | Work::Classify { .. } => Ok(()),
         Work::Generate { params, .. } => generate(params),
     }
 }
 
 fn positive(field: &str, value: Option<u32>) -> Check {
     require(value != Some(0), || format!("`{field}` is 0: use 1 or more"))
+}
+
+fn sparse(params: &SparseParams) -> Check {
+    positive("top_k", params.top_k)?;
+    let kept = params.top_k.unwrap_or(1);
+    require(kept <= SPARSE_VALUES_MAX, || {
+        format!("`top_k` is {kept}: a sparse vector has at most {SPARSE_VALUES_MAX} values")
+    })
 }
 
 fn generate(params: &GenerateParams) -> Check {

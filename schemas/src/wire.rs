@@ -7,7 +7,10 @@ use serde::Serialize;
 
 use crate::{
     codec::{self, CodecError, ContentType},
-    job::{EmbedParams, GenerateParams, Job, Message, Prompt, RerankParams, Task, Work},
+    job::{
+        EmbedParams, GenerateParams, InputType, Job, Message, Prompt, RerankParams, SparseParams,
+        Task, TokensParams, Work,
+    },
     names::{JobId, ModelId},
     version::VERSION,
 };
@@ -32,8 +35,8 @@ pub(crate) struct WireJob<'a> {
     model: &'a ModelId,
     /// The kind of work that is asked for.
     task: Task,
-    /// `embed`, `classify`: a string or a list of strings. `rerank`: `{query, documents}`.
-    /// `generate`: `{prompt}` or `{messages}`.
+    /// `embed`, `embed_sparse`, `embed_tokens`, `classify`: a string or a list of strings. `rerank`:
+    /// `{query, documents}`. `generate`: `{prompt}` or `{messages}`.
     input: WireInput<'a>,
     /// How the task is done; each task reads its own parameters.
     #[serde(skip_serializing_if = "WireParams::is_empty")]
@@ -86,7 +89,7 @@ struct WireParams<'a> {
     /// `embed`: scale each vector to length 1; true when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     normalize: Option<bool>,
-    /// `embed`: cut texts that are too long; true when absent.
+    /// `embed`, `embed_sparse`, `embed_tokens`: cut texts that are too long; true when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     truncate: Option<bool>,
     /// `embed`: keep only this many of the first dimensions.
@@ -107,10 +110,14 @@ struct WireParams<'a> {
     /// `generate`: sample from the likeliest tokens that together have this probability.
     #[serde(skip_serializing_if = "Option::is_none")]
     top_p: Option<f32>,
-    /// `generate`: sample from this many of the likeliest tokens.
+    /// `generate`: sample from this many of the likeliest tokens. `embed_sparse`: keep only this many of the largest
+    /// values of a vector, at most 1,024, which is the default.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     top_k: Option<u32>,
+    /// `embed_tokens`: what the texts are; `document` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input_type: Option<InputType>,
     /// `generate`: end where one of these begins.
     #[serde(skip_serializing_if = "Option::is_none")]
     stop: Option<&'a [String]>,
@@ -132,6 +139,7 @@ impl WireParams<'_> {
                 temperature: None,
                 top_p: None,
                 top_k: None,
+                input_type: None,
                 stop: None,
                 seed: None,
             }
@@ -161,7 +169,10 @@ impl<'a> From<&'a Job> for WireJob<'a> {
 impl<'a> From<&'a Work> for WireInput<'a> {
     fn from(work: &'a Work) -> Self {
         match work {
-            Work::Embed { input, .. } | Work::Classify { input } => Self::Many(input),
+            Work::Embed { input, .. }
+            | Work::EmbedSparse { input, .. }
+            | Work::EmbedTokens { input, .. }
+            | Work::Classify { input } => Self::Many(input),
             Work::Rerank { query, documents, .. } => Self::Rerank { query, documents },
             Work::Generate { prompt: Prompt::Text(prompt), .. } => Self::Prompt { prompt },
             Work::Generate { prompt: Prompt::Messages(messages), .. } => {
@@ -179,6 +190,14 @@ impl<'a> From<&'a Work> for WireParams<'a> {
                 normalize: (!normalize).then_some(false),
                 truncate: (!truncate).then_some(false),
                 dimensions: *dimensions,
+                ..Self::default()
+            },
+            Work::EmbedSparse { params: SparseParams { truncate, top_k }, .. } => {
+                Self { truncate: (!truncate).then_some(false), top_k: *top_k, ..Self::default() }
+            }
+            Work::EmbedTokens { params: TokensParams { truncate, input_type }, .. } => Self {
+                truncate: (!truncate).then_some(false),
+                input_type: Some(*input_type).filter(|kind| *kind != InputType::default()),
                 ..Self::default()
             },
             Work::Rerank { params: RerankParams { top_n }, .. } => {

@@ -19,6 +19,7 @@ mod service {
     mod large;
     mod logins;
     mod permissions;
+    mod publishers;
     mod python;
     mod refusals;
     mod registry;
@@ -32,4 +33,5 @@ mod service {
     mod tls;
     mod top;
     mod topology;
+    mod vectors;
 }

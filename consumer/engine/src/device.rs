@@ -127,11 +127,11 @@ pub(crate) fn check(
     needs: &Needs,
 ) -> Result<(), EngineError> {
     let (hidden_max, head_max) = forebay_kernels::GPU_LIMITS;
-    let refused = |field, value: usize, supported| EngineError::NotSupported {
+    let refused = |field, value: usize, supported: &str| EngineError::NotSupported {
         path: path.to_owned(),
         field,
         value: format!("{value} on {name}"),
-        supported,
+        supported: supported.to_owned(),
     };
     if needs.hidden > hidden_max {
         return Err(refused("hidden_size", needs.hidden, "up to 1536 on a GPU"));

@@ -33,7 +33,7 @@ pub enum EngineError {
         /// The refused value.
         value: String,
         /// The values that would be accepted.
-        supported: &'static str,
+        supported: String,
     },
     /// Numbers of the configuration that contradict each other.
     #[error("{}: {problem}", path.display())]

@@ -1,15 +1,22 @@
 //! The facts of a loaded model, which callers report and plan with.
 
-use forebay_kernels::Pooling;
+use std::collections::BTreeMap;
 
 use crate::device::Gpu;
+use crate::load::fields::Ignored;
 use crate::load::options::{DType, Device};
+use crate::load::per_token::SPARSE_VALUES_MAX;
+use crate::load::pooling::Pooling;
 
 /// The task of a model: what its row for a text means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModelTask {
     /// The row is the text's vector.
     Embed,
+    /// The row has the values of the text's sparse vector that are not zero, each behind its dimension.
+    EmbedSparse,
+    /// The row has the vectors of the text's tokens.
+    EmbedTokens,
     /// The row is a probability for each label.
     Classify,
     /// The row is one score: how well the text answers a query, the first text of a pair.
@@ -23,14 +30,27 @@ pub struct ModelInfo {
     pub architecture: &'static str,
     /// The model's task.
     pub task: ModelTask,
-    /// Values a row: the vector's dimensions, the labels of a classifier, one of a reranker.
+    /// Values a row: the vector's dimensions, the labels of a classifier, one of a reranker. Of sparse vectors the
+    /// words of the vocabulary, of token vectors the dimensions of one.
     pub dim: usize,
     /// The labels of a classifier, in the order of a row's values; empty for other models.
     pub labels: Vec<String>,
     /// The most tokens of a text that the model reads, special tokens included.
     pub tokens_max: usize,
-    /// How token vectors become one.
-    pub pooling: Pooling,
+    /// Whether a longer text keeps its end instead of its beginning.
+    pub keeps_end: bool,
+    /// How token vectors become one; those of several ways stand side by side.
+    pub pooling: Vec<Pooling>,
+    /// The modules after the pooling, such as `dense to 256, Tanh`, in order.
+    pub after_pooling: Vec<String>,
+    /// The prompts that the model knows, by their names.
+    pub prompts: BTreeMap<String, String>,
+    /// The prompt that goes before every text.
+    pub default_prompt: Option<String>,
+    /// Fields of the model's files that the engine ignores.
+    pub ignored: Vec<Ignored>,
+    /// The number types that the weights are stored in.
+    pub stored_dtypes: Vec<String>,
     /// The number type computed in.
     pub dtype: DType,
     /// The device computed on.
@@ -41,4 +61,15 @@ pub struct ModelInfo {
     pub threads: usize,
     /// An upper bound of the device memory, in bytes, that a token of a batch takes while it is computed.
     pub bytes_per_token: usize,
+}
+
+impl ModelInfo {
+    /// The most values that a text's row has.
+    pub fn row_values_max(&self) -> usize {
+        match self.task {
+            ModelTask::EmbedSparse => 2 * SPARSE_VALUES_MAX.min(self.dim),
+            ModelTask::EmbedTokens => self.dim.saturating_mul(self.tokens_max),
+            ModelTask::Embed | ModelTask::Classify | ModelTask::Rerank => self.dim,
+        }
+    }
 }

@@ -24,16 +24,20 @@
 //! Modules import only from those above them in this list.
 //!
 //! - `error`: [`EngineError`], the one error type of the crate.
-//! - `load`: reads a model from disk and knows no architecture. `folder` finds the files, `config` and `sizes` read and
-//!   check `config.json`, `safetensors` reads weights, `options` says on which device and in which number type to
-//!   compute. A further file format of weights goes beside `safetensors`.
+//! - `load`: reads a model from disk and knows no architecture. `folder` finds the files (read by `files`) and reads
+//!   the smaller ones with `pooling` and `tokenizer_config`, and for sparse and token vectors `per_token` and
+//!   `token_reading`; `fields` takes fields out of a configuration and says which were not taken, `config` and `sizes`
+//!   check them; `safetensors` reads weights, `options` says on which device and in which number type to compute. A
+//!   further file format of weights goes beside `safetensors`.
 //! - `device`: opens a device, measures its memory, and refuses a model that it cannot hold.
 //! - `tokenizer`: texts to token ids. `wordpiece` is the fast path for tokenizers of BERT's kind.
 //! - `info`: [`ModelInfo`], the facts of a loaded model.
 //! - `encode`: a batch to rows. `batch` packs sequences; `encoder` is the trait [`Encoder`], which `cpu` and `gpu`
 //!   implement; `layers` is the trait that a family implements; `head` pools hidden states into vectors or scores;
-//!   `thread_pool` spreads a batch over worker threads; `workspace` keeps buffers from batch to batch.
+//!   `per_token` is the encoder of sparse vectors (`splade`) and of `token_vectors`; `thread_pool` spreads a batch over
+//!   worker threads; `workspace` keeps buffers from batch to batch.
 //! - `families`: the encoder families, each a file with its configuration and its layers.
+//! - `per_token_model`: loads models of sparse and token vectors.
 //! - `model`: [`load`], which puts all of this together.
 //!
 //! # Adding an encoder family
@@ -54,14 +58,19 @@ mod families;
 mod info;
 mod load;
 mod model;
+mod per_token_model;
 mod tokenizer;
 
 pub use device::{Gpu, GpuMemory};
 pub use encode::batch::{PackedBatch, Rows};
 pub use encode::encoder::{Encoder, Pending};
 pub use error::EngineError;
-pub use forebay_kernels::{Finish, Pooling};
+pub use forebay_kernels::Finish;
 pub use info::{ModelInfo, ModelTask};
+pub use load::fields::Ignored;
 pub use load::options::{DType, Device, LoadOptions};
+pub use load::per_token::SPARSE_VALUES_MAX;
+pub use load::pooling::Pooling;
+pub use load::token_reading::InputType;
 pub use model::{Model, load};
 pub use tokenizer::{FirstOfPairs, Tokenizer, Tokens};

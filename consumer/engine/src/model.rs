@@ -13,10 +13,12 @@ use crate::error::EngineError;
 use crate::families::architecture::Architecture;
 use crate::families::classifier::ClassifierConfig;
 use crate::info::{ModelInfo, ModelTask};
-use crate::load::config;
-use crate::load::folder::{ModelFolder, read};
+use crate::load::fields::Fields;
+use crate::load::files::read;
+use crate::load::folder::ModelFolder;
 use crate::load::options::LoadOptions;
 use crate::load::safetensors::Weights;
+use crate::per_token_model;
 use crate::tokenizer::Tokenizer;
 
 /// A loaded model.
@@ -29,32 +31,41 @@ pub struct Model {
     pub info: ModelInfo,
 }
 
-/// Loads the model in `folder` (`config.json`, `model.safetensors`, `tokenizer.json`, and what
+/// Loads the model in `folder` (`config.json`, `model.safetensors` or its shards, `tokenizer.json`, and what
 /// sentence-transformers keeps beside them).
 pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> {
     let folder = ModelFolder::open(folder)?;
+    if let Some(modules) = folder.per_token() {
+        let (tokenizer, encoder, info) = per_token_model::load(&folder, modules, options)?;
+        return Ok(Model { tokenizer: Arc::new(tokenizer), encoder: Box::new(encoder), info });
+    }
     let config_path = folder.config_path();
-    let config_json = read(&config_path)?;
-    let architecture = Architecture::parse(&config_path, &config_json)?;
-    let classifier: ClassifierConfig = config::from_json(&config_path, &config_json)?;
+    let mut fields = Fields::parse(&config_path, &read(&config_path)?)?;
+    let classes: Vec<String> = fields.or("architectures", Vec::new())?;
+    let architecture = Architecture::parse(&mut fields, &classes)?;
     let name = architecture.name();
     let sizes = architecture.sizes();
-    let task = classifier.task();
+    let classifier = ClassifierConfig::parse(&mut fields, &classes, name)?;
+    // A folder that pools was made to embed, also where its weights are those of a classifier.
+    let task = if folder.has_pooling() { ModelTask::Embed } else { classifier.task() };
     let f32_only = architecture.is_f32_only().then_some(name);
     let dtype = options.resolve_dtype(task != ModelTask::Embed, f32_only)?;
     let threads = options.resolve_threads();
-    let tokens_max = folder.tokens_max(sizes.positions)?;
-    let pooling = folder.pooling()?;
+    let tokens_max = folder.tokens_max(sizes.positions);
     let device = device::open(options.device)?;
-    let tokenizer = Tokenizer::load(&folder, tokens_max)?;
+    let tokenizer = Tokenizer::load(&folder, tokens_max, architecture.gives_types())?;
     let open = || Weights::open(&folder.weights_path());
+    let pooling = folder.pooling();
     let head = match task {
-        ModelTask::Embed => Head::Vector(pooling),
+        ModelTask::Embed | ModelTask::EmbedSparse | ModelTask::EmbedTokens => {
+            Head::of_vectors(&pooling, folder.after(), sizes.hidden)?
+        }
         ModelTask::Classify | ModelTask::Rerank => {
-            Head::Scores(Box::new(classifier.load(name, &config_path, &open()?)?))
+            Head::Scores(Box::new(classifier.load(&architecture, &open()?)?))
         }
     };
-    let labels = if task == ModelTask::Classify { classifier.labels() } else { Vec::new() };
+    let labels =
+        if task == ModelTask::Classify { classifier.labels().to_vec() } else { Vec::new() };
     let bytes_per_token = architecture.bytes_per_token(dtype);
     #[cfg(feature = "cuda")]
     if !device.is_cpu() {
@@ -67,6 +78,8 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
         };
         device::check(&device, options.device, &config_path, &needs)?;
     }
+    // An architecture that computes nothing has no weights.
+    let stored_dtypes = open().map(|weights| weights.dtypes()).unwrap_or_default();
     let layers = architecture.layers(open, dtype, &device)?;
     let info = ModelInfo {
         architecture: name,
@@ -74,7 +87,13 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
         dim: head.width(sizes.hidden),
         labels,
         tokens_max,
+        keeps_end: tokenizer.keeps_end(),
         pooling,
+        after_pooling: folder.after().iter().map(ToString::to_string).collect(),
+        prompts: folder.prompts().named.clone(),
+        default_prompt: folder.prompts().default.clone(),
+        ignored: fields.ignored().into_iter().chain(folder.ignored().iter().cloned()).collect(),
+        stored_dtypes,
         dtype,
         device: options.device,
         gpu: Gpu::of(&device),

@@ -133,7 +133,7 @@ fn a_bare_transformer_is_mean_pooled_over_all_its_positions() {
         std::fs::remove_file(folder.path().join(file)).unwrap();
     }
     let model = load_f32(folder.path());
-    assert_eq!((model.info.pooling, model.info.tokens_max), (Pooling::Mean, 130));
+    assert_eq!((&model.info.pooling[..], model.info.tokens_max), (&[Pooling::Mean][..], 130));
     std::fs::write(folder.path().join("tokenizer_config.json"), "{\"model_max_length\": 100}")
         .unwrap();
     assert_eq!(load_f32(folder.path()).info.tokens_max, 100);

@@ -58,7 +58,7 @@ fn assert_embeds(name: &str) {
 
 fn assert_embeds_pooled(name: &str, field: &str, pooling: Pooling) {
     let (mut model, rows) = open(name, field);
-    assert_eq!(model.info.pooling, pooling);
+    assert_eq!(model.info.pooling, [pooling]);
     assert_eq!(model.info.task, ModelTask::Embed);
     for (row, vector) in rows.iter().zip(compute(&mut model, &rows)) {
         let text = row.text.as_deref().unwrap();
@@ -92,6 +92,12 @@ fn mpnet_agrees_with_transformers() {
     assert_embeds("mpnet");
 }
 
+/// The shape of Snowflake's Arctic Embed l v2 and of multilingual E5 with instructions: callers write the prompt.
+#[test]
+fn an_xlm_roberta_agrees_with_sentence_transformers_with_and_without_prompts() {
+    assert_embeds_pooled("xlm-roberta", "cls", Pooling::Cls);
+}
+
 #[test]
 fn modernbert_agrees_with_transformers() {
     assert_embeds_pooled("modernbert", "cls", Pooling::Cls);
@@ -105,6 +111,16 @@ fn nomic_agrees_with_its_formulas_in_pytorch() {
 #[test]
 fn a_bert_with_alibi_and_gates_agrees_with_its_formulas_in_pytorch() {
     assert_embeds("jina");
+}
+
+#[test]
+fn gte_agrees_with_its_formulas_in_pytorch() {
+    assert_embeds("gte");
+}
+
+#[test]
+fn gte_reranks_as_its_formulas_in_pytorch() {
+    assert_reranks("gte-rerank");
 }
 
 #[test]

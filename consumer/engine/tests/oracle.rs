@@ -47,8 +47,8 @@ fn minilm_agrees_with_sentence_transformers_alone_and_batched() {
     let rows = rows("minilm_l6_v2.jsonl", "embedding");
     let mut model = load_f32(&minilm_folder());
     assert_eq!(
-        (model.info.dim, model.info.tokens_max, model.info.pooling),
-        (384, 256, Pooling::Mean)
+        (model.info.dim, model.info.tokens_max, &model.info.pooling[..]),
+        (384, 256, &[Pooling::Mean][..])
     );
     assert_eq!(rows.len(), 128);
     assert_tokens_equal(&model, &rows);
@@ -80,8 +80,8 @@ fn a_mean_pooled_bert_agrees_with_transformers_alone_and_batched() {
     let rows = rows("tiny/bert/expected.jsonl", "mean");
     let mut model = load_f32(&tiny_folder());
     assert_eq!(
-        (model.info.dim, model.info.tokens_max, model.info.pooling),
-        (64, 128, Pooling::Mean)
+        (model.info.dim, model.info.tokens_max, &model.info.pooling[..]),
+        (64, 128, &[Pooling::Mean][..])
     );
     assert_tokens_equal(&model, &rows);
     assert_close_alone_and_batched(&mut model, &rows);
@@ -97,7 +97,7 @@ fn a_cls_pooled_bert_agrees_with_transformers() {
     )
     .unwrap();
     let mut model = load_f32(folder.path());
-    assert_eq!(model.info.pooling, Pooling::Cls);
+    assert_eq!(model.info.pooling, [Pooling::Cls]);
     assert_close_alone_and_batched(&mut model, &rows);
 }
 

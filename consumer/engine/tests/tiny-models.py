@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Makes the small random models that the engine's tests hold families against, with the values that PyTorch computes.
 
-    python3 consumer/engine/tests/tiny-models.py nomic jina
+    python3 consumer/engine/tests/tiny-models.py nomic jina gte gte-rerank
 
-Needs torch and safetensors. Nomic's and Jina's encoders come with code of their own instead of with transformers, so
-their formulas are written out here, plainly, one sequence at a time: hidden states are never packed, nothing is fused.
-The tokenizer and the texts are those of the small BERT beside them.
+Needs torch and safetensors. Nomic's, Jina's and GTE's encoders come with code of their own instead of with
+transformers, so their formulas are written out here, plainly, one sequence at a time: hidden states are never packed,
+nothing is fused. The tokenizer and the texts are those of the small BERT beside them.
 """
 
 import argparse
@@ -35,10 +35,10 @@ def attention(qkv, bias, rotate):
     return (softmax(scores, -1) @ v).permute(1, 0, 2).reshape(tokens, HIDDEN)
 
 
-def rotation(tokens, base):
-    """Turns the first half of each head against the second, by position."""
+def rotation(tokens, base, divisors=1.0):
+    """Turns the first half of each head against the second, by position; `divisors` slow the pairs down."""
     half = HIDDEN // HEADS // 2
-    angles = torch.arange(tokens)[:, None] / base ** (torch.arange(half) / half)
+    angles = torch.arange(tokens)[:, None] / base ** (torch.arange(half) / half) / divisors
     cos, sin = angles.cos(), angles.sin()
 
     def rotate(x):
@@ -90,7 +90,7 @@ class Nomic:
             yield from norm(f"{layer}.norm2")
 
     @staticmethod
-    def forward(w, ids):
+    def forward(w, ids, types):
         x = w["embeddings.word_embeddings.weight"][ids] + w["embeddings.token_type_embeddings.weight"][0]
         x = apply_norm(w, "emb_ln", x)
         rotate = rotation(len(ids), 1000.0)
@@ -140,7 +140,7 @@ class Jina:
             yield from norm(f"{layer}.mlp.layernorm")
 
     @staticmethod
-    def forward(w, ids):
+    def forward(w, ids, types):
         def dense(name, x):
             return linear(x, w[f"{name}.weight"], w.get(f"{name}.bias"))
 
@@ -155,6 +155,113 @@ class Jina:
             gated, other = dense(f"{layer}.mlp.gated_layers", x).split(INNER, -1)
             x = apply_norm(w, f"{layer}.mlp.layernorm", dense(f"{layer}.mlp.wo", gelu(gated) * other) + x)
         return x
+
+
+class Gte:
+    """`NewModel`. Its rotary frequencies are scaled ("ntk") for positions up to `factor` times the configured ones."""
+
+    prefix = ""
+    config = {
+        "model_type": "new",
+        "architectures": ["NewModel"],
+        "vocab_size": VOCABULARY,
+        "hidden_size": HIDDEN,
+        "intermediate_size": INNER,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "max_position_embeddings": POSITIONS,
+        "type_vocab_size": 0,
+        "layer_norm_type": "layer_norm",
+        "layer_norm_eps": EPS,
+        "hidden_act": "gelu",
+        "position_embedding_type": "rope",
+        "rope_theta": 500.0,
+        "rope_scaling": {"factor": 2.0, "type": "ntk"},
+        "pack_qkv": True,
+        "unpad_inputs": False,
+        "use_memory_efficient_attention": False,
+        "logn_attention_scale": False,
+        "logn_attention_clip1": False,
+    }
+
+    @classmethod
+    def shapes(cls):
+        def biased(name, outputs, inputs):
+            yield f"{name}.weight", (outputs, inputs)
+            yield f"{name}.bias", (outputs,)
+
+        yield f"{cls.prefix}embeddings.word_embeddings.weight", (VOCABULARY, HIDDEN)
+        if cls.config["type_vocab_size"]:
+            yield f"{cls.prefix}embeddings.token_type_embeddings.weight", (cls.config["type_vocab_size"], HIDDEN)
+        yield from norm(f"{cls.prefix}embeddings.LayerNorm")
+        for index in range(LAYERS):
+            layer = f"{cls.prefix}encoder.layer.{index}"
+            if cls.config["pack_qkv"]:
+                yield from biased(f"{layer}.attention.qkv_proj", 3 * HIDDEN, HIDDEN)
+            else:
+                for role in "qkv":
+                    yield from biased(f"{layer}.attention.{role}_proj", HIDDEN, HIDDEN)
+            yield from biased(f"{layer}.attention.o_proj", HIDDEN, HIDDEN)
+            yield from norm(f"{layer}.attn_ln")
+            yield f"{layer}.mlp.up_gate_proj.weight", (2 * INNER, HIDDEN)
+            yield from biased(f"{layer}.mlp.down_proj", HIDDEN, INNER)
+            yield from norm(f"{layer}.mlp_ln")
+
+    @classmethod
+    def rotate(cls, tokens):
+        half = HIDDEN // HEADS // 2
+        scaling, base = cls.config["rope_scaling"], cls.config["rope_theta"]
+        factor, power = scaling["factor"], scaling.get("mixed_b")
+        if power is None:
+            return rotation(tokens, base * factor, factor ** (1 / half))
+        a = math.log(factor) / half**power
+        return rotation(tokens, base, (a * torch.arange(1, half + 1) ** power).exp())
+
+    @classmethod
+    def forward(cls, w, ids, types):
+        def dense(name, x):
+            return linear(x, w[f"{name}.weight"], w.get(f"{name}.bias"))
+
+        x = w[f"{cls.prefix}embeddings.word_embeddings.weight"][ids]
+        if cls.config["type_vocab_size"]:
+            x = x + w[f"{cls.prefix}embeddings.token_type_embeddings.weight"][types]
+        x = apply_norm(w, f"{cls.prefix}embeddings.LayerNorm", x)
+        rotate = cls.rotate(len(ids))
+        for index in range(LAYERS):
+            layer = f"{cls.prefix}encoder.layer.{index}"
+            packed = cls.config["pack_qkv"]
+            names = ["qkv_proj"] if packed else ["q_proj", "k_proj", "v_proj"]
+            qkv = torch.cat([dense(f"{layer}.attention.{name}", x) for name in names], -1)
+            projected = dense(f"{layer}.attention.o_proj", attention(qkv, None, rotate))
+            x = apply_norm(w, f"{layer}.attn_ln", x + projected)
+            up, gate = dense(f"{layer}.mlp.up_gate_proj", x).split(INNER, -1)
+            x = apply_norm(w, f"{layer}.mlp_ln", x + dense(f"{layer}.mlp.down_proj", gelu(gate) * up))
+        return x
+
+
+class GteRerank(Gte):
+    """`NewForSequenceClassification` of one label: a pooler of the first token, and a linear layer."""
+
+    prefix = "new."
+    config = Gte.config | {
+        "architectures": ["NewForSequenceClassification"],
+        "id2label": {"0": "LABEL_0"},
+        "type_vocab_size": 2,
+        "rope_scaling": {"factor": 8.0, "type": "ntk", "mixed_b": 0.7},
+        "pack_qkv": False,
+    }
+
+    @classmethod
+    def shapes(cls):
+        yield from super().shapes()
+        for name, outputs in (("new.pooler.dense", HIDDEN), ("classifier", 1)):
+            yield f"{name}.weight", (outputs, HIDDEN)
+            yield f"{name}.bias", (outputs,)
+
+    @staticmethod
+    def logits(w, hidden):
+        pooled = linear(hidden[0], w["new.pooler.dense.weight"], w["new.pooler.dense.bias"]).tanh()
+        return linear(pooled, w["classifier.weight"], w["classifier.bias"])
 
 
 def norm(name):
@@ -172,7 +279,7 @@ def random_weights(model, seed):
     weights = {}
     for name, shape in model.shapes():
         noise = torch.randn(shape, generator=generator)
-        is_norm = any(part in name for part in ("norm", "Norm", "emb_ln"))
+        is_norm = any(part in name for part in ("norm", "Norm", "emb_ln", "attn_ln", "mlp_ln"))
         if is_norm:
             weights[name] = 0.1 * noise + (1.0 if name.endswith("weight") else 0.0)
         else:
@@ -188,24 +295,43 @@ def make(name, model, seed):
     save_file(kept, folder / "model.safetensors")
     weights = {name: weight.float() for name, weight in kept.items()}
     (folder / "config.json").write_text(json.dumps(model.config, indent=2) + "\n")
+    if hasattr(model, "logits"):
+        shutil.copy(bert / "tokenizer.json", folder / "tokenizer.json")
+        write_rows(DATA / "bert-rerank", folder, lambda row: logits(model, weights, row))
+        return
     for file in ("tokenizer.json", "modules.json", "sentence_bert_config.json"):
         shutil.copy(bert / file, folder / file)
     (folder / "1_Pooling").mkdir(exist_ok=True)
     shutil.copy(bert / "1_Pooling/config.json", folder / "1_Pooling/config.json")
-    with open(bert / "expected.jsonl", encoding="utf-8") as rows, open(
+    write_rows(bert, folder, lambda row: mean(model, weights, row))
+
+
+def write_rows(of, folder, expected):
+    """The rows of another model's reference, with this one's values."""
+    with open(of / "expected.jsonl", encoding="utf-8") as rows, open(
         folder / "expected.jsonl", "w", encoding="utf-8"
     ) as out:
         for row in map(json.loads, rows):
             with torch.inference_mode():
-                hidden = model.forward(weights, torch.tensor(row["token_ids"]))
-            mean = normalize(hidden.mean(0), dim=0)
-            values = [round(value, 7) for value in mean.tolist()]
-            line = {"text": row["text"], "token_ids": row["token_ids"], "mean": values}
+                line = expected(row)
             out.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
+def mean(model, weights, row):
+    ids = torch.tensor(row["token_ids"])
+    hidden = model.forward(weights, ids, torch.zeros_like(ids))
+    values = [round(value, 7) for value in normalize(hidden.mean(0), dim=0).tolist()]
+    return {"text": row["text"], "token_ids": row["token_ids"], "mean": values}
+
+
+def logits(model, weights, row):
+    hidden = model.forward(weights, torch.tensor(row["token_ids"]), torch.tensor(row["type_ids"]))
+    values = [round(value, 7) for value in model.logits(weights, hidden).tolist()]
+    return row | {"logits": values}
+
+
 def main():
-    models = {"nomic": (Nomic, 11), "jina": (Jina, 12)}
+    models = {"nomic": (Nomic, 11), "jina": (Jina, 12), "gte": (Gte, 13), "gte-rerank": (GteRerank, 14)}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="+", choices=models)
     for name in parser.parse_args().names:

@@ -26,6 +26,13 @@ fn a_job_is_admitted_up_to_its_last_millisecond() {
 }
 
 #[test]
+fn a_job_from_more_than_a_day_ahead_is_refused() {
+    let ahead = |ms: u64| code(|job| job.submitted_at_ms = Some(1_500 + ms), false);
+    assert_eq!(ahead(86_400_000), None);
+    assert_eq!(ahead(86_400_001), Some(ErrorCode::InvalidRequest));
+}
+
+#[test]
 fn a_job_that_killed_as_many_workers_as_it_may_is_not_tried_again() {
     let code = |failures, deaths| {
         let ticket = Ticket { failures, deaths, ..testing::ticket(JobId::random()) };
@@ -197,8 +204,41 @@ async fn parked_jobs_keep_no_worker_from_draining() {
     stage.stands("held", Standing::Held);
     stage.send("held", returned).await;
     tokio::time::sleep(PARKED * 2).await;
-    let Stage { decoded, .. } = stage;
+    let Stage { decoded, mut jobs, mut not_computed, .. } = stage;
     drop(decoded);
-    assert!(stage.jobs.recv().await.is_none());
-    assert!(stage.not_computed.recv().await.is_none(), "it goes back with its ticket");
+    assert!(jobs.recv().await.is_none());
+    let given_back = not_computed.recv().await;
+    assert!(matches!(given_back, Some(Disposition::GiveBack(_))), "{given_back:?}");
+    assert!(not_computed.recv().await.is_none());
+}
+
+/// A delivery whose channel was lost.
+struct Lost;
+
+impl forebay_fabric::broker::Settlement for Lost {
+    fn is_held(&self) -> bool {
+        false
+    }
+
+    fn ack(self: Box<Self>) -> bool {
+        false
+    }
+
+    fn requeue(self: Box<Self>) -> bool {
+        false
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parked_job_whose_delivery_is_lost_leaves_its_room_to_the_next_delivery() {
+    let mut stage = Stage::start(2);
+    stage.stands("held", Standing::Held);
+    stage
+        .send("held", |ticket| {
+            ticket.returned = true;
+            ticket.acker = forebay_fabric::broker::Acker::new(Lost);
+        })
+        .await;
+    let disposition = stage.settled().await;
+    assert!(matches!(disposition, Disposition::GiveBack(_)), "{disposition:?}");
 }

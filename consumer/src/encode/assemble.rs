@@ -2,19 +2,21 @@
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
-use forebay_engine::Rows;
 use forebay_fabric::ticket::Ticket;
 use forebay_schemas::{ErrorCode, JobError, Outcome};
 
 use crate::{
-    encode::{compute::Computed, output},
+    encode::{
+        compute::Computed,
+        output::{self, Shape},
+    },
     in_flight::InFlight,
 };
 
-/// Gives each job its rows. Returns the jobs that this batch made whole, with their outcomes. `labels` are the names of
-/// the values of a classifier's row.
-pub fn assemble(batch: Computed, labels: &[String]) -> Vec<(Ticket, Outcome)> {
-    let Computed { pieces, vectors, dim, failures, started_at, ended_at, tokens, .. } = batch;
+/// Gives each job its rows. Returns the jobs that this batch made whole, with their outcomes. `dim` and `labels` are
+/// the model's.
+pub fn assemble(batch: Computed, dim: usize, labels: &[String]) -> Vec<(Ticket, Outcome)> {
+    let Computed { pieces, rows: mut all, failures, started_at, ended_at, tokens, .. } = batch;
     let size: usize = pieces.iter().map(|piece| piece.count).sum();
     let mut row = 0;
     let mut whole = Vec::new();
@@ -22,14 +24,12 @@ pub fn assemble(batch: Computed, labels: &[String]) -> Vec<(Ticket, Outcome)> {
         let rows = row..row + piece.count;
         row = rows.end;
         let mut progress = piece.job.progress();
-        if progress.vectors.is_empty() {
-            progress.vectors = vec![0.0; piece.job.inputs * dim];
-        }
-        let values = &vectors[rows.start * dim..rows.end * dim];
-        progress.vectors[piece.first * dim..][..values.len()].copy_from_slice(values);
-        if let Some(error) = first_error(&failures, rows, piece.first, values, dim) {
+        let values = &mut all[rows.clone()];
+        if let Some(error) = first_error(&failures, rows, piece.first, values) {
             progress.fail(error);
         }
+        progress.rows.resize(piece.job.inputs, Vec::new());
+        progress.rows[piece.first..][..values.len()].swap_with_slice(values);
         let first_start = progress.computed.map_or(started_at, |(first, _)| first);
         progress.computed = Some((first_start, ended_at));
         progress.batch_size = size as u64;
@@ -45,14 +45,12 @@ fn first_error(
     failures: &BTreeMap<usize, JobError>,
     rows: Range<usize>,
     first_input: usize,
-    values: &[f32],
-    dim: usize,
+    values: &[Vec<f32>],
 ) -> Option<JobError> {
     if let Some((row, error)) = failures.range(rows.clone()).next() {
         return Some(error.clone().at(first_input + row - rows.start));
     }
-    let wrong =
-        values.chunks_exact(dim).position(|row| row.iter().any(|value| !value.is_finite()))?;
+    let wrong = values.iter().position(|row| row.iter().any(|value| !value.is_finite()))?;
     let index = first_input + wrong;
     let message = format!("the model's output for input {index} is not finite");
     Some(JobError::new(ErrorCode::NumericalError, message).at(index))
@@ -60,7 +58,7 @@ fn first_error(
 
 fn finish(job: InFlight, dim: usize, labels: &[String]) -> (Ticket, Outcome) {
     let kept = job.finish.dimensions;
-    job.end(|job, vectors| output::of(&job.work, Rows { width: dim, data: vectors }, kept, labels))
+    job.end(|job, rows| output::of(&job.work, rows, &Shape { dim, kept, labels }))
 }
 
 #[cfg(test)]
@@ -88,8 +86,7 @@ mod tests {
         Computed {
             sequences: Journal::default().enter(std::iter::empty()),
             pieces,
-            vectors: vectors.to_vec(),
-            dim: 2,
+            rows: vectors.chunks_exact(2).map(<[f32]>::to_vec).collect(),
             failures: BTreeMap::new(),
             started_at: Instant::now(),
             ended_at: Instant::now(),
@@ -110,9 +107,9 @@ mod tests {
         let small = job(1, None);
         let first = Piece { job: split.clone(), first: 0, count: 2 };
         let rest = Piece { job: split, first: 2, count: 1 };
-        assert!(assemble(computed(vec![first], &[1., 2., 3., 4.]), &[]).is_empty());
+        assert!(assemble(computed(vec![first], &[1., 2., 3., 4.]), 2, &[]).is_empty());
         let other = Piece { job: small, first: 0, count: 1 };
-        let whole = assemble(computed(vec![other, rest], &[9., 9., 5., 6.]), &[]);
+        let whole = assemble(computed(vec![other, rest], &[9., 9., 5., 6.]), 2, &[]);
         assert_eq!(whole.len(), 2);
         assert_eq!(data(&whole[0].1), [9., 9.]);
         assert_eq!(data(&whole[1].1), [1., 2., 3., 4., 5., 6.]);
@@ -125,7 +122,7 @@ mod tests {
             Piece { job: job(1, None), first: 0, count: 1 },
             Piece { job: job(2, None), first: 0, count: 2 },
         ];
-        let whole = assemble(computed(pieces, &[1., 2., 3., 4., f32::NAN, 6.]), &[]);
+        let whole = assemble(computed(pieces, &[1., 2., 3., 4., f32::NAN, 6.]), 2, &[]);
         assert_eq!(whole[0].1.state, State::Succeeded);
         let error = whole[1].1.error.as_ref().unwrap();
         assert_eq!((error.code, error.index), (ErrorCode::NumericalError, Some(1)));
@@ -139,7 +136,7 @@ mod tests {
         ];
         let mut batch = computed(pieces, &[0.; 6]);
         batch.failures.insert(1, JobError::new(ErrorCode::Internal, "broke"));
-        let whole = assemble(batch, &[]);
+        let whole = assemble(batch, 2, &[]);
         assert_eq!(whole[0].1.error.as_ref().unwrap().index, Some(1));
         assert_eq!(whole[1].1.state, State::Succeeded);
     }
@@ -153,9 +150,9 @@ mod tests {
         let early =
             computed(vec![piece(0, 2), piece(2, 2)], &[0., 0., 0., 0., 0., 0., 0., f32::NAN]);
         drop(split);
-        assert!(assemble(late, &[]).is_empty());
+        assert!(assemble(late, 2, &[]).is_empty());
         // The answer names the first input that failed, whichever came back first.
-        let whole = assemble(early, &[]);
+        let whole = assemble(early, 2, &[]);
         let error = whole[0].1.error.as_ref().unwrap();
         assert_eq!((error.code, error.index), (ErrorCode::NumericalError, Some(3)));
     }
@@ -166,17 +163,17 @@ mod tests {
         let first = Piece { job: split.clone(), first: 0, count: 4 };
         let late = Piece { job: split, first: 4, count: 3 };
         let other = Piece { job: job(1, None), first: 0, count: 1 };
-        assert!(assemble(computed(vec![first], &[0.; 8]), &[]).is_empty());
+        assert!(assemble(computed(vec![first], &[0.; 8]), 2, &[]).is_empty());
         let mut batch = computed(vec![other, late], &[0.; 8]);
         batch.failures.insert(3, JobError::new(ErrorCode::Internal, "broke"));
-        let whole = assemble(batch, &[]);
+        let whole = assemble(batch, 2, &[]);
         assert_eq!(whole[1].1.error.as_ref().unwrap().index, Some(6));
     }
 
     #[test]
     fn fewer_dimensions_keep_the_first_of_each_row() {
         let piece = Piece { job: job(2, Some(1)), first: 0, count: 2 };
-        let whole = assemble(computed(vec![piece], &[1., 0., 3., 0.]), &[]);
+        let whole = assemble(computed(vec![piece], &[1., 0., 3., 0.]), 2, &[]);
         assert_eq!(data(&whole[0].1), [1., 3.]);
     }
 }

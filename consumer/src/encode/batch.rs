@@ -95,6 +95,7 @@ impl Batching {
                     first,
                     inputs,
                     finish: job.finish,
+                    input_type: job.input_type,
                     alone: job.alone,
                     job,
                     arrived_at: Instant::now(),

@@ -38,10 +38,8 @@ pub struct Computed {
     pub sequences: Sequences,
     /// The pieces, in the order of the rows.
     pub pieces: Vec<Piece>,
-    /// `[inputs, dim]`, row-major; zeros where an input failed.
-    pub vectors: Vec<f32>,
-    /// Values a row.
-    pub dim: usize,
+    /// One for each input; empty where it failed.
+    pub rows: Vec<Vec<f32>>,
     /// The inputs that failed, by row.
     pub failures: BTreeMap<usize, JobError>,
     /// When computing began.
@@ -56,8 +54,6 @@ pub struct Computed {
 pub struct Compute {
     /// The model.
     encoder: Box<dyn Encoder>,
-    /// Values in one of its vectors.
-    dim: usize,
     /// How many tokens a batch may have.
     budget: Budget,
     /// How much memory this process may use.
@@ -93,17 +89,16 @@ pub struct Begun {
 }
 
 impl Compute {
-    /// A stage that has computed nothing yet, with an encoder of vectors of `dim` values.
+    /// A stage that has computed nothing yet.
     pub fn new(
         encoder: Box<dyn Encoder>,
-        dim: usize,
         budget: Budget,
         memory: MemoryLimit,
         stats: Arc<Stats>,
         calls: Arc<EngineCalls>,
     ) -> Self {
         let ended_at = Instant::now();
-        Self { encoder, dim, budget, memory, stats, calls, ended_at, lost: None }
+        Self { encoder, budget, memory, stats, calls, ended_at, lost: None }
     }
 
     /// Runs until its input ends or its device is lost. Blocks its thread, which needs a runtime's context.
@@ -155,25 +150,24 @@ impl Compute {
         let is_whole = rows.is_ok();
         let all = 0..packed.sequences();
         let tokens = packed.tokens();
-        let dim = self.dim;
         let mut halving = Halving {
-            vectors: Vec::new(),
+            rows: Vec::new(),
             failures: BTreeMap::new(),
             faults,
             packed: &packed,
             stage: self,
         };
         match rows {
-            Ok(mut rows) => {
-                halving.faults.after(all, &mut rows);
-                halving.vectors = rows.data;
+            Ok(rows) => {
+                halving.rows = rows.rows().map(<[f32]>::to_vec).collect();
+                halving.faults.after(all, &mut halving.rows);
             }
             Err(error) => {
-                halving.vectors = vec![0.0; all.len() * dim];
+                halving.rows = vec![Vec::new(); all.len()];
                 halving.failed(all, tokens, &error);
             }
         }
-        let Halving { vectors, failures, .. } = halving;
+        let Halving { rows, failures, .. } = halving;
         // Batches that overlapped were computed one after the other.
         let begun_at = started_at.max(self.ended_at);
         let ended_at = Instant::now();
@@ -183,7 +177,7 @@ impl Compute {
             self.budget.computed(tokens, took);
         }
         self.report(tokens, took);
-        Computed { sequences, pieces, vectors, dim, failures, started_at, ended_at, tokens }
+        Computed { sequences, pieces, rows, failures, started_at, ended_at, tokens }
     }
 
     /// One call of the engine. The watchdog sees it, and a panic in it is an error like any other.
@@ -231,7 +225,7 @@ struct Halving<'a> {
     stage: &'a mut Compute,
     packed: &'a PackedBatch,
     faults: Faults,
-    vectors: Vec<f32>,
+    rows: Vec<Vec<f32>>,
     failures: BTreeMap<usize, JobError>,
 }
 
@@ -248,10 +242,12 @@ impl Halving<'_> {
             encoder.compute(&part)
         });
         match computed {
-            Ok(mut computed) => {
-                self.faults.after(rows.clone(), &mut computed);
-                let values = rows.start * self.stage.dim..rows.end * self.stage.dim;
-                self.vectors[values].copy_from_slice(&computed.data);
+            Ok(computed) => {
+                let own = &mut self.rows[rows.clone()];
+                for (own, row) in own.iter_mut().zip(computed.rows()) {
+                    *own = row.to_vec();
+                }
+                self.faults.after(rows, own);
             }
             Err(error) => self.failed(rows, part.tokens(), &error),
         }

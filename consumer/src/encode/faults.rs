@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use forebay_engine::{EngineError, Rows};
+use forebay_engine::EngineError;
 
 use crate::encode::packer::Piece;
 
@@ -38,7 +38,7 @@ impl Faults {
     }
 
     /// Causes the faults in values that were computed for rows.
-    pub fn after(&self, rows: Range<usize>, computed: &mut Rows) {
+    pub fn after(&self, rows: Range<usize>, computed: &mut [Vec<f32>]) {
         #[cfg(feature = "fail-points")]
         armed::after(self.by_row.get(rows).unwrap_or_default(), computed);
         #[cfg(not(feature = "fail-points"))]
@@ -50,7 +50,7 @@ impl Faults {
 mod armed {
     use std::time::Duration;
 
-    use super::{EngineError, Piece, Rows};
+    use super::{EngineError, Piece};
 
     /// Batches of more tokens do not fit the memory of a device with the fault `out_of_memory`.
     const FITTING_TOKENS_MAX: usize = 64;
@@ -116,11 +116,10 @@ mod armed {
         Ok(())
     }
 
-    pub(super) fn after(faults: &[Option<Fault>], computed: &mut Rows) {
-        let dim = computed.width.max(1);
-        for (row, fault) in computed.data.chunks_exact_mut(dim).zip(faults) {
+    pub(super) fn after(faults: &[Option<Fault>], computed: &mut [Vec<f32>]) {
+        for (row, fault) in computed.iter_mut().zip(faults) {
             if *fault == Some(Fault::Nan) {
-                row[0] = f32::NAN;
+                row.fill(f32::NAN);
             }
         }
     }

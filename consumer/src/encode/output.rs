@@ -1,36 +1,61 @@
 //! A job's rows as the output of its task.
 
-use forebay_engine::Rows;
-use forebay_schemas::{EmbedOutput, ErrorCode, JobError, LabelScore, Output, Work};
+use forebay_schemas::{
+    EmbedOutput, ErrorCode, JobError, LabelScore, Output, SparseOutput, SparseVector, TokensOutput,
+    Work, limits::SPARSE_VALUES_MAX,
+};
 
-/// The output of a job whose inputs gave these rows, one a row. Of an embedding the first `kept` values are kept, all
-/// where it is `None`; `labels` are the names of the values of a classifier's row. An error for a task that no encoder
-/// does.
-pub fn of(
-    work: &Work,
-    rows: Rows,
-    kept: Option<usize>,
-    labels: &[String],
-) -> Result<Output, JobError> {
+// The engine keeps as many values as the contract lets a vector have.
+const _: () = assert!(SPARSE_VALUES_MAX as usize == forebay_engine::SPARSE_VALUES_MAX);
+
+/// What rows are to be read by.
+pub struct Shape<'a> {
+    /// Values of the model's vectors.
+    pub dim: usize,
+    /// How many of the first values of an embedding are kept; all where it is `None`.
+    pub kept: Option<usize>,
+    /// The names of the values of a classifier's row.
+    pub labels: &'a [String],
+}
+
+/// The output of a job whose inputs gave these rows, one a row. An error for a task that no encoder does.
+pub fn of(work: &Work, rows: Vec<Vec<f32>>, shape: &Shape<'_>) -> Result<Output, JobError> {
+    let Shape { dim, kept, labels } = *shape;
     Ok(match work {
-        Work::Embed { .. } => Output::Embed(shorten(rows, kept)),
-        Work::Classify { .. } => {
-            Output::Classify { labels: rows.rows().map(|row| best_first(row, labels)).collect() }
+        Work::Embed { .. } => Output::Embed(shorten(&rows, dim, kept)),
+        Work::EmbedSparse { params, .. } => {
+            let kept = params.top_k.unwrap_or(SPARSE_VALUES_MAX) as usize;
+            let vectors = rows.iter().map(|row| sparse(row, kept)).collect();
+            Output::EmbedSparse(SparseOutput { dim, vectors })
         }
-        Work::Rerank { params, .. } => rerank(rows.data, params.top_n),
+        Work::EmbedTokens { .. } => Output::EmbedTokens(TokensOutput { dim, inputs: rows }),
+        Work::Classify { .. } => {
+            Output::Classify { labels: rows.iter().map(|row| best_first(row, labels)).collect() }
+        }
+        Work::Rerank { params, .. } => rerank(rows.concat(), params.top_n),
         Work::Generate { .. } => {
             return Err(JobError::new(ErrorCode::TaskNotSupported, "an encoder does not generate"));
         }
     })
 }
 
-fn shorten(rows: Rows, kept: Option<usize>) -> EmbedOutput {
-    match kept.filter(|&kept| kept < rows.width) {
-        None => EmbedOutput { dim: rows.width, data: rows.data },
-        Some(dim) => {
-            EmbedOutput { dim, data: rows.rows().flat_map(|row| &row[..dim]).copied().collect() }
-        }
+fn shorten(rows: &[Vec<f32>], dim: usize, kept: Option<usize>) -> EmbedOutput {
+    let dim = kept.unwrap_or(dim).min(dim);
+    EmbedOutput { dim, data: rows.iter().flat_map(|row| &row[..dim]).copied().collect() }
+}
+
+/// A row of pairs of a dimension and its value; the `kept` largest of these.
+fn sparse(row: &[f32], kept: usize) -> SparseVector {
+    let mut pairs: Vec<(u32, f32)> =
+        row.chunks_exact(2).map(|pair| (pair[0] as u32, pair[1])).collect();
+    if kept < pairs.len() {
+        // Of equal values the first dimensions stay.
+        pairs.sort_by(|a, b| b.1.total_cmp(&a.1));
+        pairs.truncate(kept);
+        pairs.sort_unstable_by_key(|&(index, _)| index);
     }
+    let (indices, values) = pairs.into_iter().unzip();
+    SparseVector { indices, values }
 }
 
 fn best_first(row: &[f32], labels: &[String]) -> Vec<LabelScore> {
@@ -52,12 +77,16 @@ fn rerank(scores: Vec<f32>, top_n: Option<u32>) -> Output {
 
 #[cfg(test)]
 mod tests {
-    use forebay_schemas::{EmbedParams, RerankParams};
+    use forebay_schemas::{EmbedParams, RerankParams, SparseParams};
 
     use super::*;
 
-    fn rows(width: usize, data: &[f32]) -> Rows {
-        Rows { width, data: data.to_vec() }
+    fn rows(width: usize, data: &[f32]) -> Vec<Vec<f32>> {
+        data.chunks_exact(width).map(<[f32]>::to_vec).collect()
+    }
+
+    fn shape(dim: usize) -> Shape<'static> {
+        Shape { dim, kept: None, labels: &[] }
     }
 
     #[test]
@@ -65,7 +94,7 @@ mod tests {
         let labels = ["low".to_owned(), "high".to_owned()];
         let work = Work::Classify { input: Vec::new() };
         let Ok(Output::Classify { labels }) =
-            of(&work, rows(2, &[0.2, 0.8, 0.5, 0.5]), None, &labels)
+            of(&work, rows(2, &[0.2, 0.8, 0.5, 0.5]), &Shape { labels: &labels, ..shape(2) })
         else {
             panic!("another task's output")
         };
@@ -85,7 +114,7 @@ mod tests {
                 documents: Vec::new(),
                 params: RerankParams { top_n },
             };
-            match of(&work, rows(1, &[-1.0, 3.0, 0.5, 3.0]), None, &[]).unwrap() {
+            match of(&work, rows(1, &[-1.0, 3.0, 0.5, 3.0]), &shape(1)).unwrap() {
                 Output::Rerank { scores, order } => {
                     assert_eq!(scores, [-1.0, 3.0, 0.5, 3.0], "every document has its score");
                     order
@@ -102,8 +131,28 @@ mod tests {
     fn fewer_dimensions_keep_the_first_of_each_row() {
         let work = Work::Embed { input: Vec::new(), params: EmbedParams::default() };
         let whole = EmbedOutput { dim: 2, data: vec![1.0, 0.0, 3.0, 0.0] };
-        assert_eq!(of(&work, rows(2, &whole.data), None, &[]), Ok(Output::Embed(whole.clone())));
+        assert_eq!(of(&work, rows(2, &whole.data), &shape(2)), Ok(Output::Embed(whole.clone())));
         let first = EmbedOutput { dim: 1, data: vec![1.0, 3.0] };
-        assert_eq!(of(&work, rows(2, &whole.data), Some(1), &[]), Ok(Output::Embed(first)));
+        let shape = Shape { kept: Some(1), ..shape(2) };
+        assert_eq!(of(&work, rows(2, &whole.data), &shape), Ok(Output::Embed(first)));
+    }
+
+    #[test]
+    fn of_a_sparse_vector_the_largest_values_are_kept_in_the_order_of_their_dimensions() {
+        let row = vec![vec![3.0, 0.5, 7.0, 2.0, 8.0, 0.5, 9.0, 1.0], Vec::new()];
+        let kept = |top_k| {
+            let params = SparseParams { top_k, ..SparseParams::default() };
+            let work = Work::EmbedSparse { input: Vec::new(), params };
+            match of(&work, row.clone(), &shape(10)) {
+                Ok(Output::EmbedSparse(SparseOutput { dim: 10, vectors })) => {
+                    assert_eq!(vectors[1], SparseVector::default());
+                    (vectors[0].indices.clone(), vectors[0].values.clone())
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(kept(None), (vec![3, 7, 8, 9], vec![0.5, 2.0, 0.5, 1.0]));
+        assert_eq!(kept(Some(3)), (vec![3, 7, 9], vec![0.5, 2.0, 1.0]));
+        assert_eq!(kept(Some(1)), (vec![7], vec![2.0]));
     }
 }

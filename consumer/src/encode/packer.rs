@@ -1,13 +1,13 @@
 //! How inputs become batches: a pure, bounded packer with two lanes, first come first served in each.
 //!
 //! Inputs of many jobs share a batch, and a job that does not fit is continued in the next. Tokens are
-//! packed without padding, so a batch is full when its tokens are, whatever the lengths. A batch begins with one lane:
-//! an urgent one is filled up with the batch lane's inputs, one of the batch lane has no other. Which lane's turn it is
-//! is decided where batches are taken from, at the device.
+//! packed without padding, so a batch is full when its tokens are, whatever the lengths. A batch has inputs of one lane
+//! alone: an urgent one that was filled up with others would take longer, and who waits for it would wait for them too.
+//! Which lane's turn it is is decided where batches are taken from, at the device.
 
 use std::{collections::VecDeque, ops::Range, sync::Arc};
 
-use forebay_engine::{Finish, PackedBatch, Tokens};
+use forebay_engine::{Finish, InputType, PackedBatch, Tokens};
 use forebay_schemas::{JobId, Lane};
 use tokio::time::Instant;
 
@@ -65,6 +65,8 @@ pub struct Entry<J = Arc<InFlight>> {
     pub inputs: Vec<Tokens>,
     /// How its vectors are finished.
     pub finish: Finish,
+    /// What its texts are to the model.
+    pub input_type: InputType,
     /// Whether it must not share a batch: it is a suspect, on the device of a worker that died.
     pub alone: bool,
     /// When it came.
@@ -150,28 +152,21 @@ impl<J: Clone> Packer<J> {
         heads.map(|unpacked| unpacked.entry.arrived_at).min()
     }
 
-    /// The next batch of a lane: as much as fits. An urgent one is filled up with inputs of the batch lane; urgent
-    /// inputs in a batch of that lane would wait for its turn. Empty only when nothing waits that it may have.
+    /// The next batch of a lane: as much as fits. Empty only when nothing waits in the lane.
     pub fn pack(&mut self, lane: Lane) -> Batch<J> {
-        let order = match lane {
-            Lane::Interactive => Lane::ALL.as_slice(),
-            Lane::Batch => &[Lane::Batch],
-        };
         let mut batch = Batch { alone: false, pieces: Vec::new(), packed: PackedBatch::new() };
-        for &lane in order {
-            while let Some(mut unpacked) = self.lanes.of_mut(lane).entries.pop_front() {
-                let alone = unpacked.entry.alone;
-                batch.alone |= alone && batch.packed.is_empty();
-                let done = (!alone || batch.packed.is_empty())
-                    && self.take(lane, &mut unpacked, &mut batch);
-                if !done {
-                    self.lanes.of_mut(lane).entries.push_front(unpacked);
-                    return batch;
-                }
-                self.alone -= usize::from(alone);
-                if alone {
-                    return batch;
-                }
+        while let Some(mut unpacked) = self.lanes.of_mut(lane).entries.pop_front() {
+            let alone = unpacked.entry.alone;
+            batch.alone |= alone && batch.packed.is_empty();
+            let done =
+                (!alone || batch.packed.is_empty()) && self.take(lane, &mut unpacked, &mut batch);
+            if !done {
+                self.lanes.of_mut(lane).entries.push_front(unpacked);
+                return batch;
+            }
+            self.alone -= usize::from(alone);
+            if alone {
+                return batch;
             }
         }
         batch
@@ -181,6 +176,7 @@ impl<J: Clone> Packer<J> {
     fn take(&mut self, lane: Lane, unpacked: &mut Unpacked<J>, batch: &mut Batch<J>) -> bool {
         let first = unpacked.packed;
         let finish = unpacked.entry.finish;
+        let input_type = unpacked.entry.input_type;
         let done = loop {
             let Some(input) = unpacked.entry.inputs.get_mut(unpacked.packed) else { break true };
             let fits = batch.packed.tokens() + input.ids.len() <= self.limits.tokens_max
@@ -189,7 +185,7 @@ impl<J: Clone> Packer<J> {
                 break false;
             }
             let ids = std::mem::take(&mut input.ids);
-            batch.packed.push_pair(&ids, input.first_len, finish);
+            batch.packed.push_as(input_type, &ids, input.first_len, finish);
             unpacked.packed += 1;
             self.lanes.of_mut(lane).tokens -= ids.len();
             self.items -= 1;

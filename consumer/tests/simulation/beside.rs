@@ -37,9 +37,9 @@ const MACHINE: InPlace = InPlace {
     // A tokenizer ten times as slow as that model's.
     text_byte: Duration::from_nanos(500),
 };
-/// The longest wait of an interactive job: for the rest of the batch that runs, and then for its own. It is journaled
-/// meanwhile.
-const BATCHES_MAX: Duration = BATCH_TIME.saturating_mul(2);
+/// The longest wait of an interactive job: for the rest of the batch that runs, in which it is journaled, and then for
+/// its own of some ten tokens, which nothing fills up.
+const BATCHES_MAX: Duration = BATCH_TIME.saturating_add(Duration::from_millis(1));
 /// The rest of its way: a handful of text that is tokenized before its own, the linger, and the round trips of its
 /// admission, its journal entry and its record (each may wait for another one), of 3 ms at most each.
 const WAY_MAX: Duration = Duration::from_millis(8 + 1 + 5 + 6 * 3);

@@ -105,7 +105,7 @@ impl Encoder for Simulated {
                 Behavior::Good | Behavior::Nan | Behavior::FailsAtFirst | Behavior::Large => {}
             }
         }
-        Ok(Pending::done(Rows { width: self.dim, data }))
+        Ok(Pending::done(Rows { width: self.dim, data, ends: None }))
     }
 }
 

@@ -50,6 +50,15 @@ impl Delivery {
         number(self.properties.headers().as_ref()?.inner().get(name)?)
     }
 
+    /// A text from a header.
+    pub fn header_text(&self, name: &str) -> Option<String> {
+        match self.properties.headers().as_ref()?.inner().get(name)? {
+            AMQPValue::LongString(text) => Some(text.to_string()),
+            AMQPValue::ShortString(text) => Some(text.to_string()),
+            _ => None,
+        }
+    }
+
     /// How often the broker has delivered it before.
     pub fn delivery_count(&self) -> u64 {
         let counted = self.header_number("x-delivery-count").unwrap_or(0);

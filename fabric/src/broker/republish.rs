@@ -15,8 +15,9 @@ fn is_history(name: &str) -> bool {
 }
 
 /// The properties with which a message is published again: without the broker's history, without its
-/// `expiration`, of which nothing may be left, and without `user_id`, which the broker accepts from that user
-/// alone. Headers beyond 64 KiB are dropped.
+/// `expiration`, of which nothing may be left, without `user_id`, which the broker accepts from that user alone, and
+/// without `priority`: RabbitMQ 4.3 hands out every message of a higher one first, and some libraries set the lowest.
+/// Headers beyond 64 KiB are dropped.
 pub fn for_republish(old: &Properties) -> Properties {
     let mut new = Properties::default();
     macro_rules! keep {
@@ -30,7 +31,6 @@ pub fn for_republish(old: &Properties) -> Properties {
         content_type => with_content_type,
         content_encoding => with_content_encoding,
         delivery_mode => with_delivery_mode,
-        priority => with_priority,
         correlation_id => with_correlation_id,
         reply_to => with_reply_to,
         message_id => with_message_id,

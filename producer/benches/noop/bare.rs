@@ -8,7 +8,7 @@ use forebay_fabric::Config;
 use forebay_schemas::{ContentType, MESSAGE_TYPE, names::JOBS};
 use futures_util::{StreamExt, stream};
 use lapin::{
-    BasicProperties, Channel, Connection, ConnectionProperties,
+    BasicProperties, Channel, Connection, ConnectionProperties, Consumer,
     options::{
         BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
         ConfirmSelectOptions,
@@ -22,34 +22,35 @@ const PREFETCH: u16 = 1_024;
 /// Deliveries covered by one acknowledgement: the fastest value for this consumer.
 const ACK_EVERY: usize = 64;
 
-/// Messages a second, published with confirmation and consumed by another connection meanwhile.
-pub(crate) async fn rate(config: &Config, jobs: &[Job]) -> Result<f64> {
+/// Messages a second, published with confirmation and consumed by another connection meanwhile. Counted is the last of
+/// the `passes`, each of which begins when the one before is done.
+pub(crate) async fn rate(config: &Config, passes: [Vec<Job>; 2]) -> Result<f64> {
     let url = config.amqp_url.expose();
     let publisher = Connection::connect(url, ConnectionProperties::default()).await?;
-    let consumer = Connection::connect(url, ConnectionProperties::default()).await?;
-    let model = jobs.first().context("no jobs")?.model.clone();
-    let bodies =
-        jobs.iter().map(|job| Ok(job.encode(ContentType::Msgpack)?)).collect::<Result<Vec<_>>>()?;
+    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
     let channel = publisher.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
-    let began = Instant::now();
-    let publishing = async {
+    let model = passes[0].first().context("no jobs")?.model.clone();
+    let mut consumer =
+        consumer(&connection.create_channel().await?, &Lane::Batch.queue(&model)).await?;
+    let mut rate = 0.0;
+    for jobs in passes {
+        let encode = |job: &Job| job.encode(ContentType::Msgpack);
+        let bodies = jobs.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
+        let began = Instant::now();
+        let consuming = tokio::spawn(consume(consumer, jobs.len()));
         let publishes = jobs.iter().zip(&bodies).map(|(job, body)| publish(&channel, job, body));
         let mut confirmed = stream::iter(publishes).buffer_unordered(IN_FLIGHT);
         while let Some(result) = confirmed.next().await {
             result?;
         }
-        anyhow::Ok(())
-    };
-    let queue = Lane::Batch.queue(&model);
-    let consuming = tokio::spawn(consume(consumer.create_channel().await?, queue, jobs.len()));
-    publishing.await?;
-    consuming.await??;
-    let rate = jobs.len() as f64 / began.elapsed().as_secs_f64();
+        consumer = consuming.await??;
+        rate = jobs.len() as f64 / began.elapsed().as_secs_f64();
+    }
     // The last acknowledgements have to reach the queue before the channel closes.
     tokio::time::sleep(Duration::from_secs(1)).await;
     publisher.close(200, "done".into()).await?;
-    consumer.close(200, "done".into()).await?;
+    connection.close(200, "done".into()).await?;
     Ok(rate)
 }
 
@@ -66,17 +67,19 @@ async fn publish(channel: &Channel, job: &Job, body: &[u8]) -> Result<()> {
     Ok(())
 }
 
-async fn consume(channel: Channel, queue: String, count: usize) -> Result<()> {
+async fn consumer(channel: &Channel, queue: &str) -> Result<Consumer> {
     channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
     let options = BasicConsumeOptions::default();
-    let table = FieldTable::default();
-    let mut consumer =
-        channel.basic_consume(queue.as_str().into(), "".into(), options, table).await?;
+    Ok(channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?)
+}
+
+/// Takes so many messages and acknowledges them.
+async fn consume(mut consumer: Consumer, count: usize) -> Result<Consumer> {
     for taken in 1..=count {
         let delivery = consumer.next().await.context("the consumer ended")??;
         if taken % ACK_EVERY == 0 || taken == count {
             ensure!(delivery.ack(BasicAckOptions { multiple: true }).await?, "not acknowledged");
         }
     }
-    Ok(())
+    Ok(consumer)
 }

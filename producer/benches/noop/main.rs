@@ -4,7 +4,8 @@
 //! vector of 384 values: 600 bytes in, 1.6 KB out. Two things are measured, in turns with their peers:
 //!
 //! - publishing and computing concurrently, from the first publish to the last record in Redis; the peer is a bare
-//!   lapin publisher and a bare lapin consumer on one queue, which decodes nothing and writes no results;
+//!   lapin publisher and a bare lapin consumer on one queue, which decodes nothing and writes no results. Both are
+//!   connected and warm: so many messages went through them before;
 //! - draining a filled queue, from the first record to the last; the peer is Celery, where it is installed.
 //!
 //! It prints a table and, last, one line of JSON.
@@ -32,6 +33,8 @@ use crate::{figures::row, worker::Fixture};
 
 const ROUNDS: usize = 5;
 const JOBS: usize = 20_000;
+/// Messages before those that are measured: enough for a worker that begins with few deliveries to take its fill.
+const WARM_UP: usize = 5_000;
 /// Celery takes about as long for this many.
 const CELERY_TASKS: usize = 4_000;
 const TEXT_BYTES: usize = 450;
@@ -59,9 +62,11 @@ async fn main() -> Result<()> {
     let mut drain_celery = Vec::new();
     for round in 1..=ROUNDS {
         eprintln!("jobs of a model that computes nothing, round {round} of {ROUNDS}");
-        both.push(at_once(&fixture, &config, jobs(&texts)?, &mut redis).await?);
-        both_bare.push(bare::rate(&config, &jobs(&texts)?).await?);
-        drain.push(drained(&fixture, &config, jobs(&texts)?, &mut redis).await?);
+        let warm_up = || jobs(&texts, WARM_UP);
+        let measured = || jobs(&texts, JOBS);
+        both.push(at_once(&fixture, &config, [warm_up()?, measured()?], &mut redis).await?);
+        both_bare.push(bare::rate(&config, [warm_up()?, measured()?]).await?);
+        drain.push(drained(&fixture, &config, measured()?, &mut redis).await?);
         if let Some(celery) = &celery {
             drain_celery.push(celery.rate(&config)?);
         }
@@ -93,27 +98,32 @@ fn texts(file: &Path) -> Result<Vec<String>> {
     Ok((0..whole).step_by(TEXT_BYTES).map(|at| all[at..at + TEXT_BYTES].to_owned()).collect())
 }
 
-fn jobs(texts: &[String]) -> Result<Vec<Job>> {
+fn jobs(texts: &[String], count: usize) -> Result<Vec<Job>> {
     let model: forebay_schemas::ModelId = worker::MODEL.parse()?;
-    let texts = texts.iter().cycle().take(JOBS);
+    let texts = texts.iter().cycle().take(count);
     Ok(texts.map(|text| Job::embed(model.clone(), vec![text.clone()])).collect())
 }
 
-/// Jobs a second that a client publishes while one worker computes them, up to the last record.
+/// Jobs a second that a client publishes while one worker computes them, up to the last record. Counted is the last of
+/// the `passes`, each of which begins when the one before is done.
 async fn at_once(
     fixture: &Fixture,
     config: &Config,
-    jobs: Vec<Job>,
+    passes: [Vec<Job>; 2],
     redis: &mut MultiplexedConnection,
 ) -> Result<f64> {
     let mut worker = fixture.start()?;
     worker.ready().await?;
-    let before = keys(redis).await?;
     let client = Client::connect(config)?;
-    let began = Instant::now();
-    submit(&client, jobs).await?;
-    until(redis, before + JOBS).await?;
-    let rate = JOBS as f64 / began.elapsed().as_secs_f64();
+    let mut rate = 0.0;
+    for jobs in passes {
+        let count = jobs.len();
+        let before = keys(redis).await?;
+        let began = Instant::now();
+        submit(&client, jobs).await?;
+        until(redis, before + count).await?;
+        rate = count as f64 / began.elapsed().as_secs_f64();
+    }
     client.close().await;
     worker.stop().await?;
     clear(redis).await?;

@@ -1,6 +1,7 @@
 //! The subcommands, one file each, and the parts that several of them use.
 
 pub(crate) mod cancel;
+pub(crate) mod check;
 pub(crate) mod dead;
 mod duration;
 pub(crate) mod get;

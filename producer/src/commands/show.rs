@@ -3,6 +3,7 @@
 use std::io;
 
 use forebay_client::{Outcome, Output as JobOutput, State};
+use forebay_schemas::SparseVector;
 
 use crate::output::{Output, grouped};
 
@@ -44,6 +45,10 @@ pub(super) fn outcome(to: &mut Output, outcome: &Outcome) -> io::Result<()> {
 fn output_lines(output: &JobOutput) -> Vec<String> {
     match output {
         JobOutput::Embed(vectors) => vectors.rows().map(vector).collect(),
+        JobOutput::EmbedSparse(output) => output.vectors.iter().map(sparse).collect(),
+        JobOutput::EmbedTokens(output) => {
+            output.rows().map(|rows| tokens(&rows, output.dim)).collect()
+        }
         JobOutput::Rerank { scores, order } => order
             .iter()
             .map(|&index| {
@@ -60,6 +65,23 @@ fn output_lines(output: &JobOutput) -> Vec<String> {
             })
             .collect(),
         JobOutput::Generate { text, finish_reason } => vec![format!("{text} ({finish_reason})")],
+    }
+}
+
+/// The largest values of a sparse vector with their dimensions: `57 values: 1032=1.8120 460=1.2044 ...`
+fn sparse(vector: &SparseVector) -> String {
+    let mut pairs: Vec<(&u32, &f32)> = vector.indices.iter().zip(&vector.values).collect();
+    pairs.sort_by(|a, b| b.1.total_cmp(a.1));
+    let shown = pairs.iter().take(VALUES_SHOWN).map(|(index, value)| format!("{index}={value:.4}"));
+    let more = if pairs.len() > VALUES_SHOWN { " ..." } else { "" };
+    format!("{} values: {}{more}", pairs.len(), shown.collect::<Vec<_>>().join(" "))
+}
+
+/// How many vectors a text's tokens have, and the beginning of the first.
+fn tokens(rows: &[&[f32]], dim: usize) -> String {
+    match rows.first() {
+        Some(first) => format!("{} vectors, the first of {}", rows.len(), vector(first)),
+        None => format!("0 vectors of {dim} values"),
     }
 }
 

@@ -84,7 +84,7 @@ pub enum PullError {
         /// The folder, repository or wheel that was searched.
         origin: String,
         /// The file.
-        file: &'static str,
+        file: String,
     },
     /// Another pull of this model did not end in time.
     #[error("another pull has held {lock} for more than {waited_s} s: wait for it or stop it")]

@@ -13,6 +13,9 @@ const ROOT_FILES: [&str; 9] = [
     "vocab.txt",
 ];
 
+/// The most shards of a model: as many as the engine opens.
+const SHARDS_MAX: usize = 256;
+
 /// The files to take from `names` (paths with `/`, relative to the model's folder), in order.
 pub(super) fn select<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let mut chosen: Vec<&str> = names.into_iter().filter(|name| is_needed(name)).collect();
@@ -25,15 +28,22 @@ pub(super) fn select<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<&'a st
 }
 
 /// The first file that every model needs and that `names` lacks.
-pub(super) fn missing(names: &[&str]) -> Option<&'static str> {
-    if !names.contains(&"config.json") {
-        return Some("config.json");
-    }
-    let weights = |name: &&str| *name == "model.safetensors" || is_shard(name);
-    if !names.iter().any(weights) {
-        return Some("model.safetensors");
-    }
-    (!names.contains(&"tokenizer.json")).then_some("tokenizer.json")
+pub(super) fn missing(names: &[&str]) -> Option<String> {
+    const INDEX: &str = "model.safetensors.index.json";
+    let lacks = |name: &str| (!names.contains(&name)).then(|| name.to_owned());
+    let shard = names.iter().find_map(|name| Some((name, shard_of(name)?)));
+    let weights = match shard {
+        _ if names.contains(&"model.safetensors") => None,
+        None => lacks("model.safetensors"),
+        Some((name, (_, parts))) => lacks(INDEX).or_else(|| {
+            // Numbers have as many digits as those of the shard that is there.
+            let count = parts.parse().ok().filter(|&count| count <= SHARDS_MAX)?;
+            let digits = name.len().checked_sub("model--of-.safetensors".len() + parts.len())?;
+            let shard = |part: usize| format!("model-{part:0digits$}-of-{parts}.safetensors");
+            (1..=count).map(shard).find(|shard| !names.contains(&shard.as_str()))
+        }),
+    };
+    lacks("config.json").or(weights).or_else(|| lacks("tokenizer.json"))
 }
 
 fn is_needed(name: &str) -> bool {
@@ -50,10 +60,13 @@ fn is_needed(name: &str) -> bool {
 
 /// `model-00001-of-00002.safetensors`
 fn is_shard(name: &str) -> bool {
-    name.strip_prefix("model-")
-        .and_then(|rest| rest.strip_suffix(".safetensors"))
-        .and_then(|middle| middle.split_once("-of-"))
-        .is_some_and(|(part, parts)| is_number(part) && is_number(parts))
+    shard_of(name).is_some()
+}
+
+/// A shard's number, and how many there are.
+fn shard_of(name: &str) -> Option<(&str, &str)> {
+    let middle = name.strip_prefix("model-")?.strip_suffix(".safetensors")?;
+    middle.split_once("-of-").filter(|(part, parts)| is_number(part) && is_number(parts))
 }
 
 /// `sentence_bert_config.json` and its counterparts for other architectures.
@@ -121,10 +134,17 @@ mod tests {
 
     #[test]
     fn a_model_without_weights_or_tokenizer_says_what_is_missing() {
-        assert_eq!(missing(&[]), Some("config.json"));
-        assert_eq!(missing(&["config.json", "tokenizer.json"]), Some("model.safetensors"));
-        assert_eq!(missing(&["config.json", "model.safetensors"]), Some("tokenizer.json"));
-        let shard = "model-1-of-1.safetensors";
-        assert_eq!(missing(&["config.json", shard, "tokenizer.json"]), None);
+        let with = |weights: &[&str]| {
+            missing(&[&["config.json", "tokenizer.json"], weights].concat()).unwrap_or_default()
+        };
+        assert_eq!(missing(&[]).unwrap(), "config.json");
+        assert_eq!(missing(&["config.json", "model.safetensors"]).unwrap(), "tokenizer.json");
+        assert_eq!(with(&[]), "model.safetensors");
+        assert_eq!(with(&["model.safetensors"]), "");
+        let index = "model.safetensors.index.json";
+        let shards = ["model-00001-of-00003.safetensors", "model-00003-of-00003.safetensors"];
+        assert_eq!(with(&shards), index);
+        assert_eq!(with(&[index, shards[0], shards[1]]), "model-00002-of-00003.safetensors");
+        assert_eq!(with(&["model-1-of-1.safetensors", index]), "");
     }
 }

@@ -49,8 +49,8 @@ pub(super) fn unpack(
     Ok(files)
 }
 
-fn lacking(name: &str, file: &'static str) -> PullError {
-    PullError::Lacking { origin: name.to_owned(), file }
+fn lacking(name: &str, file: impl Into<String>) -> PullError {
+    PullError::Lacking { origin: name.to_owned(), file: file.into() }
 }
 
 /// Index and path of every plain file. A link, or a path that steps outside, makes the whole archive invalid.

@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use forebay_schemas::{
-    EmbedOutput, EmbedParams, ErrorCode, GenerateParams, Job, JobError, JobId, LabelScore, Message,
-    ModelId, Outcome, Output, Prompt, RerankParams, Timing, Usage, Work,
+    EmbedOutput, EmbedParams, ErrorCode, GenerateParams, InputType, Job, JobError, JobId,
+    LabelScore, Message, ModelId, Outcome, Output, Prompt, RerankParams, SparseOutput,
+    SparseParams, SparseVector, Timing, TokensOutput, TokensParams, Usage, Work,
 };
 use proptest::{collection, option, prelude::*};
 
@@ -45,6 +46,14 @@ pub fn sample_jobs() -> Vec<(&'static str, Job)> {
         documents: texts(&["a player", "an editor"]),
         params: RerankParams { top_n: Some(1) },
     };
+    let sparse = Work::EmbedSparse {
+        input: texts(&["a player"]),
+        params: SparseParams { truncate: false, top_k: Some(64) },
+    };
+    let tokens = Work::EmbedTokens {
+        input: texts(&["which one plays music?"]),
+        params: TokensParams { truncate: true, input_type: InputType::Query },
+    };
     let chat = Work::Generate {
         prompt: Prompt::Messages(vec![Message { role: "user".into(), content: "Hello".into() }]),
         params: GenerateParams {
@@ -64,6 +73,8 @@ pub fn sample_jobs() -> Vec<(&'static str, Job)> {
         ("job-plain", plain),
         ("job-rerank", job("rerank", rerank)),
         ("job-classify", job("classify", Work::Classify { input: texts(&["nice", "awful"]) })),
+        ("job-embed-sparse", job("sparse", sparse)),
+        ("job-embed-tokens", job("tokens", tokens)),
         ("job-chat", job("chat", chat)),
         ("job-prompt", job("prompt", prompt)),
     ]
@@ -85,6 +96,14 @@ pub fn sample_outcomes() -> Vec<(&'static str, Outcome)> {
     };
     let vectors =
         EmbedOutput { dim: 3, data: vec![0.5, -0.25, 1.0e-7, 1.0, 0.1, f32::MIN_POSITIVE] };
+    let sparse = SparseOutput {
+        dim: 30_522,
+        vectors: vec![
+            SparseVector { indices: vec![7, 30_521], values: vec![0.5, 1.25] },
+            SparseVector::default(),
+        ],
+    };
+    let tokens = TokensOutput { dim: 2, inputs: vec![vec![0.5, -0.25, 1.0, 0.0], vec![]] };
     let label = |label: &str, score| LabelScore { label: label.into(), score };
     let labels = vec![vec![label("good", 0.75), label("bad", 0.25)], vec![label("bad", 1.0)]];
     let unread = JobError::invalid("`input` is missing");
@@ -95,6 +114,8 @@ pub fn sample_outcomes() -> Vec<(&'static str, Outcome)> {
             "outcome-rerank",
             done("job-rerank", Output::Rerank { scores: vec![0.5, 2.5], order: vec![1, 0] }),
         ),
+        ("outcome-embed-sparse", done("job-embed-sparse", Output::EmbedSparse(sparse))),
+        ("outcome-embed-tokens", done("job-embed-tokens", Output::EmbedTokens(tokens))),
         ("outcome-classify", done("job-classify", Output::Classify { labels })),
         (
             "outcome-generate",
@@ -109,8 +130,8 @@ pub fn any_job() -> impl Strategy<Value = Job> {
     let metadata = collection::btree_map(".{0,64}", ".{0,200}", 0..4);
     let options = (
         option::of(".{0,128}"),
-        option::of(any::<u64>()),
-        option::of(any::<u64>()),
+        option::of(100_000_000_000_u64..100_000_000_000_000),
+        option::of(1_u64..),
         option::of(1_u64..=2_592_000),
         option::of(".{1,100}"),
     );
@@ -140,6 +161,14 @@ fn any_work() -> impl Strategy<Value = Work> {
     let rerank = (".{0,40}", texts(), option::of(1_u32..)).prop_map(|(query, documents, top_n)| {
         Work::Rerank { query, documents, params: RerankParams { top_n } }
     });
+    let sparse =
+        (texts(), any::<bool>(), option::of(1_u32..=1_024)).prop_map(|(input, truncate, top_k)| {
+            Work::EmbedSparse { input, params: SparseParams { truncate, top_k } }
+        });
+    let input_type = prop_oneof![Just(InputType::Document), Just(InputType::Query)];
+    let tokens = (texts(), any::<bool>(), input_type).prop_map(|(input, truncate, input_type)| {
+        Work::EmbedTokens { input, params: TokensParams { truncate, input_type } }
+    });
     let classify = texts().prop_map(|input| Work::Classify { input });
     let message = ("[a-z]{1,32}", ".{0,40}").prop_map(|(role, content)| Message { role, content });
     let prompt = prop_oneof![
@@ -159,5 +188,5 @@ fn any_work() -> impl Strategy<Value = Work> {
                 GenerateParams { max_tokens, temperature, top_p, top_k, stop, seed }
             });
     let generate = (prompt, params).prop_map(|(prompt, params)| Work::Generate { prompt, params });
-    prop_oneof![embed, rerank, classify, generate]
+    prop_oneof![embed, sparse, tokens, rerank, classify, generate]
 }

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use forebay_tests::job::Job;
-use forebay_tests::patience::{PATIENT, SOON, holds_within, until};
+use forebay_tests::patience::{PATIENT, SOON, holds_within, until, until_true};
 use forebay_tests::record::{Record, result};
 use forebay_tests::relay::Relay;
 use forebay_tests::service::Service;
+use forebay_tests::stack::Stack;
 use forebay_tests::workload::Workload;
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
 use redis::AsyncCommands as _;
 
 const TWO_ATTEMPTS: (&str, &str) = ("FOREBAY_WORKER__ATTEMPTS_MAX", "2");
@@ -30,10 +33,18 @@ impl Linked {
 
     /// Tokens that it has computed.
     fn tokens(&self) -> u64 {
+        self.count("forebay_compute_tokens_total")
+    }
+
+    /// Jobs of the batch lane that were delivered to it, each as often as it came.
+    fn deliveries(&self) -> u64 {
+        self.count("forebay_decode_jobs_total{lane=\"batch\"}")
+    }
+
+    fn count(&self, series: &str) -> u64 {
         let (_, metrics) = self.worker.get("/metrics").expect("its metrics");
-        let line =
-            metrics.lines().find_map(|line| line.strip_prefix("forebay_compute_tokens_total "));
-        line.map_or(0, |tokens| tokens.parse().unwrap())
+        let value = |line: &str| line.strip_prefix(series)?.trim().parse().ok();
+        metrics.lines().find_map(value).unwrap_or(0)
     }
 }
 
@@ -135,4 +146,38 @@ async fn workers_that_end_in_good_order_have_died_of_nothing_also_past_their_gra
     let record = result(&mut workload.redis, job.id()).await;
     is_done_at_the_first_attempt(&record);
     workload.comes_to_rest().await;
+}
+
+#[tokio::test]
+async fn a_job_at_its_delivery_limit_has_the_answer_of_the_worker_that_computes_it() {
+    let stack = Stack::start().await.tiny();
+    let text = std::fs::read_to_string(stack.config()).unwrap();
+    stack.write_config(&(text + "\n[queues]\ndelivery_limit = 2\n"));
+    let mut workload = Workload::on(stack).await;
+    let mut autoscaler = workload.stack.autoscaler(&[]).await;
+    let only = Linked::start(&workload, "only").await;
+    let job = workload.job("takes its time").faulty("slow:8000");
+    workload.submit(&job).await;
+    let at_work = async || computes(&mut workload, "only", &job).await.then_some(());
+    until("it computes the job", PATIENT, at_work).await;
+    let dead = workload.publisher.channel.clone();
+    let is_dead = async || {
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let counted = dead.queue_declare("forebay.dead".into(), passive, FieldTable::default());
+        counted.await.unwrap().message_count() == 1
+    };
+    let mut came = only.deliveries();
+    while !is_dead().await {
+        only.link.drop_connections();
+        let again = async || only.deliveries() > came || is_dead().await;
+        until_true("its message comes again, or is dead", SOON, again).await;
+        came = only.deliveries();
+    }
+    assert!(computes(&mut workload, "only", &job).await, "it was done before its message was dead");
+
+    let record = result(&mut workload.redis, job.id()).await;
+    is_done_at_the_first_attempt(&record);
+    assert_eq!(record.fields["worker"], "only");
+    workload.queues_are_empty().await;
+    assert!(autoscaler.is_running());
 }

@@ -1,4 +1,4 @@
-//! Another language: the Python example as it is printed, against the real fleet.
+//! Another language: the Python examples as they are printed, against the real fleet.
 
 use std::env;
 use std::path::PathBuf;
@@ -11,18 +11,39 @@ use forebay_tests::stack::SharedFleet;
 fn interpreter() -> PathBuf {
     let made = || checkout().join(".forebay/venv/bin/python");
     let python = env::var_os("FOREBAY_TEST_PYTHON").map_or_else(made, PathBuf::from);
-    let remedy = "run `make test`, or name one with pika, redis and msgpack in FOREBAY_TEST_PYTHON";
+    let remedy =
+        "run `make test`, or name one with examples/python/requirements.txt in FOREBAY_TEST_PYTHON";
     assert!(python.exists(), "no Python at {}: {remedy}", python.display());
     python
 }
 
-#[tokio::test]
-async fn the_python_example_gets_equal_vectors_through_both_codecs() {
+/// Runs one of `examples/` and checks what it prints.
+async fn runs(example: &str, prints: &str) {
     let fleet = SharedFleet::borrow().await;
     let mut command = Command::new(interpreter());
-    command.arg(checkout().join("examples/python/embed.py"));
+    command.arg(checkout().join("examples").join(example));
     fleet.stack.address(&mut command);
     let finished = fleet.stack.run(command).await;
     assert_eq!(finished.code, 0, "{finished:?}");
-    assert!(finished.output.contains("2 vectors of 384 numbers, equal"), "{finished:?}");
+    assert!(finished.output.contains(prints), "{finished:?}");
+}
+
+#[tokio::test]
+async fn the_python_example_gets_equal_vectors_through_both_codecs() {
+    runs("python/embed.py", "2 vectors of 384 numbers, equal").await;
+}
+
+#[tokio::test]
+async fn a_job_of_aio_pika_with_a_random_message_id_is_answered() {
+    runs("publishers/aio_pika_json.py", "succeeded: 384 numbers").await;
+}
+
+#[tokio::test]
+async fn kombu_reads_the_reply_by_its_msgpack_serializer() {
+    runs("publishers/kombu_msgpack.py", "succeeded: 384 numbers").await;
+}
+
+#[tokio::test]
+async fn a_request_of_faststream_is_answered() {
+    runs("publishers/faststream_request.py", "succeeded: 384 numbers").await;
 }

@@ -159,18 +159,6 @@ async fn wrong_fields_are_invalid_and_named() {
 }
 
 #[tokio::test]
-async fn an_id_that_is_not_the_message_id_is_invalid() {
-    let fleet = SharedFleet::borrow().await;
-    let mut raw = Raw::new(&fleet).await;
-    for codec in Codec::BOTH {
-        let job = Job::embed("text");
-        let other = Job::embed("text");
-        let record = raw.answer(BATCH, other.id(), codec, &job.body(codec)).await;
-        assert_refused(&record, "invalid_request", "message_id");
-    }
-}
-
-#[tokio::test]
 async fn a_job_in_the_wrong_model_s_queue_is_answered() {
     let fleet = SharedFleet::borrow().await;
     let mut raw = Raw::new(&fleet).await;

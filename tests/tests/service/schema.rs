@@ -44,7 +44,7 @@ async fn jobs_that_are_done_and_records_of_all_kinds_keep_their_schemas() {
             .with("expires_in_ms", 60_000)
             .with("notify", "channel")
             .with("tenant", "someone"),
-        Job::embed("text").with("submitted_at_ms", 1).with("expires_in_ms", 1),
+        Job::embed("text").with("submitted_at_ms", 1_700_000_000_000_u64).with("expires_in_ms", 1),
     ];
     for job in &good {
         assert_valid(&jobs, job.fields());

@@ -34,17 +34,20 @@ impl CpuEncoder {
 
 impl Encoder for CpuEncoder {
     fn begin(&mut self, batch: &PackedBatch) -> Result<Pending, EngineError> {
-        batch.check(self.sizes)?;
         let width = self.head.width(self.sizes.hidden);
+        batch.check(self.sizes, self.head.dimensions(self.sizes.hidden))?;
         if batch.tokens() == 0 {
-            return Ok(Pending::done(Rows { width, data: vec![0.0; batch.sequences() * width] }));
+            return Ok(Pending::done(Rows {
+                width,
+                data: vec![0.0; batch.sequences() * width],
+                ends: None,
+            }));
         }
         let data = self.thread_pool.run(batch, width, |sequences, finishes, space| {
             let hidden = self.layers.forward(sequences, space)?;
             let pooled = self.head.pooled(&hidden, sequences.cu_seqlens, finishes)?;
-            let shape = pooled.dims2()?;
-            self.head.finish(pooled.flatten_all()?.to_vec1()?, shape)
+            self.head.finish(pooled.flatten_all()?.to_vec1()?, finishes)
         })?;
-        Ok(Pending::done(Rows { width, data }))
+        Ok(Pending::done(Rows { width, data, ends: None }))
     }
 }

@@ -93,6 +93,8 @@ impl GpuEncoder {
             token_ids: batch.token_ids(),
             type_ids: batch.type_ids(),
             cu_seqlens: batch.cu_seqlens(),
+            queries: batch.queries(),
+            seen: None,
         };
         let hidden = self.layers.forward(sequences, &mut self.space)?;
         let pooled = self.head.pooled(&hidden, batch.cu_seqlens(), batch.finishes())?;
@@ -102,22 +104,27 @@ impl GpuEncoder {
         let buffers = self.buffers.clone();
         let name = self.name;
         let device = self.device.clone();
-        let shape = (batch.sequences(), self.sizes.hidden);
+        let width = head.width(self.sizes.hidden);
+        let finishes = batch.finishes().to_vec();
         Ok(Pending::new(move || {
             let (values, buffer) =
                 download.wait().map_err(|error| lost(name, &device, error.into()))?;
             lock(&buffers).push(buffer);
-            Ok(Rows { width: head.width(shape.1), data: head.finish(values, shape)? })
+            Ok(Rows { width, data: head.finish(values, &finishes)?, ends: None })
         }))
     }
 }
 
 impl Encoder for GpuEncoder {
     fn begin(&mut self, batch: &PackedBatch) -> Result<Pending, EngineError> {
-        batch.check(self.sizes)?;
+        batch.check(self.sizes, self.head.dimensions(self.sizes.hidden))?;
         if batch.tokens() == 0 {
             let width = self.head.width(self.sizes.hidden);
-            return Ok(Pending::done(Rows { width, data: vec![0.0; batch.sequences() * width] }));
+            return Ok(Pending::done(Rows {
+                width,
+                data: vec![0.0; batch.sequences() * width],
+                ends: None,
+            }));
         }
         self.launch(batch).map_err(|error| {
             // An allocation may have failed midway: which buffers have grown is unknown.

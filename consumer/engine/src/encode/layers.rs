@@ -25,4 +25,8 @@ pub(crate) struct Sequences<'a> {
     pub(crate) type_ids: Option<&'a [u32]>,
     /// Where each sequence begins and ends.
     pub(crate) cu_seqlens: &'a CuSeqlens,
+    /// Whether each sequence is a query.
+    pub(crate) queries: &'a [bool],
+    /// How many tokens of each sequence are seen by attention, from its first on; `None` where all are.
+    pub(crate) seen: Option<&'a [usize]>,
 }

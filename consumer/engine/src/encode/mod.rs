@@ -7,5 +7,8 @@ pub(crate) mod encoder;
 pub(crate) mod gpu;
 pub(crate) mod head;
 pub(crate) mod layers;
+pub(crate) mod per_token;
+pub(crate) mod splade;
 pub(crate) mod thread_pool;
+pub(crate) mod token_vectors;
 pub(crate) mod workspace;

@@ -44,6 +44,7 @@ struct WorkerThread {
     type_ids: Vec<u32>,
     cu_seqlens: CuSeqlens,
     finishes: Vec<Finish>,
+    queries: Vec<bool>,
 }
 
 impl ThreadPool {
@@ -68,6 +69,27 @@ impl ThreadPool {
         width: usize,
         work: impl Fn(Sequences<'_>, &[Finish], &mut Workspace) -> Result<Vec<f32>, EngineError> + Sync,
     ) -> Result<Vec<f32>, EngineError> {
+        let mut groups = self.each_group(batch, work)?;
+        if let [(group, _)] = groups.as_slice()
+            && group.is_sorted()
+        {
+            return Ok(groups.remove(0).1);
+        }
+        let mut rows = vec![0.0; batch.sequences() * width];
+        for (group, values) in groups {
+            for (sequence, values) in group.iter().zip(values.chunks_exact(width)) {
+                rows[sequence * width..][..width].copy_from_slice(values);
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Computes all sequences in groups. For each group the numbers of its sequences, and what `work` made of them.
+    pub(crate) fn each_group<T: Send>(
+        &self,
+        batch: &PackedBatch,
+        work: impl Fn(Sequences<'_>, &[Finish], &mut Workspace) -> Result<T, EngineError> + Sync,
+    ) -> Result<Vec<(Vec<usize>, T)>, EngineError> {
         let lengths: Vec<usize> = batch.cu_seqlens().ranges().map(|range| range.len()).collect();
         let threads = self.workers.len();
         let Some(groups) = partition(&lengths, threads, self.group_tokens, self.hidden) else {
@@ -75,9 +97,12 @@ impl ThreadPool {
                 token_ids: batch.token_ids(),
                 type_ids: batch.type_ids(),
                 cu_seqlens: batch.cu_seqlens(),
+                queries: batch.queries(),
+                seen: None,
             };
             let together = || work(sequences, batch.finishes(), &mut lock(&self.workers[0]).space);
-            return self.pool.install(together);
+            let made = self.pool.install(together)?;
+            return Ok(vec![((0..lengths.len()).collect(), made)]);
         };
         let next = AtomicUsize::new(0);
         let parts = self.pool.broadcast(|thread| {
@@ -86,7 +111,7 @@ impl ThreadPool {
             alone(|| {
                 while let Some(group) = groups.get(next.fetch_add(1, Relaxed)) {
                     match worker.compute(batch, group, &work) {
-                        Ok(rows) => done.push((group, rows)),
+                        Ok(made) => done.push((group, made)),
                         Err(error) => {
                             // Ends the loops of the other threads too: the batch fails as a whole.
                             next.store(groups.len(), Relaxed);
@@ -97,15 +122,13 @@ impl ThreadPool {
                 Ok(done)
             })
         });
-        let mut rows = vec![0.0; lengths.len() * width];
+        let mut all = Vec::with_capacity(groups.len());
         for part in parts {
-            for (group, values) in part? {
-                for (sequence, values) in group.iter().zip(values.chunks_exact(width)) {
-                    rows[sequence * width..][..width].copy_from_slice(values);
-                }
-            }
+            all.extend(
+                part?.into_iter().map(|(group, made): (&Vec<usize>, T)| (group.clone(), made)),
+            );
         }
-        Ok(rows)
+        Ok(all)
     }
 }
 
@@ -122,20 +145,22 @@ impl WorkerThread {
             type_ids: Vec::new(),
             cu_seqlens: CuSeqlens::new(),
             finishes: Vec::new(),
+            queries: Vec::new(),
         }
     }
 
     /// Computes some sequences of a batch, given by their numbers.
-    fn compute(
+    fn compute<T>(
         &mut self,
         batch: &PackedBatch,
         group: &[usize],
-        work: impl Fn(Sequences<'_>, &[Finish], &mut Workspace) -> Result<Vec<f32>, EngineError>,
-    ) -> Result<Vec<f32>, EngineError> {
+        work: impl Fn(Sequences<'_>, &[Finish], &mut Workspace) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
         self.token_ids.clear();
         self.type_ids.clear();
         self.cu_seqlens.clear();
         self.finishes.clear();
+        self.queries.clear();
         for &sequence in group {
             let range = batch.cu_seqlens().range(sequence);
             self.token_ids.extend_from_slice(&batch.token_ids()[range.clone()]);
@@ -144,11 +169,14 @@ impl WorkerThread {
             }
             self.cu_seqlens.push(range.len());
             self.finishes.push(batch.finishes()[sequence]);
+            self.queries.push(batch.queries()[sequence]);
         }
         let sequences = Sequences {
             token_ids: &self.token_ids,
             type_ids: batch.type_ids().map(|_| self.type_ids.as_slice()),
             cu_seqlens: &self.cu_seqlens,
+            queries: &self.queries,
+            seen: None,
         };
         work(sequences, &self.finishes, &mut self.space)
     }

@@ -1,26 +1,25 @@
 //! The architectures that the engine runs: which family each belongs to, and how it becomes layers.
 
-use std::path::Path;
-
 use candle_core::Device;
-use serde::Deserialize;
 
 use crate::encode::layers::Layers;
 use crate::error::EngineError;
 use crate::families::deberta::{Deberta, DebertaConfig};
+use crate::families::gte;
 use crate::families::modernbert::{ModernBert, ModernBertConfig};
 use crate::families::named::Named;
 use crate::families::noop::{Noop, NoopConfig};
 use crate::families::post_norm::PostNorm;
 use crate::families::post_norm_config::PostNormConfig;
-use crate::load::config::from_json;
+use crate::load::config::common;
+use crate::load::fields::Fields;
 use crate::load::options::DType;
 use crate::load::safetensors::Weights;
 use crate::load::sizes::Sizes;
 
 /// The architectures that the engine runs, as `model_type` names them.
 const ARCHITECTURES: &str = "bert (also with ALiBi, as Jina's), roberta, xlm-roberta, camembert, distilbert, mpnet, \
-                             modernbert, deberta-v2, nomic_bert, forebay-noop";
+                             modernbert, deberta-v2, nomic_bert, new and gte (GTE's), forebay-noop";
 
 /// An architecture with a model's configuration.
 #[derive(Debug)]
@@ -31,32 +30,34 @@ pub(crate) enum Architecture {
     Noop(NoopConfig),
 }
 
-/// The fields of `config.json` that name the architecture.
-#[derive(Deserialize)]
-struct ModelType {
-    model_type: Option<String>,
-    #[serde(default)]
-    architectures: Vec<String>,
-}
-
 impl Architecture {
-    /// Reads `config.json`; a family or a setting that cannot be honoured is refused by name.
-    pub(crate) fn parse(path: &Path, json: &[u8]) -> Result<Self, EngineError> {
-        let kind: ModelType = from_json(path, json)?;
-        let model_type = kind.model_type.clone().unwrap_or_else(|| kind.guess());
+    /// Reads the fields of `config.json` that shape the computation; a family or a setting that cannot be honoured is
+    /// refused by name. `classes` is what the configuration lists as `architectures`.
+    pub(crate) fn parse(fields: &mut Fields, classes: &[String]) -> Result<Self, EngineError> {
+        // Old configurations name only the class.
+        let guess = || classes.iter().any(|name| name == "BertModel").then(|| "bert".to_owned());
+        let named: Option<String> = fields.get("model_type")?;
+        let model_type = named.or_else(guess).unwrap_or_else(|| format!("{classes:?}"));
+        common(fields)?;
         match model_type.as_str() {
-            "modernbert" => ModernBertConfig::parse(path, json).map(Self::ModernBert),
-            "deberta-v2" => DebertaConfig::parse(path, json).map(Self::Deberta),
-            "forebay-noop" => NoopConfig::parse(path, json).map(Self::Noop),
-            other => match PostNormConfig::parse(other, path, json)? {
+            "modernbert" => ModernBertConfig::parse(fields).map(Self::ModernBert),
+            "deberta-v2" => DebertaConfig::parse(fields).map(Self::Deberta),
+            "new" => gte::parse("new", fields).map(Self::PostNorm),
+            "gte" => gte::parse("gte", fields).map(Self::PostNorm),
+            "forebay-noop" => NoopConfig::parse(fields).map(Self::Noop),
+            other => match PostNormConfig::parse(other, fields)? {
                 Some(config) => Ok(Self::PostNorm(config)),
-                None => Err(EngineError::NotSupported {
-                    path: path.to_owned(),
-                    field: "model_type",
-                    value: kind.name(),
-                    supported: ARCHITECTURES,
-                }),
+                None => Err(fields.not_supported("model_type", &model_type, &ARCHITECTURES)),
             },
+        }
+    }
+
+    /// Whether a tokenizer of this family gives the type of each token, where its configuration doesn't say.
+    pub(crate) fn gives_types(&self) -> bool {
+        match self {
+            Self::PostNorm(config) => matches!(config.name, "bert" | "nomic_bert"),
+            Self::Deberta(_) => true,
+            Self::ModernBert(_) | Self::Noop(_) => false,
         }
     }
 
@@ -83,6 +84,24 @@ impl Architecture {
     /// Whether f32 is the only number type that it computes in.
     pub(crate) fn is_f32_only(&self) -> bool {
         matches!(self, Self::Deberta(_) | Self::Noop(_))
+    }
+
+    /// How many tokens behind the last one that attention sees may stand without being seen; `None` where it always
+    /// sees all of them.
+    pub(crate) fn window_unseen(&self) -> Option<usize> {
+        match self {
+            Self::PostNorm(_) => Some(usize::MAX),
+            Self::ModernBert(config) => Some(config.window()),
+            Self::Deberta(_) | Self::Noop(_) => None,
+        }
+    }
+
+    /// The smallest variance of the norm in a classification head, and whether that norm has a shift.
+    pub(crate) fn norm_of_head(&self) -> (f64, bool) {
+        match self {
+            Self::ModernBert(config) => config.norm(),
+            _ => (0.0, false), // no other family has one
+        }
     }
 
     /// Values of an attention head.
@@ -132,17 +151,5 @@ impl Architecture {
             }
             Self::Noop(config) => Box::new(Noop::new(config)),
         })
-    }
-}
-
-impl ModelType {
-    /// Old configurations name only the class.
-    fn guess(&self) -> String {
-        let bert = self.architectures.iter().any(|name| name == "BertModel");
-        if bert { "bert".to_owned() } else { String::new() }
-    }
-
-    fn name(&self) -> String {
-        self.model_type.clone().unwrap_or_else(|| format!("{:?}", self.architectures))
     }
 }

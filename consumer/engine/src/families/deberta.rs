@@ -4,23 +4,22 @@
 //! Its linear layers and norms are the fused ones. Its attention is not: scores need gathers by distance that differ
 //! with each query, so it is computed sequence by sequence with plain tensor operations, in f32.
 
-use std::path::Path;
-
 use candle_core::{D, Device, Tensor};
 use forebay_kernels::{
     Activation, EmbedLayerNorm, FeedForward, LayerNorm, Linear, LinearLayerNorm,
 };
-use serde::Deserialize;
+use serde_json::Value;
 
 use crate::encode::layers::{Layers, Sequences};
 use crate::encode::workspace::{Slot, Workspace};
 use crate::error::EngineError;
 use crate::families::named::Named;
-use crate::load::config::{activation, expect, from_json};
+use crate::load::config::activation;
+use crate::load::fields::Fields;
 use crate::load::sizes::Sizes;
 
-/// The fields of `config.json` that shape the computation, with the defaults of transformers.
-#[derive(Debug, Deserialize)]
+/// The settings of `config.json` that shape the computation.
+#[derive(Debug)]
 pub(crate) struct DebertaConfig {
     vocab_size: usize,
     hidden_size: usize,
@@ -28,78 +27,58 @@ pub(crate) struct DebertaConfig {
     num_hidden_layers: usize,
     num_attention_heads: usize,
     max_position_embeddings: usize,
-    #[serde(default)]
     type_vocab_size: usize,
-    #[serde(default = "eps_default")]
     layer_norm_eps: f64,
-    #[serde(default = "act_default")]
-    hidden_act: String,
-    #[serde(default)]
-    relative_attention: bool,
-    #[serde(default = "minus_one")]
+    activation: Activation,
     max_relative_positions: i64,
-    #[serde(default = "minus_one")]
     position_buckets: i64,
-    #[serde(default)]
-    share_att_key: bool,
-    #[serde(default)]
-    pos_att_type: PosAttType,
-    #[serde(default = "yes")]
+    pos_att_type: Vec<String>,
     position_biased_input: bool,
-    #[serde(default)]
-    norm_rel_ebd: String,
-    #[serde(default)]
-    conv_kernel_size: usize,
-    embedding_size: Option<usize>,
-}
-
-/// A list, or one string with bars between.
-#[derive(Debug, Default, Deserialize)]
-#[serde(untagged)]
-enum PosAttType {
-    #[default]
-    None,
-    List(Vec<String>),
-    Text(String),
-}
-
-impl PosAttType {
-    fn contains(&self, kind: &str) -> bool {
-        match self {
-            Self::None => false,
-            Self::List(kinds) => kinds.iter().any(|other| other == kind),
-            Self::Text(kinds) => kinds.split('|').any(|other| other.trim() == kind),
-        }
-    }
-}
-
-fn eps_default() -> f64 {
-    1e-7
-}
-fn act_default() -> String {
-    "gelu".to_owned()
-}
-fn minus_one() -> i64 {
-    -1
-}
-fn yes() -> bool {
-    true
+    normalizes_relative: bool,
 }
 
 impl DebertaConfig {
-    pub(super) fn parse(path: &Path, json: &[u8]) -> Result<Self, EngineError> {
-        let config: Self = from_json(path, json)?;
-        config.sizes().check(path, config.num_attention_heads)?;
-        activation(path, "hidden_act", &config.hidden_act)?;
-        let embedding = config.embedding_size.unwrap_or(config.hidden_size);
-        for (field, value, supported) in [
-            ("relative_attention", config.relative_attention.to_string(), "true"),
-            ("share_att_key", config.share_att_key.to_string(), "true"),
-            ("conv_kernel_size", config.conv_kernel_size.to_string(), "0"),
-            ("embedding_size = hidden_size", (embedding == config.hidden_size).to_string(), "true"),
-        ] {
-            expect(path, field, &value, supported)?;
+    /// Takes the fields, with the defaults of transformers.
+    pub(super) fn parse(fields: &mut Fields) -> Result<Self, EngineError> {
+        let norm_of_relative: String = fields.or("norm_rel_ebd", "none".to_owned())?;
+        let config = Self {
+            vocab_size: fields.required("vocab_size")?,
+            hidden_size: fields.required("hidden_size")?,
+            intermediate_size: fields.required("intermediate_size")?,
+            num_hidden_layers: fields.required("num_hidden_layers")?,
+            num_attention_heads: fields.required("num_attention_heads")?,
+            max_position_embeddings: fields.required("max_position_embeddings")?,
+            type_vocab_size: fields.or("type_vocab_size", 0)?,
+            layer_norm_eps: fields.or("layer_norm_eps", 1e-7)?,
+            activation: activation(fields, "hidden_act", "gelu")?,
+            max_relative_positions: fields.or("max_relative_positions", -1)?,
+            position_buckets: fields.or("position_buckets", -1)?,
+            pos_att_type: pos_att_type(fields)?,
+            position_biased_input: fields.or("position_biased_input", true)?,
+            normalizes_relative: norm_of_relative
+                .to_lowercase()
+                .split('|')
+                .any(|kind| kind.trim() == "layer_norm"),
+        };
+        config.sizes().check(fields.path(), config.num_attention_heads)?;
+        // Their defaults are others, which are not supported.
+        for field in ["relative_attention", "share_att_key"] {
+            if !fields.or(field, false)? {
+                return Err(fields.not_supported(field, &false, &true));
+            }
         }
+        fields.only("conv_kernel_size", 0)?;
+        fields.only("embedding_size", config.hidden_size)?;
+        fields.only("pooler_hidden_size", config.hidden_size)?;
+        fields.only("attention_head_size", config.hidden_size / config.num_attention_heads)?;
+        fields.without_effect(&[
+            "conv_act",
+            "conv_groups",
+            "legacy",
+            "pad_token_id",
+            "padding_idx",
+            "pooler_dropout",
+        ]);
         Ok(config)
     }
 
@@ -118,6 +97,11 @@ impl DebertaConfig {
         const TABLES: usize = 8;
         let row = self.num_attention_heads.saturating_mul(self.max_position_embeddings);
         row.saturating_mul(TABLES * size_of::<f32>())
+    }
+
+    /// Whether scores have that part.
+    fn attends(&self, kind: &str) -> bool {
+        self.pos_att_type.iter().any(|other| other == kind)
     }
 
     /// The largest distance that rows distinguish; all farther ones share its row.
@@ -158,6 +142,25 @@ impl DebertaConfig {
     }
 }
 
+/// A list, or one string with bars between.
+fn pos_att_type(fields: &mut Fields) -> Result<Vec<String>, EngineError> {
+    let kinds: Vec<String> = match fields.or("pos_att_type", Value::Null)? {
+        Value::Null => Vec::new(),
+        Value::String(kinds) => {
+            kinds.to_lowercase().split('|').map(|kind| kind.trim().to_owned()).collect()
+        }
+        other => {
+            let list = other.as_array().map(Vec::as_slice).unwrap_or_default();
+            let kinds: Option<Vec<&str>> = list.iter().map(Value::as_str).collect();
+            kinds.unwrap_or_default().into_iter().map(ToOwned::to_owned).collect()
+        }
+    };
+    match kinds.iter().find(|kind| !matches!(kind.as_str(), "c2p" | "p2c" | "")) {
+        Some(other) => Err(fields.not_supported("pos_att_type", other, &"c2p, p2c")),
+        None => Ok(kinds),
+    }
+}
+
 /// A model's layers.
 pub(super) struct Deberta {
     hidden: usize,
@@ -188,14 +191,14 @@ impl Deberta {
         let heads = config.num_attention_heads;
         let relative =
             named.table("encoder.rel_embeddings", config.span().saturating_mul(2), hidden)?;
-        let relative = if config.norm_rel_ebd.contains("layer_norm") {
+        let relative = if config.normalizes_relative {
             named
                 .norm("encoder.LayerNorm", hidden, config.layer_norm_eps, true)?
                 .forward(&relative)?
         } else {
             relative
         };
-        let kinds = ["c2p", "p2c"].iter().filter(|kind| config.pos_att_type.contains(kind)).count();
+        let kinds = ["c2p", "p2c"].iter().filter(|kind| config.attends(kind)).count();
         let reach = config.max_position_embeddings as isize - 1;
         let table = |name: &str, rows: usize| {
             (rows > 0).then(|| named.table(&format!("embeddings.{name}"), rows, hidden)).transpose()
@@ -275,7 +278,7 @@ impl Layer {
         let below = |name: &str| format!("encoder.layer.{index}.{name}");
         let projection = |role: &str| below(&format!("attention.self.{role}_proj"));
         let positions = |role: &str, kind: &str| -> Result<Option<Tensor>, EngineError> {
-            if !config.pos_att_type.contains(kind) {
+            if !config.attends(kind) {
                 return Ok(None);
             }
             let linear = named.linear(&[projection(role)], [hidden; 2], Activation::None, true)?;
@@ -291,8 +294,6 @@ impl Layer {
         };
         let out = "attention.output.dense";
         let out_norm = "attention.output.LayerNorm";
-        // The name was checked with the configuration.
-        let activation = activation(Path::new(""), "hidden_act", &config.hidden_act)?;
         Ok(Self {
             qkv: named.linear(
                 &["query", "key", "value"].map(projection),
@@ -307,7 +308,7 @@ impl Layer {
                 up: named.linear(
                     &[below("intermediate.dense")],
                     [hidden, inner],
-                    activation,
+                    config.activation,
                     true,
                 )?,
                 down: closed("output.dense", "output.LayerNorm", inner)?,

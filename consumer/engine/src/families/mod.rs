@@ -6,9 +6,13 @@
 pub(crate) mod architecture;
 pub(crate) mod classifier;
 mod deberta;
+mod gte;
+pub(crate) mod masked_lm;
 mod modernbert;
 mod named;
 mod noop;
+mod ntk;
 mod post_norm;
 mod post_norm_config;
 mod relative;
+mod rope;

@@ -51,6 +51,15 @@ impl<'a> Named<'a> {
         Ok(Rotary::new(head_size, base, positions)?.on(self.device)?)
     }
 
+    /// Angles of positions that turn by these frequencies, on the device.
+    pub(crate) fn rotary_of(
+        &self,
+        frequencies: &[f64],
+        positions: usize,
+    ) -> Result<Rotary, EngineError> {
+        Ok(Rotary::of_frequencies(frequencies, positions)?.on(self.device)?)
+    }
+
     /// A tensor in f32, on the processor.
     pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, EngineError> {
         self.weights.f32(&format!("{}{name}", self.prefix), shape)
@@ -67,7 +76,7 @@ impl<'a> Named<'a> {
         self.on_device(&table.to_dtype(self.dtype.tensor())?)
     }
 
-    /// A LayerNorm, with a shift or without.
+    /// A LayerNorm, with a shift or without. BERT's first checkpoints call the scale gamma and the shift beta.
     pub(crate) fn norm(
         &self,
         name: &str,
@@ -75,12 +84,14 @@ impl<'a> Named<'a> {
         eps: f64,
         shifts: bool,
     ) -> Result<LayerNorm, EngineError> {
-        let scale = self.tensor(&format!("{name}.weight"), &[hidden])?;
-        let shift = if shifts {
-            self.tensor(&format!("{name}.bias"), &[hidden])?
-        } else {
-            scale.zeros_like()?
+        let part = |name_now: &str, name_first: &str| {
+            let first = format!("{name}.{name_first}");
+            let is_first = self.weights.contains(&format!("{}{first}", self.prefix));
+            let name = if is_first { first } else { format!("{name}.{name_now}") };
+            self.tensor(&name, &[hidden])
         };
+        let scale = part("weight", "gamma")?;
+        let shift = if shifts { part("bias", "beta")? } else { scale.zeros_like()? };
         Ok(LayerNorm {
             scale: self.on_device(&scale)?,
             shift: self.on_device(&shift)?,
@@ -99,6 +110,23 @@ impl<'a> Named<'a> {
         let bias = has_bias.then(|| self.side_by_side(names, "bias", &[outputs])).transpose()?;
         let weight = self.side_by_side(names, "weight", &[outputs, inputs])?;
         self.packed(&weight, bias.as_ref(), activation)
+    }
+
+    /// A linear layer with the halves of its outputs swapped: those of the second half come first.
+    pub(crate) fn linear_halves_swapped(
+        &self,
+        name: &str,
+        [inputs, outputs]: [usize; 2],
+        has_bias: bool,
+    ) -> Result<Linear, EngineError> {
+        let swapped = |part: &str, shape: &[usize]| -> Result<Tensor, EngineError> {
+            let whole = self.tensor(&format!("{name}.{part}"), shape)?;
+            let [first, second] = [0, outputs / 2].map(|from| whole.narrow(0, from, outputs / 2));
+            Ok(Tensor::cat(&[second?, first?], 0)?)
+        };
+        let bias = has_bias.then(|| swapped("bias", &[outputs])).transpose()?;
+        let weight = swapped("weight", &[outputs, inputs])?;
+        self.packed(&weight, bias.as_ref(), Activation::None)
     }
 
     /// The bias of linear layers of the same inputs, on the device, for an operation that adds it later.

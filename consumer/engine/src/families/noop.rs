@@ -1,19 +1,16 @@
 //! A model that computes nothing, to measure what a job costs besides its model. It needs no weights file, only a
 //! tokenizer.
 
-use std::path::Path;
-
 use candle_core::Tensor;
-use serde::Deserialize;
 
 use crate::encode::layers::{Layers, Sequences};
 use crate::encode::workspace::{Slot, Workspace};
 use crate::error::EngineError;
-use crate::load::config::from_json;
+use crate::load::fields::Fields;
 use crate::load::sizes::Sizes;
 
 /// The no-op model's `config.json`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 pub(crate) struct NoopConfig {
     vocab_size: usize,
     hidden_size: usize,
@@ -21,9 +18,13 @@ pub(crate) struct NoopConfig {
 }
 
 impl NoopConfig {
-    pub(super) fn parse(path: &Path, json: &[u8]) -> Result<Self, EngineError> {
-        let config: Self = from_json(path, json)?;
-        config.sizes().check(path, 1)?;
+    pub(super) fn parse(fields: &mut Fields) -> Result<Self, EngineError> {
+        let config = Self {
+            vocab_size: fields.required("vocab_size")?,
+            hidden_size: fields.required("hidden_size")?,
+            max_position_embeddings: fields.required("max_position_embeddings")?,
+        };
+        config.sizes().check(fields.path(), 1)?;
         Ok(config)
     }
 

@@ -1,13 +1,14 @@
 //! The families that normalise after each half layer: the fields that each reads from `config.json`, a function that
 //! makes a [`PostNormConfig`] of them, and the names of its tensors. They share the layers of `post_norm`.
 
-use std::path::Path;
-
 use forebay_kernels::Activation;
-use serde::Deserialize;
+use serde_json::Value;
 
 use crate::error::EngineError;
-use crate::load::config::{activation, expect, from_json};
+use crate::families::ntk::Ntk;
+use crate::families::rope::{RotaryBase, Scaling, rope_theta};
+use crate::load::config::activation;
+use crate::load::fields::Fields;
 use crate::load::sizes::Sizes;
 
 /// A model of one of these families.
@@ -20,6 +21,8 @@ pub(crate) struct PostNormConfig {
     pub(super) eps: f64,
     /// The position of a sequence's first token.
     pub(super) first_position: usize,
+    /// The token that stands at the position before the first, wherever it is in a text, and is not counted.
+    pub(super) padding: Option<u32>,
     pub(super) position_encoding: PositionEncoding,
     pub(super) activation: Activation,
     pub(crate) naming: &'static Naming,
@@ -32,8 +35,10 @@ pub(super) enum PositionEncoding {
     Absolute,
     /// Absolute, and a learned bias for each bucket of distances (`MPNet`): the number of buckets.
     Buckets(usize),
-    /// `RoPE`: queries and keys are rotated (Nomic); the base of the frequencies.
-    Rotary(f64),
+    /// `RoPE`: queries and keys are rotated (Nomic).
+    Rotary(RotaryBase),
+    /// `RoPE` with frequencies that are scaled for texts of any length (GTE).
+    Ntk(Ntk),
     /// `ALiBi`: a bias that grows with the distance (Jina).
     Alibi,
 }
@@ -49,10 +54,21 @@ pub(crate) struct Naming {
     pub(super) attention_out: [&'static str; 2],
     pub(super) up: &'static [&'static str],
     /// Whether one half of `up`'s outputs gates the other.
-    pub(super) gated: bool,
+    pub(super) gate: GateOrder,
     /// Whether linear layers have biases.
     pub(super) biases: Biases,
     pub(super) down: [&'static str; 2],
+}
+
+/// Whether a family's `up` layer has a gate, and which half of its outputs that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GateOrder {
+    /// There is no gate.
+    None,
+    /// The activated half comes first.
+    First,
+    /// The activated half comes last: the weights are reordered as they are loaded.
+    Last,
 }
 
 /// Which linear layers of a family have biases.
@@ -64,20 +80,20 @@ pub(super) enum Biases {
     None,
 }
 
-const BERT: Naming = Naming {
+pub(super) const BERT: Naming = Naming {
     prefixes: &["bert.", "roberta."],
     embedding_norm: "embeddings.LayerNorm",
     layer: "encoder.layer",
     qkv: &["attention.self.query", "attention.self.key", "attention.self.value"],
     attention_out: ["attention.output.dense", "attention.output.LayerNorm"],
     up: &["intermediate.dense"],
-    gated: false,
+    gate: GateOrder::None,
     biases: Biases::All,
     down: ["output.dense", "output.LayerNorm"],
 };
 const JINA: Naming = Naming {
     up: &["mlp.gated_layers"],
-    gated: true,
+    gate: GateOrder::First,
     biases: Biases::NotUp,
     down: ["mlp.wo", "mlp.layernorm"],
     ..BERT
@@ -89,7 +105,7 @@ const DISTILBERT: Naming = Naming {
     qkv: &["attention.q_lin", "attention.k_lin", "attention.v_lin"],
     attention_out: ["attention.out_lin", "sa_layer_norm"],
     up: &["ffn.lin1"],
-    gated: false,
+    gate: GateOrder::None,
     biases: Biases::All,
     down: ["ffn.lin2", "output_layer_norm"],
 };
@@ -107,264 +123,261 @@ const NOMIC: Naming = Naming {
     attention_out: ["attn.out_proj", "norm1"],
     // The activated half comes first.
     up: &["mlp.fc12", "mlp.fc11"],
-    gated: true,
+    gate: GateOrder::First,
     biases: Biases::None,
     down: ["mlp.fc2", "norm2"],
 };
 
-/// The fields of BERT's, `RoBERTa`'s and `MPNet`'s `config.json`, with the defaults of transformers.
-#[derive(Deserialize)]
-struct BertFields {
-    vocab_size: usize,
-    hidden_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    intermediate_size: usize,
-    max_position_embeddings: usize,
-    type_vocab_size: Option<usize>,
-    #[serde(default = "layer_norm_eps_default")]
-    layer_norm_eps: f64,
-    #[serde(default = "hidden_act_default")]
-    hidden_act: String,
-    position_embedding_type: Option<String>,
-    feed_forward_type: Option<String>,
-    #[serde(default = "pad_token_id_default")]
-    pad_token_id: usize,
-    #[serde(default = "buckets_default")]
-    relative_attention_num_buckets: usize,
-}
-
-fn layer_norm_eps_default() -> f64 {
-    1e-12
-}
-fn hidden_act_default() -> String {
-    "gelu".to_owned()
-}
-fn pad_token_id_default() -> usize {
-    1 // in the families whose positions begin behind the padding's id
-}
-fn buckets_default() -> usize {
-    32
-}
-
-#[derive(Deserialize)]
-struct DistilBertFields {
-    vocab_size: usize,
-    dim: usize,
-    n_layers: usize,
-    n_heads: usize,
-    hidden_dim: usize,
-    max_position_embeddings: usize,
-    #[serde(default = "hidden_act_default")]
-    activation: String,
-}
-
-#[derive(Deserialize)]
-#[allow(clippy::struct_excessive_bools)] // its file has them
-struct NomicFields {
-    vocab_size: usize,
-    n_embd: usize,
-    n_layer: usize,
-    n_head: usize,
-    n_inner: Option<usize>,
-    n_positions: usize,
-    #[serde(default)]
-    type_vocab_size: usize,
-    #[serde(default = "layer_norm_eps_default")]
-    layer_norm_epsilon: f64,
-    #[serde(default = "rotary_base_default")]
-    rotary_emb_base: f64,
-    #[serde(default)]
-    rotary_emb_fraction: f64,
-    #[serde(default)]
-    rotary_emb_interleaved: bool,
-    #[serde(default)]
-    prenorm: bool,
-    #[serde(default)]
-    qkv_proj_bias: bool,
-    #[serde(default)]
-    mlp_fc1_bias: bool,
-    #[serde(default)]
-    mlp_fc2_bias: bool,
-    #[serde(default)]
-    activation_function: String,
-}
-
-fn rotary_base_default() -> f64 {
-    10_000.0
-}
-
 impl PostNormConfig {
-    /// Parses the configuration; `None` where `model_type` is none of these families.
+    /// Takes the fields; `None` where `model_type` is none of these families.
     pub(super) fn parse(
         model_type: &str,
-        path: &Path,
-        json: &[u8],
+        fields: &mut Fields,
     ) -> Result<Option<Self>, EngineError> {
         let config = match model_type {
-            "bert" => bert(path, &from_json(path, json)?)?,
-            "roberta" => roberta("roberta", path, &from_json(path, json)?)?,
-            "xlm-roberta" => roberta("xlm-roberta", path, &from_json(path, json)?)?,
-            "camembert" => roberta("camembert", path, &from_json(path, json)?)?,
-            "mpnet" => mpnet(path, &from_json(path, json)?)?,
-            "distilbert" => distilbert(path, &from_json(path, json)?)?,
-            "nomic_bert" => nomic(path, &from_json(path, json)?)?,
+            "bert" => bert(fields)?,
+            "roberta" => roberta("roberta", fields)?,
+            "xlm-roberta" => roberta("xlm-roberta", fields)?,
+            "camembert" => roberta("camembert", fields)?,
+            "mpnet" => mpnet(fields)?,
+            "distilbert" => distilbert(fields)?,
+            "nomic_bert" if fields.has("n_embd") => nomic_of_hub(fields)?,
+            "nomic_bert" => nomic(fields)?,
             _ => return Ok(None),
         };
-        config.sizes.check(path, config.heads)?;
+        config.sizes.check(fields.path(), config.heads)?;
         Ok(Some(config))
     }
 }
 
-/// The configuration that BERT and its kin have in common; positions from 0.
+/// The fields that BERT and its kin have in common, with the defaults of transformers; positions from 0. A model
+/// that doesn't say them has so many `types` and the activation `act`.
 fn bert_like(
     name: &'static str,
-    path: &Path,
-    fields: &BertFields,
+    fields: &mut Fields,
     types: usize,
+    act: &str,
 ) -> Result<PostNormConfig, EngineError> {
     let sizes = Sizes {
-        vocabulary: fields.vocab_size,
-        hidden: fields.hidden_size,
-        inner: fields.intermediate_size,
-        positions: fields.max_position_embeddings,
-        types: fields.type_vocab_size.unwrap_or(types),
+        vocabulary: fields.required("vocab_size")?,
+        hidden: fields.required("hidden_size")?,
+        inner: fields.required("intermediate_size")?,
+        positions: fields.required("max_position_embeddings")?,
+        types: fields.or("type_vocab_size", types)?,
     };
     Ok(PostNormConfig {
         name,
         sizes,
-        layers: fields.num_hidden_layers,
-        heads: fields.num_attention_heads,
-        eps: fields.layer_norm_eps,
+        layers: fields.required("num_hidden_layers")?,
+        heads: fields.required("num_attention_heads")?,
+        eps: fields.or("layer_norm_eps", 1e-12)?,
         first_position: 0,
+        padding: None,
         position_encoding: PositionEncoding::Absolute,
-        activation: activation(path, "hidden_act", &fields.hidden_act)?,
+        activation: activation(fields, "hidden_act", act)?,
         naming: &BERT,
     })
 }
 
-fn bert(path: &Path, fields: &BertFields) -> Result<PostNormConfig, EngineError> {
-    let config = bert_like("bert", path, fields, 2)?;
-    match fields.position_embedding_type.as_deref().unwrap_or("absolute") {
+fn bert(fields: &mut Fields) -> Result<PostNormConfig, EngineError> {
+    let config = bert_like("bert", fields, 2, "gelu")?;
+    fields.without_effect(&["pad_token_id"]);
+    let encoding: String = fields.or("position_embedding_type", "absolute".to_owned())?;
+    match encoding.as_str() {
         "absolute" => Ok(config),
-        "alibi" => {
-            let gate = fields.feed_forward_type.as_deref().unwrap_or("original");
-            let activation = match gate {
-                "geglu" => Activation::Gelu,
-                "reglu" => Activation::Relu,
-                _ => {
-                    return Err(EngineError::NotSupported {
-                        path: path.to_owned(),
-                        field: "feed_forward_type",
-                        value: gate.to_owned(),
-                        supported: "geglu, reglu",
-                    });
-                }
-            };
-            Ok(PostNormConfig {
-                position_encoding: PositionEncoding::Alibi,
-                activation,
-                naming: &JINA,
-                ..config
-            })
-        }
-        other => Err(EngineError::NotSupported {
-            path: path.to_owned(),
-            field: "position_embedding_type",
-            value: other.to_owned(),
-            supported: "absolute, alibi",
-        }),
+        "alibi" => jina(config, fields),
+        _ => Err(fields.not_supported("position_embedding_type", &encoding, &"absolute, alibi")),
     }
+}
+
+/// Jina's BERT, version 2.
+fn jina(config: PostNormConfig, fields: &mut Fields) -> Result<PostNormConfig, EngineError> {
+    let gate: String = fields.or("feed_forward_type", "original".to_owned())?;
+    let activation = match gate.as_str() {
+        "geglu" => Activation::Gelu,
+        "reglu" => Activation::Relu,
+        _ => return Err(fields.not_supported("feed_forward_type", &gate, &"geglu, reglu")),
+    };
+    // `emb_pooler` is what its own `encode` pools by; the folder's modules say it here.
+    fields.without_effect(&["attn_implementation", "emb_pooler", "model_max_length"]);
+    Ok(PostNormConfig {
+        position_encoding: PositionEncoding::Alibi,
+        activation,
+        naming: &JINA,
+        ..config
+    })
 }
 
 /// Positions begin behind the padding's id.
 fn behind_padding(
     mut config: PostNormConfig,
-    path: &Path,
-    padding: usize,
+    fields: &Fields,
+    padding: u32,
 ) -> Result<PostNormConfig, EngineError> {
-    config.first_position = padding.saturating_add(1);
+    config.first_position = padding as usize + 1;
+    config.padding = Some(padding);
     let Some(positions) = config.sizes.positions.checked_sub(config.first_position) else {
-        let problem = format!("pad_token_id {padding} leaves no positions");
-        return Err(EngineError::Config { path: path.to_owned(), problem });
+        return Err(fields.problem(format!("pad_token_id {padding} leaves no positions")));
     };
     config.sizes.positions = positions;
     Ok(config)
 }
 
-fn roberta(
-    name: &'static str,
-    path: &Path,
-    fields: &BertFields,
-) -> Result<PostNormConfig, EngineError> {
-    let encoding = fields.position_embedding_type.as_deref().unwrap_or("absolute");
-    expect(path, "position_embedding_type", encoding, "absolute")?;
-    behind_padding(bert_like(name, path, fields, 1)?, path, fields.pad_token_id)
+fn roberta(name: &'static str, fields: &mut Fields) -> Result<PostNormConfig, EngineError> {
+    fields.only("position_embedding_type", "absolute".to_owned())?;
+    let config = bert_like(name, fields, 2, "gelu")?;
+    if fields.is_null("pad_token_id") {
+        return Err(fields.not_supported(
+            "pad_token_id",
+            &"null",
+            &"a token: positions begin behind it",
+        ));
+    }
+    let padding = fields.or("pad_token_id", 1)?;
+    behind_padding(config, fields, padding)
 }
 
-fn mpnet(path: &Path, fields: &BertFields) -> Result<PostNormConfig, EngineError> {
-    let config = behind_padding(bert_like("mpnet", path, fields, 0)?, path, fields.pad_token_id)?;
-    let buckets = fields.relative_attention_num_buckets;
-    if buckets < 4 {
-        let problem = format!("{buckets} relative_attention_num_buckets are too few");
-        return Err(EngineError::Config { path: path.to_owned(), problem });
-    }
+fn mpnet(fields: &mut Fields) -> Result<PostNormConfig, EngineError> {
+    /// `MPNet` does not ask its configuration for the padding, nor for the number of buckets.
+    const PADDING: u32 = 1;
+    const BUCKETS: usize = 32;
+    fields.without_effect(&["pad_token_id", "type_vocab_size"]);
+    fields.only("relative_attention_num_buckets", BUCKETS)?;
+    let config = bert_like("mpnet", fields, 0, "gelu")?;
+    let config = behind_padding(config, fields, PADDING)?;
     Ok(PostNormConfig {
-        position_encoding: PositionEncoding::Buckets(buckets),
+        position_encoding: PositionEncoding::Buckets(BUCKETS),
         naming: &MPNET,
         ..config
     })
 }
 
-fn distilbert(path: &Path, fields: &DistilBertFields) -> Result<PostNormConfig, EngineError> {
+fn distilbert(fields: &mut Fields) -> Result<PostNormConfig, EngineError> {
+    // How the table of positions was made, which the weights have as its result; and training.
+    fields.without_effect(&[
+        "attention_dropout",
+        "dropout",
+        "pad_token_id",
+        "qa_dropout",
+        "seq_classif_dropout",
+        "sinusoidal_pos_embds",
+        "tie_weights_",
+    ]);
     let sizes = Sizes {
-        vocabulary: fields.vocab_size,
-        hidden: fields.dim,
-        inner: fields.hidden_dim,
-        positions: fields.max_position_embeddings,
+        vocabulary: fields.required("vocab_size")?,
+        hidden: fields.required("dim")?,
+        inner: fields.required("hidden_dim")?,
+        positions: fields.required("max_position_embeddings")?,
         types: 0,
     };
     Ok(PostNormConfig {
         name: "distilbert",
         sizes,
-        layers: fields.n_layers,
-        heads: fields.n_heads,
+        layers: fields.required("n_layers")?,
+        heads: fields.required("n_heads")?,
         eps: 1e-12, // not configurable there
         first_position: 0,
+        padding: None,
         position_encoding: PositionEncoding::Absolute,
-        activation: activation(path, "activation", &fields.activation)?,
+        activation: activation(fields, "activation", "gelu")?,
         naming: &DISTILBERT,
     })
 }
 
-fn nomic(path: &Path, fields: &NomicFields) -> Result<PostNormConfig, EngineError> {
-    for (field, value, supported) in [
-        ("activation_function", fields.activation_function.clone(), "swiglu"),
-        ("rotary_emb_fraction", fields.rotary_emb_fraction.to_string(), "1"),
-        ("rotary_emb_interleaved", fields.rotary_emb_interleaved.to_string(), "false"),
-        ("prenorm", fields.prenorm.to_string(), "false"),
-        ("qkv_proj_bias", fields.qkv_proj_bias.to_string(), "false"),
-        ("mlp_fc1_bias", fields.mlp_fc1_bias.to_string(), "false"),
-        ("mlp_fc2_bias", fields.mlp_fc2_bias.to_string(), "false"),
-    ] {
-        expect(path, field, &value, supported)?;
+/// Nomic's BERT as transformers 5 writes it.
+fn nomic(fields: &mut Fields) -> Result<PostNormConfig, EngineError> {
+    let config = bert_like("nomic_bert", fields, 2, "silu")?;
+    fields.without_effect(&["pad_token_id"]);
+    fields.only("head_dim", config.sizes.hidden / config.heads.max(1))?;
+    fields.only_empty("rope_scaling")?;
+    let theta = fields.or("rope_theta", 1000.0)?;
+    let parameters = fields.or("rope_parameters", Value::Null)?;
+    let base = rope_theta(fields, parameters, theta)?;
+    let base = RotaryBase { base, scaling: None };
+    Ok(PostNormConfig {
+        position_encoding: PositionEncoding::Rotary(base),
+        naming: &NOMIC,
+        ..config
+    })
+}
+
+/// Nomic's BERT as its own code on the hub reads it, in the words of GPT-2.
+fn nomic_of_hub(fields: &mut Fields) -> Result<PostNormConfig, EngineError> {
+    fields.only("activation_function", "swiglu".to_owned())?;
+    if fields.or("rotary_emb_fraction", 0.0)? != 1.0 {
+        return Err(fields.not_supported("rotary_emb_fraction", &"other than 1", &"1"));
     }
+    for field in [
+        "causal",
+        "mlp_fc1_bias",
+        "mlp_fc2_bias",
+        "parallel_block",
+        "prenorm",
+        "qkv_proj_bias",
+        "rotary_emb_interleaved",
+        "scale_attn_by_inverse_layer_idx",
+        "use_rms_norm",
+    ] {
+        fields.only(field, false)?;
+    }
+    fields.only("scale_attn_weights", true)?;
+    fields.only("moe_every_n_layers", 0)?;
+    fields.only_empty("rotary_emb_scale_base")?;
+    fields.without_effect(NOMIC_WITHOUT_EFFECT);
+    let hidden: usize = fields.required("n_embd")?;
+    let positions = fields.required("n_positions")?;
+    let factor: Option<f64> = fields.get("rotary_scaling_factor")?;
+    let trained = fields.or("max_trained_positions", positions)?;
+    let scaling = factor.map(|factor| Scaling { factor, trained });
+    let base = RotaryBase { base: fields.or("rotary_emb_base", 10_000.0)?, scaling };
     let sizes = Sizes {
-        vocabulary: fields.vocab_size,
-        hidden: fields.n_embd,
-        inner: fields.n_inner.unwrap_or(fields.n_embd.saturating_mul(4)),
-        positions: fields.n_positions,
-        types: fields.type_vocab_size,
+        vocabulary: fields.required("vocab_size")?,
+        hidden,
+        inner: fields.or("n_inner", hidden.saturating_mul(4))?,
+        positions,
+        types: fields.or("type_vocab_size", 0)?,
     };
     Ok(PostNormConfig {
         name: "nomic_bert",
         sizes,
-        layers: fields.n_layer,
-        heads: fields.n_head,
-        eps: fields.layer_norm_epsilon,
+        layers: fields.required("n_layer")?,
+        heads: fields.required("n_head")?,
+        eps: fields.or("layer_norm_epsilon", 1e-12)?,
         first_position: 0,
-        position_encoding: PositionEncoding::Rotary(fields.rotary_emb_base),
+        padding: None,
+        position_encoding: PositionEncoding::Rotary(base),
         activation: Activation::Silu,
         naming: &NOMIC,
     })
 }
+
+/// Training, kernels that compute the same, sizes of other heads, and experts where there are none.
+const NOMIC_WITHOUT_EFFECT: &[&str] = &[
+    "attn_pdrop",
+    "dense_seq_output",
+    "embd_pdrop",
+    "expert_choice_router",
+    "ffn_div",
+    "fused_bias_fc",
+    "fused_dropout_add_ln",
+    "last_layer_subset",
+    "moe_impl",
+    "moe_normalize_expert_weights",
+    "moe_resid_pdrop",
+    "moe_top_k",
+    "num_experts",
+    "num_shared_experts",
+    "pad_token_id",
+    "pad_vocab_size_multiple",
+    "parallel_block_tied_norm",
+    "reorder_and_upcast_attn",
+    "resid_pdrop",
+    "router_aux_loss_coef",
+    "summary_activation",
+    "summary_first_dropout",
+    "summary_proj_to_labels",
+    "summary_type",
+    "summary_use_proj",
+    "use_flash_attn",
+    "use_xentropy",
+];

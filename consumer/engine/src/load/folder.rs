@@ -1,35 +1,45 @@
 //! A model folder as sentence-transformers lays it out: its files, and the settings in the smaller ones.
 //!
-//! `modules.json` lists the stages: a transformer (whose files lie in the folder itself or below it), a
-//! pooling with its own `config.json`, and perhaps a normalisation, which callers choose for themselves.
-//! A folder without `modules.json` is a bare transformer: mean pooling, as sentence-transformers does.
+//! `modules.json` lists the modules: a transformer (whose files lie in the folder itself or below it), a pooling with
+//! its own `config.json`, and perhaps linear layers and normalisations of the pooled vector. A folder without
+//! `modules.json` is a bare transformer: mean pooling, as sentence-transformers does.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use forebay_kernels::Pooling;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::error::EngineError;
-use crate::load::config::from_json;
+use crate::load::fields::{Fields, Ignored};
+use crate::load::files::{from_json, read, read_if_there};
+use crate::load::per_token::PerToken;
+use crate::load::pooling::{self, After, Dense, Pooling};
+use crate::load::token_reading::TokenReading;
+use crate::load::tokenizer_config::TokenizerConfig;
 
 /// The files of one model.
 pub(crate) struct ModelFolder {
+    root: PathBuf,
     transformer: PathBuf,
-    pooling_config: Option<PathBuf>,
+    /// `None` where `modules.json` has no pooling.
+    pooling: Option<Vec<Pooling>>,
+    after: Vec<After>,
+    /// What is made of every token, where the modules make no vector of a whole text.
+    per_token: Option<PerToken>,
     sentence: SentenceConfig,
-    /// The prompt that the model expects before every text by default.
-    default_prompt: Option<String>,
+    tokenizer: TokenizerConfig,
+    prompts: Prompts,
+    ignored: Vec<Ignored>,
 }
 
-/// `config_sentence_transformers.json`.
-#[derive(Default, Deserialize)]
-struct PromptConfig {
-    #[serde(default)]
-    prompts: BTreeMap<String, String>,
-    default_prompt_name: Option<String>,
+/// The prompts of `config_sentence_transformers.json`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Prompts {
+    /// All of them, by their names.
+    pub(crate) named: BTreeMap<String, String>,
+    /// The one that the model expects before every text by default.
+    pub(crate) default: Option<String>,
 }
 
 /// One line of `modules.json`.
@@ -40,50 +50,103 @@ struct Module {
     path: PathBuf,
 }
 
-/// `sentence_bert_config.json`.
-#[derive(Default, Deserialize)]
+/// `sentence_bert_config.json`, or its counterpart for another family.
+#[derive(Default)]
 struct SentenceConfig {
     max_seq_length: Option<usize>,
-    #[serde(default)]
     do_lower_case: bool,
 }
 
-/// The one field of `tokenizer_config.json` that bounds a sequence. Written as a huge float when unset.
-#[derive(Default, Deserialize)]
-struct TokenizerConfig {
-    model_max_length: Option<f64>,
-}
+/// The names of that file, in the order in which sentence-transformers looks for them.
+const SENTENCE_CONFIGS: [&str; 7] = [
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+];
 
 impl ModelFolder {
     /// Finds the model's files, and refuses a module that the engine has no counterpart for.
     pub(crate) fn open(folder: &Path) -> Result<Self, EngineError> {
+        let mut ignored = Vec::new();
+        let prompts = Prompts::read(folder, &mut ignored)?;
         let path = folder.join("modules.json");
+        let per_token = PerToken::find(folder)?;
         let mut transformer = folder.to_owned();
-        let mut pooling_config = None;
-        for module in read_json_if_there::<Vec<Module>>(&path)?.unwrap_or_default() {
+        let mut pooling = None;
+        let mut after = Vec::new();
+        let modules: Vec<Module> = match read_if_there(&path)? {
+            Some(json) => from_json(&path, &json)?,
+            None => Vec::new(),
+        };
+        for module in modules {
+            let folder = folder.join(&module.path);
+            let config =
+                || Fields::parse(&folder.join("config.json"), &read(&folder.join("config.json"))?);
             match module.kind.rsplit('.').next().unwrap_or_default() {
-                "Transformer" => transformer = folder.join(module.path),
-                "Pooling" => pooling_config = Some(folder.join(module.path).join("config.json")),
-                "Normalize" => {}
+                "Transformer" | "MLMTransformer" => transformer = folder,
+                _ if per_token.is_some() => {} // read by `PerToken`
+                "Pooling" if pooling.is_none() => {
+                    let (modes, more) = pooling::parse(config()?, prompts.default.is_some())?;
+                    pooling = Some(modes);
+                    ignored.extend(more);
+                }
+                "Dense" if pooling.is_some() => {
+                    let (dense, more) = Dense::parse(&folder, config()?)?;
+                    after.push(After::Dense(dense));
+                    ignored.extend(more);
+                }
+                "Normalize" => after.push(After::Normalize),
                 _ => {
                     return Err(EngineError::NotSupported {
                         path,
                         field: "type",
                         value: module.kind,
-                        supported: "Transformer, Pooling, Normalize",
+                        supported: "Transformer, then Pooling, then Dense and Normalize".to_owned(),
                     });
                 }
             }
         }
-        let sentence =
-            read_json_if_there(&transformer.join("sentence_bert_config.json"))?.unwrap_or_default();
-        let default_prompt = default_prompt(&folder.join("config_sentence_transformers.json"))?;
-        Ok(Self { transformer, pooling_config, sentence, default_prompt })
+        // The last normalisation is the callers' choice: their jobs say whether vectors are normalised.
+        while matches!(after.last(), Some(After::Normalize)) {
+            after.pop();
+        }
+        let sentence = SentenceConfig::read(&transformer, per_token.as_ref(), &mut ignored)?;
+        let tokenizer = TokenizerConfig::read(&transformer)?;
+        Ok(Self {
+            root: folder.to_owned(),
+            transformer,
+            pooling,
+            after,
+            per_token,
+            sentence,
+            tokenizer,
+            prompts,
+            ignored,
+        })
     }
 
-    /// The prompt that goes before every text that is embedded; most models have none.
-    pub(crate) fn default_prompt(&self) -> Option<&str> {
-        self.default_prompt.as_deref()
+    /// The prompts that the model knows.
+    pub(crate) fn prompts(&self) -> &Prompts {
+        &self.prompts
+    }
+
+    /// The fields of the smaller files that are ignored.
+    pub(crate) fn ignored(&self) -> &[Ignored] {
+        &self.ignored
+    }
+
+    /// What is made of every token, where the modules make no vector of a whole text.
+    pub(crate) fn per_token(&self) -> Option<&PerToken> {
+        self.per_token.as_ref()
+    }
+
+    /// How a model of token vectors reads queries and documents.
+    pub(crate) fn token_reading(&self) -> Result<TokenReading, EngineError> {
+        TokenReading::read(&self.root, &self.transformer)
     }
 
     /// The model's configuration.
@@ -92,54 +155,34 @@ impl ModelFolder {
     }
 
     /// The most tokens a text may have: what the model was trained for, never more than it has positions.
-    pub(crate) fn tokens_max(&self, positions: usize) -> Result<usize, EngineError> {
-        let asked = match self.sentence.max_seq_length {
-            Some(tokens) => tokens,
-            None => self.tokenizer_tokens_max()?.unwrap_or(positions),
-        };
-        Ok(asked.min(positions))
+    pub(crate) fn tokens_max(&self, positions: usize) -> usize {
+        let asked = self.sentence.max_seq_length.or(self.tokenizer.tokens_max);
+        asked.unwrap_or(positions).min(positions)
     }
 
-    fn tokenizer_tokens_max(&self) -> Result<Option<usize>, EngineError> {
-        let path = self.transformer.join("tokenizer_config.json");
-        let config: TokenizerConfig = read_json_if_there(&path)?.unwrap_or_default();
-        // The cast saturates, which is what a huge "unset" should do.
-        Ok(config.model_max_length.map(|length| length as usize))
+    /// Whether `modules.json` makes a vector of each text.
+    pub(crate) fn has_pooling(&self) -> bool {
+        self.pooling.is_some()
     }
 
-    /// How the model pools. A mode or a mixture that the engine lacks is refused by name.
-    pub(crate) fn pooling(&self) -> Result<Pooling, EngineError> {
-        let Some(path) = &self.pooling_config else {
-            return Ok(Pooling::Mean);
-        };
-        let config: Map<String, Value> = from_json(path, &read(path)?)?;
-        if config.get("include_prompt") == Some(&Value::Bool(false))
-            && self.default_prompt.is_some()
-        {
-            return Err(EngineError::NotSupported {
-                path: path.clone(),
-                field: "include_prompt",
-                value: "false".to_owned(),
-                supported: "true, where there is a default prompt",
-            });
-        }
-        match pooling_modes(&config).as_slice() {
-            ["mean_tokens"] => Ok(Pooling::Mean),
-            ["cls_token"] => Ok(Pooling::Cls),
-            ["lasttoken"] => Ok(Pooling::Last),
-            ["max_tokens"] => Ok(Pooling::Max),
-            modes => Err(EngineError::NotSupported {
-                path: path.clone(),
-                field: "pooling_mode",
-                value: modes.join("+"),
-                supported: "mean_tokens, cls_token, lasttoken, max_tokens",
-            }),
-        }
+    /// How the model pools; the vectors of several ways stand side by side.
+    pub(crate) fn pooling(&self) -> Vec<Pooling> {
+        self.pooling.clone().unwrap_or_else(|| vec![Pooling::Mean])
+    }
+
+    /// The modules after the pooling, in order.
+    pub(crate) fn after(&self) -> &[After] {
+        &self.after
     }
 
     /// True when texts are lower-cased before tokenization.
     pub(crate) fn lower_cases(&self) -> bool {
         self.sentence.do_lower_case
+    }
+
+    /// The settings of the tokenizer's configuration.
+    pub(crate) fn tokenizer_config(&self) -> &TokenizerConfig {
+        &self.tokenizer
     }
 
     /// The tokenizer's file.
@@ -153,43 +196,106 @@ impl ModelFolder {
     }
 }
 
-/// The prompt that is named as the default, if one is.
-fn default_prompt(path: &Path) -> Result<Option<String>, EngineError> {
-    let config: PromptConfig = read_json_if_there(path)?.unwrap_or_default();
-    let Some(name) = config.default_prompt_name else { return Ok(None) };
-    match config.prompts.get(&name) {
-        Some(prompt) => Ok(Some(prompt.clone()).filter(|prompt| !prompt.is_empty())),
-        None => Err(EngineError::Config {
-            path: path.to_owned(),
-            problem: format!("default_prompt_name {name:?} is none of its prompts"),
-        }),
+impl Prompts {
+    fn read(folder: &Path, ignored: &mut Vec<Ignored>) -> Result<Self, EngineError> {
+        let path = folder.join("config_sentence_transformers.json");
+        let Some(json) = read_if_there(&path)? else { return Ok(Self::default()) };
+        let mut fields = Fields::parse(&path, &json)?;
+        let named: BTreeMap<String, Option<String>> = fields.or("prompts", BTreeMap::new())?;
+        let named = named.into_iter().map(|(name, text)| (name, text.unwrap_or_default()));
+        let named: BTreeMap<String, String> = named.collect();
+        let default = match fields.get::<String>("default_prompt_name")? {
+            None => None,
+            Some(name) => match named.get(&name) {
+                Some(prompt) => Some(prompt.clone()).filter(|prompt| !prompt.is_empty()),
+                None => {
+                    let problem = format!("default_prompt_name {name:?} is none of its prompts");
+                    return Err(fields.problem(problem));
+                }
+            },
+        };
+        // Versions; what clients do with vectors; the kind of model; what a CrossEncoder does with scores, which are
+        // raw here.
+        fields.without_effect(&[
+            "__version__",
+            "activation_fn",
+            "model_type",
+            "similarity_fn_name",
+        ]);
+        // `TokenReading` takes these, where the folder makes token vectors.
+        fields.without_effect(TokenReading::OF_MAIN);
+        // A cut of dimensions is each job's choice, but a model that always cuts gives other vectors.
+        fields.only_empty("truncate_dim")?;
+        ignored.extend(fields.ignored());
+        Ok(Self { named, default })
     }
 }
 
-/// The switches that are on in a pooling's `config.json`, without their common prefix. As in
-/// sentence-transformers, the mean is on where its switch is absent.
-fn pooling_modes(config: &Map<String, Value>) -> Vec<&str> {
-    const PREFIX: &str = "pooling_mode_";
-    const MEAN: &str = "mean_tokens";
-    let switches =
-        config.iter().filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value)));
-    let mut modes: Vec<&str> =
-        switches.filter(|(_, value)| **value == Value::Bool(true)).map(|(mode, _)| mode).collect();
-    if !config.contains_key(&format!("{PREFIX}{MEAN}")) {
-        modes.push(MEAN);
+impl SentenceConfig {
+    fn read(
+        folder: &Path,
+        per_token: Option<&PerToken>,
+        ignored: &mut Vec<Ignored>,
+    ) -> Result<Self, EngineError> {
+        for name in SENTENCE_CONFIGS {
+            let path = folder.join(name);
+            let Some(json) = read_if_there(&path)? else { continue };
+            let mut fields = Fields::parse(&path, &json)?;
+            let mut max_seq_length = fields.get("max_seq_length")?;
+            let do_lower_case = fields.or("do_lower_case", false)?;
+            // Arguments that go to the tokenizer; the second name is the one of before version 5.4.
+            for field in ["processor_kwargs", "tokenizer_args"] {
+                let arguments: BTreeMap<String, Value> = fields.or(field, BTreeMap::new())?;
+                for (name, value) in arguments {
+                    match (name.as_str(), value.as_u64()) {
+                        ("model_max_length", Some(tokens)) => {
+                            max_seq_length = max_seq_length.or(usize::try_from(tokens).ok());
+                        }
+                        ("padding_side" | "use_fast" | "clean_up_tokenization_spaces", _) => {}
+                        _ => return Err(fields.not_supported(field, &name, &"model_max_length")),
+                    }
+                }
+            }
+            for field in ["processing_kwargs", "config_args", "config_kwargs"] {
+                fields.only_empty(field)?;
+            }
+            only_hidden_states(&mut fields, per_token)?;
+            // `TokenReading` takes these, where the folder makes token vectors.
+            fields.without_effect(TokenReading::OF_TRANSFORMER);
+            // How its matrices are computed, and what the output is called there.
+            fields.without_effect(&[
+                "model_args",
+                "model_kwargs",
+                "module_output_name",
+                "unpad_inputs",
+            ]);
+            ignored.extend(fields.ignored());
+            return Ok(Self { max_seq_length, do_lower_case });
+        }
+        Ok(Self::default())
     }
-    modes
 }
 
-/// The file's bytes, or an error that names it.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, EngineError> {
-    std::fs::read(path).map_err(|source| EngineError::File { path: path.to_owned(), source })
-}
-
-fn read_json_if_there<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, EngineError> {
-    match std::fs::read(path) {
-        Ok(json) => from_json(path, &json).map(Some),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(EngineError::File { path: path.to_owned(), source }),
+/// Refuses a transformer of which something else is taken than its last hidden states, a classifier's scores, or the
+/// words that a sparse encoder weighs.
+fn only_hidden_states(
+    fields: &mut Fields,
+    per_token: Option<&PerToken>,
+) -> Result<(), EngineError> {
+    let task: String = fields.or("transformer_task", "feature-extraction".to_owned())?;
+    let is_sparse = matches!(per_token, Some(PerToken::Sparse(_)));
+    if !matches!(task.as_str(), "feature-extraction" | "sequence-classification")
+        && !(is_sparse && task == "fill-mask")
+    {
+        let supported =
+            "feature-extraction, sequence-classification, fill-mask before SpladePooling";
+        return Err(fields.not_supported("transformer_task", &task, &supported));
+    }
+    let modalities: Value = fields.or("modality_config", Value::Null)?;
+    let output = &modalities["text"]["method_output_name"];
+    match output.as_str() {
+        None if output.is_null() => Ok(()),
+        Some("last_hidden_state" | "logits") => Ok(()),
+        _ => Err(fields.not_supported("modality_config", output, &"last_hidden_state, logits")),
     }
 }

@@ -1,7 +1,13 @@
 //! Reads a model from disk: its folder, its configuration and its weights, and the options to load it with.
 
 pub(crate) mod config;
+pub(crate) mod fields;
+pub(crate) mod files;
 pub(crate) mod folder;
 pub(crate) mod options;
+pub(crate) mod per_token;
+pub(crate) mod pooling;
 pub(crate) mod safetensors;
 pub(crate) mod sizes;
+pub(crate) mod token_reading;
+pub(crate) mod tokenizer_config;

@@ -1,35 +1,128 @@
-//! `model.safetensors`: tensors read one by one, each checked against the shape that `config.json` implies.
+//! `model.safetensors`: tensors read one by one, each checked against the shape that `config.json` implies. Large
+//! models have several such files, the shards, which `model.safetensors.index.json` lists.
 //!
 //! Each tensor is read straight into its own memory. The file is not mapped: a file that is replaced or cut
 //! while it is read then gives an error instead of a signal.
 
 use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use safetensors::Dtype;
-use safetensors::tensor::Metadata;
+use safetensors::tensor::{Metadata, TensorInfo};
+use serde::Deserialize;
 
 use crate::error::EngineError;
+use crate::load::files::{from_json, read_if_there};
 
 /// The largest header that is read; the safetensors format's own limit.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
 /// Bytes of the header's length, at the start of the file.
 const LENGTH_BYTES: u64 = 8;
 
-/// An open weights file.
+/// The most shards of a model; each is an open file.
+const SHARDS_MAX: usize = 256;
+
+/// A model's weights: one file, or several.
 pub(crate) struct Weights {
+    /// The file that tensors are missed in: the only one, or the index.
+    path: PathBuf,
+    shards: Vec<Shard>,
+}
+
+/// An open weights file.
+struct Shard {
     path: PathBuf,
     file: RefCell<File>,
     metadata: Metadata,
     data_start: u64,
 }
 
+/// `model.safetensors.index.json`: the file of each tensor.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
 impl Weights {
-    /// Opens the file and checks that it is as long as its header says.
+    /// Opens the file, or without it the shards that the index beside it lists.
     pub(crate) fn open(path: &Path) -> Result<Self, EngineError> {
+        let index_path = path.with_extension("safetensors.index.json");
+        let whole = path.try_exists().unwrap_or(true);
+        let index = if whole { None } else { read_if_there(&index_path)? };
+        let Some(index) = index else {
+            return Ok(Self { path: path.to_owned(), shards: vec![Shard::open(path)?] });
+        };
+        let Index { weight_map } = from_json(&index_path, &index)?;
+        let names: BTreeSet<&String> = weight_map.values().collect();
+        let refused = |problem| EngineError::Config { path: index_path.clone(), problem };
+        if names.len() > SHARDS_MAX {
+            let problem = format!("{} shards; at most {SHARDS_MAX} are supported", names.len());
+            return Err(refused(problem));
+        }
+        // A shard lies beside the index: a name is one step of a path.
+        if let Some(name) =
+            names.iter().find(|name| Path::new(name).file_name() != Some(name.as_ref()))
+        {
+            return Err(refused(format!("{name:?} is not a file's name")));
+        }
+        let open = |name: &String| Shard::open(&path.with_file_name(name));
+        let shards = names.into_iter().map(open).collect::<Result<_, _>>()?;
+        Ok(Self { path: index_path, shards })
+    }
+
+    /// How many values all tensors have together.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn values(&self) -> u64 {
+        let tensors = self.shards.iter().flat_map(|shard| shard.metadata.tensors());
+        tensors.map(|(_, info)| info.shape.iter().map(|&size| size as u64).product::<u64>()).sum()
+    }
+
+    /// The number types that tensors are stored in.
+    pub(crate) fn dtypes(&self) -> Vec<String> {
+        let tensors = self.shards.iter().flat_map(|shard| shard.metadata.tensors());
+        let names: BTreeSet<String> =
+            tensors.map(|(_, info)| format!("{:?}", info.dtype)).collect();
+        names.into_iter().collect()
+    }
+
+    /// True when there is a tensor of that name.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
+    fn find(&self, name: &str) -> Option<(&Shard, &TensorInfo)> {
+        self.shards.iter().find_map(|shard| Some((shard, shard.metadata.info(name)?)))
+    }
+
+    /// The tensor in f32, on the processor.
+    pub(crate) fn f32(&self, name: &str, shape: &[usize]) -> Result<Tensor, EngineError> {
+        let Some((shard, info)) = self.find(name) else {
+            return Err(EngineError::TensorMissing {
+                path: self.path.clone(),
+                name: name.to_owned(),
+            });
+        };
+        if info.shape != shape {
+            return Err(EngineError::TensorShape {
+                path: shard.path.clone(),
+                name: name.to_owned(),
+                expected: shape.to_vec(),
+                actual: info.shape.clone(),
+            });
+        }
+        let dtype = shard.readable_dtype(name, info.dtype)?;
+        let bytes = shard.read(info.data_offsets.0, info.data_offsets.1)?;
+        Ok(Tensor::from_raw_buffer(&bytes, dtype, shape, &Device::Cpu)?.to_dtype(DType::F32)?)
+    }
+}
+
+impl Shard {
+    /// Opens the file and checks that it is as long as its header says.
+    fn open(path: &Path) -> Result<Self, EngineError> {
         let io = |source| EngineError::File { path: path.to_owned(), source };
         let broken = |problem: String| EngineError::Safetensors { path: path.to_owned(), problem };
         let mut file = File::open(path).map_err(io)?;
@@ -55,42 +148,6 @@ impl Weights {
             return Err(broken(format!("{file_bytes} bytes long, its header says {whole_bytes}")));
         }
         Ok(Self { path: path.to_owned(), file: RefCell::new(file), metadata, data_start })
-    }
-
-    /// How many values all tensors have together.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn values(&self) -> u64 {
-        let tensors = self.metadata.tensors();
-        tensors
-            .values()
-            .map(|info| info.shape.iter().map(|&size| size as u64).product::<u64>())
-            .sum()
-    }
-
-    /// True when there is a tensor of that name.
-    pub(crate) fn contains(&self, name: &str) -> bool {
-        self.metadata.info(name).is_some()
-    }
-
-    /// The tensor in f32, on the processor.
-    pub(crate) fn f32(&self, name: &str, shape: &[usize]) -> Result<Tensor, EngineError> {
-        let Some(info) = self.metadata.info(name) else {
-            return Err(EngineError::TensorMissing {
-                path: self.path.clone(),
-                name: name.to_owned(),
-            });
-        };
-        if info.shape != shape {
-            return Err(EngineError::TensorShape {
-                path: self.path.clone(),
-                name: name.to_owned(),
-                expected: shape.to_vec(),
-                actual: info.shape.clone(),
-            });
-        }
-        let dtype = self.readable_dtype(name, info.dtype)?;
-        let bytes = self.read(info.data_offsets.0, info.data_offsets.1)?;
-        Ok(Tensor::from_raw_buffer(&bytes, dtype, shape, &Device::Cpu)?.to_dtype(DType::F32)?)
     }
 
     fn readable_dtype(&self, name: &str, dtype: Dtype) -> Result<DType, EngineError> {

@@ -1,16 +1,21 @@
 //! Texts to token ids: one text on the calling thread, cut to the model's length with its closing tokens kept.
 
 mod beginning;
+mod kinds;
 mod wordpiece;
 
 use std::borrow::Cow;
 use std::panic::{self, AssertUnwindSafe};
 
+use tokenizers::normalizers::{Lowercase, Sequence};
 use tokenizers::utils::truncation::truncate_encodings;
-use tokenizers::{Encoding, PostProcessor, TruncationDirection, TruncationParams};
+use tokenizers::{
+    Encoding, NormalizerWrapper, PostProcessor, TruncationDirection, TruncationParams,
+};
 
 use crate::error::EngineError;
-use crate::load::folder::{ModelFolder, read};
+use crate::load::files::read;
+use crate::load::folder::ModelFolder;
 use crate::tokenizer::beginning::{Beginnings, PART_BYTES_MAX};
 use crate::tokenizer::wordpiece::WordPiece;
 
@@ -30,10 +35,18 @@ const COPIES: usize = 3;
 pub struct Tokens {
     /// Token ids with the model's special tokens around them.
     pub ids: Vec<u32>,
-    /// How many of them are of the first text: all of them, unless they are of a pair.
+    /// How many of them are of the first type: all of them, unless they are of a pair and the model gets the
+    /// types of tokens.
     pub first_len: usize,
-    /// True when the text was longer than the model reads and its end was cut off.
+    /// True when the text was longer than the model reads and was cut.
     pub truncated: bool,
+}
+
+/// The token that fills texts up to a length.
+#[derive(Debug, Clone, Copy)]
+struct Filler {
+    id: u32,
+    length: usize,
 }
 
 /// The first text of pairs, without special tokens. It belongs to the tokenizer that made it.
@@ -52,17 +65,41 @@ pub struct Tokenizer {
     /// The fast path for ASCII words, for tokenizers of BERT's kind.
     fast: Option<Fast>,
     tokens_max: usize,
-    lower_case: bool,
+    /// Which end of a text that is too long is cut off.
+    cut_off: TruncationDirection,
+    /// Whether the model gets the type of each token.
+    gives_types: bool,
     /// `None` where the library has to read a text as a whole.
     beginnings: Option<Beginnings>,
     /// The prompt that goes before every text but those of a pair.
     prompt: String,
+    /// Reads queries, where the model reads them otherwise than documents.
+    queries: Option<Box<Self>>,
+    /// What fills texts up to a length.
+    filler: Option<Filler>,
 }
 
 impl Tokenizer {
     /// Reads `tokenizer.json`. Truncation and padding that the file itself asks for are dropped: batches are
-    /// never padded, and the length is the model's.
-    pub(crate) fn load(folder: &ModelFolder, tokens_max: usize) -> Result<Self, EngineError> {
+    /// never padded, and the length is the model's. `gives_types` is what tokenizers of the family do about types,
+    /// where the folder doesn't say.
+    pub(crate) fn load(
+        folder: &ModelFolder,
+        tokens_max: usize,
+        gives_types: bool,
+    ) -> Result<Self, EngineError> {
+        let prompt = folder.prompts().default.as_deref().unwrap_or_default();
+        Self::load_with(folder, tokens_max, gives_types, prompt, |_| Ok(()))
+    }
+
+    /// Reads `tokenizer.json`, to put `prompt` before texts. `change` may add tokens.
+    fn load_with(
+        folder: &ModelFolder,
+        tokens_max: usize,
+        gives_types: bool,
+        prompt: &str,
+        change: impl FnOnce(&mut tokenizers::Tokenizer) -> Result<(), EngineError>,
+    ) -> Result<Self, EngineError> {
         let path = folder.tokenizer_path();
         let invalid = |problem: String| EngineError::Tokenizer {
             problem: format!("{}: {problem}", path.display()),
@@ -71,7 +108,17 @@ impl Tokenizer {
         let mut inner =
             contained(|| tokenizers::Tokenizer::from_bytes(&bytes)).map_err(&invalid)?;
         inner.with_padding(None);
+        let config = folder.tokenizer_config();
+        let cut_off = match (config.keeps_end, inner.get_truncation()) {
+            (Some(true), _) => TruncationDirection::Left,
+            (None, Some(truncation)) => truncation.direction,
+            _ => TruncationDirection::Right,
+        };
         inner.with_truncation(None).map_err(|error| invalid(error.to_string()))?;
+        change(&mut inner)?;
+        if folder.lower_cases() {
+            lower_case(&mut inner).map_err(|error| invalid(error.to_string()))?;
+        }
         let specials = contained(|| inner.encode_fast("", true)).map_err(&invalid)?.len();
         if specials >= tokens_max {
             return Err(invalid(format!(
@@ -80,9 +127,27 @@ impl Tokenizer {
         }
         let fast = contained(|| Fast::of(&inner)).map_err(&invalid)?;
         let beginnings = Beginnings::of(&inner);
-        let lower_case = folder.lower_cases();
-        let prompt = folder.default_prompt().unwrap_or_default().to_owned();
-        Ok(Self { inner, fast, tokens_max, lower_case, beginnings, prompt })
+        Ok(Self {
+            inner,
+            fast,
+            tokens_max,
+            cut_off,
+            gives_types: config.gives_types.unwrap_or(gives_types),
+            beginnings,
+            prompt: prompt.to_owned(),
+            queries: None,
+            filler: None,
+        })
+    }
+
+    /// Whether a longer text keeps its end instead of its beginning.
+    pub fn keeps_end(&self) -> bool {
+        matches!(self.cut_off, TruncationDirection::Left)
+    }
+
+    /// Whether the model gets to know which tokens are of the second text of a pair.
+    pub fn gives_types(&self) -> bool {
+        self.gives_types
     }
 
     /// The most tokens that [`Self::encode`] returns.
@@ -99,12 +164,17 @@ impl Tokenizer {
     /// The text's tokens, cut at the model's length: the first tokens and the closing special tokens stay, as if the
     /// whole text were tokenized and then cut. The model's default prompt, where it has one, goes before the text.
     /// [`EngineError::TextTooLarge`] for one of the rare texts whose first 256 KiB don't settle these tokens.
+    /// A model that keeps the end of a text gets its last tokens, and a text of more than 256 KiB is too large for it.
     pub fn encode(&self, text: &str) -> Result<Tokens, EngineError> {
-        let text = self.prompted(text);
-        let text = &*self.cased(&text);
+        let text = &*self.prompted(text);
+        if self.keeps_end() {
+            return Ok(self.filled(self.cut(self.first_tokens(text, usize::MAX)?)?));
+        }
         // One more than the model reads shows that there are more.
         let enough = self.tokens_max + 1;
-        let Some(fast) = &self.fast else { return self.cut(self.first_tokens(text, enough)?) };
+        let Some(fast) = &self.fast else {
+            return Ok(self.filled(self.cut(self.first_tokens(text, enough)?)?));
+        };
         let mut ids = fast.opening.clone();
         fast.pieces.tokenize(text, enough, &mut ids, |part| {
             Ok::<_, EngineError>(self.first_tokens(part, enough)?.get_ids().to_vec())
@@ -115,7 +185,7 @@ impl Tokenizer {
             ids.truncate(self.tokens_max - fast.closing.len());
             ids.extend_from_slice(&fast.closing);
         }
-        Ok(Tokens { first_len: ids.len(), ids, truncated })
+        Ok(self.filled(Tokens { first_len: ids.len(), ids, truncated }))
     }
 
     /// The text's tokens, or [`EngineError::InputTooLong`] when the model cannot read all of them.
@@ -130,22 +200,35 @@ impl Tokenizer {
 
     /// A text that is to be the first of pairs, tokenised once for all of them.
     pub fn first_of_pairs(&self, text: &str) -> Result<FirstOfPairs, EngineError> {
-        Ok(FirstOfPairs(self.first_tokens(&self.cased(text), self.tokens_max)?))
+        Ok(FirstOfPairs(self.tokens_of_pair(text)?))
+    }
+
+    /// The tokens of a text of a pair of which some may be kept.
+    fn tokens_of_pair(&self, text: &str) -> Result<Encoding, EngineError> {
+        self.first_tokens(text, if self.keeps_end() { usize::MAX } else { self.tokens_max })
     }
 
     /// The tokens of two texts, as the model reads a pair; too many are cut off one by one from the longer text's end.
     /// Of two texts that are both longer than the model reads the second keeps the token that is left over.
     pub fn encode_pair(&self, first: &FirstOfPairs, second: &str) -> Result<Tokens, EngineError> {
         let first = first.0.clone();
-        let second = self.first_tokens(&self.cased(second), self.tokens_max)?;
+        let second = self.tokens_of_pair(second)?;
         let specials = self.inner.get_post_processor().map_or(0, |post| post.added_tokens(true));
         let tokens_max = self.tokens_max.saturating_sub(specials);
         let truncated = first.len() + second.len() > tokens_max;
         library(|| {
-            let cut = TruncationParams { max_length: tokens_max, ..TruncationParams::default() };
+            let cut = TruncationParams {
+                max_length: tokens_max,
+                direction: self.cut_off,
+                ..TruncationParams::default()
+            };
             let (first, second) = truncate_encodings(first, Some(second), &cut)?;
             let pair = self.inner.post_process(first, second, true)?;
-            let first_len = pair.get_type_ids().iter().take_while(|&&id| id == 0).count();
+            let first_len = if self.gives_types {
+                pair.get_type_ids().iter().take_while(|&&id| id == 0).count()
+            } else {
+                pair.len()
+            };
             Ok(Tokens { ids: pair.get_ids().to_vec(), first_len, truncated })
         })
     }
@@ -197,20 +280,32 @@ impl Tokenizer {
             return Ok(Tokens { ids: ids.to_vec(), first_len: ids.len(), truncated: false });
         }
         // Only tokens that the template added are masked: a "[SEP]" written in the text is not.
-        let closing = encoding
-            .get_special_tokens_mask()
-            .iter()
-            .rev()
-            .take_while(|&&special| special == 1)
-            .count();
-        let head = &ids[..self.tokens_max - closing];
-        let tail = &ids[ids.len() - closing..];
+        let specials = encoding.get_special_tokens_mask();
+        let (head, tail) = if self.keeps_end() {
+            let opening = specials.iter().take_while(|&&special| special == 1).count();
+            (&ids[..opening], &ids[ids.len() - (self.tokens_max - opening)..])
+        } else {
+            let closing = specials.iter().rev().take_while(|&&special| special == 1).count();
+            (&ids[..self.tokens_max - closing], &ids[ids.len() - closing..])
+        };
         Ok(Tokens { ids: [head, tail].concat(), first_len: self.tokens_max, truncated: true })
     }
+}
 
-    fn cased<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        if self.lower_case { Cow::Owned(text.to_lowercase()) } else { Cow::Borrowed(text) }
+/// Lower-cases texts before everything else, as sentence-transformers 6 does: character by character, and not within
+/// added tokens. (Its version 5 lower-cased the whole text, with a character of its own for a final sigma.)
+fn lower_case(tokenizer: &mut tokenizers::Tokenizer) -> tokenizers::Result<()> {
+    let mut parts = vec![NormalizerWrapper::Lowercase(Lowercase)];
+    match tokenizer.get_normalizer().cloned() {
+        Some(NormalizerWrapper::Lowercase(_)) => return Ok(()),
+        // It lower-cases as well, after parts that case means nothing to.
+        Some(NormalizerWrapper::BertNormalizer(bert)) if bert.lowercase => return Ok(()),
+        Some(NormalizerWrapper::Sequence(sequence)) => parts.extend(sequence.as_ref().to_vec()),
+        Some(other) => parts.push(other),
+        None => {}
     }
+    tokenizer.with_normalizer(Some(Sequence::new(parts)))?;
+    Ok(())
 }
 
 impl Fast {

@@ -39,9 +39,22 @@ pub fn tiny_folder() -> PathBuf {
 
 /// A copy of the small BERT that a test may break.
 pub fn tiny_copy() -> tempfile::TempDir {
+    copy_of("bert")
+}
+
+/// A copy of one of the small models.
+pub fn copy_of(model: &str) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
-    copy_folder(&tiny_folder(), copy.path());
+    copy_folder(&data().join("tiny").join(model), copy.path());
     copy
+}
+
+/// Rewrites a JSON object of a model.
+pub fn edit_json(path: &Path, edit: impl FnOnce(&mut serde_json::Map<String, Value>)) {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|_| "{}".to_owned());
+    let mut json: Value = serde_json::from_str(&text).unwrap();
+    edit(json.as_object_mut().unwrap());
+    std::fs::write(path, json.to_string()).unwrap();
 }
 
 fn copy_folder(from: &Path, to: &Path) {

@@ -73,6 +73,10 @@ impl Backend for Cuda {
         op: &VarlenAttention<'_>,
         operands: varlen_attention::Operands<'_>,
     ) -> Result<()> {
+        if op.seen.is_some() {
+            let problem = "attention to the first tokens alone has no kernel on a GPU";
+            return Err(Error::Msg(problem.to_owned()));
+        }
         operations::varlen_attention(op, operands)
     }
 

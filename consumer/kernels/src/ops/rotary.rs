@@ -36,12 +36,17 @@ pub(crate) struct Operands<'a> {
 impl Rotary {
     /// For heads of `head_dim` values and sequences of up to `positions` tokens.
     pub fn new(head_dim: usize, base: f64, positions: usize) -> Result<Self, KernelError> {
-        let half = head_dim / 2;
+        Self::of_frequencies(&frequencies(head_dim, base), positions)
+    }
+
+    /// With frequencies of the model's own, one for each pair of a head's values: `t = position * frequency`.
+    pub fn of_frequencies(frequencies: &[f64], positions: usize) -> Result<Self, KernelError> {
+        let half = frequencies.len();
         let mut table = Vec::with_capacity(positions * 2 * half);
         for position in 0..positions {
-            let angle = |index: usize| angle(position, index, head_dim, base);
-            table.extend((0..half).map(|index| angle(index).cos() as f32));
-            table.extend((0..half).map(|index| angle(index).sin() as f32));
+            let angles = || frequencies.iter().map(|frequency| position as f64 * frequency);
+            table.extend(angles().map(|angle| angle.cos() as f32));
+            table.extend(angles().map(|angle| angle.sin() as f32));
         }
         let table = Tensor::from_vec(table, (positions, 2 * half), &Device::Cpu)?;
         Ok(Self { table })
@@ -79,8 +84,8 @@ impl Rotary {
     }
 }
 
-fn angle(position: usize, index: usize, head_dim: usize, base: f64) -> f64 {
-    position as f64 / base.powf(2.0 * index as f64 / head_dim as f64)
+fn frequencies(head_dim: usize, base: f64) -> Vec<f64> {
+    (0..head_dim / 2).map(|index| base.powf(-2.0 * index as f64 / head_dim as f64)).collect()
 }
 
 /// Rotates `qkv` in float64, for heads of `dim` values.
@@ -93,11 +98,12 @@ pub(crate) fn reference(
     base: f64,
 ) {
     let half = dim / 2;
+    let frequencies = frequencies(dim, base);
     let positions = cu_seqlens.ranges().flat_map(|range| 0..range.len());
     for (row, position) in qkv.chunks_exact_mut(3 * heads * dim).zip(positions) {
         for head in row[..2 * heads * dim].chunks_exact_mut(dim) {
             for i in 0..half {
-                let (sine, cosine) = angle(position, i, dim, base).sin_cos();
+                let (sine, cosine) = (position as f64 * frequencies[i]).sin_cos();
                 let [a, b] = [head[i], head[half + i]];
                 head[i] = a * cosine - b * sine;
                 head[half + i] = b * cosine + a * sine;

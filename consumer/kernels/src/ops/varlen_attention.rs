@@ -30,6 +30,9 @@ pub struct VarlenAttention<'a> {
     pub heads: usize,
     /// Which keys a query sees.
     pub mask: Mask,
+    /// For each sequence how many of its tokens are seen as keys, from the first on; `None` where all are. Queries
+    /// after these see them too. On a GPU `None` alone.
+    pub seen: Option<&'a [usize]>,
     /// The factor of scores; `None` is one over the root of a head's size.
     pub scale: Option<f32>,
     /// `[heads, 2 n - 1]`, `n` at least the longest sequence: added to a head's scaled scores by how far the key is
@@ -56,6 +59,7 @@ impl<'a> VarlenAttention<'a> {
             cu_seqlens,
             heads,
             mask: Mask::default(),
+            seen: None,
             scale: None,
             distance_bias: None,
             bias: None,
@@ -84,6 +88,7 @@ impl<'a> VarlenAttention<'a> {
             return Err(operand.shape_error(format!("{heads} heads of an even size in bf16")));
         }
         Operand { op: OP, name: "out", tensor: out }.expect(&[tokens, width / 3], dtype)?;
+        self.check_seen()?;
         if let Some(bias) = self.distance_bias {
             self.check_distances(Operand { op: OP, name: "distance_bias", tensor: bias })?;
         }
@@ -91,6 +96,28 @@ impl<'a> VarlenAttention<'a> {
             Operand { op: OP, name: "bias", tensor: bias }.expect(&[width], DType::F32)?;
         }
         share_no_memory(OP, out, &[("qkv", qkv)])
+    }
+
+    /// Every query sees a key: the one that sees least is the last, whose window begins last.
+    fn check_seen(&self) -> Result<(), KernelError> {
+        let Some(seen) = self.seen else { return Ok(()) };
+        let wrong = |expected: String| KernelError::Shape {
+            op: OP,
+            operand: "seen",
+            actual: seen.to_vec(),
+            expected,
+        };
+        if seen.len() != self.cu_seqlens.sequences() {
+            return Err(wrong(format!("[{}], one a sequence", self.cu_seqlens.sequences())));
+        }
+        for (range, &seen) in self.cu_seqlens.ranges().zip(seen) {
+            let tokens = range.len();
+            let begin = tokens.checked_sub(1).map_or(0, |last| self.mask.keys(last, tokens).start);
+            if seen > tokens || (tokens > 0 && seen <= begin) {
+                return Err(wrong(format!("{} to {tokens} of {tokens} tokens", begin + 1)));
+            }
+        }
+        Ok(())
     }
 
     fn check_distances(&self, bias: Operand<'_>) -> Result<(), KernelError> {
@@ -116,7 +143,8 @@ impl<'a> VarlenAttention<'a> {
         let qkv: Vec<f64> = qkv.iter().zip(bias.iter().cycle()).map(|(x, bias)| x + bias).collect();
         let distances = self.distance_bias.map(super::operand::doubles);
         let mut out = Vec::new();
-        for range in self.cu_seqlens.ranges() {
+        for (index, range) in self.cu_seqlens.ranges().enumerate() {
+            let seen = self.seen.map_or(range.len(), |seen| seen[index]);
             let sequence = &qkv[range.start * 3 * hidden..range.end * 3 * hidden];
             for query in 0..range.len() {
                 for head in 0..self.heads {
@@ -124,7 +152,8 @@ impl<'a> VarlenAttention<'a> {
                         let width = distances.len() / self.heads;
                         &distances[head * width..(head + 1) * width]
                     });
-                    out.extend(self.reference_head(sequence, distances, [query, head, dim]));
+                    let at = [query, head, dim, seen];
+                    out.extend(self.reference_head(sequence, distances, at));
                 }
             }
         }
@@ -137,7 +166,7 @@ impl<'a> VarlenAttention<'a> {
         &self,
         sequence: &[f64],
         distances: Option<&[f64]>,
-        [query, head, dim]: [usize; 3],
+        [query, head, dim, seen]: [usize; 4],
     ) -> Vec<f64> {
         let hidden = self.heads * dim;
         let scale = self.scale.map_or(1.0 / (dim as f64).sqrt(), f64::from);
@@ -145,7 +174,7 @@ impl<'a> VarlenAttention<'a> {
             &sequence[token * 3 * hidden + part * hidden + head * dim..][..dim]
         };
         let score = |key: usize| -> f64 {
-            if !self.mask.sees(query, key) {
+            if key >= seen || !self.mask.sees(query, key) {
                 return 0.0;
             }
             let dot: f64 = part(query, 0).iter().zip(part(key, 1)).map(|(q, k)| q * k).sum();

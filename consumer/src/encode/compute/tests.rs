@@ -17,7 +17,7 @@ impl Encoder for Picky {
         let ids = batch.token_ids();
         (self.0)(ids)?;
         let firsts = batch.cu_seqlens().ranges().map(|range| ids[range.start] as f32);
-        Ok(Pending::done(Rows { width: 1, data: firsts.collect() }))
+        Ok(Pending::done(Rows { width: 1, data: firsts.collect(), ends: None }))
     }
 }
 
@@ -25,7 +25,7 @@ impl Encoder for Picky {
 fn stage(encoder: Box<dyn Encoder>) -> (Compute, watch::Receiver<usize>) {
     let (budget, published) = Budget::new(1_000);
     let memory = MemoryLimit::new(u64::MAX, 1);
-    (Compute::new(encoder, 1, budget, memory, Arc::default(), Arc::default()), published)
+    (Compute::new(encoder, budget, memory, Arc::default(), Arc::default()), published)
 }
 
 /// Sequences of one token each.
@@ -45,6 +45,11 @@ fn computed(willing: fn(&[u32]) -> Result<(), EngineError>, ids: &[u32]) -> (Com
     (computed, *budget.borrow())
 }
 
+/// The first value of each row; 0 where there is none.
+fn firsts(computed: &Computed) -> Vec<f32> {
+    computed.rows.iter().map(|row| row.first().copied().unwrap_or_default()).collect()
+}
+
 #[test]
 fn only_the_failing_input_of_a_batch_fails() {
     let (computed, budget) = computed(
@@ -56,7 +61,7 @@ fn only_the_failing_input_of_a_batch_fails() {
         },
         &[1, 2, 13, 4, 5],
     );
-    assert_eq!(computed.vectors, [1.0, 2.0, 0.0, 4.0, 5.0]);
+    assert_eq!(firsts(&computed), [1.0, 2.0, 0.0, 4.0, 5.0]);
     assert_eq!(computed.failures.keys().copied().collect::<Vec<_>>(), [2]);
     let error = &computed.failures[&2];
     assert!(error.message.contains("thirteen") && error.retryable, "{error}");
@@ -72,7 +77,7 @@ fn a_panic_of_the_engine_fails_only_the_input_that_caused_it() {
         },
         &[13, 2, 3],
     );
-    assert_eq!(computed.vectors, [0.0, 2.0, 3.0]);
+    assert_eq!(firsts(&computed), [0.0, 2.0, 3.0]);
     assert_eq!(computed.failures[&0].code, ErrorCode::Internal);
 }
 
@@ -85,7 +90,7 @@ fn short_memory_makes_batches_smaller_and_fails_no_input_that_fits() {
         },
         &[1, 2, 3, 4, 5, 6, 7, 8],
     );
-    assert_eq!(computed.vectors, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+    assert_eq!(firsts(&computed), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
     assert!(computed.failures.is_empty());
     assert_eq!(budget, 2);
 }
@@ -102,7 +107,7 @@ fn an_input_that_never_fits_fails_for_want_of_memory() {
         &[1, 13],
     );
     assert_eq!(computed.failures[&1].code, ErrorCode::OutOfMemory);
-    assert_eq!(computed.vectors, [1.0, 0.0]);
+    assert_eq!(firsts(&computed), [1.0, 0.0]);
 }
 
 /// A device that takes three batches, and counts how many it has.
@@ -127,7 +132,7 @@ impl Encoder for Device {
                     problem: "it fell off the bus".to_owned(),
                 });
             }
-            Ok(Rows { width: 1, data: vec![id as f32] })
+            Ok(Rows { width: 1, data: vec![id as f32], ends: None })
         }))
     }
 
@@ -157,7 +162,7 @@ fn a_device_has_the_next_batches_before_the_first_is_done_and_no_more_than_it_ta
     let device = Device::default();
     let most = device.most.clone();
     let (computed, left) = through(device);
-    let values: Vec<f32> = computed.iter().map(|batch| batch.vectors[0]).collect();
+    let values: Vec<f32> = computed.iter().map(|batch| batch.rows[0][0]).collect();
     assert_eq!(values, [0., 1., 2., 3., 4., 5., 6., 7.], "in their order");
     assert_eq!(most.load(Relaxed), 3);
     assert_eq!(left, 8);

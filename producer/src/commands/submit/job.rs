@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use forebay_client::{EmbedParams, Job, ModelId, Work};
 use forebay_schemas::{
-    GenerateParams, Prompt, RerankParams, Task, limits::METADATA_VALUE_CHARS_MAX,
+    GenerateParams, InputType, Prompt, RerankParams, SparseParams, Task, TokensParams,
+    limits::METADATA_VALUE_CHARS_MAX,
 };
 
 use super::super::{duration, input::Label};
@@ -14,7 +15,7 @@ use crate::error::CommandError;
 #[derive(clap::Args)]
 #[group(id = "job")]
 pub(super) struct JobArgs {
-    /// `embed`, `rerank`, `classify` or `generate`
+    /// `embed`, `embed_sparse`, `embed_tokens`, `rerank`, `classify` or `generate`
     #[arg(long, default_value = "embed", value_parser = parse_task)]
     task: Task,
     /// The query that the texts are ranked against
@@ -32,6 +33,12 @@ pub(super) struct JobArgs {
     /// Refuse texts that are longer than the model reads instead of cutting them
     #[arg(long)]
     no_truncate: bool,
+    /// Keep only the N largest values of each vector, for `embed_sparse`
+    #[arg(long, value_name = "N")]
+    top_k: Option<u32>,
+    /// What the texts are, for `embed_tokens`: `document` or `query`
+    #[arg(long, value_name = "TYPE", default_value = "document", value_parser = parse_input_type)]
+    input_type: InputType,
     /// Give the job up if no worker has computed it after this time
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     expires_in: Option<Duration>,
@@ -58,6 +65,8 @@ pub(super) struct Template {
     query: String,
     batch: usize,
     embed: EmbedParams,
+    sparse: SparseParams,
+    tokens: TokensParams,
     expires_in_ms: Option<u64>,
     result_ttl_s: Option<u64>,
     tenant: Option<String>,
@@ -72,7 +81,11 @@ impl Template {
     ) -> Result<Self, CommandError> {
         let batch = args.batch.unwrap_or(match args.task {
             Task::Rerank => inputs_max,
-            Task::Embed | Task::Classify | Task::Generate => 1,
+            Task::Embed
+            | Task::EmbedSparse
+            | Task::EmbedTokens
+            | Task::Classify
+            | Task::Generate => 1,
         });
         if batch == 0 || batch > inputs_max {
             return Err(CommandError::Usage(format!("--batch is {batch}: use 1 to {inputs_max}")));
@@ -92,6 +105,8 @@ impl Template {
                 truncate: !args.no_truncate,
                 dimensions: args.dimensions,
             },
+            sparse: SparseParams { truncate: !args.no_truncate, top_k: args.top_k },
+            tokens: TokensParams { truncate: !args.no_truncate, input_type: args.input_type },
             expires_in_ms: args.expires_in.map(|time| time.as_millis() as u64),
             result_ttl_s: args.ttl.map(|time| time.as_secs()),
             tenant: args.tenant.clone(),
@@ -123,6 +138,8 @@ impl Template {
     fn work(&self, texts: Vec<String>) -> Work {
         match self.task {
             Task::Embed => Work::Embed { input: texts, params: self.embed.clone() },
+            Task::EmbedSparse => Work::EmbedSparse { input: texts, params: self.sparse.clone() },
+            Task::EmbedTokens => Work::EmbedTokens { input: texts, params: self.tokens.clone() },
             Task::Classify => Work::Classify { input: texts },
             Task::Rerank => Work::Rerank {
                 query: self.query.clone(),
@@ -141,4 +158,9 @@ impl Template {
 /// Parses `--task`.
 fn parse_task(text: &str) -> Result<Task, String> {
     text.parse().map_err(|error: forebay_schemas::job::UnknownTask| error.to_string())
+}
+
+/// Parses `--input-type`.
+fn parse_input_type(text: &str) -> Result<InputType, String> {
+    text.parse().map_err(|error: forebay_schemas::job::UnknownInputType| error.to_string())
 }

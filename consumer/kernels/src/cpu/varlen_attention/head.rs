@@ -1,5 +1,7 @@
 //! One head of one sequence, as a task reads it.
 
+use std::ops::Range;
+
 use crate::cpu::element::Element;
 use crate::cpu::gemm::RowsOf;
 use crate::ops::mask::Mask;
@@ -12,6 +14,8 @@ pub(super) struct Head<'a, E> {
     pub(super) dim: usize,
     pub(super) first: usize,
     pub(super) mask: Mask,
+    /// How many tokens are seen as keys, from the first on.
+    pub(super) seen: usize,
     pub(super) scale: f32,
     /// The middle one is for a distance of 0.
     pub(super) distance_bias: Option<&'a [f32]>,
@@ -22,6 +26,13 @@ pub(super) struct Head<'a, E> {
 impl<'a, E: Element> Head<'a, E> {
     pub(super) fn tokens(self) -> usize {
         self.qkv.len() / (3 * self.hidden)
+    }
+
+    /// The keys that a query sees. Both ends only grow with `query`.
+    #[inline(always)]
+    pub(super) fn keys_of(self, query: usize) -> Range<usize> {
+        let keys = self.mask.keys(query, self.tokens());
+        keys.start..keys.end.min(self.seen)
     }
 
     /// `count` queries from the one at `first` on.

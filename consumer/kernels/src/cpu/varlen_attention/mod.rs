@@ -68,9 +68,10 @@ fn run<E: Element>(
         let qkv = &qkv[range.start * 3 * hidden..range.end * 3 * hidden];
         let first = head * dim;
         let mask = op.mask;
+        let seen = op.seen.map_or(range.len(), |seen| seen[sequence]);
         // Of the queries, and of the values.
         let biases = bias.map(|bias| [0, 2].map(|part| &bias[part * hidden + first..][..dim]));
-        let head = Head { qkv, hidden, dim, first, mask, scale, distance_bias, biases };
+        let head = Head { qkv, hidden, dim, first, mask, seen, scale, distance_bias, biases };
         // SAFETY: each task has its own sequence (rows) or its own head (columns) of the output.
         let mut out = unsafe { out.block(range.start, range.len(), first, dim) };
         E::with_scratch(|scratch| attend_one(isa, head, &mut out, scratch));
@@ -150,10 +151,9 @@ impl<E: Element> Work<'_, E> {
     #[inline(always)]
     fn group<T: Target>(&mut self, first: usize, count: usize, out: &mut Block<'_, E>) {
         let head = self.head;
-        let tokens = head.tokens();
-        let last_seen = head.mask.keys(first + count - 1, tokens).end;
+        let last_seen = head.keys_of(first + count - 1).end;
         let mut running = [Running::START; ROWS_MAX];
-        let first_tile = head.mask.keys(first, tokens).start / PANEL * PANEL;
+        let first_tile = head.keys_of(first).start / PANEL * PANEL;
         let mut tile = first_tile;
         while tile < last_seen {
             let keys = self.width.min(last_seen - tile);
@@ -162,7 +162,7 @@ impl<E: Element> Work<'_, E> {
             let mut keep = [0.0; ROWS_MAX];
             for (row, (running, keep)) in running[..count].iter_mut().zip(&mut keep).enumerate() {
                 let query = first + row;
-                let seen = head.mask.keys(query, tokens);
+                let seen = head.keys_of(query);
                 let seen = seen.start.clamp(tile, tile + keys) - tile
                     ..seen.end.clamp(tile, tile + keys) - tile;
                 let exponents = Exponents {

@@ -71,6 +71,37 @@ fn a_bias_that_is_left_to_attention_comes_out_as_if_added_before() {
 }
 
 #[test]
+fn tokens_that_are_not_seen_see_the_others_and_change_nothing_for_them() {
+    const DIM: usize = 16;
+    let lengths = [40, 9, 530];
+    let cu_seqlens = cu_seqlens(&lengths);
+    let seen = [40, 3, 517];
+    let (qkv, qkv_values) = noisy(11, &[lengths.iter().sum(), 3 * 2 * DIM]);
+    for mask in [Mask::Bidirectional, Mask::Causal, Mask::Window(20)] {
+        let attention =
+            VarlenAttention { mask, seen: Some(&seen), ..VarlenAttention::new(&cu_seqlens, 2) };
+        let expected = attention.reference(&doubles(&qkv_values), DIM);
+        Isa::each(|| assert_close(&attention.forward(&qkv).unwrap(), &expected, 2e-5));
+    }
+}
+
+#[test]
+fn a_query_that_would_see_no_key_is_refused() {
+    let cu_seqlens = cu_seqlens(&[4, 30]);
+    let (qkv, _) = noisy(12, &[34, 3 * 8]);
+    for (mask, seen) in [
+        (Mask::Bidirectional, &[4, 0][..]),
+        (Mask::Bidirectional, &[5, 30]),
+        (Mask::Bidirectional, &[4]),
+        (Mask::Window(20), &[4, 9]),
+    ] {
+        let attention =
+            VarlenAttention { mask, seen: Some(seen), ..VarlenAttention::new(&cu_seqlens, 1) };
+        assert!(attention.forward(&qkv).is_err(), "{mask:?} {seen:?}");
+    }
+}
+
+#[test]
 fn large_heads_agree() {
     Setting::plain(2, 128).check(&[40, 33], 5);
 }

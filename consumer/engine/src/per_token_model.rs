@@ -1,0 +1,151 @@
+//! Loading of models whose rows are made of every token: sparse vectors and token vectors. They compute on the
+//! processor.
+
+use std::collections::BTreeSet;
+
+use candle_core::DType as TensorDType;
+use forebay_kernels::{Activation, Linear};
+
+use crate::encode::per_token::{PerTokenEncoder, PerTokenHead};
+use crate::encode::token_vectors::TokenVectors;
+use crate::error::EngineError;
+use crate::families::architecture::Architecture;
+use crate::families::masked_lm;
+use crate::info::{ModelInfo, ModelTask};
+use crate::load::fields::Fields;
+use crate::load::files::read;
+use crate::load::folder::ModelFolder;
+use crate::load::options::{Device, LoadOptions};
+use crate::load::per_token::{PerToken, TokenDense, TokenModules};
+use crate::load::safetensors::Weights;
+use crate::load::token_reading::TokenReading;
+use crate::tokenizer::Tokenizer;
+
+/// Families whose attention can leave tokens unseen.
+const FILLED_UNSEEN: &str =
+    "bert, roberta, xlm-roberta, camembert, distilbert, mpnet, nomic_bert, new, gte, modernbert";
+
+/// Loads the model in `folder`, which has these modules.
+pub(crate) fn load(
+    folder: &ModelFolder,
+    modules: &PerToken,
+    options: &LoadOptions,
+) -> Result<(Tokenizer, PerTokenEncoder, ModelInfo), EngineError> {
+    let config_path = folder.config_path();
+    let json = read(&config_path)?;
+    let mut fields = Fields::parse(&config_path, &json)?;
+    let classes: Vec<String> = fields.or("architectures", Vec::new())?;
+    let architecture = Architecture::parse(&mut fields, &classes)?;
+    let sizes = architecture.sizes();
+    let name = architecture.name();
+    let task = match modules {
+        PerToken::Sparse(_) => ModelTask::EmbedSparse,
+        PerToken::Tokens(_) => ModelTask::EmbedTokens,
+    };
+    if options.device != Device::Cpu {
+        return Err(EngineError::NotSupported {
+            path: config_path,
+            field: "modules",
+            value: format!("{} on {}", modules.name(), options.device),
+            supported: "vectors and scores of whole texts on a GPU; use --device cpu".to_owned(),
+        });
+    }
+    let f32_only = architecture.is_f32_only().then_some(name);
+    let dtype = options.resolve_dtype(task == ModelTask::EmbedSparse, f32_only)?;
+    let threads = options.resolve_threads();
+    let positions = folder.tokens_max(sizes.positions);
+    let weights = || Weights::open(&folder.weights_path());
+    let (tokenizer, head, unseen) = match modules {
+        PerToken::Sparse(pooling) => {
+            let tokenizer = Tokenizer::load(folder, positions, architecture.gives_types())?;
+            // All of them again: some are the encoder's too.
+            let mut fields = Fields::parse(&config_path, &json)?;
+            let head = masked_lm::load(&mut fields, name, &weights()?, sizes, *pooling)?;
+            (tokenizer, PerTokenHead::Sparse(head), None)
+        }
+        PerToken::Tokens(modules) => {
+            let reading = folder.token_reading()?;
+            let tokenizer =
+                Tokenizer::load_kinds(folder, positions, architecture.gives_types(), &reading)?;
+            let head = token_vectors(modules, &reading, &tokenizer)?;
+            let hides = reading.expansion.as_ref().is_some_and(|expansion| !expansion.attend);
+            let unseen = tokenizer.filler_id().filter(|_| hides);
+            if unseen.is_some() {
+                check_unseen(&config_path, &architecture, &reading)?;
+            }
+            (tokenizer, PerTokenHead::Tokens(head), unseen)
+        }
+    };
+    let info = ModelInfo {
+        architecture: name,
+        task,
+        dim: head.dim(sizes),
+        labels: Vec::new(),
+        tokens_max: tokenizer.kinds_tokens_max(),
+        keeps_end: tokenizer.keeps_end(),
+        pooling: Vec::new(),
+        after_pooling: Vec::new(),
+        prompts: folder.prompts().named.clone(),
+        default_prompt: folder.prompts().default.clone(),
+        ignored: fields.ignored().into_iter().chain(folder.ignored().iter().cloned()).collect(),
+        stored_dtypes: weights()?.dtypes(),
+        dtype,
+        device: options.device,
+        gpu: None,
+        threads,
+        bytes_per_token: architecture.bytes_per_token(dtype),
+    };
+    let layers = architecture.layers(weights, dtype, &candle_core::Device::Cpu)?;
+    let encoder = PerTokenEncoder::new(sizes, layers, head, unseen, threads, dtype.tensor())?;
+    Ok((tokenizer, encoder, info))
+}
+
+/// Refuses fillers that other tokens don't see where attention can't leave them out: in other families, and where they
+/// would be so many that the last ones' window has no token that is seen.
+fn check_unseen(
+    path: &std::path::Path,
+    architecture: &Architecture,
+    reading: &TokenReading,
+) -> Result<(), EngineError> {
+    let length = reading.expansion.as_ref().map_or(0, |expansion| expansion.length);
+    let refused = |value: String, supported: &str| {
+        Err(EngineError::NotSupported {
+            path: path.to_owned(),
+            field: "query_expansion",
+            value,
+            supported: supported.to_owned(),
+        })
+    };
+    match architecture.window_unseen() {
+        None => refused(format!("attend: false for {}", architecture.name()), FILLED_UNSEEN),
+        Some(window) if length > window => refused(
+            format!("{length} tokens, which are not attended to"),
+            "no more than half of local_attention",
+        ),
+        Some(_) => Ok(()),
+    }
+}
+
+fn token_vectors(
+    modules: &TokenModules,
+    reading: &TokenReading,
+    tokenizer: &Tokenizer,
+) -> Result<TokenVectors, EngineError> {
+    let skipped = reading.skipped.as_ref().unwrap_or(&modules.skipped);
+    // PyLate leaves them out of documents alone.
+    let skips = if reading.skipped.is_some() { [false, true] } else { modules.skips };
+    // Words that the vocabulary lacks are no tokens of any text.
+    let ids: BTreeSet<u32> = skipped.iter().filter_map(|word| tokenizer.token_id(word)).collect();
+    let dense = modules.dense.iter().map(load_dense).collect::<Result<_, _>>()?;
+    Ok(TokenVectors {
+        dense,
+        skipped: skips.map(|skips| if skips { ids.clone() } else { BTreeSet::new() }),
+    })
+}
+
+fn load_dense(dense: &TokenDense) -> Result<Linear, EngineError> {
+    let weights = Weights::open(&dense.weights)?;
+    let weight = weights.f32("linear.weight", &[dense.outputs, dense.inputs])?;
+    let bias = dense.has_bias.then(|| weights.f32("linear.bias", &[dense.outputs])).transpose()?;
+    Ok(Linear::new(&weight, bias.as_ref(), Activation::None, TensorDType::F32)?)
+}

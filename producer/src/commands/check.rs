@@ -1,0 +1,258 @@
+//! `forebay check`
+
+mod compare;
+mod reference;
+
+use std::path::{Path, PathBuf};
+
+use clap::Args as ClapArgs;
+use forebay_client::ModelId;
+use forebay_engine::{DType, Finish, Ignored, LoadOptions, Model, ModelTask, PackedBatch, load};
+use serde::Serialize;
+
+use self::{
+    compare::Compared,
+    reference::{Answer, Request},
+};
+use crate::{
+    context::{Context, unless_stopped},
+    error::{CommandError, CommandResult},
+    output::{Output, plain},
+};
+
+#[derive(ClapArgs)]
+pub(crate) struct Args {
+    /// The model, by its name in the cache, or the path of a model folder
+    #[arg(value_name = "MODEL")]
+    model: String,
+    /// In which number type to compute: f32, bf16 or int8
+    #[arg(long, default_value = "f32")]
+    dtype: DType,
+    /// The Python that has sentence-transformers or transformers
+    #[arg(long, value_name = "PROGRAM", default_value = "python3")]
+    python: String,
+    /// Compare on this text instead of the samples; several may be given
+    #[arg(long = "text", value_name = "TEXT")]
+    texts: Vec<String>,
+}
+
+/// All that was understood of a model folder, and how it compares.
+#[derive(Serialize)]
+struct Report {
+    forebay: &'static str,
+    folder: PathBuf,
+    family: &'static str,
+    task: &'static str,
+    labels: Vec<String>,
+    dimensions: usize,
+    tokens_max: usize,
+    truncates: &'static str,
+    token_types: bool,
+    pooling: Vec<String>,
+    after_pooling: Vec<String>,
+    prompts: std::collections::BTreeMap<String, String>,
+    default_prompt: Option<String>,
+    stored_dtypes: Vec<String>,
+    dtype: String,
+    ignored: Vec<Ignored>,
+    comparison: Option<Comparison>,
+}
+
+/// The comparison with a library, or why there is none.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Comparison {
+    Made {
+        library: String,
+        #[serde(flatten)]
+        result: Compared,
+    },
+    NotMade {
+        reason: String,
+    },
+}
+
+pub(crate) async fn run(args: Args, context: &mut Context) -> CommandResult {
+    let folder = folder(&args.model, context)?;
+    // Loading and Python take their time on a thread of their own; Ctrl-C ends the program.
+    let work = tokio::task::spawn_blocking(move || check(&folder, &args));
+    let work = async { work.await.map_err(|error| CommandError::Failed(error.to_string()))? };
+    let report = unless_stopped(&context.stop, work).await?;
+    if context.output.json {
+        context.output.json_line(&report)?;
+    } else {
+        print(&report, &mut context.output)?;
+    }
+    match report.comparison {
+        Some(Comparison::Made { result, .. }) if !result.agrees => Err(CommandError::Failed(
+            "the model computes something else here than in Python; please report it with the lines above"
+                .to_owned(),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The folder that is meant: a path, or a model's in the cache.
+fn folder(model: &str, context: &Context) -> Result<PathBuf, CommandError> {
+    let path = Path::new(model);
+    if path.join("config.json").is_file() || model.contains('/') {
+        return Ok(path.to_owned());
+    }
+    let id: ModelId = model.parse().map_err(|error| {
+        CommandError::Usage(format!("{model:?} is neither a model folder nor a model: {error}"))
+    })?;
+    Ok(context.config.model_dir(&id)?)
+}
+
+fn check(folder: &Path, args: &Args) -> Result<Report, CommandError> {
+    let failed = |error: forebay_engine::EngineError| CommandError::Failed(error.to_string());
+    let options = LoadOptions { dtype: Some(args.dtype), ..LoadOptions::default() };
+    let mut model = load(folder, &options).map_err(failed)?;
+    let texts = if args.texts.is_empty() { compare::samples() } else { args.texts.clone() };
+    let pairs = if model.info.task == ModelTask::Rerank { compare::pairs(&texts) } else { vec![] };
+    let rows = rows(&mut model, &texts, &pairs).map_err(failed)?;
+    let info = &model.info;
+    let pooling: Vec<String> = info.pooling.iter().map(ToString::to_string).collect();
+    let is_plain =
+        pooling.len() == 1 && info.after_pooling.is_empty() && info.default_prompt.is_none();
+    let request = Request {
+        folder,
+        task: task_name(info.task),
+        texts: &texts,
+        pairs: &pairs,
+        tokens_max: info.tokens_max,
+        pooling: pooling.first().filter(|_| is_plain).cloned(),
+    };
+    let is_per_token = matches!(info.task, ModelTask::EmbedSparse | ModelTask::EmbedTokens);
+    let answer = if is_per_token {
+        Answer::NotThere("only vectors and scores of whole texts are compared".to_owned())
+    } else {
+        reference::ask(&args.python, &request)
+    };
+    let comparison = match answer {
+        Answer::Rows { library, rows: expected } => Comparison::Made {
+            library,
+            result: compare::compare(info.task, args.dtype, &texts, &rows, &expected),
+        },
+        Answer::NotThere(reason) => Comparison::NotMade { reason },
+        Answer::Refused(error) => {
+            Comparison::NotMade { reason: format!("the library can't run it: {error}") }
+        }
+    };
+    Ok(report(folder, &model, pooling, comparison))
+}
+
+fn report(folder: &Path, model: &Model, pooling: Vec<String>, comparison: Comparison) -> Report {
+    let info = &model.info;
+    Report {
+        forebay: env!("CARGO_PKG_VERSION"),
+        folder: folder.to_owned(),
+        family: info.architecture,
+        task: task_name(info.task),
+        labels: info.labels.clone(),
+        dimensions: info.dim,
+        tokens_max: info.tokens_max,
+        truncates: if info.keeps_end { "the beginning" } else { "the end" },
+        token_types: model.tokenizer.gives_types(),
+        pooling,
+        after_pooling: info.after_pooling.clone(),
+        prompts: info.prompts.clone(),
+        default_prompt: info.default_prompt.clone(),
+        stored_dtypes: info.stored_dtypes.clone(),
+        dtype: info.dtype.to_string(),
+        ignored: info.ignored.clone(),
+        comparison: Some(comparison),
+    }
+}
+
+/// The rows of the texts, or of the pairs where there are any.
+fn rows(
+    model: &mut Model,
+    texts: &[String],
+    pairs: &[[String; 2]],
+) -> Result<Vec<Vec<f32>>, forebay_engine::EngineError> {
+    let mut rows = Vec::new();
+    let mut compute = |tokens: forebay_engine::Tokens| {
+        let mut batch = PackedBatch::new();
+        batch.push_pair(&tokens.ids, tokens.first_len, Finish::default());
+        rows.push(model.encoder.compute(&batch)?.data);
+        Ok::<_, forebay_engine::EngineError>(())
+    };
+    let tokenizer = &model.tokenizer;
+    if pairs.is_empty() {
+        texts.iter().try_for_each(|text| compute(tokenizer.encode(text)?))?;
+    } else {
+        pairs.iter().try_for_each(|[query, document]| {
+            compute(tokenizer.encode_pair(&tokenizer.first_of_pairs(query)?, document)?)
+        })?;
+    }
+    Ok(rows)
+}
+
+fn task_name(task: ModelTask) -> &'static str {
+    match task {
+        ModelTask::Embed => "embed",
+        ModelTask::EmbedSparse => "embed_sparse",
+        ModelTask::EmbedTokens => "embed_tokens",
+        ModelTask::Classify => "classify",
+        ModelTask::Rerank => "rerank",
+    }
+}
+
+fn print(report: &Report, to: &mut Output) -> std::io::Result<()> {
+    let after = report.after_pooling.iter().map(|step| format!(", then {step}"));
+    let pooling = report.pooling.join(" + ") + &after.collect::<String>();
+    let mut lines = vec![
+        ("forebay", report.forebay.to_owned()),
+        ("folder", report.folder.display().to_string()),
+        ("family", report.family.to_owned()),
+        ("task", report.task.to_owned()),
+        (
+            "length",
+            format!("{} tokens; a longer text loses {}", report.tokens_max, report.truncates),
+        ),
+        (
+            "types",
+            format!("stored as {}, computed in {}", report.stored_dtypes.join(", "), report.dtype),
+        ),
+    ];
+    if report.task == "embed" {
+        lines.push(("pooling", pooling));
+        lines.push(("vector", format!("{} dimensions", report.dimensions)));
+        let default = report.default_prompt.as_ref().map(|prompt| format!("{prompt:?}"));
+        lines.push(("prompt", default.unwrap_or_else(|| "none by default".to_owned())));
+        for (name, prompt) in report.prompts.iter().filter(|(_, prompt)| !prompt.is_empty()) {
+            lines.push(("prompt", format!("{name}: {prompt:?}, for callers to put before a text")));
+        }
+    } else {
+        if !report.labels.is_empty() {
+            lines.push(("labels", report.labels.join(", ")));
+        }
+        let marked = if report.token_types { "are marked" } else { "are not marked" };
+        lines.push(("pairs", format!("tokens of the second text {marked} as such")));
+    }
+    for Ignored { file, field, value, .. } in report.ignored.iter().filter(|f| !f.is_known) {
+        lines.push(("ignored", format!("NOT KNOWN: {field} = {value} in {file}")));
+    }
+    let known = report.ignored.iter().filter(|field| field.is_known);
+    let known: Vec<&str> = known.map(|field| field.field.as_str()).collect();
+    if !known.is_empty() {
+        lines.push(("ignored", format!("without effect here: {}", known.join(", "))));
+    }
+    for (name, value) in lines {
+        to.line(format_args!("{name:<9} {}", plain(&value)))?;
+    }
+    match &report.comparison {
+        None => Ok(()),
+        Some(Comparison::NotMade { reason }) => {
+            to.line(format_args!("compared  no: {}", plain(reason)))
+        }
+        Some(Comparison::Made { library, result }) => {
+            for row in &result.rows {
+                to.line(format_args!("compared  {row}"))?;
+            }
+            let verdict = if result.agrees { "agrees with" } else { "DIFFERS from" };
+            to.line(format_args!("result    {verdict} {library}: {}", result.worst()))
+        }
+    }
+}
