@@ -57,7 +57,7 @@ impl GivenUp {
     /// Waits until it is time to look for the workers that have these jobs; for ever while none waits. Cancel-safe.
     pub async fn due(&self) {
         if self.waiting.is_empty() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         } else {
             tokio::time::sleep_until(self.look_at).await;
         }
@@ -120,7 +120,7 @@ mod tests {
             Self { store: FakeStore::new(standing), given_up }
         }
 
-        /// What becomes of it within that time.
+        /// Its end, if there is one within that time.
         async fn within(&mut self, time: Duration) -> Option<Disposition> {
             let answer = |Waiting { job, ticket, error }| {
                 Disposition::Answer(Box::new((ticket, Outcome::failed(&job, error))))
@@ -169,7 +169,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn none_is_held_for_longer_than_the_broker_allows() {
         let mut looks = Looks::at_one(Standing::Held);
-        assert!(looks.within(HOLD_MAX - LOOK_EVERY).await.is_none());
+        assert!(looks.within(HOLD_MAX.saturating_sub(LOOK_EVERY)).await.is_none());
         let over = looks.within(LOOK_EVERY * 3).await;
         assert!(matches!(over, Some(Disposition::GiveBack(_))), "{over:?}");
     }

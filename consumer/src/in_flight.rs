@@ -21,7 +21,7 @@ pub struct InFlight {
     pub lane: Lane,
     /// How its vectors are finished.
     pub finish: Finish,
-    /// What its texts are to the model.
+    /// How the model is to read its texts.
     pub input_type: InputType,
     /// Milliseconds from submission to admission.
     pub queued_ms: u64,
@@ -155,7 +155,7 @@ fn finish(work: &Work) -> Finish {
     Finish { normalize: params.normalize, dimensions }
 }
 
-/// What a job's texts are to a model that reads queries otherwise than documents.
+/// How a model that reads queries otherwise than documents is to read a job's texts.
 fn input_type(work: &Work) -> InputType {
     match work {
         Work::EmbedTokens { params, .. } if params.input_type == schemas::InputType::Query => {

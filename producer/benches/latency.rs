@@ -34,8 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// The promise beside any load: docs/performance.md.
 const P95_MS_MAX: f64 = 100.0;
 
-/// A batch load: so many jobs of so many texts of so many words. Each is some 30,000 tokens, two seconds of work for two
-/// cores with bf16. One that ends before the interactive jobs do is renewed.
+/// A batch load: so many jobs of so many texts of so many words. Each is some 30,000 tokens, two seconds of work for
+/// two cores with bf16. One that ends before the interactive jobs do is renewed.
 struct Load {
     name: &'static str,
     jobs: usize,

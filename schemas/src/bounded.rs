@@ -15,7 +15,7 @@ use crate::{
     names::shown,
 };
 
-/// What a value is called in errors.
+/// The name of a value in errors.
 #[derive(Clone, Copy)]
 pub(crate) enum What<'a> {
     /// A field.

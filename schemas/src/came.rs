@@ -70,7 +70,7 @@ impl Came {
         E::custom(format_args!("`{what}` must be {expected}, not {self}"))
     }
 
-    /// What bytes are: a text if they are UTF-8.
+    /// Bytes: a text if they are UTF-8.
     pub(crate) fn bytes(bytes: &[u8]) -> Self {
         match std::str::from_utf8(bytes) {
             Ok(text) => Self::text(text),

@@ -1,6 +1,6 @@
-//! What is wrong with a body that is no job, said so that its sender finds the mistake; and everything that can still
-//! be read of it, so that the sender finds the answer. Whether and where that is does not depend on the order of
-//! fields, as far as the body can be read to its end.
+//! The mistake in a body that is no job, in words by which its sender finds it; and everything that can still be read
+//! of the body, so that the sender finds the answer. Whether and where that is does not depend on the order of fields,
+//! as far as the body can be read to its end.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -12,7 +12,7 @@ use serde::{
 use crate::{
     came::Came,
     codec::{self, CodecError, ContentType},
-    decode::{Field, Refusal},
+    fields::Field,
     job::Task,
     key::Fields as _,
     limits::{Limits, NOTIFY_CHARS_MAX, RESULT_TTL_S_MAX},
@@ -44,13 +44,13 @@ pub struct Head {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// The refusal of a body in which `error` was found: with what is behind the error, where that can be seen.
-pub(crate) fn refusal(
+/// The mistake in a body in which `error` was found, which may lie behind that error, and what could be read.
+pub(crate) fn diagnose(
     error: JobError,
     body: &[u8],
     declared: ContentType,
     limits: &Limits,
-) -> Refusal {
+) -> (JobError, Head) {
     let depth_max = limits.depth_max.max(DIAGNOSIS_DEPTH_MAX);
     let shape = Shape::of(body, depth_max);
     let written = match shape {
@@ -58,8 +58,9 @@ pub(crate) fn refusal(
         _ => declared,
     };
     let mut reading = Reading::default();
-    // What breaks off ends the reading, and what came before it counts. What nests too deep for the diagnosis too counts
-    // as unread whole: its end may well be there, and another order of its fields would have shown others.
+    // A body that breaks off ends the reading, and what came before it counts. One that nests too deep for the
+    // diagnosis too counts as unread whole: its end may well be there, and another order of its fields would have shown
+    // others.
     let read = codec::decode_seed(HeadSeed(&mut reading), body, written, depth_max);
     if matches!(read, Err(CodecError::Depth(_))) {
         reading = Reading::default();
@@ -69,7 +70,7 @@ pub(crate) fn refusal(
         head.id = None;
     }
     let error = root_cause(error, &head, shape.mistake(declared), &reading.miswritten);
-    Refusal { error, head: Box::new(head) }
+    (error, head)
 }
 
 fn root_cause(
@@ -102,7 +103,7 @@ fn root_cause(
     }
 }
 
-/// What a whole body looks like, whatever it is declared to be.
+/// The look of a whole body, whatever it is declared to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
     Empty,
@@ -218,7 +219,7 @@ impl<'de> Visitor<'de> for CeleryVisitor {
 /// How many fields a job has.
 const FIELDS: usize = 12;
 
-/// What is read of a body that is no job.
+/// Everything read of a body that is no job.
 #[derive(Default)]
 struct Reading {
     head: Head,

@@ -211,7 +211,7 @@ impl Default for SparseParams {
 pub struct TokensParams {
     /// Cut a text that is longer than the model reads; otherwise it is refused.
     pub truncate: bool,
-    /// What the texts are.
+    /// The texts' kind.
     pub input_type: InputType,
 }
 
@@ -221,7 +221,7 @@ impl Default for TokensParams {
     }
 }
 
-/// What a text is to a model that reads queries otherwise than documents.
+/// The kind of a text to a model that reads queries otherwise than documents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum InputType {

@@ -21,6 +21,7 @@ pub mod codec;
 pub mod decode;
 mod diagnosis;
 pub mod export;
+mod fields;
 mod input;
 pub mod job;
 mod key;

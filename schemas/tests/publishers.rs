@@ -1,5 +1,5 @@
-//! What publishers of other languages send by the habits of their libraries: read wherever it has one meaning, and
-//! refused by words that name the mistake where it has none.
+//! Messages that publishers of other languages send by the habits of their libraries: read wherever they have one
+//! meaning, and refused by words that name the mistake where they have none.
 #![allow(clippy::unwrap_used)]
 
 use forebay_schemas::{ContentType, Job, Limits, Refusal, decode_job};
@@ -32,7 +32,8 @@ fn pairs() -> Vec<(Value, Value)> {
 
 /// The good job with one more pair, or another value for one.
 fn with(key: impl Into<Value>, value: impl Into<Value>) -> Vec<(Value, Value)> {
-    let (key, value) = (key.into(), value.into());
+    let key = key.into();
+    let value = value.into();
     let mut all = pairs();
     all.retain(|(name, _)| *name != key);
     all.push((key, value));
@@ -98,7 +99,7 @@ fn keys_that_are_no_text_name_no_field() {
         [1.into(), Value::Nil, true.into(), 1.5.into(), Value::Array(vec![1.into()]), extension]
     {
         let mut all = pairs();
-        all.insert(0, (key.clone(), "note".into()));
+        all.insert(0, (key.clone(), "remark".into()));
         assert_eq!(read(all).id.as_str(), "j1", "{key}");
     }
     // A key that is a position in `params` or `metadata` is unknown too.
@@ -248,6 +249,9 @@ fn any_value() -> impl Strategy<Value = Value> {
     })
 }
 
+/// Values of JSON, right and wrong ones for each field.
+const JSON_VALUE: &str = "0|[1-9][0-9]{0,2}|null|true|\\[\\]|\\{\\}|\"[a-z:]{0,4}\"|1\\.0";
+
 proptest! {
     #[test]
     fn whether_and_where_a_job_is_answered_never_depends_on_the_order_of_its_keys(
@@ -268,16 +272,16 @@ proptest! {
         for at in order {
             shuffled.extend(all.get(at).cloned());
         }
-        let place = |pairs| match decode(&packed(pairs), ContentType::Msgpack) {
+        let answered = |pairs| match decode(&packed(pairs), ContentType::Msgpack) {
             Ok(job) => (true, Some(job.id), Some(job.metadata)),
             Err(refusal) => (false, refusal.head.id, None),
         };
-        prop_assert_eq!(place(all), place(shuffled));
+        prop_assert_eq!(answered(all), answered(shuffled));
     }
 
     #[test]
     fn nor_does_it_in_json(
-        changed in proptest::collection::vec((0_usize..8, "0|[1-9][0-9]{0,2}|null|true|\\[\\]|\\{\\}|\"[a-z:]{0,4}\"|1\\.0"), 0..4),
+        changed in proptest::collection::vec((0_usize..8, JSON_VALUE), 0..4),
         order in Just((0..12).collect::<Vec<usize>>()).prop_shuffle(),
     ) {
         const FIELDS: [&str; 8] = ["v", "id", "model", "task", "input", "params", "metadata", "notify"];
@@ -287,7 +291,7 @@ proptest! {
             all.retain(|(name, _)| *name != FIELDS[field]);
             all.push((FIELDS[field], value));
         }
-        let place = |pairs: &[(&str, String)]| {
+        let answered = |pairs: &[(&str, String)]| {
             let pairs: Vec<_> = pairs.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
             match decode(format!("{{{}}}", pairs.join(",")).as_bytes(), ContentType::Json) {
                 Ok(job) => (true, Some(job.id)),
@@ -295,6 +299,6 @@ proptest! {
             }
         };
         let shuffled: Vec<_> = order.into_iter().filter_map(|at| all.get(at).cloned()).collect();
-        prop_assert_eq!(place(&all), place(&shuffled));
+        prop_assert_eq!(answered(&all), answered(&shuffled));
     }
 }

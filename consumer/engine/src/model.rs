@@ -56,16 +56,12 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
     let tokenizer = Tokenizer::load(&folder, tokens_max, architecture.gives_types())?;
     let open = || Weights::open(&folder.weights_path());
     let pooling = folder.pooling();
-    let head = match task {
-        ModelTask::Embed | ModelTask::EmbedSparse | ModelTask::EmbedTokens => {
-            Head::of_vectors(&pooling, folder.after(), sizes.hidden)?
-        }
-        ModelTask::Classify | ModelTask::Rerank => {
-            Head::Scores(Box::new(classifier.load(&architecture, &open()?)?))
-        }
+    let head = if gives_scores(task) {
+        Head::Scores(Box::new(classifier.load(&architecture, &open()?)?))
+    } else {
+        Head::of_vectors(&pooling, folder.after(), sizes.hidden)?
     };
-    let labels =
-        if task == ModelTask::Classify { classifier.labels().to_vec() } else { Vec::new() };
+    let labels = if task == ModelTask::Classify { classifier.labels() } else { &[] };
     let bytes_per_token = architecture.bytes_per_token(dtype);
     #[cfg(feature = "cuda")]
     if !device.is_cpu() {
@@ -85,7 +81,7 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
         architecture: name,
         task,
         dim: head.width(sizes.hidden),
-        labels,
+        labels: labels.to_vec(),
         tokens_max,
         keeps_end: tokenizer.keeps_end(),
         pooling,
@@ -106,4 +102,8 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
         _ => Box::new(CpuEncoder::new(sizes, layers, head, threads, dtype.tensor())?),
     };
     Ok(Model { tokenizer: Arc::new(tokenizer), encoder, info })
+}
+
+fn gives_scores(task: ModelTask) -> bool {
+    matches!(task, ModelTask::Classify | ModelTask::Rerank)
 }

@@ -2,6 +2,7 @@
 //! processor.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use candle_core::DType as TensorDType;
 use forebay_kernels::{Activation, Linear};
@@ -42,14 +43,7 @@ pub(crate) fn load(
         PerToken::Sparse(_) => ModelTask::EmbedSparse,
         PerToken::Tokens(_) => ModelTask::EmbedTokens,
     };
-    if options.device != Device::Cpu {
-        return Err(EngineError::NotSupported {
-            path: config_path,
-            field: "modules",
-            value: format!("{} on {}", modules.name(), options.device),
-            supported: "vectors and scores of whole texts on a GPU; use --device cpu".to_owned(),
-        });
-    }
+    check_device(&config_path, modules, options.device)?;
     let f32_only = architecture.is_f32_only().then_some(name);
     let dtype = options.resolve_dtype(task == ModelTask::EmbedSparse, f32_only)?;
     let threads = options.resolve_threads();
@@ -100,10 +94,23 @@ pub(crate) fn load(
     Ok((tokenizer, encoder, info))
 }
 
+/// Refuses GPUs: no kernel there makes rows of every token.
+fn check_device(path: &Path, modules: &PerToken, device: Device) -> Result<(), EngineError> {
+    if device == Device::Cpu {
+        return Ok(());
+    }
+    Err(EngineError::NotSupported {
+        path: path.to_owned(),
+        field: "modules",
+        value: format!("{} on {device}", modules.name()),
+        supported: "vectors and scores of whole texts on a GPU; use --device cpu".to_owned(),
+    })
+}
+
 /// Refuses fillers that other tokens don't see where attention can't leave them out: in other families, and where they
 /// would be so many that the last ones' window has no token that is seen.
 fn check_unseen(
-    path: &std::path::Path,
+    path: &Path,
     architecture: &Architecture,
     reading: &TokenReading,
 ) -> Result<(), EngineError> {

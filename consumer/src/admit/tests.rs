@@ -200,7 +200,7 @@ async fn a_parked_job_whose_worker_answers_is_acknowledged() {
 
 #[tokio::test(start_paused = true)]
 async fn parked_jobs_keep_no_worker_from_draining() {
-    let mut stage = Stage::start(2);
+    let stage = Stage::start(2);
     stage.stands("held", Standing::Held);
     stage.send("held", returned).await;
     tokio::time::sleep(PARKED * 2).await;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// The time that a batch aims at. An urgent job waits for the rest of the batch that runs, and then for its own, which
-/// has urgent inputs alone: twice this at most, where batches can be so short. All-MiniLM-L6-v2 computes 300 to 900 tokens in it on two cores, so each
-/// thread has a group of at least 128: as fast as larger ones (docs/performance.md).
+/// has urgent inputs alone: twice this at most, where batches can be so short. All-MiniLM-L6-v2 computes 300 to 900
+/// tokens in it on two cores, so each thread has a group of at least 128: as fast as larger ones (docs/performance.md).
 pub const BATCH_TIME: Duration = Duration::from_millis(25);
 /// Batches are not made smaller than this for the sake of time. Fewer tokens than this pay for reading all weights once
 /// more, on a slow device above all: there a batch takes longer instead.

@@ -8,7 +8,7 @@ use forebay_schemas::{
 // The engine keeps as many values as the contract lets a vector have.
 const _: () = assert!(SPARSE_VALUES_MAX as usize == forebay_engine::SPARSE_VALUES_MAX);
 
-/// What rows are to be read by.
+/// The shape by which rows are to be read.
 pub struct Shape<'a> {
     /// Values of the model's vectors.
     pub dim: usize,

@@ -65,7 +65,7 @@ pub struct Entry<J = Arc<InFlight>> {
     pub inputs: Vec<Tokens>,
     /// How its vectors are finished.
     pub finish: Finish,
-    /// What its texts are to the model.
+    /// How the model is to read its texts.
     pub input_type: InputType,
     /// Whether it must not share a batch: it is a suspect, on the device of a worker that died.
     pub alone: bool,

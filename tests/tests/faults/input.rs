@@ -60,7 +60,11 @@ async fn a_clock_that_is_an_hour_off_changes_no_result() {
     let never = workload.job("text").with("submitted_at_ms", now_ms() + 25 * HOUR_MS);
     workload.submit(&never).await;
     let record = result(&mut workload.redis, never.id()).await;
-    assert!(record.message().contains("hours ahead of this worker's clock"), "{}", record.fields);
+    assert!(
+        record.error_message().contains("hours ahead of this worker's clock"),
+        "{}",
+        record.fields
+    );
     // A job from the future waited no time at all, and has all of its time left.
     let ahead = workload.job("text").with("submitted_at_ms", fast).with("expires_in_ms", 1_000);
     workload.submit(&ahead).await;

@@ -1,5 +1,5 @@
-//! What the client libraries of many languages send by their defaults: each is answered where its publisher looks, by
-//! the result or by the words that name the mistake.
+//! Messages as the client libraries of many languages send them by their defaults: each is answered where its
+//! publisher looks, by the result or by the words that name the mistake.
 
 mod habits;
 mod programs;
@@ -17,7 +17,7 @@ use lapin::types::FieldTable;
 use habits::Ends::{Done, Refused};
 use habits::{Habit, as_json, as_msgpack, json_with, of_type};
 
-async fn expect(fleet: &SharedFleet, habits: Vec<Habit>) {
+async fn expect(fleet: &SharedFleet, habits: &[Habit]) {
     let publisher = fleet.stack.publisher().await;
     let mut redis = fleet.stack.redis().await;
     let mut complaints = Vec::new();
@@ -27,7 +27,7 @@ async fn expect(fleet: &SharedFleet, habits: Vec<Habit>) {
         let record = result(&mut redis, &id).await;
         let (state, says) = match ends {
             Done => ("succeeded", ""),
-            Refused(says) => ("failed", says),
+            Refused(says) => ("failed", *says),
         };
         if record.state() != state || !record.error_message().contains(says) {
             complaints.push(format!("{name}: {} {}", record.state(), record.error_message()));
@@ -39,31 +39,31 @@ async fn expect(fleet: &SharedFleet, habits: Vec<Habit>) {
 #[tokio::test]
 async fn properties_that_libraries_set_by_themselves_do_no_harm() {
     let fleet = SharedFleet::borrow().await;
-    expect(&fleet, habits::of_properties()).await;
+    expect(&fleet, habits::PROPERTIES).await;
 }
 
 #[tokio::test]
 async fn a_body_of_another_kind_is_refused_by_its_kind() {
     let fleet = SharedFleet::borrow().await;
-    expect(&fleet, habits::of_bodies()).await;
+    expect(&fleet, habits::BODIES).await;
 }
 
 #[tokio::test]
 async fn values_are_read_as_their_languages_mean_them() {
     let fleet = SharedFleet::borrow().await;
-    expect(&fleet, habits::of_values()).await;
+    expect(&fleet, habits::VALUES).await;
 }
 
 #[tokio::test]
 async fn types_and_ids_are_read_in_all_of_their_spellings() {
     let fleet = SharedFleet::borrow().await;
-    expect(&fleet, programs::of_spellings()).await;
+    expect(&fleet, programs::SPELLINGS).await;
 }
 
 #[tokio::test]
 async fn messages_of_other_programs_are_refused_by_what_they_are() {
     let fleet = SharedFleet::borrow().await;
-    expect(&fleet, programs::of_programs()).await;
+    expect(&fleet, programs::PROGRAMS).await;
 }
 
 /// Asks for a reply on a queue of its own.

@@ -1,6 +1,7 @@
 //! An encoder on the processor whose rows are made of every token: as long as a text has words or tokens.
 
 use candle_core::DType;
+use forebay_kernels::Linear;
 
 use crate::encode::batch::{PackedBatch, Rows};
 use crate::encode::encoder::{Encoder, Pending};
@@ -24,11 +25,11 @@ impl PerTokenHead {
     pub(crate) fn dim(&self, sizes: Sizes) -> usize {
         match self {
             Self::Sparse(_) => sizes.vocabulary,
-            Self::Tokens(tokens) => tokens.dense.last().map_or(sizes.hidden, |last| last.outputs()),
+            Self::Tokens(tokens) => tokens.dense.last().map_or(sizes.hidden, Linear::outputs),
         }
     }
 
-    /// What the values of a row come in: pairs of a dimension and its value, or whole vectors.
+    /// How many values belong together in a row: a dimension and its value, or a whole vector.
     fn width(&self, sizes: Sizes) -> usize {
         match self {
             Self::Sparse(_) => 2,

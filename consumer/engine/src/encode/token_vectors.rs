@@ -35,7 +35,9 @@ impl TokenVectors {
         let mut values: Vec<f32> = state.flatten_all()?.to_vec1()?;
         for vector in values.chunks_exact_mut(width) {
             let norm = vector.iter().map(|value| value * value).sum::<f32>().sqrt().max(NORM_MIN);
-            vector.iter_mut().for_each(|value| *value /= norm);
+            for value in vector {
+                *value /= norm;
+            }
         }
         let [of_queries, of_documents] = &self.skipped;
         let sequence = |(range, is_query): (std::ops::Range<usize>, &bool)| {

@@ -67,10 +67,10 @@ impl DebertaConfig {
                 return Err(fields.not_supported(field, &false, &true));
             }
         }
-        fields.only("conv_kernel_size", 0)?;
-        fields.only("embedding_size", config.hidden_size)?;
-        fields.only("pooler_hidden_size", config.hidden_size)?;
-        fields.only("attention_head_size", config.hidden_size / config.num_attention_heads)?;
+        fields.only("conv_kernel_size", &0)?;
+        fields.only("embedding_size", &config.hidden_size)?;
+        fields.only("pooler_hidden_size", &config.hidden_size)?;
+        fields.only("attention_head_size", &(config.hidden_size / config.num_attention_heads))?;
         fields.without_effect(&[
             "conv_act",
             "conv_groups",

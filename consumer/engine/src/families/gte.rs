@@ -29,8 +29,8 @@ pub(super) fn parse(
     name: &'static str,
     fields: &mut Fields,
 ) -> Result<PostNormConfig, EngineError> {
-    fields.only("layer_norm_type", "layer_norm".to_owned())?;
-    fields.only("logn_attention_scale", false)?;
+    fields.only("layer_norm_type", &"layer_norm".to_owned())?;
+    fields.only("logn_attention_scale", &false)?;
     fields.only_empty("rope_parameters")?;
     // How that code computes the same values, and what is scaled where `logn_attention_scale` is true.
     fields.without_effect(&[

@@ -49,7 +49,7 @@ impl ModernBertConfig {
     pub(super) fn parse(fields: &mut Fields) -> Result<Self, EngineError> {
         let (global_theta, local_theta) = thetas(fields)?;
         let local_attention = fields.or("local_attention", 128)?;
-        fields.only("sliding_window", local_attention / 2)?;
+        fields.only("sliding_window", &(local_attention / 2))?;
         fields.without_effect(&[
             "attention_dropout",
             "compile",

@@ -12,7 +12,7 @@ use crate::load::fields::Fields;
 use crate::load::sizes::Sizes;
 
 /// A model of one of these families.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct PostNormConfig {
     pub(crate) name: &'static str,
     pub(crate) sizes: Sizes,
@@ -224,7 +224,7 @@ fn behind_padding(
 }
 
 fn roberta(name: &'static str, fields: &mut Fields) -> Result<PostNormConfig, EngineError> {
-    fields.only("position_embedding_type", "absolute".to_owned())?;
+    fields.only("position_embedding_type", &"absolute".to_owned())?;
     let config = bert_like(name, fields, 2, "gelu")?;
     if fields.is_null("pad_token_id") {
         return Err(fields.not_supported(
@@ -242,7 +242,7 @@ fn mpnet(fields: &mut Fields) -> Result<PostNormConfig, EngineError> {
     const PADDING: u32 = 1;
     const BUCKETS: usize = 32;
     fields.without_effect(&["pad_token_id", "type_vocab_size"]);
-    fields.only("relative_attention_num_buckets", BUCKETS)?;
+    fields.only("relative_attention_num_buckets", &BUCKETS)?;
     let config = bert_like("mpnet", fields, 0, "gelu")?;
     let config = behind_padding(config, fields, PADDING)?;
     Ok(PostNormConfig {
@@ -288,7 +288,7 @@ fn distilbert(fields: &mut Fields) -> Result<PostNormConfig, EngineError> {
 fn nomic(fields: &mut Fields) -> Result<PostNormConfig, EngineError> {
     let config = bert_like("nomic_bert", fields, 2, "silu")?;
     fields.without_effect(&["pad_token_id"]);
-    fields.only("head_dim", config.sizes.hidden / config.heads.max(1))?;
+    fields.only("head_dim", &(config.sizes.hidden / config.heads.max(1)))?;
     fields.only_empty("rope_scaling")?;
     let theta = fields.or("rope_theta", 1000.0)?;
     let parameters = fields.or("rope_parameters", Value::Null)?;
@@ -303,8 +303,8 @@ fn nomic(fields: &mut Fields) -> Result<PostNormConfig, EngineError> {
 
 /// Nomic's BERT as its own code on the hub reads it, in the words of GPT-2.
 fn nomic_of_hub(fields: &mut Fields) -> Result<PostNormConfig, EngineError> {
-    fields.only("activation_function", "swiglu".to_owned())?;
-    if fields.or("rotary_emb_fraction", 0.0)? != 1.0 {
+    fields.only("activation_function", &"swiglu".to_owned())?;
+    if fields.or("rotary_emb_fraction", 0.0_f64)?.total_cmp(&1.0).is_ne() {
         return Err(fields.not_supported("rotary_emb_fraction", &"other than 1", &"1"));
     }
     for field in [
@@ -318,10 +318,10 @@ fn nomic_of_hub(fields: &mut Fields) -> Result<PostNormConfig, EngineError> {
         "scale_attn_by_inverse_layer_idx",
         "use_rms_norm",
     ] {
-        fields.only(field, false)?;
+        fields.only(field, &false)?;
     }
-    fields.only("scale_attn_weights", true)?;
-    fields.only("moe_every_n_layers", 0)?;
+    fields.only("scale_attn_weights", &true)?;
+    fields.only("moe_every_n_layers", &0)?;
     fields.only_empty("rotary_emb_scale_base")?;
     fields.without_effect(NOMIC_WITHOUT_EFFECT);
     let hidden: usize = fields.required("n_embd")?;

@@ -110,7 +110,7 @@ const OF_TRANSFORMERS: &[&str] = &[
 pub(crate) fn common(fields: &mut Fields) -> Result<(), EngineError> {
     fields.without_effect(OF_TRANSFORMERS);
     for field in ["is_decoder", "add_cross_attention", "is_encoder_decoder"] {
-        fields.only(field, false)?;
+        fields.only(field, &false)?;
     }
     fields.only_empty("pruned_heads")?;
     fields.only_empty("quantization_config")

@@ -79,10 +79,10 @@ impl Fields {
     pub(crate) fn only<T: DeserializeOwned + PartialEq + Display>(
         &mut self,
         field: &'static str,
-        supported: T,
+        supported: &T,
     ) -> Result<(), EngineError> {
         match self.get::<T>(field)? {
-            Some(value) if value != supported => Err(self.not_supported(field, &value, &supported)),
+            Some(value) if value != *supported => Err(self.not_supported(field, &value, supported)),
             _ => Ok(()),
         }
     }
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn null_is_absent_and_another_type_is_refused_with_field_and_value() {
         let mut these = fields(r#"{"eps": null, "size": "64", "count": 64.5}"#);
-        assert_eq!(these.or("eps", 1e-5).unwrap(), 1e-5);
+        assert_eq!(these.or("eps", "1e-5".to_owned()).unwrap(), "1e-5");
         for field in ["size", "count"] {
             let error = these.required::<usize>(field).unwrap_err().to_string();
             assert!(error.contains("model/config.json") && error.contains(field), "{error}");
@@ -186,10 +186,10 @@ mod tests {
     fn other_values_than_the_supported_one_are_refused() {
         let mut these =
             fields(r#"{"causal": true, "prenorm": false, "heads": {"1": 2}, "none": {}}"#);
-        these.only("prenorm", false).unwrap();
-        these.only("absent", 7).unwrap();
+        these.only("prenorm", &false).unwrap();
+        these.only("absent", &7).unwrap();
         these.only_empty("none").unwrap();
-        for error in [these.only("causal", false), these.only_empty("heads")] {
+        for error in [these.only("causal", &false), these.only_empty("heads")] {
             assert!(matches!(error, Err(EngineError::NotSupported { .. })));
         }
     }

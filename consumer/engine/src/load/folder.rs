@@ -25,7 +25,7 @@ pub(crate) struct ModelFolder {
     /// `None` where `modules.json` has no pooling.
     pooling: Option<Vec<Pooling>>,
     after: Vec<After>,
-    /// What is made of every token, where the modules make no vector of a whole text.
+    /// The output for every token, where the modules make no vector of a whole text.
     per_token: Option<PerToken>,
     sentence: SentenceConfig,
     tokenizer: TokenizerConfig,
@@ -139,7 +139,7 @@ impl ModelFolder {
         &self.ignored
     }
 
-    /// What is made of every token, where the modules make no vector of a whole text.
+    /// The output for every token, where the modules make no vector of a whole text.
     pub(crate) fn per_token(&self) -> Option<&PerToken> {
         self.per_token.as_ref()
     }
@@ -206,13 +206,13 @@ impl Prompts {
         let named: BTreeMap<String, String> = named.collect();
         let default = match fields.get::<String>("default_prompt_name")? {
             None => None,
-            Some(name) => match named.get(&name) {
-                Some(prompt) => Some(prompt.clone()).filter(|prompt| !prompt.is_empty()),
-                None => {
+            Some(name) => {
+                let Some(prompt) = named.get(&name) else {
                     let problem = format!("default_prompt_name {name:?} is none of its prompts");
                     return Err(fields.problem(problem));
-                }
-            },
+                };
+                Some(prompt.clone()).filter(|prompt| !prompt.is_empty())
+            }
         };
         // Versions; what clients do with vectors; the kind of model; what a CrossEncoder does with scores, which are
         // raw here.
@@ -284,9 +284,12 @@ fn only_hidden_states(
 ) -> Result<(), EngineError> {
     let task: String = fields.or("transformer_task", "feature-extraction".to_owned())?;
     let is_sparse = matches!(per_token, Some(PerToken::Sparse(_)));
-    if !matches!(task.as_str(), "feature-extraction" | "sequence-classification")
-        && !(is_sparse && task == "fill-mask")
-    {
+    let is_read = match task.as_str() {
+        "feature-extraction" | "sequence-classification" => true,
+        "fill-mask" => is_sparse,
+        _ => false,
+    };
+    if !is_read {
         let supported =
             "feature-extraction, sequence-classification, fill-mask before SpladePooling";
         return Err(fields.not_supported("transformer_task", &task, &supported));

@@ -1,4 +1,4 @@
-//! Folders whose modules make something of every token: sparse vectors (SPLADE), or a vector for each token (ColBERT).
+//! Folders whose modules make something of every token: sparse vectors (SPLADE), or a vector for each token (`ColBERT`).
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::load::files::{from_json, read, read_if_there};
 /// The most values of a sparse vector; the largest are kept. Texts of some hundred tokens have a few hundred.
 pub const SPARSE_VALUES_MAX: usize = 1_024;
 
-/// What the modules after the transformer make of hidden states.
+/// The output that the modules after the transformer make of hidden states.
 #[derive(Debug, Clone)]
 pub(crate) enum PerToken {
     /// Weights of the vocabulary, the largest (or the sum) over the tokens.
@@ -64,7 +64,7 @@ impl Module {
 }
 
 impl PerToken {
-    /// What is made of a text.
+    /// The name of that output.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Sparse(_) => "sparse vectors",

@@ -132,9 +132,9 @@ impl Dense {
                 return Err(fields.not_supported("activation_function", &name, &supported));
             }
         };
-        fields.only("module_input_name", OF_TEXT.to_owned())?;
-        fields.only("module_output_name", OF_TEXT.to_owned())?;
-        fields.only("use_residual", false)?;
+        fields.only("module_input_name", &OF_TEXT.to_owned())?;
+        fields.only("module_output_name", &OF_TEXT.to_owned())?;
+        fields.only("use_residual", &false)?;
         let dense = Self {
             inputs: fields.required("in_features")?,
             outputs: fields.required("out_features")?,

@@ -1,6 +1,6 @@
-//! How a model of token vectors (ColBERT) reads queries and documents: prompts, lengths, and what fills queries up.
+//! How a model of token vectors (`ColBERT`) reads queries and documents: prompts, lengths, and what fills queries up.
 //!
-//! sentence-transformers keeps this with the transformer, `PyLate` before version 4 in the model's main configuration.
+//! `sentence-transformers` keeps this with the transformer, `PyLate` before version 4 in the model's main configuration.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::error::EngineError;
 use crate::load::files::{from_json, read_if_there};
 
-/// What a text is to a model that reads queries otherwise than documents.
+/// The kind of a text to a model that reads queries otherwise than documents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum InputType {
     /// A text that is searched for.
@@ -23,7 +23,7 @@ pub enum InputType {
 /// How texts of one kind are read.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct KindReading {
-    /// What goes before each text.
+    /// Goes before each text.
     pub(crate) prompt: String,
     /// The beginning of `prompt` that is a token of its own, such as `[Q] `.
     pub(crate) marker: Option<String>,
@@ -41,7 +41,7 @@ pub(crate) struct TokenReading {
     pub(crate) skipped: Option<Vec<String>>,
 }
 
-/// What fills queries up to a length.
+/// How queries are filled up to a length.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
 pub(crate) struct Expansion {
     strategy: String,
@@ -86,7 +86,7 @@ struct TransformerFields {
 
 /// The length that `PyLate` fills queries up to unless its configuration says another.
 const FILLED_LENGTH: usize = 32;
-/// What `PyLate` leaves out of documents unless its configuration says something else: ASCII punctuation.
+/// `PyLate` leaves these out of documents unless its configuration says something else: ASCII punctuation.
 const PUNCTUATION: &str = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~";
 
 impl TokenReading {

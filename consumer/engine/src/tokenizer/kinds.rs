@@ -7,7 +7,7 @@ use crate::load::folder::ModelFolder;
 use crate::load::token_reading::{Expansion, InputType, KindReading, TokenReading};
 use crate::tokenizer::{Filler, Tokenizer, Tokens, library};
 
-/// Mask tokens by the name that BERT gives them, and RoBERTa.
+/// Mask tokens by the name that BERT gives them, and `RoBERTa`.
 const MASKS: [&str; 2] = ["[MASK]", "<mask>"];
 
 impl Tokenizer {

@@ -75,7 +75,7 @@ pub struct Tokenizer {
     prompt: String,
     /// Reads queries, where the model reads them otherwise than documents.
     queries: Option<Box<Self>>,
-    /// What fills texts up to a length.
+    /// Fills texts up to a length.
     filler: Option<Filler>,
 }
 

@@ -36,7 +36,7 @@ pub(super) struct JobArgs {
     /// Keep only the N largest values of each vector, for `embed_sparse`
     #[arg(long, value_name = "N")]
     top_k: Option<u32>,
-    /// What the texts are, for `embed_tokens`: `document` or `query`
+    /// The kind of the texts, for `embed_tokens`: `document` or `query`
     #[arg(long, value_name = "TYPE", default_value = "document", value_parser = parse_input_type)]
     input_type: InputType,
     /// Give the job up if no worker has computed it after this time
