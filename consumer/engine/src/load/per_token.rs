@@ -1,4 +1,4 @@
-//! Folders whose modules make something of every token: sparse vectors (SPLADE), or a vector for each token (`ColBERT`).
+//! Folders whose modules make something of every token: sparse vectors (SPLADE), or a vector each (`ColBERT`).
 
 use std::path::{Path, PathBuf};
 

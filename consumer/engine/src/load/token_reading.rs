@@ -1,6 +1,7 @@
 //! How a model of token vectors (`ColBERT`) reads queries and documents: prompts, lengths, and what fills queries up.
 //!
-//! `sentence-transformers` keeps this with the transformer, `PyLate` before version 4 in the model's main configuration.
+//! `sentence-transformers` keeps this with the transformer, `PyLate` before version 4 in the model's main
+//! configuration.
 
 use std::collections::BTreeMap;
 use std::path::Path;
