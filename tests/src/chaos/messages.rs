@@ -31,14 +31,16 @@ pub struct Message {
 #[derive(Debug)]
 pub struct Messages {
     random: Random,
-    /// At most one job of a run ends the worker that computes it, each time.
+    /// In every other run, one job ends the worker that computes it, each time.
     aborts_left: u32,
 }
 
 impl Messages {
     /// The stream of a seed.
     pub fn new(seed: u64) -> Self {
-        Self { random: Random::new(seed, 2), aborts_left: 1 }
+        let mut random = Random::new(seed, 2);
+        let aborts_left = u32::from(random.permille(500));
+        Self { random, aborts_left }
     }
 
     /// The next message.
