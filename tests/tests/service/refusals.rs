@@ -168,45 +168,51 @@ async fn a_job_in_the_wrong_model_s_queue_is_answered() {
     assert!(record.error_message().contains("another-model"), "{}", record.error_message());
 }
 
-/// Bodies that are no map at all, each under a usable message id.
-fn unreadable() -> Vec<(&'static str, Codec, Vec<u8>)> {
-    let good = |codec| Job::embed("text").body(codec);
-    let followed = |codec, tail: &[u8]| [good(codec).as_slice(), tail].concat();
-    let halved = |codec| good(codec)[..40].to_vec();
-    vec![
-        ("broken msgpack", Codec::Msgpack, b"\xc1\xc1\xc1".to_vec()),
-        ("broken JSON", Codec::Json, b"{\"v\": 1,,}".to_vec()),
-        ("half a msgpack body", Codec::Msgpack, halved(Codec::Msgpack)),
-        ("half a JSON body", Codec::Json, halved(Codec::Json)),
-        ("nothing", Codec::Msgpack, Vec::new()),
-        ("nothing", Codec::Json, Vec::new()),
-        ("JSON called msgpack", Codec::Msgpack, good(Codec::Json)),
-        ("msgpack called JSON", Codec::Json, good(Codec::Msgpack)),
-        ("bytes after msgpack", Codec::Msgpack, followed(Codec::Msgpack, b"\x00")),
-        ("bytes after JSON", Codec::Json, followed(Codec::Json, b" {}")),
-        ("a deep msgpack list", Codec::Msgpack, vec![0x91; 100_000]),
-        ("a deep JSON list", Codec::Json, vec![b'['; 100_000]),
-        (
-            "a deep msgpack field",
-            Codec::Msgpack,
-            [b"\x81\xa5input".as_slice(), &[0x91; 100_000]].concat(),
-        ),
-        ("a list of four billion", Codec::Msgpack, b"\x81\xa5input\xdd\xff\xff\xff\xff".to_vec()),
-        ("a string of four billion", Codec::Msgpack, b"\x81\xa5input\xdb\xff\xff\xff\xff".to_vec()),
-        ("a string that is not UTF-8", Codec::Msgpack, b"\x81\xa5input\xa2\xff\xfe".to_vec()),
-        ("a lone surrogate", Codec::Json, br#"{"input": "\ud800"}"#.to_vec()),
-        ("a list", Codec::Json, b"[1]".to_vec()),
-        ("a number", Codec::Msgpack, b"\x07".to_vec()),
-    ]
+/// A good job with this id.
+fn good(id: &str, codec: Codec) -> Vec<u8> {
+    Job::embed("text").with("id", id).body(codec)
 }
+
+fn halved(id: &str, codec: Codec) -> Vec<u8> {
+    good(id, codec)[..40].to_vec()
+}
+
+fn followed(id: &str, codec: Codec, tail: &[u8]) -> Vec<u8> {
+    [&good(id, codec), tail].concat()
+}
+
+/// Bodies that are no job, each with the codec that it is said to have, for an id that the message has too.
+const UNREADABLE: &[(&str, Codec, fn(&str) -> Vec<u8>)] = &[
+    ("broken msgpack", Codec::Msgpack, |_| b"\xc1\xc1\xc1".to_vec()),
+    ("broken JSON", Codec::Json, |_| b"{\"v\": 1,,}".to_vec()),
+    ("half a msgpack body", Codec::Msgpack, |id| halved(id, Codec::Msgpack)),
+    ("half a JSON body", Codec::Json, |id| halved(id, Codec::Json)),
+    ("nothing", Codec::Msgpack, |_| Vec::new()),
+    ("nothing", Codec::Json, |_| Vec::new()),
+    ("JSON called msgpack", Codec::Msgpack, |id| good(id, Codec::Json)),
+    ("msgpack called JSON", Codec::Json, |id| good(id, Codec::Msgpack)),
+    ("bytes after msgpack", Codec::Msgpack, |id| followed(id, Codec::Msgpack, b"\x00")),
+    ("bytes after JSON", Codec::Json, |id| followed(id, Codec::Json, b" {}")),
+    ("a deep msgpack list", Codec::Msgpack, |_| vec![0x91; 100_000]),
+    ("a deep JSON list", Codec::Json, |_| vec![b'['; 100_000]),
+    ("a deep msgpack field", Codec::Msgpack, |_| {
+        [b"\x81\xa5input".as_slice(), &[0x91; 100_000]].concat()
+    }),
+    ("a list of four billion", Codec::Msgpack, |_| b"\x81\xa5input\xdd\xff\xff\xff\xff".to_vec()),
+    ("a string of four billion", Codec::Msgpack, |_| b"\x81\xa5input\xdb\xff\xff\xff\xff".to_vec()),
+    ("a string that is not UTF-8", Codec::Msgpack, |_| b"\x81\xa5input\xa2\xff\xfe".to_vec()),
+    ("a lone surrogate", Codec::Json, |_| br#"{"input": "\ud800"}"#.to_vec()),
+    ("a list", Codec::Json, |_| b"[1]".to_vec()),
+    ("a number", Codec::Msgpack, |_| b"\x07".to_vec()),
+];
 
 #[tokio::test]
 async fn an_unreadable_body_under_a_message_id_is_invalid() {
     let fleet = SharedFleet::borrow().await;
     let mut raw = Raw::new(&fleet).await;
-    for (what, codec, body) in unreadable() {
+    for (what, codec, body) in UNREADABLE {
         let id = Job::embed("").id().to_owned();
-        let record = raw.answer(BATCH, &id, codec, &body).await;
+        let record = raw.answer(BATCH, &id, *codec, &body(&id)).await;
         assert_eq!(
             (record.state(), record.error_code()),
             ("failed", "invalid_request"),
