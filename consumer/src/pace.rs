@@ -112,8 +112,10 @@ impl Pace {
         let most = fit.min(self.most.into());
         let target = self.rate.jobs_in(WORK_S).map_or(now, |jobs| jobs.max(LEAST)).min(most);
         let is_limit = load.deliveries_peak * 4 >= now * 3;
-        let is_far_above = target * 2 >= now * 3 || (target == most && target > now);
-        // A window that is not used needs no change: it costs a pause in which nothing is settled.
+        // Each growth is a consumer more, and there are to be few of them.
+        let has_last_step = target == u64::from(self.most) && target > now;
+        let is_far_above = target * 2 >= now * 3 || has_last_step;
+        // A window that is not used needs no change: to shrink costs a pause in which nothing is settled.
         let holds_too_many = target * 2 <= now && load.deliveries_peak > target;
         let is_far_below = holds_too_many || (load.refused > 0 && target < now);
         if is_limit && is_far_above {
@@ -259,6 +261,17 @@ mod tests {
         assert_eq!(lane.work(1.0, 0.001), 5);
         lane.load.bytes_mean = 1_000_000;
         assert_eq!(lane.work(2.0, 0.001), 1);
+    }
+
+    #[test]
+    fn bodies_that_become_a_little_smaller_make_no_growth_of_its_own() {
+        let mut lane = Backlog::new(256, 1_000_000);
+        lane.load.bytes_mean = 10_000;
+        assert_eq!(lane.work(2.0, 0.001), 100);
+        lane.load.bytes_mean = 9_500;
+        assert_eq!(lane.work(1.0, 0.001), 100);
+        lane.load.bytes_mean = 5_000;
+        assert_eq!(lane.work(1.0, 0.001), 200);
     }
 
     #[test]
