@@ -146,7 +146,7 @@ impl Inner {
         ManagementError::Failed { url: self.url.to_string(), reason }
     }
 
-    /// The HTTP client with the files of `[tls]` as they are now. One with other files connects anew.
+    /// The HTTP client with the files of `[tls]` as they are now. One with other files connects again.
     fn agent(&self) -> Result<ureq::Agent, ManagementError> {
         let tls = Tls::load(&self.files)?;
         let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);

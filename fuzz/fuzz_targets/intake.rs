@@ -23,7 +23,7 @@ const CONTENT_TYPES: [&str; 7] = [
     "text/plain",
     "",
 ];
-/// What a body may be said to be packed with.
+/// The ways in which a body may be said to be packed.
 const ENCODINGS: [&str; 5] = ["gzip", "zstd", "utf-8", "binary", ""];
 const KINDS: [&str; 5] = ["forebay.job.v1", "forebay.job.v2", "forebay.job.v", "binary", "order"];
 const HEADERS: [&str; 5] =

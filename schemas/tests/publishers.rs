@@ -146,7 +146,7 @@ fn zero_times_of_languages_without_null_are_absent() {
 #[test]
 fn a_value_that_can_t_be_read_hides_no_other_field_wherever_it_stands() {
     let head = [r#""v":1"#, r#""id":"j1""#, r#""model":"m""#, r#""task":"embed""#].join(",");
-    for field in ["note", "tenant", "input", "notify", "metadata"] {
+    for field in ["remark", "tenant", "input", "notify", "metadata"] {
         for value in [r#""\ud800""#, "1e999", r#"["\udc00"]"#, r#"{"a":"\ud800"}"#] {
             let odd = format!(r#""{field}":{value}"#);
             for body in [format!("{{{head},{odd}}}"), format!("{{{odd},{head}}}")] {

@@ -25,7 +25,7 @@ pub struct QueueDepth {
 
 impl QueueDepth {
     /// Whether only the queue's leader can have answered this. Nothing at all is also what is answered for a quorum
-    /// queue whose leader can't be reached: [`Broker::waiting_by_proof`] tells them apart.
+    /// queue whose leader can't be reached: [`Broker::waiting_by_proof`] distinguishes them.
     pub fn proves_itself(self) -> bool {
         self.ready > 0 || self.consumers > 0
     }
