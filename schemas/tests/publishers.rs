@@ -142,6 +142,22 @@ fn zero_times_of_languages_without_null_are_absent() {
     assert_eq!(read(with("expires_in_ms", 0)).expires_in_ms, None);
 }
 
+/// Python writes half of a surrogate pair for a name of a file that is no text.
+#[test]
+fn a_value_that_can_t_be_read_hides_no_other_field_wherever_it_stands() {
+    let head = [r#""v":1"#, r#""id":"j1""#, r#""model":"m""#, r#""task":"embed""#].join(",");
+    for field in ["remark", "tenant", "input", "notify", "metadata"] {
+        for value in [r#""\ud800""#, "1e999", r#"["\udc00"]"#, r#"{"a":"\ud800"}"#] {
+            let odd = format!(r#""{field}":{value}"#);
+            for body in [format!("{{{head},{odd}}}"), format!("{{{odd},{head}}}")] {
+                let refusal = decode(body.as_bytes(), ContentType::Json).unwrap_err();
+                assert_eq!(refusal.head.id.unwrap().as_str(), "j1", "{body}");
+                assert_eq!(refusal.head.task.as_deref(), Some("embed"), "{body}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_value_of_an_extension_type_is_named_wherever_it_stands() {
     for field in ["submitted_at_ms", "id", "model", "input", "params", "metadata", "notify"] {

@@ -6,17 +6,20 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{assert_close, data, f32_options, load_f32};
+use common::{assert_close, copy_of, data, edit_json, f32_options, load_f32};
 use forebay_engine::{
     Device, EngineError, Finish, InputType, LoadOptions, Model, ModelTask, PackedBatch, load,
 };
 use serde_json::Value;
 
 fn open(name: &str, task: ModelTask) -> (Model, Vec<Value>) {
-    let folder = data().join("tiny").join(name);
+    open_folder(&data().join("tiny").join(name), task)
+}
+
+fn open_folder(folder: &Path, task: ModelTask) -> (Model, Vec<Value>) {
     let lines = fs::read_to_string(folder.join("expected.jsonl")).unwrap();
     let rows = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let model = load(&folder, &f32_options()).unwrap();
+    let model = load(folder, &f32_options()).unwrap();
     assert_eq!(model.info.task, task);
     (model, rows)
 }
@@ -42,7 +45,11 @@ fn list<T: serde::de::DeserializeOwned>(value: &Value) -> Vec<T> {
 }
 
 fn assert_sparse(name: &str) {
-    let (mut model, rows) = open(name, ModelTask::EmbedSparse);
+    assert_sparse_in(&data().join("tiny").join(name));
+}
+
+fn assert_sparse_in(folder: &Path) {
+    let (mut model, rows) = open_folder(folder, ModelTask::EmbedSparse);
     assert_eq!(model.info.dim, 2000);
     let encode = |row: &Value| model.tokenizer.encode(row["text"].as_str().unwrap()).unwrap().ids;
     let ids: Vec<Vec<u32>> = rows.iter().map(encode).collect();
@@ -65,6 +72,31 @@ fn a_bert_gives_the_sparse_vectors_of_sentence_transformers() {
 #[test]
 fn a_distilbert_that_sums_gives_the_sparse_vectors_of_sentence_transformers() {
     assert_sparse("splade-distilbert");
+}
+
+#[test]
+fn a_roberta_gives_the_sparse_vectors_of_sentence_transformers() {
+    assert_sparse("splade-roberta");
+}
+
+/// Their classes are copies of RoBERTa's in transformers, as the maker of that model makes sure.
+#[test]
+fn an_xlm_roberta_and_a_camembert_give_the_sparse_vectors_of_the_same_roberta() {
+    for (kind, architecture) in
+        [("xlm-roberta", "XLMRobertaForMaskedLM"), ("camembert", "CamembertForMaskedLM")]
+    {
+        let copy = copy_of("splade-roberta");
+        edit_json(&copy.path().join("config.json"), |config| {
+            config.insert("model_type".into(), kind.into());
+            config.insert("architectures".into(), vec![architecture].into());
+        });
+        assert_sparse_in(copy.path());
+    }
+}
+
+#[test]
+fn a_modernbert_gives_the_sparse_vectors_of_sentence_transformers() {
+    assert_sparse("splade-modernbert");
 }
 
 fn assert_tokens(name: &str) {
