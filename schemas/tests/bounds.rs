@@ -20,7 +20,7 @@ fn rerank(documents: usize) -> Value {
     json!({"task": "rerank", "input": {"query": "q", "documents": texts(documents)}})
 }
 
-fn generate(params: Value) -> Value {
+fn generate(params: &Value) -> Value {
     json!({"task": "generate", "input": {"prompt": "p"}, "params": params})
 }
 
@@ -46,9 +46,9 @@ const BOUNDS: &[(Make, usize, &str)] = &[
     (pairs, 16, "`metadata` has more than 16 pairs"),
     (|n| json!({"metadata": {text(n): "v"}}), 64, "a `metadata` key is longer than 64 characters"),
     (|n| json!({"metadata": {"k": text(n)}}), 512, "`metadata.k` is longer than 512 characters"),
-    (|n| generate(json!({"stop": texts(n)})), 16, "`stop` has more than 16 elements"),
-    (|n| generate(json!({"stop": [text(n)]})), 256, "`stop[0]` is longer than 256 characters"),
-    (|n| generate(json!({"stop": text(n)})), 256, "`stop` is longer than 256 characters"),
+    (|n| generate(&json!({"stop": texts(n)})), 16, "`stop` has more than 16 elements"),
+    (|n| generate(&json!({"stop": [text(n)]})), 256, "`stop[0]` is longer than 256 characters"),
+    (|n| generate(&json!({"stop": text(n)})), 256, "`stop` is longer than 256 characters"),
     (|n| json!({"result_ttl_s": n}), 2_592_000, "`result_ttl_s` is 2592001"),
     (|n| json!({"submitted_at_ms": n}), 99_999_999_999_999, "micro- or nanoseconds"),
     (|n| json!({"params": {"dimensions": n}}), 4_294_967_295, "a whole number below 2^32"),
@@ -102,9 +102,9 @@ fn each_lower_bound_holds_at_its_first_value_and_is_refused_below() {
         (|n| json!({"submitted_at_ms": n}), 100_000_000_000, "looks like seconds"),
         (|n| json!({"params": {"dimensions": n}}), 1, "`dimensions` is 0"),
         (|n| json!({"task": "embed_sparse", "params": {"top_k": n}}), 1, "`top_k` is 0"),
-        (|n| generate(json!({"max_tokens": n})), 1, "`max_tokens` is 0"),
-        (|n| generate(json!({"top_k": n})), 1, "`top_k` is 0"),
-        (|n| generate(json!({"stop": [text(n)]})), 1, "each `stop` must have 1 to 256 characters"),
+        (|n| generate(&json!({"max_tokens": n})), 1, "`max_tokens` is 0"),
+        (|n| generate(&json!({"top_k": n})), 1, "`top_k` is 0"),
+        (|n| generate(&json!({"stop": [text(n)]})), 1, "each `stop` must have 1 to 256 characters"),
         (
             |n| {
                 let input = json!({"query": "q", "documents": ["d"]});
@@ -137,7 +137,7 @@ fn temperature_and_top_p_are_held_to_their_ranges() {
         (json!({"top_p": 0.0}), false),
         (json!({"top_p": 1.1}), false),
     ] {
-        for job in decode(&generate(params.clone())) {
+        for job in decode(&generate(&params)) {
             assert_eq!(job.is_ok(), is_right, "{params}");
         }
     }

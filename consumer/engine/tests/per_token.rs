@@ -79,7 +79,7 @@ fn a_roberta_gives_the_sparse_vectors_of_sentence_transformers() {
     assert_sparse("splade-roberta");
 }
 
-/// Their classes are copies of RoBERTa's in transformers, as the maker of that model makes sure.
+/// Their classes are copies of `RoBERTa`'s in transformers, as the maker of that model makes sure.
 #[test]
 fn an_xlm_roberta_and_a_camembert_give_the_sparse_vectors_of_the_same_roberta() {
     for (kind, architecture) in

@@ -181,8 +181,10 @@ fn followed(id: &str, codec: Codec, tail: &[u8]) -> Vec<u8> {
     [&good(id, codec), tail].concat()
 }
 
-/// Bodies that are no job, each with the codec that it is said to have, for an id that the message has too.
-const UNREADABLE: &[(&str, Codec, fn(&str) -> Vec<u8>)] = &[
+/// A body that is no job: its name, the codec that it is said to have, and its bytes for an id that the message has too.
+type Unreadable = (&'static str, Codec, fn(&str) -> Vec<u8>);
+
+const UNREADABLE: &[Unreadable] = &[
     ("broken msgpack", Codec::Msgpack, |_| b"\xc1\xc1\xc1".to_vec()),
     ("broken JSON", Codec::Json, |_| b"{\"v\": 1,,}".to_vec()),
     ("half a msgpack body", Codec::Msgpack, |id| halved(id, Codec::Msgpack)),
