@@ -3,7 +3,7 @@
 //! A message is acknowledged only after the store has confirmed its record, or the broker has taken it
 //! over as a dead letter or for another attempt. While either is away, this waits.
 
-use std::{panic::resume_unwind, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, panic::resume_unwind, sync::Arc, time::Duration};
 
 use forebay_schemas::{ErrorCode, JobError, Outcome, Output, ResultPointer, topology::RETRY_STEPS};
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
@@ -268,10 +268,14 @@ fn values(output: &Output) -> usize {
 
 async fn acknowledge(answers: Vec<Answered>) {
     let mut ackers = Vec::with_capacity(answers.len());
+    let mut states: BTreeMap<&'static str, u64> = BTreeMap::new();
     for answer in answers {
         fail::point("before_ack");
-        counter!("forebay_settle_jobs_total", "state" => answer.state).increment(1);
+        *states.entry(answer.state).or_default() += 1;
         ackers.push(answer.ticket.acker);
+    }
+    for (state, jobs) in states {
+        counter!("forebay_settle_jobs_total", "state" => state).increment(jobs);
     }
     Acker::ack_all(ackers).await;
 }
