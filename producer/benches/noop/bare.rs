@@ -16,7 +16,7 @@ use lapin::{
     types::FieldTable,
 };
 
-use crate::{Began, Round};
+use crate::cpu::{Began, Round};
 
 /// Publishes that wait for their confirmation at once: what the client library allows itself.
 const IN_FLIGHT: usize = 1_024;

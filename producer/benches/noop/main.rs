@@ -31,8 +31,9 @@ use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
 
 use crate::{
+    cpu::{Began, Round},
     figures::row,
-    worker::{Fixture, Worker},
+    worker::Fixture,
 };
 
 const ROUNDS: usize = 5;
@@ -76,17 +77,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// What one round of something gave.
-pub(crate) struct Round {
-    /// Jobs, tasks or messages a second.
-    rate: f64,
-    /// Microseconds of processor time for each: of the worker, or of nothing but lapin.
-    worker_us: f64,
-    /// The same of the client, where it is apart.
-    client_us: f64,
-}
-
-/// What all rounds gave.
+/// The figures of all rounds.
 #[derive(Default)]
 struct Figures {
     both: Vec<Round>,
@@ -190,33 +181,6 @@ async fn drained(
     worker.stop().await?;
     clear(redis).await?;
     Ok(round)
-}
-
-/// When a round began, and the processor time that had been used by then.
-pub(crate) struct Began {
-    at: Instant,
-    own: Duration,
-    worker: Duration,
-}
-
-impl Began {
-    /// Now. Without a worker, this process has both sides.
-    pub(crate) fn now(worker: Option<&Worker>) -> Result<Self> {
-        let of_worker = worker.map_or(Ok(Duration::ZERO), |worker| cpu::of_process(worker.id()))?;
-        Ok(Self { at: Instant::now(), own: cpu::own()?, worker: of_worker })
-    }
-
-    /// The round of so many jobs that ends now.
-    pub(crate) fn until_now(&self, worker: Option<&Worker>, jobs: usize) -> Result<Round> {
-        let now = Self::now(worker)?;
-        let own_us = cpu::us_each(now.own.saturating_sub(self.own), jobs);
-        let worker_us = cpu::us_each(now.worker.saturating_sub(self.worker), jobs);
-        Ok(Round {
-            rate: jobs as f64 / (now.at - self.at).as_secs_f64(),
-            worker_us: if worker.is_some() { worker_us } else { own_us },
-            client_us: own_us,
-        })
-    }
 }
 
 async fn submit(client: &Client, jobs: Vec<Job>) -> Result<()> {

@@ -86,8 +86,7 @@ impl Architecture {
         matches!(self, Self::Deberta(_) | Self::Noop(_))
     }
 
-    /// Whether its layers compute nothing: then several threads have nothing to share, and waking them takes most of the
-    /// time.
+    /// Whether its layers compute nothing: then threads have nothing to share, and waking them takes most of the time.
     pub(crate) fn computes_nothing(&self) -> bool {
         matches!(self, Self::Noop(_))
     }
