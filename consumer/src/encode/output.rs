@@ -42,7 +42,9 @@ pub fn of(work: &Work, rows: Vec<Vec<f32>>, shape: &Shape<'_>) -> Result<Output,
 fn shorten(rows: &[Vec<f32>], dim: usize, kept: Option<usize>) -> EmbedOutput {
     let dim = kept.unwrap_or(dim).min(dim);
     let mut data = Vec::with_capacity(rows.len() * dim);
-    rows.iter().for_each(|row| data.extend_from_slice(&row[..dim]));
+    for row in rows {
+        data.extend_from_slice(&row[..dim]);
+    }
     EmbedOutput { dim, data }
 }
 

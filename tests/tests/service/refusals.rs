@@ -181,7 +181,7 @@ fn followed(id: &str, codec: Codec, tail: &[u8]) -> Vec<u8> {
     [&good(id, codec), tail].concat()
 }
 
-/// A body that is no job: its name, the codec that it is said to have, and its bytes for an id that the message has too.
+/// A body that is no job: its name, the codec that it is said to have, and its bytes for an id, also the message's.
 type Unreadable = (&'static str, Codec, fn(&str) -> Vec<u8>);
 
 const UNREADABLE: &[Unreadable] = &[
