@@ -92,7 +92,9 @@ impl Pace {
         self.idle_for = if is_busy { Duration::ZERO } else { self.idle_for + passed };
         // A smaller prefetch counts from when it is asked for, a larger one from when the broker has it.
         let now = u64::from(self.asked.min(load.prefetch.max(1)));
-        let next = if load.prefetch == 0 {
+        let is_growing = self.asked > load.prefetch && self.idle_for < IDLE_MAX;
+        let next = if load.prefetch == 0 || is_growing {
+            // No subscription is open; or more is on its way, and taken back now, it would come all the same.
             self.asked.into()
         } else if self.idle_for >= IDLE_MAX {
             self.rate.forget();
@@ -272,6 +274,20 @@ mod tests {
         assert_eq!(lane.work(1.0, 0.001), 100);
         lane.load.bytes_mean = 5_000;
         assert_eq!(lane.work(1.0, 0.001), 200);
+    }
+
+    #[test]
+    fn a_growth_on_its_way_is_not_taken_back() {
+        let mut lane = Backlog::new(256, u64::MAX);
+        let mut look = |deliveries: u64| {
+            lane.load.settled += 10;
+            lane.load.deliveries = deliveries;
+            lane.load.deliveries_peak = deliveries;
+            lane.pace.next(&lane.load, Duration::from_secs_f64(LOOK_S))
+        };
+        let asked = (0..10).map(|_| look(u64::from(FIRST))).last().unwrap();
+        assert!(asked > FIRST, "{asked} asked for");
+        assert_eq!(look(1), asked);
     }
 
     #[test]

@@ -59,14 +59,6 @@ fn config() -> Config {
 }
 
 #[test]
-fn its_queues_are_bounded_in_bytes_as_those_of_compose_are() {
-    let text = fs::read_to_string(folder().join("../../forebay.toml")).unwrap();
-    let (shipped, _) = Config::parse("forebay.toml".as_ref(), &text, []).unwrap();
-    assert_eq!(config().queues, shipped.queues);
-    assert!(shipped.queues.length_bytes_max >= 100 * shipped.limits.body_bytes_max as u64);
-}
-
-#[test]
 fn each_document_is_what_it_says_and_in_the_fleet_s_namespace() {
     for document in applied() {
         let kind = document["kind"].as_str().unwrap();

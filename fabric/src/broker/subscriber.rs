@@ -321,10 +321,10 @@ impl Subscriber {
     /// Gives back what cancelled consumers should not have: what was refused, and what came last and is over a window
     /// that is smaller now, as far as it has not been received.
     async fn give_back(&self, mut open: Open) {
+        let wanted = usize::from(self.window.wanted());
+        let over = open.channel.unsettled().await.saturating_sub(wanted + open.refused.len());
         open.refused.clear();
         self.window.set_refused(0);
-        let unsettled = open.channel.unsettled().await;
-        let over = unsettled.saturating_sub(self.window.wanted().into());
         for delivery in self.inbox.take_back(over) {
             delivery.acker.requeue().await;
         }

@@ -16,9 +16,9 @@ const HURRIED: &[(&str, &str)] = &[
     ("FOREBAY_WORKER__BATCH_DEADLINE_S", "1"),
 ];
 
-/// How a program may end here: in order, by SIGKILL, or by an abort that a job asked for or the watchdog
-/// after a job that hangs.
-const ENDINGS: [i32; 3] = [0, 128 + 9, 128 + 6];
+/// How a program may end here: in order, by SIGKILL, by an abort that a job asked for or the watchdog after a job that
+/// hangs, or by a SIGTERM that comes before it has begun to listen for signals.
+const ENDINGS: [i32; 4] = [0, 128 + 9, 128 + 6, 128 + 15];
 
 /// A program, and whether it was asked to stop.
 struct Program {

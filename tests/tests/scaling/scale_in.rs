@@ -17,7 +17,7 @@ async fn a_hundred_scale_ins_under_load_make_no_message_come_twice() {
     while drained() < SCALE_INS {
         workload.stack.set_pool("min = 8\nmax = 8");
         until_running(workload.stack.pools(), 8, PATIENT).await;
-        workload.publish_slow(200, 2).await;
+        workload.publish_slow(200, 10).await;
         // All of them have something in hand when seven are asked to stop.
         workload.is_at_work().await;
         workload.stack.set_pool("min = 1\nmax = 1");
