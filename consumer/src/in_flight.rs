@@ -110,8 +110,9 @@ impl InFlight {
         progress.error.is_none() && (progress.is_begun || is_ours(&self.ticket, "tokenize"))
     }
 
-    /// The same question before a part is packed. With the first part that is, the job is begun: from then on each part
-    /// is packed, or else a job of which one part is computed and another is not would be taken for a whole one.
+    /// Whether a part is to be packed, by the same rule. With the first part that is, the job is begun: from then on
+    /// each part is packed, or else a job of which one part is computed and another is not would be taken for a whole
+    /// one.
     pub fn begins(&self) -> bool {
         let mut progress = self.progress();
         let is_ours = progress.is_begun || is_ours(&self.ticket, "batch");

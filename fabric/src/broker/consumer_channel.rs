@@ -108,8 +108,8 @@ impl ConsumerChannel {
         self.in_time(write).await
     }
 
-    /// `false` when it takes too long: then the channel is closed, since nobody knows which of its deliveries are
-    /// settled, and their places in the window would be lost.
+    /// `false` when it takes too long: then the channel is closed, since it is unknown which of its deliveries are
+    /// settled, and the window would be smaller by them for good.
     async fn in_time(&self, write: impl Future<Output = bool>) -> bool {
         let Ok(is_written) = tokio::time::timeout(WRITTEN_WITHIN, write).await else {
             self.close().await;
