@@ -47,11 +47,11 @@ pub(crate) fn load(
     let f32_only = architecture.is_f32_only().then_some(name);
     let dtype = options.resolve_dtype(task == ModelTask::EmbedSparse, f32_only)?;
     let threads = options.resolve_threads();
-    let positions = folder.tokens_max(sizes.positions);
     let weights = || Weights::open(&folder.weights_path());
     let (tokenizer, head, unseen) = match modules {
         PerToken::Sparse(pooling) => {
-            let tokenizer = Tokenizer::load(folder, positions, architecture.gives_types())?;
+            let tokens_max = folder.tokens_max(sizes.positions);
+            let tokenizer = Tokenizer::load(folder, tokens_max, architecture.gives_types())?;
             // All of them again: some are the encoder's too.
             let mut fields = Fields::parse(&config_path, &json)?;
             let head = masked_lm::load(&mut fields, name, &weights()?, sizes, *pooling)?;
@@ -59,8 +59,8 @@ pub(crate) fn load(
         }
         PerToken::Tokens(modules) => {
             let reading = folder.token_reading()?;
-            let tokenizer =
-                Tokenizer::load_kinds(folder, positions, architecture.gives_types(), &reading)?;
+            let gives_types = architecture.gives_types();
+            let tokenizer = Tokenizer::load_kinds(folder, sizes.positions, gives_types, &reading)?;
             let head = token_vectors(modules, &reading, &tokenizer)?;
             let hides = reading.expansion.as_ref().is_some_and(|expansion| !expansion.attend);
             let unseen = tokenizer.filler_id().filter(|_| hides);

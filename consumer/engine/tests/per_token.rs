@@ -133,6 +133,30 @@ fn a_modernbert_in_a_folder_of_pylate_gives_its_token_vectors() {
 }
 
 #[test]
+fn lengths_of_queries_and_documents_count_before_the_one_of_all_texts() {
+    let copy = copy_of("colbert-pylate");
+    let long = "word ".repeat(300);
+    for (of_all, expected) in [(40, [24, 100]), (20, [24, 100]), (127, [24, 100])] {
+        edit_json(&copy.path().join("sentence_bert_config.json"), |config| {
+            config.insert("max_seq_length".into(), of_all.into());
+        });
+        let model = load_f32(copy.path());
+        let lengths = [InputType::Query, InputType::Document]
+            .map(|input_type| model.tokenizer.of(input_type).encode(&long).unwrap().ids.len());
+        assert_eq!(lengths, expected, "max_seq_length {of_all}");
+        assert_eq!(model.info.tokens_max, 100);
+    }
+    edit_json(&copy.path().join("config_sentence_transformers.json"), |config| {
+        config.remove("document_length");
+    });
+    edit_json(&copy.path().join("sentence_bert_config.json"), |config| {
+        config.insert("max_seq_length".into(), 40.into());
+    });
+    let model = load_f32(copy.path());
+    assert_eq!(model.tokenizer.of(InputType::Document).encode(&long).unwrap().ids.len(), 40);
+}
+
+#[test]
 fn an_empty_sequence_has_an_empty_row_beside_others() {
     for (name, width) in [("splade", 2), ("colbert", 16)] {
         let mut model = load_f32(&data().join("tiny").join(name));
