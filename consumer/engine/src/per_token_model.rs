@@ -11,6 +11,7 @@ use crate::encode::per_token::{PerTokenEncoder, PerTokenHead};
 use crate::encode::token_vectors::TokenVectors;
 use crate::error::EngineError;
 use crate::families::architecture::Architecture;
+use crate::families::classifier::OF_CLASSIFIERS;
 use crate::families::masked_lm;
 use crate::info::{ModelInfo, ModelTask};
 use crate::load::fields::Fields;
@@ -37,6 +38,7 @@ pub(crate) fn load(
     let mut fields = Fields::parse(&config_path, &json)?;
     let classes: Vec<String> = fields.or("architectures", Vec::new())?;
     let architecture = Architecture::parse(&mut fields, &classes)?;
+    fields.without_effect(OF_CLASSIFIERS);
     let sizes = architecture.sizes();
     let name = architecture.name();
     let task = match modules {
@@ -53,8 +55,9 @@ pub(crate) fn load(
             let tokens_max = folder.tokens_max(sizes.positions);
             let tokenizer = Tokenizer::load(folder, tokens_max, architecture.gives_types())?;
             // All of them again: some are the encoder's too.
-            let mut fields = Fields::parse(&config_path, &json)?;
-            let head = masked_lm::load(&mut fields, name, &weights()?, sizes, *pooling)?;
+            let mut of_head = Fields::parse(&config_path, &json)?;
+            let head = masked_lm::load(&mut of_head, name, &weights()?, sizes, *pooling)?;
+            fields.without_those_of(&of_head);
             (tokenizer, PerTokenHead::Sparse(head), None)
         }
         PerToken::Tokens(modules) => {

@@ -157,6 +157,25 @@ fn lengths_of_queries_and_documents_count_before_the_one_of_all_texts() {
 }
 
 #[test]
+fn a_field_of_the_configuration_is_ignored_only_where_the_head_takes_none() {
+    for (name, effective) in [
+        (
+            "splade-modernbert",
+            ["decoder_bias", "classifier_activation", "classifier_bias"].as_slice(),
+        ),
+        ("colbert-pylate", &[]),
+        ("splade", &["hidden_act"]),
+    ] {
+        let ignored = load_f32(&data().join("tiny").join(name)).info.ignored;
+        let unknown: Vec<_> = ignored.iter().filter(|it| !it.is_known).collect();
+        assert!(unknown.is_empty(), "{name}: {unknown:?}");
+        let known: Vec<&str> = ignored.iter().map(|it| it.field.as_str()).collect();
+        assert!(effective.iter().all(|field| !known.contains(field)), "{name}: {known:?}");
+        assert!(name != "colbert-pylate" || known.contains(&"decoder_bias"), "{known:?}");
+    }
+}
+
+#[test]
 fn an_empty_sequence_has_an_empty_row_beside_others() {
     for (name, width) in [("splade", 2), ("colbert", 16)] {
         let mut model = load_f32(&data().join("tiny").join(name));
