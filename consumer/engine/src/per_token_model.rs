@@ -62,6 +62,10 @@ pub(crate) fn load(
         }
         PerToken::Tokens(modules) => {
             let reading = folder.token_reading()?;
+            // PyLate has no modules for what it does with every token.
+            if reading.skipped.is_none() {
+                modules.check(folder.root(), reading.expansion.is_some())?;
+            }
             let gives_types = architecture.gives_types();
             let tokenizer = Tokenizer::load_kinds(folder, sizes.positions, gives_types, &reading)?;
             let head = token_vectors(modules, &reading, &tokenizer)?;
