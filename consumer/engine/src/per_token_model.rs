@@ -11,6 +11,7 @@ use crate::encode::per_token::{PerTokenEncoder, PerTokenHead};
 use crate::encode::token_vectors::TokenVectors;
 use crate::error::EngineError;
 use crate::families::architecture::Architecture;
+use crate::families::classifier::OF_CLASSIFIERS;
 use crate::families::masked_lm;
 use crate::info::{ModelInfo, ModelTask};
 use crate::load::fields::Fields;
@@ -37,6 +38,7 @@ pub(crate) fn load(
     let mut fields = Fields::parse(&config_path, &json)?;
     let classes: Vec<String> = fields.or("architectures", Vec::new())?;
     let architecture = Architecture::parse(&mut fields, &classes)?;
+    fields.without_effect(OF_CLASSIFIERS);
     let sizes = architecture.sizes();
     let name = architecture.name();
     let task = match modules {
@@ -47,20 +49,25 @@ pub(crate) fn load(
     let f32_only = architecture.is_f32_only().then_some(name);
     let dtype = options.resolve_dtype(task == ModelTask::EmbedSparse, f32_only)?;
     let threads = options.resolve_threads();
-    let positions = folder.tokens_max(sizes.positions);
     let weights = || Weights::open(&folder.weights_path());
     let (tokenizer, head, unseen) = match modules {
         PerToken::Sparse(pooling) => {
-            let tokenizer = Tokenizer::load(folder, positions, architecture.gives_types())?;
+            let tokens_max = folder.tokens_max(sizes.positions);
+            let tokenizer = Tokenizer::load(folder, tokens_max, architecture.gives_types())?;
             // All of them again: some are the encoder's too.
-            let mut fields = Fields::parse(&config_path, &json)?;
-            let head = masked_lm::load(&mut fields, name, &weights()?, sizes, *pooling)?;
+            let mut of_head = Fields::parse(&config_path, &json)?;
+            let head = masked_lm::load(&mut of_head, name, &weights()?, sizes, *pooling)?;
+            fields.without_those_of(&of_head);
             (tokenizer, PerTokenHead::Sparse(head), None)
         }
         PerToken::Tokens(modules) => {
             let reading = folder.token_reading()?;
-            let tokenizer =
-                Tokenizer::load_kinds(folder, positions, architecture.gives_types(), &reading)?;
+            // PyLate has no modules for what it does with every token.
+            if reading.skipped.is_none() {
+                modules.check(folder.root(), reading.expansion.is_some())?;
+            }
+            let gives_types = architecture.gives_types();
+            let tokenizer = Tokenizer::load_kinds(folder, sizes.positions, gives_types, &reading)?;
             let head = token_vectors(modules, &reading, &tokenizer)?;
             let hides = reading.expansion.as_ref().is_some_and(|expansion| !expansion.attend);
             let unseen = tokenizer.filler_id().filter(|_| hides);

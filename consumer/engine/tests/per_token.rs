@@ -133,6 +133,49 @@ fn a_modernbert_in_a_folder_of_pylate_gives_its_token_vectors() {
 }
 
 #[test]
+fn lengths_of_queries_and_documents_count_before_the_one_of_all_texts() {
+    let copy = copy_of("colbert-pylate");
+    let long = "word ".repeat(300);
+    for (of_all, expected) in [(40, [24, 100]), (20, [24, 100]), (127, [24, 100])] {
+        edit_json(&copy.path().join("sentence_bert_config.json"), |config| {
+            config.insert("max_seq_length".into(), of_all.into());
+        });
+        let model = load_f32(copy.path());
+        let lengths = [InputType::Query, InputType::Document]
+            .map(|input_type| model.tokenizer.of(input_type).encode(&long).unwrap().ids.len());
+        assert_eq!(lengths, expected, "max_seq_length {of_all}");
+        assert_eq!(model.info.tokens_max, 100);
+    }
+    edit_json(&copy.path().join("config_sentence_transformers.json"), |config| {
+        config.remove("document_length");
+    });
+    edit_json(&copy.path().join("sentence_bert_config.json"), |config| {
+        config.insert("max_seq_length".into(), 40.into());
+    });
+    let model = load_f32(copy.path());
+    assert_eq!(model.tokenizer.of(InputType::Document).encode(&long).unwrap().ids.len(), 40);
+}
+
+#[test]
+fn a_field_of_the_configuration_is_ignored_only_where_the_head_takes_none() {
+    for (name, effective) in [
+        (
+            "splade-modernbert",
+            ["decoder_bias", "classifier_activation", "classifier_bias"].as_slice(),
+        ),
+        ("colbert-pylate", &[]),
+        ("splade", &["hidden_act"]),
+    ] {
+        let ignored = load_f32(&data().join("tiny").join(name)).info.ignored;
+        let unknown: Vec<_> = ignored.iter().filter(|it| !it.is_known).collect();
+        assert!(unknown.is_empty(), "{name}: {unknown:?}");
+        let known: Vec<&str> = ignored.iter().map(|it| it.field.as_str()).collect();
+        assert!(effective.iter().all(|field| !known.contains(field)), "{name}: {known:?}");
+        assert!(name != "colbert-pylate" || known.contains(&"decoder_bias"), "{known:?}");
+    }
+}
+
+#[test]
 fn an_empty_sequence_has_an_empty_row_beside_others() {
     for (name, width) in [("splade", 2), ("colbert", 16)] {
         let mut model = load_f32(&data().join("tiny").join(name));
@@ -188,6 +231,34 @@ fn what_cannot_be_honoured_is_refused_by_name() {
             "modules.json",
             "normalize.Normalize",
             "token_pooling.HierarchicalTokenPooling",
+            "type",
+        ),
+        (
+            "colbert",
+            "modules.json",
+            "normalize.Normalize",
+            "multi_vector_mask.MultiVectorMask",
+            "type",
+        ),
+        (
+            "colbert",
+            "modules.json",
+            "multi_vector_mask.MultiVectorMask",
+            "normalize.Normalize",
+            "module_input_name",
+        ),
+        (
+            "colbert",
+            "3_Normalize/config.json",
+            "token_embeddings",
+            "sentence_embedding",
+            "module_input_name",
+        ),
+        (
+            "colbert-pylate",
+            "config_sentence_transformers.json",
+            "ColBERT",
+            "MultiVectorEncoder",
             "type",
         ),
         ("colbert", "sentence_bert_config.json", "\"fixed\"", "\"none\"", "query_expansion"),
