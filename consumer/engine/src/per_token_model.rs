@@ -41,10 +41,7 @@ pub(crate) fn load(
     fields.without_effect(OF_CLASSIFIERS);
     let sizes = architecture.sizes();
     let name = architecture.name();
-    let task = match modules {
-        PerToken::Sparse(_) => ModelTask::EmbedSparse,
-        PerToken::Tokens(_) => ModelTask::EmbedTokens,
-    };
+    let task = task(modules);
     check_device(&config_path, modules, options.device)?;
     let f32_only = architecture.is_f32_only().then_some(name);
     let dtype = options.resolve_dtype(task == ModelTask::EmbedSparse, f32_only)?;
@@ -99,6 +96,13 @@ pub(crate) fn load(
     let layers = architecture.layers(weights, dtype, &candle_core::Device::Cpu)?;
     let encoder = PerTokenEncoder::new(sizes, layers, head, unseen, threads, dtype.tensor())?;
     Ok((tokenizer, encoder, info))
+}
+
+fn task(modules: &PerToken) -> ModelTask {
+    match modules {
+        PerToken::Sparse(_) => ModelTask::EmbedSparse,
+        PerToken::Tokens(_) => ModelTask::EmbedTokens,
+    }
 }
 
 /// Refuses GPUs: no kernel there makes rows of every token.
