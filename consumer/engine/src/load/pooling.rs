@@ -83,7 +83,7 @@ pub(crate) fn parse(
     Ok((modes, fields.ignored()))
 }
 
-/// What modules after the pooling read and write, by its name there.
+/// The vector that modules after the pooling read and write, by its name there.
 pub(crate) const OF_TEXT: &str = "sentence_embedding";
 
 /// A module that comes after the pooling.

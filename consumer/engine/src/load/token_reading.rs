@@ -107,8 +107,8 @@ const FILLED_LENGTH: usize = 32;
 const PUNCTUATION: &str = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~";
 
 impl TokenReading {
-    /// The fields that are read of the model's main configuration, beside the prompts. Each of them, be it `null`, marks
-    /// a configuration as `PyLate`'s.
+    /// The fields that are read of the model's main configuration, beside the prompts. Each of them, be it `null`,
+    /// marks a configuration as `PyLate`'s.
     pub(crate) const OF_MAIN: &[&str] = &[
         "query_prefix",
         "document_prefix",
