@@ -59,13 +59,9 @@ pub(crate) fn load(
         }
         PerToken::Tokens(modules) => {
             let reading = folder.token_reading()?;
-            // PyLate has no modules for what it does with every token.
-            if reading.skipped.is_none() {
-                modules.check(folder.root(), reading.expansion.is_some())?;
-            }
             let gives_types = architecture.gives_types();
             let tokenizer = Tokenizer::load_kinds(folder, sizes.positions, gives_types, &reading)?;
-            let head = token_vectors(modules, &reading, &tokenizer)?;
+            let head = token_vectors(folder, modules, &reading, &tokenizer)?;
             let hides = reading.expansion.as_ref().is_some_and(|expansion| !expansion.attend);
             let unseen = tokenizer.filler_id().filter(|_| hides);
             if unseen.is_some() {
@@ -145,10 +141,15 @@ fn check_unseen(
 }
 
 fn token_vectors(
+    folder: &ModelFolder,
     modules: &TokenModules,
     reading: &TokenReading,
     tokenizer: &Tokenizer,
 ) -> Result<TokenVectors, EngineError> {
+    // PyLate has no modules for what it does with every token.
+    if reading.skipped.is_none() {
+        modules.check(folder.root(), reading.expansion.is_some())?;
+    }
     let skipped = reading.skipped.as_ref().unwrap_or(&modules.skipped);
     // PyLate leaves them out of documents alone.
     let skips = if reading.skipped.is_some() { [false, true] } else { modules.skips };
