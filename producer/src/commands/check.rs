@@ -303,8 +303,9 @@ mod tests {
             ignored: Vec::new(),
             comparison: None,
         };
-        let lines = lines_of_task(&report);
-        lines.into_iter().map(|(name, value)| format!("{name} {value}\n")).collect()
+        let lines = lines_of_task(&report).into_iter();
+        let lines: Vec<String> = lines.map(|(name, value)| format!("{name} {value}")).collect();
+        lines.join("\n")
     }
 
     #[test]

@@ -132,11 +132,9 @@ impl TokenReading {
         let of_main = main.expansion(&keys).map(|expansion| (path, expansion));
         let path = transformer.join("sentence_bert_config.json");
         let own: TransformerFields = if_there(&path)?.unwrap_or_default();
-        let of_own = own.query_expansion.map(|expansion| (path, Some(expansion)));
-        let expansion = match of_own.or(of_main) {
-            Some((path, Some(expansion))) => Some(expansion.check(path)?),
-            _ => None,
-        };
+        let of_own = own.query_expansion.map(|expansion| (path, expansion));
+        let expansion = of_own.or(of_main).map(|(path, expansion)| expansion.check(path));
+        let expansion = expansion.transpose()?;
         let kind = |name, marker: &Option<String>, lengths: [Option<usize>; 2]| {
             let prompt = main.prompts.get(name).cloned().flatten().unwrap_or_default();
             let marker = marker.clone().filter(|marker| !marker.trim().is_empty());
@@ -161,12 +159,12 @@ impl TokenReading {
 }
 
 impl MainFields {
-    /// How the configuration with these keys fills queries up, be it not at all; `None` where it says nothing of it.
-    fn expansion(&self, keys: &Map<String, Value>) -> Option<Option<Expansion>> {
+    /// How the configuration with these keys fills queries up, if it does.
+    fn expansion(&self, keys: &Map<String, Value>) -> Option<Expansion> {
         if keys.contains_key("query_expansion") {
-            return Some(self.query_expansion.clone());
+            return self.query_expansion.clone();
         }
-        let is_pylate = TokenReading::OF_MAIN.iter().any(|key| keys.contains_key(*key));
+        let marks_pylate = TokenReading::OF_MAIN.iter().any(|key| keys.contains_key(*key));
         let attend = if keys.contains_key("attend_to_expansion_tokens") {
             self.attend_to_expansion_tokens
         } else {
@@ -178,7 +176,7 @@ impl MainFields {
             attend: attend.unwrap_or(false),
             token: None,
         };
-        is_pylate.then(|| Some(expansion).filter(|_| self.do_query_expansion != Some(false)))
+        (marks_pylate && self.do_query_expansion != Some(false)).then_some(expansion)
     }
 
     fn skipped(&self) -> Option<Vec<String>> {
