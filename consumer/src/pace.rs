@@ -92,9 +92,7 @@ impl Pace {
         self.idle_for = if is_busy { Duration::ZERO } else { self.idle_for + passed };
         // A smaller prefetch counts from when it is asked for, a larger one from when the broker has it.
         let now = u64::from(self.asked.min(load.prefetch.max(1)));
-        let is_growing = self.asked > load.prefetch && self.idle_for < IDLE_MAX;
-        let next = if load.prefetch == 0 || is_growing {
-            // No subscription is open; or more is on its way, and taken back now, it would come all the same.
+        let next = if load.prefetch == 0 {
             self.asked.into()
         } else if self.idle_for >= IDLE_MAX {
             self.rate.forget();
@@ -114,10 +112,8 @@ impl Pace {
         let most = fit.min(self.most.into());
         let target = self.rate.jobs_in(WORK_S).map_or(now, |jobs| jobs.max(LEAST)).min(most);
         let is_limit = load.deliveries_peak * 4 >= now * 3;
-        // Each growth is a consumer more, and there are to be few of them.
-        let has_last_step = target == u64::from(self.most) && target > now;
-        let is_far_above = target * 2 >= now * 3 || has_last_step;
-        // A window that is not used needs no change: to shrink costs a pause in which nothing is settled.
+        let is_far_above = target * 2 >= now * 3 || (target == most && target > now);
+        // A window that is not used needs no change: it costs a pause in which nothing is settled.
         let holds_too_many = target * 2 <= now && load.deliveries_peak > target;
         let is_far_below = holds_too_many || (load.refused > 0 && target < now);
         if is_limit && is_far_above {
@@ -263,31 +259,6 @@ mod tests {
         assert_eq!(lane.work(1.0, 0.001), 5);
         lane.load.bytes_mean = 1_000_000;
         assert_eq!(lane.work(2.0, 0.001), 1);
-    }
-
-    #[test]
-    fn bodies_that_become_a_little_smaller_make_no_growth_of_its_own() {
-        let mut lane = Backlog::new(256, 1_000_000);
-        lane.load.bytes_mean = 10_000;
-        assert_eq!(lane.work(2.0, 0.001), 100);
-        lane.load.bytes_mean = 9_500;
-        assert_eq!(lane.work(1.0, 0.001), 100);
-        lane.load.bytes_mean = 5_000;
-        assert_eq!(lane.work(1.0, 0.001), 200);
-    }
-
-    #[test]
-    fn a_growth_on_its_way_is_not_taken_back() {
-        let mut lane = Backlog::new(256, u64::MAX);
-        let mut look = |deliveries: u64| {
-            lane.load.settled += 10;
-            lane.load.deliveries = deliveries;
-            lane.load.deliveries_peak = deliveries;
-            lane.pace.next(&lane.load, Duration::from_secs_f64(LOOK_S))
-        };
-        let asked = (0..10).map(|_| look(u64::from(FIRST))).last().unwrap();
-        assert!(asked > FIRST, "{asked} asked for");
-        assert_eq!(look(1), asked);
     }
 
     #[test]

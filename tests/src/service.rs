@@ -58,13 +58,6 @@ impl Service {
         probe::get(&format!("http://127.0.0.1:{}{path}", self.telemetry_port))
     }
 
-    /// A figure of its metrics, over all labels. Panics when it does not answer.
-    pub fn metric(&self, name: &str) -> u64 {
-        let (_, metrics) = self.get("/metrics").expect("metrics");
-        let values = metrics.lines().filter_map(|line| line.strip_prefix(name)?.rsplit_once(' '));
-        values.map(|(_, value)| value.parse::<f64>().unwrap() as u64).sum()
-    }
-
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.guard.pid()

@@ -6,7 +6,7 @@ use crate::broker::Node;
 use crate::job::{Codec, Job};
 use crate::patience::{PATIENT, SOON, holds_within, until_true};
 use crate::publisher::Publisher;
-use crate::record::{find, finished, result, result_within};
+use crate::record::{finished, result, result_within};
 use crate::service::Service;
 use crate::stack::Stack;
 use redis::aio::MultiplexedConnection;
@@ -121,16 +121,6 @@ impl Workload {
     pub async fn finished(&mut self) -> usize {
         let ids: Vec<&str> = self.jobs.iter().map(Job::id).collect();
         finished(&mut self.redis, &ids).await
-    }
-
-    /// The tokens of the good jobs, which have their records.
-    pub async fn tokens_needed(&mut self) -> u64 {
-        let mut needed = 0;
-        for job in &self.jobs {
-            let record = find(&mut self.redis, job.id()).await.unwrap();
-            needed += record.count("/usage/input_tokens");
-        }
-        needed
     }
 
     /// Waits until some of the good jobs are done, and checks that not all are.

@@ -1,4 +1,4 @@
-//! A channel with consumers: the deliveries that came on it, and the acknowledgements that settle them.
+//! A consumer's channel: the deliveries that came on it, and the acknowledgements that settle them.
 //!
 //! One acknowledgement with `multiple` settles all deliveries up to a tag, and costs the broker no more than one for a
 //! single delivery. So the acknowledgements of a batch are coalesced into one as far as no earlier delivery is
@@ -29,36 +29,18 @@ const REQUEUE: BasicNackOptions = BasicNackOptions { multiple: false, requeue: t
 /// A positive or negative acknowledgement on its way to the socket.
 type Write<'a> = Pin<Box<dyn Future<Output = lapin::Result<()>> + Send + 'a>>;
 
-/// The channel of consumers of one queue, shared by the deliveries that came on it.
+/// The channel of one consumer, shared by the deliveries that came on it.
 #[derive(Debug)]
 pub(super) struct ConsumerChannel {
     /// The AMQP channel. It closes with its last user, and deliveries of a closed channel can't be settled.
     pub(super) channel: Channel,
     /// Read-locked while settling. A write lock stops all settling, and with it new deliveries beyond the prefetch.
     pub(super) settling: Arc<RwLock<()>>,
-    /// Locked while acknowledgements are queued for the socket, so that the broker receives them in the order of the
-    /// changes to it.
-    unsettled: AsyncMutex<Unsettled>,
+    /// The tags that are delivered and not settled: no more than the prefetch. Locked while acknowledgements are queued
+    /// for the socket, so that the broker receives them in the order of the changes to this set.
+    unsettled: AsyncMutex<BTreeSet<u64>>,
     /// When the last delivery came or was settled.
     active_at: Mutex<Instant>,
-}
-
-/// The tags that were delivered and are not settled: no more than the prefetch of all consumers together.
-#[derive(Debug, Default)]
-struct Unsettled {
-    tags: BTreeSet<u64>,
-    /// The last tag that was delivered, as far as is known.
-    last: u64,
-}
-
-impl Unsettled {
-    /// The delivery with this tag came. The broker counts the tags of a channel up by one, and the deliveries of
-    /// several consumers may be looked at in another order: those before this one that have not been looked at yet are
-    /// unsettled too. No acknowledgement of this one may cover them.
-    fn came(&mut self, tag: u64) {
-        self.tags.extend(self.last + 1..=tag);
-        self.last = self.last.max(tag);
-    }
 }
 
 impl ConsumerChannel {
@@ -73,7 +55,7 @@ impl ConsumerChannel {
 
     /// Records that the delivery with this tag came.
     pub(super) async fn brought(&self, tag: u64) {
-        self.unsettled.lock().await.came(tag);
+        self.unsettled.lock().await.insert(tag);
         self.touch();
     }
 
@@ -83,7 +65,7 @@ impl ConsumerChannel {
             let _settling = self.settling.read().await;
             self.touch();
             let mut unsettled = self.unsettled.lock().await;
-            let acks = acknowledgements(&mut unsettled.tags, tags);
+            let acks = acknowledgements(&mut unsettled, tags);
             let acks = acks.into_iter().map(|(tag, multiple)| -> Write<'_> {
                 Box::pin(self.channel.basic_ack(tag, BasicAckOptions { multiple }))
             });
@@ -100,7 +82,7 @@ impl ConsumerChannel {
             let _settling = self.settling.read().await;
             self.touch();
             let mut unsettled = self.unsettled.lock().await;
-            unsettled.tags.remove(&tag);
+            unsettled.remove(&tag);
             let queued = queue(vec![Box::pin(self.channel.basic_nack(tag, REQUEUE))]).await;
             drop(unsettled);
             written(queued).await
@@ -120,7 +102,7 @@ impl ConsumerChannel {
 
     /// Deliveries that are not settled.
     pub(super) async fn unsettled(&self) -> usize {
-        self.unsettled.lock().await.tags.len()
+        self.unsettled.lock().await.len()
     }
 
     /// Closes the channel: the broker delivers again what is not settled. Without an answer it is left to the
@@ -196,18 +178,6 @@ mod tests {
         assert_eq!(acknowledgements(&mut unsettled, vec![5]), [(5, true)]);
         assert!(unsettled.is_empty());
         assert!(acknowledgements(&mut unsettled, Vec::new()).is_empty());
-    }
-
-    #[test]
-    fn an_acknowledgement_covers_no_delivery_that_another_consumer_has_yet_to_look_at() {
-        let mut unsettled = Unsettled::default();
-        unsettled.came(2);
-        assert_eq!(acknowledgements(&mut unsettled.tags, vec![2]), [(2, false)]);
-        unsettled.came(1);
-        unsettled.came(3);
-        assert_eq!(acknowledgements(&mut unsettled.tags, vec![3]), [(3, false)]);
-        assert_eq!(acknowledgements(&mut unsettled.tags, vec![1]), [(1, true)]);
-        assert!(unsettled.tags.is_empty());
     }
 
     proptest! {

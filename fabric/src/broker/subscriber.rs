@@ -1,23 +1,18 @@
 //! The task of a subscription: it consumes a queue within a [`Window`], on one connection after the other.
 //!
-//! RabbitMQ bounds what it sends by the prefetch, which counts messages and is fixed for a consumer when it begins. So
-//! a window that grows is another consumer on the same channel, with the difference for its prefetch. One that shrinks
-//! is another channel: the consumers of the one before are cancelled first, and it is closed once all that came on it
-//! is settled. lapin puts what the broker sends into a channel without a limit. So this task never waits while a
-//! consumer is open: a delivery that does not fit into the window loses its body at once, and is given back when there
-//! is room for it or its consumer is cancelled.
+//! RabbitMQ bounds what it sends by the prefetch, which counts messages and holds for new consumers only. So another
+//! prefetch is another consumer on another channel, and the one before is cancelled first. lapin puts what the broker
+//! sends into a channel without a limit. So this task never waits while a consumer is open: a delivery that does not
+//! fit into the window loses its body at once, and is given back when there is room for it or its consumer is
+//! cancelled.
 
-use std::{collections::VecDeque, future::ready, io, mem, pin::pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, future::ready, io, sync::Arc, time::Duration};
 
-use futures_util::{
-    StreamExt,
-    future::try_join_all,
-    stream::{BoxStream, SelectAll, once},
-};
+use futures_util::StreamExt;
 use lapin::{
-    Channel, Connection, Consumer,
+    Connection, Consumer,
     options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
-    types::{FieldTable, ShortString},
+    types::FieldTable,
 };
 use tokio::{
     sync::OwnedRwLockWriteGuard,
@@ -37,14 +32,20 @@ use crate::backoff::Backoff;
 
 /// The longest that the last deliveries may be in transit, once nothing is settled any more.
 const TRANSIT_MAX: Duration = Duration::from_millis(500);
-/// As long for consumers that are replaced: their channel is closed soon, and a delivery that was in transit comes
-/// again.
+/// As long for a consumer that is replaced: its channel is closed soon, and a delivery that was in transit comes again.
 const TRANSIT_MAX_RESIZED: Duration = Duration::from_millis(100);
 /// The longest that the broker may take to begin a subscription, or to end it.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
 /// How often the room for what was refused is looked at where no delivery is settled meanwhile: what was given back
 /// may have gone to another worker.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A consumer that is to have more is replaced when it has all that its prefetch allows. Where acknowledgements go out
+/// one by one it may never have that many at once: then settling stops for it, after this time ...
+const GROW_AFTER: Duration = Duration::from_millis(20);
+/// ... and again after this time, if it had fewer ...
+const GROW_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// ... and none came for this time.
+const FULL_WITHIN: Duration = Duration::from_millis(20);
 
 pub(super) struct Subscriber {
     pub(super) broker: Broker,
@@ -54,15 +55,10 @@ pub(super) struct Subscriber {
     pub(super) stop: CancellationToken,
 }
 
-/// A consumer's deliveries, and `None` as the last item, which says that it has ended.
-type Deliveries = BoxStream<'static, Option<lapin::Result<lapin::message::Delivery>>>;
-
-/// The consumers of a channel, and what came for them.
+/// A consumer, and what came for it.
 struct Open {
     channel: Arc<ConsumerChannel>,
-    deliveries: SelectAll<Deliveries>,
-    consumer_tags: Vec<ShortString>,
-    /// Of all consumers together.
+    consumer: Consumer,
     prefetch: u16,
     /// Deliveries that did not fit into the window, with their bytes. Dropped, they go back to their queue.
     refused: VecDeque<(Acker, u64)>,
@@ -70,35 +66,11 @@ struct Open {
     look_at: Instant,
 }
 
-/// Why the consumers of a channel are cancelled.
+/// Why a consumer is no longer consumed.
 enum End {
     Stopped,
-    /// A smaller prefetch is wanted.
-    Shrunk,
-}
-
-impl Open {
-    fn new(channel: Channel) -> Self {
-        Self {
-            channel: Arc::new(ConsumerChannel::new(channel)),
-            deliveries: SelectAll::new(),
-            consumer_tags: Vec::new(),
-            prefetch: 0,
-            refused: VecDeque::new(),
-            look_at: Instant::now() + LOOK_EVERY,
-        }
-    }
-
-    fn add(&mut self, consumer: Consumer, prefetch: u16) {
-        self.consumer_tags.push(consumer.tag());
-        self.deliveries.push(consumer.map(Some).chain(once(ready(None))).boxed());
-        self.prefetch += prefetch;
-    }
-
-    /// The next delivery; `None` when a consumer has ended.
-    async fn next(&mut self) -> Option<lapin::Result<lapin::message::Delivery>> {
-        self.deliveries.next().await.flatten()
-    }
+    /// Another prefetch is wanted. With the lock settling has stopped already, and nothing is in transit.
+    Resized(Option<OwnedRwLockWriteGuard<()>>),
 }
 
 impl Subscriber {
@@ -119,7 +91,7 @@ impl Subscriber {
         }
     }
 
-    /// Passes deliveries on until stopped, on one channel after the other; an error when one is lost.
+    /// Passes deliveries on until stopped, by one consumer after the other; an error when one is lost.
     async fn consume(
         &self,
         connection: &Connection,
@@ -130,13 +102,14 @@ impl Subscriber {
             let channel = open.channel.clone();
             let ended = async {
                 let end = self.until_end(&mut open, backoff).await?;
-                let transit_max = match end {
-                    End::Stopped => TRANSIT_MAX,
-                    End::Shrunk => TRANSIT_MAX_RESIZED,
+                let is_stopped = matches!(end, End::Stopped);
+                let quiet = match end {
+                    End::Resized(Some(quiet)) => quiet,
+                    End::Resized(None) => self.quiet(&mut open, TRANSIT_MAX_RESIZED).await?,
+                    End::Stopped => self.quiet(&mut open, TRANSIT_MAX).await?,
                 };
-                let quiet = self.quiet(&mut open, transit_max).await?;
                 self.cancel(&mut open, quiet).await?;
-                Ok(matches!(end, End::Stopped))
+                Ok(is_stopped)
             };
             match ended.await {
                 Ok(true) => return Ok(()),
@@ -160,74 +133,56 @@ impl Subscriber {
         let prefetch = self.window.wanted();
         let opening = async {
             let channel = connection.create_channel().await?;
-            let consumer = consumer(&channel, &self.queue, prefetch).await?;
+            channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+            let queue = self.queue.as_str().into();
+            let options = BasicConsumeOptions::default();
+            let consumer =
+                channel.basic_consume(queue, "".into(), options, FieldTable::default()).await?;
             Ok((channel, consumer))
         };
         let (channel, consumer) = self.in_time(opening).await?;
-        let mut open = Open::new(channel);
-        open.add(consumer, prefetch);
         self.window.opened(prefetch);
         self.window.set_refused(0);
         tracing::info!(queue = self.queue, prefetch, "subscribed");
-        Ok(open)
+        let channel = Arc::new(ConsumerChannel::new(channel));
+        let look_at = Instant::now() + LOOK_EVERY;
+        Ok(Open { channel, consumer, prefetch, refused: VecDeque::new(), look_at })
     }
 
-    /// Adds a consumer for the deliveries that are wanted more.
-    async fn grow(&self, open: &mut Open, wanted: u16) -> Result<(), BrokerError> {
-        let channel = open.channel.clone();
-        let more = wanted - open.prefetch;
-        let adding = self.in_time(consumer(&channel.channel, &self.queue, more));
-        let added = self.take_during(open, adding).await??;
-        open.add(added, more);
-        self.window.opened(open.prefetch);
-        tracing::debug!(queue = self.queue, prefetch = open.prefetch, "the window has grown");
-        Ok(())
-    }
-
-    /// Takes deliveries until there is a reason to cancel the consumers.
+    /// Takes deliveries until there is a reason to cancel the consumer.
     async fn until_end(&self, open: &mut Open, backoff: &mut Backoff) -> Result<End, BrokerError> {
         let mut wanted = self.window.watch_wanted();
+        let prefetch = open.prefetch;
+        let mut grow_at = Instant::now() + GROW_AFTER;
         loop {
             let has_refused = !open.refused.is_empty();
-            let look_at = open.look_at;
             let now_wanted = *wanted.borrow_and_update();
-            if now_wanted < open.prefetch {
-                return Ok(End::Shrunk);
-            }
-            if now_wanted > open.prefetch {
-                self.grow(open, now_wanted).await?;
-            }
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(End::Stopped),
-                delivery = open.next() => {
+                delivery = open.consumer.next() => {
                     let came = self.came(delivery)?;
                     backoff.reset();
                     self.take(open, came).await;
+                    if self.window.wanted() != prefetch
+                        && let Some(quiet) = stop_settling_if_full(open).await
+                    {
+                        return Ok(End::Resized(Some(quiet)));
+                    }
+                }
+                () = ready(()), if now_wanted < prefetch => return Ok(End::Resized(None)),
+                () = sleep_until(grow_at), if now_wanted > prefetch => {
+                    grow_at = Instant::now() + GROW_AGAIN_AFTER;
+                    let quiet = self.quiet(open, FULL_WITHIN).await?;
+                    // With fewer deliveries than it may have, the queue has no more.
+                    if is_full(open).await {
+                        return Ok(End::Resized(Some(quiet)));
+                    }
                 }
                 // The sender lives as long as the window.
                 _ = wanted.changed() => {}
                 () = self.window.freed(), if has_refused => self.give_back_what_fits(open),
-                () = sleep_until(look_at), if has_refused => self.give_back_what_fits(open),
-            }
-        }
-    }
-
-    /// Takes the deliveries that come while `other` is waited for.
-    async fn take_during<T>(
-        &self,
-        open: &mut Open,
-        other: impl Future<Output = T>,
-    ) -> Result<T, BrokerError> {
-        let mut other = pin!(other);
-        loop {
-            tokio::select! {
-                biased;
-                done = &mut other => return Ok(done),
-                delivery = open.next() => {
-                    let came = self.came(delivery)?;
-                    self.take(open, came).await;
-                }
+                () = sleep_until(open.look_at), if has_refused => self.give_back_what_fits(open),
             }
         }
     }
@@ -269,13 +224,22 @@ impl Subscriber {
         transit_max: Duration,
     ) -> Result<OwnedRwLockWriteGuard<()>, BrokerError> {
         let settling = open.channel.settling.clone();
-        let quiet = self.take_during(open, settling.write_owned()).await?;
-        let channel = open.channel.clone();
-        while channel.unsettled().await < open.prefetch.into() {
-            let Some(pause) = transit_max.checked_sub(channel.idle_for()) else { break };
+        let mut stopping = std::pin::pin!(settling.write_owned());
+        let quiet = loop {
             tokio::select! {
                 biased;
-                delivery = open.next() => {
+                delivery = open.consumer.next() => {
+                    let came = self.came(delivery)?;
+                    self.take(open, came).await;
+                }
+                quiet = &mut stopping => break quiet,
+            }
+        };
+        while !is_full(open).await {
+            let Some(pause) = transit_max.checked_sub(open.channel.idle_for()) else { break };
+            tokio::select! {
+                biased;
+                delivery = open.consumer.next() => {
                     let came = self.came(delivery)?;
                     self.take(open, came).await;
                 }
@@ -285,7 +249,7 @@ impl Subscriber {
         Ok(quiet)
     }
 
-    /// Cancels the consumers, with nothing in transit: RabbitMQ drops what a quorum queue sends to a consumer that has
+    /// Cancels the consumer, with nothing in transit: RabbitMQ drops what a quorum queue sends to a consumer that has
     /// just been cancelled, and delivers it again only once the channel is closed. What was sent before is passed on.
     async fn cancel(
         &self,
@@ -293,18 +257,18 @@ impl Subscriber {
         _quiet: OwnedRwLockWriteGuard<()>,
     ) -> Result<(), BrokerError> {
         let channel = open.channel.clone();
-        let cancel_one = |tag| channel.channel.basic_cancel(tag, BasicCancelOptions::default());
-        let tags = mem::take(&mut open.consumer_tags).into_iter();
-        let mut cancelling = pin!(self.in_time(try_join_all(tags.map(cancel_one))));
+        let tag = open.consumer.tag();
+        let options = BasicCancelOptions::default();
+        let cancelling = self.in_time(channel.channel.basic_cancel(tag, options));
+        let mut cancelling = std::pin::pin!(cancelling);
         let mut is_cancelled = false;
         loop {
             tokio::select! {
                 biased;
-                delivery = open.deliveries.next() => match delivery {
-                    Some(Some(Ok(came))) => self.take(open, came).await,
-                    // A stream ends with its consumer, and all of them with the last.
-                    Some(None) => {}
-                    Some(Some(Err(_))) | None => break,
+                delivery = open.consumer.next() => match delivery {
+                    Some(Ok(came)) => self.take(open, came).await,
+                    // The stream ends with the consumer.
+                    Some(Err(_)) | None => break,
                 },
                 cancelled = &mut cancelling, if !is_cancelled => {
                     cancelled?;
@@ -312,19 +276,16 @@ impl Subscriber {
                 }
             }
         }
-        if !is_cancelled {
-            cancelling.await?;
-        }
-        Ok(())
+        if is_cancelled { Ok(()) } else { cancelling.await }
     }
 
-    /// Gives back what cancelled consumers should not have: what was refused, and what came last and is over a window
+    /// Gives back what a cancelled consumer should not have: what was refused, and what came last and is over a window
     /// that is smaller now, as far as it has not been received.
     async fn give_back(&self, mut open: Open) {
-        let wanted = usize::from(self.window.wanted());
-        let over = open.channel.unsettled().await.saturating_sub(wanted + open.refused.len());
         open.refused.clear();
         self.window.set_refused(0);
+        let unsettled = open.channel.unsettled().await;
+        let over = unsettled.saturating_sub(self.window.wanted().into());
         for delivery in self.inbox.take_back(over) {
             delivery.acker.requeue().await;
         }
@@ -364,9 +325,13 @@ impl Subscriber {
     }
 }
 
-/// Begins to consume `queue` on `channel`, with a prefetch of its own.
-async fn consumer(channel: &Channel, queue: &str, prefetch: u16) -> lapin::Result<Consumer> {
-    channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-    let options = BasicConsumeOptions::default();
-    channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await
+/// Whether the consumer has as many deliveries as the prefetch allows.
+async fn is_full(open: &Open) -> bool {
+    open.channel.unsettled().await >= open.prefetch.into()
+}
+
+/// Stops settling at once, if the consumer has as many deliveries as the prefetch allows: then none is in transit.
+async fn stop_settling_if_full(open: &Open) -> Option<OwnedRwLockWriteGuard<()>> {
+    let quiet = open.channel.settling.clone().try_write_owned().ok()?;
+    is_full(open).await.then_some(quiet)
 }
