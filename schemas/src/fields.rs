@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use crate::{
     bounded::{BoundedMap, BoundedText, Number, OptionalText, Version},
@@ -12,7 +12,7 @@ use crate::{
         EmbedParams, GenerateParams, Job, Prompt, RerankParams, SparseParams, Task, TokensParams,
         Work,
     },
-    key::{Key, Seen, fields},
+    key::{Key, fields},
     limits::{self, Limits},
     names::ModelId,
     outcome::{ErrorCode, JobError},
@@ -72,9 +72,13 @@ impl<'de> Visitor<'de> for FieldsSeed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
         let mut fields = Fields::default();
-        let mut seen = Seen::default();
+        let mut seen = 0_u32;
         while let Some(field) = map.next_key_seed(Key::<Field>::new())? {
-            seen.add(field)?;
+            let bit = if field == Field::Other { 0 } else { 1 << field as u32 };
+            if seen & bit != 0 {
+                return Err(A::Error::custom("the body has a field twice: send each field once"));
+            }
+            seen |= bit;
             match field {
                 Field::V => fields.v = map.next_value_seed(Version)?,
                 Field::Id => fields.id = map.next_value_seed(BoundedText::field("id", 64))?,

@@ -41,11 +41,7 @@ pub fn of(work: &Work, rows: Vec<Vec<f32>>, shape: &Shape<'_>) -> Result<Output,
 
 fn shorten(rows: &[Vec<f32>], dim: usize, kept: Option<usize>) -> EmbedOutput {
     let dim = kept.unwrap_or(dim).min(dim);
-    let mut data = Vec::with_capacity(rows.len() * dim);
-    for row in rows {
-        data.extend_from_slice(&row[..dim]);
-    }
-    EmbedOutput { dim, data }
+    EmbedOutput { dim, data: rows.iter().flat_map(|row| &row[..dim]).copied().collect() }
 }
 
 /// A row of pairs of a dimension and its value; the `kept` largest of these.
