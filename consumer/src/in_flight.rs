@@ -54,8 +54,10 @@ pub struct Progress {
     pub rows: Vec<Vec<f32>>,
     /// The error of the first input, by its index, of those that are known to have failed.
     pub error: Option<JobError>,
-    /// Whether some of its inputs are in a batch.
+    /// Whether some of its inputs are packed.
     pub is_begun: bool,
+    /// How many of its inputs came back.
+    pub done: usize,
     /// When the first batch began and the last one ended.
     pub computed: Option<(Instant, Instant)>,
     /// Inputs, of all jobs, in the last batch.
@@ -100,17 +102,22 @@ impl InFlight {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the rest of it is worth doing, asked before a part is tokenized and again before it is packed: none of
-    /// its inputs has failed, and its delivery is still this worker's. A job that is begun is finished all the same:
-    /// its next copy is parked until this one is answered.
-    pub fn is_wanted(&self, stage: &'static str) -> bool {
+    /// Whether the rest of it is worth doing, asked before a part is tokenized: none of its inputs has failed, and its
+    /// delivery is still this worker's. A job that is begun is finished all the same: its next copy is parked until
+    /// this one is answered.
+    pub fn is_wanted(&self) -> bool {
         let progress = self.progress();
-        progress.error.is_none() && (progress.is_begun || is_ours(&self.ticket, stage))
+        progress.error.is_none() && (progress.is_begun || is_ours(&self.ticket, "tokenize"))
     }
 
-    /// Some of its inputs are about to be computed.
-    pub fn begin(&self) {
-        self.progress().is_begun = true;
+    /// Whether a part is to be packed, by the same rule. With the first part that is, the job is begun: from then on
+    /// each part is packed, or else a job of which one part is computed and another is not would be taken for a whole
+    /// one.
+    pub fn begins(&self) -> bool {
+        let mut progress = self.progress();
+        let is_ours = progress.is_begun || is_ours(&self.ticket, "batch");
+        progress.is_begun = is_ours;
+        is_ours && progress.error.is_none()
     }
 
     /// Lets go of a part of a job that is not wanted any more. Returns the job's disposition if that was the last

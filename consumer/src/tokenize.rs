@@ -253,7 +253,7 @@ impl Texts {
         dim: usize,
         memory: MemoryLimit,
     ) -> Result<Part, Arc<InFlight>> {
-        if !self.job.is_wanted("tokenize") {
+        if !self.job.is_wanted() {
             return Err(self.job);
         }
         let room = self.check_memory(memory);

@@ -30,6 +30,7 @@ pub fn assemble(batch: Computed, dim: usize, labels: &[String]) -> Vec<(Ticket, 
         }
         progress.rows.resize(piece.job.inputs, Vec::new());
         progress.rows[piece.first..][..values.len()].swap_with_slice(values);
+        progress.done += piece.count;
         let first_start = progress.computed.map_or(started_at, |(first, _)| first);
         progress.computed = Some((first_start, ended_at));
         progress.batch_size = size as u64;
@@ -58,7 +59,15 @@ fn first_error(
 
 fn finish(job: InFlight, dim: usize, labels: &[String]) -> (Ticket, Outcome) {
     let kept = job.finish.dimensions;
-    job.end(|job, rows| output::of(&job.work, rows, &Shape { dim, kept, labels }))
+    let missing = job.inputs - job.progress().done;
+    job.end(|job, rows| {
+        // Parts that are let go have an error, or go before the first is packed. An answer must not rest on that.
+        if missing > 0 {
+            let message = format!("{missing} inputs were not computed");
+            return Err(JobError::new(ErrorCode::Internal, message));
+        }
+        output::of(&job.work, rows, &Shape { dim, kept, labels })
+    })
 }
 
 #[cfg(test)]
@@ -168,6 +177,15 @@ mod tests {
         batch.failures.insert(3, JobError::new(ErrorCode::Internal, "broke"));
         let whole = assemble(batch, 2, &[]);
         assert_eq!(whole[1].1.error.as_ref().unwrap().index, Some(6));
+    }
+
+    #[test]
+    fn a_job_whose_other_parts_were_let_go_is_not_taken_for_a_whole_one() {
+        let piece = Piece { job: job(3, None), first: 0, count: 2 };
+        let whole = assemble(computed(vec![piece], &[1., 2., 3., 4.]), 2, &[]);
+        let error = whole[0].1.error.as_ref().unwrap();
+        assert_eq!(error.code, ErrorCode::Internal);
+        assert!(error.message.contains("1 inputs"), "{error}");
     }
 
     #[test]

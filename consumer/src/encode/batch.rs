@@ -87,7 +87,7 @@ impl Batching {
     /// Adds a part to those that wait, unless the rest of its job is not worth computing.
     async fn push(&self, part: Part, packer: &mut Packer) {
         let Part { job, first, inputs } = part;
-        if job.is_wanted("batch") {
+        if job.begins() {
             let lane = job.lane;
             packer.push(
                 lane,
@@ -109,7 +109,6 @@ impl Batching {
     /// Passes a batch on. `false` if the stages after this one have ended.
     async fn send(&self, batch: Batch, room: Option<Room<Journaled<Batch>>>) -> bool {
         let Some(room) = room else { return false };
-        batch.pieces.iter().for_each(|piece| piece.job.begin());
         histogram!("forebay_batch_tokens").record(batch.packed.tokens() as f64);
         histogram!("forebay_batch_items").record(batch.packed.sequences() as f64);
         self.batches.send(Due { step: batch, room }).await.is_ok()
