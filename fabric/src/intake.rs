@@ -11,7 +11,7 @@ use forebay_schemas::{
 use lapin::types::ShortString;
 
 use crate::{
-    broker::{Delivery, HeaderValue, for_republish},
+    broker::{Delivery, HeaderValue, Properties, for_republish},
     disposition::Disposition,
     ticket::{ReplyTo, Ticket},
 };
@@ -85,9 +85,9 @@ fn encoded(error: JobError, delivery: &Delivery) -> JobError {
     }
 }
 
-/// The usable id among the properties. AMQP 1.0 clients have it as a URN.
-fn message_id(delivery: &Delivery) -> Option<JobId> {
-    let id = delivery.properties.message_id().as_ref()?.as_str();
+/// The usable id among the properties, which counts where the body has none. AMQP 1.0 clients have it as a URN.
+pub fn message_id(properties: &Properties) -> Option<JobId> {
+    let id = properties.message_id().as_ref()?.as_str();
     id.strip_prefix("urn:uuid:").unwrap_or(id).parse().ok()
 }
 
@@ -120,7 +120,7 @@ fn head(job: Job) -> Head {
 
 fn refuse(delivery: Delivery, refusal: Refusal) -> Disposition {
     let Refusal { error, head } = refusal;
-    let Some(id) = head.id.or_else(|| message_id(&delivery)) else {
+    let Some(id) = head.id.or_else(|| message_id(&delivery.properties)) else {
         tracing::info!(%error, "a message that can't be answered becomes a dead letter");
         return dead_letter(delivery, error);
     };

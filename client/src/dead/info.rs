@@ -5,6 +5,7 @@ use std::fmt::Write;
 use forebay_fabric::{
     broker::{BrowsedMessage, HeaderValue, Headers, Properties},
     death::{Death, Reason},
+    intake::message_id,
 };
 use forebay_schemas::{ContentType, Job, JobId, Lane, Limits, ModelId, decode_job};
 use serde::{Serialize, Serializer};
@@ -104,15 +105,13 @@ fn name(message: &BrowsedMessage) -> JobId {
     name.parse().unwrap_or_else(|_| JobId::random())
 }
 
-/// The id under which a worker would answer it: the message id, or else the one in the body.
+/// The id under which a worker answers it: the one in the body, or else the message id.
 fn job_id(message: &BrowsedMessage, limits: &Limits) -> Option<JobId> {
-    let message_id = message.properties.message_id().as_ref();
-    message_id.and_then(|id| id.as_str().parse().ok()).or_else(|| {
-        match decode_job(&message.body, content_type(message), limits) {
-            Ok(job) => Some(job.id),
-            Err(refusal) => refusal.head.id,
-        }
-    })
+    let in_body = match decode_job(&message.body, content_type(message), limits) {
+        Ok(job) => Some(job.id),
+        Err(refusal) => refusal.head.id,
+    };
+    in_body.or_else(|| message_id(&message.properties))
 }
 
 /// The job, if the body is one.
