@@ -31,6 +31,8 @@ pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) store: Store,
     broker: OnceCell<Broker>,
+    /// A connection for questions to which a broker may answer by closing it.
+    questions: OnceCell<Broker>,
     routes: Mutex<Routes>,
     waiter: OnceLock<Waiter>,
     /// The cause for which submits wait at present.
@@ -56,6 +58,7 @@ impl Client {
             store: Store::new(config)?,
             config: config.clone(),
             broker: OnceCell::new(),
+            questions: OnceCell::new(),
             routes: Mutex::default(),
             waiter: OnceLock::new(),
             held_up: watch::Sender::new(None),
@@ -78,9 +81,11 @@ impl Client {
         self.inner.held_up.subscribe()
     }
 
-    /// Closes the connection to the broker. Submits that are still unconfirmed fail.
+    /// Closes the connections to the broker. Submits that are still unconfirmed fail.
     pub async fn close(&self) {
-        if let Some(broker) = self.inner.broker.get() {
+        for broker in
+            [&self.inner.broker, &self.inner.questions].into_iter().filter_map(OnceCell::get)
+        {
             broker.close().await;
         }
     }
@@ -100,6 +105,16 @@ impl Client {
     /// The broker, connected at present: a lost connection is waited for as long as the configuration allows.
     pub(crate) async fn ready_broker(&self) -> Result<&Broker, BrokerError> {
         let broker = self.broker().await?;
+        broker.ready_within(self.connect_timeout()).await?;
+        Ok(broker)
+    }
+
+    /// The broker on a connection that nothing else needs, up at present, or not there. The first call connects.
+    pub(crate) async fn questions(&self) -> Result<&Broker, BrokerError> {
+        let connect = async || {
+            Broker::start(&self.inner.config, "forebay client questions", Topology::default())
+        };
+        let broker = self.inner.questions.get_or_try_init(connect).await?;
         broker.ready_within(self.connect_timeout()).await?;
         Ok(broker)
     }

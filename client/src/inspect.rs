@@ -1,7 +1,8 @@
 //! Inspecting the fleet: workers, models, queues and the autoscaler's status; and cancelling a job.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
+use forebay_fabric::broker::QueueDepth;
 use forebay_schemas::{
     FleetStatus, JobId, Lane, ModelId, WorkerRecord, WorkerState,
     limits::RESULT_TTL_S_DEFAULT,
@@ -15,6 +16,10 @@ use crate::{client::Client, error::ClientError};
 
 /// Queues inspected concurrently, each on a short-lived channel of its own.
 const INSPECTED_AT_ONCE: usize = 8;
+/// Queues that show nothing, asked at once whether that is so.
+const ASKED_AT_ONCE: usize = 32;
+/// The longest that such a queue may take to hand out its first message. A leader takes milliseconds.
+const ASKED_WITHIN: Duration = Duration::from_secs(1);
 
 /// A queue of the fleet, as AMQP reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -27,8 +32,9 @@ pub struct QueueInfo {
     /// The lane of the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lane: Option<Lane>,
-    /// Messages that wait now.
-    pub ready: u64,
+    /// Messages that wait now; `None` where that is unknown: the queue shows none, and its leader, which alone knows,
+    /// can't be reached.
+    pub ready: Option<u64>,
     /// Consumers now.
     pub consumers: u32,
 }
@@ -108,15 +114,26 @@ impl Client {
         models.extend(workers.into_iter().filter_map(|worker| worker.model.parse().ok()));
         let inspect = |name: String| async {
             let depth = broker.queue_depth(&name).await?;
-            Ok::<_, ClientError>(depth.map(|depth| {
-                let (model, lane) = lane_of(&name).unzip();
-                let ready = depth.ready.into();
-                QueueInfo { name, model, lane, ready, consumers: depth.consumers }
-            }))
+            Ok::<_, ClientError>(depth.map(|depth| (name, depth)))
         };
         let inspected = stream::iter(queue_names(&models)).map(inspect).buffered(INSPECTED_AT_ONCE);
-        let found: Vec<Option<QueueInfo>> = inspected.try_collect().await?;
-        Ok(found.into_iter().flatten().collect())
+        let found: Vec<Option<(String, QueueDepth)>> = inspected.try_collect().await?;
+        let info = |(name, depth): (String, QueueDepth)| async move {
+            let waiting =
+                if depth.proves_itself() { Some(depth.ready) } else { self.waiting(&name).await };
+            QueueInfo::new(name, waiting, depth.consumers)
+        };
+        Ok(stream::iter(found.into_iter().flatten())
+            .map(info)
+            .buffered(ASKED_AT_ONCE)
+            .collect()
+            .await)
+    }
+
+    /// The messages that wait in a queue that shows none, as its leader knows it; `None` where that does not answer.
+    async fn waiting(&self, queue: &str) -> Option<u32> {
+        let broker = self.questions().await.ok()?;
+        tokio::time::timeout(ASKED_WITHIN, broker.waiting_by_proof(queue)).await.ok()?.ok()
     }
 
     /// The number of jobs that wait for `model` in both lanes, not counting those delivered to a worker.
@@ -145,15 +162,31 @@ fn lane_of(queue: &str) -> Option<(ModelId, Lane)> {
 }
 
 impl QueueInfo {
+    fn new(name: String, waiting: Option<u32>, consumers: u32) -> Self {
+        let (model, lane) = lane_of(&name).unzip();
+        Self { name, model, lane, ready: waiting.map(u64::from), consumers }
+    }
+
     /// Whether it holds messages that only an operator can deal with: dead or unroutable ones.
     pub fn is_trouble(&self) -> bool {
-        [DEAD, UNROUTABLE].contains(&self.name.as_str()) && self.ready > 0
+        [DEAD, UNROUTABLE].contains(&self.name.as_str()) && self.ready > Some(0)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_waits_may_be_unknown_and_is_then_neither_zero_nor_trouble() {
+        let info = |ready| QueueInfo::new(DEAD.to_owned(), ready, 0);
+        assert_eq!(serde_json::to_value(info(None)).unwrap()["ready"], serde_json::Value::Null);
+        assert_eq!(serde_json::to_value(info(Some(0))).unwrap()["ready"], 0);
+        assert_eq!(
+            [None, Some(0), Some(1)].map(|ready| info(ready).is_trouble()),
+            [false, false, true]
+        );
+    }
 
     #[test]
     fn model_and_lane_are_read_from_the_name_of_a_queue() {

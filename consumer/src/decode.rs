@@ -51,6 +51,7 @@ impl Decode {
 
     async fn take(&self, mut source: Box<dyn JobSource>, stop: CancellationToken) {
         let lane = self.lane;
+        let decoded = counter!("forebay_decode_jobs_total", "lane" => lane.as_str());
         let mut draining = false;
         loop {
             let next = if draining {
@@ -68,7 +69,7 @@ impl Decode {
             let passed_on = match intake::read(delivery, &self.limits) {
                 Ok((job, mut ticket)) => {
                     ticket.acker.hold_more(result_bytes(&job.work, self.row_values_max));
-                    counter!("forebay_decode_jobs_total", "lane" => lane.as_str()).increment(1);
+                    decoded.increment(1);
                     let received_at_ms = self.clock.now_ms();
                     self.jobs
                         .send(lane, Decoded { job, ticket, lane, received_at_ms })
@@ -92,6 +93,7 @@ impl Decode {
     async fn next(&self, source: &mut Box<dyn JobSource>) -> Option<Delivery> {
         self.health.until(&["store"]).await;
         tokio::select! {
+            biased;
             () = self.health.until(&[memory::CONDITION]) => {}
             () = self.in_hand.until_empty() => {}
         }

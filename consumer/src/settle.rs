@@ -3,7 +3,7 @@
 //! While the store is away everything waits here, and the stages before fill up and stop taking work: backpressure.
 //! Messages that wait for the broker alone (copies, further attempts, dead letters) do not hold up the others.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use forebay_fabric::{
     answer::{Answerer, FollowUp},
@@ -63,19 +63,89 @@ impl Settle {
                 else => return,
             };
             let jobs = dispositions.len();
-            let left = self.answerer.settle(dispositions).await;
+            let left = self.beside(self.answerer.settle(dispositions), &mut follow_ups).await;
             self.in_hand.settled((jobs - left.len()) as u64);
             follow_ups.extend(left);
+        }
+    }
+
+    /// Waits for something else beside the follow-ups: one of them may hold what it needs, such as the last connection
+    /// to the store.
+    async fn beside<T>(
+        &self,
+        other: impl Future<Output = T>,
+        follow_ups: &mut FuturesUnordered<FollowUp>,
+    ) -> T {
+        let mut other = pin!(other);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut other => return done,
+                Some(()) = follow_ups.next() => self.in_hand.settled(1),
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use forebay_schemas::{ErrorCode, Job, JobError};
+    use std::time::Duration;
+
+    use forebay_fabric::{
+        broker::{Message, PublishError, Publisher},
+        clock::Clock,
+    };
+    use forebay_schemas::{EmbedOutput, ErrorCode, Job, JobError, Output, Timing, Usage};
+    use futures_util::{FutureExt, future::BoxFuture};
+    use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::testing;
+    use crate::testing::{self, FakeStore};
+
+    struct NoPublisher;
+
+    impl Publisher for NoPublisher {
+        fn publish<'a>(&'a self, _: &'a Message) -> BoxFuture<'a, Result<(), PublishError>> {
+            async { Ok(()) }.boxed()
+        }
+    }
+
+    fn embedded(values: usize) -> Vec<(Ticket, Outcome)> {
+        let job = Job::embed("m".parse().unwrap(), vec!["x".into()]);
+        let output = Output::Embed(EmbedOutput { dim: values, data: vec![0.5; values] });
+        let outcome = Outcome::succeeded(&job, output, Usage::default(), Timing::default());
+        vec![(testing::ticket(job.id), outcome)]
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_result_that_has_the_last_connection_goes_on_beside_a_small_one() {
+        let store = FakeStore::default();
+        store.kept().connections = Some(Arc::new(Semaphore::new(1)));
+        store.kept().write_takes = Duration::from_millis(10);
+        let answerer = Answerer {
+            worker_id: "w".into(),
+            store: Arc::new(store.clone()),
+            publisher: Arc::new(NoPublisher),
+            attempts_max: 5,
+            clock: Clock::default(),
+        };
+        let settle = Settle { answerer, in_hand: Arc::default() };
+        let (computed, from_device) = mpsc::channel(2);
+        let (_, not_computed) = mpsc::channel(1);
+        let running = tokio::spawn(settle.run(from_device, not_computed, |whole| whole));
+        computed.send(embedded(100_000)).await.unwrap();
+        let connections = store.kept().connections.clone().unwrap();
+        while connections.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        computed.send(embedded(1)).await.unwrap();
+        while connections.available_permits() == 0 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(!running.is_finished());
+        }
+        drop(computed);
+        tokio::time::timeout(Duration::from_secs(60), running).await.unwrap().unwrap();
+    }
 
     #[test]
     fn the_deaths_of_workers_count_among_the_attempts_at_a_job_that_fails() {

@@ -13,6 +13,7 @@ use forebay_fabric::{
 };
 use forebay_schemas::{ContentType, JobId, limits::RESULT_TTL_S_DEFAULT};
 use futures_util::FutureExt;
+use tokio::sync::Semaphore;
 
 /// Settles no delivery.
 struct Detached;
@@ -70,6 +71,8 @@ pub struct Kept {
     pub asked: Vec<JobId>,
     /// The jobs that are cancelled.
     pub cancelled: BTreeSet<JobId>,
+    /// The connections for results, if they are bounded; each write takes `write_takes`.
+    pub connections: Option<Arc<Semaphore>>,
 }
 
 impl FakeStore {
@@ -81,7 +84,16 @@ impl FakeStore {
 
 impl ResultStore for FakeStore {
     fn write_results<'a>(&'a self, records: &'a [ResultRecord]) -> Asked<'a, Vec<Written>> {
-        async { Ok(vec![Written::First; records.len()]) }.boxed()
+        async {
+            let connections = self.kept().connections.clone();
+            if let Some(connections) = connections {
+                let takes = self.kept().write_takes;
+                let _connection = connections.acquire().await;
+                tokio::time::sleep(takes).await;
+            }
+            Ok(vec![Written::First; records.len()])
+        }
+        .boxed()
     }
 
     fn cancelled<'a>(&'a self, ids: &'a [JobId]) -> Asked<'a, Vec<bool>> {

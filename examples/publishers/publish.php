@@ -5,12 +5,6 @@ require 'PhpAmqpLib/autoload.php'; // Debian's; Composer's is vendor/autoload.ph
 use PhpAmqpLib\Connection\AMQPStreamConnection;
 use PhpAmqpLib\Message\AMQPMessage;
 
-function fail(string $why): never
-{
-    fwrite(STDERR, "$why\n");
-    exit(1);
-}
-
 $model = 'all-minilm-l6-v2';
 $job = [
     'v' => 1, 'id' => bin2hex(random_bytes(16)), 'model' => $model, 'task' => 'embed',
@@ -21,7 +15,7 @@ $vhost = urldecode(substr($amqp['path'] ?? '', 1)) ?: '/';
 $connection = new AMQPStreamConnection($amqp['host'], $amqp['port'], $amqp['user'], $amqp['pass'], $vhost);
 $channel = $connection->channel();
 $channel->confirm_select();
-$channel->set_nack_handler(fn () => fail('RabbitMQ did not take the job'));
+$channel->set_nack_handler(fn () => throw new RuntimeException('RabbitMQ did not take the job'));
 $channel->basic_publish(new AMQPMessage(json_encode($job), ['delivery_mode' => 2]), 'forebay.jobs', $model);
 $channel->wait_for_pending_acks(10);
 $connection->close();
@@ -32,9 +26,9 @@ $redis->connect($url['host'], $url['port']);
 if (isset($url['pass'])) $redis->auth($url['pass']);
 $deadline = time() + 60;
 while (($body = $redis->get("forebay:result:{$job['id']}")) === false) {
-    if (time() > $deadline) fail('no result within 60 s');
+    if (time() > $deadline) throw new RuntimeException('no result within 60 s');
     usleep(20_000);
 }
 $result = json_decode($body, true);
-if ($result['state'] !== 'succeeded') fail($result['error']['message']);
+if ($result['state'] !== 'succeeded') throw new RuntimeException($result['error']['message']);
 echo "{$result['state']}: {$result['output']['dim']} numbers\n";

@@ -1,13 +1,12 @@
 # Publishes a job with AnyEvent::RabbitMQ and reads its result from Redis.
 use v5.36;
 use AnyEvent::RabbitMQ;
+use Data::UUID;
 use JSON::PP;
 use Redis;
 
 my $model = 'all-minilm-l6-v2';
-open my $random, '<', '/dev/urandom' or die $!;
-read $random, my $bytes, 16;
-my $id = unpack 'H*', $bytes;
+my $id = Data::UUID->new->create_str;
 my $job = { v => 1, id => $id, model => $model, task => 'embed', input => 'Water waits behind the gate.' };
 my ($user, $pass, $host, $port, $vhost) = $ENV{FOREBAY_AMQP_URL} =~ m{^amqp://(.+?):(.+?)@(.+?):(\d+)/?(.*)$};
 $vhost = $vhost eq '' ? '/' : $vhost =~ s/%(..)/chr hex $1/egr;
@@ -21,8 +20,7 @@ my $publish = sub {
         $channel->publish(%message, header => { delivery_mode => 2 }, on_ack => sub { $done->send }, on_nack => $fail);
     });
 };
-my $rabbit = AnyEvent::RabbitMQ->new->load_xml_spec;
-$rabbit->connect(
+my $rabbit = AnyEvent::RabbitMQ->new->load_xml_spec->connect(
     host => $host, port => $port, user => $user, pass => $pass, vhost => $vhost, timeout => 10,
     on_success => sub { $_[0]->open_channel(on_success => $publish, on_failure => $fail, on_close => sub { }) },
     on_failure => $fail, on_read_failure => $fail, on_close => sub { },

@@ -3,11 +3,12 @@
 //! A message is acknowledged only after the store has confirmed its record, or the broker has taken it
 //! over as a dead letter or for another attempt. While either is away, this waits.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, panic::resume_unwind, sync::Arc, time::Duration};
 
-use forebay_schemas::{ErrorCode, JobError, Outcome, ResultPointer, topology::RETRY_STEPS};
+use forebay_schemas::{ErrorCode, JobError, Outcome, Output, ResultPointer, topology::RETRY_STEPS};
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use metrics::counter;
+use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use crate::{
     backoff::Backoff,
@@ -21,12 +22,17 @@ use crate::{
 
 /// The most follow-ups that [`Answerer::settle_all`] polls at once.
 const FOLLOW_UPS_MAX: usize = 256;
+/// Results with so many values take milliseconds to encode, in JSON: they do not hold up the others.
+const LARGE_FROM: usize = 32_768;
+/// Large results that are encoded and written at once, in this process. The others wait as values, which take a third
+/// of the bytes of their decimal numbers.
+static LARGE_AT_ONCE: Semaphore = Semaphore::const_new(2);
 
-/// The rest of settling one message, after its record is safe: it ends with the acknowledgement.
+/// The rest of settling one message: it ends with the acknowledgement.
 ///
-/// Follow-ups wait for the broker, which may take no publishes for a long time while acknowledgements still go
-/// through. So the settling stage polls them beside its other work. There are never more than there are unsettled
-/// deliveries.
+/// A follow-up waits for the broker, which may take no publishes for a long time while acknowledgements still go
+/// through; or it encodes a large result on a thread that may block, writes and acknowledges it. So the settling stage
+/// polls them beside its other work. There are never more than there are unsettled deliveries.
 pub type FollowUp = BoxFuture<'static, ()>;
 
 /// Writes answers and settles messages.
@@ -55,8 +61,8 @@ struct Answered {
 }
 
 impl Answerer {
-    /// Carries out what happens next to these messages: writes all answers in one go, then acknowledges. Returns what
-    /// waits for the broker.
+    /// Carries out what happens next to these messages: writes all small answers in one go, then acknowledges. Returns
+    /// what takes longer.
     pub async fn settle(&self, dispositions: Vec<Disposition>) -> Vec<FollowUp> {
         let mut follow_ups: Vec<FollowUp> = Vec::new();
         let mut answered = Vec::with_capacity(dispositions.len());
@@ -66,6 +72,10 @@ impl Answerer {
             match disposition {
                 Disposition::Answer(answer) => {
                     let (ticket, outcome) = *answer;
+                    if is_large(&outcome) {
+                        follow_ups.push(self.clone().answer_large(ticket, outcome).boxed());
+                        continue;
+                    }
                     let (answer, record) = self.stamped(ticket, outcome);
                     answered.push(answer);
                     records.push(record);
@@ -103,6 +113,26 @@ impl Answerer {
         stream::iter(follow_ups).for_each_concurrent(FOLLOW_UPS_MAX, |rest| rest).await;
     }
 
+    /// Encodes the answer where that holds up no other, writes it, and acknowledges.
+    async fn answer_large(self, ticket: Ticket, outcome: Outcome) {
+        // Held until it is written: results that wait for the store are bounded too. The semaphore is never closed.
+        let turn = LARGE_AT_ONCE.acquire().await;
+        let encoder = self.clone();
+        let (answer, record) = match spawn_blocking(move || encoder.stamped(ticket, outcome)).await
+        {
+            Ok(encoded) => encoded,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => resume_unwind(panic),
+                // The runtime ends: the delivery goes back to its queue.
+                Err(_) => return,
+            },
+        };
+        self.write(&[record]).await;
+        drop(turn);
+        fail::point("after_result_write");
+        self.reply(answer).await;
+    }
+
     fn stamped(&self, ticket: Ticket, outcome: Outcome) -> (Answered, ResultRecord) {
         let outcome = outcome.stamped(&self.worker_id, ticket.attempts(), self.clock.now_ms());
         let state = outcome.state.as_str();
@@ -133,8 +163,8 @@ impl Answerer {
         }
     }
 
-    /// Publishes a copy of the answer. The record is safe by now, so a publisher whose queue is gone costs a log line
-    /// and no more.
+    /// Publishes a copy of the answer if one is asked for, and acknowledges. The record is safe by now, so a publisher
+    /// whose queue is gone costs a log line and no more.
     async fn reply(self, mut answer: Answered) {
         if let Some(mut message) = reply(&mut answer) {
             let mut sent = self.publisher.publish(&message).await;
@@ -218,12 +248,34 @@ fn backoff() -> Backoff {
     Backoff::new(Duration::from_millis(50), Duration::from_secs(2))
 }
 
+fn is_large(outcome: &Outcome) -> bool {
+    outcome.output.as_ref().is_some_and(|output| values(output) >= LARGE_FROM)
+}
+
+/// The numbers in an output: its length when it is encoded goes by them.
+fn values(output: &Output) -> usize {
+    match output {
+        Output::Embed(vectors) => vectors.data.len(),
+        Output::EmbedSparse(sparse) => {
+            sparse.vectors.iter().map(|vector| vector.indices.len() + vector.values.len()).sum()
+        }
+        Output::EmbedTokens(tokens) => tokens.inputs.iter().map(Vec::len).sum(),
+        Output::Rerank { scores, order } => scores.len() + order.len(),
+        Output::Classify { labels } => labels.iter().map(Vec::len).sum(),
+        Output::Generate { .. } => 0,
+    }
+}
+
 async fn acknowledge(answers: Vec<Answered>) {
     let mut ackers = Vec::with_capacity(answers.len());
+    let mut states: BTreeMap<&'static str, u64> = BTreeMap::new();
     for answer in answers {
         fail::point("before_ack");
-        counter!("forebay_settle_jobs_total", "state" => answer.state).increment(1);
+        *states.entry(answer.state).or_default() += 1;
         ackers.push(answer.ticket.acker);
+    }
+    for (state, jobs) in states {
+        counter!("forebay_settle_jobs_total", "state" => state).increment(jobs);
     }
     Acker::ack_all(ackers).await;
 }
@@ -240,7 +292,7 @@ fn reply(answer: &mut Answered) -> Option<Message> {
 mod tests {
     use std::sync::Mutex;
 
-    use forebay_schemas::{ContentType, JobId};
+    use forebay_schemas::{ContentType, EmbedOutput, Job, JobId, State};
 
     use super::*;
     use crate::{
@@ -286,7 +338,8 @@ mod tests {
         fn write_results<'a>(&'a self, records: &'a [ResultRecord]) -> Asked<'a, Vec<Written>> {
             async {
                 tokio::task::yield_now().await;
-                self.add("written");
+                let is_large = records.iter().any(|record| record.bytes.len() > 1_000_000);
+                self.add(if is_large { "a large one written" } else { "written" });
                 Ok(vec![Written::First; records.len()])
             }
             .boxed()
@@ -329,17 +382,20 @@ mod tests {
         }
     }
 
-    /// The events while these dispositions are carried out, in order.
-    async fn carried_out(make: impl FnOnce(&Log) -> Disposition) -> Vec<&'static str> {
-        let log = Log::default();
-        let answerer = Answerer {
+    fn answerer(log: &Log) -> Answerer {
+        Answerer {
             worker_id: "w".into(),
             store: Arc::new(log.clone()),
             publisher: Arc::new(log.clone()),
             attempts_max: 5,
             clock: Clock::default(),
-        };
-        answerer.settle_all(vec![make(&log)]).await;
+        }
+    }
+
+    /// The events while these dispositions are carried out, in order.
+    async fn carried_out(make: impl FnOnce(&Log) -> Disposition) -> Vec<&'static str> {
+        let log = Log::default();
+        answerer(&log).settle_all(vec![make(&log)]).await;
         log.0.lock().unwrap().clone()
     }
 
@@ -369,5 +425,40 @@ mod tests {
             Disposition::DeadLetter { message, acker, reply: None }
         });
         assert_eq!(dead.await, ["published", "acknowledged"]);
+    }
+
+    /// 2,048 vectors of 768 values, at the longest that a value is in JSON.
+    fn large(ticket: Ticket) -> Disposition {
+        let job = Job::embed("m".parse().unwrap(), Vec::new());
+        let data = vec![-1.234_567_9e-12; 2_048 * 768];
+        let output = Some(Output::Embed(EmbedOutput { dim: 768, data }));
+        let error = JobError::new(ErrorCode::Internal, "replaced");
+        let outcome = Outcome {
+            state: State::Succeeded,
+            error: None,
+            output,
+            ..Outcome::failed(&job, error)
+        };
+        Disposition::Answer(Box::new((ticket, outcome)))
+    }
+
+    /// On one thread: whatever is encoded on it is encoded before anything else happens.
+    #[tokio::test]
+    async fn small_results_are_settled_while_a_large_one_is_encoded() {
+        let log = Log::default();
+        let answerer = answerer(&log);
+        let mut follow_ups = answerer.settle(vec![large(ticket(None, &log))]).await;
+        let follow_up = follow_ups.pop().expect("a large result takes longer");
+        let small = vec![answer(ticket(None, &log))];
+        tokio::join!(biased; follow_up, answerer.settle(small));
+        let events = log.0.lock().unwrap().clone();
+        assert_eq!(events, ["written", "acknowledged", "a large one written", "acknowledged"]);
+    }
+
+    #[tokio::test]
+    async fn a_large_result_is_copied_to_the_publisher_that_asked_for_it() {
+        let to = Some(ReplyTo { queue: "q".into(), correlation_id: None });
+        let copied = carried_out(|log| large(ticket(to, log))).await;
+        assert_eq!(copied, ["a large one written", "published", "acknowledged"]);
     }
 }

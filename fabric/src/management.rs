@@ -1,17 +1,23 @@
 //! RabbitMQ's management API: the names of all queues and how many messages of each are unacknowledged,
 //! which AMQP does not report.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
-use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::{
+    Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig as HttpTls, parse_pem,
+};
 
 use crate::{
     broker::parse_address,
     config::{Config, SecretUrl},
-    tls::{Tls, TlsError},
+    tls::{Tls, TlsConfig, TlsError},
 };
 
 /// The most queues that the API returns at once.
@@ -60,9 +66,18 @@ pub struct Management {
 
 #[derive(Debug)]
 struct Inner {
-    agent: ureq::Agent,
     url: SecretUrl,
     vhost: String,
+    request_max: Duration,
+    files: TlsConfig,
+    connected: Mutex<Connected>,
+}
+
+/// The HTTP client, and the files of `[tls]` that it was made with.
+#[derive(Debug)]
+struct Connected {
+    tls: Tls,
+    agent: ureq::Agent,
 }
 
 impl Management {
@@ -70,30 +85,40 @@ impl Management {
     /// `management_url`.
     pub fn new(config: &Config, request_max: Duration) -> Result<Option<Self>, ManagementError> {
         let Some(url) = config.management_url.clone() else { return Ok(None) };
-        let vhost = vhost(&config.amqp_url);
-        let tls = http_tls(&Tls::load(&config.tls)?);
-        let tls = tls.map_err(|reason| ManagementError::Failed { url: url.to_string(), reason })?;
-        let agent = ureq::Agent::config_builder()
-            .timeout_global(Some(request_max))
-            .tls_config(tls)
-            .build()
-            .new_agent();
-        Ok(Some(Self { inner: Arc::new(Inner { agent, url, vhost }) }))
+        let failed = |reason| ManagementError::Failed { url: url.to_string(), reason };
+        let connected = Connected::new(Tls::load(&config.tls)?, request_max).map_err(failed)?;
+        let inner = Inner {
+            vhost: vhost(&config.amqp_url),
+            url,
+            request_max,
+            files: config.tls.clone(),
+            connected: Mutex::new(connected),
+        };
+        Ok(Some(Self { inner: Arc::new(inner) }))
     }
 
     /// Unacknowledged messages by the names of all queues of the fleet, in one request a page of 500; `None` for a
     /// queue that was not counted. The API counts every five seconds.
     pub async fn unacknowledged(&self) -> Result<BTreeMap<String, Option<u64>>, ManagementError> {
         let inner = self.inner.clone();
-        let asked = tokio::task::spawn_blocking(move || inner.ask());
-        let answer = asked.await.map_err(|error| error.to_string()).flatten();
-        let url = self.inner.url.to_string();
-        answer.map_err(|reason| ManagementError::Failed { url, reason })
+        let asked = tokio::task::spawn_blocking(move || inner.ask(&inner.agent()?));
+        asked.await.map_err(|error| self.inner.failed(error.to_string())).flatten()
+    }
+}
+
+impl Connected {
+    fn new(tls: Tls, request_max: Duration) -> Result<Self, String> {
+        let agent = ureq::Agent::config_builder()
+            .timeout_global(Some(request_max))
+            .tls_config(http_tls(&tls)?)
+            .build()
+            .new_agent();
+        Ok(Self { tls, agent })
     }
 }
 
 /// `[tls]` as the HTTP library takes it.
-fn http_tls(tls: &Tls) -> Result<TlsConfig, String> {
+fn http_tls(tls: &Tls) -> Result<HttpTls, String> {
     let roots = match tls.all_roots_pem() {
         None => RootCerts::PlatformVerifier,
         Some(pem) => RootCerts::new_with_certs(&certificates(&pem)),
@@ -103,7 +128,7 @@ fn http_tls(tls: &Tls) -> Result<TlsConfig, String> {
         let key = key.map_err(|error| error.to_string())?;
         Ok::<_, String>(ClientCert::new_with_certs(&certificates(&identity.cert_pem), key))
     });
-    Ok(TlsConfig::builder().root_certs(roots).client_cert(identity.transpose()?).build())
+    Ok(HttpTls::builder().root_certs(roots).client_cert(identity.transpose()?).build())
 }
 
 /// The certificates in `pem`. All of them were parsed once when the configuration was read.
@@ -117,20 +142,34 @@ fn certificates(pem: &str) -> Vec<Certificate<'static>> {
 }
 
 impl Inner {
-    fn ask(&self) -> Result<BTreeMap<String, Option<u64>>, String> {
+    fn failed(&self, reason: String) -> ManagementError {
+        ManagementError::Failed { url: self.url.to_string(), reason }
+    }
+
+    /// The HTTP client with the files of `[tls]` as they are now. One with other files connects again.
+    fn agent(&self) -> Result<ureq::Agent, ManagementError> {
+        let tls = Tls::load(&self.files)?;
+        let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
+        if !connected.tls.is_same(&tls) {
+            *connected = Connected::new(tls, self.request_max).map_err(|e| self.failed(e))?;
+        }
+        Ok(connected.agent.clone())
+    }
+
+    fn ask(&self, agent: &ureq::Agent) -> Result<BTreeMap<String, Option<u64>>, ManagementError> {
         let Address { base, authorization } = Address::of(self.url.expose());
         let mut queues = BTreeMap::new();
         for page in 1..=PAGES_MAX {
-            let mut request = self.agent.get(format!(
+            let mut request = agent.get(format!(
                 "{base}/api/queues/{}?page={page}&page_size={PAGE_SIZE}&name=%5Eforebay%5C.&use_regex=true",
                 self.vhost
             ));
             if let Some(authorization) = &authorization {
                 request = request.header("authorization", authorization);
             }
-            let mut response = request.call().map_err(|error| error.to_string())?;
-            let answer: Page =
-                response.body_mut().read_json().map_err(|error| error.to_string())?;
+            let failed = |error: ureq::Error| self.failed(error.to_string());
+            let mut response = request.call().map_err(failed)?;
+            let answer: Page = response.body_mut().read_json().map_err(failed)?;
             queues.extend(answer.items.into_iter().map(|q| (q.name, q.messages_unacknowledged)));
             if page >= answer.page_count {
                 break;

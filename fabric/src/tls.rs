@@ -127,6 +127,16 @@ impl Tls {
         Ok(Self { ca_pem, identity })
     }
 
+    /// Whether the files said the same when both were read.
+    #[cfg(feature = "management")]
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let texts = |tls: &Self| {
+            let pair = |it: &Identity| [it.cert_pem.clone(), it.key_pem.expose_secret().to_owned()];
+            (tls.ca_pem.clone(), tls.identity.as_ref().map(pair))
+        };
+        texts(self) == texts(other)
+    }
+
     /// The authorities of `tls.ca_file` in PEM.
     pub fn ca_pem(&self) -> Option<&str> {
         self.ca_pem.as_deref()

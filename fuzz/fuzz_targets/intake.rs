@@ -14,16 +14,20 @@ use libfuzzer_sys::{
 };
 
 /// The content types of the contract, and near misses.
-const CONTENT_TYPES: [&str; 5] = [
+const CONTENT_TYPES: [&str; 7] = [
     "application/msgpack",
+    "application/x-msgpack",
     "application/json",
-    "application/json; charset=utf-8",
+    "application/vnd.api+json; charset=utf-8",
+    "application/octet-stream",
     "text/plain",
     "",
 ];
-const KINDS: [&str; 4] = ["forebay.job.v1", "forebay.job.v2", "forebay.job.v", "order"];
-const HEADERS: [&str; 4] =
-    ["x-forebay-attempts", "x-delivery-count", "x-forebay-reason", "x-death"];
+/// The ways in which a body may be said to be packed.
+const ENCODINGS: [&str; 5] = ["gzip", "zstd", "utf-8", "binary", ""];
+const KINDS: [&str; 5] = ["forebay.job.v1", "forebay.job.v2", "forebay.job.v", "binary", "order"];
+const HEADERS: [&str; 5] =
+    ["x-forebay-attempts", "x-delivery-count", "x-forebay-reason", "x-death", "compression"];
 
 /// A short string: one of the known, or any.
 fn short(bytes: &mut Unstructured<'_>, known: &[&str]) -> Result<String> {
@@ -50,6 +54,9 @@ fn properties(bytes: &mut Unstructured<'_>) -> Result<Properties> {
     let mut properties = Properties::default();
     if bytes.arbitrary()? {
         properties = properties.with_content_type(short(bytes, &CONTENT_TYPES)?.into());
+    }
+    if bytes.arbitrary()? {
+        properties = properties.with_content_encoding(short(bytes, &ENCODINGS)?.into());
     }
     if bytes.arbitrary()? {
         properties = properties.with_type(short(bytes, &KINDS)?.into());

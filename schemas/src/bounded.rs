@@ -11,6 +11,7 @@ use serde::{
 
 use crate::{
     came::{Came, Refuse, refuse_others},
+    key::twice,
     limits::{METADATA_KEY_CHARS_MAX, METADATA_PAIRS_MAX, METADATA_VALUE_CHARS_MAX},
     names::shown,
 };
@@ -143,7 +144,7 @@ impl<'de> Visitor<'de> for OptionalText<'_> {
     refuse_others!(flag, number, list, map, extension);
 }
 
-/// A list of at most `len_max` elements, the n-th of which is read by the seed `element(n)`.
+/// A list of at most `len_max` elements, the n-th of which is read by the seed `element(n)`; or null.
 #[derive(Clone, Copy)]
 pub(crate) struct BoundedList<F> {
     pub(crate) what: &'static str,
@@ -151,28 +152,14 @@ pub(crate) struct BoundedList<F> {
     pub(crate) element: F,
 }
 
-impl<F> Refuse for BoundedList<F> {
-    fn refuse<E: Error>(&self, came: &Came) -> E {
-        came.instead_of(self.what, "a list")
-    }
-}
-
-impl<'de, S: DeserializeSeed<'de>, F: Fn(usize) -> S> DeserializeSeed<'de> for BoundedList<F> {
-    type Value = Vec<S::Value>;
-
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
-        from.deserialize_any(self)
-    }
-}
-
-impl<'de, S: DeserializeSeed<'de>, F: Fn(usize) -> S> Visitor<'de> for BoundedList<F> {
-    type Value = Vec<S::Value>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` to be a list", self.what)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+impl<F> BoundedList<F> {
+    /// Reads the elements.
+    pub(crate) fn read<'de, S, A>(self, mut seq: A) -> Result<Vec<S::Value>, A::Error>
+    where
+        S: DeserializeSeed<'de>,
+        F: Fn(usize) -> S,
+        A: SeqAccess<'de>,
+    {
         let Self { what, len_max, element } = self;
         let too_many = || {
             A::Error::custom(format_args!("`{what}` has more than {len_max} elements: send fewer"))
@@ -191,8 +178,38 @@ impl<'de, S: DeserializeSeed<'de>, F: Fn(usize) -> S> Visitor<'de> for BoundedLi
         }
         Ok(list)
     }
+}
 
-    refuse_others!(flag, number, text, null, map, extension);
+impl<F> Refuse for BoundedList<F> {
+    fn refuse<E: Error>(&self, came: &Came) -> E {
+        came.instead_of(self.what, "a list")
+    }
+}
+
+impl<'de, S: DeserializeSeed<'de>, F: Fn(usize) -> S> DeserializeSeed<'de> for BoundedList<F> {
+    type Value = Option<Vec<S::Value>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de, S: DeserializeSeed<'de>, F: Fn(usize) -> S> Visitor<'de> for BoundedList<F> {
+    type Value = Option<Vec<S::Value>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` to be a list", self.what)
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+        self.read(seq).map(Some)
+    }
+
+    refuse_others!(flag, number, text, map, extension);
 }
 
 /// The `metadata` of a job, or null.
@@ -252,6 +269,9 @@ impl<'de> Visitor<'de> for BoundedMap {
                 return Err(A::Error::custom(format_args!(
                     "`metadata` has more than {METADATA_PAIRS_MAX} pairs: send fewer"
                 )));
+            }
+            if pairs.contains_key(&key) {
+                return Err(twice(What::Entry("metadata", &key)));
             }
             pairs.insert(key, value);
         }

@@ -33,7 +33,7 @@ pub(crate) enum Came {
     /// Bytes that are no text: how many, and the UUID that they are if there are 16.
     Bytes(usize, Option<Uuid>),
     List,
-    /// Of its pairs those of texts, as far as they could be a job's metadata.
+    /// Its pairs if all of it can be a job's metadata; else none of them.
     Map(BTreeMap<String, String>),
     /// A value of a type that msgpack leaves to its users.
     Extension(i8),
@@ -235,12 +235,19 @@ impl<'de> Visitor<'de> for CameVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Came, A::Error> {
         let mut pairs = BTreeMap::new();
-        while let Some((key, value)) = map.next_entry::<Came, Came>()? {
-            let (Came::Text(key), Came::Text(value)) = (key, value) else { continue };
-            if key.chars().count() <= METADATA_KEY_CHARS_MAX && pairs.len() < METADATA_PAIRS_MAX {
-                pairs.insert(key, value);
-            }
+        let mut is_metadata = true;
+        while let Some(pair) = map.next_entry::<Came, Came>()? {
+            is_metadata &= match pair {
+                (Came::Text(key), Came::Text(value)) if is_metadata => {
+                    let fits = key.chars().nth(METADATA_KEY_CHARS_MAX).is_none();
+                    fits && pairs.len() < METADATA_PAIRS_MAX && pairs.insert(key, value).is_none()
+                }
+                (Came::Text(_), Came::Null) => true,
+                (Came::Text(_) | Came::LongText, _) => false,
+                // A key that is no text is that of an unknown field.
+                _ => true,
+            };
         }
-        Ok(Came::Map(pairs))
+        Ok(Came::Map(if is_metadata { pairs } else { BTreeMap::new() }))
     }
 }

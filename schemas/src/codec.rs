@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{
     Deserialize, Serialize,
-    de::{DeserializeSeed, IgnoredAny},
+    de::{DeserializeSeed, Deserializer as _, Visitor},
 };
 
 /// How a body is written; travels in the AMQP property `content_type`.
@@ -117,10 +117,22 @@ fn decode_msgpack<'de, S: DeserializeSeed<'de>>(
         Error::DepthLimitExceeded => CodecError::Depth(depth_max),
         other => CodecError::Decode(ContentType::Msgpack, other.to_string()),
     })?;
-    // The decoder doesn't say how far it read; at the end there is no next marker.
-    match IgnoredAny::deserialize(&mut decoder) {
+    // The decoder doesn't say how far it read; at the end there is no next marker. No more than that is read: a value
+    // that begins here and breaks off would look like the end.
+    match decoder.deserialize_any(Nothing) {
         Err(Error::InvalidMarkerRead(_)) => Ok(value),
         _ => Err(CodecError::Trailing(ContentType::Msgpack)),
+    }
+}
+
+/// Takes no value of any type.
+struct Nothing;
+
+impl Visitor<'_> for Nothing {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nothing more")
     }
 }
 
@@ -171,6 +183,8 @@ fn json_depth(body: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use serde::de::IgnoredAny;
+
     use super::*;
 
     #[test]
@@ -218,9 +232,10 @@ mod tests {
 
     #[test]
     fn bytes_after_the_end_are_refused() {
-        for (body, content_type) in
-            [(&b"{} x"[..], ContentType::Json), (b"\x80\x00", ContentType::Msgpack)]
-        {
+        let msgpack: [&[u8]; 6] =
+            [b"\x80\x00", b"\x80\x91", b"\x80\x92\x01", b"\x80\x81", b"\x80\xdc", b"\x80\xc1"];
+        let msgpack = msgpack.map(|body| (body, ContentType::Msgpack));
+        for (body, content_type) in [(&b"{} x"[..], ContentType::Json)].into_iter().chain(msgpack) {
             let error = decode::<IgnoredAny>(body, content_type, 32).unwrap_err();
             assert!(matches!(error, CodecError::Trailing(_)), "{content_type}: {error}");
         }

@@ -61,9 +61,13 @@ pub(crate) fn diagnose(
     // A body that breaks off ends the reading, and what came before it counts. One that nests too deep for the
     // diagnosis too counts as unread whole: its end may well be there, and another order of its fields would have shown
     // others.
-    let read = codec::decode_seed(HeadSeed(&mut reading), body, written, depth_max);
-    if matches!(read, Err(CodecError::Depth(_))) {
-        reading = Reading::default();
+    let seed = HeadSeed { reading: &mut reading, wanted: &HEAD };
+    match codec::decode_seed(seed, body, written, depth_max) {
+        Err(CodecError::Depth(_)) => reading = Reading::default(),
+        Err(_) if matches!(shape, Shape::Map(_)) => {
+            reading = field_by_field(body, written, depth_max);
+        }
+        Ok(()) | Err(_) => {}
     }
     let mut head = reading.head;
     if reading.ids_differ {
@@ -71,6 +75,17 @@ pub(crate) fn diagnose(
     }
     let error = root_cause(error, &head, shape.mistake(declared), &reading.miswritten);
     (error, head)
+}
+
+/// Reads a body that is whole and has a value which can be passed over and not read: half of a surrogate pair, or a
+/// number that no type holds. It hides no other field, wherever it stands.
+fn field_by_field(body: &[u8], written: ContentType, depth_max: usize) -> Reading {
+    HEAD.into_iter().fold(Reading::default(), |before, field| {
+        let mut reading = Reading { miswritten: Vec::new(), ..before.clone() };
+        let seed = HeadSeed { reading: &mut reading, wanted: &[field] };
+        let read = codec::decode_seed(seed, body, written, depth_max);
+        if read.is_ok() { reading } else { before }
+    })
 }
 
 fn root_cause(
@@ -219,8 +234,19 @@ impl<'de> Visitor<'de> for CeleryVisitor {
 /// How many fields a job has.
 const FIELDS: usize = 12;
 
+/// The fields of a [`Head`].
+const HEAD: [Field; 7] = [
+    Field::V,
+    Field::Id,
+    Field::Model,
+    Field::Task,
+    Field::ResultTtlS,
+    Field::Notify,
+    Field::Metadata,
+];
+
 /// Everything read of a body that is no job.
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Reading {
     head: Head,
     /// There are several ids: none of them is the job's.
@@ -229,7 +255,11 @@ struct Reading {
     miswritten: Vec<String>,
 }
 
-struct HeadSeed<'a>(&'a mut Reading);
+/// Reads these fields, and over all others.
+struct HeadSeed<'a> {
+    reading: &'a mut Reading,
+    wanted: &'a [Field],
+}
 
 impl<'de> DeserializeSeed<'de> for HeadSeed<'_> {
     type Value = ();
@@ -247,13 +277,24 @@ impl<'de> Visitor<'de> for HeadSeed<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Reading { head, ids_differ, miswritten } = self.0;
+        let Reading { head, ids_differ, miswritten } = self.reading;
         while let Some(key) = map.next_key::<Came>()? {
             let Came::Text(name) = key else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
             let field = Field::named(&name);
+            if !self.wanted.contains(&field) {
+                map.next_value::<IgnoredAny>()?;
+                let lower = name.to_ascii_lowercase();
+                if field == Field::Other
+                    && miswritten.len() < FIELDS
+                    && Field::named(&lower) != Field::Other
+                {
+                    miswritten.push(name);
+                }
+                continue;
+            }
             match (field, map.next_value::<Came>()?) {
                 (Field::V, Came::Number(v)) => head.v = Some(v),
                 (Field::Id, came) => {
@@ -272,12 +313,6 @@ impl<'de> Visitor<'de> for HeadSeed<'_> {
                     head.notify = Some(channel);
                 }
                 (Field::Metadata, Came::Map(pairs)) => head.metadata = pairs,
-                (Field::Other, _)
-                    if miswritten.len() < FIELDS
-                        && Field::named(&name.to_ascii_lowercase()) != Field::Other =>
-                {
-                    miswritten.push(name);
-                }
                 _ => {}
             }
         }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::{
     bounded::{BoundedMap, BoundedText, Number, OptionalText, Version},
@@ -12,7 +12,7 @@ use crate::{
         EmbedParams, GenerateParams, Job, Prompt, RerankParams, SparseParams, Task, TokensParams,
         Work,
     },
-    key::{Key, fields},
+    key::{Key, Seen, fields},
     limits::{self, Limits},
     names::ModelId,
     outcome::{ErrorCode, JobError},
@@ -72,13 +72,9 @@ impl<'de> Visitor<'de> for FieldsSeed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
         let mut fields = Fields::default();
-        let mut seen = 0_u32;
+        let mut seen = Seen::default();
         while let Some(field) = map.next_key_seed(Key::<Field>::new())? {
-            let bit = if field == Field::Other { 0 } else { 1 << field as u32 };
-            if seen & bit != 0 {
-                return Err(A::Error::custom("the body has a field twice: send each field once"));
-            }
-            seen |= bit;
+            seen.add(field)?;
             match field {
                 Field::V => fields.v = map.next_value_seed(Version)?,
                 Field::Id => fields.id = map.next_value_seed(BoundedText::field("id", 64))?,

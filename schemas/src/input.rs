@@ -10,7 +10,7 @@ use crate::{
     },
     came::{Came, Refuse, refuse_others},
     job::{InputType, Message},
-    key::{Key, fields},
+    key::{Key, Seen, fields},
     limits::{Limits, STOP_CHARS_MAX, STOPS_MAX},
 };
 
@@ -83,7 +83,7 @@ impl<'de> Visitor<'de> for InputSeed<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
         let list = self.list("input", text("input"));
-        list.visit_seq(seq).map(|texts| Some(WireInputs::Texts(texts)))
+        list.read(seq).map(|texts| Some(WireInputs::Texts(texts)))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
@@ -91,7 +91,9 @@ impl<'de> Visitor<'de> for InputSeed<'_> {
         let mut documents = None;
         let mut prompt = None;
         let mut messages = None;
+        let mut seen = Seen::default();
         while let Some(field) = map.next_key_seed(Key::<InputField>::new())? {
+            seen.add(field)?;
             match field {
                 InputField::Query => {
                     query = map.next_value_seed(BoundedText::field("query", usize::MAX))?;
@@ -100,11 +102,10 @@ impl<'de> Visitor<'de> for InputSeed<'_> {
                     prompt = map.next_value_seed(BoundedText::field("prompt", usize::MAX))?;
                 }
                 InputField::Documents => {
-                    documents =
-                        Some(map.next_value_seed(self.list("documents", text("documents")))?);
+                    documents = map.next_value_seed(self.list("documents", text("documents")))?;
                 }
                 InputField::Messages => {
-                    messages = Some(map.next_value_seed(self.list("messages", MessageSeed))?);
+                    messages = map.next_value_seed(self.list("messages", MessageSeed))?;
                 }
                 InputField::Other => {
                     map.next_value::<IgnoredAny>()?;
@@ -146,7 +147,9 @@ impl<'de> Visitor<'de> for MessageSeed {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Message, A::Error> {
         let mut role = None;
         let mut content = None;
+        let mut seen = Seen::default();
         while let Some(field) = map.next_key_seed(Key::<MessageField>::new())? {
+            seen.add(field)?;
             match field {
                 MessageField::Role => role = map.next_value_seed(BoundedText::field("role", 32))?,
                 MessageField::Content => {
@@ -239,7 +242,9 @@ impl<'de> Visitor<'de> for ParamsSeed {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WireParamsRead, A::Error> {
         let mut read = WireParamsRead::default();
+        let mut seen = Seen::default();
         while let Some(field) = map.next_key_seed(Key::<ParamsField>::new())? {
+            seen.add(field)?;
             match field {
                 ParamsField::Normalize => {
                     read.normalize = map.next_value_seed(Flag("normalize"))?;
@@ -307,9 +312,14 @@ impl<'de> Visitor<'de> for StopSeed {
         BoundedText::new(What::Field("stop"), STOP_CHARS_MAX).visit_str(text).map(|stop| vec![stop])
     }
 
+    fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+        let text = std::str::from_utf8(bytes).map_err(|_| self.refuse(&Came::bytes(bytes)))?;
+        self.visit_str(text)
+    }
+
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
         let element = |index| BoundedText::new(What::Element("stop", index), STOP_CHARS_MAX);
-        BoundedList { what: "stop", len_max: STOPS_MAX, element }.visit_seq(seq)
+        BoundedList { what: "stop", len_max: STOPS_MAX, element }.read(seq)
     }
 
     refuse_others!(flag, number, map, extension);

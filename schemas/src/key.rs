@@ -9,6 +9,29 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 pub(crate) trait Fields: Sized {
     /// The field with this name, or the unknown one.
     fn named(name: &str) -> Self;
+    /// Its name; empty for the unknown one.
+    fn name(self) -> &'static str;
+    /// A bit of its own; none for the unknown one.
+    fn bit(self) -> u32;
+}
+
+/// The fields of a map that came so far.
+#[derive(Default)]
+pub(crate) struct Seen(u32);
+
+impl Seen {
+    /// Another one came, which is refused if it is there already.
+    pub(crate) fn add<F: Fields + Copy, E: Error>(&mut self, field: F) -> Result<(), E> {
+        if self.0 & field.bit() != 0 {
+            return Err(twice(field.name()));
+        }
+        self.0 |= field.bit();
+        Ok(())
+    }
+}
+
+pub(crate) fn twice<E: Error>(name: impl fmt::Display) -> E {
+    E::custom(format_args!("`{name}` is there twice: send each field once"))
 }
 
 /// Declares the fields of a map with their names. `Other` is added: a field of any other name.
@@ -23,6 +46,17 @@ macro_rules! fields {
                     $($name => Self::$field,)*
                     _ => Self::Other,
                 }
+            }
+
+            fn name(self) -> &'static str {
+                match self {
+                    $(Self::$field => $name,)*
+                    Self::Other => "",
+                }
+            }
+
+            fn bit(self) -> u32 {
+                if self == Self::Other { 0 } else { 1 << self as u32 }
             }
         }
     };

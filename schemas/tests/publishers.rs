@@ -136,10 +136,55 @@ fn null_undefined_and_absent_are_one() {
 }
 
 #[test]
+fn a_null_list_is_absent_and_not_empty() {
+    let rerank = json!({"query": "q", "documents": ["d"], "prompt": null, "messages": null});
+    let generate = json!({"prompt": "p", "messages": null, "documents": null});
+    for (task, input) in [("rerank", rerank), ("generate", generate)] {
+        let job = json!({"v": 1, "id": "j", "model": "m", "task": task, "input": input});
+        let limits = Limits::default();
+        let body = serde_json::to_vec(&job).unwrap();
+        decode_job(&body, ContentType::Json, &limits).unwrap();
+        let body = rmp_serde::to_vec_named(&job).unwrap();
+        decode_job(&body, ContentType::Msgpack, &limits).unwrap();
+    }
+}
+
+#[test]
+fn a_field_that_is_there_twice_is_named_wherever_it_stands() {
+    for (field, value, says) in [
+        ("params", r#"{"normalize": true, "normalize": false}"#, "`normalize` is there twice"),
+        ("metadata", r#"{"k": "a", "k": "b"}"#, "`metadata.k` is there twice"),
+        ("input", r#"{"documents": ["a"], "documents": ["b"]}"#, "`documents` is there twice"),
+        ("input", r#"{"messages": [{"role": "a", "role": "b"}]}"#, "`role` is there twice"),
+        ("v", "1, \"v\": 1", "`v` is there twice"),
+    ] {
+        let body = format!(r#"{{"id": "j", "model": "m", "task": "embed", "{field}": {value}}}"#);
+        let refusal = decode(body.as_bytes(), ContentType::Json).unwrap_err();
+        assert!(refusal.error.message.contains(says), "{body}: {refusal}");
+    }
+}
+
+#[test]
 fn zero_times_of_languages_without_null_are_absent() {
     let job = read(with("submitted_at_ms", 0));
     assert_eq!(job.submitted_at_ms, None);
     assert_eq!(read(with("expires_in_ms", 0)).expires_in_ms, None);
+}
+
+/// Python writes half of a surrogate pair for a name of a file that is no text.
+#[test]
+fn a_value_that_can_t_be_read_hides_no_other_field_wherever_it_stands() {
+    let head = [r#""v":1"#, r#""id":"j1""#, r#""model":"m""#, r#""task":"embed""#].join(",");
+    for field in ["remark", "tenant", "input", "notify", "metadata"] {
+        for value in [r#""\ud800""#, "1e999", r#"["\udc00"]"#, r#"{"a":"\ud800"}"#] {
+            let odd = format!(r#""{field}":{value}"#);
+            for body in [format!("{{{head},{odd}}}"), format!("{{{odd},{head}}}")] {
+                let refusal = decode(body.as_bytes(), ContentType::Json).unwrap_err();
+                assert_eq!(refusal.head.id.unwrap().as_str(), "j1", "{body}");
+                assert_eq!(refusal.head.task.as_deref(), Some("embed"), "{body}");
+            }
+        }
+    }
 }
 
 #[test]

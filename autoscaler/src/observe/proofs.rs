@@ -67,7 +67,7 @@ impl Proofs {
         let zeros = zeros();
         let waiting = |(queue, depth): (&String, &Option<QueueDepth>)| match depth {
             None => Ok(0),
-            Some(depth) if proves_itself(*depth) => Ok(u64::from(depth.ready)),
+            Some(depth) if depth.proves_itself() => Ok(u64::from(depth.ready)),
             Some(_) => {
                 // Messages may have come in between.
                 let answer = match answers.get(queue) {
@@ -79,11 +79,6 @@ impl Proofs {
         };
         queues.iter().zip(depths).map(waiting).collect()
     }
-}
-
-/// Whether an answer can only come from the queue's leader.
-fn proves_itself(depth: QueueDepth) -> bool {
-    depth.ready > 0 || depth.consumers > 0
 }
 
 fn unknown(queue: &str, reason: &str) -> String {
@@ -98,7 +93,7 @@ impl Zeros {
         queues: &[String],
         depths: &[Option<QueueDepth>],
     ) -> Vec<String> {
-        let shows_nothing = |depth: &QueueDepth| !proves_itself(*depth);
+        let shows_nothing = |depth: &QueueDepth| !depth.proves_itself();
         let zeros: BTreeSet<&String> = queues
             .iter()
             .zip(depths)

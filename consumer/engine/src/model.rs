@@ -50,7 +50,7 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
     let task = if folder.has_pooling() { ModelTask::Embed } else { classifier.task() };
     let f32_only = architecture.is_f32_only().then_some(name);
     let dtype = options.resolve_dtype(task != ModelTask::Embed, f32_only)?;
-    let threads = options.resolve_threads();
+    let threads = if architecture.computes_nothing() { 1 } else { options.resolve_threads() };
     let tokens_max = folder.tokens_max(sizes.positions);
     let device = device::open(options.device)?;
     let tokenizer = Tokenizer::load(&folder, tokens_max, architecture.gives_types())?;

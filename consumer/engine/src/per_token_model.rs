@@ -11,6 +11,7 @@ use crate::encode::per_token::{PerTokenEncoder, PerTokenHead};
 use crate::encode::token_vectors::TokenVectors;
 use crate::error::EngineError;
 use crate::families::architecture::Architecture;
+use crate::families::classifier::OF_CLASSIFIERS;
 use crate::families::masked_lm;
 use crate::info::{ModelInfo, ModelTask};
 use crate::load::fields::Fields;
@@ -37,31 +38,30 @@ pub(crate) fn load(
     let mut fields = Fields::parse(&config_path, &json)?;
     let classes: Vec<String> = fields.or("architectures", Vec::new())?;
     let architecture = Architecture::parse(&mut fields, &classes)?;
+    fields.without_effect(OF_CLASSIFIERS);
     let sizes = architecture.sizes();
     let name = architecture.name();
-    let task = match modules {
-        PerToken::Sparse(_) => ModelTask::EmbedSparse,
-        PerToken::Tokens(_) => ModelTask::EmbedTokens,
-    };
+    let task = task(modules);
     check_device(&config_path, modules, options.device)?;
     let f32_only = architecture.is_f32_only().then_some(name);
     let dtype = options.resolve_dtype(task == ModelTask::EmbedSparse, f32_only)?;
     let threads = options.resolve_threads();
-    let positions = folder.tokens_max(sizes.positions);
     let weights = || Weights::open(&folder.weights_path());
     let (tokenizer, head, unseen) = match modules {
         PerToken::Sparse(pooling) => {
-            let tokenizer = Tokenizer::load(folder, positions, architecture.gives_types())?;
+            let tokens_max = folder.tokens_max(sizes.positions);
+            let tokenizer = Tokenizer::load(folder, tokens_max, architecture.gives_types())?;
             // All of them again: some are the encoder's too.
-            let mut fields = Fields::parse(&config_path, &json)?;
-            let head = masked_lm::load(&mut fields, name, &weights()?, sizes, *pooling)?;
+            let mut of_head = Fields::parse(&config_path, &json)?;
+            let head = masked_lm::load(&mut of_head, name, &weights()?, sizes, *pooling)?;
+            fields.without_those_of(&of_head);
             (tokenizer, PerTokenHead::Sparse(head), None)
         }
         PerToken::Tokens(modules) => {
             let reading = folder.token_reading()?;
-            let tokenizer =
-                Tokenizer::load_kinds(folder, positions, architecture.gives_types(), &reading)?;
-            let head = token_vectors(modules, &reading, &tokenizer)?;
+            let gives_types = architecture.gives_types();
+            let tokenizer = Tokenizer::load_kinds(folder, sizes.positions, gives_types, &reading)?;
+            let head = token_vectors(folder, modules, &reading, &tokenizer)?;
             let hides = reading.expansion.as_ref().is_some_and(|expansion| !expansion.attend);
             let unseen = tokenizer.filler_id().filter(|_| hides);
             if unseen.is_some() {
@@ -92,6 +92,13 @@ pub(crate) fn load(
     let layers = architecture.layers(weights, dtype, &candle_core::Device::Cpu)?;
     let encoder = PerTokenEncoder::new(sizes, layers, head, unseen, threads, dtype.tensor())?;
     Ok((tokenizer, encoder, info))
+}
+
+fn task(modules: &PerToken) -> ModelTask {
+    match modules {
+        PerToken::Sparse(_) => ModelTask::EmbedSparse,
+        PerToken::Tokens(_) => ModelTask::EmbedTokens,
+    }
 }
 
 /// Refuses GPUs: no kernel there makes rows of every token.
@@ -134,10 +141,15 @@ fn check_unseen(
 }
 
 fn token_vectors(
+    folder: &ModelFolder,
     modules: &TokenModules,
     reading: &TokenReading,
     tokenizer: &Tokenizer,
 ) -> Result<TokenVectors, EngineError> {
+    // PyLate has no modules for what it does with every token.
+    if reading.skipped.is_none() {
+        modules.check(folder.root(), reading.expansion.is_some())?;
+    }
     let skipped = reading.skipped.as_ref().unwrap_or(&modules.skipped);
     // PyLate leaves them out of documents alone.
     let skips = if reading.skipped.is_some() { [false, true] } else { modules.skips };

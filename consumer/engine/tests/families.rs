@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{assert_close, data, f32_options};
+use common::{assert_close, copy_of, data, edit_json, f32_options};
 use forebay_engine::{Finish, Model, ModelTask, PackedBatch, Pooling, load};
 use serde_json::Value;
 
@@ -116,6 +116,26 @@ fn a_bert_with_alibi_and_gates_agrees_with_its_formulas_in_pytorch() {
 #[test]
 fn gte_agrees_with_its_formulas_in_pytorch() {
     assert_embeds("gte");
+}
+
+/// Its weights have the same names where transformers saves them.
+#[test]
+fn gte_as_transformers_saves_it_gives_the_same_vectors() {
+    let copy = copy_of("gte");
+    edit_json(&copy.path().join("config.json"), |config| {
+        let theta = config.remove("rope_theta").unwrap();
+        for field in ["layer_norm_type", "pack_qkv", "position_embedding_type"] {
+            config.remove(field);
+        }
+        config.insert("model_type".into(), "gte".into());
+        config.insert("architectures".into(), vec!["GteModel"].into());
+        let parameters = serde_json::json!({"rope_theta": theta, "rope_type": "default"});
+        config.insert("rope_parameters".into(), parameters);
+    });
+    let mut model = load(copy.path(), &f32_options()).unwrap();
+    assert_eq!(model.info.architecture, "gte");
+    let (mut new, rows) = open("gte", "mean");
+    assert_eq!(compute(&mut model, &rows), compute(&mut new, &rows));
 }
 
 #[test]

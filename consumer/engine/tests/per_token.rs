@@ -6,17 +6,20 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{assert_close, data, f32_options, load_f32};
+use common::{assert_close, copy_of, data, edit_json, f32_options, load_f32};
 use forebay_engine::{
     Device, EngineError, Finish, InputType, LoadOptions, Model, ModelTask, PackedBatch, load,
 };
 use serde_json::Value;
 
 fn open(name: &str, task: ModelTask) -> (Model, Vec<Value>) {
-    let folder = data().join("tiny").join(name);
+    open_folder(&data().join("tiny").join(name), task)
+}
+
+fn open_folder(folder: &Path, task: ModelTask) -> (Model, Vec<Value>) {
     let lines = fs::read_to_string(folder.join("expected.jsonl")).unwrap();
     let rows = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let model = load(&folder, &f32_options()).unwrap();
+    let model = load(folder, &f32_options()).unwrap();
     assert_eq!(model.info.task, task);
     (model, rows)
 }
@@ -42,7 +45,11 @@ fn list<T: serde::de::DeserializeOwned>(value: &Value) -> Vec<T> {
 }
 
 fn assert_sparse(name: &str) {
-    let (mut model, rows) = open(name, ModelTask::EmbedSparse);
+    assert_sparse_in(&data().join("tiny").join(name));
+}
+
+fn assert_sparse_in(folder: &Path) {
+    let (mut model, rows) = open_folder(folder, ModelTask::EmbedSparse);
     assert_eq!(model.info.dim, 2000);
     let encode = |row: &Value| model.tokenizer.encode(row["text"].as_str().unwrap()).unwrap().ids;
     let ids: Vec<Vec<u32>> = rows.iter().map(encode).collect();
@@ -65,6 +72,31 @@ fn a_bert_gives_the_sparse_vectors_of_sentence_transformers() {
 #[test]
 fn a_distilbert_that_sums_gives_the_sparse_vectors_of_sentence_transformers() {
     assert_sparse("splade-distilbert");
+}
+
+#[test]
+fn a_roberta_gives_the_sparse_vectors_of_sentence_transformers() {
+    assert_sparse("splade-roberta");
+}
+
+/// Their classes are copies of `RoBERTa`'s in transformers, as the maker of that model makes sure.
+#[test]
+fn an_xlm_roberta_and_a_camembert_give_the_sparse_vectors_of_the_same_roberta() {
+    for (kind, architecture) in
+        [("xlm-roberta", "XLMRobertaForMaskedLM"), ("camembert", "CamembertForMaskedLM")]
+    {
+        let copy = copy_of("splade-roberta");
+        edit_json(&copy.path().join("config.json"), |config| {
+            config.insert("model_type".into(), kind.into());
+            config.insert("architectures".into(), vec![architecture].into());
+        });
+        assert_sparse_in(copy.path());
+    }
+}
+
+#[test]
+fn a_modernbert_gives_the_sparse_vectors_of_sentence_transformers() {
+    assert_sparse("splade-modernbert");
 }
 
 fn assert_tokens(name: &str) {
@@ -98,6 +130,49 @@ fn a_bert_gives_the_token_vectors_of_sentence_transformers() {
 #[test]
 fn a_modernbert_in_a_folder_of_pylate_gives_its_token_vectors() {
     assert_tokens("colbert-pylate");
+}
+
+#[test]
+fn lengths_of_queries_and_documents_count_before_the_one_of_all_texts() {
+    let copy = copy_of("colbert-pylate");
+    let long = "word ".repeat(300);
+    for (of_all, expected) in [(40, [24, 100]), (20, [24, 100]), (127, [24, 100])] {
+        edit_json(&copy.path().join("sentence_bert_config.json"), |config| {
+            config.insert("max_seq_length".into(), of_all.into());
+        });
+        let model = load_f32(copy.path());
+        let lengths = [InputType::Query, InputType::Document]
+            .map(|input_type| model.tokenizer.of(input_type).encode(&long).unwrap().ids.len());
+        assert_eq!(lengths, expected, "max_seq_length {of_all}");
+        assert_eq!(model.info.tokens_max, 100);
+    }
+    edit_json(&copy.path().join("config_sentence_transformers.json"), |config| {
+        config.remove("document_length");
+    });
+    edit_json(&copy.path().join("sentence_bert_config.json"), |config| {
+        config.insert("max_seq_length".into(), 40.into());
+    });
+    let model = load_f32(copy.path());
+    assert_eq!(model.tokenizer.of(InputType::Document).encode(&long).unwrap().ids.len(), 40);
+}
+
+#[test]
+fn a_field_of_the_configuration_is_ignored_only_where_the_head_takes_none() {
+    for (name, effective) in [
+        (
+            "splade-modernbert",
+            ["decoder_bias", "classifier_activation", "classifier_bias"].as_slice(),
+        ),
+        ("colbert-pylate", &[]),
+        ("splade", &["hidden_act"]),
+    ] {
+        let ignored = load_f32(&data().join("tiny").join(name)).info.ignored;
+        let unknown: Vec<_> = ignored.iter().filter(|it| !it.is_known).collect();
+        assert!(unknown.is_empty(), "{name}: {unknown:?}");
+        let known: Vec<&str> = ignored.iter().map(|it| it.field.as_str()).collect();
+        assert!(effective.iter().all(|field| !known.contains(field)), "{name}: {known:?}");
+        assert!(name != "colbert-pylate" || known.contains(&"decoder_bias"), "{known:?}");
+    }
 }
 
 #[test]
@@ -156,6 +231,34 @@ fn what_cannot_be_honoured_is_refused_by_name() {
             "modules.json",
             "normalize.Normalize",
             "token_pooling.HierarchicalTokenPooling",
+            "type",
+        ),
+        (
+            "colbert",
+            "modules.json",
+            "normalize.Normalize",
+            "multi_vector_mask.MultiVectorMask",
+            "type",
+        ),
+        (
+            "colbert",
+            "modules.json",
+            "multi_vector_mask.MultiVectorMask",
+            "normalize.Normalize",
+            "module_input_name",
+        ),
+        (
+            "colbert",
+            "3_Normalize/config.json",
+            "token_embeddings",
+            "sentence_embedding",
+            "module_input_name",
+        ),
+        (
+            "colbert-pylate",
+            "config_sentence_transformers.json",
+            "ColBERT",
+            "MultiVectorEncoder",
             "type",
         ),
         ("colbert", "sentence_bert_config.json", "\"fixed\"", "\"none\"", "query_expansion"),

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Makes the small random models that are folders of sentence-transformers, with the values that it computes for them.
 
-    python3 consumer/engine/tests/tiny-sentence-models.py xlm-roberta splade splade-distilbert colbert colbert-pylate
+    python3 consumer/engine/tests/tiny-sentence-models.py xlm-roberta splade splade-distilbert splade-roberta \
+        splade-modernbert colbert colbert-pylate
 
 Needs sentence-transformers 6.2 with torch and transformers 5. The tokenizers and the texts are those of other small
 models beside them. Weights are kept in bf16 and computed with in f32.
@@ -29,8 +30,11 @@ from transformers import (
     DistilBertConfig,
     DistilBertForMaskedLM,
     ModernBertConfig,
+    ModernBertForMaskedLM,
     ModernBertModel,
     PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForMaskedLM,
     XLMRobertaConfig,
     XLMRobertaModel,
 )
@@ -132,10 +136,11 @@ def xlm_roberta(name):
     write(folder, rows)
 
 
-def sparse(name, model, pooling):
-    modules = [Transformer(saved(model), transformer_task="fill-mask"), pooling]
+def sparse(name, model, pooling, of="bert", pattern="[{}]"):
+    folder = saved(model, tokenizer(of, pattern))
+    modules = [Transformer(folder, transformer_task="fill-mask"), pooling]
     encoder = SparseEncoder(modules=modules, device="cpu")
-    folder = keep(encoder, name)
+    folder = keep(encoder, name, of)
     rows = []
     for text in texts():
         vector = encoder.encode(text, convert_to_sparse_tensor=False)
@@ -152,6 +157,41 @@ def splade_distilbert(name):
     sizes = {"dim": HIDDEN, "hidden_dim": INNER, "n_layers": LAYERS, "n_heads": HEADS}
     config = DistilBertConfig(vocab_size=VOCABULARY, max_position_embeddings=POSITIONS, **sizes)
     sparse(name, randomize(DistilBertForMaskedLM(config), 22), SpladePooling("sum", "log1p_relu"))
+
+
+def splade_roberta(name):
+    """The head of RoBERTa, XLM-RoBERTa and CamemBERT, whose classes are copies of one another in transformers."""
+    config = RobertaConfig(**BERT | {"max_position_embeddings": POSITIONS + 2}, type_vocab_size=1, pad_token_id=1)
+    model = randomize(RobertaForMaskedLM(config), 28)
+    sparse(name, model, SpladePooling("max"), "roberta-classify", "<{}>")
+    for kind, architecture in (("xlm-roberta", "XLMRobertaForMaskedLM"), ("camembert", "CamembertForMaskedLM")):
+        same_in_another_class(DATA / name, kind, architecture)
+
+
+def same_in_another_class(folder, kind, architecture):
+    """Fails unless the folder computes the same as a model of another type."""
+    copy = pathlib.Path(tempfile.mkdtemp()) / kind
+    shutil.copytree(folder, copy)
+    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    config |= {"model_type": kind, "architectures": [architecture]}
+    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    options = {"device": "cpu", "model_kwargs": {"dtype": torch.float32}}
+    [one, other] = [SparseEncoder(str(path), **options) for path in (folder, copy)]
+    assert type(other[0].auto_model).__name__ == architecture
+    for text in texts():
+        [a, b] = [encoder.encode(text, convert_to_sparse_tensor=False) for encoder in (one, other)]
+        assert torch.equal(a, b), (kind, text)
+
+
+def splade_modernbert(name):
+    config = ModernBertConfig(
+        **BERT | {"num_hidden_layers": 4},
+        local_attention=64,
+        pad_token_id=0,
+        cls_token_id=2,
+        sep_token_id=3,
+    )
+    sparse(name, randomize(ModernBertForMaskedLM(config), 29), SpladePooling("max"), "modernbert")
 
 
 def token_rows(encoder):
@@ -229,6 +269,8 @@ def main():
         "xlm-roberta": xlm_roberta,
         "splade": splade,
         "splade-distilbert": splade_distilbert,
+        "splade-roberta": splade_roberta,
+        "splade-modernbert": splade_modernbert,
         "colbert": colbert,
         "colbert-pylate": colbert_pylate,
     }

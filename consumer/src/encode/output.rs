@@ -41,7 +41,11 @@ pub fn of(work: &Work, rows: Vec<Vec<f32>>, shape: &Shape<'_>) -> Result<Output,
 
 fn shorten(rows: &[Vec<f32>], dim: usize, kept: Option<usize>) -> EmbedOutput {
     let dim = kept.unwrap_or(dim).min(dim);
-    EmbedOutput { dim, data: rows.iter().flat_map(|row| &row[..dim]).copied().collect() }
+    let mut data = Vec::with_capacity(rows.len() * dim);
+    for row in rows {
+        data.extend_from_slice(&row[..dim]);
+    }
+    EmbedOutput { dim, data }
 }
 
 /// A row of pairs of a dimension and its value; the `kept` largest of these.

@@ -73,7 +73,7 @@ impl ConsumerChannel {
             drop(unsettled);
             written(queued).await
         };
-        tokio::time::timeout(WRITTEN_WITHIN, write).await.unwrap_or(false)
+        self.in_time(write).await
     }
 
     /// Gives a delivery back to its queue. `false` when the channel is gone.
@@ -87,7 +87,17 @@ impl ConsumerChannel {
             drop(unsettled);
             written(queued).await
         };
-        tokio::time::timeout(WRITTEN_WITHIN, write).await.unwrap_or(false)
+        self.in_time(write).await
+    }
+
+    /// `false` when it takes too long: then the channel is closed, since it is unknown which of its deliveries are
+    /// settled, and the window would be smaller by them for good.
+    async fn in_time(&self, write: impl Future<Output = bool>) -> bool {
+        let Ok(is_written) = tokio::time::timeout(WRITTEN_WITHIN, write).await else {
+            self.close().await;
+            return false;
+        };
+        is_written
     }
 
     /// Deliveries that are not settled.

@@ -23,6 +23,14 @@ pub struct QueueDepth {
     pub consumers: u32,
 }
 
+impl QueueDepth {
+    /// Whether only the queue's leader can have answered this. Nothing at all is also what is answered for a quorum
+    /// queue whose leader can't be reached: [`Broker::waiting_by_proof`] distinguishes them.
+    pub fn proves_itself(self) -> bool {
+        self.ready > 0 || self.consumers > 0
+    }
+}
+
 /// The most queues that are looked at on one channel, one after the other,
 const QUEUES_A_CHANNEL: usize = 8;
 /// and the most channels at once.

@@ -75,12 +75,15 @@ impl Health {
 
     /// Waits until all of these conditions hold.
     pub async fn until(&self, names: &[&'static str]) {
-        let mut watcher = self.conditions.subscribe();
         let hold = |conditions: &Conditions| {
             names.iter().all(|name| conditions.get(name).is_none_or(|condition| condition.ok))
         };
+        // Mostly they hold, and this is asked for each job.
+        if hold(&self.conditions.borrow()) {
+            return;
+        }
         // The sender lives in `self`.
-        let _ = watcher.wait_for(hold).await;
+        let _ = self.conditions.subscribe().wait_for(hold).await;
     }
 
     pub(super) fn report(&self) -> Report {

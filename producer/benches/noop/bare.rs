@@ -1,6 +1,6 @@
 //! The peer: a concurrent publisher and consumer, with nothing but lapin.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use forebay_client::{Job, Lane};
@@ -16,6 +16,8 @@ use lapin::{
     types::FieldTable,
 };
 
+use crate::cpu::{Began, Round};
+
 /// Publishes that wait for their confirmation at once: what the client library allows itself.
 const IN_FLIGHT: usize = 1_024;
 const PREFETCH: u16 = 1_024;
@@ -24,7 +26,7 @@ const ACK_EVERY: usize = 64;
 
 /// Messages a second, published with confirmation and consumed by another connection meanwhile. Counted is the last of
 /// the `passes`, each of which begins when the one before is done.
-pub(crate) async fn rate(config: &Config, passes: [Vec<Job>; 2]) -> Result<f64> {
+pub(crate) async fn rate(config: &Config, passes: [Vec<Job>; 2]) -> Result<Round> {
     let url = config.amqp_url.expose();
     let publisher = Connection::connect(url, ConnectionProperties::default()).await?;
     let connection = Connection::connect(url, ConnectionProperties::default()).await?;
@@ -33,11 +35,11 @@ pub(crate) async fn rate(config: &Config, passes: [Vec<Job>; 2]) -> Result<f64> 
     let model = passes[0].first().context("no jobs")?.model.clone();
     let mut consumer =
         consumer(&connection.create_channel().await?, &Lane::Batch.queue(&model)).await?;
-    let mut rate = 0.0;
+    let mut round = None;
     for jobs in passes {
         let encode = |job: &Job| job.encode(ContentType::Msgpack);
         let bodies = jobs.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
-        let began = Instant::now();
+        let began = Began::now(None)?;
         let consuming = tokio::spawn(consume(consumer, jobs.len()));
         let publishes = jobs.iter().zip(&bodies).map(|(job, body)| publish(&channel, job, body));
         let mut confirmed = stream::iter(publishes).buffer_unordered(IN_FLIGHT);
@@ -45,13 +47,13 @@ pub(crate) async fn rate(config: &Config, passes: [Vec<Job>; 2]) -> Result<f64> 
             result?;
         }
         consumer = consuming.await??;
-        rate = jobs.len() as f64 / began.elapsed().as_secs_f64();
+        round = Some(began.until_now(None, jobs.len())?);
     }
     // The last acknowledgements have to reach the queue before the channel closes.
     tokio::time::sleep(Duration::from_secs(1)).await;
     publisher.close(200, "done".into()).await?;
     connection.close(200, "done".into()).await?;
-    Ok(rate)
+    round.context("no passes")
 }
 
 async fn publish(channel: &Channel, job: &Job, body: &[u8]) -> Result<()> {

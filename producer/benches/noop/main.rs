@@ -8,10 +8,11 @@
 //!   connected and warm: so many messages went through them before;
 //! - draining a filled queue, from the first record to the last; the peer is Celery, where it is installed.
 //!
-//! It prints a table and, last, one line of JSON.
+//! It prints a table, the processor time that each side took, and, last, one line of JSON.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // it is a command that prints tables
 
 mod bare;
+mod cpu;
 #[path = "../figures/mod.rs"]
 mod figures;
 mod worker;
@@ -29,7 +30,11 @@ use futures_util::{StreamExt, stream};
 use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
 
-use crate::{figures::row, worker::Fixture};
+use crate::{
+    cpu::{Began, Round},
+    figures::row,
+    worker::Fixture,
+};
 
 const ROUNDS: usize = 5;
 const JOBS: usize = 20_000;
@@ -56,33 +61,60 @@ async fn main() -> Result<()> {
     }
     let mut redis =
         redis::Client::open(config.redis_url.expose())?.get_multiplexed_async_connection().await?;
-    let mut both = Vec::new();
-    let mut both_bare = Vec::new();
-    let mut drain = Vec::new();
-    let mut drain_celery = Vec::new();
+    let mut figures = Figures::default();
     for round in 1..=ROUNDS {
         eprintln!("jobs of a model that computes nothing, round {round} of {ROUNDS}");
         let warm_up = || jobs(&texts, WARM_UP);
         let measured = || jobs(&texts, JOBS);
-        both.push(at_once(&fixture, &config, [warm_up()?, measured()?], &mut redis).await?);
-        both_bare.push(bare::rate(&config, [warm_up()?, measured()?]).await?);
-        drain.push(drained(&fixture, &config, measured()?, &mut redis).await?);
+        figures.both.push(at_once(&fixture, &config, [warm_up()?, measured()?], &mut redis).await?);
+        figures.both_bare.push(bare::rate(&config, [warm_up()?, measured()?]).await?);
+        figures.drain.push(drained(&fixture, &config, measured()?, &mut redis).await?);
         if let Some(celery) = &celery {
-            drain_celery.push(celery.rate(&config)?);
+            figures.drain_celery.push(celery.rate(&config)?);
         }
     }
-    figures::head();
-    let mut rows = vec![
-        row("lapin, published and consumed at once, messages/s", &both_bare, None),
-        row("client and worker at once, jobs/s", &both, Some(&both_bare)),
-    ];
-    if celery.is_some() {
-        rows.push(row("Celery, two processes, draining, tasks/s", &drain_celery, None));
-    }
-    let peer = celery.is_some().then_some(drain_celery.as_slice());
-    rows.push(row("one worker, draining, jobs/s", &drain, peer));
-    println!("{}", json!({ "rounds": ROUNDS, "jobs": JOBS, "rows": rows }));
+    println!("{}", json!({ "rounds": ROUNDS, "jobs": JOBS, "rows": figures.rows() }));
     Ok(())
+}
+
+/// The figures of all rounds.
+#[derive(Default)]
+struct Figures {
+    both: Vec<Round>,
+    both_bare: Vec<Round>,
+    drain: Vec<Round>,
+    drain_celery: Vec<f64>,
+}
+
+impl Figures {
+    /// Prints a table and returns its rows.
+    fn rows(&self) -> Vec<Value> {
+        let Self { both, both_bare, drain, drain_celery } = self;
+        let of = |rounds: &[Round], figure: fn(&Round) -> f64| -> Vec<f64> {
+            rounds.iter().map(figure).collect()
+        };
+        let rate = |rounds: &[Round]| of(rounds, |round| round.rate);
+        let worker_us = |rounds: &[Round]| of(rounds, |round| round.worker_us);
+        figures::head();
+        let bare_rate = rate(both_bare);
+        let mut rows = vec![
+            row("lapin, published and consumed at once, messages/s", &bare_rate, None),
+            row("client and worker at once, jobs/s", &rate(both), Some(&bare_rate)),
+        ];
+        let peer = (!drain_celery.is_empty()).then_some(drain_celery.as_slice());
+        if let Some(celery) = peer {
+            rows.push(row("Celery, two processes, draining, tasks/s", celery, None));
+        }
+        rows.push(row("one worker, draining, jobs/s", &rate(drain), peer));
+        let times = [
+            ("lapin at once, both sides, processor us a message", worker_us(both_bare)),
+            ("worker at once, processor us a job", worker_us(both)),
+            ("client at once, processor us a job", of(both, |round| round.client_us)),
+            ("worker draining, processor us a job", worker_us(drain)),
+        ];
+        rows.extend(times.iter().map(|(name, times)| row(name, times, None)));
+        rows
+    }
 }
 
 /// Real texts, joined and cut to one length. Only their ASCII characters, so that no cut splits a character.
@@ -111,23 +143,23 @@ async fn at_once(
     config: &Config,
     passes: [Vec<Job>; 2],
     redis: &mut MultiplexedConnection,
-) -> Result<f64> {
+) -> Result<Round> {
     let mut worker = fixture.start()?;
     worker.ready().await?;
     let client = Client::connect(config)?;
-    let mut rate = 0.0;
+    let mut round = None;
     for jobs in passes {
         let count = jobs.len();
         let before = keys(redis).await?;
-        let began = Instant::now();
+        let began = Began::now(Some(&worker))?;
         submit(&client, jobs).await?;
         until(redis, before + count).await?;
-        rate = count as f64 / began.elapsed().as_secs_f64();
+        round = Some(began.until_now(Some(&worker), count)?);
     }
     client.close().await;
     worker.stop().await?;
     clear(redis).await?;
-    Ok(rate)
+    round.context("no passes")
 }
 
 /// Jobs a second that one worker drains from a filled queue, from its first record to its last.
@@ -136,19 +168,19 @@ async fn drained(
     config: &Config,
     jobs: Vec<Job>,
     redis: &mut MultiplexedConnection,
-) -> Result<f64> {
+) -> Result<Round> {
     let client = Client::connect(config)?;
     submit(&client, jobs).await?;
     client.close().await;
     let worker = fixture.start()?;
     // Its own entry in the registry is not a record.
     let first = until(redis, 2).await?;
-    let began = Instant::now();
+    let began = Began::now(Some(&worker))?;
     until(redis, JOBS).await?;
-    let rate = (JOBS - first) as f64 / began.elapsed().as_secs_f64();
+    let round = began.until_now(Some(&worker), JOBS - first)?;
     worker.stop().await?;
     clear(redis).await?;
-    Ok(rate)
+    Ok(round)
 }
 
 async fn submit(client: &Client, jobs: Vec<Job>) -> Result<()> {

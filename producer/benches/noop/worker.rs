@@ -91,6 +91,11 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until it is subscribed.
     pub(crate) async fn ready(&mut self) -> Result<()> {
         let began = Instant::now();

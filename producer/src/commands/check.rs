@@ -199,9 +199,45 @@ fn task_name(task: ModelTask) -> &'static str {
     }
 }
 
+/// The facts that count for the model's task.
+fn lines_of_task(report: &Report) -> Vec<(&'static str, String)> {
+    let dimensions = report.dimensions;
+    let mut lines = match report.task {
+        "embed" => {
+            let after = report.after_pooling.iter().map(|step| format!(", then {step}"));
+            let pooling = report.pooling.join(" + ") + &after.collect::<String>();
+            vec![("pooling", pooling), ("vector", format!("{dimensions} dimensions"))]
+        }
+        "embed_sparse" => {
+            vec![("vector", format!("sparse, {dimensions} dimensions: the vocabulary's words"))]
+        }
+        "embed_tokens" => vec![("vector", format!("{dimensions} dimensions, one for each token"))],
+        _ => {
+            let marked = if report.token_types { "are marked" } else { "are not marked" };
+            let pairs = ("pairs", format!("tokens of the second text {marked} as such"));
+            let labels = Some(("labels", report.labels.join(", ")));
+            return labels
+                .filter(|_| !report.labels.is_empty())
+                .into_iter()
+                .chain([pairs])
+                .collect();
+        }
+    };
+    // A model of token vectors puts them before its texts itself, by the kind of a text.
+    let by = if report.task == "embed_tokens" {
+        "put before a text of that kind"
+    } else {
+        let default = report.default_prompt.as_ref().map(|prompt| format!("{prompt:?}"));
+        lines.push(("prompt", default.unwrap_or_else(|| "none by default".to_owned())));
+        "for callers to put before a text"
+    };
+    for (name, prompt) in report.prompts.iter().filter(|(_, prompt)| !prompt.is_empty()) {
+        lines.push(("prompt", format!("{name}: {prompt:?}, {by}")));
+    }
+    lines
+}
+
 fn print(report: &Report, to: &mut Output) -> std::io::Result<()> {
-    let after = report.after_pooling.iter().map(|step| format!(", then {step}"));
-    let pooling = report.pooling.join(" + ") + &after.collect::<String>();
     let mut lines = vec![
         ("forebay", report.forebay.to_owned()),
         ("folder", report.folder.display().to_string()),
@@ -216,21 +252,7 @@ fn print(report: &Report, to: &mut Output) -> std::io::Result<()> {
             format!("stored as {}, computed in {}", report.stored_dtypes.join(", "), report.dtype),
         ),
     ];
-    if report.task == "embed" {
-        lines.push(("pooling", pooling));
-        lines.push(("vector", format!("{} dimensions", report.dimensions)));
-        let default = report.default_prompt.as_ref().map(|prompt| format!("{prompt:?}"));
-        lines.push(("prompt", default.unwrap_or_else(|| "none by default".to_owned())));
-        for (name, prompt) in report.prompts.iter().filter(|(_, prompt)| !prompt.is_empty()) {
-            lines.push(("prompt", format!("{name}: {prompt:?}, for callers to put before a text")));
-        }
-    } else {
-        if !report.labels.is_empty() {
-            lines.push(("labels", report.labels.join(", ")));
-        }
-        let marked = if report.token_types { "are marked" } else { "are not marked" };
-        lines.push(("pairs", format!("tokens of the second text {marked} as such")));
-    }
+    lines.extend(lines_of_task(report));
     for Ignored { file, field, value, .. } in report.ignored.iter().filter(|f| !f.is_known) {
         lines.push(("ignored", format!("NOT KNOWN: {field} = {value} in {file}")));
     }
@@ -253,6 +275,51 @@ fn print(report: &Report, to: &mut Output) -> std::io::Result<()> {
             }
             let verdict = if result.agrees { "agrees with" } else { "DIFFERS from" };
             to.line(format_args!("result    {verdict} {library}: {}", result.worst()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(task: &'static str) -> String {
+        let report = Report {
+            forebay: "0",
+            folder: PathBuf::new(),
+            family: "bert",
+            task,
+            labels: vec!["low".to_owned()],
+            dimensions: 16,
+            tokens_max: 100,
+            truncates: "the end",
+            token_types: true,
+            pooling: vec!["mean".to_owned()],
+            after_pooling: vec!["normalize".to_owned()],
+            prompts: [("query".to_owned(), "search: ".to_owned())].into(),
+            default_prompt: None,
+            stored_dtypes: Vec::new(),
+            dtype: "f32".to_owned(),
+            ignored: Vec::new(),
+            comparison: None,
+        };
+        let lines = lines_of_task(&report).into_iter();
+        let lines: Vec<String> = lines.map(|(name, value)| format!("{name} {value}")).collect();
+        lines.join("\n")
+    }
+
+    #[test]
+    fn each_task_has_its_own_facts() {
+        for (task, there, absent) in [
+            ("embed", "pooling mean, then normalize", "pairs"),
+            ("embed_sparse", "vector sparse, 16 dimensions", "pairs"),
+            ("embed_tokens", "16 dimensions, one for each token", "pairs"),
+            ("embed_tokens", "query: \"search: \", put before a text of that kind", "callers"),
+            ("classify", "labels low", "vector"),
+            ("rerank", "pairs tokens of the second text are marked", "prompt"),
+        ] {
+            let lines = lines(task);
+            assert!(lines.contains(there) && !lines.contains(absent), "{task}: {lines}");
         }
     }
 }

@@ -26,13 +26,17 @@ pub(crate) async fn run(context: &mut Context) -> CommandResult {
         .iter()
         .map(|queue| {
             let info = &queue.info;
-            let unacknowledged = queue.unacknowledged.map_or("?".to_owned(), grouped);
-            [info.name.clone(), grouped(info.ready), unacknowledged, info.consumers.to_string()]
+            let [ready, in_work] = [info.ready, queue.unacknowledged]
+                .map(|count| count.map_or("?".to_owned(), grouped));
+            [info.name.clone(), ready, in_work, info.consumers.to_string()]
         })
         .collect();
     context.output.table(["QUEUE", "READY>", "IN WORK>", "CONSUMERS>"], &rows)?;
     if context.config.management_url.is_none() {
         eprintln!("forebay: the number in work needs a management_url in the configuration");
+    }
+    for queue in queues.iter().map(|queue| &queue.info).filter(|queue| queue.ready.is_none()) {
+        eprintln!("forebay: how much {} holds is unknown: its leader can't be reached", queue.name);
     }
     for queue in queues.iter().map(|queue| &queue.info).filter(|queue| queue.is_trouble()) {
         eprintln!("forebay: {} holds messages that no worker consumes", queue.name);

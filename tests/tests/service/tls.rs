@@ -4,9 +4,10 @@
 use std::fs;
 
 use forebay_tests::MODEL;
-use forebay_tests::broker;
+use forebay_tests::broker::{self, Node};
 use forebay_tests::certificates::{Authority, Files, HOST, OTHER_HOST};
 use forebay_tests::patience::{SOON, until};
+use forebay_tests::pools::status;
 use forebay_tests::service::Service;
 use forebay_tests::stack::{Finished, Stack};
 use forebay_tests::store::Store;
@@ -213,6 +214,35 @@ async fn files_that_are_replaced_are_read_without_a_restart() {
     // Redis asks for the client's certificate too.
     Authority::shared().certify(&folder);
     worker.ready().await;
+}
+
+#[tokio::test]
+async fn the_management_api_is_shown_a_certificate_and_a_new_one_without_a_restart() {
+    let demands = "management.ssl.verify = verify_peer\nmanagement.ssl.fail_if_no_peer_cert = true";
+    let node = Node::boot_with(demands).await;
+    let stack = Stack::of(node.vhost().await, Store::start().await);
+    let management = stack.vhost.encrypted_management_url();
+    let mut overrides =
+        vec![(MANAGEMENT, management.as_str()), (CA, stack.vhost.certificate().ca())];
+    let refused = forebay(&stack, &overrides, &["queues"]).await;
+    assert_eq!(refused.code, 0, "{refused:?}");
+    assert!(refused.errors.contains("management API at"), "{refused:?}");
+
+    let folder = stack.store.folder().join("client");
+    let before = Authority::new("another").certify(&folder);
+    let [cert, key] = [&before.cert, &before.key].map(|path| path.to_str().unwrap().to_owned());
+    overrides.extend([(CERT, cert.as_str()), (KEY, key.as_str())]);
+    let autoscaler = stack.autoscaler(&overrides).await;
+    let is_refused = async || {
+        let problems = status(&autoscaler)?["problems"].to_string();
+        Some(problems.contains("management API at"))
+    };
+    until("the certificate is refused", SOON, async || is_refused().await?.then_some(())).await;
+    Authority::shared().certify(&folder);
+    until("the new one is taken", SOON, async || (!is_refused().await?).then_some(())).await;
+    let finished = forebay(&stack, &overrides, &["queues"]).await;
+    assert_eq!(finished.code, 0, "{finished:?}");
+    assert!(!finished.errors.contains("management API at"), "{finished:?}");
 }
 
 #[tokio::test]

@@ -29,8 +29,10 @@ const UNEVENNESS_MAX: usize = 108;
 
 /// A pool of worker threads, each with buffers of its own.
 pub(crate) struct ThreadPool {
-    pool: rayon::ThreadPool,
-    /// One for each thread of `pool`.
+    /// None where there is one thread: then the caller's own computes. Handing a small batch to another thread and
+    /// waiting for it takes longer than computing it.
+    pool: Option<rayon::ThreadPool>,
+    /// One for each thread.
     workers: Vec<Mutex<WorkerThread>>,
     /// Tokens that a group aims at.
     group_tokens: usize,
@@ -50,11 +52,14 @@ struct WorkerThread {
 impl ThreadPool {
     /// Starts the worker threads, for hidden states of `hidden` values in `dtype`.
     pub(crate) fn new(threads: usize, hidden: usize, dtype: DType) -> Result<Self, EngineError> {
-        let pool = ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|index| format!("compute-{index}"))
-            .build()
-            .map_err(|error| EngineError::Threads { threads, problem: error.to_string() })?;
+        let build = || {
+            ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .thread_name(|index| format!("compute-{index}"))
+                .build()
+                .map_err(|error| EngineError::Threads { threads, problem: error.to_string() })
+        };
+        let pool = (threads > 1).then(build).transpose()?;
         let group_tokens = (GROUP_STATE_BYTES / (hidden * dtype.size_in_bytes()))
             .clamp(GROUP_TOKENS_MIN, GROUP_TOKENS_MAX);
         let workers = (0..threads).map(|_| Mutex::new(WorkerThread::new(dtype))).collect();
@@ -101,12 +106,15 @@ impl ThreadPool {
                 seen: None,
             };
             let together = || work(sequences, batch.finishes(), &mut lock(&self.workers[0]).space);
-            let made = self.pool.install(together)?;
+            let made = match &self.pool {
+                Some(pool) => pool.install(together),
+                None => alone(together),
+            }?;
             return Ok(vec![((0..lengths.len()).collect(), made)]);
         };
         let next = AtomicUsize::new(0);
-        let parts = self.pool.broadcast(|thread| {
-            let mut worker = lock(&self.workers[thread.index()]);
+        let parts = self.on_each(|thread| {
+            let mut worker = lock(&self.workers[thread]);
             let mut done = Vec::new();
             alone(|| {
                 while let Some(group) = groups.get(next.fetch_add(1, Relaxed)) {
@@ -129,6 +137,14 @@ impl ThreadPool {
             );
         }
         Ok(all)
+    }
+
+    /// Runs `work` on each thread, which is given by its number.
+    fn on_each<T: Send>(&self, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+        match &self.pool {
+            Some(pool) => pool.broadcast(|thread| work(thread.index())),
+            None => vec![work(0)],
+        }
     }
 }
 
@@ -237,6 +253,17 @@ mod tests {
         for lengths in [&[10][..], &[10, 12], &[256], &[256, 30], &[256, 256, 256], &[]] {
             assert_eq!(partition(lengths, 2, 256, 384), None, "{lengths:?}");
         }
+    }
+
+    #[test]
+    fn one_thread_is_the_caller_s_and_several_are_the_pool_s() {
+        let caller = std::thread::current().id();
+        let on = |threads| {
+            let pool = ThreadPool::new(threads, 384, DType::F32).unwrap();
+            pool.on_each(|_| std::thread::current().id())
+        };
+        assert_eq!(on(1), [caller]);
+        assert_eq!(on(2).iter().filter(|&&id| id != caller).count(), 2);
     }
 
     #[test]

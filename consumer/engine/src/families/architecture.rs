@@ -86,6 +86,11 @@ impl Architecture {
         matches!(self, Self::Deberta(_) | Self::Noop(_))
     }
 
+    /// Whether its layers compute nothing: then threads have nothing to share, and waking them takes most of the time.
+    pub(crate) fn computes_nothing(&self) -> bool {
+        matches!(self, Self::Noop(_))
+    }
+
     /// How many tokens behind the last one that attention sees may stand without being seen; `None` where it always
     /// sees all of them.
     pub(crate) fn window_unseen(&self) -> Option<usize> {

@@ -18,7 +18,7 @@ use crate::load::safetensors::Weights;
 const LABELS_MAX: usize = 100_000;
 
 /// Fields that every model of transformers may have, and that count where it classifies.
-const OF_CLASSIFIERS: &[&str] = &[
+pub(crate) const OF_CLASSIFIERS: &[&str] = &[
     "classifier_activation",
     "classifier_bias",
     "classifier_pooling",

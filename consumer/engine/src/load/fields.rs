@@ -104,6 +104,12 @@ impl Fields {
         }
     }
 
+    /// Takes the fields that were taken from `other`, which is made of the same file: they have an effect.
+    pub(crate) fn without_those_of(&mut self, other: &Self) {
+        self.left.retain(|field, _| other.left.contains_key(field));
+        self.idle.retain(|(field, _)| other.left.contains_key(field));
+    }
+
     /// The refusal of a value.
     pub(crate) fn not_supported(
         &self,

@@ -14,7 +14,7 @@ use crate::error::EngineError;
 use crate::load::fields::{Fields, Ignored};
 use crate::load::files::{from_json, read, read_if_there};
 use crate::load::per_token::PerToken;
-use crate::load::pooling::{self, After, Dense, Pooling};
+use crate::load::pooling::{self, After, Dense, OF_TEXT, Pooling};
 use crate::load::token_reading::TokenReading;
 use crate::load::tokenizer_config::TokenizerConfig;
 
@@ -99,7 +99,15 @@ impl ModelFolder {
                     after.push(After::Dense(dense));
                     ignored.extend(more);
                 }
-                "Normalize" => after.push(After::Normalize),
+                "Normalize" => {
+                    let path = folder.join("config.json");
+                    let json = read_if_there(&path)?.unwrap_or_else(|| b"{}".to_vec());
+                    let mut fields = Fields::parse(&path, &json)?;
+                    fields.only("module_input_name", &OF_TEXT.to_owned())?;
+                    fields.only("module_output_name", &OF_TEXT.to_owned())?;
+                    ignored.extend(fields.ignored());
+                    after.push(After::Normalize);
+                }
                 _ => {
                     return Err(EngineError::NotSupported {
                         path,
@@ -147,6 +155,11 @@ impl ModelFolder {
     /// How a model of token vectors reads queries and documents.
     pub(crate) fn token_reading(&self) -> Result<TokenReading, EngineError> {
         TokenReading::read(&self.root, &self.transformer)
+    }
+
+    /// Where the model lies, with the files that are no module's.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// The model's configuration.

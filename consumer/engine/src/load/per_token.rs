@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::error::EngineError;
+use crate::load::fields::Fields;
 use crate::load::files::{from_json, read, read_if_there};
+use crate::load::pooling::OF_TEXT;
 
 /// The most values of a sparse vector; the largest are kept. Texts of some hundred tokens have a few hundred.
 pub const SPARSE_VALUES_MAX: usize = 1_024;
@@ -37,7 +39,36 @@ pub(crate) struct TokenModules {
     pub(crate) skipped: Vec<String>,
     /// Whether they are left out of queries, and of documents.
     pub(crate) skips: [bool; 2],
+    /// The classes of what follows the transformer, in their order.
+    classes: Vec<String>,
 }
+
+impl TokenModules {
+    /// Refuses modules that give other vectors than those of length 1, or none of queries' fillers.
+    pub(crate) fn check(&self, folder: &Path, has_fillers: bool) -> Result<(), EngineError> {
+        let has_mask = self.classes.iter().any(|class| class == MASK);
+        // A mask changes no vector, and stands on either side.
+        let last = self.classes.iter().rfind(|class| *class != MASK);
+        let supported = if last.is_none_or(|class| class != NORMALIZE) {
+            "Transformer, then Dense, then Normalize of token_embeddings"
+        } else if has_fillers && !has_mask {
+            "MultiVectorMask too, where queries are filled up"
+        } else {
+            return Ok(());
+        };
+        Err(EngineError::NotSupported {
+            path: folder.join("modules.json"),
+            field: "type",
+            value: self.classes.join(", "),
+            supported: supported.to_owned(),
+        })
+    }
+}
+
+const MASK: &str = "MultiVectorMask";
+const NORMALIZE: &str = "Normalize";
+/// The output of modules that make something of every token.
+const OF_TOKENS: &str = "token_embeddings";
 
 /// A linear layer on every token.
 #[derive(Debug, Clone)]
@@ -181,10 +212,17 @@ fn tokens(folder: &Path, path: &Path, modules: &[Module]) -> Result<TokenModules
     let mut found = TokenModules::default();
     for module in modules {
         let folder = folder.join(&module.path);
+        if module.class() != "Transformer" {
+            found.classes.push(module.class().to_owned());
+        }
         match module.class() {
-            "Transformer" | "Normalize" => {}
+            "Transformer" => {}
+            NORMALIZE => of_tokens(&folder)?,
+            "Dense" if found.classes.iter().any(|class| class == NORMALIZE) => {
+                return Err(refused(path, module, "Normalize last"));
+            }
             "Dense" => found.dense.push(token_dense(&folder)?),
-            "MultiVectorMask" => {
+            MASK => {
                 let path = folder.join("config.json");
                 let fields: MaskFields = from_json(&path, &read(&path)?)?;
                 if fields.keep_only_token_ids.is_some_and(|ids| !ids.is_empty()) {
@@ -207,6 +245,18 @@ fn tokens(folder: &Path, path: &Path, modules: &[Module]) -> Result<TokenModules
         }
     }
     Ok(found)
+}
+
+/// Refuses a `Normalize` of something else than token vectors, which has nothing to normalise here.
+fn of_tokens(folder: &Path) -> Result<(), EngineError> {
+    let path = folder.join("config.json");
+    let json = read_if_there(&path)?.unwrap_or_else(|| b"{}".to_vec());
+    let mut fields = Fields::parse(&path, &json)?;
+    let input: String = fields.or("module_input_name", OF_TEXT.to_owned())?;
+    if input != OF_TOKENS {
+        return Err(fields.not_supported("module_input_name", &input, &OF_TOKENS));
+    }
+    fields.only("module_output_name", &OF_TOKENS.to_owned())
 }
 
 fn token_dense(folder: &Path) -> Result<TokenDense, EngineError> {

@@ -83,6 +83,9 @@ pub(crate) fn parse(
     Ok((modes, fields.ignored()))
 }
 
+/// The vector of a whole text, which modules after the pooling read and write, by its name there.
+pub(crate) const OF_TEXT: &str = "sentence_embedding";
+
 /// A module that comes after the pooling.
 #[derive(Debug)]
 pub(crate) enum After {
@@ -118,7 +121,6 @@ impl Dense {
         folder: &Path,
         mut fields: Fields,
     ) -> Result<(Self, Vec<Ignored>), EngineError> {
-        const OF_TEXT: &str = "sentence_embedding";
         let name: String =
             fields.or("activation_function", "torch.nn.modules.activation.Tanh".to_owned())?;
         let activation = match name.rsplit('.').next().unwrap_or_default() {

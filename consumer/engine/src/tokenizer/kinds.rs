@@ -11,14 +11,16 @@ use crate::tokenizer::{Filler, Tokenizer, Tokens, library};
 const MASKS: [&str; 2] = ["[MASK]", "<mask>"];
 
 impl Tokenizer {
-    /// A tokenizer of documents, with one of queries in it. `positions` is the most that the model reads.
+    /// A tokenizer of documents, with one of queries in it. `positions` is the most that the model reads: a length that
+    /// is said for a kind of texts counts before the folder's for all texts.
     pub(crate) fn load_kinds(
         folder: &ModelFolder,
         positions: usize,
         gives_types: bool,
         reading: &TokenReading,
     ) -> Result<Self, EngineError> {
-        let length = |kind: &KindReading| kind.tokens_max.unwrap_or(positions).min(positions);
+        let of_all = folder.tokens_max(positions);
+        let length = |kind: &KindReading| kind.tokens_max.unwrap_or(of_all).min(positions);
         let load = |kind: &KindReading, tokens_max| {
             Self::load_with(folder, tokens_max, gives_types, &kind.prompt, |inner| {
                 register(inner, kind.marker.as_deref())

@@ -113,7 +113,7 @@ fn other_queues(view: &View) -> Option<Line> {
             _ => Style::Plain,
         };
         let name = foreign(&queue.info.name, MODEL_WIDTH);
-        cell(style, format!("   {name} {}", grouped(queue.info.ready)))
+        cell(style, format!("   {name} {}", queue.info.ready.map_or_else(unknown, grouped)))
     }));
     (cells.len() > 1).then_some(Line(cells))
 }

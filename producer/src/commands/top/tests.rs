@@ -50,7 +50,8 @@ fn worker(id: &str, heartbeat: u64) -> WorkerRecord {
 
 fn queue(model: Option<&str>, name: &str, ready: u64) -> QueueStatus {
     let model = model.map(|model| model.parse().unwrap());
-    let info = QueueInfo { name: name.to_owned(), model, lane: None, ready, consumers: 1 };
+    let info =
+        QueueInfo { name: name.to_owned(), model, lane: None, ready: Some(ready), consumers: 1 };
     QueueStatus { info, unacknowledged: None }
 }
 
@@ -183,6 +184,19 @@ fn without_an_autoscaler_queues_and_workers_are_shown_all_the_same() {
     let pool = &view.pools[0];
     assert_eq!((pool.ready, pool.waiting, pool.in_hand), (2, Some(102), Some(8)));
     assert_eq!((pool.wanted, pool.drain_time_s, pool.done_per_s), (None, None, Some(20.0)));
+}
+
+#[test]
+fn what_waits_in_a_queue_without_a_leader_is_not_shown_as_nothing() {
+    let mut cut_off = seen(1);
+    cut_off.status = answered(None);
+    for queue in &mut cut_off.queues.value.as_mut().unwrap().queues {
+        queue.info.ready = None;
+    }
+    let view = after_looks([cut_off]);
+    assert_eq!((view.pools[0].waiting, &view.pools[0].waiting_before[..]), (None, &[None][..]));
+    let lines = page(&view, 150, 40).join("\n");
+    assert!(lines.contains("forebay.dead -") && lines.contains("forebay.unroutable -"), "{lines}");
 }
 
 #[test]

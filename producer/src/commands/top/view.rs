@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use forebay_client::QueueInfo;
 use forebay_schemas::{DecisionReport, FleetStatus, PoolStatus, WorkerRecord, WorkerState};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -27,7 +28,7 @@ pub(super) struct View {
     pub(super) pools: Vec<PoolView>,
     /// Ordered by model, then id.
     pub(super) workers: Vec<WorkerView>,
-    /// Queues that belong to no model and are not empty.
+    /// Queues that belong to no model and are not known to be empty.
     pub(super) other_queues: Vec<QueueStatus>,
     /// The decisions of all pools, newest first.
     pub(super) decisions: Vec<DecisionView>,
@@ -116,7 +117,8 @@ impl View {
             pool
         });
         let queues = seen.queues.value.iter().flat_map(|seen| &seen.queues);
-        let other = queues.filter(|queue| queue.info.model.is_none() && queue.info.ready > 0);
+        let other =
+            queues.filter(|queue| queue.info.model.is_none() && queue.info.ready != Some(0));
         let decisions = reported.iter().flat_map(|pool| {
             let model = &pool.model;
             pool.decisions
@@ -252,15 +254,16 @@ fn observed_pool(
     let paces: Vec<f64> =
         workers.iter().filter_map(|it| Some(past.pace(&it.id)?.jobs_per_s)).collect();
     let held = workers.iter().map(|worker| worker.in_flight).fold(0, u64::saturating_add);
-    // A consumer without a record: what it holds is unknown.
+    // A consumer without a record, or a queue that can't be asked for its consumers: what is held is unknown.
     let mut seen = queues.into_iter().flatten();
-    let is_known = !workers.is_empty() || seen.all(|queue| queue.info.consumers == 0);
+    let is_idle = |queue: &QueueInfo| queue.ready.is_some() && queue.consumers == 0;
+    let is_known = !workers.is_empty() || seen.all(|queue| is_idle(&queue.info));
     PoolView {
         model: model.to_owned(),
         starting: count(WorkerState::Starting),
         ready: count(WorkerState::Ready),
         draining: count(WorkerState::Draining),
-        waiting: queues.map(|queues| queues.iter().map(|queue| queue.info.ready).sum()),
+        waiting: queues.and_then(|queues| queues.iter().map(|queue| queue.info.ready).sum()),
         in_hand: queues.and_then(unacknowledged).or(is_known.then_some(held)),
         done_per_s: (!paces.is_empty()).then(|| paces.iter().sum()),
         ..PoolView::default()

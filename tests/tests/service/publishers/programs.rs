@@ -121,6 +121,6 @@ pub const PROGRAMS: &[Habit] = &[
         "two jobs' ids in one body",
         |id| with(id, Value::Binary(b"id".to_vec()), Job::embed("").id()),
         named,
-        Refused("a field twice"),
+        Refused("`id` is there twice"),
     ),
 ];
