@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::given_up::{GivenUp, Waiting};
 
-/// Messages of one queue that are answered at once.
-const PREFETCH: u16 = 64;
+/// Messages of one queue that are held at once: those that wait for a worker's answer do not keep the others from theirs.
+const PREFETCH: u16 = 1_024;
 /// The most bytes that they may take.
 const HELD_BYTES_MAX: u64 = 64 << 20;
 

@@ -2,7 +2,7 @@ use crate::{flags::*, types::*, value::*};
 use nom::{
     self, Parser,
     bytes::streaming::take,
-    combinator::{all_consuming, complete, flat_map, map, map_opt, map_parser},
+    combinator::{complete, flat_map, map, map_opt, map_parser},
     error::{ContextError, ErrorKind, ParseError, context},
     multi::fold_many0,
     number::streaming::{
@@ -281,7 +281,8 @@ fn parse_field_array_at<I: ParsableInput>(i: I, depth: usize) -> ParserResult<I,
         "parse_field_array",
         map_parser(
             flat_map(parse_long_uint, take),
-            all_consuming(fold_many0(
+            // Forebay: an item that can't be read ends the array, and what follows it in the block is skipped.
+            fold_many0(
                 context(
                     "parse_field_array_entry",
                     complete(move |i| parse_value_at(i, depth)),
@@ -291,7 +292,7 @@ fn parse_field_array_at<I: ParsableInput>(i: I, depth: usize) -> ParserResult<I,
                     acc.push(elem);
                     acc
                 },
-            )),
+            ),
         ),
     )
     .parse(i)
@@ -315,7 +316,8 @@ fn parse_field_table_at<I: ParsableInput>(i: I, depth: usize) -> ParserResult<I,
         "parse_field_table",
         map_parser(
             flat_map(parse_long_uint, take),
-            all_consuming(fold_many0(
+            // Forebay: an entry that can't be read ends the table, and what follows it in the block is skipped.
+            fold_many0(
                 context(
                     "parse_field_table_entry",
                     complete(pair(parse_short_string, move |i| parse_value_at(i, depth))),
@@ -325,7 +327,7 @@ fn parse_field_table_at<I: ParsableInput>(i: I, depth: usize) -> ParserResult<I,
                     acc.insert(key, value);
                     acc
                 },
-            )),
+            ),
         ),
     )
     .parse(i)
