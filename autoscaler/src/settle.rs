@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::given_up::{GivenUp, Waiting};
 
-/// Messages of one queue that are held at once: those that wait for a worker's answer do not keep the others from theirs.
+/// Messages of one queue that are held at once: those that wait for a worker's answer must not hold up the others.
 const PREFETCH: u16 = 1_024;
 /// The most bytes that they may take.
 const HELD_BYTES_MAX: u64 = 64 << 20;

@@ -133,14 +133,22 @@ fn headers_nested_deeper_than_a_bound_are_read_up_to_it() {
 
 #[test]
 fn an_entry_that_can_t_be_read_ends_its_table_and_no_more() {
-    // No type has this letter; and a text that claims more bytes than its table has.
+    // No type is called `?`, and a text claims more bytes than its table has.
     for broken in [vec![b'?', 1, 2, 3], [&[b'S'][..], &length(&[0; 200]), b"short"].concat()] {
-        let inner = [short(b"first"), vec![b't', 1], short(b"broken"), broken.clone(), short(b"last"), vec![b'V']];
+        let inner = [
+            short(b"first"),
+            vec![b't', 1],
+            short(b"broken"),
+            broken.clone(),
+            short(b"last"),
+            vec![b'V'],
+        ];
         let table = read_table(&inner.concat());
         assert_eq!(table.inner().len(), 1, "what came before is kept, what follows is skipped");
         assert_eq!(table.inner()["first"], AMQPValue::Boolean(true));
 
-        let outer = [short(b"inner"), long(b'F', &inner.concat()), short(b"after"), vec![b'V']].concat();
+        let outer =
+            [short(b"inner"), long(b'F', &inner.concat()), short(b"after"), vec![b'V']].concat();
         let table = read_table(&outer);
         assert_eq!(table.inner()["after"], AMQPValue::Void, "the table around it is read on");
         let items = long(b'A', &[vec![b'V'], broken].concat());

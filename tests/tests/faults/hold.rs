@@ -1,7 +1,10 @@
 //! The bytes and the seconds of work that a worker holds: large bodies, slow jobs, lost links.
+//!
+//! `FOREBAY_LARGE_JOBS` says how many large jobs wait in the batch lane, and `FOREBAY_LARGE_LIMIT_MIB` how much memory
+//! their worker may take; `make soak` asks for more of both.
 
-use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use std::{env, fs};
 
 use forebay_tests::job::{Codec, Job};
 use forebay_tests::patience::{PATIENT, SOON, until_true};
@@ -11,7 +14,9 @@ use forebay_tests::stack::Stack;
 use forebay_tests::workload::{SMALL_BATCHES, Workload};
 use redis::aio::MultiplexedConnection;
 
-/// The memory limit that a worker keeps while jobs of 8.16 MB come, in MiB.
+/// How many jobs of 8.16 MB wait in the batch lane.
+const LARGE_JOBS: u64 = 60;
+/// The memory limit that a worker keeps while they come, in MiB.
 const LIMIT_MIB: u64 = 384;
 /// For half a gigabyte of texts.
 const LONG: Duration = Duration::from_secs(600);
@@ -29,8 +34,15 @@ fn memory_peak(service: &Service) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1_024
 }
 
+/// A number that the environment may say otherwise.
+fn number(name: &str, otherwise: u64) -> u64 {
+    env::var(name).map_or(otherwise, |said| said.parse().expect("a number"))
+}
+
 /// Publishes large jobs and starts one worker: all get their results, and it stays within its limit.
 async fn large_jobs_are_done(key: &str, count: usize) {
+    let limit_mib = number("FOREBAY_LARGE_LIMIT_MIB", LIMIT_MIB);
+    let mut peak_mib = 0;
     let workload = Workload::new().await;
     let mut redis = workload.redis.clone();
     let mut jobs = Vec::new();
@@ -39,12 +51,12 @@ async fn large_jobs_are_done(key: &str, count: usize) {
         workload.publisher.submit(key, &job, Codec::Msgpack).await;
         jobs.push(job.id().to_owned());
     }
-    let limit = (LIMIT_MIB << 20).to_string();
+    let limit = (limit_mib << 20).to_string();
     let mut worker = workload.stack.worker(&[("FOREBAY_WORKER__MEMORY_BYTES_MAX", &limit)]).await;
     let ids: Vec<&str> = jobs.iter().map(String::as_str).collect();
     until_true("all large jobs are done", LONG, async || {
-        let peak = memory_peak(&worker) >> 20;
-        assert!(peak <= LIMIT_MIB, "the worker has had {peak} MiB");
+        peak_mib = memory_peak(&worker) >> 20;
+        assert!(peak_mib <= limit_mib, "the worker has had {peak_mib} MiB");
         finished(&mut redis, &ids).await == count
     })
     .await;
@@ -53,11 +65,13 @@ async fn large_jobs_are_done(key: &str, count: usize) {
         let record = find(&mut redis, id).await.unwrap();
         assert_eq!(record.state(), "succeeded", "{}", record.fields);
     }
+    eprintln!("{count} jobs of 8.16 MB: the worker had {peak_mib} MiB at most, of {limit_mib}");
 }
 
 #[tokio::test]
-async fn sixty_jobs_of_eight_megabytes_are_done_within_the_memory_limit() {
-    large_jobs_are_done("tiny", 60).await;
+async fn a_backlog_of_large_jobs_is_done_within_the_memory_limit() {
+    let count = number("FOREBAY_LARGE_JOBS", LARGE_JOBS);
+    large_jobs_are_done("tiny", usize::try_from(count).unwrap()).await;
 }
 
 #[tokio::test]
@@ -78,15 +92,23 @@ async fn answered_by(redis: &mut MultiplexedConnection, jobs: &[Job], worker: &s
 #[tokio::test]
 async fn a_worker_that_starts_later_has_its_share_of_a_backlog_of_slow_jobs() {
     const JOBS: usize = 100;
+    const JOB_MS: usize = 200;
     let mut workload = Workload::new().await;
-    workload.publish_slow(JOBS, 200).await;
+    workload.publish_slow(JOBS, JOB_MS as u64).await;
     let one_each = ("FOREBAY_WORKER__BATCH_ITEMS_MAX", "1");
     let first = [one_each, ("FOREBAY_WORKER_NAME", "first")];
     let second = [one_each, ("FOREBAY_WORKER_NAME", "second")];
     let _first = workload.stack.worker(&first).await;
     let _second = workload.stack.worker(&second).await;
     let before = workload.finished().await;
+    let both = Instant::now();
     workload.all_succeed().await;
+    let took_s = both.elapsed().as_secs_f64();
+    let one_s = ((JOBS - before) * JOB_MS) as f64 / 1_000.0;
+    eprintln!(
+        "two workers took {took_s:.1} s for {one_s:.1} s of one: {:.2} halves",
+        took_s / one_s * 2.0
+    );
     let second = answered_by(&mut workload.redis, &workload.jobs, "second").await;
     // Of those that were left the first held some seconds of work, at five jobs a second.
     let left = JOBS - before;
