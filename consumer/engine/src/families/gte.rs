@@ -45,7 +45,13 @@ pub(super) fn parse(
     let theta = fields.or("rope_theta", default)?;
     let parameters = fields.or("rope_parameters", Value::Null)?;
     let base = rope_theta(fields, parameters, theta)?;
-    let ntk = Ntk::parse(fields, base)?;
+    let ntk = if name == "new" {
+        Ntk::parse(fields, base)?
+    } else {
+        // That of transformers knows other scalings, and none of this kind.
+        fields.only_empty("rope_scaling")?;
+        None
+    };
     let encoding: String = fields.or("position_embedding_type", "rope".to_owned())?;
     let position_encoding = match (encoding.as_str(), ntk) {
         ("rope", Some(ntk)) => PositionEncoding::Ntk(ntk),
