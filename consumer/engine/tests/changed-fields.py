@@ -54,7 +54,6 @@ MODELS = [
     ("bert", {}), ("distilbert", {}), ("mpnet", {}), ("modernbert", {}), ("nomic", NOMIC),
     ("bert-rerank", {}), ("roberta-classify", {}), ("xlm-roberta-rerank", {}), ("deberta-v2-rerank", {}),
     ("gte", GTE | {"architectures": ["GteModel"]}),
-    ("gte-rerank", GTE | {"architectures": ["GteForSequenceClassification"]}),
     ("roberta-classify", CAMEMBERT), ("xlm-roberta", {}),
 ]
 
@@ -72,7 +71,7 @@ VALUES = {
     "global_attn_every_n_layers": [2, 5],
     "global_rope_theta": [1000.0],
     "local_rope_theta": [500.0],
-    "rope_theta": [500.0, 300.0],
+    "rope_theta": [500.0],
     "rope_scaling": [{"type": "linear", "factor": 2.0}, {"type": "ntk", "factor": 2.0}],
     "local_attention": [8],
     "pos_att_type": [["c2p"], ["p2c"], "c2p|p2c", []],
@@ -105,7 +104,6 @@ EARLIER = {
     "deberta-v2-rerank": ["norm_rel_ebd", "position_buckets", "share_att_key", "conv_kernel_size"],
     "roberta-classify": ["position_embedding_type", "num_labels", "id2label"],
     "gte": ["rope_theta", "rope_parameters", "rope_scaling"],
-    "gte-rerank": ["num_labels", "rope_parameters"],
     "xlm-roberta-rerank": ["num_labels"],
 }
 # Names, paths and things that say nothing of the computation. The number type is each worker's choice.
