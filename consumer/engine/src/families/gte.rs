@@ -120,6 +120,20 @@ mod tests {
     }
 
     #[test]
+    fn scalings_are_refused_by_name_where_the_models_code_has_none() {
+        let scaled = |name, kind: &str| {
+            base(name, &format!(r#", "rope_scaling": {{"type": "{kind}", "factor": 2.0}}"#))
+        };
+        for (name, kind) in
+            [("gte", "ntk"), ("gte", "linear"), ("new", "linear"), ("new", "dynamic")]
+        {
+            let error = scaled(name, kind).unwrap_err();
+            let EngineError::NotSupported { field: named, .. } = error else { panic!("{error}") };
+            assert_eq!(named, "rope_scaling", "{name} {kind}");
+        }
+    }
+
+    #[test]
     fn other_rotations_are_refused_by_name() {
         for parameters in [r#"{"rope_type": "linear", "factor": 2.0}"#, r#"{"rope_type": "yarn"}"#]
         {
