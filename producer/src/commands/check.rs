@@ -2,14 +2,13 @@
 
 mod compare;
 mod reference;
+mod rows;
 
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use forebay_client::ModelId;
-use forebay_engine::{
-    DType, Finish, Ignored, KindInfo, LoadOptions, Model, ModelTask, PackedBatch, load,
-};
+use forebay_engine::{DType, Ignored, KindInfo, LoadOptions, Model, ModelTask, load};
 use serde::Serialize;
 
 use self::{
@@ -114,8 +113,9 @@ fn check(folder: &Path, args: &Args) -> Result<Report, CommandError> {
     let mut model = load(folder, &options).map_err(failed)?;
     let texts = if args.texts.is_empty() { compare::samples() } else { args.texts.clone() };
     let pairs = if model.info.task == ModelTask::Rerank { compare::pairs(&texts) } else { vec![] };
-    let rows = rows(&mut model, &texts, &pairs).map_err(failed)?;
+    let rows = rows::rows(&mut model, &texts, &pairs).map_err(failed)?;
     let info = &model.info;
+    let names = rows::names(info.task, &texts);
     let of_words = info.sparse_pooling.iter().map(ToString::to_string);
     let pooling: Vec<String> =
         info.pooling.iter().map(ToString::to_string).chain(of_words).collect();
@@ -127,18 +127,13 @@ fn check(folder: &Path, args: &Args) -> Result<Report, CommandError> {
         texts: &texts,
         pairs: &pairs,
         tokens_max: info.tokens_max,
+        values_max: info.sparse_pooling.map(|pooling| pooling.values_max),
         pooling: pooling.first().filter(|_| is_plain).cloned(),
     };
-    let is_per_token = matches!(info.task, ModelTask::EmbedSparse | ModelTask::EmbedTokens);
-    let answer = if is_per_token {
-        Answer::NotThere("only vectors and scores of whole texts are compared".to_owned())
-    } else {
-        reference::ask(&args.python, &request)
-    };
-    let comparison = match answer {
+    let comparison = match reference::ask(&args.python, &request) {
         Answer::Rows { library, rows: expected } => Comparison::Made {
             library,
-            result: compare::compare(info.task, args.dtype, &texts, &rows, &expected),
+            result: compare::compare(info.task, args.dtype, &names, &rows, &expected),
         },
         Answer::NotThere(reason) => Comparison::NotMade { reason },
         Answer::Refused(error) => {
@@ -170,30 +165,6 @@ fn report(folder: &Path, model: &Model, pooling: Vec<String>, comparison: Compar
         ignored: info.ignored.clone(),
         comparison: Some(comparison),
     }
-}
-
-/// The rows of the texts, or of the pairs where there are any.
-fn rows(
-    model: &mut Model,
-    texts: &[String],
-    pairs: &[[String; 2]],
-) -> Result<Vec<Vec<f32>>, forebay_engine::EngineError> {
-    let mut rows = Vec::new();
-    let mut compute = |tokens: forebay_engine::Tokens| {
-        let mut batch = PackedBatch::new();
-        batch.push_pair(&tokens.ids, tokens.first_len, Finish::default());
-        rows.push(model.encoder.compute(&batch)?.data);
-        Ok::<_, forebay_engine::EngineError>(())
-    };
-    let tokenizer = &model.tokenizer;
-    if pairs.is_empty() {
-        texts.iter().try_for_each(|text| compute(tokenizer.encode(text)?))?;
-    } else {
-        pairs.iter().try_for_each(|[query, document]| {
-            compute(tokenizer.encode_pair(&tokenizer.first_of_pairs(query)?, document)?)
-        })?;
-    }
-    Ok(rows)
 }
 
 fn task_name(task: ModelTask) -> &'static str {
