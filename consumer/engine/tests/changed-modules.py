@@ -91,7 +91,8 @@ OF_COLBERT = [
     ("tokenizer_config.json", "mask_token", "[PAD]"),
 ]
 OF_PYLATE = [
-    (MAIN, "query_prefix", ""), (MAIN, "document_prefix", None), (MAIN, "query_length", 12), (MAIN, "query_length", None),
+    (MAIN, "query_prefix", ""), (MAIN, "document_prefix", None), (MAIN, "query_length", 12),
+    (MAIN, "query_length", None),
     (MAIN, "document_length", 9), (MAIN, "query_expansion", None),
     (MAIN, "query_expansion", EXPANSION | {"length": 16}), (MAIN, "query_expansion", EXPANSION),
     (MAIN, "do_query_expansion", False), (MAIN, "do_query_expansion", None),
@@ -99,7 +100,8 @@ OF_PYLATE = [
     (MAIN, "skiplist_words", ["the"]), (MAIN, "skiplist_words", []),
     (MAIN, "prompts", {"query": "find: ", "document": "[D] text: "}),
     (OWN, "query_length", 12), (OWN, "query_expansion", None), (OWN, "query_expansion", EXPANSION | {"length": 16}),
-    (DENSE, "activation_function", "torch.nn.modules.activation.GELU"), (DENSE, "module_input_name", "token_embeddings"),
+    (DENSE, "activation_function", "torch.nn.modules.activation.GELU"),
+    (DENSE, "module_input_name", "token_embeddings"),
 ]
 OF_STANFORD = [
     (METADATA, "query_token_id", "[MASK]"), (METADATA, "doc_token_id", ""), (METADATA, "query_maxlen", 16),
