@@ -29,7 +29,8 @@ pub(super) struct Request<'a> {
 
 /// The rows, or why there are none.
 pub(super) enum Answer {
-    /// A row for each text or pair (of token vectors for each text as a document, then for each as a query), by a library of this version.
+    /// A row for each text or pair (of token vectors for each text as a document, then for each as a query),
+    /// by a library of this version.
     Rows { library: String, rows: Vec<Vec<f32>> },
     /// Python or the libraries are not there: why nothing was compared.
     NotThere(String),
