@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::device::Gpu;
 use crate::load::fields::Ignored;
 use crate::load::options::{DType, Device};
-use crate::load::per_token::SPARSE_VALUES_MAX;
+use crate::load::per_token::{SPARSE_VALUES_MAX, SpladePooling};
 use crate::load::pooling::Pooling;
 
 /// The task of a model: what its row for a text means.
@@ -21,6 +21,19 @@ pub enum ModelTask {
     Classify,
     /// The row is one score: how well the text answers a query, the first text of a pair.
     Rerank,
+}
+
+/// How a model of token vectors reads texts of one kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KindInfo {
+    /// The most tokens of a text, special tokens included.
+    pub tokens_max: usize,
+    /// How many tokens a shorter text is filled up to.
+    pub filled_to: Option<usize>,
+    /// Whether the other tokens see those that fill a text up.
+    pub sees_fillers: bool,
+    /// How many tokens of the vocabulary have no vectors.
+    pub skipped: usize,
 }
 
 /// The facts of a loaded model.
@@ -41,6 +54,10 @@ pub struct ModelInfo {
     pub keeps_end: bool,
     /// How token vectors become one; those of several ways stand side by side.
     pub pooling: Vec<Pooling>,
+    /// How a model of sparse vectors pools the weights of words.
+    pub sparse_pooling: Option<SpladePooling>,
+    /// How a model of token vectors reads queries, and documents.
+    pub kinds: Option<[KindInfo; 2]>,
     /// The modules after the pooling, such as `dense to 256, Tanh`, in order.
     pub after_pooling: Vec<String>,
     /// The prompts that the model knows, by their names.

@@ -85,6 +85,8 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
         tokens_max,
         keeps_end: tokenizer.keeps_end(),
         pooling,
+        sparse_pooling: None,
+        kinds: None,
         after_pooling: folder.after().iter().map(ToString::to_string).collect(),
         prompts: folder.prompts().named.clone(),
         default_prompt: folder.prompts().default.clone(),

@@ -4,23 +4,22 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use candle_core::DType as TensorDType;
-use forebay_kernels::{Activation, Linear};
-
+use crate::encode::dense::DenseLayer;
 use crate::encode::per_token::{PerTokenEncoder, PerTokenHead};
 use crate::encode::token_vectors::TokenVectors;
 use crate::error::EngineError;
 use crate::families::architecture::Architecture;
 use crate::families::classifier::OF_CLASSIFIERS;
 use crate::families::masked_lm;
-use crate::info::{ModelInfo, ModelTask};
+use crate::info::{KindInfo, ModelInfo, ModelTask};
 use crate::load::fields::Fields;
 use crate::load::files::read;
 use crate::load::folder::ModelFolder;
 use crate::load::options::{Device, LoadOptions};
-use crate::load::per_token::{PerToken, TokenDense, TokenModules};
+use crate::load::per_token::PerToken;
 use crate::load::safetensors::Weights;
-use crate::load::token_reading::TokenReading;
+use crate::load::token_modules::TokenModules;
+use crate::load::token_reading::{Expansion, InputType, TokenReading};
 use crate::tokenizer::Tokenizer;
 
 /// Families whose attention can leave tokens unseen.
@@ -47,6 +46,7 @@ pub(crate) fn load(
     let dtype = options.resolve_dtype(task == ModelTask::EmbedSparse, f32_only)?;
     let threads = options.resolve_threads();
     let weights = || Weights::open(&folder.weights_path());
+    let mut kinds = None;
     let (tokenizer, head, unseen) = match modules {
         PerToken::Sparse(pooling) => {
             let tokens_max = folder.tokens_max(sizes.positions);
@@ -61,7 +61,8 @@ pub(crate) fn load(
             let reading = folder.token_reading()?;
             let gives_types = architecture.gives_types();
             let tokenizer = Tokenizer::load_kinds(folder, sizes.positions, gives_types, &reading)?;
-            let head = token_vectors(folder, modules, &reading, &tokenizer)?;
+            let head = token_vectors(folder, modules, &reading, &tokenizer, sizes.hidden)?;
+            kinds = Some(kind_infos(&tokenizer, &reading, &head));
             let hides = reading.expansion.as_ref().is_some_and(|expansion| !expansion.attend);
             let unseen = tokenizer.filler_id().filter(|_| hides);
             if unseen.is_some() {
@@ -78,6 +79,11 @@ pub(crate) fn load(
         tokens_max: tokenizer.kinds_tokens_max(),
         keeps_end: tokenizer.keeps_end(),
         pooling: Vec::new(),
+        sparse_pooling: match modules {
+            PerToken::Sparse(pooling) => Some(*pooling),
+            PerToken::Tokens(_) => None,
+        },
+        kinds,
         after_pooling: Vec::new(),
         prompts: folder.prompts().named.clone(),
         default_prompt: folder.prompts().default.clone(),
@@ -145,6 +151,7 @@ fn token_vectors(
     modules: &TokenModules,
     reading: &TokenReading,
     tokenizer: &Tokenizer,
+    hidden: usize,
 ) -> Result<TokenVectors, EngineError> {
     // PyLate has no modules for what it does with every token.
     if reading.skipped.is_none() {
@@ -155,16 +162,31 @@ fn token_vectors(
     let skips = if reading.skipped.is_some() { [false, true] } else { modules.skips };
     // Words that the vocabulary lacks are no tokens of any text.
     let ids: BTreeSet<u32> = skipped.iter().filter_map(|word| tokenizer.token_id(word)).collect();
-    let dense = modules.dense.iter().map(load_dense).collect::<Result<_, _>>()?;
+    let mut dense = Vec::new();
+    for layer in &modules.dense {
+        let width = dense.last().map_or(hidden, DenseLayer::outputs);
+        dense.push(DenseLayer::load(layer, width)?);
+    }
     Ok(TokenVectors {
         dense,
         skipped: skips.map(|skips| if skips { ids.clone() } else { BTreeSet::new() }),
     })
 }
 
-fn load_dense(dense: &TokenDense) -> Result<Linear, EngineError> {
-    let weights = Weights::open(&dense.weights)?;
-    let weight = weights.f32("linear.weight", &[dense.outputs, dense.inputs])?;
-    let bias = dense.has_bias.then(|| weights.f32("linear.bias", &[dense.outputs])).transpose()?;
-    Ok(Linear::new(&weight, bias.as_ref(), Activation::None, TensorDType::F32)?)
+/// How queries are read, and documents.
+fn kind_infos(tokenizer: &Tokenizer, reading: &TokenReading, head: &TokenVectors) -> [KindInfo; 2] {
+    let [of_queries, of_documents] = &head.skipped;
+    let kind = |input_type, expansion: Option<&Expansion>, skipped: &BTreeSet<u32>| {
+        let tokens_max = tokenizer.of(input_type).tokens_max();
+        KindInfo {
+            tokens_max,
+            filled_to: expansion.map(|expansion| expansion.length.min(tokens_max)),
+            sees_fillers: expansion.is_some_and(|expansion| expansion.attend),
+            skipped: skipped.len(),
+        }
+    };
+    [
+        kind(InputType::Query, reading.expansion.as_ref(), of_queries),
+        kind(InputType::Document, None, of_documents),
+    ]
 }

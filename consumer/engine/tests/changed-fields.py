@@ -43,9 +43,18 @@ NOMIC = {
     "num_attention_heads": 4, "max_position_embeddings": 130, "layer_norm_eps": 1e-12, "hidden_act": "silu",
 }
 HEAD_OF_NOMIC = 16
+# As transformers writes it: the code on the hub has other fields, and scales rotations.
+GTE = {
+    "model_type": "gte", "rope_scaling": None, "layer_norm_type": None, "pack_qkv": None, "unpad_inputs": None,
+    "position_embedding_type": None, "use_memory_efficient_attention": None, "logn_attention_scale": None,
+    "logn_attention_clip1": None,
+}
+CAMEMBERT = {"model_type": "camembert", "architectures": ["CamembertForSequenceClassification"]}
 MODELS = [
     ("bert", {}), ("distilbert", {}), ("mpnet", {}), ("modernbert", {}), ("nomic", NOMIC),
     ("bert-rerank", {}), ("roberta-classify", {}), ("xlm-roberta-rerank", {}), ("deberta-v2-rerank", {}),
+    ("gte", GTE | {"architectures": ["GteModel"]}),
+    ("roberta-classify", CAMEMBERT), ("xlm-roberta", {}),
 ]
 
 # Other legal values of fields, where a rule by type doesn't give one. Each is tried.
@@ -63,6 +72,7 @@ VALUES = {
     "global_rope_theta": [1000.0],
     "local_rope_theta": [500.0],
     "rope_theta": [500.0],
+    "rope_scaling": [{"type": "linear", "factor": 2.0}, {"type": "ntk", "factor": 2.0}],
     "local_attention": [8],
     "pos_att_type": [["c2p"], ["p2c"], "c2p|p2c", []],
     "norm_rel_ebd": ["none", "layer_norm"],
@@ -93,6 +103,7 @@ EARLIER = {
     "bert": ["position_embedding_type", "pruned_heads"],
     "deberta-v2-rerank": ["norm_rel_ebd", "position_buckets", "share_att_key", "conv_kernel_size"],
     "roberta-classify": ["position_embedding_type", "num_labels", "id2label"],
+    "gte": ["rope_theta", "rope_parameters", "rope_scaling"],
     "xlm-roberta-rerank": ["num_labels"],
 }
 # Names, paths and things that say nothing of the computation. The number type is each worker's choice.

@@ -1,5 +1,6 @@
 //! One field of a model's files is changed: the answer is the one that the libraries give, or the field is refused. The
-//! references are made by `changed-fields.py` beside this file (transformers 5.24.0, sentence-transformers 6.2.0).
+//! references are made by `changed-fields.py` and `changed-modules.py` beside this file (transformers 5.24.0,
+//! sentence-transformers 6.2.0).
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -108,7 +109,7 @@ fn probabilities(logits: &[f32], problem_type: Option<&str>) -> Vec<f32> {
 
 #[test]
 fn each_changed_field_changes_the_answer_as_in_transformers_or_is_refused() {
-    let lines = [lines("fields.jsonl"), lines("nomic.jsonl")].concat();
+    let lines = [lines("fields.jsonl"), lines("nomic.jsonl"), lines("own-code.jsonl")].concat();
     let mut wrong = Vec::new();
     let mut before = &Value::Null;
     for line in &lines {

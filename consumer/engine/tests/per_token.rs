@@ -222,7 +222,7 @@ fn what_cannot_be_honoured_is_refused_by_name() {
             "colbert",
             "1_Dense/config.json",
             "linear.Identity",
-            "activation.GELU",
+            "activation.Sigmoid",
             "activation_function",
         ),
         ("colbert", "2_MultiVectorMask/config.json", "null", "[7]", "keep_only_token_ids"),

@@ -2,12 +2,13 @@
 
 mod compare;
 mod reference;
+mod rows;
 
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use forebay_client::ModelId;
-use forebay_engine::{DType, Finish, Ignored, LoadOptions, Model, ModelTask, PackedBatch, load};
+use forebay_engine::{DType, Ignored, KindInfo, LoadOptions, Model, ModelTask, load};
 use serde::Serialize;
 
 use self::{
@@ -50,6 +51,8 @@ struct Report {
     token_types: bool,
     pooling: Vec<String>,
     after_pooling: Vec<String>,
+    /// How queries are read, and documents, where each token has a vector.
+    reading: Vec<(&'static str, String)>,
     prompts: std::collections::BTreeMap<String, String>,
     default_prompt: Option<String>,
     stored_dtypes: Vec<String>,
@@ -110,9 +113,12 @@ fn check(folder: &Path, args: &Args) -> Result<Report, CommandError> {
     let mut model = load(folder, &options).map_err(failed)?;
     let texts = if args.texts.is_empty() { compare::samples() } else { args.texts.clone() };
     let pairs = if model.info.task == ModelTask::Rerank { compare::pairs(&texts) } else { vec![] };
-    let rows = rows(&mut model, &texts, &pairs).map_err(failed)?;
+    let rows = rows::rows(&mut model, &texts, &pairs).map_err(failed)?;
     let info = &model.info;
-    let pooling: Vec<String> = info.pooling.iter().map(ToString::to_string).collect();
+    let names = rows::names(info.task, &texts);
+    let of_words = info.sparse_pooling.iter().map(ToString::to_string);
+    let pooling: Vec<String> =
+        info.pooling.iter().map(ToString::to_string).chain(of_words).collect();
     let is_plain =
         pooling.len() == 1 && info.after_pooling.is_empty() && info.default_prompt.is_none();
     let request = Request {
@@ -121,18 +127,13 @@ fn check(folder: &Path, args: &Args) -> Result<Report, CommandError> {
         texts: &texts,
         pairs: &pairs,
         tokens_max: info.tokens_max,
+        values_max: info.sparse_pooling.map(|pooling| pooling.values_max),
         pooling: pooling.first().filter(|_| is_plain).cloned(),
     };
-    let is_per_token = matches!(info.task, ModelTask::EmbedSparse | ModelTask::EmbedTokens);
-    let answer = if is_per_token {
-        Answer::NotThere("only vectors and scores of whole texts are compared".to_owned())
-    } else {
-        reference::ask(&args.python, &request)
-    };
-    let comparison = match answer {
+    let comparison = match reference::ask(&args.python, &request) {
         Answer::Rows { library, rows: expected } => Comparison::Made {
             library,
-            result: compare::compare(info.task, args.dtype, &texts, &rows, &expected),
+            result: compare::compare(info.task, args.dtype, &names, &rows, &expected),
         },
         Answer::NotThere(reason) => Comparison::NotMade { reason },
         Answer::Refused(error) => {
@@ -156,6 +157,7 @@ fn report(folder: &Path, model: &Model, pooling: Vec<String>, comparison: Compar
         token_types: model.tokenizer.gives_types(),
         pooling,
         after_pooling: info.after_pooling.clone(),
+        reading: info.kinds.iter().flat_map(reading).collect(),
         prompts: info.prompts.clone(),
         default_prompt: info.default_prompt.clone(),
         stored_dtypes: info.stored_dtypes.clone(),
@@ -163,30 +165,6 @@ fn report(folder: &Path, model: &Model, pooling: Vec<String>, comparison: Compar
         ignored: info.ignored.clone(),
         comparison: Some(comparison),
     }
-}
-
-/// The rows of the texts, or of the pairs where there are any.
-fn rows(
-    model: &mut Model,
-    texts: &[String],
-    pairs: &[[String; 2]],
-) -> Result<Vec<Vec<f32>>, forebay_engine::EngineError> {
-    let mut rows = Vec::new();
-    let mut compute = |tokens: forebay_engine::Tokens| {
-        let mut batch = PackedBatch::new();
-        batch.push_pair(&tokens.ids, tokens.first_len, Finish::default());
-        rows.push(model.encoder.compute(&batch)?.data);
-        Ok::<_, forebay_engine::EngineError>(())
-    };
-    let tokenizer = &model.tokenizer;
-    if pairs.is_empty() {
-        texts.iter().try_for_each(|text| compute(tokenizer.encode(text)?))?;
-    } else {
-        pairs.iter().try_for_each(|[query, document]| {
-            compute(tokenizer.encode_pair(&tokenizer.first_of_pairs(query)?, document)?)
-        })?;
-    }
-    Ok(rows)
 }
 
 fn task_name(task: ModelTask) -> &'static str {
@@ -199,6 +177,25 @@ fn task_name(task: ModelTask) -> &'static str {
     }
 }
 
+/// How a model of token vectors reads queries, and documents.
+fn reading([queries, documents]: &[KindInfo; 2]) -> [(&'static str, String); 2] {
+    let words = |kind: &KindInfo| {
+        let filled = kind.filled_to.map(|length| {
+            let seen = if kind.sees_fillers { "see" } else { "don't see" };
+            format!(", filled up to {length} with tokens that the others {seen}")
+        });
+        let skipped = (kind.skipped > 0)
+            .then(|| format!(", no vectors of {} tokens of the vocabulary", kind.skipped));
+        format!(
+            "at most {} tokens{}{}",
+            kind.tokens_max,
+            filled.unwrap_or_default(),
+            skipped.unwrap_or_default()
+        )
+    };
+    [("queries", words(queries)), ("documents", words(documents))]
+}
+
 /// The facts that count for the model's task.
 fn lines_of_task(report: &Report) -> Vec<(&'static str, String)> {
     let dimensions = report.dimensions;
@@ -208,10 +205,14 @@ fn lines_of_task(report: &Report) -> Vec<(&'static str, String)> {
             let pooling = report.pooling.join(" + ") + &after.collect::<String>();
             vec![("pooling", pooling), ("vector", format!("{dimensions} dimensions"))]
         }
-        "embed_sparse" => {
-            vec![("vector", format!("sparse, {dimensions} dimensions: the vocabulary's words"))]
+        "embed_sparse" => vec![
+            ("pooling", report.pooling.join(" + ")),
+            ("vector", format!("sparse, {dimensions} dimensions: the vocabulary's words")),
+        ],
+        "embed_tokens" => {
+            let vector = ("vector", format!("{dimensions} dimensions, one for each token"));
+            [vector].into_iter().chain(report.reading.clone()).collect()
         }
-        "embed_tokens" => vec![("vector", format!("{dimensions} dimensions, one for each token"))],
         _ => {
             let marked = if report.token_types { "are marked" } else { "are not marked" };
             let pairs = ("pairs", format!("tokens of the second text {marked} as such"));
@@ -284,6 +285,13 @@ mod tests {
     use super::*;
 
     fn lines(task: &'static str) -> String {
+        let kind = |tokens_max, filled_to, skipped| KindInfo {
+            tokens_max,
+            filled_to,
+            sees_fillers: false,
+            skipped,
+        };
+        let kinds = [kind(32, Some(32), 0), kind(100, None, 30)];
         let report = Report {
             forebay: "0",
             folder: PathBuf::new(),
@@ -296,6 +304,7 @@ mod tests {
             token_types: true,
             pooling: vec!["mean".to_owned()],
             after_pooling: vec!["normalize".to_owned()],
+            reading: reading(&kinds).to_vec(),
             prompts: [("query".to_owned(), "search: ".to_owned())].into(),
             default_prompt: None,
             stored_dtypes: Vec::new(),
@@ -313,7 +322,18 @@ mod tests {
         for (task, there, absent) in [
             ("embed", "pooling mean, then normalize", "pairs"),
             ("embed_sparse", "vector sparse, 16 dimensions", "pairs"),
+            ("embed_sparse", "pooling mean", "queries"),
             ("embed_tokens", "16 dimensions, one for each token", "pairs"),
+            (
+                "embed_tokens",
+                "queries at most 32 tokens, filled up to 32 with tokens that the others don't see",
+                "pooling",
+            ),
+            (
+                "embed_tokens",
+                "documents at most 100 tokens, no vectors of 30 tokens of the vocabulary",
+                "pooling",
+            ),
             ("embed_tokens", "query: \"search: \", put before a text of that kind", "callers"),
             ("classify", "labels low", "vector"),
             ("rerank", "pairs tokens of the second text are marked", "prompt"),

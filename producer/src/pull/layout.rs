@@ -1,7 +1,9 @@
 //! Selects the files of a model that the engine reads.
 
 /// Files at the root of a model's folder.
-const ROOT_FILES: [&str; 9] = [
+const ROOT_FILES: [&str; 10] = [
+    // How texts are read, in folders of Stanford's ColBERT library.
+    "artifact.metadata",
     "config.json",
     "config_sentence_transformers.json",
     "model.safetensors",

@@ -1,18 +1,14 @@
 //! The end of an encoder: a sequence's hidden states become its vector, or its scores.
 
-use std::path::Path;
-
 use candle_core::{DType, Device, Tensor};
 use forebay_kernels::{self as kernels, CuSeqlens, Finish, LayerNorm, Linear, PoolNormalize};
 
+use crate::encode::dense::DenseLayer;
 use crate::error::EngineError;
-use crate::load::pooling::{After, Dense, Pooling};
-use crate::load::safetensors::Weights;
+use crate::load::pooling::{After, Pooling};
 
 /// The norm below which a vector is not scaled up: what `normalize` of `PyTorch` takes.
 const NORM_MIN: f32 = 1e-12;
-/// The most values of a vector; no model comes near it.
-const WIDTH_MAX: usize = 1 << 20;
 
 /// The last stage of an encoder: hidden states to rows.
 pub(crate) enum Head {
@@ -33,7 +29,7 @@ pub(crate) struct Vector {
 
 /// A step after pooling.
 enum Step {
-    Dense(Linear),
+    Dense(DenseLayer),
     Normalize,
 }
 
@@ -76,8 +72,8 @@ impl Head {
             steps.push(match module {
                 After::Normalize => Step::Normalize,
                 After::Dense(dense) => {
-                    let layer = load_dense(dense, width)?;
-                    width = dense.outputs;
+                    let layer = DenseLayer::load(dense, width)?;
+                    width = layer.outputs();
                     Step::Dense(layer)
                 }
             });
@@ -184,25 +180,6 @@ fn pool(pooling: Pooling, hidden: &Tensor, cu_seqlens: &CuSeqlens) -> Result<Ten
     });
     let rows: Vec<Tensor> = rows.collect::<Result<_, EngineError>>()?;
     Ok(Tensor::cat(&rows, 0)?)
-}
-
-/// Loads a linear layer of pooled vectors of `inputs` values.
-fn load_dense(dense: &Dense, inputs: usize) -> Result<Linear, EngineError> {
-    let refused = |problem: String| EngineError::Config {
-        path: dense.weights.parent().unwrap_or(Path::new("")).join("config.json"),
-        problem,
-    };
-    if dense.inputs != inputs {
-        return Err(refused(format!("in_features {}, of vectors of {inputs}", dense.inputs)));
-    }
-    if dense.outputs == 0 || dense.outputs > WIDTH_MAX {
-        return Err(refused(format!("out_features {}; 1 to {WIDTH_MAX}", dense.outputs)));
-    }
-    let weights = Weights::open(&dense.weights)?;
-    let weight = weights.f32("linear.weight", &[dense.outputs, inputs])?;
-    let bias = || weights.f32("linear.bias", &[dense.outputs]);
-    let bias = dense.has_bias.then(bias).transpose()?;
-    Ok(Linear::new(&weight, bias.as_ref(), dense.activation, DType::F32)?)
 }
 
 impl Vector {

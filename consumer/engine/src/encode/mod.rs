@@ -2,6 +2,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod cpu;
+pub(crate) mod dense;
 pub(crate) mod encoder;
 #[cfg(feature = "cuda")]
 pub(crate) mod gpu;

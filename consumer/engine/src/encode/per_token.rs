@@ -1,9 +1,9 @@
 //! An encoder on the processor whose rows are made of every token: as long as a text has words or tokens.
 
 use candle_core::DType;
-use forebay_kernels::Linear;
 
 use crate::encode::batch::{PackedBatch, Rows};
+use crate::encode::dense::DenseLayer;
 use crate::encode::encoder::{Encoder, Pending};
 use crate::encode::layers::{Layers, Sequences};
 use crate::encode::splade::Splade;
@@ -25,7 +25,7 @@ impl PerTokenHead {
     pub(crate) fn dim(&self, sizes: Sizes) -> usize {
         match self {
             Self::Sparse(_) => sizes.vocabulary,
-            Self::Tokens(tokens) => tokens.dense.last().map_or(sizes.hidden, Linear::outputs),
+            Self::Tokens(tokens) => tokens.dense.last().map_or(sizes.hidden, DenseLayer::outputs),
         }
     }
 

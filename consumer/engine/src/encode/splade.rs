@@ -8,7 +8,7 @@ use forebay_kernels::{LayerNorm, Linear};
 
 use crate::encode::layers::Sequences;
 use crate::error::EngineError;
-use crate::load::per_token::{SPARSE_VALUES_MAX, SpladePooling};
+use crate::load::per_token::SpladePooling;
 
 /// Tokens whose logits are held at once, for [`WORDS_AT_ONCE`] words of the vocabulary: 4 MiB of f32.
 const TOKENS_AT_ONCE: usize = 512;
@@ -92,17 +92,20 @@ impl Splade {
 
     fn finish(&self, kept: Vec<Weight>) -> Vec<f32> {
         let value = |weight| if self.pooling.sums { weight } else { self.log(weight) };
-        largest(kept).into_iter().flat_map(|(word, weight)| [word as f32, value(weight)]).collect()
+        largest(kept, self.pooling.values_max)
+            .into_iter()
+            .flat_map(|(word, weight)| [word as f32, value(weight)])
+            .collect()
     }
 }
 
-/// The [`SPARSE_VALUES_MAX`] largest weights, in the order of their dimensions.
-fn largest(mut kept: Vec<Weight>) -> Vec<Weight> {
-    if kept.len() > SPARSE_VALUES_MAX {
+/// The `values_max` largest weights, in the order of their dimensions.
+fn largest(mut kept: Vec<Weight>, values_max: usize) -> Vec<Weight> {
+    if kept.len() > values_max {
         // What is not a number counts as large: the caller must see it. Of equal weights the first words stay.
         let by_size = |a: &Weight, b: &Weight| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-        kept.select_nth_unstable_by(SPARSE_VALUES_MAX, by_size);
-        kept.truncate(SPARSE_VALUES_MAX);
+        kept.select_nth_unstable_by(values_max, by_size);
+        kept.truncate(values_max);
         kept.sort_unstable_by_key(|&(word, _)| word);
     }
     kept
@@ -112,20 +115,24 @@ fn largest(mut kept: Vec<Weight>) -> Vec<Weight> {
 mod tests {
     use super::*;
 
+    const KEPT: usize = 1_024;
+
     #[test]
     fn the_largest_weights_are_kept_in_the_order_of_their_dimensions() {
         let many = |count: usize| (0..count).map(|word| (word, (word % 7) as f32 + 1.0)).collect();
-        let few: Vec<Weight> = many(SPARSE_VALUES_MAX);
-        assert_eq!(largest(few.clone()), few);
-        let kept = largest(many(7 * SPARSE_VALUES_MAX));
-        let expected: Vec<Weight> = (0..SPARSE_VALUES_MAX).map(|nth| (7 * nth + 6, 7.0)).collect();
+        let few: Vec<Weight> = many(KEPT);
+        assert_eq!(largest(few.clone(), KEPT), few);
+        let kept = largest(many(7 * KEPT), KEPT);
+        let expected: Vec<Weight> = (0..KEPT).map(|nth| (7 * nth + 6, 7.0)).collect();
         assert_eq!(kept, expected);
     }
 
     #[test]
     fn what_is_not_a_number_is_not_cut_off() {
-        let mut weights: Vec<Weight> = (0..2 * SPARSE_VALUES_MAX).map(|word| (word, 1.0)).collect();
+        let mut weights: Vec<Weight> = (0..2 * KEPT).map(|word| (word, 1.0)).collect();
         weights[2_000].1 = f32::NAN;
-        assert!(largest(weights).iter().any(|(word, weight)| *word == 2_000 && weight.is_nan()));
+        assert!(
+            largest(weights, KEPT).iter().any(|(word, weight)| *word == 2_000 && weight.is_nan())
+        );
     }
 }

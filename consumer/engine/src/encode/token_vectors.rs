@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 
 use candle_core::{DType, Tensor};
-use forebay_kernels::Linear;
 
+use crate::encode::dense::DenseLayer;
 use crate::encode::layers::Sequences;
 use crate::error::EngineError;
 
@@ -15,7 +15,7 @@ const NORM_MIN: f32 = 1e-12;
 
 /// Linear layers on every token, and which tokens are given out.
 pub(crate) struct TokenVectors {
-    pub(crate) dense: Vec<Linear>,
+    pub(crate) dense: Vec<DenseLayer>,
     /// Tokens whose vectors are left out of queries, and of documents.
     pub(crate) skipped: [BTreeSet<u32>; 2],
 }

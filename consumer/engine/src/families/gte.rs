@@ -45,7 +45,13 @@ pub(super) fn parse(
     let theta = fields.or("rope_theta", default)?;
     let parameters = fields.or("rope_parameters", Value::Null)?;
     let base = rope_theta(fields, parameters, theta)?;
-    let ntk = Ntk::parse(fields, base)?;
+    let ntk = if name == "new" {
+        Ntk::parse(fields, base)?
+    } else {
+        // That of transformers knows other scalings, and none of this kind.
+        fields.only_empty("rope_scaling")?;
+        None
+    };
     let encoding: String = fields.or("position_embedding_type", "rope".to_owned())?;
     let position_encoding = match (encoding.as_str(), ntk) {
         ("rope", Some(ntk)) => PositionEncoding::Ntk(ntk),
@@ -110,6 +116,20 @@ mod tests {
         ] {
             let base = base(name, rope).unwrap();
             assert_eq!(base, RotaryBase { base: expected, scaling: None }, "{name} {rope}");
+        }
+    }
+
+    #[test]
+    fn scalings_are_refused_by_name_where_the_models_code_has_none() {
+        let scaled = |name, kind: &str| {
+            base(name, &format!(r#", "rope_scaling": {{"type": "{kind}", "factor": 2.0}}"#))
+        };
+        for (name, kind) in
+            [("gte", "ntk"), ("gte", "linear"), ("new", "linear"), ("new", "dynamic")]
+        {
+            let error = scaled(name, kind).unwrap_err();
+            let EngineError::NotSupported { field: named, .. } = error else { panic!("{error}") };
+            assert_eq!(named, "rope_scaling", "{name} {kind}");
         }
     }
 

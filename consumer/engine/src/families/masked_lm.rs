@@ -92,7 +92,9 @@ pub(crate) fn load(
     let dense = weights.f32(&format!("{}.weight", naming.dense), &[hidden, hidden])?;
     let scale = part(naming.norm, "weight")?;
     let shift = if norm_shifts { part(naming.norm, "bias")? } else { scale.zeros_like()? };
-    let tied = !weights.contains(naming.words);
+    // Without weights of its own the last layer has those of the words, unless the configuration says otherwise.
+    let may_be_tied = fields.or("tie_word_embeddings", true)?;
+    let tied = may_be_tied && !weights.contains(naming.words);
     let words = if tied { naming.table } else { naming.words };
     let words = weights.f32(words, &[vocabulary, hidden])?;
     let bias = naming.biases.iter().find(|name| weights.contains(name));

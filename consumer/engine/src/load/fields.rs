@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error::EngineError;
-use crate::load::files::from_json;
+use crate::load::files::{from_json, read_if_there};
 
 /// The longest value that an error shows, in characters.
 const SHOWN_MAX: usize = 80;
@@ -22,12 +22,36 @@ pub(crate) struct Fields {
     left: Map<String, Value>,
     /// Those that change nothing here.
     idle: Vec<(String, Value)>,
+    /// The field of the file that holds these, where they are not the file's own.
+    within: Option<&'static str>,
 }
 
 impl Fields {
     /// Reads a file's JSON; `path` names it in errors.
     pub(crate) fn parse(path: &Path, json: &[u8]) -> Result<Self, EngineError> {
-        Ok(Self { path: path.to_owned(), left: from_json(path, json)?, idle: Vec::new() })
+        Ok(Self {
+            path: path.to_owned(),
+            left: from_json(path, json)?,
+            idle: Vec::new(),
+            within: None,
+        })
+    }
+
+    /// Reads a file's JSON; there are no fields where there is no file.
+    pub(crate) fn parse_if_there(path: &Path) -> Result<Self, EngineError> {
+        let json = read_if_there(path)?;
+        Self::parse(path, json.as_deref().unwrap_or(b"{}"))
+    }
+
+    /// Takes a field that is an object, for its own fields to be taken one by one. An absent one has none.
+    pub(crate) fn object(&mut self, field: &'static str) -> Result<Self, EngineError> {
+        let left = self.or(field, Map::new())?;
+        Ok(Self { path: self.path.clone(), left, idle: Vec::new(), within: Some(field) })
+    }
+
+    /// Whether no field was there, or all are taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.left.is_empty()
     }
 
     /// The file.
@@ -97,11 +121,39 @@ impl Fields {
         }
     }
 
+    /// Takes a field that is one of these words: which one. Without it, it is the first.
+    pub(crate) fn choice(
+        &mut self,
+        field: &'static str,
+        words: &[&str],
+    ) -> Result<usize, EngineError> {
+        let word = self.or(field, words[0].to_owned())?;
+        let found = words.iter().position(|known| *known == word);
+        found.ok_or_else(|| self.not_supported(field, &word, &words.join(", ")))
+    }
+
+    /// Refuses what is left of an object, as a value of `field`, which holds it.
+    pub(crate) fn nothing_else(
+        &self,
+        field: &'static str,
+        supported: &dyn Display,
+    ) -> Result<(), EngineError> {
+        let left = self.left.iter().find(|(_, value)| !value.is_null());
+        left.map_or(Ok(()), |(name, value)| {
+            Err(self.not_supported(field, &format!("{name}: {}", shown(value)), supported))
+        })
+    }
+
     /// Takes fields that change nothing of what the engine computes.
     pub(crate) fn without_effect(&mut self, fields: &[&str]) {
         for &field in fields {
             self.idle.extend(self.left.remove_entry(field));
         }
+    }
+
+    /// Takes fields that another part honours.
+    pub(crate) fn taken_elsewhere(&mut self, fields: &[&str]) {
+        self.left.retain(|field, _| !fields.contains(&field.as_str()));
     }
 
     /// Takes the fields that were taken from `other`, which is made of the same file: they have an effect.
@@ -137,7 +189,7 @@ impl Fields {
             let file = file.clone();
             move |(field, value): (String, Value)| Ignored {
                 file: file.clone(),
-                field,
+                field: self.within.map_or(field.clone(), |within| format!("{within}.{field}")),
                 value: shown(&value),
                 is_known,
             }
@@ -152,7 +204,7 @@ impl Fields {
 pub struct Ignored {
     /// The file's name, such as `config.json`.
     pub file: String,
-    /// The field.
+    /// The field; behind that of an object which holds it, such as `model_kwargs.dtype`.
     pub field: String,
     /// Whether it is known to change nothing that the engine computes. An unknown field may be one that should count.
     pub is_known: bool,
@@ -198,6 +250,29 @@ mod tests {
         for error in [these.only("causal", &false), these.only_empty("heads")] {
             assert!(matches!(error, Err(EngineError::NotSupported { .. })));
         }
+    }
+
+    #[test]
+    fn fields_of_an_object_are_known_by_its_name_too() {
+        let mut these = fields(r#"{"kwargs": {"a": 1, "idle": 2, "typo": 3, "none": null}}"#);
+        let mut inner = these.object("kwargs").unwrap();
+        assert_eq!(inner.get::<usize>("a").unwrap(), Some(1));
+        inner.without_effect(&["idle"]);
+        let error = inner.nothing_else("kwargs", &"a").unwrap_err().to_string();
+        assert!(error.contains("kwargs") && error.contains("typo: 3"), "{error}");
+        let names: Vec<String> = inner.ignored().into_iter().map(|it| it.field).collect();
+        assert_eq!(names, ["kwargs.idle", "kwargs.none", "kwargs.typo"]);
+        assert!(these.is_empty() && these.object("absent").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_choice_is_the_first_word_unless_another_one_is_said() {
+        let words = ["max", "sum"];
+        let mut these = fields(r#"{"said": "sum", "typo": "mean"}"#);
+        assert_eq!(these.choice("absent", &words).unwrap(), 0);
+        assert_eq!(these.choice("said", &words).unwrap(), 1);
+        let error = these.choice("typo", &words).unwrap_err().to_string();
+        assert!(error.contains("typo") && error.contains("max, sum"), "{error}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::error::EngineError;
 use crate::load::fields::{Fields, Ignored};
+use crate::load::files::read;
 
 /// How a sequence's token vectors become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +86,8 @@ pub(crate) fn parse(
 
 /// The vector of a whole text, which modules after the pooling read and write, by its name there.
 pub(crate) const OF_TEXT: &str = "sentence_embedding";
+/// The vectors of tokens, which modules without a pooling read and write.
+pub(crate) const OF_TOKENS: &str = "token_embeddings";
 
 /// A module that comes after the pooling.
 #[derive(Debug)]
@@ -98,54 +101,67 @@ impl fmt::Display for After {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Dense(dense) => {
-                write!(f, "dense to {}, {:?}", dense.outputs, dense.activation)
+                write!(f, "dense to {}, {:?}", dense.outputs, dense.activation)?;
+                f.write_str(if dense.adds_inputs { ", plus its inputs" } else { "" })
             }
             Self::Normalize => f.write_str("normalize"),
         }
     }
 }
 
-/// A linear layer from a pooled vector to another vector.
-#[derive(Debug)]
+/// A linear layer from a vector to another one: of a whole text, or of each token.
+#[derive(Debug, Clone)]
 pub(crate) struct Dense {
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
     pub(crate) has_bias: bool,
     pub(crate) activation: Activation,
+    /// Whether its inputs are added to its outputs.
+    pub(crate) adds_inputs: bool,
     pub(crate) weights: PathBuf,
 }
 
 impl Dense {
-    /// Reads the `config.json` of a module in `folder`.
-    pub(crate) fn parse(
+    /// Reads the `config.json` of a module in `folder`; `of` names the vectors that it reads and writes.
+    pub(crate) fn read(
         folder: &Path,
-        mut fields: Fields,
-    ) -> Result<(Self, Vec<Ignored>), EngineError> {
-        let name: String =
-            fields.or("activation_function", "torch.nn.modules.activation.Tanh".to_owned())?;
-        let activation = match name.rsplit('.').next().unwrap_or_default() {
-            "Identity" => Activation::None,
-            "Tanh" => Activation::Tanh,
-            "ReLU" => Activation::Relu,
-            "GELU" => Activation::Gelu,
-            "SiLU" => Activation::Silu,
-            _ => {
-                let supported = "Identity, Tanh, ReLU, GELU, SiLU";
-                return Err(fields.not_supported("activation_function", &name, &supported));
-            }
-        };
-        fields.only("module_input_name", &OF_TEXT.to_owned())?;
-        fields.only("module_output_name", &OF_TEXT.to_owned())?;
-        fields.only("use_residual", &false)?;
+        of: &str,
+        ignored: &mut Vec<Ignored>,
+    ) -> Result<Self, EngineError> {
+        let path = folder.join("config.json");
+        let mut fields = Fields::parse(&path, &read(&path)?)?;
+        let activation = activation_of_torch(&mut fields)?;
+        fields.only("module_input_name", &of.to_owned())?;
+        fields.only("module_output_name", &of.to_owned())?;
         let dense = Self {
             inputs: fields.required("in_features")?,
             outputs: fields.required("out_features")?,
             has_bias: fields.or("bias", true)?,
             activation,
+            adds_inputs: fields.or("use_residual", false)?,
             weights: folder.join("model.safetensors"),
         };
-        Ok((dense, fields.ignored()))
+        ignored.extend(fields.ignored());
+        Ok(dense)
     }
+}
+
+/// Takes an activation by its class in `PyTorch`. Code of another package is none that can be known by its name.
+fn activation_of_torch(fields: &mut Fields) -> Result<Activation, EngineError> {
+    const FIELD: &str = "activation_function";
+    let name: String = fields.or(FIELD, "torch.nn.modules.activation.Tanh".to_owned())?;
+    let class = name.strip_prefix("torch.").and_then(|class| class.rsplit('.').next());
+    Ok(match class {
+        Some("Identity") => Activation::None,
+        Some("Tanh") => Activation::Tanh,
+        Some("ReLU") => Activation::Relu,
+        Some("GELU") => Activation::Gelu,
+        Some("SiLU") => Activation::Silu,
+        _ => {
+            let supported = "Identity, Tanh, ReLU, GELU, SiLU of torch.nn";
+            return Err(fields.not_supported(FIELD, &name, &supported));
+        }
+    })
 }
 
 #[cfg(test)]

@@ -98,14 +98,22 @@ impl Weights {
         self.shards.iter().find_map(|shard| Some((shard, shard.metadata.info(name)?)))
     }
 
+    /// The rows and columns of a matrix, which the file alone knows.
+    pub(crate) fn matrix(&self, name: &str) -> Result<[usize; 2], EngineError> {
+        let Some((shard, info)) = self.find(name) else { return Err(self.missing(name)) };
+        <[usize; 2]>::try_from(&*info.shape).map_err(|_| EngineError::Config {
+            path: shard.path.clone(),
+            problem: format!("{name} is no matrix: its shape is {:?}", info.shape),
+        })
+    }
+
+    fn missing(&self, name: &str) -> EngineError {
+        EngineError::TensorMissing { path: self.path.clone(), name: name.to_owned() }
+    }
+
     /// The tensor in f32, on the processor.
     pub(crate) fn f32(&self, name: &str, shape: &[usize]) -> Result<Tensor, EngineError> {
-        let Some((shard, info)) = self.find(name) else {
-            return Err(EngineError::TensorMissing {
-                path: self.path.clone(),
-                name: name.to_owned(),
-            });
-        };
+        let Some((shard, info)) = self.find(name) else { return Err(self.missing(name)) };
         if info.shape != shape {
             return Err(EngineError::TensorShape {
                 path: shard.path.clone(),

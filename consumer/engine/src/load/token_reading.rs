@@ -4,13 +4,11 @@
 //! configuration.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use std::path::Path;
 
 use crate::error::EngineError;
-use crate::load::files::{from_json, read_if_there};
+use crate::load::fields::Fields;
+use crate::load::sentence_config;
 
 /// The kind of a text to a model that reads queries otherwise than documents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,67 +42,58 @@ pub(crate) struct TokenReading {
 }
 
 /// How queries are filled up to a length.
-#[derive(Debug, Clone, Deserialize, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Expansion {
-    strategy: String,
+    /// Whether a query is never longer than its filled length.
+    pub(crate) is_fixed: bool,
     /// The tokens of a filled query.
     pub(crate) length: usize,
     /// Whether other tokens see the fillers.
-    #[serde(default)]
     pub(crate) attend: bool,
     /// The filler; the mask token where it is absent.
     pub(crate) token: Option<String>,
 }
 
 impl Expansion {
-    /// Refuses a strategy that is unknown here; `path` names the file that has it.
-    fn check(self, path: PathBuf) -> Result<Self, EngineError> {
-        if matches!(self.strategy.as_str(), "fixed" | "min") {
-            return Ok(self);
+    /// Exactly `length` mask tokens and other ones.
+    pub(crate) fn fixed(length: usize, attend: bool) -> Self {
+        Self { is_fixed: true, length, attend, token: None }
+    }
+
+    /// Takes the field `query_expansion`; `None` where it is `null`.
+    fn take(fields: &mut Fields) -> Result<Option<Self>, EngineError> {
+        const FIELD: &str = "query_expansion";
+        if fields.is_null(FIELD) {
+            return Ok(None);
         }
-        Err(EngineError::NotSupported {
-            path,
-            field: "query_expansion",
-            value: self.strategy,
-            supported: "the strategies fixed and min".to_owned(),
-        })
+        let mut these = fields.object(FIELD)?;
+        let strategy: String = these.required("strategy")?;
+        let length = these.required("length")?;
+        if !matches!(strategy.as_str(), "fixed" | "min") {
+            let supported = "the strategies fixed and min";
+            return Err(fields.not_supported(FIELD, &strategy, &supported));
+        }
+        if length == 0 {
+            return Err(fields.not_supported(FIELD, &"length: 0", &"1 token or more"));
+        }
+        let expansion = Self {
+            is_fixed: strategy == "fixed",
+            length,
+            attend: these.or("attend", false)?,
+            token: these.get("token")?,
+        };
+        these.nothing_else(FIELD, &"strategy, length, attend, token")?;
+        Ok(Some(expansion))
     }
-
-    /// Whether a query is never longer than its filled length.
-    pub(crate) fn is_fixed(&self) -> bool {
-        self.strategy == "fixed"
-    }
 }
 
-/// `config_sentence_transformers.json`. Of fields in which it matters whether they are there, `null` is a value.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct MainFields {
-    model_type: Option<String>,
-    prompts: BTreeMap<String, Option<String>>,
-    query_prefix: Option<String>,
-    document_prefix: Option<String>,
-    query_length: Option<usize>,
-    document_length: Option<usize>,
-    query_expansion: Option<Expansion>,
-    do_query_expansion: Option<bool>,
-    attend_to_expansion_tokens: Option<bool>,
-    attend_to_mask_tokens: Option<bool>,
-    skiplist_words: Option<Vec<String>>,
-}
+/// The length that queries are filled up to where a configuration says that they are, but no length.
+pub(super) const FILLED_LENGTH: usize = 32;
 
-/// `sentence_bert_config.json`.
-#[derive(Default, Deserialize)]
-struct TransformerFields {
-    query_length: Option<usize>,
-    document_length: Option<usize>,
-    query_expansion: Option<Expansion>,
+/// ASCII punctuation, which `PyLate` and Stanford leave out of documents unless a folder says something else.
+pub(super) fn punctuation() -> Vec<String> {
+    "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~".chars().map(String::from).collect()
 }
-
-/// The length that `PyLate` fills queries up to unless its configuration says another.
-const FILLED_LENGTH: usize = 32;
-/// `PyLate` leaves these out of documents unless its configuration says something else: ASCII punctuation.
-const PUNCTUATION: &str = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~";
 
 impl TokenReading {
     /// The fields that are read of the model's main configuration, beside the prompts. Each of them, be it `null`,
@@ -120,75 +109,75 @@ impl TokenReading {
         "attend_to_mask_tokens",
         "skiplist_words",
     ];
-    /// The fields that are read of the transformer's configuration.
-    pub(crate) const OF_TRANSFORMER: &[&str] =
-        &["query_length", "document_length", "query_expansion"];
 
-    /// Reads the files in `folder` and in that of its transformer.
+    /// Reads the files in `folder` and in that of its transformer, whose fields count first.
     pub(crate) fn read(folder: &Path, transformer: &Path) -> Result<Self, EngineError> {
-        let path = folder.join("config_sentence_transformers.json");
-        let keys: Map<String, Value> = if_there(&path)?.unwrap_or_default();
-        let main: MainFields = if_there(&path)?.unwrap_or_default();
-        let of_main = main.expansion(&keys).map(|expansion| (path, expansion));
-        let path = transformer.join("sentence_bert_config.json");
-        let own: TransformerFields = if_there(&path)?.unwrap_or_default();
-        let of_own = own.query_expansion.map(|expansion| (path, expansion));
-        let expansion = of_own.or(of_main).map(|(path, expansion)| expansion.check(path));
-        let expansion = expansion.transpose()?;
-        let kind = |name, marker: &Option<String>, lengths: [Option<usize>; 2]| {
-            let prompt = main.prompts.get(name).cloned().flatten().unwrap_or_default();
-            let marker = marker.clone().filter(|marker| !marker.trim().is_empty());
+        const EXPANSION: &str = "query_expansion";
+        let mut main = Fields::parse_if_there(&folder.join("config_sentence_transformers.json"))?;
+        let mut own = sentence_config::fields(transformer)?;
+        let of_pylate = expansion_of_pylate(&mut main)?;
+        let expansion = if own.has(EXPANSION) {
+            Expansion::take(&mut own)?
+        } else if main.has(EXPANSION) {
+            Expansion::take(&mut main)?
+        } else {
+            of_pylate
+        };
+        let mut length = |field| {
+            let of_main = main.get(field)?;
+            if own.has(field) { own.get(field) } else { Ok(of_main) }
+        };
+        let query_length: Option<usize> = length("query_length")?;
+        let document_length = length("document_length")?;
+        if let (Some(length), Some(expansion)) = (query_length, &expansion)
+            && length < expansion.length
+        {
+            let supported = format!("no less than the {} of query_expansion", expansion.length);
+            return Err(own.not_supported("query_length", &length, &supported));
+        }
+        let prompts: BTreeMap<String, Option<String>> = main.or("prompts", BTreeMap::new())?;
+        let mut kind = |name, marker, tokens_max| {
+            let prompt = prompts.get(name).cloned().flatten().unwrap_or_default();
+            let marker: Option<String> = main.get(marker)?;
             let prompt = match &marker {
                 Some(marker) if !prompt.starts_with(marker) => format!("{marker}{prompt}"),
                 _ => prompt,
             };
-            KindReading { prompt, marker, tokens_max: lengths.into_iter().flatten().next() }
+            Ok::<_, EngineError>(KindReading { prompt, marker, tokens_max })
         };
-        let lengths = [own.query_length, main.query_length];
         Ok(Self {
-            queries: kind("query", &main.query_prefix, lengths),
-            documents: kind(
-                "document",
-                &main.document_prefix,
-                [own.document_length, main.document_length],
-            ),
+            queries: kind("query", "query_prefix", query_length)?,
+            documents: kind("document", "document_prefix", document_length)?,
             expansion,
-            skipped: main.skipped(),
+            skipped: skipped_by_pylate(&mut main)?,
         })
+    }
+
+    /// The markers that are tokens of their own, of both kinds.
+    pub(crate) fn markers(&self) -> impl Iterator<Item = &str> {
+        [&self.queries, &self.documents].into_iter().filter_map(|kind| kind.marker.as_deref())
     }
 }
 
-impl MainFields {
-    /// How the configuration with these keys fills queries up, if it does.
-    fn expansion(&self, keys: &Map<String, Value>) -> Option<Expansion> {
-        if keys.contains_key("query_expansion") {
-            return self.query_expansion.clone();
-        }
-        let marks_pylate = TokenReading::OF_MAIN.iter().any(|key| keys.contains_key(*key));
-        let attend = if keys.contains_key("attend_to_expansion_tokens") {
-            self.attend_to_expansion_tokens
-        } else {
-            self.attend_to_mask_tokens
-        };
-        let expansion = Expansion {
-            strategy: "fixed".to_owned(),
-            length: self.query_length.filter(|&length| length > 0).unwrap_or(FILLED_LENGTH),
-            attend: attend.unwrap_or(false),
-            token: None,
-        };
-        (marks_pylate && self.do_query_expansion != Some(false)).then_some(expansion)
+/// How a main configuration in `PyLate`'s words fills queries up, if it does and isn't overruled by `query_expansion`.
+/// The length that it then fills them up to is taken.
+fn expansion_of_pylate(main: &mut Fields) -> Result<Option<Expansion>, EngineError> {
+    let is_pylates = TokenReading::OF_MAIN.iter().any(|field| main.has(field));
+    let fills = main.get("do_query_expansion")? != Some(false);
+    let [today, before] = ["attend_to_expansion_tokens", "attend_to_mask_tokens"];
+    let attend = if main.has(today) { main.get(today)? } else { main.get(before)? };
+    if !is_pylates || !fills || main.has("query_expansion") {
+        return Ok(None);
     }
-
-    fn skipped(&self) -> Option<Vec<String>> {
-        (self.model_type.as_deref() == Some("ColBERT")).then(|| {
-            let punctuation = || PUNCTUATION.chars().map(String::from).collect();
-            self.skiplist_words.clone().unwrap_or_else(punctuation)
-        })
-    }
+    let length = main.get("query_length")?.filter(|&length| length > 0);
+    Ok(Some(Expansion::fixed(length.unwrap_or(FILLED_LENGTH), attend.unwrap_or(false))))
 }
 
-fn if_there<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, EngineError> {
-    read_if_there(path)?.map(|json| from_json(path, &json)).transpose()
+/// The tokens that documents' vectors leave out in a folder of `PyLate` before version 4.
+fn skipped_by_pylate(main: &mut Fields) -> Result<Option<Vec<String>>, EngineError> {
+    let kind: Option<String> = main.get("model_type")?;
+    let skipped = main.get("skiplist_words")?;
+    Ok((kind.as_deref() == Some("ColBERT")).then(|| skipped.unwrap_or_else(punctuation)))
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ pub(crate) struct TokenizerConfig {
     pub(crate) keeps_end: Option<bool>,
     /// Whether the model gets the type of each token; `None` where it is not said.
     pub(crate) gives_types: Option<bool>,
+    /// The token that stands for a word which a language model has to find.
+    pub(crate) mask: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -26,6 +28,15 @@ struct File {
     truncation_side: Option<String>,
     model_input_names: Option<Vec<String>>,
     tokenizer_class: Option<String>,
+    mask_token: Option<Token>,
+}
+
+/// A token by itself, or with how it is split off.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Token {
+    Plain(String),
+    Added { content: String },
 }
 
 impl TokenizerConfig {
@@ -54,6 +65,9 @@ impl TokenizerConfig {
             tokens_max: file.model_max_length.map(|length| length as usize),
             keeps_end,
             gives_types: listed.or_else(|| by_class(file.tokenizer_class.as_deref()?)),
+            mask: file
+                .mask_token
+                .map(|(Token::Plain(token) | Token::Added { content: token })| token),
         })
     }
 }

@@ -7,7 +7,7 @@ use crate::load::folder::ModelFolder;
 use crate::load::token_reading::{Expansion, InputType, KindReading, TokenReading};
 use crate::tokenizer::{Filler, Tokenizer, Tokens, library};
 
-/// Mask tokens by the name that BERT gives them, and `RoBERTa`.
+/// Mask tokens by the name that BERT gives them, and `RoBERTa`, where the tokenizer's configuration names none.
 const MASKS: [&str; 2] = ["[MASK]", "<mask>"];
 
 impl Tokenizer {
@@ -23,18 +23,20 @@ impl Tokenizer {
         let length = |kind: &KindReading| kind.tokens_max.unwrap_or(of_all).min(positions);
         let load = |kind: &KindReading, tokens_max| {
             Self::load_with(folder, tokens_max, gives_types, &kind.prompt, |inner| {
-                register(inner, kind.marker.as_deref())
+                // Both are tokens in texts of either kind.
+                reading.markers().try_for_each(|marker| register(inner, marker))
             })
         };
         let mut documents = load(&reading.documents, length(&reading.documents))?;
         let queries_max = match &reading.expansion {
-            Some(expansion) if expansion.is_fixed() => expansion.length.min(positions),
+            Some(expansion) if expansion.is_fixed => expansion.length.min(positions),
             Some(expansion) => length(&reading.queries).max(expansion.length).min(positions),
             None => length(&reading.queries),
         };
         let mut queries = load(&reading.queries, queries_max)?;
-        queries.filler =
-            reading.expansion.as_ref().map(|expansion| queries.filler_of(expansion)).transpose()?;
+        let mask = folder.tokenizer_config().mask.as_deref();
+        let filler = reading.expansion.as_ref().map(|expansion| queries.filler_of(expansion, mask));
+        queries.filler = filler.transpose()?;
         documents.queries = Some(Box::new(queries));
         Ok(documents)
     }
@@ -62,8 +64,8 @@ impl Tokenizer {
         self.queries.as_ref()?.filler.map(|filler| filler.id)
     }
 
-    fn filler_of(&self, expansion: &Expansion) -> Result<Filler, EngineError> {
-        let named = expansion.token.as_deref().map(|token| vec![token]);
+    fn filler_of(&self, expansion: &Expansion, mask: Option<&str>) -> Result<Filler, EngineError> {
+        let named = expansion.token.as_deref().or(mask).map(|token| vec![token]);
         let names = named.unwrap_or_else(|| MASKS.to_vec());
         let id = names.iter().find_map(|name| self.token_id(name));
         let id = id.ok_or_else(|| EngineError::Tokenizer {
@@ -87,9 +89,8 @@ impl Tokenizer {
 
 /// Sees to it that a prompt's marker is one token, as it was in training, where the vocabulary has it: the whole of it,
 /// or its first word.
-fn register(inner: &mut tokenizers::Tokenizer, marker: Option<&str>) -> Result<(), EngineError> {
-    let Some(marker) = marker else { return Ok(()) };
-    let word = marker.split_whitespace().next().unwrap_or(marker);
+fn register(inner: &mut tokenizers::Tokenizer, marker: &str) -> Result<(), EngineError> {
+    let Some(word) = marker.split_whitespace().next() else { return Ok(()) };
     let Some(token) = [marker, word].into_iter().find(|it| inner.token_to_id(it).is_some()) else {
         return Ok(()); // it is ordinary text to this tokenizer
     };

@@ -71,7 +71,7 @@ pub struct Tokenizer {
     gives_types: bool,
     /// `None` where the library has to read a text as a whole.
     beginnings: Option<Beginnings>,
-    /// The prompt that goes before every text but those of a pair.
+    /// The prompt that goes before every text but the second of a pair.
     prompt: String,
     /// Reads queries, where the model reads them otherwise than documents.
     queries: Option<Box<Self>>,
@@ -198,9 +198,10 @@ impl Tokenizer {
         }
     }
 
-    /// A text that is to be the first of pairs, tokenised once for all of them.
+    /// A text that is to be the first of pairs, tokenised once for all of them. The model's default prompt goes before
+    /// it.
     pub fn first_of_pairs(&self, text: &str) -> Result<FirstOfPairs, EngineError> {
-        Ok(FirstOfPairs(self.tokens_of_pair(text)?))
+        Ok(FirstOfPairs(self.tokens_of_pair(&self.prompted(text))?))
     }
 
     /// The tokens of a text of a pair of which some may be kept.

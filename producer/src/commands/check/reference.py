@@ -1,7 +1,7 @@
 """What PyTorch computes for a model folder: a request as JSON on standard input, rows as JSON on standard output.
 
-Request: {"folder", "task", "texts" or "pairs", "pooling"}. Answer: {"library", "rows"}, or {"missing"} where neither
-library is installed, or {"error"}. Code that comes with a model is never run.
+Request: {"folder", "task", "texts" or "pairs", "tokens_max", "values_max", "pooling"}. Answer: {"library", "rows"},
+or {"missing"} where neither library is installed, or {"error"}. Code that comes with a model is never run.
 """
 
 import json
@@ -41,6 +41,28 @@ def embed_by_transformers(request):
     return f"transformers {transformers.__version__} (pooling and length taken as read above)", rows
 
 
+def embed_sparse(request):
+    import sentence_transformers
+
+    model = sentence_transformers.SparseEncoder(request["folder"], device="cpu").float()
+    options = {"convert_to_sparse_tensor": False, "show_progress_bar": False, "max_active_dims": request["values_max"]}
+    rows = [model.encode(text, **options).tolist() for text in request["texts"]]
+    return f"sentence-transformers {sentence_transformers.__version__}", rows
+
+
+def embed_tokens(request):
+    """Each text as a document, then each as a query; the vectors of a text one after the other."""
+    import sentence_transformers
+
+    model = sentence_transformers.MultiVectorEncoder(request["folder"], device="cpu").float()
+    rows = []
+    for encode in (model.encode_document, model.encode_query):
+        for text in request["texts"]:
+            vectors = encode(text, show_progress_bar=False).tolist()
+            rows.append([value for vector in vectors for value in vector])
+    return f"sentence-transformers {sentence_transformers.__version__}", rows
+
+
 def score(request):
     import torch
     import transformers
@@ -62,7 +84,12 @@ def score(request):
 
 
 def answer(request):
-    ways = [score] if request["task"] != "embed" else [embed_by_sentence_transformers]
+    by_task = {
+        "embed": embed_by_sentence_transformers,
+        "embed_sparse": embed_sparse,
+        "embed_tokens": embed_tokens,
+    }
+    ways = [by_task.get(request["task"], score)]
     if request["task"] == "embed" and request["pooling"]:
         ways.append(embed_by_transformers)
     missing = None

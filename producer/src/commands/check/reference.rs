@@ -15,19 +15,22 @@ const PROGRAM: &str = include_str!("reference.py");
 #[derive(Serialize)]
 pub(super) struct Request<'a> {
     pub(super) folder: &'a Path,
-    /// `embed`, `classify` or `rerank`.
+    /// The model's task, as a job names it.
     pub(super) task: &'a str,
     pub(super) texts: &'a [String],
     /// Texts of a reranker, two by two.
     pub(super) pairs: &'a [[String; 2]],
     pub(super) tokens_max: usize,
+    /// The most values of a sparse vector.
+    pub(super) values_max: Option<usize>,
     /// The pooling, where transformers alone suffices for it.
     pub(super) pooling: Option<String>,
 }
 
 /// The rows, or why there are none.
 pub(super) enum Answer {
-    /// A row for each text or pair, by a library of this version.
+    /// A row for each text or pair (of token vectors for each text as a document, then for each as a query),
+    /// by a library of this version.
     Rows { library: String, rows: Vec<Vec<f32>> },
     /// Python or the libraries are not there: why nothing was compared.
     NotThere(String),
