@@ -61,10 +61,11 @@ impl Modules {
         let path = folder.join("modules.json");
         let Some(json) = read_if_there(&path)? else { return Ok(None) };
         let lines: Vec<Line> = from_json(&path, &json)?;
-        let is_outside =
-            |line: &&Line| !line.path.components().all(|part| matches!(part, Component::Normal(_)));
+        let is_inside =
+            |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+        let is_outside = |line: &&Line| !line.path.components().all(is_inside);
         if let Some(line) = lines.iter().find(is_outside) {
-            let problem = format!("the path {:?} leads out of the folder", line.path);
+            let problem = format!("the path `{}` leads out of the folder", line.path.display());
             return Err(EngineError::Config { path, problem });
         }
         let module = |Line { kind, path }| Module { kind, folder: folder.join(path) };

@@ -20,7 +20,7 @@ pub(crate) enum PerToken {
     /// Weights of the vocabulary, the largest (or the sum) over the tokens.
     Sparse(SpladePooling),
     /// Projected and normalised hidden states.
-    Tokens(TokenModules),
+    Tokens(Box<TokenModules>),
 }
 
 /// How the outputs of a language model become a sparse vector.
@@ -72,17 +72,21 @@ impl PerToken {
         ignored: &mut Vec<Ignored>,
     ) -> Result<Option<Self>, EngineError> {
         let Some(modules) = modules else {
-            return Ok(stanford::find(folder, ignored)?.map(Self::Tokens));
+            return Ok(stanford::find(folder, ignored)?.map(Self::tokens));
         };
         if modules.has("SpladePooling") {
             sparse(modules, ignored).map(|pooling| Some(Self::Sparse(pooling)))
         } else if !modules.has("Pooling")
             && (TokenModules::are_in(modules) || makes_token_vectors(folder)?)
         {
-            TokenModules::read(modules, ignored).map(|modules| Some(Self::Tokens(modules)))
+            TokenModules::read(modules, ignored).map(|modules| Some(Self::tokens(modules)))
         } else {
             Ok(None)
         }
+    }
+
+    fn tokens(modules: TokenModules) -> Self {
+        Self::Tokens(Box::new(modules))
     }
 }
 
