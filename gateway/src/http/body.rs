@@ -24,8 +24,8 @@ pub struct Held {
     pub permit: Option<OwnedSemaphorePermit>,
 }
 
-/// How much more than its limit of a body is read and dropped. A client that still sends does not read its answer, and
-/// takes the end of the connection for a fault that it retries.
+/// How many bytes of a body that is refused are read and dropped. A client that still sends does not read its answer,
+/// and takes the end of the connection for a fault that it retries.
 const DROPPED_BYTES_MAX: usize = 64 << 20;
 
 /// Reads a body whole.
@@ -36,29 +36,38 @@ pub async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<Held, Ap
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     let announced: Option<usize> = announced.and_then(|length| length.parse().ok());
     let mut held = Held { bytes: Vec::new(), permit: None };
+    let mut refused = announced.filter(|length| *length > bytes_max).map(|_| too_large(bytes_max));
     let mut chunks = body.into_data_stream();
-    let mut is_too_large = announced.is_some_and(|length| length > bytes_max);
-    let mut read = 0_usize;
+    let mut dropped = 0_usize;
     loop {
-        let chunk = match timeout_at(deadline, chunks.next()).await {
-            // A body that is too large has its answer already, whenever it ends.
-            Err(_) | Ok(None) if is_too_large => return Err(too_large(bytes_max)),
-            Err(_) => return Err(too_slow(wait_ms)),
-            Ok(None) => return Ok(held),
-            Ok(Some(Err(error))) => return Err(broken(&error)),
-            Ok(Some(Ok(chunk))) => chunk,
-        };
-        read = read.saturating_add(chunk.len());
-        if is_too_large || read > bytes_max {
-            is_too_large = true;
-            held = Held { bytes: Vec::new(), permit: None };
-            if read > bytes_max.saturating_add(DROPPED_BYTES_MAX) {
-                return Err(too_large(bytes_max));
+        let chunk = match (timeout_at(deadline, chunks.next()).await, refused.take()) {
+            (Err(_) | Ok(None), Some(error)) => return Err(error),
+            (Err(_), None) => return Err(too_slow(wait_ms)),
+            (Ok(None), None) => return Ok(held),
+            (Ok(Some(Err(error))), _) => return Err(broken(&error)),
+            (Ok(Some(Ok(chunk))), None) => chunk,
+            (Ok(Some(Ok(chunk))), Some(error)) => {
+                dropped = dropped.saturating_add(chunk.len());
+                if dropped > DROPPED_BYTES_MAX {
+                    return Err(error);
+                }
+                refused = Some(error);
+                continue;
             }
-            continue;
+        };
+        let bytes = held.bytes.len().saturating_add(chunk.len());
+        let room = if bytes > bytes_max {
+            Err(too_large(bytes_max))
+        } else {
+            account(app, &mut held, bytes)
+        };
+        match room {
+            Ok(()) => held.bytes.extend_from_slice(&chunk),
+            Err(error) => {
+                held = Held { bytes: Vec::new(), permit: None };
+                refused = Some(error);
+            }
         }
-        account(app, &mut held, read)?;
-        held.bytes.extend_from_slice(&chunk);
     }
 }
 
