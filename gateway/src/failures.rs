@@ -98,9 +98,15 @@ pub fn no_model(model: &str, known: &[String]) -> ApiError {
     ApiError::mistake(StatusCode::NOT_FOUND, "model_not_found", message).at("model")
 }
 
-/// Logs a failure whose details are the operator's and not the caller's.
+/// Logs a failure whose details are the operator's and not the caller's. What is for want of room or time is counted by
+/// its status, and a line for each would come in floods.
 fn logged(error: &dyn std::error::Error, answer: ApiError) -> ApiError {
-    tracing::warn!(%error, status = answer.status.as_u16(), "a request failed");
+    let status = answer.status.as_u16();
+    if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+        tracing::debug!(%error, status, "a request failed");
+    } else {
+        tracing::warn!(%error, status, "a request failed");
+    }
     answer
 }
 

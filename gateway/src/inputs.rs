@@ -26,22 +26,22 @@ pub fn required(
 
 /// Whether a list has numbers, or lists of numbers: its first element says so.
 fn has_token_ids(list: &RawValue) -> bool {
-    let first_of = |list: &RawValue| {
-        let mut first = None;
-        // One element is enough; the error is that there are more.
-        let _ = each("", list, 1, |_, element| {
-            first = Some(element.to_owned());
-            Ok(())
-        });
-        first
-    };
-    match first_of(list) {
-        Some(first) if kind(&first) == Kind::List => {
-            first_of(&first).is_some_and(|inner| kind(&inner) == Kind::Number)
-        }
-        Some(first) => kind(&first) == Kind::Number,
+    match first(list).map(|element| (kind(element), element)) {
+        Some((Kind::List, inner)) => first(inner).is_some_and(|id| kind(id) == Kind::Number),
+        Some((kind, _)) => kind == Kind::Number,
         None => false,
     }
+}
+
+/// The first element of a list.
+fn first(list: &RawValue) -> Option<&RawValue> {
+    let mut first = None;
+    // The error is that there are more, or none.
+    let _ = each("", list, 1, |_, element| {
+        first = Some(element);
+        Ok(())
+    });
+    first
 }
 
 /// Which tokenizer made them can't be seen, and LangChain's default sends those of OpenAI's own whatever the model: fed

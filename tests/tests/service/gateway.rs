@@ -200,7 +200,8 @@ async fn a_job_is_confirmed_awaited_and_read() {
     assert_eq!((submitted.status, &submitted.body["state"]), (202, &json!("queued")));
     let location = submitted.header("location").unwrap().to_owned();
     assert_eq!(location, format!("/v1/jobs/{}", submitted.body["id"].as_str().unwrap()));
-    assert_eq!(workload.stack.vhost.depth(&workload.stack.batch_queue()), 1, "it is confirmed");
+    let queue = workload.stack.batch_queue();
+    until_true("it is queued", SOON, async || workload.stack.vhost.depth(&queue) == 1).await;
     let pending = gateway.get(&format!("{location}?wait=0.2"));
     assert_eq!((pending.status, &pending.body["state"]), (202, &json!("pending")));
     let _worker = workload.stack.worker(&[]).await;

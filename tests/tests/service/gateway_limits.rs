@@ -102,14 +102,16 @@ async fn connections_that_take_too_long_are_closed_and_those_at_work_are_not() {
 
 #[tokio::test]
 async fn an_idle_connection_makes_room_for_a_new_one() {
-    let workload = Workload::new().await;
+    let mut workload = Workload::new().await;
     let gateway = Gateway::of(&workload.stack, &[("FOREBAY_GATEWAY__CONNECTIONS_MAX", "2")]).await;
     let working = gateway.asking(TINY).await;
     let mut idle = gateway.sending(HEALTH).await;
     until_true("a third is served", SOON, async || gateway.get("/health").status == 200).await;
     assert!(until_closed(&mut idle, SOON).await.contains("alive"));
     let queue = format!("forebay.jobs.{TINY}.interactive");
-    assert_eq!(workload.stack.vhost.depth(&queue), 1, "the one at work is still there");
+    until_true("the job is queued", SOON, async || workload.stack.vhost.depth(&queue) == 1).await;
+    let cancels: Vec<String> = workload.redis.keys("forebay:cancel:*").await.unwrap();
+    assert_eq!(cancels, [""; 0], "the one at work is still there");
     drop(working);
 }
 
