@@ -55,10 +55,20 @@ impl NativeJob {
             }
         }
         wire.push('}');
-        let job = decode_job(wire.as_bytes(), ContentType::Json, limits)
-            .map_err(|Refusal { error, .. }| failures::of_job(&error))?;
+        let job = decode_job(wire.as_bytes(), ContentType::Json, limits).map_err(refused)?;
         Ok(Self { job, lane })
     }
+}
+
+/// The wire's refusal without the line and column of the body that was decoded, which is not the client's.
+fn refused(Refusal { mut error, .. }: Refusal) -> ApiError {
+    if let Some((_, words)) = error.message.split_once(" body: ")
+        && error.message.starts_with("can't read the ")
+    {
+        let words = words.rsplit_once(" at line ").map_or(words, |(words, _)| words);
+        error.message = words.to_owned();
+    }
+    failures::of_job(&error)
 }
 
 fn hint(name: &str) -> &'static str {
@@ -137,6 +147,8 @@ mod tests {
     fn a_mistake_has_the_words_of_the_wire() {
         let error = parsed(&job(&json!({"input": 5}))).unwrap_err();
         assert_eq!(error.param.as_deref(), Some("input"), "{error}");
+        assert!(error.message.starts_with("`input` must be a string"), "{error}");
+        assert!(!error.message.contains("column"), "{error}");
         let error = parsed(&job(&json!({"task": "sing"}))).unwrap_err();
         assert_eq!((error.status.as_u16(), error.code), (400, "task_not_supported"));
         let error = parsed(&json!({"model": "m"})).unwrap_err();
