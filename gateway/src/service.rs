@@ -51,11 +51,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         "serves HTTP to this machine only: there are no keys, and all requests are those of tenant `default`"
     );
     let connected = async {
-        let connected = client.report_health(&health, &background).await;
-        if connected.is_err() {
-            stop.cancel();
+        match stop.run_until_cancelled(client.report_health(&health, &background)).await {
+            Some(Err(error)) => {
+                stop.cancel();
+                Err(error)
+            }
+            Some(Ok(())) | None => Ok(()),
         }
-        connected
     };
     let (connected, ()) = tokio::join!(connected, listener.serve(router(app), stop.clone()));
     background.cancel();

@@ -183,3 +183,18 @@ async fn a_store_that_is_away_is_a_503_and_recovers_by_itself() {
     .await;
     assert_eq!(gateway.get("/readyz").status, 200);
 }
+
+#[tokio::test]
+async fn a_gateway_whose_broker_is_away_is_alive_and_not_ready_and_stops_when_asked() {
+    let stack = Stack::start().await.tiny();
+    let away = [("FOREBAY_AMQP_URL", "amqp://guest:guest@127.0.0.1:1/%2f")];
+    let mut gateway = Gateway::starting(&stack, &away);
+    until_true("it listens", SOON, async || {
+        TcpStream::connect(("127.0.0.1", gateway.port)).await.is_ok()
+    })
+    .await;
+    assert_eq!(gateway.get("/healthz").status, 200);
+    assert_eq!(gateway.get("/readyz").status, 503);
+    gateway.service.signal("TERM");
+    assert_eq!(gateway.service.exit_code(GRACE).await, 0);
+}
