@@ -1,7 +1,7 @@
 //! The HTTP gateway: requests of OpenAI's, Cohere's, Jina's, Voyage's and Hugging Face's clients as jobs of the fleet.
 //!
-//! The way of a request is [`http`] (limits, id, endpoint) -> a pure parser -> [`fleet`] (jobs, their results) -> a pure
-//! writer -> [`http`]. The pure ones know neither HTTP nor the fleet:
+//! The way of a request is [`http`] (limits, id, endpoint) -> a pure parser -> [`fleet`] (jobs, their results) -> a
+//! pure writer -> [`http`]. The pure ones know neither HTTP nor the fleet:
 //!
 //! - [`openai`], [`rerank`], [`tei`], [`native`]: requests and answers of each interface;
 //! - [`fields`] and [`inputs`] read JSON bodies, within bounds, with errors that name the field;

@@ -1,5 +1,5 @@
-//! [`Fleet`]: synchronous calls. Each becomes one or more jobs of the interactive lane with a deadline, whose results are
-//! waited for by notification.
+//! [`Fleet`]: synchronous calls. Each becomes one or more jobs of the interactive lane with a deadline, whose results
+//! are waited for by notification.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! From a request to jobs of the fleet and back: lists are split into jobs, their results joined in order, and jobs that
-//! no caller waits for any more are cancelled.
+//! From a request to jobs of the fleet and back: lists are split into jobs, their results joined in order, and jobs
+//! that no caller waits for any more are cancelled.
 
 mod abandon;
 mod calls;

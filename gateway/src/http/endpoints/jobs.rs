@@ -72,7 +72,8 @@ pub async fn retrieve(
     })
 }
 
-/// Asks for a job to be cancelled. It takes effect unless the job is being computed; one that has ended keeps its record.
+/// Asks for a job to be cancelled. It takes effect unless the job is being computed; one that has ended keeps its
+/// record.
 pub async fn cancel(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
