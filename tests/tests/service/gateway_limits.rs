@@ -2,7 +2,7 @@
 
 use forebay_tests::gateway::{Gateway, until_closed};
 use forebay_tests::model::TINY;
-use forebay_tests::patience::{SOON, until, until_true};
+use forebay_tests::patience::{SOON, until_true};
 use forebay_tests::stack::{GRACE, Stack};
 use forebay_tests::workload::Workload;
 use redis::AsyncCommands as _;
@@ -174,14 +174,14 @@ async fn a_store_that_is_away_is_a_503_and_recovers_by_itself() {
     let answer = gateway.post_with(EMBEDDINGS, &body, &timeout);
     assert_eq!(answer.status, 503, "{answer:?}");
     assert!(answer.header("retry-after").is_some(), "{answer:?}");
-    until("it says so", SOON, async || (gateway.get("/readyz").status == 503).then_some(())).await;
+    until_true("it says so", SOON, async || gateway.get("/readyz").status == 503).await;
     assert_eq!(gateway.get("/v1/models").body["data"][0]["id"], TINY, "the configured ones");
     stack.store.restart().await;
     until_true("it serves again", SOON * 2, async || {
         gateway.post_with(EMBEDDINGS, &body, &[]).status == 200
     })
     .await;
-    assert_eq!(gateway.get("/readyz").status, 200);
+    until_true("it says so", SOON, async || gateway.get("/readyz").status == 200).await;
 }
 
 #[tokio::test]
