@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use forebay_fabric::broker::QueueDepth;
+use forebay_fabric::{
+    broker::{BrokerError, QueueDepth},
+    telemetry::Health,
+};
 use forebay_schemas::{
     FleetStatus, JobId, Lane, ModelId, WorkerRecord, WorkerState,
     limits::RESULT_TTL_S_DEFAULT,
@@ -11,6 +14,7 @@ use forebay_schemas::{
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use crate::{client::Client, error::ClientError};
 
@@ -60,6 +64,29 @@ impl Client {
     /// being computed, or done, is not affected.
     pub async fn cancel(&self, id: &JobId) -> Result<(), ClientError> {
         Ok(self.inner.store.request_cancel(id, RESULT_TTL_S_DEFAULT).await?)
+    }
+
+    /// Keeps the conditions `broker` and `store` of `health` in step with the two servers until `stop`: for services
+    /// that report whether they can serve. Returns once the broker is connected; an error that waiting does not mend,
+    /// such as a refused login, is returned at once.
+    pub async fn report_health(
+        &self,
+        health: &Health,
+        stop: &CancellationToken,
+    ) -> Result<(), BrokerError> {
+        self.inner.store.report_health(health.clone(), stop.clone());
+        // Each round takes as long as connecting may: that is its pause.
+        while let Some(connected) = stop.run_until_cancelled(self.broker()).await {
+            match connected {
+                Ok(broker) => {
+                    broker.report_health(health.clone());
+                    return Ok(());
+                }
+                Err(error) if error.is_final() => return Err(error),
+                Err(error) => health.set("broker", Err(error.to_string())),
+            }
+        }
+        Ok(())
     }
 
     /// The workers that are alive, ordered by id.

@@ -11,7 +11,7 @@
 //! - [`certificates`] makes what both need to speak TLS.
 //! - [`binaries`] builds and finds the programs under test; [`model`] says what they run.
 //! - [`service`] is one of them as it runs, with its telemetry and its log; [`stack`] puts all together:
-//!   servers for one test, and the services and commands that use them.
+//!   servers for one test, and the services and commands that use them; [`gateway`] is the one that speaks HTTP.
 //! - [`job`], [`publisher`], [`record`] and [`oracle`] speak the wire format without the project's own
 //!   codecs, so that a mistake in those can't hide itself; [`raw`] publishes what no library would.
 //! - [`workload`] is a stack with jobs to do; [`pools`] lets an autoscaler launch its workers.
@@ -29,6 +29,7 @@ pub mod certificates;
 pub mod chaos;
 pub mod child_guard;
 pub mod document;
+pub mod gateway;
 pub mod history;
 pub mod job;
 pub mod model;

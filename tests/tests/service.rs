@@ -14,6 +14,9 @@ mod service {
     mod drain;
     mod foreign;
     mod full;
+    mod gateway;
+    mod gateway_limits;
+    mod gateway_tasks;
     mod journey;
     mod killer;
     mod large;

@@ -25,6 +25,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("forebay-client", 3),
     ("forebay-consumer", 3),
     ("forebay-autoscaler", 3),
+    ("forebay-gateway", 4),
     ("forebay-producer", 4),
     ("forebay-tests", 5),
 ];

@@ -5,6 +5,7 @@
 
 mod error;
 mod folders;
+mod gateway;
 mod load;
 mod pools;
 mod renamed;
@@ -14,6 +15,7 @@ mod settings;
 
 pub use crate::tls::TlsConfig;
 pub use error::ConfigError;
+pub use gateway::GatewayConfig;
 pub use load::{FILE_DEFAULT, Loaded, for_workers};
 pub use pools::{
     AutoscalerConfig, DeviceKind, DockerConfig, Environment, KubernetesConfig, LauncherKind,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     error::ConfigError,
     folders::user_folder,
+    gateway::GatewayConfig,
     pools::AutoscalerConfig,
     secret::SecretUrl,
     sections::{BrokerConfig, ModelConfig, StoreConfig, TelemetryConfig, WorkerConfig},
@@ -45,6 +46,8 @@ pub struct Config {
     pub worker: WorkerConfig,
     /// The autoscaler.
     pub autoscaler: AutoscalerConfig,
+    /// The gateway.
+    pub gateway: GatewayConfig,
     /// Logs, metrics and health of each service.
     pub telemetry: TelemetryConfig,
     /// The models of this fleet.
@@ -66,6 +69,7 @@ impl Default for Config {
             store: StoreConfig::default(),
             worker: WorkerConfig::default(),
             autoscaler: AutoscalerConfig::default(),
+            gateway: GatewayConfig::default(),
             telemetry: TelemetryConfig::default(),
             models: BTreeMap::new(),
         }
@@ -155,6 +159,9 @@ impl Config {
         at_least("autoscaler.grace_s", autoscaler.grace_s, worker.grace_s + 5)?;
         at_least("autoscaler.workers_per_gpu", autoscaler.workers_per_gpu.into(), 1)?;
         at_least("autoscaler.process.log_bytes_max", autoscaler.process.log_bytes_max, 10_000)?;
+        for (key, value, min) in self.gateway.minima() {
+            at_least(key, value, min)?;
+        }
         for (model, settings) in &self.models {
             settings.pool.check(&format!("models.{model}.pool"))?;
         }

@@ -8,7 +8,7 @@ use forebay_tests::binaries::checkout;
 use forebay_tests::stack::SharedFleet;
 
 /// `FOREBAY_TEST_PYTHON`, or the environment that `make test` makes.
-fn interpreter() -> PathBuf {
+pub(super) fn interpreter() -> PathBuf {
     let made = || checkout().join(".forebay/venv/bin/python");
     let python = env::var_os("FOREBAY_TEST_PYTHON").map_or_else(made, PathBuf::from);
     let remedy =

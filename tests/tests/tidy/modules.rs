@@ -42,6 +42,12 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
     ("autoscaler/src", &["simulate"], &["act", "observe", "pool", "scaler", "service"]),
     ("fabric/src", &["config"], &["broker", "store", "telemetry"]),
     ("fabric/src", &["broker", "store"], &["answer", "intake"]),
+    (
+        "gateway/src",
+        &["error", "failures", "fields", "inputs", "openai", "rerank", "tei", "native"],
+        &["fleet", "http", "service"],
+    ),
+    ("gateway/src", &["fleet"], &["http", "service"]),
     ("producer/src", &["pull"], &["commands", "cli"]),
     ("tests/src", &["broker", "store"], &["stack", "workload", "chaos"]),
 ];

@@ -1,0 +1,49 @@
+//! Answers: JSON bodies, written in one piece.
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use crate::error::ApiError;
+
+/// An answer with a JSON body that is there already.
+pub fn bytes(status: StatusCode, body: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+/// An answer with this value as JSON.
+pub fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(body) => bytes(status, body),
+        Err(error) => unwritable(&error).into_response(),
+    }
+}
+
+/// A successful answer whose body was written by `openai`, `rerank` or `tei`.
+pub fn written(body: serde_json::Result<Vec<u8>>) -> Result<Response, ApiError> {
+    body.map(|body| bytes(StatusCode::OK, body)).map_err(|error| unwritable(&error))
+}
+
+fn unwritable(error: &serde_json::Error) -> ApiError {
+    tracing::warn!(%error, "an answer can't be written");
+    ApiError::internal("the answer can't be written").final_for_all()
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = bytes(self.status, self.body());
+        for (name, value) in self.retry_headers() {
+            if let Ok(value) = HeaderValue::try_from(value) {
+                response.headers_mut().insert(name, value);
+            }
+        }
+        response
+    }
+}

@@ -1,0 +1,160 @@
+//! Jobs as the wire has them: `POST /v1/jobs`, `GET` and `DELETE /v1/jobs/{id}`.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    extract::{Path, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    response::Response,
+};
+use forebay_client::{JobId, Outcome, WaitError};
+use serde_json::json;
+
+use crate::{
+    error::ApiError,
+    failures,
+    http::{answer, app::App, body, governed},
+    native::{NativeJob, idempotent_id},
+};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Says that the request was answered before, as other interfaces say it.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// Submits a job. The answer comes once the broker has confirmed it: from then on it is not lost.
+pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+    let (head, body) = request.into_parts();
+    let caller = governed::admit();
+    let body::Held { bytes, permit: _permit } = body::read(&app, &head.headers, body).await?;
+    let key = idempotency_key(&head.headers)?;
+    let id = match key {
+        Some(key) => idempotent_id(&caller.tenant, key, &bytes)?,
+        None => JobId::random(),
+    };
+    let NativeJob { mut job, lane } = NativeJob::parse(&bytes, &id, &app.limits)?;
+    drop(bytes);
+    job.tenant = Some(caller.tenant);
+    let answer = json!({
+        "id": id, "object": "job", "state": "queued",
+        "model": job.model, "task": job.work.task(), "lane": lane,
+    });
+    // A job that has ended is not computed once more. One that is under way may be, and its first result stands.
+    let has_ended = key.is_some() && found(&app, &id).await?.is_some();
+    if !has_ended {
+        app.fleet.client.submit(job, lane).await.map_err(|e| failures::of_submit(&e))?;
+    }
+    let mut response = answer::json(StatusCode::ACCEPTED, &answer);
+    let headers = response.headers_mut();
+    if let Ok(location) = HeaderValue::try_from(format!("/v1/jobs/{id}")) {
+        headers.insert(header::LOCATION, location);
+    }
+    if has_ended {
+        headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// A job's record, or 202 while there is none. `?wait=30` waits for it as many seconds.
+pub async fn retrieve(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    governed::admit();
+    let id = job_id(&id)?;
+    let asked = wait_of(request.uri().query().unwrap_or_default())?;
+    let wait = asked.min(Duration::from_millis(app.config.poll_wait_ms_max));
+    let record =
+        if wait.is_zero() { found(&app, &id).await? } else { waited(&app, &id, wait).await? };
+    Ok(match record {
+        Some(outcome) => answer::json(StatusCode::OK, &outcome),
+        None => answer::json(StatusCode::ACCEPTED, &json!({"id": id, "state": "pending"})),
+    })
+}
+
+/// Asks for a job to be cancelled. It takes effect unless the job is being computed; one that has ended keeps its
+/// record.
+pub async fn cancel(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    governed::admit();
+    let id = job_id(&id)?;
+    if let Some(outcome) = found(&app, &id).await? {
+        return Ok(answer::json(StatusCode::OK, &json!({"id": id, "state": outcome.state})));
+    }
+    app.fleet.client.cancel(&id).await.map_err(|error| {
+        tracing::warn!(%error, "a request to cancel failed");
+        ApiError::unavailable(
+            "unavailable",
+            "the fleet can't be reached at present: try again soon",
+        )
+    })?;
+    Ok(answer::json(StatusCode::ACCEPTED, &json!({"id": id, "state": "cancelling"})))
+}
+
+async fn found(app: &App, id: &JobId) -> Result<Option<Outcome>, ApiError> {
+    app.fleet.client.get(id).await.map_err(|error| failures::of_wait(&error))
+}
+
+async fn waited(app: &App, id: &JobId, wait: Duration) -> Result<Option<Outcome>, ApiError> {
+    // A gateway that stops answers at once with what there is; the client asks another replica.
+    let outcome = app.stop.run_until_cancelled(app.fleet.client.wait(id, wait)).await;
+    match outcome {
+        Some(Ok(outcome)) => Ok(Some(outcome)),
+        None => found(app, id).await,
+        Some(Err(WaitError::Timeout { .. })) => Ok(None),
+        Some(Err(error)) => Err(failures::of_wait(&error)),
+    }
+}
+
+fn job_id(text: &str) -> Result<JobId, ApiError> {
+    text.parse().map_err(|error| {
+        ApiError::mistake(StatusCode::NOT_FOUND, "job_not_found", format!("{error}")).at("id")
+    })
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    value.to_str().map(Some).map_err(|_| {
+        let message = "`Idempotency-Key` is not visible ASCII: send a UUID's text, for example";
+        ApiError::invalid("Idempotency-Key", message)
+    })
+}
+
+/// The seconds of `wait` in a query.
+fn wait_of(query: &str) -> Result<Duration, ApiError> {
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let Some((_, written)) = pairs.into_iter().find(|(name, _)| *name == "wait") else {
+        return Ok(Duration::ZERO);
+    };
+    let s: Option<f64> = written.parse().ok().filter(|s| (0.0..1e9).contains(s));
+    s.map(Duration::from_secs_f64).ok_or_else(|| {
+        let came: String = written.chars().take(40).collect();
+        ApiError::invalid("wait", format!("`wait` is `{came}`: send seconds, such as 30"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_is_read_from_the_query() {
+        assert_eq!(wait_of("").unwrap(), Duration::ZERO);
+        assert_eq!(wait_of("a=1&wait=30").unwrap(), Duration::from_secs(30));
+        assert_eq!(wait_of("wait=0.5").unwrap(), Duration::from_millis(500));
+        for wrong in ["wait=", "wait=x", "wait=-1", "wait=NaN", "wait=1e300"] {
+            assert_eq!(wait_of(wrong).unwrap_err().param.as_deref(), Some("wait"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_id_that_no_job_can_have_is_not_found() {
+        assert!(job_id("0192-ab_C").is_ok());
+        for wrong in ["", "a.b", "a/b", &"x".repeat(65)] {
+            let error = job_id(wrong).unwrap_err();
+            assert_eq!((error.status.as_u16(), error.code), (404, "job_not_found"));
+        }
+    }
+}

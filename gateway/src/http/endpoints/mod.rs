@@ -1,0 +1,9 @@
+//! The endpoints: each reads a request, asks the fleet, and writes the answer.
+
+pub mod embeddings;
+pub mod generate;
+pub mod health;
+pub mod jobs;
+pub mod models;
+pub mod rerank;
+pub mod tei;

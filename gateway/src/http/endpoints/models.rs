@@ -1,0 +1,35 @@
+//! `GET /v1/models` and `GET /v1/models/{id}`.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Path, State},
+    http::StatusCode,
+    response::Response,
+};
+
+use crate::{
+    error::ApiError,
+    failures,
+    http::{answer, app::App},
+    openai::models::{Model, ModelList},
+};
+
+/// All models of the fleet.
+pub async fn list(State(app): State<Arc<App>>) -> Response {
+    let models = app.known_models().await.into_iter();
+    let models: Vec<Model> = models.map(|id| Model::new(id, app.started_at_s)).collect();
+    answer::json(StatusCode::OK, &ModelList::from(models))
+}
+
+/// One model.
+pub async fn retrieve(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    let known = app.known_models().await;
+    if !known.contains(&id) {
+        return Err(failures::no_model(&id, &known));
+    }
+    Ok(answer::json(StatusCode::OK, &Model::new(id, app.started_at_s)))
+}

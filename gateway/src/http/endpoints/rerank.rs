@@ -1,0 +1,53 @@
+//! `POST /v1/rerank`, `/v2/rerank` and `/rerank`.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Request, State},
+    http::StatusCode,
+    response::Response,
+};
+
+use crate::{
+    error::ApiError,
+    fleet::Call,
+    http::{answer, app::App, body, governed},
+    rerank::{self, Path, RerankRequest},
+};
+
+/// `POST /v1/rerank`
+pub async fn v1(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+    create(&app, request, Path::V1).await
+}
+
+/// `POST /v2/rerank`
+pub async fn v2(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+    create(&app, request, Path::V2).await
+}
+
+/// `POST /rerank`
+pub async fn bare(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+    create(&app, request, Path::Bare).await
+}
+
+async fn create(app: &App, request: Request, path: Path) -> Result<Response, ApiError> {
+    let (head, body) = request.into_parts();
+    let caller = governed::admit();
+    let body::Held { bytes, permit: _permit } = body::read(app, &head.headers, body).await?;
+    let mut asked = RerankRequest::parse(&bytes, path, app.config.inputs_max)?;
+    drop(bytes);
+    let model = app.model(asked.model.take(), app.config.rerank_model.as_ref()).await?;
+    let call = Call {
+        model,
+        tenant: caller.tenant,
+        wait: app.wait_of(&head.headers),
+        field: asked.documents_field(),
+    };
+    let documents = std::mem::take(&mut asked.documents);
+    let returned = asked.with_documents.then(|| documents.clone());
+    let ranking = app.fleet.rerank(&call, &asked.query, documents).await?;
+    let model = call.model.as_str();
+    let answer =
+        rerank::answer(&asked, model, &ranking.scores, returned.as_deref(), ranking.tokens);
+    Ok(answer::json(StatusCode::OK, &answer))
+}

@@ -1,0 +1,16 @@
+//! HTTP: the listener with its limits on time, size and number, the way of a request, and the endpoints.
+
+mod activity;
+mod answer;
+mod app;
+mod body;
+mod connections;
+mod endpoints;
+mod governed;
+mod listener;
+mod observe;
+mod routes;
+
+pub use app::{App, BYTES_PER_PERMIT};
+pub use listener::Listener;
+pub use routes::router;

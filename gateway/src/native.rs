@@ -1,0 +1,174 @@
+//! Jobs as the wire has them, over HTTP: the body of `POST /v1/jobs`, and the id that an idempotency key stands for.
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use forebay_schemas::{ContentType, Job, JobId, Lane, Limits, Refusal, decode_job};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    error::ApiError,
+    failures,
+    fields::{Fields, Kind, kind},
+};
+
+/// The fields of a job that are the client's to set.
+const JOB: [&str; 7] =
+    ["model", "task", "input", "params", "expires_in_ms", "result_ttl_s", "metadata"];
+/// Fields of the wire that are the gateway's to set: a client's own would be another's id, bill or channel.
+const OURS: [&str; 4] = ["id", "tenant", "notify", "submitted_at_ms"];
+/// The longest `Idempotency-Key`, in characters.
+pub const KEY_CHARS_MAX: usize = 255;
+
+/// A job to submit, and the lane that it goes to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NativeJob {
+    /// The job, with the id that it was given.
+    pub job: Job,
+    /// The lane: `batch` unless the body says otherwise.
+    pub lane: Lane,
+}
+
+impl NativeJob {
+    /// Reads a body as the job `id`. It is decoded by the wire's own decoder, so that a mistake has the same words here
+    /// as anywhere.
+    pub fn parse(body: &[u8], id: &JobId, limits: &Limits) -> Result<Self, ApiError> {
+        let names = [&["v", "lane"], &JOB[..], &OURS[..]].concat();
+        let fields = Fields::scan(body, &names)?;
+        for name in OURS {
+            if fields.raw(name).is_some() {
+                let message =
+                    format!("`{name}` is the gateway's to set: leave it out{}", hint(name));
+                return Err(ApiError::invalid(name, message));
+            }
+        }
+        if fields.raw("v").is_some_and(|v| v.get() != "1") {
+            return Err(ApiError::invalid("v", "`v` is not 1: send 1, or leave it out"));
+        }
+        let lane = fields.text("lane")?.map_or(Ok(Lane::Batch), |lane| {
+            lane.parse().map_err(|error| ApiError::invalid("lane", format!("{error}")))
+        })?;
+        let mut wire = format!(r#"{{"v":1,"id":"{id}""#);
+        for name in JOB {
+            if let Some(value) = fields.raw(name) {
+                // Lists and maps of the wire are never null, and `raw` has none.
+                debug_assert_ne!(kind(value), Kind::Null);
+                wire.extend([",\"", name, "\":", value.get()]);
+            }
+        }
+        wire.push('}');
+        let job = decode_job(wire.as_bytes(), ContentType::Json, limits).map_err(refused)?;
+        Ok(Self { job, lane })
+    }
+}
+
+/// The wire's refusal without the line and column of the body that was decoded, which is not the client's.
+fn refused(Refusal { mut error, .. }: Refusal) -> ApiError {
+    if let Some((_, words)) = error.message.split_once(" body: ")
+        && error.message.starts_with("can't read the ")
+    {
+        let words = words.rsplit_once(" at line ").map_or(words, |(words, _)| words);
+        error.message = words.to_owned();
+    }
+    failures::of_job(&error)
+}
+
+fn hint(name: &str) -> &'static str {
+    if name == "id" { " and send an Idempotency-Key if the request may be repeated" } else { "" }
+}
+
+/// The id of a job that was sent with an `Idempotency-Key`: a hash of the tenant, the key and the body.
+///
+/// A request that is repeated so becomes the job that it was before, on any replica and without a record of keys: a
+/// result is written once per id, and a message that is there twice is harmless by the wire's own promise. The body is
+/// part of the hash, so a key that is used again for another request is another job, and never answers with the
+/// output of the first.
+pub fn idempotent_id(tenant: &str, key: &str, body: &[u8]) -> Result<JobId, ApiError> {
+    let is_key =
+        (1..=KEY_CHARS_MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
+    if !is_key {
+        let message =
+            format!("`Idempotency-Key` must be 1 to {KEY_CHARS_MAX} visible ASCII characters");
+        return Err(ApiError::invalid("Idempotency-Key", message));
+    }
+    let mut hash = Sha256::new();
+    for part in [tenant.as_bytes(), key.as_bytes(), body] {
+        // With their lengths: no two requests are one text.
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    let id = format!("idem-{}", URL_SAFE_NO_PAD.encode(hash.finalize()));
+    id.parse().map_err(|error| ApiError::internal(format!("{error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn parsed(body: &Value) -> Result<NativeJob, ApiError> {
+        let id = "j1".parse().unwrap();
+        NativeJob::parse(body.to_string().as_bytes(), &id, &Limits::default())
+    }
+
+    fn job(extra: &Value) -> Value {
+        let mut body = json!({"model": "m", "task": "embed", "input": ["a"]});
+        for (key, value) in extra.as_object().unwrap() {
+            body[key] = value.clone();
+        }
+        body
+    }
+
+    #[test]
+    fn a_job_is_read_as_the_wire_reads_it_and_goes_to_the_batch_lane() {
+        let read = parsed(&job(&json!({"metadata": {"k": "v"}, "params": null, "v": 1}))).unwrap();
+        assert_eq!((read.job.id.as_str(), read.job.model.as_str()), ("j1", "m"));
+        assert_eq!(read.job.metadata["k"], "v");
+        assert_eq!((read.job.tenant, read.lane), (None, Lane::Batch));
+        let interactive = parsed(&job(&json!({"lane": "interactive"}))).unwrap();
+        assert_eq!(interactive.lane, Lane::Interactive);
+    }
+
+    #[test]
+    fn what_is_the_gateways_to_set_is_refused() {
+        for (field, value) in [
+            ("id", json!("x")),
+            ("tenant", json!("other")),
+            ("notify", json!("channel")),
+            ("submitted_at_ms", json!(1_764_000_000_000_u64)),
+            ("v", json!(2)),
+            ("lane", json!("fast")),
+        ] {
+            let error = parsed(&job(&json!({field: value}))).unwrap_err();
+            assert_eq!((error.status.as_u16(), error.param.as_deref()), (400, Some(field)));
+        }
+    }
+
+    #[test]
+    fn a_mistake_has_the_words_of_the_wire() {
+        let error = parsed(&job(&json!({"input": 5}))).unwrap_err();
+        assert_eq!(error.param.as_deref(), Some("input"), "{error}");
+        assert!(error.message.starts_with("`input` must be a string"), "{error}");
+        assert!(!error.message.contains("column"), "{error}");
+        let error = parsed(&job(&json!({"task": "sing"}))).unwrap_err();
+        assert_eq!((error.status.as_u16(), error.code), (400, "task_not_supported"));
+        let error = parsed(&json!({"model": "m"})).unwrap_err();
+        assert!(error.message.contains("missing"), "{error}");
+    }
+
+    #[test]
+    fn one_key_with_one_body_is_one_job_of_one_tenant() {
+        let id = |tenant, key, body: &str| idempotent_id(tenant, key, body.as_bytes()).unwrap();
+        assert_eq!(id("t", "k", "b"), id("t", "k", "b"));
+        for other in [id("u", "k", "b"), id("t", "l", "b"), id("t", "k", "c"), id("tk", "x", "b")] {
+            assert_ne!(other, id("t", "k", "b"));
+        }
+    }
+
+    #[test]
+    fn keys_are_visible_and_bounded() {
+        for wrong in ["", "a b", "ä", "a\n", &"k".repeat(KEY_CHARS_MAX + 1)] {
+            assert!(idempotent_id("t", wrong, b"").is_err(), "{wrong}");
+        }
+        assert!(idempotent_id("t", &"k".repeat(KEY_CHARS_MAX), b"").is_ok());
+    }
+}

@@ -1,0 +1,189 @@
+//! `POST /v1/embeddings`: its request and its answer.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use forebay_schemas::EmbedOutput;
+use serde::{Serialize, Serializer, ser::SerializeSeq};
+
+use crate::{error::ApiError, fields::Fields, inputs};
+
+/// A request for vectors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmbeddingsRequest {
+    /// The model as the client named it.
+    pub model: Option<String>,
+    /// The texts.
+    pub input: Vec<String>,
+    /// How vectors are written.
+    pub encoding: Encoding,
+    /// Keep only this many of the first dimensions.
+    pub dimensions: Option<u32>,
+}
+
+/// How the vectors of an answer are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// Lists of numbers.
+    Float,
+    /// The base64 of little-endian 32-bit floats.
+    Base64,
+}
+
+const NAMES: [&str; 4] = ["model", "input", "encoding_format", "dimensions"];
+
+impl EmbeddingsRequest {
+    /// Reads a body with at most `inputs_max` texts.
+    pub fn parse(body: &[u8], inputs_max: usize) -> Result<Self, ApiError> {
+        let fields = Fields::scan(body, &NAMES)?;
+        let encoding = match fields.text("encoding_format")?.as_deref() {
+            None | Some("float") => Encoding::Float,
+            Some("base64") => Encoding::Base64,
+            Some(other) => {
+                let came: String = other.chars().take(40).collect();
+                let message = format!("`encoding_format` is `{came}`: send `float` or `base64`");
+                return Err(ApiError::invalid("encoding_format", message));
+            }
+        };
+        Ok(Self {
+            model: fields.text("model")?,
+            input: inputs::required(&fields, "input", inputs_max)?,
+            encoding,
+            dimensions: fields.count("dimensions")?,
+        })
+    }
+}
+
+/// The body of the answer: one element for each input, in the inputs' order.
+pub fn answer(
+    model: &str,
+    parts: &[EmbedOutput],
+    encoding: Encoding,
+    tokens: u64,
+) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(&Answer {
+        object: "list",
+        data: Data { parts, encoding },
+        model,
+        usage: Usage { prompt_tokens: tokens, total_tokens: tokens },
+    })
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    object: &'static str,
+    data: Data<'a>,
+    model: &'a str,
+    usage: Usage,
+}
+
+#[derive(Serialize)]
+struct Usage {
+    prompt_tokens: u64,
+    total_tokens: u64,
+}
+
+struct Data<'a> {
+    parts: &'a [EmbedOutput],
+    encoding: Encoding,
+}
+
+impl Serialize for Data<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut list = to.serialize_seq(None)?;
+        for (index, values) in self.parts.iter().flat_map(EmbedOutput::rows).enumerate() {
+            let embedding = Vector { values, encoding: self.encoding };
+            list.serialize_element(&Element { object: "embedding", index, embedding })?;
+        }
+        list.end()
+    }
+}
+
+#[derive(Serialize)]
+struct Element<'a> {
+    object: &'static str,
+    index: usize,
+    embedding: Vector<'a>,
+}
+
+struct Vector<'a> {
+    values: &'a [f32],
+    encoding: Encoding,
+}
+
+impl Serialize for Vector<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self.encoding {
+            Encoding::Float => self.values.serialize(to),
+            Encoding::Base64 => {
+                let bytes: Vec<u8> =
+                    self.values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                to.serialize_str(&STANDARD.encode(bytes))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn parsed(body: &Value) -> Result<EmbeddingsRequest, ApiError> {
+        EmbeddingsRequest::parse(body.to_string().as_bytes(), 100)
+    }
+
+    fn two_parts() -> [EmbedOutput; 2] {
+        [
+            EmbedOutput { dim: 2, data: vec![0.5, -1.0, 0.25, 3.0] },
+            EmbedOutput { dim: 2, data: vec![1e-8, 2.0] },
+        ]
+    }
+
+    #[test]
+    fn a_request_of_the_official_client_is_read() {
+        let body = json!({"input": ["a", "b"], "model": "m", "encoding_format": "base64",
+                          "user": "u", "dimensions": null, "truncate_prompt_tokens": -1});
+        let expected = EmbeddingsRequest {
+            model: Some("m".into()),
+            input: vec!["a".into(), "b".into()],
+            encoding: Encoding::Base64,
+            dimensions: None,
+        };
+        assert_eq!(parsed(&body).unwrap(), expected);
+    }
+
+    #[test]
+    fn floats_are_written_where_nothing_else_was_asked_for() {
+        for body in [json!({"input": "x"}), json!({"input": "x", "encoding_format": null})] {
+            assert_eq!(parsed(&body).unwrap().encoding, Encoding::Float);
+        }
+        let error = parsed(&json!({"input": "x", "encoding_format": "int8"})).unwrap_err();
+        assert_eq!(error.message, "`encoding_format` is `int8`: send `float` or `base64`");
+        let error = parsed(&json!({"input": "x", "dimensions": 0})).unwrap_err();
+        assert_eq!(error.param.as_deref(), Some("dimensions"));
+    }
+
+    #[test]
+    fn the_answer_has_an_element_for_each_input_in_order_over_all_parts() {
+        let bytes = answer("m", &two_parts(), Encoding::Float, 7).unwrap();
+        let answer: Value = serde_json::from_slice(&bytes).unwrap();
+        let element = |index, embedding: [f64; 2]| json!({"object": "embedding", "index": index, "embedding": embedding});
+        let expected = json!({
+            "object": "list",
+            "data": [element(0, [0.5, -1.0]), element(1, [0.25, 3.0]), element(2, [1e-8, 2.0])],
+            "model": "m",
+            "usage": {"prompt_tokens": 7, "total_tokens": 7},
+        });
+        assert_eq!(answer, expected);
+    }
+
+    #[test]
+    fn base64_is_padded_and_holds_little_endian_floats() {
+        let bytes = answer("m", &two_parts(), Encoding::Base64, 7).unwrap();
+        let answer: Value = serde_json::from_slice(&bytes).unwrap();
+        let written = answer["data"][1]["embedding"].as_str().unwrap();
+        assert!(written.ends_with('='), "{written}");
+        let floats = STANDARD.decode(written).unwrap();
+        assert_eq!(floats, [0.25_f32.to_le_bytes(), 3.0_f32.to_le_bytes()].concat());
+    }
+}

@@ -1,0 +1,288 @@
+//! Rankings in the shapes of Cohere, Jina, Voyage and TEI: requests and answers.
+//!
+//! Cohere and Jina read the same answer; Voyage's client and TEI's each have a shape of their own, known by fields that
+//! only they send.
+
+use forebay_schemas::JobId;
+use serde_json::{Value, json};
+
+use crate::{
+    error::ApiError,
+    fields::{Fields, texts},
+    inputs,
+};
+
+/// A request for a ranking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RerankRequest {
+    /// The shape of the answer.
+    pub shape: Shape,
+    /// The model as the client named it.
+    pub model: Option<String>,
+    /// The query.
+    pub query: String,
+    /// The documents.
+    pub documents: Vec<String>,
+    /// Answer with only this many, the best first.
+    pub top_n: Option<u32>,
+    /// Answer with the documents' texts too.
+    pub with_documents: bool,
+    /// Answer with the model's own scores instead of numbers from 0 to 1.
+    pub raw_scores: bool,
+}
+
+/// The shape of a request and of its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// Cohere's of this API version, which Jina's clients read too.
+    Cohere(u8),
+    /// Voyage's.
+    Voyage,
+    /// That of text-embeddings-inference.
+    Tei,
+}
+
+/// The path that a request came by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Path {
+    /// `/v1/rerank`
+    V1,
+    /// `/v2/rerank`
+    V2,
+    /// `/rerank`
+    Bare,
+}
+
+const NAMES: [&str; 12] = [
+    "model",
+    "query",
+    "documents",
+    "texts",
+    "top_n",
+    "top_k",
+    "return_documents",
+    "return_text",
+    "raw_scores",
+    "truncate",
+    "truncation",
+    "rank_fields",
+];
+
+impl RerankRequest {
+    /// Reads a body with at most `documents_max` documents.
+    pub fn parse(body: &[u8], path: Path, documents_max: usize) -> Result<Self, ApiError> {
+        let fields = Fields::scan(body, &NAMES)?;
+        let shape = match path {
+            Path::Bare if fields.raw("texts").is_some() => Shape::Tei,
+            // Voyage's client always sends one of these, and no other does.
+            _ if fields.has("truncation") || fields.has("top_k") => Shape::Voyage,
+            Path::V2 => Shape::Cohere(2),
+            Path::V1 | Path::Bare => Shape::Cohere(1),
+        };
+        for name in ["truncate", "truncation"] {
+            only_true(&fields, name)?;
+        }
+        if fields.raw("rank_fields").is_some() {
+            let message = "`rank_fields` is not supported: send documents as strings";
+            return Err(ApiError::invalid("rank_fields", message));
+        }
+        let [list, top, with_documents] = match shape {
+            Shape::Cohere(_) => ["documents", "top_n", "return_documents"],
+            Shape::Voyage => ["documents", "top_k", "return_documents"],
+            Shape::Tei => ["texts", "top_n", "return_text"],
+        };
+        let missing =
+            || ApiError::invalid(list, format!("`{list}` is missing: send a list of strings"));
+        let raw = fields.raw(list).ok_or_else(missing)?;
+        let documents = match shape {
+            Shape::Tei => texts(list, raw, documents_max)?,
+            _ => inputs::documents(list, raw, documents_max)?,
+        };
+        Ok(Self {
+            shape,
+            model: fields.text("model")?,
+            query: fields.required_text("query")?,
+            documents,
+            top_n: fields.count(top)?,
+            with_documents: fields.flag(with_documents)?.unwrap_or(false),
+            raw_scores: fields.flag("raw_scores")?.unwrap_or(false),
+        })
+    }
+
+    /// The field that the documents came in.
+    pub fn documents_field(&self) -> &'static str {
+        if self.shape == Shape::Tei { "texts" } else { "documents" }
+    }
+}
+
+/// Refuses `false` for a field that asks whether texts may be cut: these tasks always cut them.
+pub fn only_true(fields: &Fields<'_>, name: &str) -> Result<(), ApiError> {
+    if fields.flag(name)? == Some(false) {
+        let message = format!(
+            "`{name}` is false, and this task cuts texts that are longer than the model reads: leave it out"
+        );
+        return Err(ApiError::invalid(name, message));
+    }
+    Ok(())
+}
+
+/// The documents' indices with their scores, the best first.
+pub fn ranked(scores: &[f32], top_n: Option<u32>) -> Vec<(usize, f32)> {
+    let mut ranked: Vec<(usize, f32)> = scores.iter().copied().enumerate().collect();
+    // Stable: of equal scores the earlier document is first.
+    ranked.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    ranked.truncate(top_n.map_or(usize::MAX, |n| n as usize));
+    ranked
+}
+
+/// The logistic function: rerankers score without bounds, and clients expect numbers from 0 to 1.
+fn relevance(score: f32) -> f32 {
+    (1.0 / (1.0 + f64::from(-score).exp())) as f32
+}
+
+/// The body of the answer. `documents` are the texts, if they are wanted.
+pub fn answer(
+    request: &RerankRequest,
+    model: &str,
+    scores: &[f32],
+    documents: Option<&[String]>,
+    tokens: u64,
+) -> Value {
+    let ranked = ranked(scores, request.top_n).into_iter();
+    let score = |score| if request.raw_scores { score } else { relevance(score) };
+    let text = |index: usize| documents.and_then(|documents| documents.get(index));
+    match request.shape {
+        Shape::Cohere(version) => {
+            let results = ranked.map(|(index, raw)| {
+                let mut result = json!({"index": index, "relevance_score": score(raw)});
+                if let Some(text) = text(index) {
+                    result["document"] = json!({"text": text});
+                }
+                result
+            });
+            json!({
+                "id": JobId::random(),
+                "object": "list",
+                "model": model,
+                "results": results.collect::<Vec<_>>(),
+                "meta": {"api_version": {"version": version.to_string()}},
+                "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+            })
+        }
+        Shape::Voyage => {
+            let data = ranked.map(|(index, raw)| {
+                let mut result = json!({"index": index, "relevance_score": score(raw)});
+                if let Some(text) = text(index) {
+                    result["document"] = json!(text);
+                }
+                result
+            });
+            json!({
+                "object": "list",
+                "data": data.collect::<Vec<_>>(),
+                "model": model,
+                "usage": {"total_tokens": tokens},
+            })
+        }
+        Shape::Tei => ranked
+            .map(|(index, raw)| {
+                let mut result = json!({"index": index, "score": score(raw)});
+                if let Some(text) = text(index) {
+                    result["text"] = json!(text);
+                }
+                result
+            })
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(body: &Value, path: Path) -> Result<RerankRequest, ApiError> {
+        RerankRequest::parse(body.to_string().as_bytes(), path, 10)
+    }
+
+    fn asked(extra: &Value) -> Value {
+        let mut body = json!({"model": "m", "query": "q", "documents": ["a", {"text": "b"}, "c"]});
+        for (key, value) in extra.as_object().unwrap() {
+            body[key] = value.clone();
+        }
+        body
+    }
+
+    const SCORES: [f32; 3] = [-1.0, 4.0, 0.0];
+
+    fn answered(body: &Value, path: Path) -> Value {
+        let request = parsed(body, path).unwrap();
+        let documents = request.with_documents.then_some(request.documents.as_slice());
+        answer(&request, "m", &SCORES, documents, 9)
+    }
+
+    #[test]
+    fn the_shape_is_known_by_the_path_and_by_what_only_one_client_sends() {
+        let shape = |extra: &Value, path| parsed(&asked(extra), path).unwrap().shape;
+        assert_eq!(shape(&json!({}), Path::V1), Shape::Cohere(1));
+        assert_eq!(shape(&json!({}), Path::V2), Shape::Cohere(2));
+        assert_eq!(shape(&json!({"top_n": 2}), Path::Bare), Shape::Cohere(1));
+        assert_eq!(shape(&json!({"top_k": null, "truncation": true}), Path::V1), Shape::Voyage);
+        let tei = json!({"query": "q", "texts": ["a"]});
+        assert_eq!(parsed(&tei, Path::Bare).unwrap().shape, Shape::Tei);
+        assert!(parsed(&tei, Path::V1).unwrap_err().message.contains("`documents` is missing"));
+    }
+
+    #[test]
+    fn cohere_and_jina_read_one_answer_sorted_and_cut() {
+        let body =
+            asked(&json!({"top_n": 2, "return_documents": true, "max_tokens_per_doc": null}));
+        let answer = answered(&body, Path::V2);
+        let results = answer["results"].as_array().unwrap();
+        assert_eq!(results.len(), 2);
+        assert_eq!(results[0]["index"], 1);
+        assert_eq!(results[0]["document"], json!({"text": "b"}));
+        assert_eq!(results[1]["relevance_score"], 0.5);
+        assert_eq!(answer["meta"]["api_version"]["version"], "2");
+        assert_eq!(answer["usage"]["total_tokens"], 9);
+        let without = answered(&asked(&json!({})), Path::V1);
+        assert!(without["results"][0].get("document").is_none());
+        assert_eq!(without["results"].as_array().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn voyage_reads_data_and_total_tokens() {
+        let body = asked(&json!({"top_k": 1, "truncation": true, "return_documents": true}));
+        let answer = answered(&body, Path::V1);
+        assert_eq!(answer["data"].as_array().unwrap().len(), 1);
+        assert_eq!(answer["data"][0]["document"], "b");
+        assert_eq!(answer["usage"], json!({"total_tokens": 9}));
+    }
+
+    #[test]
+    fn tei_reads_a_bare_list_with_scores_of_its_choice() {
+        let body = |raw| json!({"query": "q", "texts": ["a", "b", "c"], "raw_scores": raw, "return_text": true});
+        let raw = answered(&body(true), Path::Bare);
+        assert_eq!(raw[0], json!({"index": 1, "score": 4.0, "text": "b"}));
+        let normal = answered(&body(false), Path::Bare);
+        assert_eq!(normal[1]["score"], 0.5);
+    }
+
+    #[test]
+    fn requests_that_cannot_be_honoured_are_refused_by_the_field() {
+        for (extra, param) in [
+            (json!({"truncation": false}), "truncation"),
+            (json!({"rank_fields": ["x"]}), "rank_fields"),
+            (json!({"top_n": 0}), "top_n"),
+            (json!({"query": null}), "query"),
+            (json!({"documents": []}), "documents"),
+        ] {
+            let error = parsed(&asked(&extra), Path::V1).unwrap_err();
+            assert_eq!(error.param.as_deref(), Some(param), "{error}");
+        }
+    }
+
+    #[test]
+    fn equal_scores_keep_the_documents_order() {
+        assert_eq!(ranked(&[1.0, 2.0, 1.0], None), [(1, 2.0), (0, 1.0), (2, 1.0)]);
+    }
+}

@@ -1,0 +1,155 @@
+//! The gateway under test, and plain HTTP requests to it.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::ports;
+use crate::probe::agent;
+use crate::service::Service;
+use crate::stack::Stack;
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    /// The program.
+    pub service: Service,
+    /// The port that it serves HTTP on.
+    pub port: u16,
+}
+
+/// The answer to a request.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The body; null if there is none, or it is no JSON.
+    pub body: Value,
+    headers: Vec<(String, String)>,
+}
+
+impl Answer {
+    /// The value of a header, if there is one.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The code of the error, and the field that it names.
+    pub fn mistake(&self) -> (u16, &str, Option<&str>) {
+        let error = &self.body["error"];
+        (self.status, error["code"].as_str().unwrap_or_default(), error["param"].as_str())
+    }
+
+    /// The message of the error.
+    pub fn message(&self) -> &str {
+        self.body["error"]["message"].as_str().unwrap_or_default()
+    }
+}
+
+impl Gateway {
+    /// A gateway of `stack`, ready.
+    pub async fn of(stack: &Stack, overrides: &[(&str, &str)]) -> Self {
+        let mut gateway = Self::starting(stack, overrides);
+        gateway.service = gateway.service.ready().await;
+        gateway
+    }
+
+    /// Starts a gateway and does not wait until it is ready.
+    pub fn starting(stack: &Stack, overrides: &[(&str, &str)]) -> Self {
+        let port = ports::free_port();
+        let mut command = stack.program("forebay-gateway", &[]);
+        command.env("FOREBAY_GATEWAY__LISTEN", format!("127.0.0.1:{port}"));
+        command.envs(overrides.iter().copied());
+        let service = Service::start("forebay-gateway", command, stack.store.folder());
+        Self { service, port }
+    }
+
+    /// The address of a path.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// A GET.
+    pub fn get(&self, path: &str) -> Answer {
+        answer(agent().get(self.url(path)).call())
+    }
+
+    /// A DELETE.
+    pub fn delete(&self, path: &str) -> Answer {
+        answer(agent().delete(self.url(path)).call())
+    }
+
+    /// A POST of a JSON body.
+    pub fn post(&self, path: &str, body: &Value) -> Answer {
+        self.post_with(path, body, &[])
+    }
+
+    /// A POST with headers of its own.
+    pub fn post_with(&self, path: &str, body: &Value, headers: &[(&str, &str)]) -> Answer {
+        self.post_bytes(path, body.to_string().as_bytes(), headers)
+    }
+
+    /// A POST of any bytes.
+    pub fn post_bytes(&self, path: &str, body: &[u8], headers: &[(&str, &str)]) -> Answer {
+        let mut request = agent().post(self.url(path)).header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        answer(request.send(body))
+    }
+
+    /// The vectors that `/v1/embeddings` makes of `input`.
+    pub fn vectors(&self, model: &str, input: &Value) -> Vec<Vec<f32>> {
+        let answer = self.post("/v1/embeddings", &json!({"model": model, "input": input}));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let data = answer.body["data"].as_array().unwrap();
+        let rows = data.iter().enumerate().map(|(index, element)| {
+            assert_eq!(element["index"], index, "out of order");
+            floats(&element["embedding"])
+        });
+        rows.collect()
+    }
+
+    /// A connection that has sent a request for the vector of one text and reads no answer yet.
+    pub async fn asking(&self, model: &str) -> TcpStream {
+        let body = json!({"model": model, "input": "a text"}).to_string();
+        let mut request = String::from("POST /v1/embeddings HTTP/1.1\r\nhost: h\r\n");
+        write!(request, "content-length: {}\r\n\r\n{body}", body.len()).unwrap();
+        self.sending(request.as_bytes()).await
+    }
+
+    /// A connection that has sent these bytes.
+    pub async fn sending(&self, bytes: &[u8]) -> TcpStream {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        stream
+    }
+}
+
+/// Everything that comes until the connection ends, which has to be within `limit`.
+pub async fn until_closed(stream: &mut TcpStream, limit: Duration) -> String {
+    let mut bytes = Vec::new();
+    let end = tokio::time::timeout(limit, stream.read_to_end(&mut bytes)).await;
+    // Reset or closed: either is an end.
+    drop(end.expect("the connection ends in time"));
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A list of numbers.
+pub fn floats(value: &Value) -> Vec<f32> {
+    value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap() as f32).collect()
+}
+
+fn answer(called: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Answer {
+    let mut response = called.expect("the gateway answers");
+    let headers = response.headers().iter().map(|(name, value)| {
+        (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+    });
+    let headers = headers.collect();
+    let text = response.body_mut().read_to_string().expect("a body of text");
+    let body = serde_json::from_str(&text).unwrap_or_default();
+    Answer { status: response.status().as_u16(), body, headers }
+}
