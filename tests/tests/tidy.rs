@@ -26,6 +26,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("forebay-consumer", 3),
     ("forebay-autoscaler", 3),
     ("forebay-producer", 4),
+    ("forebay-gateway", 4),
     ("forebay-tests", 5),
 ];
 
