@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod service {
+    mod access;
     mod batching;
     mod bounds;
     mod commands;

@@ -44,7 +44,7 @@ impl Strict {
                 users += usize::from(line.contains(" >PASSWORD "));
             }
         }
-        assert_eq!(users, 8, "the page names other users than this test knows");
+        assert_eq!(users, 9, "the page names other users than this test knows");
         strict
     }
 
@@ -112,6 +112,19 @@ async fn every_program_works_with_the_permissions_that_are_listed_for_it() {
         assert_eq!(finished.code, 0, "{arguments:?}: {finished:?}");
         let said = [finished.output.as_str(), &finished.errors].concat();
         assert!(!said.contains("management API") && !said.contains("NOPERM"), "{finished:?}");
+    }
+    let admin = [("FOREBAY_REDIS_URL", strict.store("forebay-admin"))];
+    for arguments in [
+        &["tenants", "create", "acme"][..],
+        &["tenants", "set-limits", "acme", "--in-flight", "4"],
+        &["keys", "create", "--tenant", "acme"],
+        &["keys", "list"],
+        &["tenants", "delete", "acme"],
+    ] {
+        let mut command = strict.stack.program("forebay", &overrides(&admin));
+        command.args(arguments);
+        let finished = strict.stack.run(command).await;
+        assert_eq!(finished.code, 0, "{arguments:?}: {finished:?}");
     }
     let publisher = Publisher::connect(&strict.addresses("publisher")[0].1).await;
     let good = Job::embed("text").with("notify", "anywhere");
