@@ -2,7 +2,7 @@
 
 use forebay_schemas::{KeyId, TenantId};
 
-use super::record::{LIMIT_MAX, NAME_CHARS_MAX};
+use super::bounds::{LIMIT_MAX, NAME_CHARS_MAX};
 use crate::store::StoreError;
 
 /// A tenant or a key that can't be read or changed as asked.

@@ -10,6 +10,7 @@
 //! [`Store::reserve`]: crate::Store::reserve
 //! [`Store::settle`]: crate::Store::settle
 
+mod bounds;
 mod credential;
 mod error;
 mod keys;
@@ -18,8 +19,9 @@ mod record;
 mod records;
 mod tenants;
 
+pub use bounds::{LIMIT_MAX, NAME_CHARS_MAX};
 pub use credential::{Credential, SecretHash};
 pub use error::AccessError;
 pub use keys::NewKey;
 pub use limits::{Claim, Request, RequestLease, Reservation, Usage, Verdict, WINDOW_MS};
-pub use record::{ApiKey, KeyState, LIMIT_MAX, NAME_CHARS_MAX, Scope, Tenant, TenantLimits};
+pub use record::{ApiKey, KeyState, Scope, Tenant, TenantLimits};

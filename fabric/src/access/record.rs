@@ -5,12 +5,11 @@ use std::{collections::BTreeSet, fmt, str::FromStr};
 use forebay_schemas::{KeyId, TenantId};
 use serde::{Deserialize, Serialize};
 
-use super::{credential::SecretHash, error::AccessError};
-
-/// The longest name of a tenant or a key, in characters.
-pub const NAME_CHARS_MAX: usize = 128;
-/// The highest limit. Redis' scripts count in doubles, which are exact far beyond a thousand times this.
-pub const LIMIT_MAX: u64 = 1_000_000_000_000;
+use super::{
+    bounds::{LIMIT_MAX, NAME_CHARS_MAX},
+    credential::SecretHash,
+    error::AccessError,
+};
 
 /// A tenant: who is billed, and whose limits hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

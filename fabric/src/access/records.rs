@@ -6,11 +6,9 @@ use forebay_schemas::names::ACCESS_CHANNEL;
 use redis::Script;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::error::AccessError;
+use super::{bounds::RECORDS_MAX, error::AccessError};
 use crate::{Store, store::StoreError};
 
-/// The most entries of a hash. At some hundred bytes each, Redis needs a few tens of megabytes for them.
-pub(super) const RECORDS_MAX: usize = 100_000;
 /// Entries that Redis is asked for at a time.
 const SCANNED_AT_ONCE: usize = 512;
 /// Attempts at a change that others keep overtaking.

@@ -16,7 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     line::{Line, Waiter},
-    permit::{Held, LEASE_MS, Permit, settle},
+    permit::{Held, LEASE_MS, Permit},
     standing::{Reason, Refusal, Standing},
 };
 
@@ -115,8 +115,7 @@ impl Limiter {
             let retry_ms = Some(retry_us.div_ceil(1_000));
             Outcome::Refused(Refusal { tenant: tenant.id.clone(), reason, standing, retry_ms })
         };
-        // Redis keeps nothing of it in the other cases.
-        attempt.leaves = matches!(answer.verdict, Verdict::InFlight | Verdict::Waiting);
+        attempt.leaves = attempt.stands_in_line(&answer.verdict);
         Ok(match answer.verdict {
             Verdict::Granted => {
                 let held = Held {
@@ -175,6 +174,15 @@ impl<'a> Attempt<'a> {
         answer.map_err(|error| Unavailable(Box::new(error)))
     }
 
+    /// Whether Redis has it in the line after this verdict. With all others it takes it out itself.
+    fn stands_in_line(&self, verdict: &Verdict) -> bool {
+        match verdict {
+            Verdict::Waiting => true,
+            Verdict::InFlight => self.waiter.is_some(),
+            _ => false,
+        }
+    }
+
     /// Returns when it is time to ask again; `false` if too many requests of this replica wait already.
     async fn wait(&mut self, until: Instant) -> bool {
         match &self.waiter {
@@ -205,7 +213,10 @@ impl Drop for Attempt<'_> {
             if let Err(error) = store.leave_line(&lease).await {
                 tracing::debug!(%error, "can't leave the line; it forgets those that do not ask");
             }
-            settle(&store, &lease, 0, 0).await;
+            // Once: if Redis is away, the lease runs out by itself.
+            if let Err(error) = store.settle(&lease, 0, 0).await {
+                tracing::debug!(%error, "can't free a slot; its lease runs out");
+            }
         };
         tasks.spawn_on(leave, &runtime);
     }

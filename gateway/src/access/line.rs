@@ -1,7 +1,7 @@
 //! The requests of this replica that wait for an in-flight slot.
 //!
-//! The line itself is in Redis, one for each tenant, over all replicas. When a slot becomes free, Redis names the first of
-//! the line on a channel; the replica that has that request wakes it, and it asks again.
+//! The line itself is in Redis, one for each tenant, over all replicas. When a slot becomes free, Redis names the first
+//! of the line on a channel; the replica that has that request wakes it, and it asks again.
 
 use std::{
     collections::HashMap,

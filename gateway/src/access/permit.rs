@@ -94,7 +94,7 @@ impl Held {
 }
 
 /// Settles, and tries again until the lease has run out by itself: then there is nothing to settle.
-pub(super) async fn settle(store: &Store, lease: &RequestLease, slice: u64, more: i64) {
+async fn settle(store: &Store, lease: &RequestLease, slice: u64, more: i64) {
     let until = Instant::now() + Duration::from_millis(lease.lease_ms);
     let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
     while let Err(error) = store.settle(lease, slice, more).await {

@@ -44,7 +44,7 @@ pub enum Denied {
     Expired(KeyId),
     /// It is valid, and not for this.
     #[error(
-        "the API key {key} has not the scope `{scope}`, which this request needs; use one that has"
+        "the API key {key} lacks the scope `{scope}`, which this request needs; use one that has it"
     )]
     Scope {
         /// The key.

@@ -60,7 +60,7 @@ async fn a_revoked_key_stops_on_two_replicas_within_a_second() {
 async fn a_new_key_works_at_once_although_it_was_tried_before() {
     let redis = Redis::start().await;
     let replicas = replicas(&redis).await;
-    // Known to the tests alone: it is taken out of Redis, tried, and put back as if it were created then.
+    // Taken out of Redis, tried, and put back as if it were created then.
     let key = redis.tenant("acme", TenantLimits::default()).await;
     let json: String = redis.ask(&["HGET", "forebay:keys", key.id().as_str()]).await;
     let _: u64 = redis.ask(&["HDEL", "forebay:keys", key.id().as_str()]).await;

@@ -8,7 +8,7 @@ use forebay_fabric::{
     access::{ApiKey, Credential, KeyState, NewKey, Scope},
     clock::now_ms,
 };
-use forebay_schemas::{KeyId, TenantId};
+use forebay_schemas::{KeyId, NameError, TenantId};
 use serde::Serialize;
 
 use super::duration;
@@ -36,8 +36,8 @@ enum Action {
     },
     /// Revoke keys: they stop to work at once on every replica of the gateway
     Revoke {
-        /// The ids of the keys: the twelve characters after `fbk_`
-        #[arg(value_name = "ID", required = true)]
+        /// The ids of the keys: the twelve characters after `fbk_`; a whole key is taken too
+        #[arg(value_name = "ID", required = true, value_parser = parse_id)]
         ids: Vec<KeyId>,
     },
 }
@@ -56,6 +56,11 @@ struct Create {
     /// A name for people
     #[arg(long, default_value = "")]
     name: String,
+}
+
+/// A key's id, also from the whole key: who finds a leaked one has that.
+fn parse_id(text: &str) -> Result<KeyId, NameError> {
+    Credential::parse(text).map_or_else(|| text.parse(), |whole| Ok(whole.id().clone()))
 }
 
 /// A key that has expired at once would be a mistake.
@@ -224,6 +229,15 @@ mod tests {
             ["expired", "submit,read", "4 s ago", "3 s ago"]
         );
         assert_eq!(row(&key(None).1, 5_000)[5], "never");
+    }
+
+    #[test]
+    fn a_key_is_named_by_its_id_or_as_a_whole() {
+        let (credential, key) = key(None);
+        for text in [key.id.as_str(), &credential.expose()] {
+            assert_eq!(parse_id(text).as_ref(), Ok(&key.id));
+        }
+        assert!(parse_id("fbk_").is_err());
     }
 
     #[test]

@@ -6,8 +6,10 @@
 
 use std::sync::LazyLock;
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use forebay_schemas::{TenantId, names::TURNS_CHANNEL};
 use redis::{Script, ScriptInvocation};
+use sha2::{Digest, Sha256};
 
 use super::record::TenantLimits;
 use crate::{Store, store::StoreError};
@@ -67,7 +69,7 @@ pub struct Request<'a> {
 /// the job, and who is answered with it may submit that job again under its id: a result is written once.
 #[derive(Debug, Clone, Copy)]
 pub struct Claim<'a> {
-    /// The key, in a form that is short and safe in the name of a Redis key: a hash of the client's own.
+    /// The key as the client wrote it; its hash is in the Redis key's name.
     pub key: &'a str,
     /// The value that later requests with this key are answered with. Not empty.
     pub value: &'a str,
@@ -168,7 +170,8 @@ impl Store {
 }
 
 fn claim_key(tenant: &TenantId, key: &str) -> String {
-    tenant.limits_key(&format!("claim:{key}"))
+    let hash = URL_SAFE_NO_PAD.encode(Sha256::digest(key));
+    tenant.limits_key(&format!("claim:{hash}"))
 }
 
 /// A call with what all of these scripts begin with.
