@@ -56,9 +56,10 @@ impl Store {
             revoked_at_ms: None,
         };
         // Two random ids of sixty bits are never equal; if they were, the first key stays as it is.
-        match self.key_records().create(key.id.as_str(), &key).await? {
-            true => Ok((credential, key)),
-            false => Err(AccessError::Contended(key.id.to_string())),
+        if self.key_records().create(key.id.as_str(), &key).await? {
+            Ok((credential, key))
+        } else {
+            Err(AccessError::Contended(key.id.to_string()))
         }
     }
 

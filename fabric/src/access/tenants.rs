@@ -29,9 +29,10 @@ impl Store {
             created_at_ms: clock::now_ms(),
             limits,
         };
-        match self.tenant_records().create(id.as_str(), &tenant).await? {
-            true => Ok(tenant),
-            false => Err(AccessError::TenantExists(id.clone())),
+        if self.tenant_records().create(id.as_str(), &tenant).await? {
+            Ok(tenant)
+        } else {
+            Err(AccessError::TenantExists(id.clone()))
         }
     }
 

@@ -34,7 +34,7 @@ const RETRY_IN_FLIGHT_MS: u64 = 1_000;
 #[error("limits can't be checked at present; try again in a moment")]
 pub struct Unavailable(#[source] Box<StoreError>);
 
-/// What a request needs.
+/// The needs of a request.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Need<'a> {
     /// The tokens that it is expected to take: rather too many, since more than these are counted only when it ends.
@@ -61,7 +61,7 @@ pub enum Outcome {
 pub struct Limiter {
     store: Store,
     line: Arc<Line>,
-    /// What is still to be settled.
+    /// Those that hold leases, and settle them.
     tasks: TaskTracker,
 }
 

@@ -64,7 +64,7 @@ impl Permit {
     }
 }
 
-/// What was reserved, as the task that holds it knows it.
+/// A reservation, as the task that holds its lease knows it.
 pub(super) struct Held {
     pub(super) store: Store,
     pub(super) lease: RequestLease,

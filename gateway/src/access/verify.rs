@@ -1,8 +1,9 @@
 //! [`Verifier`]: from the key that a request came with to its [`Caller`].
 //!
-//! What Redis has of a key is kept for five seconds, also that it has none. Every change to a key or a tenant is
-//! published, and all of it is forgotten then: changes are rare, and a cache of five seconds is soon full again. So a
-//! revoked key stops at once on every replica that hears of it, and within five seconds on one that does not.
+//! A key is kept in memory for five seconds as Redis has it, and so is that Redis has none of an id. Every change to a
+//! key or a tenant is published, and all of it is forgotten then: changes are rare, and a cache of five seconds is soon
+//! full again. So a revoked key stops at once on every replica that hears of it, and within five seconds on one that
+//! does not.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -117,7 +118,13 @@ pub struct Verifier {
     kept: Arc<Mutex<Kept>>,
 }
 
-/// What is kept in memory.
+/// The answer from memory.
+enum Answer {
+    Kept(Option<Arc<Known>>),
+    NotKept,
+}
+
+/// The keys that are kept in memory.
 struct Kept {
     /// How often it was all forgotten: what was asked for before is not kept.
     forgotten: u64,
@@ -132,12 +139,12 @@ impl Kept {
         self.unknown.clear();
     }
 
-    /// A key that is kept; `Some(None)` if it is kept that there is none.
-    fn get(&self, id: &KeyId, now: Instant) -> Option<Option<Arc<Known>>> {
-        match self.known.get(id, now) {
-            Some(known) => Some(Some(known)),
-            None => self.unknown.get(id, now).map(|()| None),
+    /// Answers from memory, if it can: with the key, or with `None` where there is none of that id.
+    fn answer(&self, id: &KeyId, now: Instant) -> Answer {
+        if let Some(known) = self.known.get(id, now) {
+            return Answer::Kept(Some(known));
         }
+        if self.unknown.get(id, now).is_some() { Answer::Kept(None) } else { Answer::NotKept }
     }
 }
 
@@ -181,7 +188,7 @@ impl Verifier {
         let asked_at = Instant::now();
         let forgotten = {
             let kept = self.kept();
-            if let Some(found) = kept.get(id, asked_at) {
+            if let Answer::Kept(found) = kept.answer(id, asked_at) {
                 return Ok(found);
             }
             kept.forgotten

@@ -104,7 +104,8 @@ async fn those_that_wait_on_two_replicas_are_admitted_in_the_order_in_which_they
     let first = granted(&replicas[0], &tenant, Need::default()).await;
     let (admitted, mut order) = tokio::sync::mpsc::channel(16);
     for n in 0..6_u64 {
-        let (limiter, tenant) = (replicas[n as usize % 2].clone(), tenant.clone());
+        let limiter = replicas[n as usize % 2].clone();
+        let tenant = tenant.clone();
         let admitted = admitted.clone();
         tokio::spawn(async move {
             let permit = granted(&limiter, &tenant, waits()).await;
@@ -143,7 +144,8 @@ async fn a_client_that_leaves_frees_its_slot_and_its_position() {
     let tenant = tenant(ONE_AT_ONCE);
     let first = granted(&limiter, &tenant, Need::default()).await;
     let waiting = tokio::spawn({
-        let (limiter, tenant) = (limiter.clone(), tenant.clone());
+        let limiter = limiter.clone();
+        let tenant = tenant.clone();
         async move { limiter.reserve(&tenant, waits()).await.map(|_| ()) }
     });
     until("it stands in the line", async || line(&redis).await == 1).await;

@@ -47,7 +47,7 @@ struct Create {
     /// The tenant
     #[arg(long, value_name = "TENANT")]
     tenant: TenantId,
-    /// What it may do: submit, read, admin; several with commas
+    /// Its rights: submit, read, admin; several with commas
     #[arg(long, value_name = "SCOPE", value_delimiter = ',', default_value = "submit,read")]
     scope: Vec<Scope>,
     /// How long it works, such as 90d; for ever unless given

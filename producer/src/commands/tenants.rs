@@ -123,7 +123,7 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> CommandResult {
     }
 }
 
-/// What an action has to show.
+/// The outcome of an action.
 enum Shown {
     Tenants(Vec<Tenant>),
     Deleted { tenant: TenantId, keys: usize },
