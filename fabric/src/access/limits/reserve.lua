@@ -19,14 +19,19 @@ local length = line_length()
 local position = length > 0 and redis.call('ZRANK', WAITING, id)
 local ahead = position or length
 
--- Microseconds until `need` more fit under `max`. A slice is free SLICES + 1 slices after it began.
+-- Microseconds until `need` more fit under `max`. A slice is free SLICES + 1 slices after it began. The oldest are read
+-- a few at a time: mostly the first few suffice.
 local function fits_in(what, need, max)
-  local fields = {}
-  for number = window.slice - SLICES, window.slice do fields[#fields + 1] = what .. number % (SLICES + 1) end
   local used = window[what]
-  for i, counted in ipairs(redis.call('HMGET', WINDOW, unpack(fields))) do
-    used = used - (tonumber(counted) or 0)
-    if used + need <= max then return (window.slice + i) * slice_us - now_us end
+  for first = window.slice - SLICES, window.slice, 16 do
+    local fields = {}
+    for number = first, math.min(first + 15, window.slice) do
+      fields[#fields + 1] = what .. number % (SLICES + 1)
+    end
+    for i, counted in ipairs(redis.call('HMGET', WINDOW, unpack(fields))) do
+      used = used - (tonumber(counted) or 0)
+      if used + need <= max then return (first + i + SLICES) * slice_us - now_us end
+    end
   end
   return (SLICES + 1) * slice_us
 end

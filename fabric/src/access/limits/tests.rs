@@ -215,12 +215,16 @@ impl Model {
 #[tokio::test]
 async fn the_script_decides_as_the_model_does_over_many_windows() {
     let redis = Redis::start().await;
-    let limits = limits(12, 1_000, 0);
+    let limits = limits(4, 250, 0);
     let mut runner = TestRunner::deterministic();
     let mut model = Model::default();
     let mut verdicts = [0_u32; 3];
-    let needs = (0..200_u64, 0..30_000_u64, any::<bool>());
-    for n in 0..600 {
+    let needs = (0..120_u64, 0..30_000_u64, any::<bool>());
+    let mut n = 0;
+    // A slow machine meets its limits more rarely.
+    while n < 500 || verdicts.iter().any(|count| *count < 10) {
+        n += 1;
+        assert!(n < 5_000, "some verdict is not tried: {verdicts:?}");
         let (tokens, pause_us, pauses) = needs.new_tree(&mut runner).unwrap().current();
         if pauses {
             tokio::time::sleep(Duration::from_micros(pause_us)).await;
@@ -229,12 +233,13 @@ async fn the_script_decides_as_the_model_does_over_many_windows() {
         let answer = redis.store.reserve(&request(&lease, limits, tokens)).await.unwrap();
         // The slice in which the server decided, by its own clock.
         let (requests, used) = model.used(answer.slice);
-        let expected = match (requests + 1 > 12, used + tokens > 1_000) {
+        let expected = match (requests + 1 > 4, used + tokens > 250) {
             (false, false) => Verdict::Granted,
             (true, false) => Verdict::Requests,
             (false, true) => Verdict::Tokens,
             // The one that takes longer is named.
-            (true, true) => answer.verdict.clone(),
+            (true, true) if answer.verdict == Verdict::Requests => Verdict::Requests,
+            (true, true) => Verdict::Tokens,
         };
         assert_eq!(answer.verdict, expected, "request {n} of {tokens} beside {requests}, {used}");
         if answer.verdict == Verdict::Granted {
@@ -248,7 +253,6 @@ async fn the_script_decides_as_the_model_does_over_many_windows() {
         let (requests, used) = model.used(answer.slice);
         assert_eq!((answer.usage.requests, answer.usage.tokens), (requests, used), "request {n}");
     }
-    assert!(verdicts.iter().all(|count| *count > 20), "each verdict is tried: {verdicts:?}");
 }
 
 /// Two replicas, each with requests at once, ask for more than the limit allows for `windows` windows. Returns the
