@@ -185,19 +185,15 @@ impl<'a> Attempt<'a> {
 
     /// Returns when it is time to ask again; `false` if too many requests of this replica wait already.
     async fn wait(&mut self, until: Instant) -> bool {
-        match &self.waiter {
-            Some(waiter) => {
-                let until = until.min(Instant::now() + ASKED_EVERY);
-                // Either way it asks again.
-                let _ = tokio::time::timeout_at(until, waiter.turn()).await;
-                true
-            }
-            // It asks again at once: its turn may have come before it listened.
-            None => {
-                self.waiter = self.limiter.line.enter(&self.lease.id);
-                self.waiter.is_some()
-            }
+        if let Some(waiter) = &self.waiter {
+            let until = until.min(Instant::now() + ASKED_EVERY);
+            // Either way it asks again.
+            let _ = tokio::time::timeout_at(until, waiter.turn()).await;
+            return true;
         }
+        // It asks again at once: its turn may have come before it listened.
+        self.waiter = self.limiter.line.enter(&self.lease.id);
+        self.waiter.is_some()
     }
 }
 
