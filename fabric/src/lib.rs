@@ -4,6 +4,7 @@
 //! - [`broker`]: a supervised AMQP connection; confirmed publishing; subscriptions
 //! - [`management`]: what AMQP does not report of queues
 //! - [`store`]: results, cancel requests and the worker registry in Redis
+//! - [`access`]: tenants, their API keys and their limits
 //! - [`intake`] and [`answer`]: from a delivery to a job, from an outcome to a settled delivery
 //! - [`ticket`]: the right to answer a job
 //! - [`disposition`]: what happens next to a job: answer, acknowledge, retry later, dead-letter
@@ -18,6 +19,7 @@
 //! - [`fail`]: fail points, at which tests make a program die
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod access;
 pub mod answer;
 pub mod backoff;
 pub mod broker;

@@ -5,10 +5,14 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use serde::Serialize;
 
+use crate::access::headers::{self, Header};
+
 /// The request's own mistake: sending it again as it is won't help.
 pub const INVALID_REQUEST: &str = "invalid_request_error";
 /// A fault of the fleet.
 pub const SERVER_ERROR: &str = "server_error";
+/// A limit of the caller's tenant.
+pub const RATE_LIMITED: &str = "rate_limit_error";
 /// The fleet can't take or do it now.
 pub const UNAVAILABLE: &str = "service_unavailable";
 
@@ -30,6 +34,8 @@ pub struct ApiError {
     pub message: String,
     /// Whether and when the client is to try again.
     pub retry: Retry,
+    /// How the caller's tenant stands with its limits, as headers.
+    pub standing: Vec<Header>,
 }
 
 /// The hint about trying again that goes with an error.
@@ -49,7 +55,8 @@ pub const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, code: &'static str, message: String) -> Self {
-        Self { status, kind, code, param: None, message, retry: Retry::ByStatus }
+        let (param, standing) = (None, Vec::new());
+        Self { status, kind, code, param, message, retry: Retry::ByStatus, standing }
     }
 
     /// A mistake in the request, final for every client.
@@ -74,6 +81,12 @@ impl ApiError {
         Self { retry: Retry::After(RETRY_AFTER), ..error }
     }
 
+    /// A request of whose kind the tenant has had enough for now.
+    pub fn limited(code: &'static str, message: String, standing: Vec<Header>) -> Self {
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, RATE_LIMITED, code, message);
+        Self { standing, ..error }
+    }
+
     /// Attributes the error to a field of the request.
     #[must_use]
     pub fn at(self, param: impl Into<String>) -> Self {
@@ -87,15 +100,11 @@ impl ApiError {
     }
 
     /// The headers that say whether and when to try again.
-    pub fn retry_headers(&self) -> Vec<(&'static str, String)> {
+    pub fn retry_headers(&self) -> Vec<Header> {
         match self.retry {
             Retry::ByStatus => Vec::new(),
-            Retry::Never => vec![("x-should-retry", "false".to_owned())],
-            Retry::After(pause) => vec![
-                // Whole seconds, and never 0, which some clients take for "none given".
-                ("retry-after", pause.as_secs().max(1).to_string()),
-                ("retry-after-ms", pause.as_millis().to_string()),
-            ],
+            Retry::Never => headers::retry(None),
+            Retry::After(pause) => headers::retry(Some(pause.as_millis() as u64)),
         }
     }
 

@@ -13,7 +13,7 @@ use clap::Parser;
 use forebay_fabric::{
     Config, broker::BrokerError, config::ConfigError, store::StoreError, telemetry,
 };
-use forebay_gateway::service::{self, Exposed};
+use forebay_gateway::service;
 
 /// Serves the fleet over HTTP: the requests of OpenAI's, Cohere's, Jina's, Voyage's and Hugging Face's clients become
 /// jobs of the interactive lane, and native jobs can be submitted, awaited and cancelled.
@@ -38,7 +38,6 @@ fn main() -> ExitCode {
             // Standard error may be gone; then there is nothing to write to.
             let _ = writeln!(io::stderr(), "forebay-gateway: {error:#}");
             let wrong_setting = error.is::<ConfigError>()
-                || error.is::<Exposed>()
                 || error.downcast_ref::<StoreError>().is_some_and(StoreError::is_final)
                 || error.downcast_ref::<BrokerError>().is_some_and(BrokerError::is_final);
             ExitCode::from(if wrong_setting { 2 } else { 1 })

@@ -1,4 +1,4 @@
-//! Jobs as the wire has them, over HTTP: the body of `POST /v1/jobs`, and the id that an idempotency key stands for.
+//! Jobs as the wire has them, over HTTP: the body of `POST /v1/jobs`, and the ids of a tenant's jobs.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use forebay_schemas::{ContentType, Job, JobId, Lane, Limits, Refusal, decode_job};
@@ -75,6 +75,32 @@ fn hint(name: &str) -> &'static str {
     if name == "id" { " and send an Idempotency-Key if the request may be repeated" } else { "" }
 }
 
+/// Characters at the head of an id that say whose it is: 72 bits of a hash.
+const OWNER_CHARS: usize = 12;
+
+/// The head of the ids of a tenant's jobs. A caller asks for ids with the head of its own tenant and for no others, so
+/// what it could write there instead is of no use, and no secret is needed.
+fn owner(tenant: &str) -> String {
+    let mut owner = URL_SAFE_NO_PAD.encode(Sha256::digest(tenant));
+    owner.truncate(OWNER_CHARS);
+    owner
+}
+
+/// Whether a job is one of a tenant's.
+pub fn is_of(id: &JobId, tenant: &str) -> bool {
+    id.as_str().strip_prefix(&owner(tenant)).is_some_and(|rest| rest.starts_with('-'))
+}
+
+/// The id of a new job of a tenant.
+pub fn random_id(tenant: &str) -> Result<JobId, ApiError> {
+    id_of(tenant, JobId::random().as_str())
+}
+
+fn id_of(tenant: &str, rest: &str) -> Result<JobId, ApiError> {
+    let id = format!("{}-{rest}", owner(tenant));
+    id.parse().map_err(|error| ApiError::internal(format!("{error}")))
+}
+
 /// The id of a job that was sent with an `Idempotency-Key`: a hash of the tenant, the key and the body.
 ///
 /// A request that is repeated so becomes the job that it was before, on any replica and without a record of keys: a
@@ -95,8 +121,7 @@ pub fn idempotent_id(tenant: &str, key: &str, body: &[u8]) -> Result<JobId, ApiE
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    let id = format!("idem-{}", URL_SAFE_NO_PAD.encode(hash.finalize()));
-    id.parse().map_err(|error| ApiError::internal(format!("{error}")))
+    id_of(tenant, &URL_SAFE_NO_PAD.encode(hash.finalize()))
 }
 
 #[cfg(test)]
@@ -162,6 +187,16 @@ mod tests {
         for other in [id("u", "k", "b"), id("t", "l", "b"), id("t", "k", "c"), id("tk", "x", "b")] {
             assert_ne!(other, id("t", "k", "b"));
         }
+    }
+
+    #[test]
+    fn a_job_is_its_tenant_s_and_no_other_s() {
+        for id in [random_id("acme").unwrap(), idempotent_id("acme", "k", b"").unwrap()] {
+            assert!(is_of(&id, "acme"), "{id}");
+            assert!(!is_of(&id, "acme2") && !is_of(&id, ""), "{id}");
+        }
+        assert!(!is_of(&JobId::random(), "acme"));
+        assert_ne!(random_id("acme").unwrap(), random_id("acme").unwrap());
     }
 
     #[test]

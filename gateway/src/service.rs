@@ -1,11 +1,11 @@
 //! The gateway's life: listen, connect, serve, and leave in order.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use forebay_client::Client;
 use forebay_fabric::{
-    Config,
+    Config, Store,
     clock::now_ms,
     shutdown,
     telemetry::{self, Health, Server},
@@ -15,28 +15,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     fleet::{Canceller, Fleet},
-    http::{App, BYTES_PER_PERMIT, Listener, router},
+    http::{App, BYTES_PER_PERMIT, Gate, Listener, router},
 };
 
-/// How long the last cancellations may take when the gateway stops.
-const CANCELS_MAX: Duration = Duration::from_secs(5);
-
-/// The gateway is to listen where others than this machine's users could reach it.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "gateway.listen is {address}, and there are no keys: without any key the gateway listens on loopback only; set it \
-     to 127.0.0.1:8080, and put a proxy that authenticates in front of it"
-)]
-pub struct Exposed {
-    address: std::net::SocketAddr,
-}
+/// How long the last cancellations and settlements may take when the gateway stops.
+const LAST_CALLS_MAX: Duration = Duration::from_secs(5);
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    let address = config.gateway.listen;
-    if !address.ip().is_loopback() {
-        return Err(Exposed { address }.into());
-    }
     let stop = shutdown::on_signal().context("listening for signals")?;
     let health = Health::new(&["broker", "store"]);
     let metrics = telemetry::init_metrics()?;
@@ -45,11 +31,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let client = Client::connect(&config)?;
     let background = CancellationToken::new();
     let (canceller, cancels) = Canceller::start(client.clone(), background.clone());
-    let app = Arc::new(app(&config, &client, canceller, health.clone(), stop.clone()));
-    tracing::info!(
-        address = %listener.address,
-        "serves HTTP to this machine only: there are no keys, and all requests are those of tenant `default`"
-    );
+    let is_local = listener.address.ip().is_loopback();
+    let gate = Gate::start(&Store::new(&config)?, is_local, &background);
+    let app = Arc::new(app(&config, &client, (gate, canceller), health.clone(), stop.clone()));
+    let router = router(app.clone());
+    announce(listener.address, is_local);
     let connected = async {
         match stop.run_until_cancelled(client.report_health(&health, &background)).await {
             Some(Err(error)) => {
@@ -59,26 +45,44 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             Some(Ok(())) | None => Ok(()),
         }
     };
-    let (connected, ()) = tokio::join!(connected, listener.serve(router(app), stop.clone()));
+    let (connected, ()) = tokio::join!(connected, listener.serve(router, stop.clone()));
     background.cancel();
-    if tokio::time::timeout(CANCELS_MAX, cancels).await.is_err() {
-        tracing::warn!("some jobs of callers that left were not cancelled; they expire");
+    let settled = async { tokio::join!(cancels, app.gate.drain()) };
+    if tokio::time::timeout(LAST_CALLS_MAX, settled).await.is_err() {
+        tracing::warn!("some jobs of callers that left were not cancelled, or not settled; they expire");
     }
     client.close().await;
     server.stop().await;
     Ok(connected?)
 }
 
+/// Says who is served: an operator who sees that all are refused reads here why.
+fn announce(address: SocketAddr, is_local: bool) {
+    if is_local {
+        tracing::info!(
+            %address,
+            "serves HTTP to this machine only; until there are keys it asks for none, and all requests are those of \
+             tenant `default`"
+        );
+    } else {
+        tracing::info!(
+            %address,
+            "serves HTTP to whoever has a key; `forebay tenants create` and `forebay keys create` make one"
+        );
+    }
+}
+
 fn app(
     config: &Config,
     client: &Client,
-    canceller: Canceller,
+    (gate, canceller): (Gate, Canceller),
     health: Health,
     stop: CancellationToken,
 ) -> App {
     let bytes_max = config.limits.body_bytes_max.min(config.broker.message_bytes_max);
     App {
         fleet: Fleet::new(client.clone(), canceller, config.limits.inputs_max, bytes_max),
+        gate,
         config: config.gateway.clone(),
         limits: config.limits.clone(),
         health,

@@ -6,7 +6,9 @@ use clap::{Parser, Subcommand};
 use forebay_fabric::{Config, shutdown, telemetry};
 
 use crate::{
-    commands::{cancel, check, dead, get, models, pull, queues, submit, top, wait, workers},
+    commands::{
+        cancel, check, dead, get, keys, models, pull, queues, submit, tenants, top, wait, workers,
+    },
     context::Context,
     error::{CommandError, CommandResult},
     output::Output,
@@ -71,6 +73,12 @@ enum Command {
     /// Dead letters are jobs that the broker gave up, and messages that are no jobs. They are kept for
     /// fourteen days. While one command browses them, no other command sees them.
     Dead(dead::Args),
+    /// Create, list, show, change and delete the tenants of the gateway
+    ///
+    /// A tenant is who is billed and whose limits hold. It has any number of keys: see `forebay keys`.
+    Tenants(tenants::Args),
+    /// Create, list and revoke the API keys of the gateway
+    Keys(keys::Args),
 }
 
 pub(crate) async fn run(cli: Cli) -> CommandResult {
@@ -105,6 +113,8 @@ pub(crate) async fn run(cli: Cli) -> CommandResult {
         Command::Queues => queues::run(&mut context).await,
         Command::Top(args) => top::run(args, &mut context).await,
         Command::Dead(args) => dead::run(args, &mut context).await,
+        Command::Tenants(args) => tenants::run(args, &mut context).await,
+        Command::Keys(args) => keys::run(args, &mut context).await,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The context that all commands share: configuration, output and Ctrl-C.
 
 use forebay_client::{Client, ModelId};
-use forebay_fabric::Config;
+use forebay_fabric::{Config, Store, access::AccessError};
 use tokio_util::sync::CancellationToken;
 
 use crate::{error::CommandError, output::Output};
@@ -17,6 +17,11 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn client(&self) -> Result<Client, CommandError> {
         Ok(Client::connect(&self.config)?)
+    }
+
+    /// The store alone, for commands that need no broker.
+    pub(crate) fn store(&self) -> Result<Store, CommandError> {
+        Ok(Store::new(&self.config).map_err(AccessError::from)?)
     }
 
     /// The model that a command works with: the one named with `--model`, or else the only one of the configuration.

@@ -3,7 +3,7 @@
 use std::io;
 
 use forebay_client::{ClientError, SubmitError, WaitError};
-use forebay_fabric::config::ConfigError;
+use forebay_fabric::{access::AccessError, config::ConfigError};
 use forebay_producer::pull::{PullError, SourceError};
 
 /// The error that ends a command.
@@ -23,6 +23,8 @@ pub(crate) enum CommandError {
     Submit(#[from] SubmitError),
     #[error(transparent)]
     Wait(#[from] WaitError),
+    #[error(transparent)]
+    Access(#[from] AccessError),
     #[error(transparent)]
     Pull(#[from] PullError),
     #[error("can't write to standard output: {0}")]
@@ -53,6 +55,7 @@ impl CommandError {
             {
                 2
             }
+            Self::Access(error) if error.is_final() => 2,
             _ => 1,
         }
     }

@@ -159,6 +159,23 @@ impl Work {
         }
     }
 
+    /// The texts that a model reads for it; a query once for each document.
+    pub fn texts(&self) -> Vec<&str> {
+        match self {
+            Self::Embed { input, .. }
+            | Self::EmbedSparse { input, .. }
+            | Self::EmbedTokens { input, .. }
+            | Self::Classify { input } => input.iter().map(String::as_str).collect(),
+            Self::Rerank { query, documents, .. } => {
+                documents.iter().flat_map(|document| [query.as_str(), document]).collect()
+            }
+            Self::Generate { prompt: Prompt::Text(text), .. } => vec![text],
+            Self::Generate { prompt: Prompt::Messages(messages), .. } => {
+                messages.iter().map(|message| message.content.as_str()).collect()
+            }
+        }
+    }
+
     /// How many texts, documents or messages it carries.
     pub fn inputs(&self) -> usize {
         match self {

@@ -46,7 +46,7 @@ pub use job::{
     TokensParams, Work,
 };
 pub use limits::Limits;
-pub use names::{JobId, Lane, ModelId, NameError};
+pub use names::{JobId, KeyId, Lane, ModelId, NameError, TenantId};
 pub use outcome::{ErrorCode, JobError, Outcome, State, Timing, Unanswerable, Usage};
 pub use output::{EmbedOutput, LabelScore, Output};
 pub use pointer::ResultPointer;

@@ -30,6 +30,15 @@ pub const LEASE_KEY: &str = "forebay:autoscaler:lease";
 /// The Redis key of the last fencing token that was given out.
 pub const TOKEN_KEY: &str = "forebay:autoscaler:token";
 
+/// The Redis key of the hash of tenants, by their ids.
+pub const TENANTS_KEY: &str = "forebay:tenants";
+/// The Redis key of the hash of API keys, by their public ids.
+pub const KEYS_KEY: &str = "forebay:keys";
+/// The Redis channel on which every change to a tenant or to an API key is published.
+pub const ACCESS_CHANNEL: &str = "forebay:access";
+/// The Redis channel on which the waiting request is named whose turn it is to have an in-flight slot.
+pub const TURNS_CHANNEL: &str = "forebay:turns";
+
 /// A text that is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
@@ -41,6 +50,16 @@ pub enum NameError {
     /// The job id has a wrong character or length.
     #[error("`{0}` is not a job id: use 1 to 64 of A-Z, a-z, 0-9, `_`, `-`")]
     Job(String),
+    /// The tenant's id has a wrong character or length.
+    #[error(
+        "`{0}` is not a tenant's id: use 1 to 63 of a-z, 0-9, `.`, `_`, `-`, starting with a-z or 0-9"
+    )]
+    Tenant(String),
+    /// The public id of an API key has a wrong character or length.
+    #[error(
+        "`{0}` is not the id of a key: it is {KEY_ID_CHARS} of a-z and 0-9, as in fbk_<id>_<secret>"
+    )]
+    Key(String),
     /// The lane is unknown.
     #[error("`{0}` is not a lane: use `interactive` or `batch`")]
     Lane(String),
@@ -71,16 +90,67 @@ pub struct ModelId(#[schemars(regex(pattern = r"^[a-z0-9][a-z0-9._-]{0,62}$"))] 
 #[serde(try_from = "String", into = "String")]
 pub struct JobId(#[schemars(regex(pattern = r"^[A-Za-z0-9_-]{1,64}$"))] String);
 
+/// The id of a tenant, to whom usage is accounted and whose limits hold: `[a-z0-9][a-z0-9._-]{0,62}`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TenantId(String);
+
+/// The length of an API key's public id.
+pub const KEY_ID_CHARS: usize = 12;
+
+/// The public id of an API key, by which it is found and named: twelve of `a-z` and `0-9`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct KeyId(String);
+
+/// Whether a text is `[a-z0-9][a-z0-9._-]{0,62}`.
+fn is_plain_name(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let bytes = text.as_bytes();
+    (1..=63).contains(&bytes.len())
+        && plain(bytes[0])
+        && bytes.iter().all(|&b| plain(b) || b"._-".contains(&b))
+}
+
 impl FromStr for ModelId {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-        let bytes = text.as_bytes();
-        let good = (1..=63).contains(&bytes.len())
-            && plain(bytes[0])
-            && bytes.iter().all(|&b| plain(b) || b"._-".contains(&b));
-        if good { Ok(Self(text.to_owned())) } else { Err(NameError::Model(shown(text))) }
+        if is_plain_name(text) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(NameError::Model(shown(text)))
+        }
+    }
+}
+
+impl FromStr for TenantId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        if is_plain_name(text) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(NameError::Tenant(shown(text)))
+        }
+    }
+}
+
+impl FromStr for KeyId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let good = text.len() == KEY_ID_CHARS
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        if good { Ok(Self(text.to_owned())) } else { Err(NameError::Key(shown(text))) }
+    }
+}
+
+impl TenantId {
+    /// The Redis key of one part of this tenant's limits. All parts share a hash tag, so that one script reaches them
+    /// on Redis Cluster too.
+    pub fn limits_key(&self, part: &str) -> String {
+        format!("forebay:limits:{{{self}}}:{part}")
     }
 }
 
@@ -171,6 +241,8 @@ macro_rules! string_like {
 }
 string_like!(ModelId);
 string_like!(JobId);
+string_like!(TenantId);
+string_like!(KeyId);
 
 /// The lane of a job: which of a model's two queues it waits in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -244,6 +316,26 @@ mod tests {
         for bad in ["", "a.b", "a:b", "ä", "a\n", &"j".repeat(65)] {
             assert!(bad.parse::<JobId>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn ids_of_tenants_and_keys_keep_to_their_alphabet_and_length() {
+        for good in ["a", "0", "acme-labs.eu_1", &"t".repeat(63)] {
+            assert!(good.parse::<TenantId>().is_ok(), "{good}");
+        }
+        for bad in ["", "-a", "A", "a b", "a}b", "ä", &"t".repeat(64)] {
+            assert!(bad.parse::<TenantId>().is_err(), "{bad}");
+        }
+        assert!("k3mz8q2v7x4a".parse::<KeyId>().is_ok());
+        for bad in ["", "k3mz8q2v7x4", "k3mz8q2v7x4ab", "K3mz8q2v7x4a", "k3mz_q2v7x4a"] {
+            assert!(bad.parse::<KeyId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_keys_of_one_tenant_s_limits_share_a_hash_tag() {
+        let tenant: TenantId = "acme".parse().unwrap();
+        assert_eq!(tenant.limits_key("window"), "forebay:limits:{acme}:window");
     }
 
     #[test]

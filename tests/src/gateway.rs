@@ -74,12 +74,30 @@ impl Gateway {
 
     /// A GET.
     pub fn get(&self, path: &str) -> Answer {
-        answer(agent().get(self.url(path)).call())
+        self.get_with(path, &[])
+    }
+
+    /// A GET with headers of its own.
+    pub fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let request = agent().get(self.url(path));
+        let add = |request: ureq::RequestBuilder<_>, (name, value): &(&str, &str)| {
+            request.header(*name, *value)
+        };
+        answer(headers.iter().fold(request, add).call())
     }
 
     /// A DELETE.
     pub fn delete(&self, path: &str) -> Answer {
-        answer(agent().delete(self.url(path)).call())
+        self.delete_with(path, &[])
+    }
+
+    /// A DELETE with headers of its own.
+    pub fn delete_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let request = agent().delete(self.url(path));
+        let add = |request: ureq::RequestBuilder<_>, (name, value): &(&str, &str)| {
+            request.header(*name, *value)
+        };
+        answer(headers.iter().fold(request, add).call())
     }
 
     /// A POST of a JSON body.

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod service {
+    mod access;
     mod batching;
     mod bounds;
     mod commands;
@@ -15,6 +16,7 @@ mod service {
     mod foreign;
     mod full;
     mod gateway;
+    mod gateway_keys;
     mod gateway_limits;
     mod gateway_tasks;
     mod journey;

@@ -27,6 +27,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("forebay-autoscaler", 3),
     ("forebay-gateway", 4),
     ("forebay-producer", 4),
+    ("forebay-gateway", 4),
     ("forebay-tests", 5),
 ];
 

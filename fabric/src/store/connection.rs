@@ -160,7 +160,7 @@ impl Store {
 
     /// Runs commands on a pooled connection. A connection that failed is not used again: a demoted primary answers
     /// READONLY for ever, and after a time-out the reply is still to come.
-    pub(super) async fn run<T>(
+    pub(crate) async fn run<T>(
         &self,
         commands: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, StoreError> {

@@ -15,7 +15,7 @@ mod results;
 mod retract;
 mod status;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use connection::Store;
 pub use error::StoreError;

@@ -1,4 +1,4 @@
-//! Notices: a Redis channel on which job ids are published as their results are written.
+//! Notices: what is published on a Redis channel. Job ids as their results are written, above all.
 
 use std::time::Duration;
 
@@ -32,12 +32,16 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 impl Notices {
     /// The next id; `None` once the connection is lost. Messages that are not a job id are skipped.
     pub async fn next(&mut self) -> Option<JobId> {
-        let mut messages = self.subscription.on_message();
         loop {
-            let text: String = messages.next().await?.get_payload().unwrap_or_default();
-            if let Ok(id) = text.parse() {
+            if let Ok(id) = self.next_text().await?.parse() {
                 return Some(id);
             }
         }
+    }
+
+    /// The next message; `None` once the connection is lost. One that is not UTF-8 is an empty text.
+    pub async fn next_text(&mut self) -> Option<String> {
+        let message = self.subscription.on_message().next().await?;
+        Some(message.get_payload().unwrap_or_default())
     }
 }

@@ -1,4 +1,4 @@
-//! A private Redis for the tests of this module.
+//! A private Redis for the tests of this crate.
 
 use std::{
     net::TcpListener,
@@ -17,8 +17,8 @@ use crate::Config;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running, empty server, and a store on it. It ends with its value.
-pub(super) struct Redis {
-    pub(super) store: Store,
+pub(crate) struct Redis {
+    pub(crate) store: Store,
     direct: MultiplexedConnection,
     server: Child,
     _folder: TempDir,
@@ -26,7 +26,7 @@ pub(super) struct Redis {
 
 impl Redis {
     /// Starts one. Its store believes that writes have come through for as long as a record lives.
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let server = Command::new("redis-server")
@@ -52,8 +52,13 @@ impl Redis {
         redis
     }
 
+    /// The configuration of further stores on it.
+    pub(crate) fn config(&self) -> Config {
+        Config { redis_url: self.store.url.clone(), ..Config::default() }
+    }
+
     /// From now on the store believes that its writes have come through for so long.
-    pub(super) fn writes_came_through_for(&self, time: Duration) {
+    pub(crate) fn writes_came_through_for(&self, time: Duration) {
         let now = Instant::now();
         let mut writable = self.store.writable.lock().unwrap();
         writable.probed(false, now);
@@ -64,7 +69,7 @@ impl Redis {
     }
 
     /// Runs a command past the store.
-    pub(super) async fn ask<T: FromRedisValue>(&mut self, words: &[&str]) -> T {
+    pub(crate) async fn ask<T: FromRedisValue>(&mut self, words: &[&str]) -> T {
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]).query_async(&mut self.direct).await.unwrap()
     }
@@ -79,7 +84,7 @@ impl Drop for Redis {
 }
 
 /// A record of a worker that has done nothing yet.
-pub(super) fn record(id: &str) -> WorkerRecord {
+pub(crate) fn record(id: &str) -> WorkerRecord {
     WorkerRecord {
         id: id.into(),
         model: "m".into(),

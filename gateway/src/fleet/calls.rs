@@ -96,35 +96,35 @@ impl Fleet {
         Ok(Vectors { parts: outputs, tokens })
     }
 
-    /// One sparse vector for each text.
+    /// One sparse vector for each text, and the tokens read.
     pub async fn embed_sparse(
         &self,
         call: &Call,
         texts: Vec<String>,
         params: &SparseParams,
-    ) -> Result<Vec<SparseVector>, ApiError> {
+    ) -> Result<(Vec<SparseVector>, u64), ApiError> {
         let work = |input| Work::EmbedSparse { input, params: params.clone() };
         let output = |output, inputs| match output {
             Output::EmbedSparse(found) if found.vectors.len() == inputs => Some(found.vectors),
             _ => None,
         };
-        let (outputs, _) = self.outputs(call, texts, 0, work, output).await?;
-        Ok(outputs.concat())
+        let (outputs, tokens) = self.outputs(call, texts, 0, work, output).await?;
+        Ok((outputs.concat(), tokens))
     }
 
-    /// All labels with their scores for each text, best first.
+    /// All labels with their scores for each text, best first; and the tokens read.
     pub async fn classify(
         &self,
         call: &Call,
         texts: Vec<String>,
-    ) -> Result<Vec<Vec<LabelScore>>, ApiError> {
+    ) -> Result<(Vec<Vec<LabelScore>>, u64), ApiError> {
         let output = |output, inputs| match output {
             Output::Classify { labels } if labels.len() == inputs => Some(labels),
             _ => None,
         };
         let work = |input| Work::Classify { input };
-        let (outputs, _) = self.outputs(call, texts, 0, work, output).await?;
-        Ok(outputs.concat())
+        let (outputs, tokens) = self.outputs(call, texts, 0, work, output).await?;
+        Ok((outputs.concat(), tokens))
     }
 
     /// One score for each document.

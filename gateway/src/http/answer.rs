@@ -7,7 +7,7 @@ use axum::{
 };
 use serde::Serialize;
 
-use crate::error::ApiError;
+use crate::{access::headers::Header, error::ApiError};
 
 /// An answer with a JSON body that is there already.
 pub fn bytes(status: StatusCode, body: Vec<u8>) -> Response {
@@ -31,6 +31,15 @@ pub fn written(body: serde_json::Result<Vec<u8>>) -> Result<Response, ApiError> 
     body.map(|body| bytes(StatusCode::OK, body)).map_err(|error| unwritable(&error))
 }
 
+/// Adds headers to an answer.
+pub fn add(response: &mut Response, headers: Vec<Header>) {
+    for (name, value) in headers {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+}
+
 fn unwritable(error: &serde_json::Error) -> ApiError {
     tracing::warn!(%error, "an answer can't be written");
     ApiError::internal("the answer can't be written").final_for_all()
@@ -39,11 +48,8 @@ fn unwritable(error: &serde_json::Error) -> ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = bytes(self.status, self.body());
-        for (name, value) in self.retry_headers() {
-            if let Ok(value) = HeaderValue::try_from(value) {
-                response.headers_mut().insert(name, value);
-            }
-        }
+        add(&mut response, self.retry_headers());
+        add(&mut response, self.standing);
         response
     }
 }

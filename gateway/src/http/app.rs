@@ -5,16 +5,23 @@ use std::{sync::Arc, time::Duration};
 use axum::http::HeaderMap;
 use forebay_fabric::{config::GatewayConfig, telemetry::Health};
 use forebay_schemas::{Limits, ModelId};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{error::ApiError, failures, fleet::Fleet};
+use super::governed::{Caller, Gate, Grant};
+use crate::{
+    error::ApiError,
+    failures,
+    fleet::{Call, Fleet},
+};
 
 /// The state that all endpoints share.
 #[derive(Debug)]
 pub struct App {
     /// The fleet.
     pub fleet: Fleet,
+    /// Who is let in, and how much.
+    pub gate: Gate,
     /// The settings.
     pub config: GatewayConfig,
     /// Bounds of a job.
@@ -40,6 +47,23 @@ impl App {
     pub fn wait_of(&self, headers: &HeaderMap) -> Duration {
         let max = Duration::from_millis(self.config.request_wait_ms_max);
         client_timeout(headers).map_or(max, |asked| asked.min(max))
+    }
+
+    /// A call on behalf of `caller`, and what was reserved for it. The caller may have waited for that.
+    pub async fn call(
+        &self,
+        caller: &Caller,
+        headers: &HeaderMap,
+        model: ModelId,
+        field: &'static str,
+        tokens: u64,
+    ) -> Result<(Call, Grant), ApiError> {
+        let wait = self.wait_of(headers);
+        let began = Instant::now();
+        let grant = self.gate.reserve(caller, tokens, wait).await?;
+        let wait = wait.saturating_sub(began.elapsed());
+        let tenant = caller.tenant().to_owned();
+        Ok((Call { model, tenant, wait, field }, grant))
     }
 
     /// The model that a client named, or the one for requests that name none.

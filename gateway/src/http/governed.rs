@@ -1,17 +1,185 @@
-//! The one point at which a request becomes somebody's: before it nothing is read of a body, and nothing is submitted.
+//! [`Gate`]: the one point at which a request becomes somebody's, and at which what it is expected to take is reserved.
+//!
+//! Nothing of a body is read before [`Gate::admit`], and nothing is submitted before [`Gate::reserve`].
 
-/// The caller of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
-    /// Who is billed.
-    pub tenant: String,
-}
+use std::time::Duration;
+
+use axum::{
+    http::{HeaderMap, StatusCode, header::AUTHORIZATION},
+    response::Response,
+};
+use forebay_fabric::Store;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::answer;
+use crate::{
+    access::{self, Denied, Limiter, Need, Outcome, Permit, Scope, Verifier, headers},
+    error::{ApiError, Retry},
+};
 
 /// The tenant of all requests while there are no keys.
 const TENANT: &str = "default";
+/// Bytes of a token, rather too few: more tokens than reserved are counted only when the request ends.
+const BYTES_PER_TOKEN: usize = 3;
+/// The markers around a text.
+const TOKENS_BESIDE: usize = 2;
+/// What is reserved for a text at most. Models cut longer ones, most of them far sooner.
+const TOKENS_PER_TEXT_MAX: usize = 8_192;
 
-/// The caller of a request. Without keys every caller is the one tenant, which is why the gateway then listens on
-/// loopback alone.
-pub fn admit() -> Caller {
-    Caller { tenant: TENANT.to_owned() }
+/// The caller of a request.
+#[derive(Debug, Clone)]
+pub enum Caller {
+    /// Somebody on this machine, while there are no keys.
+    Local,
+    /// The owner of a valid key.
+    Known(access::Caller),
+}
+
+impl Caller {
+    /// Who is billed.
+    pub fn tenant(&self) -> &str {
+        match self {
+            Self::Local => TENANT,
+            Self::Known(caller) => caller.tenant().id.as_str(),
+        }
+    }
+}
+
+/// What was reserved for a request. Dropped, it frees the in-flight slot, and the tokens stay counted.
+#[derive(Debug)]
+pub struct Grant(Option<Permit>);
+
+impl Grant {
+    /// The answer of a request that took so many tokens, with how the tenant stands.
+    pub fn settled(self, tokens: u64, mut response: Response) -> Response {
+        if let Some(permit) = self.0 {
+            answer::add(&mut response, headers::limits(permit.standing()));
+            permit.settle(tokens);
+        }
+        response
+    }
+
+    /// The answer of a request whose tokens are not known yet, or not at all: they stay counted as they were reserved.
+    pub fn kept(self, mut response: Response) -> Response {
+        if let Some(permit) = self.0 {
+            answer::add(&mut response, headers::limits(permit.standing()));
+        }
+        response
+    }
+}
+
+/// Lets requests in by their keys, and reserves what they need of their tenants' limits.
+#[derive(Debug)]
+pub struct Gate {
+    verifier: Verifier,
+    limiter: Limiter,
+    /// Only this machine reaches the gateway: while there are no keys, none is needed.
+    is_local: bool,
+}
+
+impl Gate {
+    /// A gate whose keys and counts are in `store`. Must be called inside a Tokio runtime.
+    pub fn start(store: &Store, is_local: bool, stop: &CancellationToken) -> Self {
+        let verifier = Verifier::start(store, stop);
+        Self { verifier, limiter: Limiter::start(store, stop), is_local }
+    }
+
+    /// The caller of a request, if its key has the scope. Without any key in the fleet every caller on this machine is
+    /// the one tenant, whatever key its client sends.
+    pub async fn admit(&self, headers: &HeaderMap, scope: Scope) -> Result<Caller, ApiError> {
+        if self.is_local && !self.verifier.has_keys().await.map_err(|error| denied(&error))? {
+            return Ok(Caller::Local);
+        }
+        let known = async {
+            let key = bearer(headers).ok_or(Denied::Missing)?;
+            let caller = self.verifier.verify(key).await?;
+            caller.require(scope)?;
+            Ok(caller)
+        };
+        known.await.map(Caller::Known).map_err(|error| denied(&error))
+    }
+
+    /// Reserves what a request needs, and waits for an in-flight slot as long as its caller waits.
+    pub async fn reserve(
+        &self,
+        caller: &Caller,
+        tokens: u64,
+        wait: Duration,
+    ) -> Result<Grant, ApiError> {
+        let Caller::Known(caller) = caller else { return Ok(Grant(None)) };
+        let need = Need { tokens, wait_until: Some(Instant::now() + wait) };
+        match self.limiter.reserve(caller.tenant(), need).await {
+            Ok(Outcome::Granted(permit)) => Ok(Grant(Some(permit))),
+            Ok(Outcome::Refused(refusal)) => Err(refused(&refusal)),
+            Err(error) => Err(ApiError::unavailable("store_unavailable", error.to_string())),
+        }
+    }
+
+    /// Waits until all that was reserved is settled. Call it last, with a time-out.
+    pub async fn drain(&self) {
+        self.limiter.drain().await;
+    }
+}
+
+/// The tokens that texts are expected to take.
+pub fn expected_tokens<'a>(texts: impl IntoIterator<Item = &'a str>) -> u64 {
+    let of_one =
+        |text: &str| (text.len() / BYTES_PER_TOKEN + TOKENS_BESIDE).min(TOKENS_PER_TEXT_MAX) as u64;
+    texts.into_iter().map(of_one).sum()
+}
+
+/// The key of the header `Authorization`.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, key) = headers.get(AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+}
+
+fn denied(error: &Denied) -> ApiError {
+    match error.status() {
+        401 => ApiError::mistake(StatusCode::UNAUTHORIZED, error.code(), error.to_string()),
+        403 => ApiError::mistake(StatusCode::FORBIDDEN, error.code(), error.to_string()),
+        _ => ApiError::unavailable(error.code(), error.to_string()),
+    }
+}
+
+fn refused(refusal: &access::Refusal) -> ApiError {
+    let standing = headers::limits(&refusal.standing);
+    let message = refusal.to_string();
+    match refusal.retry_ms {
+        Some(ms) => {
+            let retry = Retry::After(Duration::from_millis(ms));
+            ApiError { retry, ..ApiError::limited(refusal.code(), message, standing) }
+        }
+        None => ApiError::mistake(StatusCode::BAD_REQUEST, refusal.code(), message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bearer_of(value: &str) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, value.parse().unwrap());
+        bearer(&headers).map(ToOwned::to_owned)
+    }
+
+    #[test]
+    fn the_key_is_read_whatever_the_case_of_its_scheme() {
+        for value in ["Bearer fbk_x", "bearer fbk_x", "BEARER  fbk_x "] {
+            assert_eq!(bearer_of(value).as_deref(), Some("fbk_x"), "{value}");
+        }
+        for value in ["fbk_x", "Basic fbk_x", "Bearer", ""] {
+            assert_eq!(bearer_of(value), None, "{value}");
+        }
+        assert_eq!(bearer(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn tokens_are_expected_by_the_bytes_of_texts_up_to_what_models_read() {
+        assert_eq!(expected_tokens([]), 0);
+        assert_eq!(expected_tokens(["", "three bytes a token"]), 2 + 8);
+        assert_eq!(expected_tokens(["x".repeat(1 << 20).as_str()]), 8_192);
+    }
 }

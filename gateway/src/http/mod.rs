@@ -12,5 +12,6 @@ mod observe;
 mod routes;
 
 pub use app::{App, BYTES_PER_PERMIT};
+pub use governed::Gate;
 pub use listener::Listener;
 pub use routes::router;

@@ -21,7 +21,7 @@ pub(super) fn json_lines(finished: &Finished) -> Vec<Value> {
 }
 
 /// Expects the exit code and a message that names everything in `named`.
-fn assert_refused(finished: &Finished, code: i32, named: &[&str]) {
+pub(super) fn assert_refused(finished: &Finished, code: i32, named: &[&str]) {
     assert_eq!(finished.code, code, "{finished:?}");
     for what in named {
         assert!(finished.errors.contains(what), "`{what}` is not named: {}", finished.errors);

@@ -152,17 +152,6 @@ async fn requests_that_outlast_the_grace_period_are_cancelled() {
 }
 
 #[tokio::test]
-async fn without_keys_only_loopback_is_listened_on() {
-    let stack = Stack::start().await.tiny();
-    for address in ["0.0.0.0:0", "[::]:0"] {
-        let overrides = [("FOREBAY_GATEWAY__LISTEN", address)];
-        let mut gateway = Gateway::starting(&stack, &overrides);
-        assert_eq!(gateway.service.exit_code(SOON).await, 2, "{address}");
-        assert!(gateway.service.log().contains("loopback"), "{}", gateway.service.log());
-    }
-}
-
-#[tokio::test]
 async fn a_store_that_is_away_is_a_503_and_recovers_by_itself() {
     let mut stack = Stack::start().await.tiny();
     let _worker = stack.worker(&[]).await;

@@ -4,6 +4,7 @@ use std::fs;
 
 use forebay_tests::MODEL;
 use forebay_tests::binaries::checkout;
+use forebay_tests::gateway::Gateway;
 use forebay_tests::job::{Codec, Job};
 use forebay_tests::patience::{SOON, until, until_true};
 use forebay_tests::probe;
@@ -44,7 +45,7 @@ impl Strict {
                 users += usize::from(line.contains(" >PASSWORD "));
             }
         }
-        assert_eq!(users, 8, "the page names other users than this test knows");
+        assert_eq!(users, 11, "the page names other users than this test knows");
         strict
     }
 
@@ -113,6 +114,30 @@ async fn every_program_works_with_the_permissions_that_are_listed_for_it() {
         let said = [finished.output.as_str(), &finished.errors].concat();
         assert!(!said.contains("management API") && !said.contains("NOPERM"), "{finished:?}");
     }
+    let admin = [("FOREBAY_REDIS_URL", strict.store("forebay-admin"))];
+    let mut key = String::new();
+    for arguments in [
+        &["tenants", "create", "acme", "--tokens-per-minute", "100000"][..],
+        &["tenants", "set-limits", "acme", "--in-flight", "4"],
+        &["keys", "list"],
+        &["keys", "create", "--tenant", "acme"],
+    ] {
+        let mut command = strict.stack.program("forebay", &overrides(&admin));
+        command.args(arguments);
+        let finished = strict.stack.run(command).await;
+        assert_eq!(finished.code, 0, "{arguments:?}: {finished:?}");
+        key = finished.output.trim().to_owned();
+    }
+    let gateway = strict.addresses("forebay-gateway");
+    let gateway = Gateway::of(&strict.stack, &overrides(&gateway)).await;
+    let bearer = format!("Bearer {key}");
+    let bearer = [("authorization", bearer.as_str())];
+    let body = json!({"model": MODEL, "input": "a text"});
+    let answer = gateway.post_with("/v1/embeddings", &body, &bearer);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let mut command = strict.stack.program("forebay", &overrides(&admin));
+    command.args(["tenants", "delete", "acme"]);
+    assert_eq!(strict.stack.run(command).await.code, 0);
     let publisher = Publisher::connect(&strict.addresses("publisher")[0].1).await;
     let good = Job::embed("text").with("notify", "anywhere");
     let jobs = [good, cancelled, Job::embed(7), Job::embed("text").with("model", "none")];
@@ -132,7 +157,7 @@ async fn every_program_works_with_the_permissions_that_are_listed_for_it() {
     let leads =
         async || autoscaler.get("/status").is_some_and(|(_, body)| body.contains("\"leads\":true"));
     until_true("the autoscaler leads", SOON, leads).await;
-    for service in [&worker, &autoscaler] {
+    for service in [&worker, &autoscaler, &gateway.service] {
         let log = service.log();
         assert!(!log.contains("NOPERM") && !log.contains("ACCESS_REFUSED"), "{log}");
     }

@@ -11,10 +11,16 @@ use forebay_client::{JobId, Outcome, WaitError};
 use serde_json::json;
 
 use crate::{
+    access::Scope,
     error::ApiError,
     failures,
-    http::{answer, app::App, body, governed},
-    native::{NativeJob, idempotent_id},
+    http::{
+        answer,
+        app::App,
+        body,
+        governed::{Caller, expected_tokens},
+    },
+    native::{self, NativeJob},
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -24,16 +30,19 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 /// Submits a job. The answer comes once the broker has confirmed it: from then on it is not lost.
 pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
-    let caller = governed::admit();
+    let caller = app.gate.admit(&head.headers, Scope::Submit).await?;
+    let tenant = caller.tenant();
     let body::Held { bytes, permit: _permit } = body::read(&app, &head.headers, body).await?;
     let key = idempotency_key(&head.headers)?;
     let id = match key {
-        Some(key) => idempotent_id(&caller.tenant, key, &bytes)?,
-        None => JobId::random(),
+        Some(key) => native::idempotent_id(tenant, key, &bytes)?,
+        None => native::random_id(tenant)?,
     };
     let NativeJob { mut job, lane } = NativeJob::parse(&bytes, &id, &app.limits)?;
     drop(bytes);
-    job.tenant = Some(caller.tenant);
+    job.tenant = Some(tenant.to_owned());
+    let tokens = expected_tokens(job.work.texts());
+    let grant = app.gate.reserve(&caller, tokens, app.wait_of(&head.headers)).await?;
     let answer = json!({
         "id": id, "object": "job", "state": "queued",
         "model": job.model, "task": job.work.task(), "lane": lane,
@@ -51,7 +60,7 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     if has_ended {
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
     }
-    Ok(response)
+    Ok(grant.kept(response))
 }
 
 /// A job's record, or 202 while there is none. `?wait=30` waits for it as many seconds.
@@ -60,8 +69,7 @@ pub async fn retrieve(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    governed::admit();
-    let id = job_id(&id)?;
+    let id = job_of(&app, request.headers(), Scope::Read, &id).await?;
     let asked = wait_of(request.uri().query().unwrap_or_default())?;
     let wait = asked.min(Duration::from_millis(app.config.poll_wait_ms_max));
     let record =
@@ -77,9 +85,9 @@ pub async fn retrieve(
 pub async fn cancel(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    governed::admit();
-    let id = job_id(&id)?;
+    let id = job_of(&app, &headers, Scope::Submit, &id).await?;
     if let Some(outcome) = found(&app, &id).await? {
         return Ok(answer::json(StatusCode::OK, &json!({"id": id, "state": outcome.state})));
     }
@@ -108,10 +116,29 @@ async fn waited(app: &App, id: &JobId, wait: Duration) -> Result<Option<Outcome>
     }
 }
 
+/// A job that the caller may ask about: one of its tenant's, or any while there are no keys.
+async fn job_of(
+    app: &App,
+    headers: &HeaderMap,
+    scope: Scope,
+    id: &str,
+) -> Result<JobId, ApiError> {
+    let caller = app.gate.admit(headers, scope).await?;
+    let id = job_id(id)?;
+    match caller {
+        Caller::Known(_) if !native::is_of(&id, caller.tenant()) => {
+            Err(not_found(format!("there is no job `{id}` of tenant {}", caller.tenant())))
+        }
+        _ => Ok(id),
+    }
+}
+
 fn job_id(text: &str) -> Result<JobId, ApiError> {
-    text.parse().map_err(|error| {
-        ApiError::mistake(StatusCode::NOT_FOUND, "job_not_found", format!("{error}")).at("id")
-    })
+    text.parse().map_err(|error| not_found(format!("{error}")))
+}
+
+fn not_found(message: String) -> ApiError {
+    ApiError::mistake(StatusCode::NOT_FOUND, "job_not_found", message).at("id")
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use axum::{
     extract::{Path, State},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     response::Response,
 };
 
 use crate::{
+    access::Scope,
     error::ApiError,
     failures,
     http::{answer, app::App},
@@ -16,17 +17,23 @@ use crate::{
 };
 
 /// All models of the fleet.
-pub async fn list(State(app): State<Arc<App>>) -> Response {
+pub async fn list(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    app.gate.admit(&headers, Scope::Read).await?;
     let models = app.known_models().await.into_iter();
     let models: Vec<Model> = models.map(|id| Model::new(id, app.started_at_s)).collect();
-    answer::json(StatusCode::OK, &ModelList::from(models))
+    Ok(answer::json(StatusCode::OK, &ModelList::from(models)))
 }
 
 /// One model.
 pub async fn retrieve(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    app.gate.admit(&headers, Scope::Read).await?;
     let known = app.known_models().await;
     if !known.contains(&id) {
         return Err(failures::no_model(&id, &known));

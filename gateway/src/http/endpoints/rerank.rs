@@ -9,9 +9,9 @@ use axum::{
 };
 
 use crate::{
+    access::Scope,
     error::ApiError,
-    fleet::Call,
-    http::{answer, app::App, body, governed},
+    http::{answer, app::App, body, governed::expected_tokens},
     rerank::{self, Path, RerankRequest},
 };
 
@@ -32,22 +32,21 @@ pub async fn bare(State(app): State<Arc<App>>, request: Request) -> Result<Respo
 
 async fn create(app: &App, request: Request, path: Path) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
-    let caller = governed::admit();
+    let caller = app.gate.admit(&head.headers, Scope::Submit).await?;
     let body::Held { bytes, permit: _permit } = body::read(app, &head.headers, body).await?;
     let mut asked = RerankRequest::parse(&bytes, path, app.config.inputs_max)?;
     drop(bytes);
     let model = app.model(asked.model.take(), app.config.rerank_model.as_ref()).await?;
-    let call = Call {
-        model,
-        tenant: caller.tenant,
-        wait: app.wait_of(&head.headers),
-        field: asked.documents_field(),
-    };
+    let field = asked.documents_field();
+    // Every document is read together with the query.
+    let pairs = asked.documents.iter().flat_map(|document| [asked.query.as_str(), document]);
+    let tokens = expected_tokens(pairs);
+    let (call, grant) = app.call(&caller, &head.headers, model, field, tokens).await?;
     let documents = std::mem::take(&mut asked.documents);
     let returned = asked.with_documents.then(|| documents.clone());
     let ranking = app.fleet.rerank(&call, &asked.query, documents).await?;
     let model = call.model.as_str();
     let answer =
         rerank::answer(&asked, model, &ranking.scores, returned.as_deref(), ranking.tokens);
-    Ok(answer::json(StatusCode::OK, &answer))
+    Ok(grant.settled(ranking.tokens, answer::json(StatusCode::OK, &answer)))
 }

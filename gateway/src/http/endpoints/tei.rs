@@ -10,36 +10,43 @@ use axum::{
 use forebay_schemas::ModelId;
 
 use crate::{
+    access::Scope,
     error::ApiError,
     fleet::Call,
-    http::{answer, app::App, body, governed},
+    http::{
+        answer,
+        app::App,
+        body,
+        governed::{Caller, Grant, expected_tokens},
+    },
     tei::{self, EmbedRequest, PredictRequest, SparseRequest},
 };
 
+/// The call that a request to one of these makes, and what was reserved for it.
 async fn call(
     app: &App,
+    caller: &Caller,
     headers: &HeaderMap,
-    named: Option<String>,
-    unnamed: Option<&ModelId>,
-) -> Result<Call, ApiError> {
-    Ok(Call {
-        model: app.model(named, unnamed).await?,
-        tenant: governed::admit().tenant,
-        wait: app.wait_of(headers),
-        field: "inputs",
-    })
+    model: (Option<String>, Option<&ModelId>),
+    inputs: &[String],
+) -> Result<(Call, Grant), ApiError> {
+    let (named, unnamed) = model;
+    let model = app.model(named, unnamed).await?;
+    let tokens = expected_tokens(inputs.iter().map(String::as_str));
+    app.call(caller, headers, model, "inputs", tokens).await
 }
 
 /// One vector for each text.
 pub async fn embed(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
+    let caller = app.gate.admit(&head.headers, Scope::Submit).await?;
     let body::Held { bytes, permit: _permit } = body::read(&app, &head.headers, body).await?;
     let asked = EmbedRequest::parse(&bytes, app.config.inputs_max)?;
     drop(bytes);
-    let unnamed = app.config.embed_model.as_ref();
-    let call = call(&app, &head.headers, asked.model, unnamed).await?;
+    let model = (asked.model, app.config.embed_model.as_ref());
+    let (call, grant) = call(&app, &caller, &head.headers, model, &asked.inputs).await?;
     let vectors = app.fleet.embed(&call, asked.inputs, &asked.params).await?;
-    answer::written(tei::vectors(&vectors.parts))
+    Ok(grant.settled(vectors.tokens, answer::written(tei::vectors(&vectors.parts))?))
 }
 
 /// One sparse vector for each text.
@@ -48,29 +55,35 @@ pub async fn embed_sparse(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
+    let caller = app.gate.admit(&head.headers, Scope::Submit).await?;
     let body::Held { bytes, permit: _permit } = body::read(&app, &head.headers, body).await?;
     let asked = SparseRequest::parse(&bytes, app.config.inputs_max)?;
     drop(bytes);
-    let unnamed = app.config.sparse_model.as_ref();
-    let call = call(&app, &head.headers, asked.model, unnamed).await?;
-    let vectors = app.fleet.embed_sparse(&call, asked.inputs, &asked.params).await?;
-    answer::written(tei::sparse_vectors(&vectors))
+    let model = (asked.model, app.config.sparse_model.as_ref());
+    let (call, grant) = call(&app, &caller, &head.headers, model, &asked.inputs).await?;
+    let (vectors, tokens) = app.fleet.embed_sparse(&call, asked.inputs, &asked.params).await?;
+    Ok(grant.settled(tokens, answer::written(tei::sparse_vectors(&vectors))?))
 }
 
 /// All labels of each text.
 pub async fn predict(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
+    let caller = app.gate.admit(&head.headers, Scope::Submit).await?;
     let body::Held { bytes, permit: _permit } = body::read(&app, &head.headers, body).await?;
     let asked = PredictRequest::parse(&bytes, app.config.inputs_max)?;
     drop(bytes);
-    let unnamed = app.config.classify_model.as_ref();
-    let call = call(&app, &head.headers, asked.model, unnamed).await?;
-    let labels = app.fleet.classify(&call, asked.inputs).await?;
-    answer::written(tei::labels(&labels, asked.is_single))
+    let model = (asked.model, app.config.classify_model.as_ref());
+    let (call, grant) = call(&app, &caller, &head.headers, model, &asked.inputs).await?;
+    let (labels, tokens) = app.fleet.classify(&call, asked.inputs).await?;
+    Ok(grant.settled(tokens, answer::written(tei::labels(&labels, asked.is_single))?))
 }
 
 /// The model of requests that name none.
-pub async fn info(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+pub async fn info(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    app.gate.admit(&headers, Scope::Read).await?;
     let model = app.model(None, app.config.embed_model.as_ref()).await?;
     Ok(answer::json(StatusCode::OK, &tei::info(model.as_str(), app.config.inputs_max)))
 }

@@ -1,0 +1,107 @@
+//! [`Permit`]: what was reserved for a request, from its admission to its end.
+
+use std::time::Duration;
+
+use forebay_fabric::{Store, access::RequestLease, backoff::Backoff};
+use tokio::{sync::oneshot, time::Instant};
+use tokio_util::task::TaskTracker;
+
+use super::standing::Standing;
+
+/// How long a lease holds: the slots of a gateway that died are free so long after.
+pub(super) const LEASE_MS: u64 = 30_000;
+/// How often it is renewed: twice may fail.
+const RENEWED_EVERY: Duration = Duration::from_millis(LEASE_MS / 3);
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// The permit of a request that is admitted: an in-flight slot, and the tokens that it is expected to take.
+///
+/// [`Self::settle`] ends it. Dropped, it ends too: the slot is free, and the tokens stay counted as they were reserved,
+/// since the work may be done all the same. Either way Redis hears of it in the background; no answer waits for that.
+#[derive(Debug)]
+pub struct Permit {
+    standing: Standing,
+    waited: Duration,
+    /// To the task that holds the lease; `None` for a tenant without limits.
+    ended: Option<oneshot::Sender<u64>>,
+}
+
+impl Permit {
+    /// One that reserves nothing.
+    pub(super) fn unlimited() -> Self {
+        Self { standing: Standing::default(), waited: Duration::ZERO, ended: None }
+    }
+
+    /// One for which a task of `tasks` holds the lease.
+    pub(super) fn hold(
+        held: Held,
+        standing: Standing,
+        waited: Duration,
+        tasks: &TaskTracker,
+    ) -> Self {
+        let (ended, end) = oneshot::channel();
+        tasks.spawn(held.until(end));
+        Self { standing, waited, ended: Some(ended) }
+    }
+
+    /// How the tenant stood when the request was admitted, this request included.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// How long the request waited for its slot.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    /// Ends the request, which took so many tokens: fewer than reserved are returned, more are counted.
+    pub fn settle(mut self, tokens: u64) {
+        if let Some(ended) = self.ended.take() {
+            // Its task ends last: it has received.
+            let _ = ended.send(tokens);
+        }
+    }
+}
+
+/// A reservation, as the task that holds its lease knows it.
+pub(super) struct Held {
+    pub(super) store: Store,
+    pub(super) lease: RequestLease,
+    /// The slice of the window in which it is counted.
+    pub(super) slice: u64,
+    /// The tokens that are counted for it.
+    pub(super) tokens: u64,
+}
+
+impl Held {
+    /// Renews the lease until the request ends, then settles it.
+    async fn until(self, mut end: oneshot::Receiver<u64>) {
+        let tokens = loop {
+            tokio::select! {
+                tokens = &mut end => break tokens.unwrap_or(self.tokens),
+                () = tokio::time::sleep(RENEWED_EVERY) => {
+                    if let Err(error) = self.store.renew(&self.lease).await {
+                        tracing::debug!(%error, "can't renew the lease of a request in flight");
+                    }
+                }
+            }
+        };
+        // A limit keeps the difference far within the range.
+        let more = tokens as i64 - self.tokens as i64;
+        settle(&self.store, &self.lease, self.slice, more).await;
+    }
+}
+
+/// Settles, and tries again until the lease has run out by itself: then there is nothing to settle.
+async fn settle(store: &Store, lease: &RequestLease, slice: u64, more: i64) {
+    let until = Instant::now() + Duration::from_millis(lease.lease_ms);
+    let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
+    while let Err(error) = store.settle(lease, slice, more).await {
+        if Instant::now() >= until {
+            tracing::warn!(%error, tenant = %lease.tenant, "a request's tokens stay counted as reserved");
+            return;
+        }
+        tokio::time::sleep(backoff.next_pause()).await;
+    }
+}
