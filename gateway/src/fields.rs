@@ -273,7 +273,7 @@ impl<'de, F: FnMut(&'de RawValue) -> bool> Visitor<'de> for Walk<'_, F> {
 mod tests {
     use super::*;
 
-    fn scan<'a>(body: &'a str) -> Result<Fields<'a>, ApiError> {
+    fn scan(body: &str) -> Result<Fields<'_>, ApiError> {
         Fields::scan(body.as_bytes(), &["a", "b"])
     }
 
