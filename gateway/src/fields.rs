@@ -1,7 +1,7 @@
 //! The fields of a JSON body. Each mistake is an error that names the field, what came and what was expected.
 //!
 //! A body is scanned once; of its top level only the fields that an endpoint reads are kept, as slices of the body.
-//! What an endpoint does not read is skipped without recursion and without a copy, however deep it nests.
+//! Everything else is skipped without recursion and without a copy, however deep it nests.
 
 use std::fmt;
 
@@ -273,7 +273,7 @@ impl<'de, F: FnMut(&'de RawValue) -> bool> Visitor<'de> for Walk<'_, F> {
 mod tests {
     use super::*;
 
-    fn scan<'a>(body: &'a str) -> Result<Fields<'a>, ApiError> {
+    fn scan(body: &str) -> Result<Fields<'_>, ApiError> {
         Fields::scan(body.as_bytes(), &["a", "b"])
     }
 

@@ -163,11 +163,14 @@ mod tests {
         assert_eq!(error.param.as_deref(), Some("dimensions"));
     }
 
+    fn element(index: usize, embedding: [f64; 2]) -> Value {
+        json!({"object": "embedding", "index": index, "embedding": embedding})
+    }
+
     #[test]
     fn the_answer_has_an_element_for_each_input_in_order_over_all_parts() {
         let bytes = answer("m", &two_parts(), Encoding::Float, 7).unwrap();
         let answer: Value = serde_json::from_slice(&bytes).unwrap();
-        let element = |index, embedding: [f64; 2]| json!({"object": "embedding", "index": index, "embedding": embedding});
         let expected = json!({
             "object": "list",
             "data": [element(0, [0.5, -1.0]), element(1, [0.25, 3.0]), element(2, [1e-8, 2.0])],
