@@ -19,7 +19,7 @@ RUN apt-get update \
     && install -d -o forebay -g forebay /var/lib/forebay /var/lib/forebay/models
 COPY forebay.toml /etc/forebay/forebay.toml
 COPY --from=build /src/target/release/forebay /src/target/release/forebay-worker \
-    /src/target/release/forebay-autoscaler /usr/local/bin/
+    /src/target/release/forebay-autoscaler /src/target/release/forebay-gateway /usr/local/bin/
 # A container's own network is its boundary: on its loopback address no health check or Prometheus could reach it.
 ENV FOREBAY_CONFIG=/etc/forebay/forebay.toml \
     FOREBAY_MODELS_DIR=/var/lib/forebay/models \

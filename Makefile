@@ -15,7 +15,7 @@ build: ## build every program, optimised
 model: build ## get the model into the models folder, checked against its hash
 	@"$${CARGO_TARGET_DIR:-target}/release/forebay" pull $(MODEL)
 
-up: ## start RabbitMQ, Redis and the autoscaler, private to this checkout (FOREBAY_WORKERS=2: always two)
+up: ## start RabbitMQ, Redis, autoscaler and gateway, private to this checkout (FOREBAY_WORKERS=2: always two)
 	@scripts/stack up
 
 down: ## stop everything that `make up` started

@@ -6,8 +6,9 @@ import openai
 MODEL = os.environ.get("FOREBAY_MODEL", "all-minilm-l6-v2")
 TEXTS = ["A forebay is the pool in front of a turbine.", "Water waits there until the gates open."]
 
-# Without keys on the server any key will do: the package wants one.
-client = openai.OpenAI(base_url=os.environ["FOREBAY_GATEWAY_URL"] + "/v1", api_key="none")
+# While the fleet has no keys any text will do: the package wants one.
+key = os.environ.get("FOREBAY_API_KEY", "none")
+client = openai.OpenAI(base_url=os.environ["FOREBAY_GATEWAY_URL"] + "/v1", api_key=key)
 
 packed = client.embeddings.create(model=MODEL, input=TEXTS)  # base64, the package's own default
 plain = client.embeddings.create(model=MODEL, input=TEXTS, encoding_format="float")

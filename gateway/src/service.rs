@@ -49,7 +49,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     background.cancel();
     let settled = async { tokio::join!(cancels, app.gate.drain()) };
     if tokio::time::timeout(LAST_CALLS_MAX, settled).await.is_err() {
-        tracing::warn!("some jobs of callers that left were not cancelled, or not settled; they expire");
+        tracing::warn!(
+            "some jobs of callers that left were not cancelled, or not settled; they expire"
+        );
     }
     client.close().await;
     server.stop().await;

@@ -13,8 +13,6 @@ use crate::error::EngineError;
 use crate::families::architecture::Architecture;
 use crate::families::classifier::ClassifierConfig;
 use crate::info::{ModelInfo, ModelTask};
-use crate::load::fields::Fields;
-use crate::load::files::read;
 use crate::load::folder::ModelFolder;
 use crate::load::options::LoadOptions;
 use crate::load::safetensors::Weights;
@@ -40,9 +38,7 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
         return Ok(Model { tokenizer: Arc::new(tokenizer), encoder: Box::new(encoder), info });
     }
     let config_path = folder.config_path();
-    let mut fields = Fields::parse(&config_path, &read(&config_path)?)?;
-    let classes: Vec<String> = fields.or("architectures", Vec::new())?;
-    let architecture = Architecture::parse(&mut fields, &classes)?;
+    let (architecture, mut fields, classes) = Architecture::read(&config_path)?;
     let name = architecture.name();
     let sizes = architecture.sizes();
     let classifier = ClassifierConfig::parse(&mut fields, &classes, name)?;

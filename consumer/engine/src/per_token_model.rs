@@ -33,10 +33,7 @@ pub(crate) fn load(
     options: &LoadOptions,
 ) -> Result<(Tokenizer, PerTokenEncoder, ModelInfo), EngineError> {
     let config_path = folder.config_path();
-    let json = read(&config_path)?;
-    let mut fields = Fields::parse(&config_path, &json)?;
-    let classes: Vec<String> = fields.or("architectures", Vec::new())?;
-    let architecture = Architecture::parse(&mut fields, &classes)?;
+    let (architecture, mut fields, _) = Architecture::read(&config_path)?;
     fields.without_effect(OF_CLASSIFIERS);
     let sizes = architecture.sizes();
     let name = architecture.name();
@@ -52,7 +49,7 @@ pub(crate) fn load(
             let tokens_max = folder.tokens_max(sizes.positions);
             let tokenizer = Tokenizer::load(folder, tokens_max, architecture.gives_types())?;
             // All of them again: some are the encoder's too.
-            let mut of_head = Fields::parse(&config_path, &json)?;
+            let mut of_head = Fields::parse(&config_path, &read(&config_path)?)?;
             let head = masked_lm::load(&mut of_head, name, &weights()?, sizes, *pooling)?;
             fields.without_those_of(&of_head);
             (tokenizer, PerTokenHead::Sparse(head), None)

@@ -109,7 +109,8 @@ fn verdict(line: &Value) -> Result<(), String> {
     if !has_answer {
         return Err("computed, where the library has no answer".to_owned());
     }
-    let (text, dim) = (line["text"].as_str().unwrap(), model.info.dim);
+    let text = line["text"].as_str().unwrap();
+    let dim = model.info.dim;
     if !line["sparse"].is_null() {
         let row = row(&mut model, InputType::Document, text);
         return if is_sparse_vector(&row, dim, &line["sparse"]) {

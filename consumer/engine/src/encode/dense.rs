@@ -19,7 +19,7 @@ pub(crate) struct DenseLayer {
     residual: Residual,
 }
 
-/// What is added to the layer's outputs.
+/// The values that are added to the layer's outputs.
 enum Residual {
     Nothing,
     /// Its inputs.

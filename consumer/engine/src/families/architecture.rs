@@ -1,5 +1,7 @@
 //! The architectures that the engine runs: which family each belongs to, and how it becomes layers.
 
+use std::path::Path;
+
 use candle_core::Device;
 
 use crate::encode::layers::Layers;
@@ -13,6 +15,7 @@ use crate::families::post_norm::PostNorm;
 use crate::families::post_norm_config::PostNormConfig;
 use crate::load::config::common;
 use crate::load::fields::Fields;
+use crate::load::files::read;
 use crate::load::options::DType;
 use crate::load::safetensors::Weights;
 use crate::load::sizes::Sizes;
@@ -31,9 +34,17 @@ pub(crate) enum Architecture {
 }
 
 impl Architecture {
+    /// Reads the architecture of a `config.json`, with the fields that are read so far and the classes that it names.
+    pub(crate) fn read(path: &Path) -> Result<(Self, Fields, Vec<String>), EngineError> {
+        let mut fields = Fields::parse(path, &read(path)?)?;
+        let classes: Vec<String> = fields.or("architectures", Vec::new())?;
+        let architecture = Self::parse(&mut fields, &classes)?;
+        Ok((architecture, fields, classes))
+    }
+
     /// Reads the fields of `config.json` that shape the computation; a family or a setting that cannot be honoured is
     /// refused by name. `classes` is what the configuration lists as `architectures`.
-    pub(crate) fn parse(fields: &mut Fields, classes: &[String]) -> Result<Self, EngineError> {
+    fn parse(fields: &mut Fields, classes: &[String]) -> Result<Self, EngineError> {
         // Old configurations name only the class.
         let guess = || classes.iter().any(|name| name == "BertModel").then(|| "bert".to_owned());
         let named: Option<String> = fields.get("model_type")?;

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::error::EngineError;
 use crate::load::files::{from_json, read_if_there};
 
-/// What the modules behind the transformer make rows of.
+/// The things that the modules behind the transformer make rows of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RowsOf {
     /// Whole texts.

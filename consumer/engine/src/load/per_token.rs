@@ -48,7 +48,7 @@ const STRATEGIES: [&str; 2] = ["max", "sum"];
 const ACTIVATIONS: [&str; 2] = ["relu", "log1p_relu"];
 
 impl PerToken {
-    /// What it makes rows of.
+    /// The things that it makes rows of.
     pub(crate) fn rows_of(&self) -> RowsOf {
         match self {
             Self::Sparse(_) => RowsOf::Words,

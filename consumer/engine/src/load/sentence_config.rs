@@ -77,7 +77,7 @@ pub(super) fn fields(folder: &Path) -> Result<Fields, EngineError> {
     Fields::parse(&folder.join(NAMES[0]), b"{}")
 }
 
-/// What queries and documents are cut to and filled up to, where each token has a vector.
+/// The lengths that queries and documents are cut to and filled up to, where each token has a vector.
 const OF_TOKEN_VECTORS: &[&str] = &["query_length", "document_length", "query_expansion"];
 
 impl SentenceConfig {

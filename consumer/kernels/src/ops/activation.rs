@@ -35,7 +35,9 @@ impl Activation {
             }
             Self::Silu => x / (1.0 + (-x).exp()),
             Self::Tanh => x.tanh(),
-            Self::Relu => x.max(0.0),
+            // Not `max`, which loses NaN.
+            Self::Relu if x < 0.0 => 0.0,
+            Self::Relu => x,
         }
     }
 }

@@ -110,7 +110,9 @@ impl PoolNormalize<'_> {
             for column in 0..finish.dimensions.unwrap_or(hidden) {
                 let values = used.iter().map(|row| row[column]);
                 pooled[column] = if self.pooling == Pooling::Max && tokens > 0 {
-                    values.fold(f64::NEG_INFINITY, f64::max)
+                    // Not `f64::max`, which loses NaN.
+                    let larger = |a: f64, b: f64| if a.is_nan() || b <= a { a } else { b };
+                    values.fold(f64::NEG_INFINITY, larger)
                 } else {
                     values.sum::<f64>() / used.len().max(1) as f64
                 };

@@ -117,12 +117,7 @@ async fn waited(app: &App, id: &JobId, wait: Duration) -> Result<Option<Outcome>
 }
 
 /// A job that the caller may ask about: one of its tenant's, or any while there are no keys.
-async fn job_of(
-    app: &App,
-    headers: &HeaderMap,
-    scope: Scope,
-    id: &str,
-) -> Result<JobId, ApiError> {
+async fn job_of(app: &App, headers: &HeaderMap, scope: Scope, id: &str) -> Result<JobId, ApiError> {
     let caller = app.gate.admit(headers, scope).await?;
     let id = job_id(id)?;
     match caller {

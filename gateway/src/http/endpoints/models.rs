@@ -17,10 +17,7 @@ use crate::{
 };
 
 /// All models of the fleet.
-pub async fn list(
-    State(app): State<Arc<App>>,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
+pub async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, ApiError> {
     app.gate.admit(&headers, Scope::Read).await?;
     let models = app.known_models().await.into_iter();
     let models: Vec<Model> = models.map(|id| Model::new(id, app.started_at_s)).collect();

@@ -79,10 +79,7 @@ pub async fn predict(State(app): State<Arc<App>>, request: Request) -> Result<Re
 }
 
 /// The model of requests that name none.
-pub async fn info(
-    State(app): State<Arc<App>>,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
+pub async fn info(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, ApiError> {
     app.gate.admit(&headers, Scope::Read).await?;
     let model = app.model(None, app.config.embed_model.as_ref()).await?;
     Ok(answer::json(StatusCode::OK, &tei::info(model.as_str(), app.config.inputs_max)))

@@ -18,7 +18,8 @@ pub(super) fn rows(
     pairs: &[[String; 2]],
 ) -> Result<Vec<Vec<f32>>, EngineError> {
     let mut rows = Vec::new();
-    let (task, dim) = (model.info.task, model.info.dim);
+    let task = model.info.task;
+    let dim = model.info.dim;
     let mut compute = |input_type, tokens: Tokens| {
         let mut batch = PackedBatch::new();
         if task == ModelTask::EmbedTokens {
