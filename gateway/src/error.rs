@@ -35,7 +35,7 @@ pub struct ApiError {
     /// Whether and when the client is to try again.
     pub retry: Retry,
     /// How the caller's tenant stands with its limits, as headers.
-    pub standing: Vec<Header>,
+    pub standing: Box<[Header]>,
 }
 
 /// The hint about trying again that goes with an error.
@@ -55,8 +55,8 @@ pub const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, code: &'static str, message: String) -> Self {
-        let (param, standing) = (None, Vec::new());
-        Self { status, kind, code, param, message, retry: Retry::ByStatus, standing }
+        let standing = Box::default();
+        Self { status, kind, code, param: None, message, retry: Retry::ByStatus, standing }
     }
 
     /// A mistake in the request, final for every client.
@@ -84,7 +84,7 @@ impl ApiError {
     /// A request of whose kind the tenant has had enough for now.
     pub fn limited(code: &'static str, message: String, standing: Vec<Header>) -> Self {
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, RATE_LIMITED, code, message);
-        Self { standing, ..error }
+        Self { standing: standing.into(), ..error }
     }
 
     /// Attributes the error to a field of the request.

@@ -49,7 +49,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = bytes(self.status, self.body());
         add(&mut response, self.retry_headers());
-        add(&mut response, self.standing);
+        add(&mut response, self.standing.into_vec());
         response
     }
 }

@@ -34,14 +34,14 @@ fn waits() -> Need {
 async fn granted(limiter: &Limiter, tenant: &Tenant, need: Need) -> Permit {
     match limiter.reserve(tenant, need).await.unwrap() {
         Outcome::Granted(permit) => permit,
-        other => panic!("{other:?}"),
+        other @ Outcome::Refused(_) => panic!("{other:?}"),
     }
 }
 
 async fn refused(limiter: &Limiter, tenant: &Tenant, need: Need) -> Refusal {
     match limiter.reserve(tenant, need).await.unwrap() {
         Outcome::Refused(refusal) => refusal,
-        other => panic!("{other:?}"),
+        other @ Outcome::Granted(_) => panic!("{other:?}"),
     }
 }
 
