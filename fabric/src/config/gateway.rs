@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GatewayConfig {
-    /// The address that it serves HTTP on. Without keys it has to be a loopback address. Port 0 takes any free one.
+    /// The address that it serves HTTP on. On a loopback address a fleet without keys asks for none; on any other a key
+    /// is always needed. Port 0 takes any free one.
     pub listen: SocketAddr,
     /// The most open connections; for one more, that which has been idle for longest is closed.
     pub connections_max: usize,

@@ -36,8 +36,13 @@ impl Activation {
             Self::Silu => x / (1.0 + (-x).exp()),
             Self::Tanh => x.tanh(),
             // Not `max`, which loses NaN.
-            Self::Relu if x < 0.0 => 0.0,
-            Self::Relu => x,
+            Self::Relu => {
+                if x < 0.0 {
+                    0.0
+                } else {
+                    x
+                }
+            }
         }
     }
 }
