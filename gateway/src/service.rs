@@ -69,7 +69,7 @@ fn announce(address: SocketAddr, is_local: bool) {
     } else {
         tracing::info!(
             %address,
-            "serves HTTP to whoever has a key; `forebay tenants create` and `forebay keys create` make one"
+            "serves HTTP to callers that have a key; `forebay tenants create` and `forebay keys create` make one"
         );
     }
 }

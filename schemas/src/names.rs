@@ -90,7 +90,7 @@ pub struct ModelId(#[schemars(regex(pattern = r"^[a-z0-9][a-z0-9._-]{0,62}$"))] 
 #[serde(try_from = "String", into = "String")]
 pub struct JobId(#[schemars(regex(pattern = r"^[A-Za-z0-9_-]{1,64}$"))] String);
 
-/// The id of a tenant, to whom usage is accounted and whose limits hold: `[a-z0-9][a-z0-9._-]{0,62}`.
+/// The id of a tenant, which jobs are accounted to and whose limits hold: `[a-z0-9][a-z0-9._-]{0,62}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TenantId(String);

@@ -24,7 +24,7 @@ const TENANT: &str = "default";
 const BYTES_PER_TOKEN: usize = 3;
 /// The markers around a text.
 const TOKENS_BESIDE: usize = 2;
-/// What is reserved for a text at most. Models cut longer ones, most of them far sooner.
+/// The most tokens that are reserved for a text. Models cut longer ones, most of them far sooner.
 const TOKENS_PER_TEXT_MAX: usize = 8_192;
 
 /// The caller of a request.
@@ -46,7 +46,7 @@ impl Caller {
     }
 }
 
-/// What was reserved for a request. Dropped, it frees the in-flight slot, and the tokens stay counted.
+/// The reservation of a request. Dropped, it frees the in-flight slot, and the tokens stay counted.
 #[derive(Debug)]
 pub struct Grant(Option<Permit>);
 
