@@ -5,7 +5,7 @@
 # Guess: rounded once, to the nearest, as numpy's own cast from float64 to float16 is.
 # Seen: 1 + 2^-8 + 2^-40 becomes 1 in bfloat16, and 1.0078125 is nearer; about one value of 100,000 is off.
 # What follows: a float64 reference that is rounded with these disagrees with a right kernel by one unit in the last
-# place here and there. Round to 16 bits from the float64's bits, or compare before rounding.
+# digit now and then. Round to 16 bits from the float64's bits, or compare before rounding.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -38,7 +38,7 @@ for token in range(5):
     seen.append(nans)
 assert seen == [[384, 384]] + [[0, 384]] * 4, "this has changed"
 for x, expected in (([np.nan, 1, 3], [0, 0]), ([1, np.nan, 3], [2, 1])):
-    places = [int(y) for y in run(arg_max, np.array(x, np.float32))]
-    print(f"ArgMax of {x}: {places[0]}, by the reference {places[1]}")
-    assert places == expected, "this has changed"
+    found = [int(y) for y in run(arg_max, np.array(x, np.float32))]
+    print(f"ArgMax of {x}: {found[0]}, by the reference {found[1]}")
+    assert found == expected, "this has changed"
 END

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # tokenizers 0.23.3 (PyPI): a Unigram tokenizer that is saved and loaded cuts some texts into other tokens. The scores
 # are written in full, but read by a JSON parser that is off by the last bit for about one score in eight. Splits of
-# equal score, the same pieces in another order, are told apart by just that bit.
+# equal score, the same pieces in another order, differ by just that bit.
 # Guess: what is saved and loaded again has the same scores and gives the same ids.
 # Seen: 15 `=` are cut into 3, 4, 4, 4 by the tokenizer that was built, and into 4, 4, 4, 3 by its saved copy.
 # What follows: reference ids come from a tokenizer that was loaded from its file, never from the process that
