@@ -81,7 +81,8 @@ fn prepare(folder: &Path, stack: &Stack, dead_letter: &str) {
     write_program(&programs.join("make"), MAKE);
     let environment = format!(
         "export FOREBAY_AMQP_URL='{}'\nexport FOREBAY_MANAGEMENT_URL='{}'\nexport FOREBAY_REDIS_URL='{}'\n\
-         export FOREBAY_GATEWAY_URL=http://127.0.0.1:1\nexport FOREBAY_CONFIG='{}'\nexport PATH={}:$PATH\n",
+         export FOREBAY_GATEWAY_URL=http://127.0.0.1:1\nexport FOREBAY_API_KEY=none\n\
+         export FOREBAY_ADMIN_KEY=none\nexport FOREBAY_CONFIG='{}'\nexport PATH={}:$PATH\n",
         stack.amqp_url(),
         stack.vhost.management_url(),
         stack.redis_url(),

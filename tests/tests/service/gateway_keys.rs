@@ -113,7 +113,7 @@ async fn a_job_of_another_tenant_is_not_found() {
     }
     // One key of two tenants is two jobs.
     let ids = [&mine, &theirs].map(|key| {
-        let headers = [key.header()[0], ("idempotency-key", "the same")];
+        let headers = [key.header()[0], ("idempotency-key", "the-same")];
         gateway.post_with("/v1/jobs", &job, &headers).body["id"].clone()
     });
     assert_ne!(ids[0], ids[1]);
