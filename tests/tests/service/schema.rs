@@ -1,29 +1,37 @@
 //! The exported JSON Schemas say what really goes over the wire.
 
-use std::fs;
-
+use boon::{Compiler, SchemaIndex, Schemas};
 use forebay_tests::binaries::checkout;
 use forebay_tests::job::{Codec, Job};
 use forebay_tests::publisher::BATCH;
 use forebay_tests::record::result;
 use forebay_tests::stack::SharedFleet;
-use jsonschema::Validator;
 use serde_json::{Value, json};
 
-fn schema(name: &str) -> Validator {
-    let path = checkout().join("schemas/json").join(name);
-    let text =
-        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let schema: Value = serde_json::from_str(&text).unwrap();
-    jsonschema::validator_for(&schema).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+/// A schema, ready to validate with.
+struct Schema {
+    schemas: Schemas,
+    index: SchemaIndex,
 }
 
-fn assert_valid(validator: &Validator, instance: &Value) {
-    let errors: Vec<String> = validator
-        .iter_errors(instance)
-        .map(|error| format!("{}: {error}", error.instance_path()))
-        .collect();
-    assert!(errors.is_empty(), "{errors:#?} in {instance}");
+impl Schema {
+    fn read(name: &str) -> Self {
+        let path = checkout().join("schemas/json").join(name);
+        let mut schemas = Schemas::new();
+        let compiled = Compiler::new().compile(&path.to_string_lossy(), &mut schemas);
+        let index = compiled.unwrap_or_else(|error| panic!("{}: {error:#}", path.display()));
+        Self { schemas, index }
+    }
+
+    fn is_valid(&self, instance: &Value) -> bool {
+        self.schemas.validate(instance, self.index).is_ok()
+    }
+
+    fn assert_valid(&self, instance: &Value) {
+        if let Err(error) = self.schemas.validate(instance, self.index) {
+            panic!("{error} in {instance}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -31,8 +39,8 @@ async fn jobs_that_are_done_and_records_of_all_kinds_keep_their_schemas() {
     let fleet = SharedFleet::borrow().await;
     let publisher = fleet.stack.publisher().await;
     let mut redis = fleet.stack.redis().await;
-    let jobs = schema("job.schema.json");
-    let results = schema("result.schema.json");
+    let jobs = Schema::read("job.schema.json");
+    let results = Schema::read("result.schema.json");
     let good = [
         Job::embed("text"),
         Job::embed(json!(["one", "two"]))
@@ -47,7 +55,7 @@ async fn jobs_that_are_done_and_records_of_all_kinds_keep_their_schemas() {
         Job::embed("text").with("submitted_at_ms", 1_700_000_000_000_u64).with("expires_in_ms", 1),
     ];
     for job in &good {
-        assert_valid(&jobs, job.fields());
+        jobs.assert_valid(job.fields());
     }
     let bad = [
         Job::embed(7),
@@ -59,6 +67,6 @@ async fn jobs_that_are_done_and_records_of_all_kinds_keep_their_schemas() {
     }
     for job in good.iter().chain(&bad) {
         publisher.submit(BATCH, job, Codec::Json).await;
-        assert_valid(&results, &result(&mut redis, job.id()).await.fields);
+        results.assert_valid(&result(&mut redis, job.id()).await.fields);
     }
 }
