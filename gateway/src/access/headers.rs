@@ -2,7 +2,7 @@
 //!
 //! Pure, and without types of HTTP: names in lower case with their values.
 
-use super::standing::{Refusal, Share, Standing};
+use super::standing::{Share, Standing};
 
 /// A header: its name and its value.
 pub type Header = (&'static str, String);
@@ -28,13 +28,6 @@ pub fn limits(standing: &Standing) -> Vec<Header> {
         ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"];
     add(requests, standing.requests);
     add(tokens, standing.tokens);
-    headers
-}
-
-/// All headers of a refusal: those of [`limits`] and when to come back.
-pub fn refusal(refusal: &Refusal) -> Vec<Header> {
-    let mut headers = limits(&refusal.standing);
-    headers.extend(retry(refusal.retry_ms));
     headers
 }
 
@@ -69,7 +62,6 @@ pub fn go_duration(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::Reason;
 
     #[test]
     fn durations_are_written_as_go_does_it() {
@@ -121,19 +113,5 @@ mod tests {
             assert_eq!(retry(Some(ms)), headers.map(|(name, value)| (name, value.to_owned())));
         }
         assert_eq!(retry(None), [("x-should-retry", "false".to_owned())]);
-    }
-
-    #[test]
-    fn a_refusal_has_both_kinds_of_headers() {
-        let requests = Some(Share { limit: 60, remaining: 0, reset_ms: 60_000 });
-        let refused = Refusal {
-            tenant: "acme".parse().unwrap(),
-            reason: Reason::Requests,
-            standing: Standing { requests, ..Standing::default() },
-            retry_ms: Some(250),
-        };
-        let names: Vec<&str> = refusal(&refused).into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names.len(), 5);
-        assert!(names.contains(&"x-ratelimit-reset-requests") && names.contains(&"retry-after-ms"));
     }
 }

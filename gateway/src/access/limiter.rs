@@ -92,7 +92,6 @@ impl Limiter {
             let tenant = tenant.id.clone();
             return Ok(Outcome::Refused(Refusal { tenant, reason, standing, retry_ms: None }));
         }
-        let began = Instant::now();
         let mut attempt = Attempt::new(self, tenant);
         let answer = loop {
             let until = need.wait_until.filter(|until| *until > Instant::now());
@@ -120,7 +119,7 @@ impl Limiter {
                     slice: answer.slice,
                     tokens: need.tokens,
                 };
-                Outcome::Granted(Permit::hold(held, standing, began.elapsed(), &self.tasks))
+                Outcome::Granted(Permit::hold(held, standing, &self.tasks))
             }
             Verdict::Requests => refused(Reason::Requests, answer.retry_us),
             Verdict::Tokens => refused(Reason::Tokens, answer.retry_us),

@@ -22,7 +22,6 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Permit {
     standing: Standing,
-    waited: Duration,
     /// To the task that holds the lease; `None` for a tenant without limits.
     ended: Option<oneshot::Sender<u64>>,
 }
@@ -30,29 +29,19 @@ pub struct Permit {
 impl Permit {
     /// One that reserves nothing.
     pub(super) fn unlimited() -> Self {
-        Self { standing: Standing::default(), waited: Duration::ZERO, ended: None }
+        Self { standing: Standing::default(), ended: None }
     }
 
     /// One for which a task of `tasks` holds the lease.
-    pub(super) fn hold(
-        held: Held,
-        standing: Standing,
-        waited: Duration,
-        tasks: &TaskTracker,
-    ) -> Self {
+    pub(super) fn hold(held: Held, standing: Standing, tasks: &TaskTracker) -> Self {
         let (ended, end) = oneshot::channel();
         tasks.spawn(held.until(end));
-        Self { standing, waited, ended: Some(ended) }
+        Self { standing, ended: Some(ended) }
     }
 
     /// How the tenant stood when the request was admitted, this request included.
     pub fn standing(&self) -> &Standing {
         &self.standing
-    }
-
-    /// How long the request waited for its slot.
-    pub fn waited(&self) -> Duration {
-        self.waited
     }
 
     /// Ends the request, which took so many tokens: fewer than reserved are returned, more are counted.

@@ -164,7 +164,6 @@ async fn a_store_that_is_away_is_a_503_and_recovers_by_itself() {
     assert_eq!(answer.status, 503, "{answer:?}");
     assert!(answer.header("retry-after").is_some(), "{answer:?}");
     until_true("it says so", SOON, async || gateway.get("/readyz").status == 503).await;
-    assert_eq!(gateway.get("/v1/models").body["data"][0]["id"], TINY, "the configured ones");
     stack.store.restart().await;
     until_true("it serves again", SOON * 2, async || {
         gateway.post_with(EMBEDDINGS, &body, &[]).status == 200
