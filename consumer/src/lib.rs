@@ -22,6 +22,8 @@
 //! - [`encode`]: the stages of encoders, whose sequences end in one step. The stages of decoders, whose
 //!   sequences live for many steps, will be `generate/` beside it: between the same neighbours, with a schedule
 //!   where `encode` has batches.
+//! - [`remote`]: the stage of models that somebody else's endpoint computes: it calls it between [`admit`] and
+//!   [`settle`].
 //! - [`pipeline`] wires the stages, [`worker`] starts and drains them.
 //! - Around them: [`registry`] sends heartbeats, [`watchdog`] ends a worker whose engine is stuck and [`idle`]
 //!   one that no autoscaler looks after, [`memory`] limits its memory, [`in_hand`] counts the jobs that it has,
@@ -42,6 +44,7 @@ pub mod memory;
 pub mod pace;
 pub mod pipeline;
 pub mod registry;
+pub mod remote;
 pub mod settle;
 pub mod stats;
 #[cfg(test)]

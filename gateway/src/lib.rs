@@ -6,6 +6,7 @@
 //! - [`openai`], [`rerank`], [`tei`], [`native`]: requests and answers of each interface;
 //! - [`fields`] and [`inputs`] read JSON bodies, within bounds, with errors that name the field;
 //! - [`access`] is who may ask, and how much;
+//! - [`routing`] is which model answers, and which one when it can't;
 //! - [`error`] is an answer that is an error, and [`failures`] maps the fleet's own to it.
 //!
 //! [`service`] starts and stops everything.
@@ -21,5 +22,6 @@ pub mod inputs;
 pub mod native;
 pub mod openai;
 pub mod rerank;
+pub mod routing;
 pub mod service;
 pub mod tei;

@@ -1,7 +1,7 @@
 //! Jobs as the wire has them, over HTTP: the body of `POST /v1/jobs`, and the ids of a tenant's jobs.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use forebay_schemas::{ContentType, Job, JobId, Lane, Limits, Refusal, decode_job};
+use forebay_schemas::{ContentType, Job, JobId, Lane, Limits, ModelId, Refusal, decode_job};
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -29,8 +29,13 @@ pub struct NativeJob {
 
 impl NativeJob {
     /// Reads a body as the job `id`. It is decoded by the wire's own decoder, so that a mistake has the same words here
-    /// as anywhere.
-    pub fn parse(body: &[u8], id: &JobId, limits: &Limits) -> Result<Self, ApiError> {
+    /// as anywhere. `model` is the one that a route leads to, instead of the route's name in the body.
+    pub fn parse(
+        body: &[u8],
+        id: &JobId,
+        model: Option<&ModelId>,
+        limits: &Limits,
+    ) -> Result<Self, ApiError> {
         let names = [&["v", "lane"], &JOB[..], &OURS[..]].concat();
         let fields = Fields::scan(body, &names)?;
         for name in OURS {
@@ -47,7 +52,14 @@ impl NativeJob {
             lane.parse().map_err(|error| ApiError::invalid("lane", format!("{error}")))
         })?;
         let mut wire = format!(r#"{{"v":1,"id":"{id}""#);
+        if let Some(model) = model {
+            // A model's id needs no escapes.
+            wire.extend([",\"model\":\"", model.as_str(), "\""]);
+        }
         for name in JOB {
+            if model.is_some() && name == "model" {
+                continue;
+            }
             if let Some(value) = fields.raw(name) {
                 // Lists and maps of the wire are never null, and `raw` has none.
                 debug_assert_ne!(kind(value), Kind::Null);
@@ -58,6 +70,13 @@ impl NativeJob {
         let job = decode_job(wire.as_bytes(), ContentType::Json, limits).map_err(refused)?;
         Ok(Self { job, lane })
     }
+}
+
+/// The lane and the model's name of a body, as far as they can be read: [`NativeJob::parse`] refuses the rest.
+pub fn named(body: &[u8]) -> Option<(Lane, String)> {
+    let fields = Fields::scan(body, &["model", "lane"]).ok()?;
+    let lane = fields.text("lane").ok()?.and_then(|lane| lane.parse().ok()).unwrap_or(Lane::Batch);
+    Some((lane, fields.text("model").ok()??))
 }
 
 /// The wire's refusal without the line and column of the body that was decoded, which is not the client's.
@@ -132,7 +151,7 @@ mod tests {
 
     fn parsed(body: &Value) -> Result<NativeJob, ApiError> {
         let id = "j1".parse().unwrap();
-        NativeJob::parse(body.to_string().as_bytes(), &id, &Limits::default())
+        NativeJob::parse(body.to_string().as_bytes(), &id, None, &Limits::default())
     }
 
     fn job(extra: &Value) -> Value {

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     fleet::{Canceller, Fleet},
     http::{App, BYTES_PER_PERMIT, Gate, Listener, router},
+    routing::{Outlooks, Table},
 };
 
 /// How long the last cancellations and settlements may take when the gateway stops.
@@ -85,6 +86,8 @@ fn app(
     App {
         fleet: Fleet::new(client.clone(), canceller, config.limits.inputs_max, bytes_max),
         gate,
+        routes: Table::new(config),
+        outlooks: Outlooks::new(client.clone()),
         config: config.gateway.clone(),
         limits: config.limits.clone(),
         health,

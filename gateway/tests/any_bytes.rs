@@ -24,7 +24,7 @@ fn mistakes(body: &[u8]) -> Vec<ApiError> {
         PredictRequest::parse(body, INPUTS_MAX).err(),
         RerankRequest::parse(body, Path::V1, INPUTS_MAX).err(),
         RerankRequest::parse(body, Path::Bare, INPUTS_MAX).err(),
-        NativeJob::parse(body, &id, &Limits::default()).err(),
+        NativeJob::parse(body, &id, None, &Limits::default()).err(),
     ];
     parsed.into_iter().flatten().collect()
 }

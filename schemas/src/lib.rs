@@ -53,4 +53,4 @@ pub use pointer::ResultPointer;
 pub use status::{DecisionReport, FleetStatus, PoolStatus};
 pub use vectors::{SparseOutput, SparseVector, TokensOutput};
 pub use version::{MESSAGE_TYPE, VERSION};
-pub use worker::{GpuRecord, WorkerRecord, WorkerState};
+pub use worker::{CircuitState, GpuRecord, RemoteRecord, WorkerRecord, WorkerState};

@@ -15,6 +15,8 @@
 //! - [`job`], [`publisher`], [`record`] and [`oracle`] speak the wire format without the project's own
 //!   codecs, so that a mistake in those can't hide itself; [`raw`] publishes what no library would.
 //! - [`workload`] is a stack with jobs to do; [`pools`] lets an autoscaler launch its workers.
+//! - [`far`] is a fleet with a remote model, whose endpoint is another fleet's gateway; [`endpoint`] stands before it
+//!   and fails by a script.
 //! - [`history`] remembers what was sent and what was seen, and says what breaks a promise; [`chaos`] makes
 //!   such a history on a stack that is disturbed by a schedule drawn from a seed.
 //!
@@ -29,6 +31,8 @@ pub mod certificates;
 pub mod chaos;
 pub mod child_guard;
 pub mod document;
+pub mod endpoint;
+pub mod far;
 pub mod gateway;
 pub mod history;
 pub mod job;

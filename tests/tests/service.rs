@@ -18,6 +18,7 @@ mod service {
     mod gateway;
     mod gateway_keys;
     mod gateway_limits;
+    mod gateway_routes;
     mod gateway_tasks;
     mod journey;
     mod killer;
@@ -28,6 +29,7 @@ mod service {
     mod python;
     mod refusals;
     mod registry;
+    mod remote;
     mod retries;
     mod schema;
     mod scores;

@@ -4,13 +4,19 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{pools::PoolConfig, price::Price};
+use super::{
+    pools::{DeviceKind, PoolConfig},
+    price::Price,
+    remote::RemoteConfig,
+};
 
 /// One model of the fleet.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// The source of its files: `hf:owner/name[@revision]`, `pypi:package==version` or `folder:/path`.
+    /// The source of its files: `hf:owner/name[@revision]`, `pypi:package==version` or `folder:/path`. A remote model
+    /// has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub source: String,
     /// The SHA-256 of the download; required for `pypi:`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -24,6 +30,9 @@ pub struct ModelConfig {
     /// The price of its tokens; unknown unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<Price>,
+    /// The endpoint that computes it, instead of workers of this fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<RemoteConfig>,
 }
 
 impl ModelConfig {
@@ -35,6 +44,41 @@ impl ModelConfig {
             dtype: None,
             pool: PoolConfig::default(),
             price: None,
+            remote: None,
+        }
+    }
+
+    /// Where it is from, for people: the source of its files, or the endpoint that computes it.
+    pub fn origin(&self) -> String {
+        match &self.remote {
+            Some(remote) => format!("remote:{} at {}", remote.model, remote.url),
+            None => self.source.clone(),
+        }
+    }
+
+    /// The pool of its workers: those of a remote model need no device.
+    pub fn pool_of_workers(&self) -> PoolConfig {
+        let device = if self.remote.is_some() { DeviceKind::Remote } else { self.pool.device };
+        PoolConfig { device, ..self.pool.clone() }
+    }
+
+    /// Checks what the types don't say. The error names the key, which is under `table`.
+    pub(super) fn check(&self, table: &str) -> Result<(), String> {
+        match &self.remote {
+            Some(_) if !self.source.is_empty() => {
+                Err(format!("`{table}` has both `source` and `remote`: keep one"))
+            }
+            Some(_) if self.dtype.is_some() => {
+                Err(format!("`{table}.dtype` is for workers that compute: a remote model has none"))
+            }
+            Some(remote) => remote.check(&format!("{table}.remote")),
+            None if self.pool.device == DeviceKind::Remote => Err(format!(
+                "`{table}.pool.device` is for models with a [{table}.remote]: use cpu or cuda"
+            )),
+            None if self.source.is_empty() => Err(format!(
+                "`{table}` has no `source`: write where its files come from, or add [{table}.remote]"
+            )),
+            None => Ok(()),
         }
     }
 }

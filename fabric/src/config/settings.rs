@@ -10,6 +10,7 @@ use super::{
     folders::user_folder,
     gateway::GatewayConfig,
     pools::AutoscalerConfig,
+    routes::{RouteConfig, RouteName},
     secret::SecretUrl,
     sections::{BrokerConfig, ModelConfig, StoreConfig, TelemetryConfig, WorkerConfig},
 };
@@ -52,6 +53,8 @@ pub struct Config {
     pub telemetry: TelemetryConfig,
     /// The models of this fleet.
     pub models: BTreeMap<ModelId, ModelConfig>,
+    /// Names that clients of the gateway send, and the models that answer them.
+    pub routes: BTreeMap<RouteName, RouteConfig>,
 }
 
 impl Default for Config {
@@ -72,6 +75,7 @@ impl Default for Config {
             gateway: GatewayConfig::default(),
             telemetry: TelemetryConfig::default(),
             models: BTreeMap::new(),
+            routes: BTreeMap::new(),
         }
     }
 }
@@ -164,6 +168,7 @@ impl Config {
         }
         for (model, settings) in &self.models {
             settings.pool.check(&format!("models.{model}.pool"))?;
+            settings.check(&format!("models.{model}"))?;
         }
         Ok(())
     }

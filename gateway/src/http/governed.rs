@@ -46,6 +46,16 @@ impl Caller {
     }
 }
 
+impl Caller {
+    /// Who stays with one variant of a test: the key, or where there is none the tenant.
+    pub fn sticky_key(&self) -> &str {
+        match self {
+            Self::Local => TENANT,
+            Self::Known(caller) => caller.key().as_str(),
+        }
+    }
+}
+
 /// The reservation of a request. Dropped, it frees the in-flight slot, and the tokens stay counted.
 #[derive(Debug)]
 pub struct Grant(Option<Permit>);

@@ -11,7 +11,12 @@ use forebay_schemas::EmbedParams;
 use crate::{
     access::Scope,
     error::ApiError,
-    http::{answer, app::App, body, governed::expected_tokens},
+    http::{
+        answer,
+        app::{App, Asked},
+        body,
+        governed::expected_tokens,
+    },
     openai::embeddings::{self, EmbeddingsRequest},
 };
 
@@ -24,10 +29,17 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     drop(bytes);
     let model = app.model(asked.model, app.config.embed_model.as_ref()).await?;
     let tokens = expected_tokens(asked.input.iter().map(String::as_str));
-    let (call, grant) = app.call(&caller, &head.headers, model, "input", tokens).await?;
-    let params = EmbedParams { dimensions: asked.dimensions, ..EmbedParams::default() };
-    let vectors = app.fleet.embed(&call, asked.input, &params).await?;
-    let model = call.model.as_str();
+    let size = Asked { field: "input", inputs: asked.input.len(), tokens };
+    let (attempts, grant) = app.call(&caller, &head.headers, &model, size).await?;
+    let params = &EmbedParams {
+        dimensions: asked.dimensions,
+        truncate: attempts.may_cut(),
+        ..EmbedParams::default()
+    };
+    let fleet = &app.fleet;
+    let embed = |call, texts| async move { fleet.embed(&call, texts, params).await };
+    let (vectors, answered) = attempts.run(asked.input, embed).await?;
+    let model = answered.model.as_str();
     let answer = embeddings::answer(model, &vectors.parts, asked.encoding, vectors.tokens);
-    Ok(grant.settled(vectors.tokens, answer::written(answer)?))
+    Ok(answered.said(grant.settled(vectors.tokens, answer::written(answer)?)))
 }

@@ -9,6 +9,7 @@ use axum::{
 };
 use forebay_client::{JobId, Outcome, WaitError};
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::{
     access::Scope,
@@ -16,11 +17,12 @@ use crate::{
     failures,
     http::{
         answer,
-        app::App,
+        app::{App, check_inputs},
         body,
         governed::{Caller, expected_tokens},
     },
     native::{self, NativeJob},
+    routing::{Answered, Named, Route},
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -38,8 +40,16 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
         Some(key) => native::idempotent_id(tenant, key, &bytes)?,
         None => native::random_id(tenant)?,
     };
-    let NativeJob { mut job, lane } = NativeJob::parse(&bytes, &id, &app.limits)?;
+    let routed = routed(&app, &caller, &head.headers, &bytes).await;
+    let (route, answered) = routed.unzip();
+    let model = answered.as_ref().map(|answered| &answered.model);
+    let NativeJob { mut job, lane } = NativeJob::parse(&bytes, &id, model, &app.limits)?;
     drop(bytes);
+    if let Some(route) = route {
+        check_inputs(&Named::Route(route.clone()), "input", job.work.inputs())?;
+        let most = route.config.expires_ms_max;
+        job.expires_in_ms = job.expires_in_ms.into_iter().chain(most).min();
+    }
     job.tenant = Some(tenant.to_owned());
     let tokens = expected_tokens(job.work.texts());
     let grant = app.gate.reserve(&caller, tokens, app.wait_of(&head.headers)).await?;
@@ -60,7 +70,29 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     if has_ended {
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
     }
-    Ok(grant.kept(response))
+    let response = grant.kept(response);
+    Ok(match answered {
+        Some(answered) => answered.said(response),
+        None => response,
+    })
+}
+
+/// The route that a body names, and the model that it leads to. A job that was submitted goes to no other.
+async fn routed(
+    app: &App,
+    caller: &Caller,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Option<(Arc<Route>, Answered)> {
+    if app.routes.is_empty() {
+        return None;
+    }
+    let (lane, name) = native::named(body)?;
+    let route = app.routes.get(&name)?.clone();
+    let deadline = Instant::now() + route.wait(app.wait_of(headers));
+    let named = Named::Route(route.clone());
+    let attempts = app.attempts(caller, &named, deadline, lane, "input").await;
+    Some((route, attempts.first()))
 }
 
 /// A job's record, or 202 while there is none. `?wait=30` waits for it as many seconds.

@@ -16,22 +16,22 @@ use crate::{
     openai::models::{Model, ModelList},
 };
 
-/// All models of the fleet.
+/// All models of the fleet, and all routes with their aliases.
 pub async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, ApiError> {
     app.gate.admit(&headers, Scope::Read).await?;
-    let models = app.known_models().await.into_iter();
+    let models = app.known_names().await.into_iter();
     let models: Vec<Model> = models.map(|id| Model::new(id, app.started_at_s)).collect();
     Ok(answer::json(StatusCode::OK, &ModelList::from(models)))
 }
 
-/// One model.
+/// One model or route.
 pub async fn retrieve(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     app.gate.admit(&headers, Scope::Read).await?;
-    let known = app.known_models().await;
+    let known = app.known_names().await;
     if !known.contains(&id) {
         return Err(failures::no_model(&id, &known));
     }

@@ -11,7 +11,12 @@ use axum::{
 use crate::{
     access::Scope,
     error::ApiError,
-    http::{answer, app::App, body, governed::expected_tokens},
+    http::{
+        answer,
+        app::{App, Asked},
+        body,
+        governed::expected_tokens,
+    },
     rerank::{self, Path, RerankRequest},
 };
 
@@ -41,12 +46,15 @@ async fn create(app: &App, request: Request, path: Path) -> Result<Response, Api
     // Every document is read together with the query.
     let pairs = asked.documents.iter().flat_map(|document| [asked.query.as_str(), document]);
     let tokens = expected_tokens(pairs);
-    let (call, grant) = app.call(&caller, &head.headers, model, field, tokens).await?;
+    let size = Asked { field, inputs: asked.documents.len(), tokens };
+    let (attempts, grant) = app.call(&caller, &head.headers, &model, size).await?;
     let documents = std::mem::take(&mut asked.documents);
     let returned = asked.with_documents.then(|| documents.clone());
-    let ranking = app.fleet.rerank(&call, &asked.query, documents).await?;
-    let model = call.model.as_str();
+    let (fleet, query) = (&app.fleet, &asked.query);
+    let rank = |call, documents| async move { fleet.rerank(&call, query, documents).await };
+    let (ranking, answered) = attempts.run(documents, rank).await?;
+    let model = answered.model.as_str();
     let answer =
         rerank::answer(&asked, model, &ranking.scores, returned.as_deref(), ranking.tokens);
-    Ok(grant.settled(ranking.tokens, answer::json(StatusCode::OK, &answer)))
+    Ok(answered.said(grant.settled(ranking.tokens, answer::json(StatusCode::OK, &answer))))
 }

@@ -12,28 +12,29 @@ use forebay_schemas::ModelId;
 use crate::{
     access::Scope,
     error::ApiError,
-    fleet::Call,
     http::{
         answer,
-        app::App,
+        app::{App, Asked},
         body,
         governed::{Caller, Grant, expected_tokens},
     },
+    routing::{Attempts, Named},
     tei::{self, EmbedRequest, PredictRequest, SparseRequest},
 };
 
-/// The call that a request to one of these makes, and what was reserved for it.
+/// The models to ask for a request to one of these, and what was reserved for it.
 async fn call(
     app: &App,
     caller: &Caller,
     headers: &HeaderMap,
     model: (Option<String>, Option<&ModelId>),
     inputs: &[String],
-) -> Result<(Call, Grant), ApiError> {
+) -> Result<(Attempts, Grant), ApiError> {
     let (named, unnamed) = model;
     let model = app.model(named, unnamed).await?;
     let tokens = expected_tokens(inputs.iter().map(String::as_str));
-    app.call(caller, headers, model, "inputs", tokens).await
+    let size = Asked { field: "inputs", inputs: inputs.len(), tokens };
+    app.call(caller, headers, &model, size).await
 }
 
 /// One vector for each text.
@@ -44,9 +45,14 @@ pub async fn embed(State(app): State<Arc<App>>, request: Request) -> Result<Resp
     let asked = EmbedRequest::parse(&bytes, app.config.inputs_max)?;
     drop(bytes);
     let model = (asked.model, app.config.embed_model.as_ref());
-    let (call, grant) = call(&app, &caller, &head.headers, model, &asked.inputs).await?;
-    let vectors = app.fleet.embed(&call, asked.inputs, &asked.params).await?;
-    Ok(grant.settled(vectors.tokens, answer::written(tei::vectors(&vectors.parts))?))
+    let (attempts, grant) = call(&app, &caller, &head.headers, model, &asked.inputs).await?;
+    let (fleet, mut params) = (&app.fleet, asked.params);
+    params.truncate &= attempts.may_cut();
+    let params = &params;
+    let embed = |call, texts| async move { fleet.embed(&call, texts, params).await };
+    let (vectors, answered) = attempts.run(asked.inputs, embed).await?;
+    let answer = answer::written(tei::vectors(&vectors.parts))?;
+    Ok(answered.said(grant.settled(vectors.tokens, answer)))
 }
 
 /// One sparse vector for each text.
@@ -60,9 +66,13 @@ pub async fn embed_sparse(
     let asked = SparseRequest::parse(&bytes, app.config.inputs_max)?;
     drop(bytes);
     let model = (asked.model, app.config.sparse_model.as_ref());
-    let (call, grant) = call(&app, &caller, &head.headers, model, &asked.inputs).await?;
-    let (vectors, tokens) = app.fleet.embed_sparse(&call, asked.inputs, &asked.params).await?;
-    Ok(grant.settled(tokens, answer::written(tei::sparse_vectors(&vectors))?))
+    let (attempts, grant) = call(&app, &caller, &head.headers, model, &asked.inputs).await?;
+    let (fleet, mut params) = (&app.fleet, asked.params);
+    params.truncate &= attempts.may_cut();
+    let params = &params;
+    let embed = |call, texts| async move { fleet.embed_sparse(&call, texts, params).await };
+    let ((vectors, tokens), answered) = attempts.run(asked.inputs, embed).await?;
+    Ok(answered.said(grant.settled(tokens, answer::written(tei::sparse_vectors(&vectors))?)))
 }
 
 /// All labels of each text.
@@ -73,14 +83,21 @@ pub async fn predict(State(app): State<Arc<App>>, request: Request) -> Result<Re
     let asked = PredictRequest::parse(&bytes, app.config.inputs_max)?;
     drop(bytes);
     let model = (asked.model, app.config.classify_model.as_ref());
-    let (call, grant) = call(&app, &caller, &head.headers, model, &asked.inputs).await?;
-    let (labels, tokens) = app.fleet.classify(&call, asked.inputs).await?;
-    Ok(grant.settled(tokens, answer::written(tei::labels(&labels, asked.is_single))?))
+    let (attempts, grant) = call(&app, &caller, &head.headers, model, &asked.inputs).await?;
+    let fleet = &app.fleet;
+    let classify = |call, texts| async move { fleet.classify(&call, texts).await };
+    let ((labels, tokens), answered) = attempts.run(asked.inputs, classify).await?;
+    let answer = answer::written(tei::labels(&labels, asked.is_single))?;
+    Ok(answered.said(grant.settled(tokens, answer)))
 }
 
 /// The model of requests that name none.
 pub async fn info(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, ApiError> {
     app.gate.admit(&headers, Scope::Read).await?;
-    let model = app.model(None, app.config.embed_model.as_ref()).await?;
-    Ok(answer::json(StatusCode::OK, &tei::info(model.as_str(), app.config.inputs_max)))
+    let named = app.model(None, app.config.embed_model.as_ref()).await?;
+    let name = match &named {
+        Named::Model(model) => model.as_str(),
+        Named::Route(route) => route.name.as_str(),
+    };
+    Ok(answer::json(StatusCode::OK, &tei::info(name, app.config.inputs_max)))
 }
