@@ -298,7 +298,8 @@ impl ModelPool {
 
 /// Whether a worker is ready and does not call the endpoint of its model.
 fn is_away(record: &WorkerRecord) -> bool {
-    let is_open = record.remote.is_some_and(|remote| remote.circuit != CircuitState::Closed);
+    // Half open it takes jobs, and the first one tries whether the endpoint is back.
+    let is_open = record.remote.is_some_and(|remote| remote.circuit == CircuitState::Open);
     is_open && record.state == WorkerState::Ready
 }
 

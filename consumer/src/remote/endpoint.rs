@@ -208,10 +208,16 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let serves = thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let mut bytes = [0; 4_096];
-            let read = stream.read(&mut bytes).unwrap();
+            let mut request = String::new();
+            // To its end: what is not read when the connection closes would reset it.
+            while !request.ends_with("\r\n\r\n{}") {
+                let mut bytes = [0; 4_096];
+                let read = stream.read(&mut bytes).unwrap();
+                assert!(read > 0, "cut: {request}");
+                request.push_str(std::str::from_utf8(&bytes[..read]).unwrap());
+            }
             stream.write_all(answer.as_bytes()).unwrap();
-            String::from_utf8_lossy(&bytes[..read]).into_owned()
+            request
         });
         (port, serves)
     }

@@ -30,7 +30,7 @@ pub struct RouteName(String);
 /// A text that can't be the name of a route.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` can't be the name of a route: use 1 to {NAME_BYTES_MAX} of a-z, A-Z, 0-9 and . _ : / @ + -, the first of \
+    "`{0}` can't be the name of a route: use 1 to 128 of a-z, A-Z, 0-9 and . _ : / @ + -, the first of \
      them a letter or a digit"
 )]
 pub struct InvalidRouteName(String);
@@ -79,8 +79,6 @@ impl fmt::Display for RouteName {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RouteConfig {
-    /// The models, in tiers.
-    pub targets: Vec<RouteTarget>,
     /// Other names of this route.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<RouteName>,
@@ -109,6 +107,8 @@ pub struct RouteConfig {
     /// The most texts or documents in one request; the gateway's own unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inputs_max: Option<usize>,
+    /// The models, in tiers.
+    pub targets: Vec<RouteTarget>,
 }
 
 impl Default for RouteConfig {

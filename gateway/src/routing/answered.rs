@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::response::Response;
+use axum::{http::HeaderValue, response::Response};
 use forebay_fabric::config::RouteName;
 use forebay_schemas::ModelId;
 use metrics::counter;
@@ -55,7 +55,7 @@ impl Answered {
     /// Adds them to an answer.
     pub fn said(&self, mut response: Response) -> Response {
         for (name, value) in self.headers() {
-            if let Ok(value) = value.try_into() {
+            if let Ok(value) = HeaderValue::try_from(value) {
                 response.headers_mut().insert(name, value);
             }
         }

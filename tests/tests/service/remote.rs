@@ -58,8 +58,8 @@ async fn circuit(redis: &mut MultiplexedConnection) -> Value {
 }
 
 fn are_near(found: &[Vec<f32>], expected: &[Vec<f32>]) -> bool {
-    let pairs = found.concat().into_iter().zip(expected.concat());
-    found.len() == expected.len() && pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-6)
+    let is_near = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-6;
+    found.len() == expected.len() && found.concat().iter().zip(&expected.concat()).all(is_near)
 }
 
 fn says(worker: &Service, metric: &str) -> bool {

@@ -50,7 +50,8 @@ async fn create(app: &App, request: Request, path: Path) -> Result<Response, Api
     let (attempts, grant) = app.call(&caller, &head.headers, &model, size).await?;
     let documents = std::mem::take(&mut asked.documents);
     let returned = asked.with_documents.then(|| documents.clone());
-    let (fleet, query) = (&app.fleet, &asked.query);
+    let fleet = &app.fleet;
+    let query = &asked.query;
     let rank = |call, documents| async move { fleet.rerank(&call, query, documents).await };
     let (ranking, answered) = attempts.run(documents, rank).await?;
     let model = answered.model.as_str();

@@ -46,7 +46,8 @@ pub async fn embed(State(app): State<Arc<App>>, request: Request) -> Result<Resp
     drop(bytes);
     let model = (asked.model, app.config.embed_model.as_ref());
     let (attempts, grant) = call(&app, &caller, &head.headers, model, &asked.inputs).await?;
-    let (fleet, mut params) = (&app.fleet, asked.params);
+    let fleet = &app.fleet;
+    let mut params = asked.params;
     params.truncate &= attempts.may_cut();
     let params = &params;
     let embed = |call, texts| async move { fleet.embed(&call, texts, params).await };
@@ -67,7 +68,8 @@ pub async fn embed_sparse(
     drop(bytes);
     let model = (asked.model, app.config.sparse_model.as_ref());
     let (attempts, grant) = call(&app, &caller, &head.headers, model, &asked.inputs).await?;
-    let (fleet, mut params) = (&app.fleet, asked.params);
+    let fleet = &app.fleet;
+    let mut params = asked.params;
     params.truncate &= attempts.may_cut();
     let params = &params;
     let embed = |call, texts| async move { fleet.embed_sparse(&call, texts, params).await };

@@ -137,6 +137,10 @@ proptest! {
         prop_assert_ne!(first(&targets, &with), gone.model);
         prop_assert_eq!(first(&targets, &with), first(&fewer, &without));
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn weights_are_honoured(weights in proptest::collection::vec(1..20_u32, 2..5), seed in any::<u64>()) {
