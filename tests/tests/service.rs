@@ -35,6 +35,7 @@ mod service {
     mod servers;
     mod settling;
     mod telemetry;
+    mod tenants;
     mod tls;
     mod top;
     mod topology;
