@@ -19,6 +19,7 @@ mod service {
     mod gateway_keys;
     mod gateway_limits;
     mod gateway_tasks;
+    mod given_up;
     mod journey;
     mod killer;
     mod large;
