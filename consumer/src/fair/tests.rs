@@ -279,8 +279,9 @@ proptest! {
             match event {
                 Event::Comes(tenant, cost) => {
                     let tenant = tenant % tenants;
-                    push(&mut fair, tenant, came[tenant].len(), cost, now);
-                    came[tenant].push(came[tenant].len());
+                    let number = came[tenant].len();
+                    push(&mut fair, tenant, number, cost, now);
+                    came[tenant].push(number);
                 }
                 Event::Turns(turns) => for _ in 0..turns {
                     let waits = !fair.is_empty();
