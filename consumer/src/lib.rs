@@ -18,7 +18,7 @@
 //! # Layout
 //!
 //! - Stages that all tasks share: [`decode`], [`admit`], [`tokenize`], [`journal`], [`settle`]; what they pass
-//!   on is in [`job`] and [`in_flight`], the channels with two lanes in [`lanes`].
+//!   on is in [`job`] and [`in_flight`], the channels with two lanes in [`lanes`], the order of tenants in [`fair`].
 //! - [`encode`]: the stages of encoders, whose sequences end in one step. The stages of decoders, whose
 //!   sequences live for many steps, will be `generate/` beside it: between the same neighbours, with a schedule
 //!   where `encode` has batches.
@@ -34,6 +34,7 @@ pub mod admit;
 pub mod decode;
 pub mod encode;
 pub mod error;
+pub mod fair;
 pub mod idle;
 pub mod in_flight;
 pub mod in_hand;

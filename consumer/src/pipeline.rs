@@ -290,6 +290,7 @@ impl Parts {
         Tokenize {
             tokenizer: model.tokenizer.clone(),
             dim: model.info.dim,
+            weights: self.config.tenant_weights.clone(),
             threads: self.config.tokenize_threads,
             attempts_max: self.config.attempts_max,
             memory: self.memory,
@@ -311,6 +312,7 @@ impl Parts {
                 tokens_max: self.config.batch_tokens_max,
                 items_max: self.config.batch_items_max,
             },
+            weights: self.config.tenant_weights.clone(),
             linger: Duration::from_millis(self.config.linger_ms_max),
             budget,
             attempts_max: self.config.attempts_max,

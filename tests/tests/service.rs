@@ -20,6 +20,7 @@ mod service {
     mod gateway_limits;
     mod gateway_routes;
     mod gateway_tasks;
+    mod given_up;
     mod journey;
     mod killer;
     mod large;
@@ -37,6 +38,7 @@ mod service {
     mod servers;
     mod settling;
     mod telemetry;
+    mod tenants;
     mod tls;
     mod top;
     mod topology;

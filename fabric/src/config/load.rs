@@ -303,6 +303,25 @@ mod tests {
     }
 
     #[test]
+    fn weights_of_tenants_are_read_and_those_out_of_range_are_named() {
+        let text = "[worker.tenant_weights]\nacme = 3\n\"Big, Inc.\" = 100\n";
+        let variable = ("FOREBAY_WORKER__TENANT_WEIGHTS__SMALL", "2");
+        let worker = load(text, &[variable]).unwrap().config.worker;
+        let weights: Vec<(&str, u32)> = worker
+            .tenant_weights
+            .iter()
+            .map(|(tenant, weight)| (tenant.as_str(), *weight))
+            .collect();
+        assert_eq!(weights, [("Big, Inc.", 100), ("acme", 3), ("small", 2)]);
+        for weight in ["0", "101"] {
+            let message = error(&format!("[worker.tenant_weights]\nacme = {weight}"), &[]);
+            assert!(message.contains("`worker.tenant_weights.acme`"), "{message}");
+        }
+        let nameless = error("[worker.tenant_weights]\n\"\" = 2", &[]);
+        assert!(nameless.contains("a label of 0 characters"), "{nameless}");
+    }
+
+    #[test]
     fn a_file_that_was_named_must_be_there() {
         let error = Config::load_from(Some(Path::new("/nowhere/f.toml")), []).unwrap_err();
         assert!(error.to_string().contains("/nowhere/f.toml"));

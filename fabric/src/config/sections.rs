@@ -1,7 +1,8 @@
 //! The tables of `forebay.toml`, each with its defaults; those of the autoscaler are in `pools`.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
+use forebay_schemas::limits::TENANT_CHARS_MAX;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -9,6 +10,10 @@ use super::{
     price::Price,
     remote::RemoteConfig,
 };
+
+/// The largest weight of a tenant. More would leave others so little that a large job of theirs is held until the
+/// broker's time-out.
+const TENANT_WEIGHT_MAX: u32 = 100;
 
 /// One model of the fleet.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -161,6 +166,8 @@ pub struct WorkerConfig {
     /// How long a worker without work stays, in seconds, before it ends by itself; 0 is for ever. The autoscaler ends
     /// it earlier; this is for a worker without an autoscaler.
     pub idle_s_max: u64,
+    /// The weights of tenants, by their labels, among the jobs that a worker holds; of all others it is 1.
+    pub tenant_weights: Arc<BTreeMap<String, u32>>,
 }
 
 /// Logs, metrics and health of a service.
@@ -223,7 +230,28 @@ impl Default for WorkerConfig {
             memory_bytes_max: 0,
             held_bytes_max: 256 << 20,
             idle_s_max: 0,
+            tenant_weights: Arc::default(),
         }
+    }
+}
+
+impl WorkerConfig {
+    /// Checks the weights of tenants. The error names the key.
+    pub(super) fn check_tenant_weights(&self) -> Result<(), String> {
+        for (tenant, weight) in &*self.tenant_weights {
+            if tenant.is_empty() || tenant.chars().count() > TENANT_CHARS_MAX {
+                return Err(format!(
+                    "`worker.tenant_weights` has a label of {} characters: use 1 to {TENANT_CHARS_MAX}, as jobs do",
+                    tenant.chars().count()
+                ));
+            }
+            if !(1..=TENANT_WEIGHT_MAX).contains(weight) {
+                return Err(format!(
+                    "`worker.tenant_weights.{tenant}` is {weight}: use 1 to {TENANT_WEIGHT_MAX}; all other tenants have 1"
+                ));
+            }
+        }
+        Ok(())
     }
 }
 

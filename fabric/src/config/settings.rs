@@ -139,6 +139,7 @@ impl Config {
         at_least("worker.grace_s", worker.grace_s, 1)?;
         at_least("worker.attempts_max", worker.attempts_max.into(), 1)?;
         at_least("worker.batch_deadline_s", worker.batch_deadline_s, 1)?;
+        worker.check_tenant_weights()?;
         at_least("broker.connect_timeout_ms", broker.connect_timeout_ms, 1)?;
         at_least("broker.backoff_ms_max", broker.backoff_ms_max, 100)?;
         at_least("broker.publish_timeout_ms", broker.publish_timeout_ms, 1)?;

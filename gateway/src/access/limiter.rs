@@ -185,7 +185,7 @@ impl<'a> Attempt<'a> {
             return true;
         }
         // It asks again at once: its turn may have come before it listened.
-        self.waiter = self.limiter.line.enter(&self.lease.id);
+        self.waiter = self.limiter.line.enter(&self.lease.tenant, &self.lease.id);
         self.waiter.is_some()
     }
 }
