@@ -75,15 +75,17 @@ def litellm(asked):
 def cohere(asked):
     from cohere import ClientV2
     client = ClientV2(base_url=URL, api_key=KEY)
+    vectors = client.embed(model=MODEL, texts=asked["texts"], input_type="search_document", embedding_types=["float"])
     ranked = client.rerank(model=RERANKER, query=asked["query"], documents=asked["documents"])
-    return None, [[row.index, row.relevance_score] for row in ranked.results]
+    return vectors.embeddings.float_, [[row.index, row.relevance_score] for row in ranked.results]
 
 
 def cohere_v1(asked):
     from cohere import Client
     client = Client(base_url=URL, api_key=KEY)
+    vectors = client.embed(model=MODEL, texts=asked["texts"]).embeddings
     ranked = client.rerank(model=RERANKER, query=asked["query"], documents=asked["documents"])
-    return None, [[row.index, row.relevance_score] for row in ranked.results]
+    return vectors, [[row.index, row.relevance_score] for row in ranked.results]
 
 
 def voyageai(asked):

@@ -74,7 +74,10 @@ impl Connection {
                 self.read().await?;
             }
         } else {
-            ensure!(header(&head, "transfer-encoding") == Some("chunked"), "neither length nor chunks");
+            ensure!(
+                header(&head, "transfer-encoding") == Some("chunked"),
+                "neither length nor chunks"
+            );
             while !self.buffer.ends_with(b"0\r\n\r\n") {
                 self.read().await?;
             }

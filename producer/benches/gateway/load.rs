@@ -21,7 +21,8 @@ pub(crate) struct Times {
 impl Times {
     fn of(mut ms: Vec<f64>) -> Self {
         ms.sort_by(f64::total_cmp);
-        let at = |percent: usize| ms.get((ms.len() * percent / 100).min(ms.len().saturating_sub(1)));
+        let at =
+            |percent: usize| ms.get((ms.len() * percent / 100).min(ms.len().saturating_sub(1)));
         let at = |percent| at(percent).copied().unwrap_or(f64::NAN);
         Self { p50: at(50), p99: at(99) }
     }

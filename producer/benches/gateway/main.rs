@@ -87,11 +87,15 @@ async fn main() -> Result<()> {
                     let started = || peer.start(&environment, folder.path(), backend);
                     all.push(theirs(peer, name, started, &direct).await?);
                 }
-                None => eprintln!("A peer is missing in {}: see scripts/bench.", environment.display()),
+                None => {
+                    eprintln!("A peer is missing in {}: see scripts/bench.", environment.display())
+                }
             }
         }
     } else {
-        eprintln!("FOREBAY_BENCH_GATEWAYS names no environment with other gateways: none is measured.");
+        eprintln!(
+            "FOREBAY_BENCH_GATEWAYS names no environment with other gateways: none is measured."
+        );
     }
     report(&all, &bare, &exact);
     Ok(())
@@ -101,7 +105,10 @@ async fn main() -> Result<()> {
 fn tenant(fixture: &Fixture, name: &str, limits: [&str; 3]) -> Result<String> {
     let [requests, tokens, in_flight] = limits;
     let create = ["tenants", "create", name, "--requests-per-minute", requests];
-    command(fixture, &[&create[..], &["--tokens-per-minute", tokens, "--in-flight", in_flight]].concat())?;
+    command(
+        fixture,
+        &[&create[..], &["--tokens-per-minute", tokens, "--in-flight", in_flight]].concat(),
+    )?;
     command(fixture, &["keys", "create", "--tenant", name])
 }
 
@@ -160,7 +167,15 @@ async fn ours(fixture: &Fixture, folder: &Path, key: &str) -> Result<Figures> {
     client.close().await;
     let (rates, rested_mb) = loaded("forebay-gateway", &program, &target).await?;
     let name = "forebay-gateway".to_owned();
-    Ok(Figures { name, first_answer_ms: starts[STARTS / 2], idle_mb, without, with, rates, rested_mb })
+    Ok(Figures {
+        name,
+        first_answer_ms: starts[STARTS / 2],
+        idle_mb,
+        without,
+        with,
+        rates,
+        rested_mb,
+    })
 }
 
 async fn theirs(
@@ -234,8 +249,12 @@ fn report(all: &[Figures], bare: &Rate, exact: &Value) {
     row("added at one connection, p50, ms", &|figures| figures.with.p50 - figures.without.p50);
     row("added at one connection, p99, ms", &|figures| figures.with.p99 - figures.without.p99);
     for (at, connections) in CONNECTIONS.iter().enumerate() {
-        row(&format!("at {connections} connections, requests/s"), &|figures| figures.rates[at].per_s);
-        row(&format!("at {connections} connections, p99, ms"), &|figures| figures.rates[at].times.p99);
+        row(&format!("at {connections} connections, requests/s"), &|figures| {
+            figures.rates[at].per_s
+        });
+        row(&format!("at {connections} connections, p99, ms"), &|figures| {
+            figures.rates[at].times.p99
+        });
         let name = format!("at {connections} connections, processor us a request");
         row(&name, &|figures| figures.rates[at].program_us);
     }

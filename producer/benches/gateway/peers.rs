@@ -43,7 +43,12 @@ impl Peer {
     /// Starts it in front of the server on `backend`, with a key and with limits that are counted and never reached.
     /// LiteLLM has keys and budgets of tenants only with a database: here it checks its master key and counts what its
     /// one deployment does.
-    pub(crate) fn start(self, environment: &Path, folder: &Path, backend: u16) -> Result<(Program, Target)> {
+    pub(crate) fn start(
+        self,
+        environment: &Path,
+        folder: &Path,
+        backend: u16,
+    ) -> Result<(Program, Target)> {
         let port = crate::free_port()?;
         let program = environment.join("bin").join(self.package());
         ensure!(program.exists(), "no {}", program.display());
@@ -52,7 +57,12 @@ impl Peer {
         match self {
             Self::LiteLlm => {
                 let config = litellm_config(folder, backend)?;
-                command.arg("--config").arg(config).args(["--host", "127.0.0.1", "--port", &listen]);
+                command.arg("--config").arg(config).args([
+                    "--host",
+                    "127.0.0.1",
+                    "--port",
+                    &listen,
+                ]);
                 // It would fetch prices from the network.
                 command.env("LITELLM_LOCAL_MODEL_COST_MAP", "True");
             }
@@ -60,7 +70,15 @@ impl Peer {
                 let url = format!("http://127.0.0.1:{backend}");
                 let metrics = crate::free_port()?.to_string();
                 let tenant = format!("bench:{KEY}");
-                command.args(["launch", "--host", "127.0.0.1", "--port", &listen, "--worker-urls", &url]);
+                command.args([
+                    "launch",
+                    "--host",
+                    "127.0.0.1",
+                    "--port",
+                    &listen,
+                    "--worker-urls",
+                    &url,
+                ]);
                 command.args(["--prometheus-port", &metrics, "--tenant-api-key", &tenant]);
                 command.args(["--max-concurrent-requests", "10000"]);
                 command.args(["--rate-limit-tokens-per-second", "1000000", "--log-level", "warn"]);

@@ -45,7 +45,8 @@ impl Load {
                 let mut answers = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
                     let (path, body) = request(client, answers.len());
-                    let answer = Gateway::try_post(ports[port % ports.len()], path, &body, &headers);
+                    let answer =
+                        Gateway::try_post(ports[port % ports.len()], path, &body, &headers);
                     port += usize::from(answer.is_none());
                     answers.push(answer);
                 }
@@ -131,7 +132,10 @@ async fn a_gateway_that_is_killed_under_load_loses_no_confirmed_job_and_no_slot(
     assert_eq!(doomed.service.exit_code(SOON).await, 128 + 9);
     at(Instant::now() + Duration::from_secs(2)).await;
     let answers = load.stop();
-    assert!(answers.iter().any(Option::is_none), "no request was at the gateway when it was killed");
+    assert!(
+        answers.iter().any(Option::is_none),
+        "no request was at the gateway when it was killed"
+    );
     let failed: Vec<&Answer> =
         answers.iter().flatten().filter(|answer| ![200, 202].contains(&answer.status)).collect();
     assert!(failed.is_empty(), "the other replica serves on: {failed:?}");

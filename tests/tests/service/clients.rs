@@ -5,9 +5,6 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use async_openai::Client;
-use async_openai::config::OpenAIConfig;
-use async_openai::types::embeddings::CreateEmbeddingRequestArgs;
 use forebay_tests::binaries::checkout;
 use forebay_tests::gateway::{Gateway, floats};
 use forebay_tests::job::{Codec, Job};
@@ -126,14 +123,22 @@ fn two_models(stack: &Stack) -> std::path::PathBuf {
     }
     let table = |name: &str| {
         let source = models.join(name);
-        format!("[models.{name}]\nsource = \"folder:{}\"\npool.launcher = \"none\"\n", source.display())
+        format!(
+            "[models.{name}]\nsource = \"folder:{}\"\npool.launcher = \"none\"\n",
+            source.display()
+        )
     };
     stack.write_config(&format!("{}{}{SETTINGS}", table(MODEL), table(TINY)));
     models
 }
 
 /// What is wrong with a client's answer.
-fn problem(driver: &Driver, answer: &Value, vectors: &[Vec<f32>], ranking: &[(u64, f64)]) -> Option<String> {
+fn problem(
+    driver: &Driver,
+    answer: &Value,
+    vectors: &[Vec<f32>],
+    ranking: &[(u64, f64)],
+) -> Option<String> {
     if answer["version"] != driver.version {
         return Some(format!("version {} answers, not {}", answer["version"], driver.version));
     }
@@ -157,9 +162,11 @@ fn problem(driver: &Driver, answer: &Value, vectors: &[Vec<f32>], ranking: &[(u6
 async fn every_client_gets_the_worker_s_own_vectors_and_ranking() {
     let mut fleet = Fleet::start().await;
     // Several send an empty text as one.
-    let texts = json!(["A forebay is the pool in front of a turbine.", "", "Das Wasser läuft 💧 über."]);
+    let texts =
+        json!(["A forebay is the pool in front of a turbine.", "", "Das Wasser läuft 💧 über."]);
     let query = "What is in front of a turbine?";
-    let documents = json!(["The gates open.", "A forebay is the pool in front of a turbine.", "Rain."]);
+    let documents =
+        json!(["The gates open.", "A forebay is the pool in front of a turbine.", "Rain."]);
     let embedded = fleet.computed(&Job::embed(texts.clone()).of(MODEL), MODEL).await;
     let pairs = json!({"query": query, "documents": documents});
     let job = Job::embed("").of(TINY).with("task", "rerank").with("input", pairs);
@@ -184,27 +191,4 @@ async fn every_client_gets_the_worker_s_own_vectors_and_ranking() {
     let problems: Vec<Option<String>> = stream::iter(runs).buffered(AT_ONCE).collect().await;
     let problems: Vec<String> = problems.into_iter().flatten().collect();
     assert!(problems.is_empty(), "{}", problems.join("\n"));
-}
-
-#[tokio::test]
-async fn async_openai_reads_the_vectors_and_the_mistakes() {
-    let mut workload = Workload::new().await;
-    let _worker = workload.stack.worker(&[]).await;
-    let gateway = Gateway::of(&workload.stack, &[]).await;
-    let texts = ["water in a pool", "", "the gates open"];
-    let job = workload.job("").with("input", json!(texts));
-    workload.submit(&job).await;
-    let expected = result(&mut workload.redis, job.id()).await.vectors;
-    let config = OpenAIConfig::new().with_api_base(gateway.url("/v1")).with_api_key("none");
-    let client = Client::with_config(config);
-    let mut asked = CreateEmbeddingRequestArgs::default().model(TINY).input(texts).build().unwrap();
-    let answer = client.embeddings().create(asked.clone()).await.unwrap();
-    let found: Vec<Vec<f32>> = answer.data.into_iter().map(|row| row.embedding).collect();
-    assert_eq!(found, expected);
-    let packed = client.embeddings().create_base64(asked.clone()).await.unwrap();
-    let found: Vec<Vec<f32>> = packed.data.into_iter().map(|row| row.embedding.into()).collect();
-    assert_eq!(found, expected);
-    asked.model = "text-embedding-3-small".to_owned();
-    let refused = client.embeddings().create(asked).await.unwrap_err().to_string();
-    assert!(refused.contains("model_not_found"), "{refused}");
 }
