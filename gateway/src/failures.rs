@@ -59,15 +59,18 @@ pub fn of_submit(error: &SubmitError) -> ApiError {
             let message = "the fleet takes no work at present: try again soon";
             logged(error, ApiError::unavailable("overloaded", message))
         }
-        SubmitError::Unconfirmed { .. } | SubmitError::Broker(_) => {
-            let message = "the fleet can't be reached at present: try again soon";
-            logged(error, ApiError::unavailable("unavailable", message))
-        }
+        SubmitError::Unconfirmed { .. } | SubmitError::Broker(_) => logged(error, unreachable()),
         SubmitError::Codec { .. } | SubmitError::Forbidden { .. } => {
             let message = "the gateway can't hand the request on; its log says why";
             logged(error, ApiError::internal(message).final_for_all())
         }
     }
+}
+
+/// The answer to a request whose job was not confirmed for as long as its caller waits.
+pub fn unreachable() -> ApiError {
+    let message = "the fleet can't be reached at present: try again soon";
+    ApiError::unavailable("unavailable", message)
 }
 
 /// The answer to a request for which no result could be read.

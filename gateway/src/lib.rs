@@ -3,7 +3,7 @@
 //! The way of a request is [`http`] (limits, id, endpoint) -> a pure parser -> [`fleet`] (jobs, their results) -> a
 //! pure writer -> [`http`]. The pure ones know neither HTTP nor the fleet:
 //!
-//! - [`openai`], [`rerank`], [`tei`], [`native`]: requests and answers of each interface;
+//! - [`openai`], [`cohere`], [`rerank`], [`tei`], [`native`]: requests and answers of each interface;
 //! - [`fields`] and [`inputs`] read JSON bodies, within bounds, with errors that name the field;
 //! - [`access`] is who may ask, and how much;
 //! - [`routing`] is which model answers, and which one when it can't;
@@ -13,6 +13,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod access;
+pub mod cohere;
 pub mod error;
 pub mod failures;
 pub mod fields;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use forebay_gateway::{
+    cohere,
     error::ApiError,
     native::NativeJob,
     openai::embeddings::EmbeddingsRequest,
@@ -20,6 +21,7 @@ fn mistakes(body: &[u8]) -> Vec<ApiError> {
     let parsed = [
         EmbeddingsRequest::parse(body, INPUTS_MAX).err(),
         EmbedRequest::parse(body, INPUTS_MAX).err(),
+        cohere::EmbedRequest::parse(body, cohere::Version::V2, INPUTS_MAX).err(),
         SparseRequest::parse(body, INPUTS_MAX).err(),
         PredictRequest::parse(body, INPUTS_MAX).err(),
         RerankRequest::parse(body, Path::V1, INPUTS_MAX).err(),
@@ -56,6 +58,8 @@ fn any_name() -> impl Strategy<Value = String> {
         "inputs",
         "documents",
         "texts",
+        "embedding_types",
+        "output_dimension",
         "query",
         "dimensions",
         "top_n",

@@ -119,6 +119,21 @@ impl Gateway {
         answer(request.send(body))
     }
 
+    /// A POST by another thread, which finds no gateway or loses it: then there is no answer.
+    pub fn try_post(
+        port: u16,
+        path: &str,
+        body: &Value,
+        headers: &[(String, String)],
+    ) -> Option<Answer> {
+        let url = format!("http://127.0.0.1:{port}{path}");
+        let mut request = agent().post(url).header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        request.send(body.to_string().as_bytes()).ok().and_then(read)
+    }
+
     /// The vectors that `/v1/embeddings` makes of `input`.
     pub fn vectors(&self, model: &str, input: &Value) -> Vec<Vec<f32>> {
         let answer = self.post("/v1/embeddings", &json!({"model": model, "input": input}));
@@ -162,12 +177,16 @@ pub fn floats(value: &Value) -> Vec<f32> {
 }
 
 fn answer(called: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Answer {
-    let mut response = called.expect("the gateway answers");
+    read(called.expect("the gateway answers")).expect("a body of text")
+}
+
+/// The whole answer; `None` if it breaks off.
+fn read(mut response: ureq::http::Response<ureq::Body>) -> Option<Answer> {
     let headers = response.headers().iter().map(|(name, value)| {
         (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
     });
     let headers = headers.collect();
-    let text = response.body_mut().read_to_string().expect("a body of text");
+    let text = response.body_mut().read_to_string().ok()?;
     let body = serde_json::from_str(&text).unwrap_or_default();
-    Answer { status: response.status().as_u16(), body, headers }
+    Some(Answer { status: response.status().as_u16(), body, headers })
 }

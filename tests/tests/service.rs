@@ -8,6 +8,7 @@ mod service {
     mod access;
     mod batching;
     mod bounds;
+    mod clients;
     mod commands;
     mod dead;
     mod disturbance;

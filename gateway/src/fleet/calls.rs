@@ -9,7 +9,7 @@ use forebay_schemas::{
     SparseVector, State,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     abandon::Canceller,
@@ -195,13 +195,15 @@ impl Fleet {
         job.expires_in_ms = Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1));
         job.result_ttl_s = Some(RESULT_TTL_S);
         let pending = self.canceller.guard(job.id.clone());
-        let id = match self.client.submit(job, Lane::Interactive).await {
-            Ok(id) => id,
+        // A broker that is away is waited for no longer than the caller waits.
+        let id = match timeout_at(deadline, self.client.submit(job, Lane::Interactive)).await {
+            Ok(Ok(id)) => id,
             // It may be in its queue.
-            Err(error @ SubmitError::Unconfirmed { .. }) => {
+            Err(_) => return Err(failures::unreachable()),
+            Ok(Err(error @ SubmitError::Unconfirmed { .. })) => {
                 return Err(failures::of_submit(&error));
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 pending.settled();
                 return Err(failures::of_submit(&error));
             }

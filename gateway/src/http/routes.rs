@@ -12,7 +12,7 @@ use axum::{
 
 use super::{
     app::App,
-    endpoints::{embeddings, generate, health, jobs, models, rerank, tei},
+    endpoints::{cohere, embeddings, generate, health, jobs, models, rerank, tei},
     observe::observe,
 };
 use crate::error::ApiError;
@@ -27,6 +27,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/chat/completions", post(generate::not_supported))
         .route("/v1/completions", post(generate::not_supported))
         .route("/v1/responses", post(generate::not_supported))
+        .route("/v1/embed", post(cohere::v1))
+        .route("/v2/embed", post(cohere::v2))
         .route("/v1/rerank", post(rerank::v1))
         .route("/v2/rerank", post(rerank::v2))
         .route("/rerank", post(rerank::bare))

@@ -9,7 +9,7 @@ use axum::{
 };
 use forebay_client::{JobId, Outcome, WaitError};
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     access::Scope,
@@ -52,7 +52,9 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     }
     job.tenant = Some(tenant.to_owned());
     let tokens = expected_tokens(job.work.texts());
-    let grant = app.gate.reserve(&caller, tokens, app.wait_of(&head.headers)).await?;
+    let wait = app.wait_of(&head.headers);
+    let deadline = Instant::now() + wait;
+    let grant = app.gate.reserve(&caller, tokens, wait).await?;
     let answer = json!({
         "id": id, "object": "job", "state": "queued",
         "model": job.model, "task": job.work.task(), "lane": lane,
@@ -60,7 +62,11 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     // A job that has ended is not computed once more. One that is under way may be, and its first result stands.
     let has_ended = key.is_some() && found(&app, &id).await?.is_some();
     if !has_ended {
-        app.fleet.client.submit(job, lane).await.map_err(|e| failures::of_submit(&e))?;
+        // A broker that is away is waited for no longer than the caller waits.
+        let submitted = timeout_at(deadline, app.fleet.client.submit(job, lane)).await;
+        submitted
+            .map_err(|_| failures::unreachable())?
+            .map_err(|error| failures::of_submit(&error))?;
     }
     let mut response = answer::json(StatusCode::ACCEPTED, &answer);
     let headers = response.headers_mut();
