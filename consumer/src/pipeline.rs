@@ -268,6 +268,7 @@ impl Parts {
         Tokenize {
             tokenizer: model.tokenizer.clone(),
             dim: model.info.dim,
+            vocabulary: model.info.vocabulary,
             threads: self.config.tokenize_threads,
             attempts_max: self.config.attempts_max,
             memory: self.memory,

@@ -19,7 +19,7 @@ use futures_util::{StreamExt, future, stream::FuturesUnordered};
 use metrics::counter;
 use tokio::sync::mpsc;
 
-use self::reading::{Reading, check_vectors, encode, texts_of};
+use self::reading::{Input, Reading, check_vectors, encode, inputs_of};
 use crate::{
     in_flight::{InFlight, Part},
     job::Admitted,
@@ -42,6 +42,8 @@ pub struct Tokenize {
     pub tokenizer: Arc<Tokenizer>,
     /// Values in one of the model's vectors.
     pub dim: usize,
+    /// Token ids that the model has: those below this.
+    pub vocabulary: usize,
     /// How many threads tokenize at once.
     pub threads: usize,
     /// The most attempts at a job.
@@ -171,10 +173,10 @@ impl Tokenize {
 
     /// Takes the texts out of a job: from here on only the tokens are needed.
     fn open(&self, mut admitted: Admitted) -> Result<Texts, Disposition> {
-        match texts_of(&mut admitted.job.work, self.dim) {
-            Ok((reading, texts)) => {
-                let job = Arc::new(InFlight::new(admitted, texts.len()));
-                Ok(Texts { job, reading, first: 0, inputs: texts.into_iter() })
+        match inputs_of(&mut admitted.job.work, self.dim, self.vocabulary) {
+            Ok((reading, inputs)) => {
+                let job = Arc::new(InFlight::new(admitted, inputs.len()));
+                Ok(Texts { job, reading, first: 0, inputs: inputs.into_iter() })
             }
             Err(error) => {
                 let Admitted { job, ticket, .. } = admitted;
@@ -190,7 +192,7 @@ struct Texts {
     reading: Reading,
     /// The index of the first one in the job.
     first: usize,
-    inputs: vec::IntoIter<String>,
+    inputs: vec::IntoIter<Input>,
 }
 
 impl Texts {
@@ -198,15 +200,15 @@ impl Texts {
     fn split(mut self, bytes: usize) -> (Self, Option<Self>) {
         let mut all = 0;
         let fitting = self.inputs.as_slice().iter().take_while(|text| {
-            let fits = all == 0 || all + weight(text) <= bytes;
-            all += weight(text);
+            let fits = all == 0 || all + text.weight() <= bytes;
+            all += text.weight();
             fits
         });
         let count = fitting.count();
         if count == self.inputs.len() {
             return (self, None);
         }
-        let texts: Vec<String> = self.inputs.by_ref().take(count).collect();
+        let texts: Vec<Input> = self.inputs.by_ref().take(count).collect();
         let first = Self {
             job: self.job.clone(),
             reading: self.reading.clone(),
@@ -218,12 +220,12 @@ impl Texts {
     }
 
     fn bytes(&self) -> usize {
-        self.inputs.as_slice().iter().map(|text| weight(text)).sum()
+        self.inputs.as_slice().iter().map(Input::weight).sum()
     }
 
     /// Bytes of the longest text, the first one of pairs included.
     fn longest(&self) -> usize {
-        let texts = self.inputs.as_slice().iter().map(String::len).max().unwrap_or(0);
+        let texts = self.inputs.as_slice().iter().map(Input::text_bytes).max().unwrap_or(0);
         match &self.reading {
             Reading::Pairs(query) => texts.max(query.text.len()),
             Reading::Cut | Reading::Whole => texts,
@@ -289,11 +291,6 @@ impl Texts {
             }
         }
     }
-}
-
-/// Bytes of a text; an empty one is work too.
-fn weight(text: &str) -> usize {
-    text.len().max(1)
 }
 
 /// Texts of one lane that go to a thread together.
