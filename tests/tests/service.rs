@@ -16,8 +16,10 @@ mod service {
     mod foreign;
     mod full;
     mod gateway;
+    mod gateway_events;
     mod gateway_keys;
     mod gateway_limits;
+    mod gateway_shaping;
     mod gateway_tasks;
     mod journey;
     mod killer;

@@ -3,6 +3,8 @@
 
 mod abandon;
 mod calls;
+mod distinct;
+mod shared;
 mod split;
 
 pub use abandon::Canceller;

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     activity::{Waits, Watched},
     connections::{Connections, Entry},
+    streamed,
 };
 
 /// How often connections that take too long are looked for.
@@ -144,9 +145,7 @@ async fn serve_one(stream: TcpStream, router: Router, entry: Entry, stop: Cancel
         let answer = router.call(request);
         let activity = entry.activity.clone();
         async move {
-            let answer = answer.await;
-            activity.answered();
-            answer
+            answer.await.map(|answer| streamed::follow(answer, &activity))
         }
     });
     // A client that leaves ends the connection's future, and with it the handler's.

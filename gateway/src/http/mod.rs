@@ -8,10 +8,14 @@ mod connections;
 mod endpoints;
 mod governed;
 mod listener;
+mod local;
 mod observe;
+mod parsing;
 mod routes;
+mod streamed;
 
 pub use app::{App, BYTES_PER_PERMIT};
 pub use governed::Gate;
 pub use listener::Listener;
+pub use parsing::Bench;
 pub use routes::router;

@@ -11,7 +11,13 @@ use forebay_schemas::EmbedParams;
 use crate::{
     access::Scope,
     error::ApiError,
-    http::{answer, app::App, body, governed::expected_tokens},
+    http::{
+        answer,
+        app::App,
+        body,
+        governed::{expected_ids, expected_tokens},
+    },
+    inputs::Input,
     openai::embeddings::{self, EmbeddingsRequest},
 };
 
@@ -19,15 +25,28 @@ use crate::{
 pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
     let caller = app.gate.admit(&head.headers, Scope::Submit).await?;
-    let body::Held { bytes, permit: _permit } = body::read(&app, &head.headers, body).await?;
-    let asked = EmbeddingsRequest::parse(&bytes, app.config.inputs_max)?;
-    drop(bytes);
+    let held = body::read(&app, &head.headers, body).await?;
+    let inputs_max = app.config.inputs_max;
+    let parse = move |bytes: &[u8]| EmbeddingsRequest::parse(bytes, inputs_max);
+    let (asked, _permit) = app.bench.parsed(held, parse).await?;
     let model = app.model(asked.model, app.config.embed_model.as_ref()).await?;
-    let tokens = expected_tokens(asked.input.iter().map(String::as_str));
+    let tokens = match &asked.input {
+        Input::Texts(texts) => expected_tokens(texts.iter().map(String::as_str)),
+        Input::Ids { sequences, .. } => expected_ids(sequences),
+    };
     let (call, grant) = app.call(&caller, &head.headers, model, "input", tokens).await?;
     let params = EmbedParams { dimensions: asked.dimensions, ..EmbedParams::default() };
-    let vectors = app.fleet.embed(&call, asked.input, &params).await?;
-    let model = call.model.as_str();
-    let answer = embeddings::answer(model, &vectors.parts, asked.encoding, vectors.tokens);
-    Ok(grant.settled(vectors.tokens, answer::written(answer)?))
+    let vectors = match asked.input {
+        Input::Texts(texts) => app.fleet.embed(&call, texts, &params).await?,
+        Input::Ids { sequences, tokenizer } => {
+            app.fleet.embed_ids(&call, sequences, &tokenizer, &params).await?
+        }
+    };
+    let tokens = vectors.tokens;
+    let bytes = vectors.bytes();
+    let write = move || {
+        embeddings::answer(call.model.as_str(), &vectors.rows(), asked.encoding, tokens)
+    };
+    let written = app.bench.run(bytes, write).await?;
+    Ok(grant.settled(tokens, answer::written(written)?))
 }

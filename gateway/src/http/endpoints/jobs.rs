@@ -18,7 +18,7 @@ use crate::{
         answer,
         app::App,
         body,
-        governed::{Caller, expected_tokens},
+        governed::{Caller, expected_of},
     },
     native::{self, NativeJob},
 };
@@ -32,16 +32,22 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     let (head, body) = request.into_parts();
     let caller = app.gate.admit(&head.headers, Scope::Submit).await?;
     let tenant = caller.tenant();
-    let body::Held { bytes, permit: _permit } = body::read(&app, &head.headers, body).await?;
+    let held = body::read(&app, &head.headers, body).await?;
     let key = idempotency_key(&head.headers)?;
-    let id = match key {
-        Some(key) => native::idempotent_id(tenant, key, &bytes)?,
-        None => native::random_id(tenant)?,
+    let parse = {
+        let (tenant, key, limits) =
+            (tenant.to_owned(), key.map(ToOwned::to_owned), app.limits.clone());
+        move |bytes: &[u8]| {
+            let id = match key {
+                Some(key) => native::idempotent_id(&tenant, &key, bytes)?,
+                None => native::random_id(&tenant)?,
+            };
+            Ok((NativeJob::parse(bytes, &id, &limits)?, id))
+        }
     };
-    let NativeJob { mut job, lane } = NativeJob::parse(&bytes, &id, &app.limits)?;
-    drop(bytes);
+    let ((NativeJob { mut job, lane }, id), _permit) = app.bench.parsed(held, parse).await?;
     job.tenant = Some(tenant.to_owned());
-    let tokens = expected_tokens(job.work.texts());
+    let tokens = expected_of(&job.work);
     let grant = app.gate.reserve(&caller, tokens, app.wait_of(&head.headers)).await?;
     let answer = json!({
         "id": id, "object": "job", "state": "queued",
@@ -101,7 +107,7 @@ pub async fn cancel(
     Ok(answer::json(StatusCode::ACCEPTED, &json!({"id": id, "state": "cancelling"})))
 }
 
-async fn found(app: &App, id: &JobId) -> Result<Option<Outcome>, ApiError> {
+pub(super) async fn found(app: &App, id: &JobId) -> Result<Option<Outcome>, ApiError> {
     app.fleet.client.get(id).await.map_err(|error| failures::of_wait(&error))
 }
 
@@ -117,7 +123,12 @@ async fn waited(app: &App, id: &JobId, wait: Duration) -> Result<Option<Outcome>
 }
 
 /// A job that the caller may ask about: one of its tenant's, or any while there are no keys.
-async fn job_of(app: &App, headers: &HeaderMap, scope: Scope, id: &str) -> Result<JobId, ApiError> {
+pub(super) async fn job_of(
+    app: &App,
+    headers: &HeaderMap,
+    scope: Scope,
+    id: &str,
+) -> Result<JobId, ApiError> {
     let caller = app.gate.admit(headers, scope).await?;
     let id = job_id(id)?;
     match caller {

@@ -1,6 +1,7 @@
 //! The endpoints: each reads a request, asks the fleet, and writes the answer.
 
 pub mod embeddings;
+pub mod events;
 pub mod generate;
 pub mod health;
 pub mod jobs;

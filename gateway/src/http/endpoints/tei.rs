@@ -40,13 +40,17 @@ async fn call(
 pub async fn embed(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
     let caller = app.gate.admit(&head.headers, Scope::Submit).await?;
-    let body::Held { bytes, permit: _permit } = body::read(&app, &head.headers, body).await?;
-    let asked = EmbedRequest::parse(&bytes, app.config.inputs_max)?;
-    drop(bytes);
+    let held = body::read(&app, &head.headers, body).await?;
+    let inputs_max = app.config.inputs_max;
+    let parse = move |bytes: &[u8]| EmbedRequest::parse(bytes, inputs_max);
+    let (asked, _permit) = app.bench.parsed(held, parse).await?;
     let model = (asked.model, app.config.embed_model.as_ref());
     let (call, grant) = call(&app, &caller, &head.headers, model, &asked.inputs).await?;
     let vectors = app.fleet.embed(&call, asked.inputs, &asked.params).await?;
-    Ok(grant.settled(vectors.tokens, answer::written(tei::vectors(&vectors.parts))?))
+    let tokens = vectors.tokens;
+    let bytes = vectors.bytes();
+    let written = app.bench.run(bytes, move || tei::vectors(&vectors.rows())).await?;
+    Ok(grant.settled(tokens, answer::written(written)?))
 }
 
 /// One sparse vector for each text.
@@ -56,9 +60,10 @@ pub async fn embed_sparse(
 ) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
     let caller = app.gate.admit(&head.headers, Scope::Submit).await?;
-    let body::Held { bytes, permit: _permit } = body::read(&app, &head.headers, body).await?;
-    let asked = SparseRequest::parse(&bytes, app.config.inputs_max)?;
-    drop(bytes);
+    let held = body::read(&app, &head.headers, body).await?;
+    let inputs_max = app.config.inputs_max;
+    let parse = move |bytes: &[u8]| SparseRequest::parse(bytes, inputs_max);
+    let (asked, _permit) = app.bench.parsed(held, parse).await?;
     let model = (asked.model, app.config.sparse_model.as_ref());
     let (call, grant) = call(&app, &caller, &head.headers, model, &asked.inputs).await?;
     let (vectors, tokens) = app.fleet.embed_sparse(&call, asked.inputs, &asked.params).await?;
@@ -69,9 +74,10 @@ pub async fn embed_sparse(
 pub async fn predict(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
     let caller = app.gate.admit(&head.headers, Scope::Submit).await?;
-    let body::Held { bytes, permit: _permit } = body::read(&app, &head.headers, body).await?;
-    let asked = PredictRequest::parse(&bytes, app.config.inputs_max)?;
-    drop(bytes);
+    let held = body::read(&app, &head.headers, body).await?;
+    let inputs_max = app.config.inputs_max;
+    let parse = move |bytes: &[u8]| PredictRequest::parse(bytes, inputs_max);
+    let (asked, _permit) = app.bench.parsed(held, parse).await?;
     let model = (asked.model, app.config.classify_model.as_ref());
     let (call, grant) = call(&app, &caller, &head.headers, model, &asked.inputs).await?;
     let (labels, tokens) = app.fleet.classify(&call, asked.inputs).await?;
