@@ -44,6 +44,7 @@ pub fn record(id: &str) -> WorkerRecord {
         load_ms: 0,
         slots_free_tokens: 0,
         gpu: None,
+        revision: None,
     }
 }
 

@@ -42,6 +42,7 @@ pub mod memory;
 pub mod pace;
 pub mod pipeline;
 pub mod registry;
+pub mod revision;
 pub mod settle;
 pub mod stats;
 #[cfg(test)]

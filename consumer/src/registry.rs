@@ -63,6 +63,7 @@ impl Registry {
             load_ms: 0,
             slots_free_tokens: 0,
             gpu: None,
+            revision: None,
         };
         Self {
             store,

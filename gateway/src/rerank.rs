@@ -275,7 +275,8 @@ mod tests {
     #[test]
     fn a_limit_of_tokens_that_may_cut_a_document_is_refused_and_any_other_changes_nothing() {
         let with = |documents: Value, tokens_max: Value| {
-            let body = json!({"query": "q", "documents": documents, "max_tokens_per_doc": tokens_max});
+            let body =
+                json!({"query": "q", "documents": documents, "max_tokens_per_doc": tokens_max});
             parsed(&body, Path::V2).map(|request| request.documents.len())
         };
         let long = "x".repeat(4_096);

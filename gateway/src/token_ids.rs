@@ -50,8 +50,10 @@ fn sequence(name: &str, list: &RawValue, left: &mut usize) -> Result<Vec<u32>, A
     let mut ids = Vec::new();
     each(name, list, usize::MAX, |_, element| {
         *left = left.checked_sub(1).ok_or_else(|| {
-            let message =
-                format!("`{}` has more than {TOKEN_IDS_MAX} token ids: send several requests", top(name));
+            let message = format!(
+                "`{}` has more than {TOKEN_IDS_MAX} token ids: send several requests",
+                top(name)
+            );
             ApiError::invalid(name, message)
         })?;
         ids.push(id(name, element)?);

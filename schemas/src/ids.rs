@@ -183,8 +183,7 @@ impl Id<'_> {
             _ => None,
         };
         let what = self.at.map_or(What::Field(FIELD), |at| What::Element(FIELD, at));
-        let id =
-            id.ok_or_else(|| came.instead_of(what, "token ids, whole numbers below 2^32"))?;
+        let id = id.ok_or_else(|| came.instead_of(what, "token ids, whole numbers below 2^32"))?;
         let left = self.left.get().checked_sub(1).ok_or_else(|| {
             E::custom(format_args!(
                 "`{FIELD}` has more than {TOKEN_IDS_MAX} token ids: split it into several jobs"

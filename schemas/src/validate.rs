@@ -102,13 +102,17 @@ fn sequences(input_ids: &[Vec<u32>]) -> Check {
     })?;
     let ids: usize = input_ids.iter().map(Vec::len).sum();
     require(ids <= TOKEN_IDS_MAX, || {
-        format!("`input_ids` has {ids} token ids, the limit is {TOKEN_IDS_MAX}: split it into several jobs")
+        format!(
+            "`input_ids` has {ids} token ids, the limit is {TOKEN_IDS_MAX}: split it into several jobs"
+        )
     })
 }
 
 fn params(work: &Work) -> Check {
     match work {
-        Work::Embed { params, .. } | Work::EmbedIds { params, .. } => positive("dimensions", params.dimensions),
+        Work::Embed { params, .. } | Work::EmbedIds { params, .. } => {
+            positive("dimensions", params.dimensions)
+        }
         Work::EmbedSparse { params, .. } => sparse(params),
         Work::Rerank { params, .. } => positive("top_n", params.top_n),
         Work::EmbedTokens { .. } | Work::Classify { .. } => Ok(()),

@@ -200,12 +200,14 @@ impl<'a> From<&'a Work> for WireParams<'a> {
     fn from(work: &'a Work) -> Self {
         match work {
             Work::Embed { params: EmbedParams { normalize, truncate, dimensions }, .. }
-            | Work::EmbedIds { params: EmbedParams { normalize, truncate, dimensions }, .. } => Self {
-                normalize: (!normalize).then_some(false),
-                truncate: (!truncate).then_some(false),
-                dimensions: *dimensions,
-                ..Self::default()
-            },
+            | Work::EmbedIds { params: EmbedParams { normalize, truncate, dimensions }, .. } => {
+                Self {
+                    normalize: (!normalize).then_some(false),
+                    truncate: (!truncate).then_some(false),
+                    dimensions: *dimensions,
+                    ..Self::default()
+                }
+            }
             Work::EmbedSparse { params: SparseParams { truncate, top_k }, .. } => {
                 Self { truncate: (!truncate).then_some(false), top_k: *top_k, ..Self::default() }
             }

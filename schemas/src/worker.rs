@@ -56,6 +56,9 @@ pub struct WorkerRecord {
     /// The GPU that it computes on; absent on a CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<GpuRecord>,
+    /// A hash of the model's files; absent until it is known, soon after the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
 }
 
 /// A worker's GPU.

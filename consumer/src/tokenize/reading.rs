@@ -7,7 +7,8 @@ use std::{
 
 use forebay_engine::{EngineError, FirstOfPairs, Tokenizer, Tokens};
 use forebay_schemas::{
-    EmbedParams, ErrorCode, JobError, SparseParams, TokensParams, Work, limits::TOKEN_VECTORS_BYTES_MAX,
+    EmbedParams, ErrorCode, JobError, SparseParams, TokensParams, Work,
+    limits::TOKEN_VECTORS_BYTES_MAX,
 };
 
 use crate::in_flight::InFlight;
@@ -184,7 +185,10 @@ mod tests {
         assert!(inputs_of(&mut ids(vec![vec![0, 99]], Some(8)), 8, 100).is_ok());
         let foreign = inputs_of(&mut ids(vec![vec![1], vec![2, 100]], None), 8, 100).err().unwrap();
         assert_eq!((foreign.code, foreign.index), (ErrorCode::InvalidRequest, Some(1)));
-        assert!(foreign.message.starts_with("the token id 100 is none of this model"), "{foreign:?}");
+        assert!(
+            foreign.message.starts_with("the token id 100 is none of this model"),
+            "{foreign:?}"
+        );
         let wide = inputs_of(&mut ids(vec![vec![1]], Some(9)), 8, 100).err().unwrap();
         assert_eq!(wide.message, "`dimensions` is 9, the model has 8");
     }

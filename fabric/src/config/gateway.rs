@@ -30,6 +30,8 @@ pub struct GatewayConfig {
     pub streams_max: usize,
     /// The longest that a stream of a job's events goes on without the job's end, in milliseconds.
     pub stream_wait_ms_max: u64,
+    /// The most bytes of vectors that are kept for texts that come again; 0 keeps none.
+    pub embedding_cache_bytes_max: usize,
     /// The longest body of a request, in bytes.
     pub body_bytes_max: usize,
     /// The most bytes that the bodies of all requests take together.
@@ -67,6 +69,7 @@ impl Default for GatewayConfig {
             poll_wait_ms_max: 60_000,
             streams_max: 1_024,
             stream_wait_ms_max: 3_600_000,
+            embedding_cache_bytes_max: 0,
             body_bytes_max: 32 << 20,
             held_bytes_max: 256 << 20,
             inputs_max: 16_384,

@@ -5,8 +5,7 @@ use std::{hash::Hash, sync::Arc, time::Duration};
 
 use forebay_client::{Client, Job, Lane, ModelId, Outcome, Output, SubmitError, Work};
 use forebay_schemas::{
-    EmbedOutput, EmbedParams, ErrorCode, JobError, LabelScore, RerankParams, SparseParams,
-    SparseVector, State,
+    ErrorCode, JobError, LabelScore, RerankParams, SparseParams, SparseVector, State,
 };
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use metrics::counter;
@@ -14,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     abandon::Canceller,
+    cache::Cache,
     distinct::{Distinct, spread},
     shared::{Boarded, Flights, Key, Landed},
     split::{Input, Part, Sizes, TooLong, split},
@@ -23,6 +23,8 @@ use crate::{error::ApiError, failures};
 /// Jobs of one request that are in their queues at once: enough to keep several workers busy, and few enough that one
 /// request does not fill a queue.
 const JOBS_AT_ONCE: usize = 8;
+/// Inputs up to here are compared and hashed in place: it takes a few milliseconds.
+pub(super) const IN_PLACE_BYTES_MAX: usize = 1 << 20;
 /// The code of an error for want of time.
 const TOO_LATE: &str = "deadline_exceeded";
 /// How long a result is kept that its caller takes at once, in seconds: for a caller that reads it late.
@@ -35,6 +37,7 @@ pub struct Fleet {
     pub client: Client,
     canceller: Canceller,
     flights: Flights,
+    pub(super) cache: Option<Arc<Cache>>,
     sizes: Sizes,
 }
 
@@ -49,30 +52,6 @@ pub struct Call {
     pub wait: Duration,
     /// The field that the texts came in, for errors.
     pub field: &'static str,
-}
-
-/// Vectors with the tokens that they took.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Vectors {
-    /// The vectors of each job; all of one dimension.
-    parts: Vec<EmbedOutput>,
-    /// For each text which of the vectors is its own.
-    order: Vec<usize>,
-    /// Tokens read.
-    pub tokens: u64,
-}
-
-impl Vectors {
-    /// The vectors in the texts' order.
-    pub fn rows(&self) -> Vec<&[f32]> {
-        spread(&self.order, self.parts.iter().flat_map(EmbedOutput::rows).collect())
-    }
-
-    /// The bytes that they take.
-    pub fn bytes(&self) -> usize {
-        let dim = self.parts.first().map_or(0, |part| part.dim);
-        self.order.len() * dim * size_of::<f32>()
-    }
 }
 
 /// Scores of documents with the tokens that they took.
@@ -92,52 +71,28 @@ struct Done {
 }
 
 /// Outputs of the jobs of one request.
-struct Outputs<T> {
+pub(super) struct Outputs<T> {
     /// Those of the distinct inputs, a job's together.
-    parts: Vec<T>,
+    pub(super) parts: Vec<T>,
+    /// The worker of each part, and how many inputs the part has.
+    pub(super) workers: Vec<(String, usize)>,
     /// For each input which of the distinct ones it is.
-    order: Vec<usize>,
-    tokens: u64,
+    pub(super) order: Vec<usize>,
+    pub(super) tokens: u64,
 }
 
 impl Fleet {
     /// The fleet behind `client`, with the limits of its jobs.
     pub fn new(client: Client, canceller: Canceller, inputs_max: usize, bytes_max: usize) -> Self {
         let flights = Flights::default();
-        Self { client, canceller, flights, sizes: Sizes { inputs_max, bytes_max } }
+        let sizes = Sizes { inputs_max, bytes_max };
+        Self { client, canceller, flights, cache: None, sizes }
     }
 
-    /// One vector for each text.
-    pub async fn embed(
-        &self,
-        call: &Call,
-        texts: Vec<String>,
-        params: &EmbedParams,
-    ) -> Result<Vectors, ApiError> {
-        let work = |input| Work::Embed { input, params: params.clone() };
-        vectors(self.outputs(call, texts, 0, work, embedded).await?)
-    }
-
-    /// One vector for each sequence of the ids of `tokenizer`, which has to be that of the call's model: ids mean other
-    /// texts to any other.
-    pub async fn embed_ids(
-        &self,
-        call: &Call,
-        sequences: Vec<Vec<u32>>,
-        tokenizer: &str,
-        params: &EmbedParams,
-    ) -> Result<Vectors, ApiError> {
-        if tokenizer != call.model.as_str() {
-            let named: String = tokenizer.chars().take(80).collect();
-            let message = format!(
-                "`tokenizer` is `{named}`, and this request goes to the model `{}`: send texts, or ids of that \
-                 model's own tokenizer and its name",
-                call.model
-            );
-            return Err(ApiError::invalid("tokenizer", message));
-        }
-        let work = |input_ids| Work::EmbedIds { input_ids, params: params.clone() };
-        vectors(self.outputs(call, sequences, 0, work, embedded).await?)
+    /// With a cache of vectors.
+    #[must_use]
+    pub fn cached(self, cache: Option<Arc<Cache>>) -> Self {
+        Self { cache, ..self }
     }
 
     /// One sparse vector for each text, and the tokens read.
@@ -152,7 +107,8 @@ impl Fleet {
             Output::EmbedSparse(found) if found.vectors.len() == inputs => Some(found.vectors),
             _ => None,
         };
-        let Outputs { parts, order, tokens } = self.outputs(call, texts, 0, work, output).await?;
+        let Outputs { parts, order, tokens, .. } =
+            self.outputs(call, texts, 0, work, output).await?;
         Ok((spread(&order, parts.concat()), tokens))
     }
 
@@ -167,7 +123,8 @@ impl Fleet {
             _ => None,
         };
         let work = |input| Work::Classify { input };
-        let Outputs { parts, order, tokens } = self.outputs(call, texts, 0, work, output).await?;
+        let Outputs { parts, order, tokens, .. } =
+            self.outputs(call, texts, 0, work, output).await?;
         Ok((spread(&order, parts.concat()), tokens))
     }
 
@@ -186,14 +143,14 @@ impl Fleet {
             Output::Rerank { scores, .. } if scores.len() == inputs => Some(scores),
             _ => None,
         };
-        let Outputs { parts, order, tokens } =
+        let Outputs { parts, order, tokens, .. } =
             self.outputs(call, documents, query.len(), work, output).await?;
         Ok(Ranking { scores: spread(&order, parts.concat()), tokens })
     }
 
-    /// Makes a job of each part of `inputs`, equal ones among them once, and returns the outputs with the tokens of all.
-    /// The first part that fails fails the request, and cancels the others.
-    async fn outputs<I: Input + Eq + Hash + Send + 'static, T>(
+    /// Makes a job of each part of `inputs`, equal ones among them once, and returns the outputs with the tokens of
+    /// all. The first part that fails fails the request, and cancels the others.
+    pub(super) async fn outputs<I: Input + Eq + Hash + Send + 'static, T>(
         &self,
         call: &Call,
         inputs: Vec<I>,
@@ -201,7 +158,18 @@ impl Fleet {
         work: impl Fn(Vec<I>) -> Work,
         output: impl Fn(Output, usize) -> Option<T>,
     ) -> Result<Outputs<T>, ApiError> {
-        let Distinct { items, firsts, order } = distinct(inputs).await;
+        self.outputs_of(call, distinct(inputs).await, bytes_shared, work, output).await
+    }
+
+    pub(super) async fn outputs_of<I: Input, T>(
+        &self,
+        call: &Call,
+        inputs: Distinct<I>,
+        bytes_shared: usize,
+        work: impl Fn(Vec<I>) -> Work,
+        output: impl Fn(Output, usize) -> Option<T>,
+    ) -> Result<Outputs<T>, ApiError> {
+        let Distinct { items, firsts, order } = inputs;
         let parts = split(items, self.sizes, bytes_shared);
         let parts = parts.map_err(|error| too_long(call.field, &firsts, error))?;
         let deadline = Instant::now() + call.wait;
@@ -217,6 +185,7 @@ impl Fleet {
         let mut done: Vec<Done> = runs.try_collect().await?;
         done.sort_by_key(|done| done.start);
         let tokens = done.iter().map(|done| done.outcome.usage.input_tokens).sum();
+        let workers = done.iter().map(|done| (done.outcome.worker.clone(), done.inputs)).collect();
         let parts = done.into_iter().map(|Done { inputs, outcome, .. }| {
             // Copied only where another request waits for the same.
             let outcome = Arc::unwrap_or_clone(outcome);
@@ -226,7 +195,7 @@ impl Fleet {
                 ApiError::internal("the result lacks what was asked for").final_for_all()
             })
         });
-        Ok(Outputs { parts: parts.collect::<Result<_, _>>()?, order, tokens })
+        Ok(Outputs { parts: parts.collect::<Result<_, _>>()?, workers, order, tokens })
     }
 
     /// Runs work to its end, or waits for equal work of the tenant that is under way.
@@ -237,7 +206,8 @@ impl Fleet {
         positions: &[usize],
         deadline: Instant,
     ) -> Result<Arc<Outcome>, ApiError> {
-        let begin = |work| self.clone().compute(call.model.clone(), call.tenant.clone(), work, deadline);
+        let begin =
+            |work| self.clone().compute(call.model.clone(), call.tenant.clone(), work, deadline);
         let landed = match Key::of(&call.tenant, &call.model, &work) {
             None => begin(work).await,
             Some(key) => {
@@ -294,17 +264,13 @@ impl Fleet {
 }
 
 /// The distinct ones of `inputs`, found on another thread where there are many bytes to compare.
-async fn distinct<I: Input + Eq + Hash + Send + 'static>(inputs: Vec<I>) -> Distinct<I> {
-    const IN_PLACE_BYTES_MAX: usize = 1 << 20;
+pub(super) async fn distinct<I: Input + Eq + Hash + Send + 'static>(inputs: Vec<I>) -> Distinct<I> {
     let bytes: usize = inputs.iter().map(Input::bytes).sum();
     let before = inputs.len();
     let distinct = if bytes <= IN_PLACE_BYTES_MAX {
         Distinct::of(inputs)
     } else {
-        match tokio::task::spawn_blocking(|| Distinct::of(inputs)).await {
-            Ok(distinct) => distinct,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
+        elsewhere(|| Distinct::of(inputs)).await
     };
     let repeated = before - distinct.items.len();
     if repeated > 0 {
@@ -313,20 +279,12 @@ async fn distinct<I: Input + Eq + Hash + Send + 'static>(inputs: Vec<I>) -> Dist
     distinct
 }
 
-fn vectors(outputs: Outputs<EmbedOutput>) -> Result<Vectors, ApiError> {
-    let Outputs { parts, order, tokens } = outputs;
-    let dim = parts.first().map(|part| part.dim);
-    if parts.iter().any(|part| Some(part.dim) != dim) {
-        // Two versions of a model at once, while one replaces the other.
-        return Err(ApiError::unavailable("unavailable", "the model is being replaced: try again"));
-    }
-    Ok(Vectors { parts, order, tokens })
-}
-
-fn embedded(output: Output, inputs: usize) -> Option<EmbedOutput> {
-    match output {
-        Output::Embed(vectors) if vectors.count() == inputs => Some(vectors),
-        _ => None,
+/// Runs `work` on a thread that may block.
+pub(super) async fn elsewhere<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        // As it would have been in place; it can't be cancelled once it runs.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 

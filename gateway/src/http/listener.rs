@@ -144,9 +144,7 @@ async fn serve_one(stream: TcpStream, router: Router, entry: Entry, stop: Cancel
         entry.activity.began();
         let answer = router.call(request);
         let activity = entry.activity.clone();
-        async move {
-            answer.await.map(|answer| streamed::follow(answer, &activity))
-        }
+        async move { answer.await.map(|answer| streamed::follow(answer, &activity)) }
     });
     // A client that leaves ends the connection's future, and with it the handler's.
     let mut builder = http1::Builder::new();

@@ -16,7 +16,11 @@ pub fn check(headers: &HeaderMap) -> Result<(), ApiError> {
     if let Some(host) = host
         && !is_loopback(host)
     {
-        return Err(foreign("Host", host, "a name of this machine, such as localhost or 127.0.0.1"));
+        return Err(foreign(
+            "Host",
+            host,
+            "a name of this machine, such as localhost or 127.0.0.1",
+        ));
     }
     if let Some(origin) = headers.get(header::ORIGIN).map(header::HeaderValue::as_bytes)
         && !is_own(origin, host)
@@ -44,8 +48,7 @@ fn is_loopback(host: &[u8]) -> bool {
 
 /// Whether an origin is that of the page that this gateway itself would serve.
 fn is_own(origin: &[u8], host: Option<&[u8]>) -> bool {
-    let authority =
-        origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
+    let authority = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
     match (authority, host) {
         (Some(authority), Some(host)) => authority.eq_ignore_ascii_case(host),
         _ => false,
@@ -78,8 +81,15 @@ mod tests {
     #[test]
     fn programs_of_this_machine_are_served_by_any_of_its_names() {
         for host in [
-            "localhost", "localhost:8080", "LOCALHOST:1", "api.localhost:8080", "localhost.:80",
-            "127.0.0.1:8080", "127.9.9.9", "[::1]:8080", "[::ffff:127.0.0.1]:80",
+            "localhost",
+            "localhost:8080",
+            "LOCALHOST:1",
+            "api.localhost:8080",
+            "localhost.:80",
+            "127.0.0.1:8080",
+            "127.9.9.9",
+            "[::1]:8080",
+            "[::ffff:127.0.0.1]:80",
         ] {
             assert_eq!(checked(&[("host", host)]), Ok(()), "{host}");
         }
@@ -91,8 +101,16 @@ mod tests {
     #[test]
     fn a_name_that_was_made_to_lead_here_is_refused() {
         for host in [
-            "rebound.example", "rebound.example:8080", "localhost.example", "notlocalhost",
-            "192.168.0.7:8080", "0.0.0.0:8080", "[::]:8080", "127.0.0.1.example", "", "a@localhost",
+            "rebound.example",
+            "rebound.example:8080",
+            "localhost.example",
+            "notlocalhost",
+            "192.168.0.7:8080",
+            "0.0.0.0:8080",
+            "[::]:8080",
+            "127.0.0.1.example",
+            "",
+            "a@localhost",
         ] {
             let refused = checked(&[("host", host)]).unwrap_err();
             let mistake = (refused.status.as_u16(), refused.code, refused.param.as_deref());
@@ -103,8 +121,13 @@ mod tests {
     #[test]
     fn a_page_of_another_site_is_refused_also_when_it_is_on_this_machine() {
         for origin in [
-            "https://elsewhere.example", "null", "http://localhost:3000", "http://127.0.0.1:8080",
-            "http://localhost:8080.example", "file://", "",
+            "https://elsewhere.example",
+            "null",
+            "http://localhost:3000",
+            "http://127.0.0.1:8080",
+            "http://localhost:8080.example",
+            "file://",
+            "",
         ] {
             let refused = checked(&[("host", "localhost:8080"), ("origin", origin)]).unwrap_err();
             assert_eq!(refused.param.as_deref(), Some("Origin"), "{origin}");

@@ -164,12 +164,13 @@ fn any_work() -> impl Strategy<Value = Work> {
         },
     );
     let ids = collection::vec(collection::vec(any::<u32>(), 1..20), 1..8);
-    let embed_ids = (ids, any::<bool>(), option::of(1_u32..)).prop_map(
-        |(input_ids, truncate, dimensions)| Work::EmbedIds {
-            input_ids,
-            params: EmbedParams { normalize: true, truncate, dimensions },
-        },
-    );
+    let embed_ids =
+        (ids, any::<bool>(), option::of(1_u32..)).prop_map(|(input_ids, truncate, dimensions)| {
+            Work::EmbedIds {
+                input_ids,
+                params: EmbedParams { normalize: true, truncate, dimensions },
+            }
+        });
     let rerank = (".{0,40}", texts(), option::of(1_u32..)).prop_map(|(query, documents, top_n)| {
         Work::Rerank { query, documents, params: RerankParams { top_n } }
     });

@@ -61,7 +61,8 @@ async fn a_job_is_followed_from_pending_to_its_record_on_any_replica_and_the_bod
         let head = until_read(stream, "\n\n").await;
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         assert!(head.to_ascii_lowercase().contains("content-type: text/event-stream"), "{head}");
-        let head = if events(&head).is_empty() { until_read(stream, "pending").await } else { head };
+        let head =
+            if events(&head).is_empty() { until_read(stream, "pending").await } else { head };
         assert_eq!(events(&head), [json!({"id": id, "state": "pending"})], "{head}");
     }
     let _worker = workload.stack.worker(&[]).await;
@@ -146,10 +147,8 @@ async fn streams_end_when_the_gateway_is_asked_to_stop() {
 #[tokio::test]
 async fn a_stream_without_news_outlives_the_limit_of_idle_connections() {
     let workload = Workload::new().await;
-    let overrides = [
-        ("FOREBAY_GATEWAY__IDLE_WAIT_MS_MAX", "1000"),
-        ("FOREBAY_GATEWAY__CONNECTIONS_MAX", "1"),
-    ];
+    let overrides =
+        [("FOREBAY_GATEWAY__IDLE_WAIT_MS_MAX", "1000"), ("FOREBAY_GATEWAY__CONNECTIONS_MAX", "1")];
     let gateway = Gateway::of(&workload.stack, &overrides).await;
     let id = submitted(&gateway, "x");
     let mut stream = following(&gateway, &id, "-").await;

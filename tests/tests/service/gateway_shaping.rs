@@ -77,7 +77,10 @@ async fn ids_of_another_tokenizer_are_refused_and_never_read_as_the_models_own()
     let job = workload.job("").with("input", Value::Null).with("input_ids", json!([[5], [2_000]]));
     workload.submit(&job).await;
     let record = result(&mut workload.redis, job.id()).await;
-    assert_eq!((record.error_code(), &record.fields["error"]["index"]), ("invalid_request", &json!(1)));
+    assert_eq!(
+        (record.error_code(), &record.fields["error"]["index"]),
+        ("invalid_request", &json!(1))
+    );
 }
 
 #[tokio::test]
@@ -184,6 +187,57 @@ async fn a_job_that_several_wait_for_is_cancelled_when_the_last_of_them_leaves()
     until_true("the job is cancelled", SOON, async || {
         let cancels: Vec<String> = redis.keys("forebay:cancel:*").await.unwrap();
         cancels.len() == 1
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_vector_that_was_asked_for_before_comes_back_until_the_models_files_change() {
+    let workload = Workload::new().await;
+    let mut worker = workload.stack.worker(&[]).await;
+    let plain = Gateway::of(&workload.stack, &[]).await;
+    let overrides = [("FOREBAY_GATEWAY__EMBEDDING_CACHE_BYTES_MAX", "1000000")];
+    let gateway = Gateway::of(&workload.stack, &overrides).await;
+    let embed = |input: Value| gateway.post(EMBEDDINGS, &json!({"model": TINY, "input": input}));
+    let cache = |answer: &Answer| answer.header("x-forebay-cache").map(ToOwned::to_owned);
+    until_true("the revision is known", SOON, async || cache(&embed(json!("first"))).is_some())
+        .await;
+    let of = plain.vectors(TINY, &json!(["water", "gates", "river"]));
+
+    let first = embed(json!(["water", "gates"]));
+    assert_eq!((cache(&first).as_deref(), rows(&first)), (Some("hits=0 of=2"), of[..2].to_vec()));
+    let mixed = embed(json!(["river", "gates", "water", "gates"]));
+    assert_eq!(cache(&mixed).as_deref(), Some("hits=3 of=4"));
+    assert_eq!(rows(&mixed), [2, 1, 0, 1].map(|n: usize| of[n].clone()));
+    let all = embed(json!(["water", "river"]));
+    assert_eq!(cache(&all).as_deref(), Some("hits=2 of=2"));
+    assert_eq!(all.body["usage"]["prompt_tokens"], 0, "nothing was read");
+    let cut = json!({"model": TINY, "input": "water", "dimensions": 4});
+    let cut = gateway.post(EMBEDDINGS, &cut);
+    assert_eq!((cache(&cut).as_deref(), rows(&cut)[0].len()), (Some("hits=0 of=1"), 4));
+    assert_eq!(plain.post(EMBEDDINGS, &json!({"input": "water"})).header("x-forebay-cache"), None);
+
+    // A file more is another revision.
+    let folder = workload.stack.tiny_model();
+    let files = fs::canonicalize(&folder).unwrap();
+    fs::remove_file(&folder).unwrap();
+    fs::create_dir_all(folder.join("1_Pooling")).unwrap();
+    for name in fs::read_dir(&files).unwrap().map(|entry| entry.unwrap().file_name()) {
+        if files.join(&name).is_file() {
+            fs::copy(files.join(&name), folder.join(&name)).unwrap();
+        }
+    }
+    fs::copy(files.join("1_Pooling/config.json"), folder.join("1_Pooling/config.json")).unwrap();
+    fs::write(folder.join("README.md"), "another revision").unwrap();
+    worker.signal("TERM");
+    assert_eq!(worker.exit_code(SOON).await, 0);
+    let _worker = workload.stack.worker(&[]).await;
+    until_true("what was kept is not found", SOON, async || {
+        cache(&embed(json!("gates"))).as_deref() == Some("hits=0 of=1")
+    })
+    .await;
+    until_true("what is computed now is kept", SOON, async || {
+        cache(&embed(json!("gates"))).as_deref() == Some("hits=1 of=1")
     })
     .await;
 }

@@ -21,7 +21,10 @@ use crate::{
     openai::embeddings::{self, EmbeddingsRequest},
 };
 
-/// One vector for each text.
+/// Says for how many of the texts the vector was there before.
+const CACHE: &str = "x-forebay-cache";
+
+/// One vector for each text, or for each sequence of token ids.
 pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
     let caller = app.gate.admit(&head.headers, Scope::Submit).await?;
@@ -43,10 +46,12 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
         }
     };
     let tokens = vectors.tokens;
+    let hits = vectors.hits.map(|hits| format!("hits={hits} of={}", vectors.count()));
     let bytes = vectors.bytes();
-    let write = move || {
-        embeddings::answer(call.model.as_str(), &vectors.rows(), asked.encoding, tokens)
-    };
+    let write =
+        move || embeddings::answer(call.model.as_str(), &vectors.rows(), asked.encoding, tokens);
     let written = app.bench.run(bytes, write).await?;
-    Ok(grant.settled(tokens, answer::written(written)?))
+    let mut response = answer::written(written)?;
+    answer::add(&mut response, hits.map(|hits| (CACHE, hits)).into_iter().collect());
+    Ok(grant.settled(tokens, response))
 }

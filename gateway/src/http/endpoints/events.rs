@@ -105,7 +105,11 @@ impl Events {
         match outcome {
             Ok(Ok(outcome)) => self.end(event(&outcome)),
             Err(_) | Ok(Err(WaitError::Timeout { .. })) => {
-                if Instant::now() < self.until { PING.into() } else { self.end(String::new()) }
+                if Instant::now() < self.until {
+                    PING.into()
+                } else {
+                    self.end(String::new())
+                }
             }
             Ok(Err(error @ (WaitError::Unreadable { .. } | WaitError::Store(_)))) => {
                 let error = failures::of_wait(&error);

@@ -45,6 +45,7 @@ fn worker(id: &str, heartbeat: u64) -> WorkerRecord {
         load_ms: 0,
         slots_free_tokens: 0,
         gpu: None,
+        revision: None,
     }
 }
 
