@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     fleet::{Cache, Canceller, Fleet},
-    http::{App, BYTES_PER_PERMIT, Bench, Gate, Listener, router},
+    http::{App, BYTES_PER_PERMIT, Gate, Listener, LongWork, router},
 };
 
 /// How long the last cancellations and settlements may take when the gateway stops.
@@ -93,7 +93,7 @@ fn app(
         limits: config.limits.clone(),
         health,
         held: Arc::new(Semaphore::new(config.gateway.held_bytes_max.div_ceil(BYTES_PER_PERMIT))),
-        bench: Bench::new(),
+        long_work: LongWork::new(),
         streams: Arc::new(Semaphore::new(config.gateway.streams_max)),
         started_at_s: u32::try_from(now_ms() / 1_000).unwrap_or(u32::MAX),
         stop,

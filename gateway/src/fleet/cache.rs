@@ -69,7 +69,7 @@ impl Cache {
         let mut hash = Sha256::new();
         // The written form of parameters is the same within one process, which is as far as keys go.
         let params = format!("{params:?}");
-        for part in [tenant, model.as_str(), &revision, &params] {
+        for part in [tenant, model.as_str(), &*revision, params.as_str()] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part.as_bytes());
         }

@@ -28,11 +28,9 @@ impl<T: Eq + Hash> Distinct<T> {
         }
         drop(seen);
         let mut next = firsts.iter().copied().peekable();
-        let is_first = |index: &usize| next.next_if_eq(index).is_some();
         let numbered = inputs.into_iter().enumerate();
-        let mut is_first = is_first;
-        let items = numbered.filter(|(index, _)| is_first(index)).map(|(_, input)| input);
-        let items = items.collect();
+        let first = numbered.filter(|(index, _)| next.next_if_eq(index).is_some());
+        let items = first.map(|(_, input)| input).collect();
         Self { items, firsts, order }
     }
 }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     governed::{Caller, Gate, Grant},
-    parsing::Bench,
+    long_work::LongWork,
 };
 use crate::{
     error::ApiError,
@@ -34,7 +34,7 @@ pub struct App {
     /// One permit for each [`BYTES_PER_PERMIT`] of bodies that may be held.
     pub held: Arc<Semaphore>,
     /// Where long bodies are read and long answers written.
-    pub bench: Bench,
+    pub long_work: LongWork,
     /// One permit for each stream of events.
     pub streams: Arc<Semaphore>,
     /// When this process started, in seconds of Unix time.

@@ -9,13 +9,13 @@ mod endpoints;
 mod governed;
 mod listener;
 mod local;
+mod long_work;
 mod observe;
-mod parsing;
 mod routes;
 mod streamed;
 
 pub use app::{App, BYTES_PER_PERMIT};
 pub use governed::Gate;
 pub use listener::Listener;
-pub use parsing::Bench;
+pub use long_work::LongWork;
 pub use routes::router;

@@ -31,7 +31,7 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     let held = body::read(&app, &head.headers, body).await?;
     let inputs_max = app.config.inputs_max;
     let parse = move |bytes: &[u8]| EmbeddingsRequest::parse(bytes, inputs_max);
-    let (asked, _permit) = app.bench.parsed(held, parse).await?;
+    let (asked, _permit) = body::parsed(&app, held, parse).await?;
     let model = app.model(asked.model, app.config.embed_model.as_ref()).await?;
     let tokens = match &asked.input {
         Input::Texts(texts) => expected_tokens(texts.iter().map(String::as_str)),
@@ -50,7 +50,7 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     let bytes = vectors.bytes();
     let write =
         move || embeddings::answer(call.model.as_str(), &vectors.rows(), asked.encoding, tokens);
-    let written = app.bench.run(bytes, write).await?;
+    let written = app.long_work.run(bytes, write).await?;
     let mut response = answer::written(written)?;
     answer::add(&mut response, hits.map(|hits| (CACHE, hits)).into_iter().collect());
     Ok(grant.settled(tokens, response))

@@ -35,8 +35,9 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     let held = body::read(&app, &head.headers, body).await?;
     let key = idempotency_key(&head.headers)?;
     let parse = {
-        let (tenant, key, limits) =
-            (tenant.to_owned(), key.map(ToOwned::to_owned), app.limits.clone());
+        let tenant = tenant.to_owned();
+        let key = key.map(ToOwned::to_owned);
+        let limits = app.limits.clone();
         move |bytes: &[u8]| {
             let id = match key {
                 Some(key) => native::idempotent_id(&tenant, &key, bytes)?,
@@ -45,7 +46,7 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
             Ok((NativeJob::parse(bytes, &id, &limits)?, id))
         }
     };
-    let ((NativeJob { mut job, lane }, id), _permit) = app.bench.parsed(held, parse).await?;
+    let ((NativeJob { mut job, lane }, id), _permit) = body::parsed(&app, held, parse).await?;
     job.tenant = Some(tenant.to_owned());
     let tokens = expected_of(&job.work);
     let grant = app.gate.reserve(&caller, tokens, app.wait_of(&head.headers)).await?;

@@ -36,7 +36,7 @@ async fn create(app: &App, request: Request, path: Path) -> Result<Response, Api
     let held = body::read(app, &head.headers, body).await?;
     let inputs_max = app.config.inputs_max;
     let parse = move |bytes: &[u8]| RerankRequest::parse(bytes, path, inputs_max);
-    let (mut asked, _permit) = app.bench.parsed(held, parse).await?;
+    let (mut asked, _permit) = body::parsed(app, held, parse).await?;
     let model = app.model(asked.model.take(), app.config.rerank_model.as_ref()).await?;
     let field = asked.documents_field();
     // Every document is read together with the query.

@@ -43,13 +43,13 @@ pub async fn embed(State(app): State<Arc<App>>, request: Request) -> Result<Resp
     let held = body::read(&app, &head.headers, body).await?;
     let inputs_max = app.config.inputs_max;
     let parse = move |bytes: &[u8]| EmbedRequest::parse(bytes, inputs_max);
-    let (asked, _permit) = app.bench.parsed(held, parse).await?;
+    let (asked, _permit) = body::parsed(&app, held, parse).await?;
     let model = (asked.model, app.config.embed_model.as_ref());
     let (call, grant) = call(&app, &caller, &head.headers, model, &asked.inputs).await?;
     let vectors = app.fleet.embed(&call, asked.inputs, &asked.params).await?;
     let tokens = vectors.tokens;
     let bytes = vectors.bytes();
-    let written = app.bench.run(bytes, move || tei::vectors(&vectors.rows())).await?;
+    let written = app.long_work.run(bytes, move || tei::vectors(&vectors.rows())).await?;
     Ok(grant.settled(tokens, answer::written(written)?))
 }
 
@@ -63,7 +63,7 @@ pub async fn embed_sparse(
     let held = body::read(&app, &head.headers, body).await?;
     let inputs_max = app.config.inputs_max;
     let parse = move |bytes: &[u8]| SparseRequest::parse(bytes, inputs_max);
-    let (asked, _permit) = app.bench.parsed(held, parse).await?;
+    let (asked, _permit) = body::parsed(&app, held, parse).await?;
     let model = (asked.model, app.config.sparse_model.as_ref());
     let (call, grant) = call(&app, &caller, &head.headers, model, &asked.inputs).await?;
     let (vectors, tokens) = app.fleet.embed_sparse(&call, asked.inputs, &asked.params).await?;
@@ -77,7 +77,7 @@ pub async fn predict(State(app): State<Arc<App>>, request: Request) -> Result<Re
     let held = body::read(&app, &head.headers, body).await?;
     let inputs_max = app.config.inputs_max;
     let parse = move |bytes: &[u8]| PredictRequest::parse(bytes, inputs_max);
-    let (asked, _permit) = app.bench.parsed(held, parse).await?;
+    let (asked, _permit) = body::parsed(&app, held, parse).await?;
     let model = (asked.model, app.config.classify_model.as_ref());
     let (call, grant) = call(&app, &caller, &head.headers, model, &asked.inputs).await?;
     let (labels, tokens) = app.fleet.classify(&call, asked.inputs).await?;
