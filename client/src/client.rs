@@ -81,6 +81,11 @@ impl Client {
         self.inner.held_up.subscribe()
     }
 
+    /// The store that this client reads results from, for a program that has more to do there: its connections are shared.
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
     /// Closes the connections to the broker. Submits that are still unconfirmed fail.
     pub async fn close(&self) {
         for broker in

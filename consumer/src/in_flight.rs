@@ -157,7 +157,9 @@ impl InFlight {
 
 /// How the vectors of an embed job are finished; scores stay as the model gives them.
 fn finish(work: &Work) -> Finish {
-    let Work::Embed { params, .. } = work else { return Finish::default() };
+    let (Work::Embed { params, .. } | Work::EmbedIds { params, .. }) = work else {
+        return Finish::default();
+    };
     let dimensions = params.dimensions.map(|dimensions| dimensions as usize);
     Finish { normalize: params.normalize, dimensions }
 }

@@ -46,6 +46,7 @@ pub mod pace;
 pub mod pipeline;
 pub mod registry;
 pub mod remote;
+pub mod revision;
 pub mod settle;
 pub mod stats;
 #[cfg(test)]

@@ -291,6 +291,7 @@ impl Parts {
             tokenizer: model.tokenizer.clone(),
             dim: model.info.dim,
             weights: self.config.tenant_weights.clone(),
+            vocabulary: model.info.vocabulary,
             threads: self.config.tokenize_threads,
             attempts_max: self.config.attempts_max,
             memory: self.memory,

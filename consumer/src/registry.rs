@@ -64,6 +64,7 @@ impl Registry {
             slots_free_tokens: 0,
             gpu: None,
             remote: None,
+            revision: None,
         };
         Self {
             store,

@@ -19,7 +19,7 @@ use futures_util::{StreamExt, future, stream::FuturesUnordered};
 use metrics::counter;
 use tokio::{sync::mpsc, time::Instant};
 
-use self::reading::{Reading, check_vectors, encode, texts_of};
+use self::reading::{Input, Reading, check_vectors, encode, inputs_of};
 use crate::{
     fair::{Fair, Served, TURN_BYTES, Weights},
     in_flight::{InFlight, Part},
@@ -45,6 +45,8 @@ pub struct Tokenize {
     pub dim: usize,
     /// The tenants' weights.
     pub weights: Weights,
+    /// Token ids that the model has: those below this.
+    pub vocabulary: usize,
     /// How many threads tokenize at once.
     pub threads: usize,
     /// The most attempts at a job.
@@ -189,10 +191,10 @@ impl Tokenize {
 
     /// Takes the texts out of a job: from here on only the tokens are needed.
     fn open(&self, mut admitted: Admitted) -> Result<Texts, Disposition> {
-        match texts_of(&mut admitted.job.work, self.dim) {
-            Ok((reading, texts)) => {
-                let job = Arc::new(InFlight::new(admitted, texts.len()));
-                Ok(Texts { job, reading, first: 0, inputs: texts.into_iter() })
+        match inputs_of(&mut admitted.job.work, self.dim, self.vocabulary) {
+            Ok((reading, inputs)) => {
+                let job = Arc::new(InFlight::new(admitted, inputs.len()));
+                Ok(Texts { job, reading, first: 0, inputs: inputs.into_iter() })
             }
             Err(error) => {
                 let Admitted { job, ticket, .. } = admitted;
@@ -208,7 +210,7 @@ struct Texts {
     reading: Reading,
     /// The index of the first one in the job.
     first: usize,
-    inputs: vec::IntoIter<String>,
+    inputs: vec::IntoIter<Input>,
 }
 
 impl Texts {
@@ -216,8 +218,8 @@ impl Texts {
     fn take(&mut self, bytes: usize) -> Self {
         let mut all = 0;
         let fitting = self.inputs.as_slice().iter().take_while(|text| {
-            let fits = all == 0 || all + weight(text) <= bytes;
-            all += weight(text);
+            let fits = all == 0 || all + text.weight() <= bytes;
+            all += text.weight();
             fits
         });
         let count = fitting.count();
@@ -232,12 +234,12 @@ impl Texts {
     }
 
     fn bytes(&self) -> usize {
-        self.inputs.as_slice().iter().map(|text| weight(text)).sum()
+        self.inputs.as_slice().iter().map(Input::weight).sum()
     }
 
     /// Bytes of the longest text, the first one of pairs included.
     fn longest(&self) -> usize {
-        let texts = self.inputs.as_slice().iter().map(String::len).max().unwrap_or(0);
+        let texts = self.inputs.as_slice().iter().map(Input::text_bytes).max().unwrap_or(0);
         match &self.reading {
             Reading::Pairs(query) => texts.max(query.text.len()),
             Reading::Cut | Reading::Whole => texts,
@@ -303,11 +305,6 @@ impl Texts {
             }
         }
     }
-}
-
-/// Bytes of a text; an empty one is work too.
-fn weight(text: &str) -> usize {
-    text.len().max(1)
 }
 
 /// Texts of one lane that go to a thread together.

@@ -29,6 +29,7 @@ use crate::{
     pipeline::{Parts, Pipeline, Source, Threads},
     registry::Registry,
     remote::{model::Remote, watch},
+    revision::Files,
     stats::Stats,
     watchdog::{self, EngineCalls},
 };
@@ -267,9 +268,15 @@ async fn load_blocking(
     let started = Instant::now();
     let config = config.clone();
     let name = name.clone();
-    let loading = tokio::task::spawn_blocking(move || load(&config, &name, &options));
-    let (model, batch_tokens_max) =
+    let loading = tokio::task::spawn_blocking(move || {
+        let files = config.model_dir(&name).ok().and_then(|folder| Files::of(&folder).ok());
+        load(&config, &name, &options).map(|loaded| (loaded, files))
+    });
+    let ((model, batch_tokens_max), files) =
         loading.await.map_err(|_| WorkerError::StageEnded("load"))??;
+    if let Some(files) = files {
+        tokio::spawn(report_revision(files, registry.clone()));
+    }
     let load_ms = started.elapsed().as_millis() as u64;
     let info = &model.info;
     tracing::info!(
@@ -307,6 +314,23 @@ async fn prepare_remote(
         })
         .await;
     Ok(Started::Remote(remote))
+}
+
+/// Reports the model's revision once it is known: hashing a large model takes seconds, which no job waits for.
+async fn report_revision(files: Files, registry: Registry) {
+    match tokio::task::spawn_blocking(move || files.revision()).await {
+        Ok(Ok(Some(revision))) => {
+            registry.update(|record| record.revision = Some(revision)).await;
+        }
+        Ok(Ok(None)) => {
+            tracing::warn!(
+                "the model's files changed while it was loaded; its revision is unknown"
+            );
+        }
+        Ok(Err(error)) => tracing::warn!(%error, "the model's revision is unknown"),
+        // The runtime ends.
+        Err(_) => {}
+    }
 }
 
 async fn work_and_drain(

@@ -1,6 +1,6 @@
 //! Cohere's `/v1/embed` and `/v2/embed`: requests for vectors and their answers. Its rankings are in [`crate::rerank`].
 
-use forebay_schemas::{EmbedOutput, EmbedParams, JobId};
+use forebay_schemas::{EmbedParams, JobId};
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
 
@@ -135,10 +135,9 @@ enum Embeddings<'a> {
 pub fn answer(
     shape: Shape,
     texts: &[String],
-    parts: &[EmbedOutput],
+    float: Vec<&[f32]>,
     tokens: u64,
 ) -> serde_json::Result<Vec<u8>> {
-    let float: Vec<&[f32]> = parts.iter().flat_map(EmbedOutput::rows).collect();
     let (response_type, embeddings) = if shape.is_by_type {
         ("embeddings_by_type", Embeddings::ByType { float })
     } else {
@@ -191,9 +190,9 @@ mod tests {
     #[test]
     fn the_answer_names_the_type_where_it_was_asked_for() {
         let texts = ["a".to_owned(), "b".to_owned()];
-        let parts = [EmbedOutput { dim: 2, data: vec![0.1, -1.0, 0.25, 3.0] }];
+        let rows: [&[f32]; 2] = [&[0.1, -1.0], &[0.25, 3.0]];
         let written = |version, is_by_type| -> Value {
-            let bytes = answer(Shape { version, is_by_type }, &texts, &parts, 7).unwrap();
+            let bytes = answer(Shape { version, is_by_type }, &texts, rows.to_vec(), 7).unwrap();
             serde_json::from_slice(&bytes).unwrap()
         };
         let vectors = json!([[0.1, -1.0], [0.25, 3.0]]);

@@ -3,6 +3,8 @@
 //! Clients retry 408, 409, 429 and everything from 500 on, so a status from there on stands only for what may pass, or
 //! says that trying again is of no use.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
 use forebay_client::{SubmitError, WaitError};
 use forebay_schemas::{ErrorCode, JobError};
@@ -76,13 +78,7 @@ pub fn unreachable() -> ApiError {
 /// The answer to a request for which no result could be read.
 pub fn of_wait(error: &WaitError) -> ApiError {
     match error {
-        WaitError::Timeout { after, .. } => {
-            let message = format!(
-                "there was no result within {:.1} s: the model may still be starting; try again",
-                after.as_secs_f64()
-            );
-            logged(error, ApiError::unavailable("deadline_exceeded", message))
-        }
+        WaitError::Timeout { after, .. } => logged(error, too_late(*after)),
         WaitError::Store(_) => {
             let message = "the fleet's results can't be reached at present: try again soon";
             logged(error, ApiError::unavailable("unavailable", message))
@@ -91,6 +87,15 @@ pub fn of_wait(error: &WaitError) -> ApiError {
             logged(error, ApiError::internal("the result can't be read").final_for_all())
         }
     }
+}
+
+/// The answer to a request that had no result in its time.
+pub fn too_late(after: Duration) -> ApiError {
+    let message = format!(
+        "there was no result within {:.1} s: the model may still be starting; try again",
+        after.as_secs_f64()
+    );
+    ApiError::unavailable("deadline_exceeded", message)
 }
 
 /// The answer to a request for a model that the fleet does not have.

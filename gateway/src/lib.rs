@@ -4,7 +4,7 @@
 //! pure writer -> [`http`]. The pure ones know neither HTTP nor the fleet:
 //!
 //! - [`openai`], [`cohere`], [`rerank`], [`tei`], [`native`]: requests and answers of each interface;
-//! - [`fields`] and [`inputs`] read JSON bodies, within bounds, with errors that name the field;
+//! - [`fields`], [`inputs`] and [`token_ids`] read JSON bodies, within bounds, with errors that name the field;
 //! - [`access`] is who may ask, and how much;
 //! - [`routing`] is which model answers, and which one when it can't;
 //! - [`error`] is an answer that is an error, and [`failures`] maps the fleet's own to it.
@@ -26,3 +26,4 @@ pub mod rerank;
 pub mod routing;
 pub mod service;
 pub mod tei;
+pub mod token_ids;

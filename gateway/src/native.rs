@@ -11,8 +11,8 @@ use crate::{
 };
 
 /// The fields of a job that are the client's to set.
-const JOB: [&str; 7] =
-    ["model", "task", "input", "params", "expires_in_ms", "result_ttl_s", "metadata"];
+const JOB: [&str; 8] =
+    ["model", "task", "input", "input_ids", "params", "expires_in_ms", "result_ttl_s", "metadata"];
 /// Fields of the wire that are the gateway's to set: a client's own would be another's id, bill or channel.
 const OURS: [&str; 4] = ["id", "tenant", "notify", "submitted_at_ms"];
 /// The longest `Idempotency-Key`, in characters.

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context;
 use forebay_client::Client;
 use forebay_fabric::{
-    Config, Store,
+    Config,
     clock::now_ms,
     shutdown,
     telemetry::{self, Health, Server},
@@ -14,8 +14,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    fleet::{Canceller, Fleet},
-    http::{App, BYTES_PER_PERMIT, Gate, Listener, router},
+    fleet::{Cache, Canceller, Fleet},
+    http::{App, BYTES_PER_PERMIT, Gate, Listener, LongWork, router},
     routing::{Outlooks, Table},
 };
 
@@ -33,8 +33,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let background = CancellationToken::new();
     let (canceller, cancels) = Canceller::start(client.clone(), background.clone());
     let is_local = listener.address.ip().is_loopback();
-    let gate = Gate::start(&Store::new(&config)?, is_local, &background);
-    let app = Arc::new(app(&config, &client, (gate, canceller), health.clone(), stop.clone()));
+    let gate = Gate::start(client.store(), is_local, &background);
+    let bytes_max = config.gateway.embedding_cache_bytes_max;
+    let cache = Cache::start(&client, bytes_max, &background);
+    let mut app = app(&config, &client, (gate, canceller), health.clone(), stop.clone());
+    app.fleet = app.fleet.cached(cache);
+    let app = Arc::new(app);
     let router = router(app.clone());
     announce(listener.address, is_local);
     let connected = async {
@@ -92,6 +96,8 @@ fn app(
         limits: config.limits.clone(),
         health,
         held: Arc::new(Semaphore::new(config.gateway.held_bytes_max.div_ceil(BYTES_PER_PERMIT))),
+        long_work: LongWork::new(),
+        streams: Arc::new(Semaphore::new(config.gateway.streams_max)),
         started_at_s: u32::try_from(now_ms() / 1_000).unwrap_or(u32::MAX),
         stop,
     }

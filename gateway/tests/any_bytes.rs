@@ -74,6 +74,8 @@ fn any_name() -> impl Strategy<Value = String> {
         "normalize",
         "raw_scores",
         "encoding_format",
+        "tokenizer",
+        "input_ids",
         "expires_in_ms",
         "return_documents",
     ];

@@ -232,7 +232,7 @@ impl<'de> Visitor<'de> for CeleryVisitor {
 }
 
 /// How many fields a job has.
-const FIELDS: usize = 12;
+const FIELDS: usize = 13;
 
 /// The fields of a [`Head`].
 const HEAD: [Field; 7] = [

@@ -109,6 +109,13 @@ pub enum Work {
         /// How the vectors are post-processed.
         params: EmbedParams,
     },
+    /// One vector for each sequence of the model's own token ids.
+    EmbedIds {
+        /// The sequences, each as the model reads it, with its special tokens.
+        input_ids: Vec<Vec<u32>>,
+        /// How the vectors are post-processed.
+        params: EmbedParams,
+    },
     /// One sparse vector for each text.
     EmbedSparse {
         /// The texts.
@@ -150,7 +157,7 @@ impl Work {
     /// The task that this is.
     pub fn task(&self) -> Task {
         match self {
-            Self::Embed { .. } => Task::Embed,
+            Self::Embed { .. } | Self::EmbedIds { .. } => Task::Embed,
             Self::EmbedSparse { .. } => Task::EmbedSparse,
             Self::EmbedTokens { .. } => Task::EmbedTokens,
             Self::Rerank { .. } => Task::Rerank,
@@ -159,13 +166,22 @@ impl Work {
         }
     }
 
-    /// The texts that a model reads for it; a query once for each document.
+    /// How many token ids it carries.
+    pub fn token_ids(&self) -> usize {
+        match self {
+            Self::EmbedIds { input_ids, .. } => input_ids.iter().map(Vec::len).sum(),
+            _ => 0,
+        }
+    }
+
+    /// The texts that a model reads for it; a query once for each document. None where it carries token ids.
     pub fn texts(&self) -> Vec<&str> {
         match self {
             Self::Embed { input, .. }
             | Self::EmbedSparse { input, .. }
             | Self::EmbedTokens { input, .. }
             | Self::Classify { input } => input.iter().map(String::as_str).collect(),
+            Self::EmbedIds { .. } => Vec::new(),
             Self::Rerank { query, documents, .. } => {
                 documents.iter().flat_map(|document| [query.as_str(), document]).collect()
             }
@@ -176,13 +192,14 @@ impl Work {
         }
     }
 
-    /// How many texts, documents or messages it carries.
+    /// How many texts, sequences, documents or messages it carries.
     pub fn inputs(&self) -> usize {
         match self {
             Self::Embed { input, .. }
             | Self::EmbedSparse { input, .. }
             | Self::EmbedTokens { input, .. }
             | Self::Classify { input } => input.len(),
+            Self::EmbedIds { input_ids, .. } => input_ids.len(),
             Self::Rerank { documents, .. } => documents.len(),
             Self::Generate { prompt: Prompt::Text(_), .. } => 1,
             Self::Generate { prompt: Prompt::Messages(messages), .. } => messages.len(),

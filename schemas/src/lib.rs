@@ -22,6 +22,7 @@ pub mod decode;
 mod diagnosis;
 pub mod export;
 mod fields;
+mod ids;
 mod input;
 pub mod job;
 mod key;

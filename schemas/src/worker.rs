@@ -59,6 +59,9 @@ pub struct WorkerRecord {
     /// The endpoint that it calls; absent for a worker that computes itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<RemoteRecord>,
+    /// A hash of the model's files; absent until it is known, soon after the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
 }
 
 /// The endpoint of a remote model, as one of its workers finds it.

@@ -149,7 +149,7 @@ impl Gateway {
     /// A connection that has sent a request for the vector of one text and reads no answer yet.
     pub async fn asking(&self, model: &str) -> TcpStream {
         let body = json!({"model": model, "input": "a text"}).to_string();
-        let mut request = String::from("POST /v1/embeddings HTTP/1.1\r\nhost: h\r\n");
+        let mut request = String::from("POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\n");
         write!(request, "content-length: {}\r\n\r\n{body}", body.len()).unwrap();
         self.sending(request.as_bytes()).await
     }

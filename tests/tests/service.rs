@@ -17,9 +17,11 @@ mod service {
     mod foreign;
     mod full;
     mod gateway;
+    mod gateway_events;
     mod gateway_keys;
     mod gateway_limits;
     mod gateway_routes;
+    mod gateway_shaping;
     mod gateway_tasks;
     mod given_up;
     mod journey;

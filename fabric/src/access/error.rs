@@ -19,6 +19,12 @@ pub enum AccessError {
     /// No key of that id exists.
     #[error("there is no key `{0}`; `forebay keys list` shows which there are")]
     NoKey(KeyId),
+    /// A fleet that is to be reopened has keys.
+    #[error(
+        "the fleet has {0} keys, expired and revoked ones included, and is closed while it has any; `forebay keys list` \
+         shows them, and `forebay tenants delete` removes those of a tenant"
+    )]
+    HasKeys(usize),
     /// A record in Redis can't be read.
     #[error(
         "`{field}` in Redis' hash {hash} can't be read: {reason}; run all programs at one version"

@@ -105,5 +105,6 @@ pub(crate) fn record(id: &str) -> WorkerRecord {
         slots_free_tokens: 0,
         gpu: None,
         remote: None,
+        revision: None,
     }
 }

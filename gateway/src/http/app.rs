@@ -8,7 +8,10 @@ use forebay_schemas::{Lane, Limits, ModelId};
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::governed::{Caller, Gate, Grant};
+use super::{
+    governed::{Caller, Gate, Grant},
+    long_work::LongWork,
+};
 use crate::{
     error::ApiError,
     failures,
@@ -46,6 +49,10 @@ pub struct App {
     pub health: Health,
     /// One permit for each [`BYTES_PER_PERMIT`] of bodies that may be held.
     pub held: Arc<Semaphore>,
+    /// Where long bodies are read and long answers written.
+    pub long_work: LongWork,
+    /// One permit for each stream of events.
+    pub streams: Arc<Semaphore>,
     /// When this process started, in seconds of Unix time.
     pub started_at_s: u32,
     /// Cancelled when the gateway stops: long waits end early.

@@ -9,10 +9,11 @@ use axum::{
     response::Response,
 };
 use forebay_fabric::Store;
+use forebay_schemas::Work;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::answer;
+use super::{answer, local};
 use crate::{
     access::{self, Denied, Limiter, Need, Outcome, Permit, Scope, Verifier, headers},
     error::{ApiError, Retry},
@@ -99,6 +100,7 @@ impl Gate {
     /// the one tenant, whatever key its client sends.
     pub async fn admit(&self, headers: &HeaderMap, scope: Scope) -> Result<Caller, ApiError> {
         if self.is_local && !self.verifier.has_keys().await.map_err(|error| denied(&error))? {
+            local::check(headers)?;
             return Ok(Caller::Local);
         }
         let known = async {
@@ -137,6 +139,19 @@ pub fn expected_tokens<'a>(texts: impl IntoIterator<Item = &'a str>) -> u64 {
     let of_one =
         |text: &str| (text.len() / BYTES_PER_TOKEN + TOKENS_BESIDE).min(TOKENS_PER_TEXT_MAX) as u64;
     texts.into_iter().map(of_one).sum()
+}
+
+/// The tokens that sequences of token ids are expected to take.
+pub fn expected_ids(sequences: &[Vec<u32>]) -> u64 {
+    sequences.iter().map(|ids| ids.len().min(TOKENS_PER_TEXT_MAX) as u64).sum()
+}
+
+/// The tokens that a job is expected to take.
+pub fn expected_of(work: &Work) -> u64 {
+    match work {
+        Work::EmbedIds { input_ids, .. } => expected_ids(input_ids),
+        _ => expected_tokens(work.texts()),
+    }
 }
 
 /// The key of the header `Authorization`.

@@ -8,10 +8,14 @@ mod connections;
 mod endpoints;
 mod governed;
 mod listener;
+mod local;
+mod long_work;
 mod observe;
 mod routes;
+mod streamed;
 
 pub use app::{App, BYTES_PER_PERMIT};
 pub use governed::Gate;
 pub use listener::Listener;
+pub use long_work::LongWork;
 pub use routes::router;

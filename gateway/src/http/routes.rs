@@ -12,7 +12,7 @@ use axum::{
 
 use super::{
     app::App,
-    endpoints::{cohere, embeddings, generate, health, jobs, models, rerank, tei},
+    endpoints::{cohere, embeddings, events, generate, health, jobs, models, rerank, tei},
     observe::observe,
 };
 use crate::error::ApiError;
@@ -39,6 +39,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/info", get(tei::info))
         .route("/v1/jobs", post(jobs::create))
         .route("/v1/jobs/{id}", get(jobs::retrieve).delete(jobs::cancel))
+        .route("/v1/jobs/{id}/events", get(events::follow))
         .route("/health", get(health::alive))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))

@@ -1,18 +1,17 @@
 //! `POST /v1/embeddings`: its request and its answer.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use forebay_schemas::EmbedOutput;
 use serde::{Serialize, Serializer, ser::SerializeSeq};
 
-use crate::{error::ApiError, fields::Fields, inputs};
+use crate::{error::ApiError, fields::Fields, inputs::Input};
 
 /// A request for vectors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmbeddingsRequest {
     /// The model as the client named it.
     pub model: Option<String>,
-    /// The texts.
-    pub input: Vec<String>,
+    /// The texts, or the token ids.
+    pub input: Input,
     /// How vectors are written.
     pub encoding: Encoding,
     /// Keep only this many of the first dimensions.
@@ -28,7 +27,7 @@ pub enum Encoding {
     Base64,
 }
 
-const NAMES: [&str; 4] = ["model", "input", "encoding_format", "dimensions"];
+const NAMES: [&str; 5] = ["model", "input", "encoding_format", "dimensions", "tokenizer"];
 
 impl EmbeddingsRequest {
     /// Reads a body with at most `inputs_max` texts.
@@ -45,7 +44,7 @@ impl EmbeddingsRequest {
         };
         Ok(Self {
             model: fields.text("model")?,
-            input: inputs::required(&fields, "input", inputs_max)?,
+            input: Input::required(&fields, "input", inputs_max)?,
             encoding,
             dimensions: fields.count("dimensions")?,
         })
@@ -55,13 +54,13 @@ impl EmbeddingsRequest {
 /// The body of the answer: one element for each input, in the inputs' order.
 pub fn answer(
     model: &str,
-    parts: &[EmbedOutput],
+    rows: &[&[f32]],
     encoding: Encoding,
     tokens: u64,
 ) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec(&Answer {
         object: "list",
-        data: Data { parts, encoding },
+        data: Data { rows, encoding },
         model,
         usage: Usage { prompt_tokens: tokens, total_tokens: tokens },
     })
@@ -82,14 +81,14 @@ struct Usage {
 }
 
 struct Data<'a> {
-    parts: &'a [EmbedOutput],
+    rows: &'a [&'a [f32]],
     encoding: Encoding,
 }
 
 impl Serialize for Data<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut list = to.serialize_seq(None)?;
-        for (index, values) in self.parts.iter().flat_map(EmbedOutput::rows).enumerate() {
+        let mut list = to.serialize_seq(Some(self.rows.len()))?;
+        for (index, values) in self.rows.iter().enumerate() {
             let embedding = Vector { values, encoding: self.encoding };
             list.serialize_element(&Element { object: "embedding", index, embedding })?;
         }
@@ -132,12 +131,7 @@ mod tests {
         EmbeddingsRequest::parse(body.to_string().as_bytes(), 100)
     }
 
-    fn two_parts() -> [EmbedOutput; 2] {
-        [
-            EmbedOutput { dim: 2, data: vec![0.5, -1.0, 0.25, 3.0] },
-            EmbedOutput { dim: 2, data: vec![1e-8, 2.0] },
-        ]
-    }
+    const ROWS: [&[f32]; 3] = [&[0.5, -1.0], &[0.25, 3.0], &[1e-8, 2.0]];
 
     #[test]
     fn a_request_of_the_official_client_is_read() {
@@ -145,7 +139,7 @@ mod tests {
                           "user": "u", "dimensions": null, "truncate_prompt_tokens": -1});
         let expected = EmbeddingsRequest {
             model: Some("m".into()),
-            input: vec!["a".into(), "b".into()],
+            input: Input::Texts(vec!["a".into(), "b".into()]),
             encoding: Encoding::Base64,
             dimensions: None,
         };
@@ -168,8 +162,8 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_has_an_element_for_each_input_in_order_over_all_parts() {
-        let bytes = answer("m", &two_parts(), Encoding::Float, 7).unwrap();
+    fn the_answer_has_an_element_for_each_input_in_order() {
+        let bytes = answer("m", &ROWS, Encoding::Float, 7).unwrap();
         let answer: Value = serde_json::from_slice(&bytes).unwrap();
         let expected = json!({
             "object": "list",
@@ -182,7 +176,7 @@ mod tests {
 
     #[test]
     fn base64_is_padded_and_holds_little_endian_floats() {
-        let bytes = answer("m", &two_parts(), Encoding::Base64, 7).unwrap();
+        let bytes = answer("m", &ROWS, Encoding::Base64, 7).unwrap();
         let answer: Value = serde_json::from_slice(&bytes).unwrap();
         let written = answer["data"][1]["embedding"].as_str().unwrap();
         assert!(written.ends_with('='), "{written}");

@@ -81,21 +81,32 @@ impl Attempts {
         self.route.as_ref().is_none_or(|route| route.may_cut())
     }
 
-    /// Asks with `texts` until a model answers, fails for good, or is the last one.
-    pub async fn run<T, F: Future<Output = Result<T, ApiError>>>(
+    /// Those of one model alone, if it is among them; otherwise all.
+    #[must_use]
+    pub fn only(mut self, model: &str) -> Self {
+        if self.next.iter().any(|next| next.model.as_str() == model) {
+            self.next.retain(|next| next.model.as_str() == model);
+        }
+        self
+    }
+
+    /// Asks with `inputs` until a model answers, fails for good, or is the last one.
+    pub async fn run<I: Clone, T, F: Future<Output = Result<T, ApiError>>>(
         &self,
-        mut texts: Vec<String>,
-        ask: impl Fn(Call, Vec<String>) -> F,
+        inputs: I,
+        ask: impl Fn(Call, I) -> F,
     ) -> Result<(T, Answered), ApiError> {
+        let mut inputs = Some(inputs);
         let mut reason = self.reason;
         let mut next = self.next.iter().peekable();
         loop {
+            let target = next.next();
+            let is_last = next.peek().is_none();
+            let given = if is_last { inputs.take() } else { inputs.clone() };
             // There is one at first, and another whenever the loop goes on.
-            let Some(target) = next.next() else {
+            let (Some(target), Some(given)) = (target, given) else {
                 return Err(ApiError::internal("the route has no more models"));
             };
-            let is_last = next.peek().is_none();
-            let given = if is_last { std::mem::take(&mut texts) } else { texts.clone() };
             match ask(self.call(target, is_last), given).await {
                 Ok(output) => {
                     let answered = self.answered(target, reason);

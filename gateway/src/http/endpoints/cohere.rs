@@ -11,7 +11,12 @@ use crate::{
     access::Scope,
     cohere::{self, EmbedRequest, Shape, Version},
     error::ApiError,
-    http::{answer, app::App, body, governed::expected_tokens},
+    http::{
+        answer,
+        app::{App, Asked},
+        body,
+        governed::expected_tokens,
+    },
 };
 
 /// `POST /v1/embed`
@@ -27,16 +32,25 @@ pub async fn v2(State(app): State<Arc<App>>, request: Request) -> Result<Respons
 async fn create(app: &App, request: Request, version: Version) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
     let caller = app.gate.admit(&head.headers, Scope::Submit).await?;
-    let body::Held { bytes, permit: _permit } = body::read(app, &head.headers, body).await?;
-    let asked = EmbedRequest::parse(&bytes, version, app.config.inputs_max)?;
-    drop(bytes);
+    let held = body::read(app, &head.headers, body).await?;
+    let inputs_max = app.config.inputs_max;
+    let parse = move |bytes: &[u8]| EmbedRequest::parse(bytes, version, inputs_max);
+    let (asked, _permit) = body::parsed(app, held, parse).await?;
     let shape = Shape::from(&asked);
     let model = app.model(asked.model, app.config.embed_model.as_ref()).await?;
     let tokens = expected_tokens(asked.texts.iter().map(String::as_str));
-    let (call, grant) = app.call(&caller, &head.headers, model, "texts", tokens).await?;
+    let size = Asked { field: "texts", inputs: asked.texts.len(), tokens };
+    let (attempts, grant) = app.call(&caller, &head.headers, &model, size).await?;
+    let mut params = asked.params;
+    params.truncate &= attempts.may_cut();
+    let (fleet, params) = (&app.fleet, &params);
     // The answer repeats them.
     let texts = asked.texts.clone();
-    let vectors = app.fleet.embed(&call, asked.texts, &asked.params).await?;
-    let answer = cohere::answer(shape, &texts, &vectors.parts, vectors.tokens);
-    Ok(grant.settled(vectors.tokens, answer::written(answer)?))
+    let embed = |call, texts| async move { fleet.embed(&call, texts, params).await };
+    let (vectors, answered) = attempts.run(asked.texts, embed).await?;
+    let tokens = vectors.tokens;
+    let bytes = vectors.bytes();
+    let write = move || cohere::answer(shape, &texts, vectors.rows(), tokens);
+    let written = app.long_work.run(bytes, write).await?;
+    Ok(answered.said(grant.settled(tokens, answer::written(written)?)))
 }

@@ -18,8 +18,8 @@ use crate::{
     http::{
         answer,
         app::{App, check_inputs},
-        body,
-        governed::{Caller, expected_tokens},
+        body::{self, Held},
+        governed::{Caller, expected_of},
     },
     native::{self, NativeJob},
     routing::{Answered, Named, Route},
@@ -34,24 +34,30 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     let (head, body) = request.into_parts();
     let caller = app.gate.admit(&head.headers, Scope::Submit).await?;
     let tenant = caller.tenant();
-    let body::Held { bytes, permit: _permit } = body::read(&app, &head.headers, body).await?;
+    let held = body::read(&app, &head.headers, body).await?;
     let key = idempotency_key(&head.headers)?;
-    let id = match key {
-        Some(key) => native::idempotent_id(tenant, key, &bytes)?,
-        None => native::random_id(tenant)?,
-    };
-    let routed = routed(&app, &caller, &head.headers, &bytes).await;
+    let (routed, held) = routed(&app, &caller, &head.headers, held).await?;
     let (route, answered) = routed.unzip();
-    let model = answered.as_ref().map(|answered| &answered.model);
-    let NativeJob { mut job, lane } = NativeJob::parse(&bytes, &id, model, &app.limits)?;
-    drop(bytes);
+    let parse = {
+        let (tenant, key) = (tenant.to_owned(), key.map(ToOwned::to_owned));
+        let model = answered.as_ref().map(|answered: &Answered| answered.model.clone());
+        let limits = app.limits.clone();
+        move |bytes: &[u8]| {
+            let id = match key {
+                Some(key) => native::idempotent_id(&tenant, &key, bytes)?,
+                None => native::random_id(&tenant)?,
+            };
+            Ok((NativeJob::parse(bytes, &id, model.as_ref(), &limits)?, id))
+        }
+    };
+    let ((NativeJob { mut job, lane }, id), _permit) = body::parsed(&app, held, parse).await?;
     if let Some(route) = route {
         check_inputs(&Named::Route(route.clone()), "input", job.work.inputs())?;
         let most = route.config.expires_ms_max;
         job.expires_in_ms = job.expires_in_ms.into_iter().chain(most).min();
     }
     job.tenant = Some(tenant.to_owned());
-    let tokens = expected_tokens(job.work.texts());
+    let tokens = expected_of(&job.work);
     let wait = app.wait_of(&head.headers);
     let deadline = Instant::now() + wait;
     let grant = app.gate.reserve(&caller, tokens, wait).await?;
@@ -83,22 +89,24 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     })
 }
 
-/// The route that a body names, and the model that it leads to. A job that was submitted goes to no other.
+/// The route that a body names, and the model that it leads to; with the body. A job that was submitted goes to no
+/// other.
 async fn routed(
     app: &App,
     caller: &Caller,
     headers: &HeaderMap,
-    body: &[u8],
-) -> Option<(Arc<Route>, Answered)> {
+    held: Held,
+) -> Result<(Option<(Arc<Route>, Answered)>, Held), ApiError> {
     if app.routes.is_empty() {
-        return None;
+        return Ok((None, held));
     }
-    let (lane, name) = native::named(body)?;
-    let route = app.routes.get(&name)?.clone();
+    let (named, held) = body::peeked(app, held, native::named).await?;
+    let found = named.and_then(|(lane, name)| Some((lane, app.routes.get(&name)?.clone())));
+    let Some((lane, route)) = found else { return Ok((None, held)) };
     let deadline = Instant::now() + route.wait(app.wait_of(headers));
     let named = Named::Route(route.clone());
     let attempts = app.attempts(caller, &named, deadline, lane, "input").await;
-    Some((route, attempts.first()))
+    Ok((Some((route, attempts.first())), held))
 }
 
 /// A job's record, or 202 while there is none. `?wait=30` waits for it as many seconds.
@@ -139,7 +147,7 @@ pub async fn cancel(
     Ok(answer::json(StatusCode::ACCEPTED, &json!({"id": id, "state": "cancelling"})))
 }
 
-async fn found(app: &App, id: &JobId) -> Result<Option<Outcome>, ApiError> {
+pub(super) async fn found(app: &App, id: &JobId) -> Result<Option<Outcome>, ApiError> {
     app.fleet.client.get(id).await.map_err(|error| failures::of_wait(&error))
 }
 
@@ -155,7 +163,12 @@ async fn waited(app: &App, id: &JobId, wait: Duration) -> Result<Option<Outcome>
 }
 
 /// A job that the caller may ask about: one of its tenant's, or any while there are no keys.
-async fn job_of(app: &App, headers: &HeaderMap, scope: Scope, id: &str) -> Result<JobId, ApiError> {
+pub(super) async fn job_of(
+    app: &App,
+    headers: &HeaderMap,
+    scope: Scope,
+    id: &str,
+) -> Result<JobId, ApiError> {
     let caller = app.gate.admit(headers, scope).await?;
     let id = job_id(id)?;
     match caller {

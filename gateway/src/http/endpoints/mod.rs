@@ -2,6 +2,7 @@
 
 pub mod cohere;
 pub mod embeddings;
+pub mod events;
 pub mod generate;
 pub mod health;
 pub mod jobs;

@@ -38,9 +38,10 @@ pub async fn bare(State(app): State<Arc<App>>, request: Request) -> Result<Respo
 async fn create(app: &App, request: Request, path: Path) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
     let caller = app.gate.admit(&head.headers, Scope::Submit).await?;
-    let body::Held { bytes, permit: _permit } = body::read(app, &head.headers, body).await?;
-    let mut asked = RerankRequest::parse(&bytes, path, app.config.inputs_max)?;
-    drop(bytes);
+    let held = body::read(app, &head.headers, body).await?;
+    let inputs_max = app.config.inputs_max;
+    let parse = move |bytes: &[u8]| RerankRequest::parse(bytes, path, inputs_max);
+    let (mut asked, _permit) = body::parsed(app, held, parse).await?;
     let model = app.model(asked.model.take(), app.config.rerank_model.as_ref()).await?;
     let field = asked.documents_field();
     // Every document is read together with the query.

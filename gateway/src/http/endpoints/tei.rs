@@ -41,9 +41,10 @@ async fn call(
 pub async fn embed(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
     let caller = app.gate.admit(&head.headers, Scope::Submit).await?;
-    let body::Held { bytes, permit: _permit } = body::read(&app, &head.headers, body).await?;
-    let asked = EmbedRequest::parse(&bytes, app.config.inputs_max)?;
-    drop(bytes);
+    let held = body::read(&app, &head.headers, body).await?;
+    let inputs_max = app.config.inputs_max;
+    let parse = move |bytes: &[u8]| EmbedRequest::parse(bytes, inputs_max);
+    let (asked, _permit) = body::parsed(&app, held, parse).await?;
     let model = (asked.model, app.config.embed_model.as_ref());
     let (attempts, grant) = call(&app, &caller, &head.headers, model, &asked.inputs).await?;
     let fleet = &app.fleet;
@@ -52,8 +53,10 @@ pub async fn embed(State(app): State<Arc<App>>, request: Request) -> Result<Resp
     let params = &params;
     let embed = |call, texts| async move { fleet.embed(&call, texts, params).await };
     let (vectors, answered) = attempts.run(asked.inputs, embed).await?;
-    let answer = answer::written(tei::vectors(&vectors.parts))?;
-    Ok(answered.said(grant.settled(vectors.tokens, answer)))
+    let tokens = vectors.tokens;
+    let bytes = vectors.bytes();
+    let written = app.long_work.run(bytes, move || tei::vectors(&vectors.rows())).await?;
+    Ok(answered.said(grant.settled(tokens, answer::written(written)?)))
 }
 
 /// One sparse vector for each text.
@@ -63,9 +66,10 @@ pub async fn embed_sparse(
 ) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
     let caller = app.gate.admit(&head.headers, Scope::Submit).await?;
-    let body::Held { bytes, permit: _permit } = body::read(&app, &head.headers, body).await?;
-    let asked = SparseRequest::parse(&bytes, app.config.inputs_max)?;
-    drop(bytes);
+    let held = body::read(&app, &head.headers, body).await?;
+    let inputs_max = app.config.inputs_max;
+    let parse = move |bytes: &[u8]| SparseRequest::parse(bytes, inputs_max);
+    let (asked, _permit) = body::parsed(&app, held, parse).await?;
     let model = (asked.model, app.config.sparse_model.as_ref());
     let (attempts, grant) = call(&app, &caller, &head.headers, model, &asked.inputs).await?;
     let fleet = &app.fleet;
@@ -81,9 +85,10 @@ pub async fn embed_sparse(
 pub async fn predict(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
     let caller = app.gate.admit(&head.headers, Scope::Submit).await?;
-    let body::Held { bytes, permit: _permit } = body::read(&app, &head.headers, body).await?;
-    let asked = PredictRequest::parse(&bytes, app.config.inputs_max)?;
-    drop(bytes);
+    let held = body::read(&app, &head.headers, body).await?;
+    let inputs_max = app.config.inputs_max;
+    let parse = move |bytes: &[u8]| PredictRequest::parse(bytes, inputs_max);
+    let (asked, _permit) = body::parsed(&app, held, parse).await?;
     let model = (asked.model, app.config.classify_model.as_ref());
     let (attempts, grant) = call(&app, &caller, &head.headers, model, &asked.inputs).await?;
     let fleet = &app.fleet;
