@@ -294,7 +294,7 @@ fn started_bits() -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use forebay_fabric::config::{ModelConfig, PoolConfig};
+    use forebay_fabric::config::ModelConfig;
 
     use super::*;
 
@@ -303,12 +303,8 @@ mod tests {
         let model: ModelId = "m".parse().unwrap();
         let mut config = Config::default();
         assert_eq!(dtype_of(&config, &model), None);
-        let of_model = ModelConfig {
-            source: "folder:/m".into(),
-            sha256: None,
-            dtype: Some(NumberType::Int8),
-            pool: PoolConfig::default(),
-        };
+        let of_model =
+            ModelConfig { dtype: Some(NumberType::Int8), ..ModelConfig::of("folder:/m") };
         config.models.insert(model.clone(), of_model);
         assert_eq!(dtype_of(&config, &model), Some(DType::Int8));
     }

@@ -8,6 +8,7 @@ mod folders;
 mod gateway;
 mod load;
 mod pools;
+mod price;
 mod renamed;
 mod secret;
 mod sections;
@@ -21,6 +22,7 @@ pub use pools::{
     AutoscalerConfig, DeviceKind, DockerConfig, Environment, KubernetesConfig, LauncherKind,
     PoolConfig, ProcessConfig,
 };
+pub use price::{NANOS, NotDecimal, Price, format_decimal, parse_decimal};
 pub use secret::SecretUrl;
 pub use sections::{
     BrokerConfig, LogFormat, ModelConfig, NumberType, StoreConfig, TelemetryConfig, WorkerConfig,

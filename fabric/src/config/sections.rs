@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::pools::PoolConfig;
+use super::{pools::PoolConfig, price::Price};
 
 /// One model of the fleet.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -21,6 +21,22 @@ pub struct ModelConfig {
     /// The size of its pool of workers.
     #[serde(default)]
     pub pool: PoolConfig,
+    /// The price of its tokens; unknown unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<Price>,
+}
+
+impl ModelConfig {
+    /// A model of this source, and the defaults for the rest.
+    pub fn of(source: &str) -> Self {
+        Self {
+            source: source.to_owned(),
+            sha256: None,
+            dtype: None,
+            pool: PoolConfig::default(),
+            price: None,
+        }
+    }
 }
 
 /// A number type that workers compute in.
