@@ -9,6 +9,7 @@ use forebay_fabric::{
     clock::now_ms,
     shutdown,
     telemetry::{self, Health, Server},
+    usage::keep_rolling,
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -32,8 +33,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let background = CancellationToken::new();
     let (canceller, cancels) = Canceller::start(client.clone(), background.clone());
     let is_local = listener.address.ip().is_loopback();
-    let gate = Gate::start(&Store::new(&config)?, is_local, &background);
-    let app = Arc::new(app(&config, &client, (gate, canceller), health.clone(), stop.clone()));
+    let store = Store::new(&config)?;
+    keep_rolling(&store, &config.usage, background.clone());
+    let gate = Gate::start(&store, is_local, &background);
+    let parts = (gate, canceller, store);
+    let app = Arc::new(app(&config, &client, parts, health.clone(), stop.clone()));
     let router = router(app.clone());
     announce(listener.address, is_local);
     let connected = async {
@@ -77,7 +81,7 @@ fn announce(address: SocketAddr, is_local: bool) {
 fn app(
     config: &Config,
     client: &Client,
-    (gate, canceller): (Gate, Canceller),
+    (gate, canceller, store): (Gate, Canceller, Store),
     health: Health,
     stop: CancellationToken,
 ) -> App {
@@ -85,6 +89,12 @@ fn app(
     App {
         fleet: Fleet::new(client.clone(), canceller, config.limits.inputs_max, bytes_max),
         gate,
+        store,
+        prices: config
+            .models
+            .iter()
+            .filter_map(|(model, settings)| Some((model.clone(), settings.price?)))
+            .collect(),
         config: config.gateway.clone(),
         limits: config.limits.clone(),
         health,

@@ -85,7 +85,7 @@ pub struct Job {
     pub model: ModelId,
     /// The task with its input and parameters.
     pub work: Work,
-    /// A tenant label, set by the publisher; Forebay checks its length and does not use it.
+    /// The tenant whom the job is accounted to, as the publisher names it.
     pub tenant: Option<String>,
     /// When it was submitted, in Unix milliseconds.
     pub submitted_at_ms: Option<u64>,

@@ -41,7 +41,7 @@ pub(crate) struct WireJob<'a> {
     /// How the task is done; each task reads its own parameters.
     #[serde(skip_serializing_if = "WireParams::is_empty")]
     params: WireParams<'a>,
-    /// A tenant label, set by the publisher; Forebay checks its length and does not use it.
+    /// The tenant whom the job is accounted to, as the publisher names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     tenant: Option<&'a str>,

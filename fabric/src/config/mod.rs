@@ -13,6 +13,7 @@ mod renamed;
 mod secret;
 mod sections;
 mod settings;
+mod usage;
 
 pub use crate::tls::TlsConfig;
 pub use error::ConfigError;
@@ -28,3 +29,4 @@ pub use sections::{
     BrokerConfig, LogFormat, ModelConfig, NumberType, StoreConfig, TelemetryConfig, WorkerConfig,
 };
 pub use settings::Config;
+pub use usage::UsageConfig;

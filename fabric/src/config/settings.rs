@@ -12,6 +12,7 @@ use super::{
     pools::AutoscalerConfig,
     secret::SecretUrl,
     sections::{BrokerConfig, ModelConfig, StoreConfig, TelemetryConfig, WorkerConfig},
+    usage::UsageConfig,
 };
 use crate::tls::TlsConfig;
 
@@ -48,6 +49,8 @@ pub struct Config {
     pub autoscaler: AutoscalerConfig,
     /// The gateway.
     pub gateway: GatewayConfig,
+    /// Metering.
+    pub usage: UsageConfig,
     /// Logs, metrics and health of each service.
     pub telemetry: TelemetryConfig,
     /// The models of this fleet.
@@ -70,6 +73,7 @@ impl Default for Config {
             worker: WorkerConfig::default(),
             autoscaler: AutoscalerConfig::default(),
             gateway: GatewayConfig::default(),
+            usage: UsageConfig::default(),
             telemetry: TelemetryConfig::default(),
             models: BTreeMap::new(),
         }
@@ -149,6 +153,8 @@ impl Config {
         at_least("limits.depth_max", self.limits.depth_max as u64, 4)?;
         at_least("queues.length_max", self.queues.length_max, 1)?;
         at_least("queues.delivery_limit", self.queues.delivery_limit, 1)?;
+        at_least("usage.unread_max", self.usage.unread_max, 1)?;
+        at_least("usage.keep_days", self.usage.keep_days, 32)?;
         let autoscaler = &self.autoscaler;
         at_least("autoscaler.tick_ms", autoscaler.tick_ms, 50)?;
         // A leader renews its lease every tick, and one tick may be late.

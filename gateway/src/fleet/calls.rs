@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use forebay_client::{Client, Job, Lane, ModelId, Outcome, Output, SubmitError, Work};
 use forebay_schemas::{
-    EmbedOutput, EmbedParams, ErrorCode, JobError, LabelScore, RerankParams, SparseParams,
+    EmbedOutput, EmbedParams, ErrorCode, JobError, KeyId, LabelScore, RerankParams, SparseParams,
     SparseVector, State,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -39,6 +39,8 @@ pub struct Call {
     pub model: ModelId,
     /// Who is billed.
     pub tenant: String,
+    /// The id of the key that the request came with.
+    pub api_key: Option<KeyId>,
     /// How long the caller waits.
     pub wait: Duration,
     /// The field that the texts came in, for errors.
@@ -195,7 +197,7 @@ impl Fleet {
         job.expires_in_ms = Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1));
         job.result_ttl_s = Some(RESULT_TTL_S);
         let pending = self.canceller.guard(job.id.clone());
-        let id = match self.client.submit(job, Lane::Interactive).await {
+        let id = match self.client.submit_as(job, Lane::Interactive, call.api_key.as_ref()).await {
             Ok(id) => id,
             // It may be in its queue.
             Err(error @ SubmitError::Unconfirmed { .. }) => {

@@ -1,15 +1,20 @@
 //! [`App`]: the state that all endpoints share.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::http::HeaderMap;
-use forebay_fabric::{config::GatewayConfig, telemetry::Health};
+use forebay_fabric::{
+    Store,
+    config::{GatewayConfig, Price},
+    telemetry::Health,
+};
 use forebay_schemas::{Limits, ModelId};
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::governed::{Caller, Gate, Grant};
 use crate::{
+    access::{Cost, SubmittedJob},
     error::ApiError,
     failures,
     fleet::{Call, Fleet},
@@ -22,6 +27,10 @@ pub struct App {
     pub fleet: Fleet,
     /// Who is let in, and how much.
     pub gate: Gate,
+    /// What was used.
+    pub store: Store,
+    /// What a model's tokens cost, where that is known.
+    pub prices: BTreeMap<ModelId, Price>,
     /// The settings.
     pub config: GatewayConfig,
     /// Bounds of a job.
@@ -60,10 +69,18 @@ impl App {
     ) -> Result<(Call, Grant), ApiError> {
         let wait = self.wait_of(headers);
         let began = Instant::now();
-        let grant = self.gate.reserve(caller, tokens, wait).await?;
+        let cost = self.cost(&model, None);
+        let grant = self.gate.reserve(caller, tokens, cost, wait).await?;
         let wait = wait.saturating_sub(began.elapsed());
         let tenant = caller.tenant().to_owned();
-        Ok((Call { model, tenant, wait, field }, grant))
+        let api_key = caller.api_key().cloned();
+        Ok((Call { model, tenant, api_key, wait, field }, grant))
+    }
+
+    /// What tokens of a model cost, if its price is known; and the job that a request submits without waiting for it.
+    pub fn cost(&self, model: &ModelId, job: Option<SubmittedJob>) -> Option<Cost> {
+        let per_million = self.prices.get(model)?.input_per_million;
+        Some(Cost { per_million, job })
     }
 
     /// The model that a client named, or the one for requests that name none.

@@ -12,7 +12,7 @@ use axum::{
 
 use super::{
     app::App,
-    endpoints::{embeddings, generate, health, jobs, models, rerank, tei},
+    endpoints::{embeddings, generate, health, jobs, models, rerank, tei, usage},
     observe::observe,
 };
 use crate::error::ApiError;
@@ -37,6 +37,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/info", get(tei::info))
         .route("/v1/jobs", post(jobs::create))
         .route("/v1/jobs/{id}", get(jobs::retrieve).delete(jobs::cancel))
+        .route("/v1/usage", get(usage::report))
         .route("/health", get(health::alive))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))

@@ -11,7 +11,7 @@ use forebay_client::{JobId, Outcome, WaitError};
 use serde_json::json;
 
 use crate::{
-    access::Scope,
+    access::{Scope, SubmittedJob},
     error::ApiError,
     failures,
     http::{
@@ -26,6 +26,13 @@ use crate::{
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Says that the request was answered before, as other interfaces say it.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// How long the money of a job without a deadline stays reserved, in milliseconds, if it does not end before.
+const MONEY_HELD_MS: u64 = 24 * 3_600_000;
+/// How much longer than its deadline, until its record is there and its usage summed up.
+const MONEY_LATE_MS: u64 = 10 * 60_000;
+/// Redis forgets reservations after 40 days.
+const MONEY_HELD_MS_MAX: u64 = 30 * 24 * 3_600_000;
 
 /// Submits a job. The answer comes once the broker has confirmed it: from then on it is not lost.
 pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
@@ -42,7 +49,10 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     drop(bytes);
     job.tenant = Some(tenant.to_owned());
     let tokens = expected_tokens(job.work.texts());
-    let grant = app.gate.reserve(&caller, tokens, app.wait_of(&head.headers)).await?;
+    let lease_ms = job.expires_in_ms.unwrap_or(MONEY_HELD_MS).saturating_add(MONEY_LATE_MS);
+    let lease_ms = lease_ms.min(MONEY_HELD_MS_MAX);
+    let cost = app.cost(&job.model, Some(SubmittedJob { id: id.clone(), lease_ms }));
+    let grant = app.gate.reserve(&caller, tokens, cost, app.wait_of(&head.headers)).await?;
     let answer = json!({
         "id": id, "object": "job", "state": "queued",
         "model": job.model, "task": job.work.task(), "lane": lane,
@@ -50,7 +60,8 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     // A job that has ended is not computed once more. One that is under way may be, and its first result stands.
     let has_ended = key.is_some() && found(&app, &id).await?.is_some();
     if !has_ended {
-        app.fleet.client.submit(job, lane).await.map_err(|e| failures::of_submit(&e))?;
+        let submitted = app.fleet.client.submit_as(job, lane, caller.api_key()).await;
+        submitted.map_err(|e| failures::of_submit(&e))?;
     }
     let mut response = answer::json(StatusCode::ACCEPTED, &answer);
     let headers = response.headers_mut();
@@ -60,7 +71,7 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     if has_ended {
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
     }
-    Ok(grant.kept(response))
+    Ok(if has_ended { grant.kept(response) } else { grant.submitted(response) })
 }
 
 /// A job's record, or 202 while there is none. `?wait=30` waits for it as many seconds.

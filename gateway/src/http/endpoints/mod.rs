@@ -7,3 +7,4 @@ pub mod jobs;
 pub mod models;
 pub mod rerank;
 pub mod tei;
+pub mod usage;
