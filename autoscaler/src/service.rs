@@ -16,6 +16,7 @@ use forebay_fabric::{
     host, shutdown,
     store::Registered,
     telemetry::{self, Health, Server},
+    usage::keep_rolling,
 };
 use forebay_schemas::{
     names::{DEAD_SETTLE, UNROUTABLE},
@@ -55,6 +56,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> anyhow::Result
     let store = Arc::new(Store::new(&config)?);
     let background = CancellationToken::new();
     store.report_health(health.clone(), background.clone());
+    keep_rolling(&store, &config.usage, background.clone());
     let topology = Topology::new(config.models.keys(), &config.queues);
     let broker = Broker::start(&config, "forebay-autoscaler", topology)?;
     broker.report_health(health);

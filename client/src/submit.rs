@@ -3,12 +3,12 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use forebay_fabric::{
-    broker::{BrokerError, Message, Properties},
+    broker::{BrokerError, HeaderValue, Headers, Message, Properties},
     clock::now_ms,
 };
 use forebay_schemas::{
-    CodecError, ContentType, ErrorCode, Job, JobError, JobId, Lane, MESSAGE_TYPE, ModelId,
-    names::JOBS,
+    CodecError, ContentType, ErrorCode, Job, JobError, JobId, KeyId, Lane, MESSAGE_TYPE, ModelId,
+    names::{HEADER_API_KEY, JOBS},
 };
 use futures_util::{Stream, StreamExt};
 
@@ -119,12 +119,28 @@ impl Client {
     /// Submits one job and waits until the broker has confirmed it. Returns the job's id.
     ///
     /// Fills in `submitted_at_ms` and `notify` where the job has none.
-    pub async fn submit(&self, mut job: Job, lane: Lane) -> Result<JobId, SubmitError> {
+    pub async fn submit(&self, job: Job, lane: Lane) -> Result<JobId, SubmitError> {
+        self.submit_as(job, lane, None).await
+    }
+
+    /// Submits one job that came with an API key, by whose id its usage is told apart.
+    pub async fn submit_as(
+        &self,
+        mut job: Job,
+        lane: Lane,
+        api_key: Option<&KeyId>,
+    ) -> Result<JobId, SubmitError> {
         job.submitted_at_ms.get_or_insert_with(now_ms);
         job.notify.get_or_insert_with(|| self.inner.channel.clone());
         let body = self.checked_body(&job)?;
         self.check_route(&job.model).await?;
-        let message = message(&job, lane, body);
+        let mut message = message(&job, lane, body);
+        if let Some(id) = api_key {
+            let mut headers = Headers::default();
+            headers.insert(HEADER_API_KEY.into(), HeaderValue::LongString(id.as_str().into()));
+            message.properties = message.properties.with_headers(headers);
+        }
+        let message = message;
         let broker = self.broker().await?;
         let attempt = || async {
             // A message sent into a blocked connection stays there until the broker unblocks it.

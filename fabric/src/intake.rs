@@ -111,6 +111,7 @@ fn head(job: Job) -> Head {
         v: Some(forebay_schemas::VERSION),
         model: Some(job.model.to_string()),
         task: Some(job.work.task().to_string()),
+        tenant: job.tenant,
         id: Some(job.id),
         result_ttl_s: job.result_ttl_s,
         notify: job.notify,
@@ -128,6 +129,7 @@ fn refuse(delivery: Delivery, refusal: Refusal) -> Disposition {
     let mut outcome = Outcome::refused(id.clone(), error);
     outcome.model = head.model;
     outcome.task = head.task;
+    outcome.tenant = head.tenant;
     outcome.metadata = head.metadata;
     let ttl = head.result_ttl_s.unwrap_or(RESULT_TTL_S_DEFAULT);
     let content_type = content_type(&delivery);

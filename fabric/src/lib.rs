@@ -5,6 +5,7 @@
 //! - [`management`]: what AMQP does not report of queues
 //! - [`store`]: results, cancel requests and the worker registry in Redis
 //! - [`access`]: tenants, their API keys and their limits
+//! - [`usage`]: what jobs took, summed up by the hour
 //! - [`intake`] and [`answer`]: from a delivery to a job, from an outcome to a settled delivery
 //! - [`ticket`]: the right to answer a job
 //! - [`disposition`]: what happens next to a job: answer, acknowledge, retry later, dead-letter
@@ -39,6 +40,7 @@ pub mod store;
 pub mod telemetry;
 pub mod ticket;
 pub mod tls;
+pub mod usage;
 
 pub use broker::Broker;
 pub use config::Config;

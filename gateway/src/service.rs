@@ -9,6 +9,7 @@ use forebay_fabric::{
     clock::now_ms,
     shutdown,
     telemetry::{self, Health, Server},
+    usage::keep_rolling,
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let background = CancellationToken::new();
     let (canceller, cancels) = Canceller::start(client.clone(), background.clone());
     let is_local = listener.address.ip().is_loopback();
+    keep_rolling(client.store(), &config.usage, background.clone());
     let gate = Gate::start(client.store(), is_local, &background);
     let bytes_max = config.gateway.embedding_cache_bytes_max;
     let cache = Cache::start(&client, bytes_max, &background);
@@ -82,7 +84,7 @@ fn announce(address: SocketAddr, is_local: bool) {
 fn app(
     config: &Config,
     client: &Client,
-    (gate, canceller): (Gate, Canceller),
+    (gate, canceller, store): (Gate, Canceller, Store),
     health: Health,
     stop: CancellationToken,
 ) -> App {
@@ -92,6 +94,12 @@ fn app(
         gate,
         routes: Table::new(config),
         outlooks: Outlooks::new(client.clone()),
+        store: client.store().clone(),
+        prices: config
+            .models
+            .iter()
+            .filter_map(|(model, settings)| Some((model.clone(), settings.price?)))
+            .collect(),
         config: config.gateway.clone(),
         limits: config.limits.clone(),
         health,

@@ -85,7 +85,8 @@ pub struct Job {
     pub model: ModelId,
     /// The task with its input and parameters.
     pub work: Work,
-    /// A tenant label, set by the publisher: jobs that a worker holds go in fair order among tenants.
+    /// The tenant that the job is accounted to, as the publisher names it: jobs that a worker holds go in fair order
+    /// among tenants.
     pub tenant: Option<String>,
     /// When it was submitted, in Unix milliseconds.
     pub submitted_at_ms: Option<u64>,

@@ -45,7 +45,8 @@ pub(crate) struct WireJob<'a> {
     /// How the task is done; each task reads its own parameters.
     #[serde(skip_serializing_if = "WireParams::is_empty")]
     params: WireParams<'a>,
-    /// A tenant label, set by the publisher: jobs that a worker holds go in fair order among tenants.
+    /// The tenant that the job is accounted to, as the publisher names it: jobs that a worker holds go in fair order
+    /// among tenants.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     tenant: Option<&'a str>,

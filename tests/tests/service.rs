@@ -45,5 +45,6 @@ mod service {
     mod tls;
     mod top;
     mod topology;
+    mod usage;
     mod vectors;
 }

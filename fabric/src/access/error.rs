@@ -2,8 +2,8 @@
 
 use forebay_schemas::{KeyId, TenantId};
 
-use super::bounds::{LIMIT_MAX, NAME_CHARS_MAX};
-use crate::store::StoreError;
+use super::bounds::{BUDGET_MAX, LIMIT_MAX, NAME_CHARS_MAX};
+use crate::{config::format_decimal, store::StoreError};
 
 /// A tenant or a key that can't be read or changed as asked.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,15 @@ pub enum AccessError {
         /// Its value.
         value: u64,
     },
+    /// A budget is out of its range.
+    #[error(
+        "the budget is {}; a budget is more than 0 and at most {}, and none is written by leaving it out",
+        format_decimal(*.value), format_decimal(BUDGET_MAX)
+    )]
+    Budget {
+        /// Its value, in units of 1e-9.
+        value: u64,
+    },
     /// A name is too long.
     #[error("the name has {chars} characters; the most are {NAME_CHARS_MAX}: shorten it")]
     Name {
@@ -81,7 +90,7 @@ impl AccessError {
     /// Whether the caller asked for something that can't be: trying again can't help.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Limit { .. } | Self::Name { .. } | Self::NoScope => true,
+            Self::Limit { .. } | Self::Budget { .. } | Self::Name { .. } | Self::NoScope => true,
             Self::Store(error) => error.is_final(),
             _ => false,
         }

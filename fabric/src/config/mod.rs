@@ -15,6 +15,7 @@ mod routes;
 mod secret;
 mod sections;
 mod settings;
+mod usage;
 
 pub use crate::tls::TlsConfig;
 pub use error::ConfigError;
@@ -32,3 +33,4 @@ pub use sections::{
     BrokerConfig, LogFormat, ModelConfig, NumberType, StoreConfig, TelemetryConfig, WorkerConfig,
 };
 pub use settings::Config;
+pub use usage::UsageConfig;

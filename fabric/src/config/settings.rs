@@ -13,6 +13,7 @@ use super::{
     routes::{RouteConfig, RouteName},
     secret::SecretUrl,
     sections::{BrokerConfig, ModelConfig, StoreConfig, TelemetryConfig, WorkerConfig},
+    usage::UsageConfig,
 };
 use crate::tls::TlsConfig;
 
@@ -49,6 +50,8 @@ pub struct Config {
     pub autoscaler: AutoscalerConfig,
     /// The gateway.
     pub gateway: GatewayConfig,
+    /// Metering.
+    pub usage: UsageConfig,
     /// Logs, metrics and health of each service.
     pub telemetry: TelemetryConfig,
     /// The models of this fleet.
@@ -73,6 +76,7 @@ impl Default for Config {
             worker: WorkerConfig::default(),
             autoscaler: AutoscalerConfig::default(),
             gateway: GatewayConfig::default(),
+            usage: UsageConfig::default(),
             telemetry: TelemetryConfig::default(),
             models: BTreeMap::new(),
             routes: BTreeMap::new(),
@@ -154,6 +158,8 @@ impl Config {
         at_least("limits.depth_max", self.limits.depth_max as u64, 4)?;
         at_least("queues.length_max", self.queues.length_max, 1)?;
         at_least("queues.delivery_limit", self.queues.delivery_limit, 1)?;
+        at_least("usage.unread_max", self.usage.unread_max, 1)?;
+        at_least("usage.keep_days", self.usage.keep_days, 32)?;
         let autoscaler = &self.autoscaler;
         at_least("autoscaler.tick_ms", autoscaler.tick_ms, 50)?;
         // A leader renews its lease every tick, and one tick may be late.

@@ -5,7 +5,7 @@ use std::{hash::Hash, sync::Arc, time::Duration};
 
 use forebay_client::{Client, Job, Lane, ModelId, Outcome, Output, SubmitError, Work};
 use forebay_schemas::{
-    ErrorCode, JobError, LabelScore, RerankParams, SparseParams, SparseVector, State,
+    ErrorCode, JobError, KeyId, LabelScore, RerankParams, SparseParams, SparseVector, State,
 };
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use metrics::counter;
@@ -48,6 +48,8 @@ pub struct Call {
     pub model: ModelId,
     /// Who is billed.
     pub tenant: String,
+    /// The id of the key that the request came with.
+    pub api_key: Option<KeyId>,
     /// How long the caller waits.
     pub wait: Duration,
     /// The field that the texts came in, for errors.
@@ -206,8 +208,7 @@ impl Fleet {
         positions: &[usize],
         deadline: Instant,
     ) -> Result<Arc<Outcome>, ApiError> {
-        let begin =
-            |work| self.clone().compute(call.model.clone(), call.tenant.clone(), work, deadline);
+        let begin = |work| self.clone().compute(call.clone(), work, deadline);
         let landed = match Key::of(&call.tenant, &call.model, &work) {
             None => begin(work).await,
             Some(key) => {
@@ -231,13 +232,8 @@ impl Fleet {
     }
 
     /// Runs one job to its end. Dropped before that, or out of time, it is cancelled.
-    async fn compute(
-        self,
-        model: ModelId,
-        tenant: String,
-        work: Work,
-        deadline: Instant,
-    ) -> Landed {
+    async fn compute(self, call: Call, work: Work, deadline: Instant) -> Landed {
+        let Call { model, tenant, api_key, .. } = call;
         let left = deadline.saturating_duration_since(Instant::now());
         let mut job = Job::new(model, work);
         job.tenant = Some(tenant);
@@ -246,7 +242,8 @@ impl Fleet {
         job.result_ttl_s = Some(RESULT_TTL_S);
         let pending = self.canceller.guard(job.id.clone());
         // A broker that is away is waited for no longer than the caller waits.
-        let id = match timeout_at(deadline, self.client.submit(job, Lane::Interactive)).await {
+        let submitted = self.client.submit_as(job, Lane::Interactive, api_key.as_ref());
+        let id = match timeout_at(deadline, submitted).await {
             Ok(Ok(id)) => id,
             // It may be in its queue.
             Err(_) => return Err(failures::unreachable()),

@@ -1,9 +1,13 @@
 //! [`App`]: the state that all endpoints share.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::http::HeaderMap;
-use forebay_fabric::{config::GatewayConfig, telemetry::Health};
+use forebay_fabric::{
+    Store,
+    config::{GatewayConfig, Price},
+    telemetry::Health,
+};
 use forebay_schemas::{Lane, Limits, ModelId};
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -13,6 +17,7 @@ use super::{
     long_work::LongWork,
 };
 use crate::{
+    access::{Cost, SubmittedJob},
     error::ApiError,
     failures,
     fleet::Fleet,
@@ -41,6 +46,10 @@ pub struct App {
     pub routes: Table,
     /// How long requests to each model will wait.
     pub outlooks: Outlooks,
+    /// What was used.
+    pub store: Store,
+    /// What a model's tokens cost, where that is known.
+    pub prices: BTreeMap<ModelId, Price>,
     /// The settings.
     pub config: GatewayConfig,
     /// Bounds of a job.
@@ -85,9 +94,26 @@ impl App {
         let wait = self.wait_of(headers);
         let deadline = Instant::now() + named.route().map_or(wait, |route| route.wait(wait));
         let left = deadline.saturating_duration_since(Instant::now());
-        let grant = self.gate.reserve(caller, tokens, left).await?;
+        let grant = self.gate.reserve(caller, tokens, self.dearest(named), left).await?;
         let attempts = self.attempts(caller, named, deadline, Lane::Interactive, field).await;
         Ok((attempts, grant))
+    }
+
+    /// What tokens of a model cost, if its price is known; and the job that a request submits without waiting for it.
+    pub fn cost(&self, model: &ModelId, job: Option<SubmittedJob>) -> Option<Cost> {
+        let per_million = self.prices.get(model)?.input_per_million;
+        Some(Cost { per_million, job })
+    }
+
+    /// What tokens cost at most, whichever model answers.
+    fn dearest(&self, named: &Named) -> Option<Cost> {
+        match named {
+            Named::Model(model) => self.cost(model, None),
+            Named::Route(route) => {
+                let costs = route.targets.iter().filter_map(|target| self.cost(&target.model, None));
+                costs.max_by_key(|cost| cost.per_million)
+            }
+        }
     }
 
     /// The models to ask, in order, as things stand now.
@@ -107,7 +133,8 @@ impl App {
             }
         };
         let who = (caller.tenant(), caller.sticky_key());
-        Attempts::new(named, &outlooks, who, deadline, field)
+        let attempts = Attempts::new(named, &outlooks, who, deadline, field);
+        attempts.with_key(caller.api_key().cloned())
     }
 
     /// The route or the model that a client named, or the one for requests that name none.

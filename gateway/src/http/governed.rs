@@ -9,13 +9,13 @@ use axum::{
     response::Response,
 };
 use forebay_fabric::Store;
-use forebay_schemas::Work;
+use forebay_schemas::{KeyId, Work};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{answer, local};
 use crate::{
-    access::{self, Denied, Limiter, Need, Outcome, Permit, Scope, Verifier, headers},
+    access::{self, Cost, Denied, Limiter, Need, Outcome, Permit, Reason, Scope, Verifier, headers},
     error::{ApiError, Retry},
 };
 
@@ -45,6 +45,14 @@ impl Caller {
             Self::Known(caller) => caller.tenant().id.as_str(),
         }
     }
+
+    /// The id of the key that the request came with.
+    pub fn api_key(&self) -> Option<&KeyId> {
+        match self {
+            Self::Local => None,
+            Self::Known(caller) => Some(caller.key()),
+        }
+    }
 }
 
 impl Caller {
@@ -71,7 +79,17 @@ impl Grant {
         response
     }
 
-    /// The answer of a request whose tokens are not known yet, or not at all: they stay counted as they were reserved.
+    /// The answer of a request that has submitted a job: its tokens are not known yet, and stay counted as they were
+    /// reserved.
+    pub fn submitted(self, mut response: Response) -> Response {
+        if let Some(permit) = self.0 {
+            answer::add(&mut response, headers::limits(permit.standing()));
+            permit.submitted();
+        }
+        response
+    }
+
+    /// The answer of a request whose job has ended before: its tokens stay counted as they were reserved.
     pub fn kept(self, mut response: Response) -> Response {
         if let Some(permit) = self.0 {
             answer::add(&mut response, headers::limits(permit.standing()));
@@ -117,10 +135,11 @@ impl Gate {
         &self,
         caller: &Caller,
         tokens: u64,
+        cost: Option<Cost>,
         wait: Duration,
     ) -> Result<Grant, ApiError> {
         let Caller::Known(caller) = caller else { return Ok(Grant(None)) };
-        let need = Need { tokens, wait_until: Some(Instant::now() + wait) };
+        let need = Need { tokens, cost, wait_until: Some(Instant::now() + wait) };
         match self.limiter.reserve(caller.tenant(), need).await {
             Ok(Outcome::Granted(permit)) => Ok(Grant(Some(permit))),
             Ok(Outcome::Refused(refusal)) => Err(refused(&refusal)),
@@ -171,6 +190,9 @@ fn denied(error: &Denied) -> ApiError {
 fn refused(refusal: &access::Refusal) -> ApiError {
     let standing = headers::limits(&refusal.standing);
     let message = refusal.to_string();
+    if matches!(refusal.reason, Reason::Budget { .. }) {
+        return ApiError::limited(refusal.code(), message, standing).over_budget();
+    }
     match refusal.retry_ms {
         Some(ms) => {
             let retry = Retry::After(Duration::from_millis(ms));

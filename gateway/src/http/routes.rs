@@ -12,7 +12,7 @@ use axum::{
 
 use super::{
     app::App,
-    endpoints::{cohere, embeddings, events, generate, health, jobs, models, rerank, tei},
+    endpoints::{cohere, embeddings, events, generate, health, jobs, models, rerank, tei, usage},
     observe::observe,
 };
 use crate::error::ApiError;
@@ -40,6 +40,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/jobs", post(jobs::create))
         .route("/v1/jobs/{id}", get(jobs::retrieve).delete(jobs::cancel))
         .route("/v1/jobs/{id}/events", get(events::follow))
+        .route("/v1/usage", get(usage::report))
         .route("/health", get(health::alive))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use forebay_schemas::ModelId;
+use forebay_schemas::{KeyId, ModelId};
 use metrics::counter;
 use tokio::time::Instant;
 
@@ -35,6 +35,7 @@ pub struct Attempts {
     reason: Reason,
     route: Option<std::sync::Arc<Route>>,
     tenant: String,
+    api_key: Option<KeyId>,
     deadline: Instant,
     field: &'static str,
 }
@@ -66,7 +67,14 @@ impl Attempts {
                 (next.collect(), reason, Some(route.clone()))
             }
         };
-        Self { next, reason, route, tenant: tenant.to_owned(), deadline, field }
+        let tenant = tenant.to_owned();
+        Self { next, reason, route, tenant, api_key: None, deadline, field }
+    }
+
+    /// With the key that the jobs are accounted to.
+    #[must_use]
+    pub fn with_key(self, api_key: Option<KeyId>) -> Self {
+        Self { api_key, ..self }
     }
 
     /// The first model, for jobs that are submitted and not waited for.
@@ -128,8 +136,13 @@ impl Attempts {
     fn call(&self, target: &Next, is_last: bool) -> Call {
         let left = self.deadline.saturating_duration_since(Instant::now());
         let wait = self.patience().filter(|_| !is_last).map_or(left, |most| left.min(most));
-        let (model, tenant) = (target.model.clone(), self.tenant.clone());
-        Call { model, tenant, wait, field: self.field }
+        Call {
+            model: target.model.clone(),
+            tenant: self.tenant.clone(),
+            api_key: self.api_key.clone(),
+            wait,
+            field: self.field,
+        }
     }
 
     /// How long a target has that is not the last.

@@ -88,7 +88,7 @@ pub fn sample_jobs() -> Vec<(&'static str, Job)> {
 /// One outcome for each shape of output, and two without.
 pub fn sample_outcomes() -> Vec<(&'static str, Outcome)> {
     let jobs: BTreeMap<_, _> = sample_jobs().into_iter().collect();
-    let usage = Usage { input_tokens: 21, output_tokens: 0, truncated: 1 };
+    let usage = Usage { input_tokens: 21, output_tokens: 0, truncated: 1, device_us: 1_250 };
     let timing = Timing {
         queued_ms: 12,
         batch_wait_ms: 3,

@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    access::Scope,
+    access::{Scope, SubmittedJob},
     error::ApiError,
     failures,
     http::{
@@ -28,6 +28,13 @@ use crate::{
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Says that the request was answered before, as other interfaces say it.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// How long the money of a job without a deadline stays reserved, in milliseconds, if it does not end before.
+const MONEY_HELD_MS: u64 = 24 * 3_600_000;
+/// How much longer than its deadline, until its record is there and its usage summed up.
+const MONEY_LATE_MS: u64 = 10 * 60_000;
+/// Redis forgets reservations after 40 days.
+const MONEY_HELD_MS_MAX: u64 = 30 * 24 * 3_600_000;
 
 /// Submits a job. The answer comes once the broker has confirmed it: from then on it is not lost.
 pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
@@ -58,9 +65,12 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     }
     job.tenant = Some(tenant.to_owned());
     let tokens = expected_of(&job.work);
+    let lease_ms = job.expires_in_ms.unwrap_or(MONEY_HELD_MS).saturating_add(MONEY_LATE_MS);
+    let lease_ms = lease_ms.min(MONEY_HELD_MS_MAX);
+    let cost = app.cost(&job.model, Some(SubmittedJob { id: id.clone(), lease_ms }));
     let wait = app.wait_of(&head.headers);
     let deadline = Instant::now() + wait;
-    let grant = app.gate.reserve(&caller, tokens, wait).await?;
+    let grant = app.gate.reserve(&caller, tokens, cost, wait).await?;
     let answer = json!({
         "id": id, "object": "job", "state": "queued",
         "model": job.model, "task": job.work.task(), "lane": lane,
@@ -69,8 +79,9 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     let has_ended = key.is_some() && found(&app, &id).await?.is_some();
     if !has_ended {
         // A broker that is away is waited for no longer than the caller waits.
-        let submitted = timeout_at(deadline, app.fleet.client.submit(job, lane)).await;
-        submitted
+        let submitted = app.fleet.client.submit_as(job, lane, caller.api_key());
+        timeout_at(deadline, submitted)
+            .await
             .map_err(|_| failures::unreachable())?
             .map_err(|error| failures::of_submit(&error))?;
     }
@@ -82,7 +93,7 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     if has_ended {
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
     }
-    let response = grant.kept(response);
+    let response = if has_ended { grant.kept(response) } else { grant.submitted(response) };
     Ok(match answered {
         Some(answered) => answered.said(response),
         None => response,

@@ -9,3 +9,4 @@ pub mod jobs;
 pub mod models;
 pub mod rerank;
 pub mod tei;
+pub mod usage;
