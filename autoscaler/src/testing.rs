@@ -81,6 +81,7 @@ pub fn ticket(id: JobId) -> Ticket {
         notify: None,
         reply_to: None,
         message: Box::new(message),
+        trace: None,
     }
 }
 

@@ -8,7 +8,9 @@ use forebay_fabric::{
 };
 use forebay_schemas::{
     CodecError, ContentType, ErrorCode, Job, JobError, JobId, KeyId, Lane, MESSAGE_TYPE, ModelId,
+    TraceContext,
     names::{HEADER_API_KEY, JOBS},
+    trace::{TRACEPARENT, TRACESTATE},
 };
 use futures_util::{Stream, StreamExt};
 
@@ -135,9 +137,7 @@ impl Client {
         let body = self.checked_body(&job)?;
         self.check_route(&job.model).await?;
         let mut message = message(&job, lane, body);
-        if let Some(id) = api_key {
-            let mut headers = Headers::default();
-            headers.insert(HEADER_API_KEY.into(), HeaderValue::LongString(id.as_str().into()));
+        if let Some(headers) = headers(self.trace.as_ref(), api_key) {
             message.properties = message.properties.with_headers(headers);
         }
         let message = message;
@@ -260,5 +260,42 @@ fn message(job: &Job, lane: Lane, body: Vec<u8>) -> Message {
         routing_key: lane.routing_key(&job.model),
         properties,
         body,
+    }
+}
+
+/// The headers of a job's message, if it has any.
+fn headers(trace: Option<&TraceContext>, api_key: Option<&KeyId>) -> Option<Headers> {
+    if trace.is_none() && api_key.is_none() {
+        return None;
+    }
+    let mut headers = Headers::default();
+    let mut insert = |name: &str, text: &str| {
+        headers.insert(name.into(), HeaderValue::LongString(text.into()));
+    };
+    if let Some(context) = trace {
+        insert(TRACEPARENT, &context.traceparent());
+        if let Some(state) = context.tracestate() {
+            insert(TRACESTATE, state);
+        }
+    }
+    if let Some(id) = api_key {
+        insert(HEADER_API_KEY, id.as_str());
+    }
+    Some(headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_carries_its_trace_and_no_header_without_one() {
+        assert!(headers(None, None).is_none());
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let context = TraceContext::parse(parent, Some("a=b")).unwrap();
+        let traced = headers(Some(&context), None);
+        let read = forebay_fabric::intake::trace_context(traced.as_ref());
+        assert_eq!(read.as_ref(), Some(&context));
+        assert_eq!(read.unwrap().tracestate(), Some("a=b"));
     }
 }

@@ -294,6 +294,11 @@ impl Texts {
                 }
                 progress.usage.truncated +=
                     inputs.iter().filter(|input| input.truncated).count() as u64;
+                if job.span().is_some() {
+                    let now = Instant::now();
+                    let first = progress.tokenized.map_or(now, |(first, _)| first);
+                    progress.tokenized = Some((first, now));
+                }
                 drop(progress);
                 counter!("forebay_tokenize_tokens_total").increment(tokens);
                 Ok(Part { job, first, inputs })

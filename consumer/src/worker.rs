@@ -13,7 +13,7 @@ use forebay_fabric::{
     clock::Clock,
     config::{ConfigError, NumberType, RemoteConfig},
     host,
-    telemetry::{self, Health, Server},
+    telemetry::{self, Health, Server, TelemetryError, trace},
     tls::Tls,
 };
 use forebay_schemas::{Lane, ModelId, WorkerState, topology::Topology};
@@ -118,6 +118,8 @@ pub async fn run(
     let health = Health::new(&["broker", "store", "model"]);
     let server =
         Server::start(config.telemetry.listen, telemetry::init_metrics()?, health.clone()).await?;
+    let traces = trace::start(&config.telemetry, &config.tls, "forebay-worker", &id)
+        .map_err(TelemetryError::from)?;
     let store = Arc::new(Store::new(&config)?);
     let stats = Arc::new(Stats::default());
     let in_hand = Arc::new(InHand::default());
@@ -182,6 +184,7 @@ pub async fn run(
     background.cancel();
     let _ = heartbeats.await; // none comes after the removal
     registry.remove().await;
+    trace::stop(traces).await;
     server.stop().await;
     result
 }

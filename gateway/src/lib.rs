@@ -7,6 +7,7 @@
 //! - [`fields`], [`inputs`] and [`token_ids`] read JSON bodies, within bounds, with errors that name the field;
 //! - [`access`] is who may ask, and how much;
 //! - [`routing`] is which model answers, and which one when it can't;
+//! - [`trace`] is the distributed trace that a request is part of;
 //! - [`usage`] is what was used, as a report;
 //! - [`error`] is an answer that is an error, and [`failures`] maps the fleet's own to it.
 //!
@@ -28,4 +29,5 @@ pub mod routing;
 pub mod service;
 pub mod tei;
 pub mod token_ids;
+pub mod trace;
 pub mod usage;

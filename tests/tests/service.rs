@@ -45,6 +45,7 @@ mod service {
     mod tls;
     mod top;
     mod topology;
+    mod traces;
     mod usage;
     mod vectors;
 }

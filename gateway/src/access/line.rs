@@ -10,7 +10,8 @@ use std::{
 
 use forebay_fabric::Store;
 use forebay_schemas::{TenantId, names::TURNS_CHANNEL};
-use tokio::sync::Notify;
+use metrics::{gauge, histogram};
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::subscribe::{Event, subscribe};
@@ -41,6 +42,7 @@ pub(super) struct Waiter {
     tenant: TenantId,
     lease: String,
     turn: Arc<Notify>,
+    since: Instant,
 }
 
 impl Line {
@@ -67,8 +69,9 @@ impl Line {
         let turn = Arc::new(Notify::new());
         waiting.turns.insert(lease.to_owned(), turn.clone());
         waiting.of_tenants.insert(tenant.clone(), own + 1);
-        let line = self.clone();
-        Some(Waiter { line, tenant: tenant.clone(), lease: lease.to_owned(), turn })
+        gauge!("forebay_gateway_waiting").set(waiting.turns.len() as f64);
+        let (line, tenant, lease) = (self.clone(), tenant.clone(), lease.to_owned());
+        Some(Waiter { line, tenant, lease, turn, since: Instant::now() })
     }
 
     fn call(&self, lease: &str) {
@@ -100,6 +103,9 @@ impl Drop for Waiter {
                 waiting.of_tenants.remove(&self.tenant);
             }
         }
+        gauge!("forebay_gateway_waiting").set(waiting.turns.len() as f64);
+        let ms = self.since.elapsed().as_secs_f64() * 1e3;
+        histogram!("forebay_gateway_wait_ms").record(ms);
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
     shared::{Boarded, Flights, Key, Landed},
     split::{Input, Part, Sizes, TooLong, split},
 };
-use crate::{error::ApiError, failures};
+use crate::{error::ApiError, failures, trace::CallTrace};
 
 /// Jobs of one request that are in their queues at once: enough to keep several workers busy, and few enough that one
 /// request does not fill a queue.
@@ -241,8 +241,10 @@ impl Fleet {
         job.expires_in_ms = Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1));
         job.result_ttl_s = Some(RESULT_TTL_S);
         let pending = self.canceller.guard(job.id.clone());
+        let trace = CallTrace::begin(&job);
+        let client = trace.client(&self.client);
         // A broker that is away is waited for no longer than the caller waits.
-        let submitted = self.client.submit_as(job, Lane::Interactive, api_key.as_ref());
+        let submitted = client.submit_as(job, Lane::Interactive, api_key.as_ref());
         let id = match timeout_at(deadline, submitted).await {
             Ok(Ok(id)) => id,
             // It may be in its queue.
@@ -258,6 +260,7 @@ impl Fleet {
         let left = deadline.saturating_duration_since(Instant::now());
         let outcome = self.client.wait(&id, left).await.map_err(|e| failures::of_wait(&e))?;
         pending.settled();
+        trace.ended(&outcome);
         Ok(Arc::new(outcome))
     }
 }

@@ -23,6 +23,7 @@ use crate::{
     },
     native::{self, NativeJob},
     routing::{Answered, Named, Route},
+    trace,
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -78,8 +79,9 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     // A job that has ended is not computed once more. One that is under way may be, and its first result stands.
     let has_ended = key.is_some() && found(&app, &id).await?.is_some();
     if !has_ended {
+        let client = app.fleet.client.clone().in_trace(trace::current());
         // A broker that is away is waited for no longer than the caller waits.
-        let submitted = app.fleet.client.submit_as(job, lane, caller.api_key());
+        let submitted = client.submit_as(job, lane, caller.api_key());
         timeout_at(deadline, submitted)
             .await
             .map_err(|_| failures::unreachable())?
