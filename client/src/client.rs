@@ -90,7 +90,8 @@ impl Client {
         self.inner.held_up.subscribe()
     }
 
-    /// The store that this client reads results from, for a program that has more to do there: its connections are shared.
+    /// The store that this client reads results from, for a program that has more to do there: its connections are
+    /// shared.
     pub fn store(&self) -> &Store {
         &self.inner.store
     }

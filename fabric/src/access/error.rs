@@ -21,8 +21,8 @@ pub enum AccessError {
     NoKey(KeyId),
     /// A fleet that is to be reopened has keys.
     #[error(
-        "the fleet has {0} keys, expired and revoked ones included, and is closed while it has any; `forebay keys list` \
-         shows them, and `forebay tenants delete` removes those of a tenant"
+        "the fleet has {0} keys, expired and revoked ones included, and is closed while it has any; \
+         `forebay keys list` shows them, and `forebay tenants delete` removes those of a tenant"
     )]
     HasKeys(usize),
     /// A record in Redis can't be read.

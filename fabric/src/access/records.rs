@@ -15,7 +15,8 @@ const SCANNED_AT_ONCE: usize = 512;
 const ATTEMPTS_MAX: u32 = 8;
 
 /// Writes a field if it still has the value that was read (none is empty), removes it where the new one is empty, and
-/// publishes its id: all in one step, so that no reader keeps what has changed. Of a marked hash a removal leaves the mark.
+/// publishes its id: all in one step, so that no reader keeps what has changed. Of a marked hash a removal leaves the
+/// mark.
 static SWAP: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local held = redis.call('HGET', KEYS[1], ARGV[1]) or ''

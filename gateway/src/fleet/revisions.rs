@@ -35,7 +35,9 @@ impl Revisions {
     /// Looks at the workers until `stop`. Must be called inside a Tokio runtime.
     pub fn start(client: &Client, stop: &CancellationToken) -> Self {
         let revisions = Self::default();
-        let (seen, client, stop) = (revisions.clone(), client.clone(), stop.clone());
+        let seen = revisions.clone();
+        let client = client.clone();
+        let stop = stop.clone();
         tokio::spawn(async move {
             let look = async {
                 loop {

@@ -287,7 +287,8 @@ mod tests {
         let first = tokio::spawn(first.flight);
         tokio::task::yield_now().await;
         land.send(outcome()).unwrap();
-        let (first, second) = (first.await.unwrap().unwrap(), second.flight.await.unwrap());
+        let first = first.await.unwrap().unwrap();
+        let second = second.flight.await.unwrap();
         assert!(Arc::ptr_eq(&first, &second));
         assert_eq!(work.counts(), [1, 1]);
         let (_land, lands) = oneshot::channel();
