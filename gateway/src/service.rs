@@ -87,7 +87,7 @@ fn announce(address: SocketAddr, is_local: bool) {
 fn app(
     config: &Config,
     client: &Client,
-    (gate, canceller, store): (Gate, Canceller, Store),
+    (gate, canceller): (Gate, Canceller),
     health: Health,
     stop: CancellationToken,
 ) -> App {

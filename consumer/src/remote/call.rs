@@ -225,7 +225,7 @@ impl Calls {
             turn.ended(verdict(&read, timeout), called.pause);
             match read {
                 Ok(answer) => {
-                    self.stats.computed(answer.tokens.unwrap_or(0), Duration::ZERO);
+                    self.stats.computed(answer.tokens.unwrap_or(0), 0);
                     return Ok(answer);
                 }
                 Err(Failure::Refused(error)) => return Err(Ending::Failed(error)),
@@ -294,7 +294,8 @@ impl Calls {
         let mut busy = busy.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let now = Instant::now();
         if let Some(since) = busy.since.replace(now).filter(|_| busy.calls > 0) {
-            self.stats.computed(0, now - since);
+            let busy_us = u64::try_from((now - since).as_micros()).unwrap_or(u64::MAX);
+            self.stats.computed(0, busy_us);
         }
         busy.calls = busy.calls.saturating_add_signed(change);
     }
