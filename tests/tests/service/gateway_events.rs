@@ -1,6 +1,6 @@
 //! `GET /v1/jobs/{id}/events`: a job's states as they come, as its clients read them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forebay_tests::gateway::{Gateway, until_closed};
 use forebay_tests::model::TINY;
@@ -10,7 +10,6 @@ use forebay_tests::workload::Workload;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 
 use super::commands::json_lines;
 
