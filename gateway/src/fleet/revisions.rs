@@ -117,6 +117,7 @@ pub(super) mod tests {
             load_ms: 0,
             slots_free_tokens: 0,
             gpu: None,
+            remote: None,
             revision: revision.map(ToOwned::to_owned),
         }
     }

@@ -107,7 +107,7 @@ async fn usage_is_that_of_the_records_though_workers_and_gateways_are_killed_at_
     for by in ["key", "model", "lane", "price", "hour"] {
         assert_eq!(totals(&used(stack, by).await), expected, "by {by}");
     }
-    let left: u64 = redis.xlen("forebay:usage").await.unwrap();
+    let left: u64 = redis::cmd("XLEN").arg("forebay:usage").query_async(&mut redis).await.unwrap();
     assert_eq!(left, 0, "what was summed up is removed");
 }
 
