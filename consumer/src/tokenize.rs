@@ -350,3 +350,6 @@ impl Handful {
         ended
     }
 }
+
+#[cfg(test)]
+mod tests;
