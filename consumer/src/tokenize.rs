@@ -352,3 +352,6 @@ impl Handful {
         ended
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -115,9 +115,9 @@ async fn a_small_job_waits_for_few_batches_beside_a_job_of_another_tenant_of_any
 #[tokio::test(start_paused = true)]
 async fn a_small_job_waits_for_few_batches_beside_all_that_other_tenants_have_in_hand() {
     let mut worker = Beside::start();
-    // As many as the worker holds, but for the small ones: nothing waits in the queue.
+    // Three seconds of work, as many as the worker holds beside the small ones: nothing waits in the queue.
     let load: Vec<_> =
-        (0..240).map(|n| worker.submit_of(["one", "two", "three"][n % 3], texts(64, 12))).collect();
+        (0..240).map(|n| worker.submit_of(["one", "two", "three"][n % 3], texts(16, 12))).collect();
     worker.tenant_beside(load.last().unwrap()).await;
 }
 

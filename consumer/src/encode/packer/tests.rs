@@ -117,6 +117,33 @@ fn a_suspect_shares_no_batch_and_waits_for_no_batch_mates() {
     assert_eq!(pieces(&packer.pack(Lane::Batch, Instant::now())), [(3, 0, 2)]);
 }
 
+#[test]
+fn tenants_that_wait_together_share_a_batch_in_turns_of_so_many_tokens() {
+    let now = Instant::now();
+    let mut packer = packer(1_000, 50);
+    packer.push(Lane::Batch, Some("one"), entry(1, texts(40, 50)));
+    packer.push(Lane::Batch, Some("two"), entry(2, texts(40, 50)));
+    let turns = [(1, 0, 5), (2, 0, 5), (1, 5, 5), (2, 5, 5)];
+    assert_eq!(pieces(&packer.pack(Lane::Batch, now)), turns);
+    packer.push(Lane::Batch, Some("three"), entry(3, texts(1, 50)));
+    let next = pieces(&packer.pack(Lane::Batch, now));
+    assert!(next.contains(&(3, 0, 1)), "it waits for a turn of each and no more: {next:?}");
+}
+
+#[test]
+fn a_suspect_has_a_batch_to_itself_also_beside_other_tenants() {
+    let now = Instant::now();
+    let mut packer = packer(1_000, 50);
+    packer.push(Lane::Batch, Some("one"), Entry { alone: true, ..entry(1, texts(10, 50)) });
+    packer.push(Lane::Batch, Some("two"), entry(2, texts(4, 50)));
+    let batch = packer.pack(Lane::Batch, now);
+    assert!(batch.alone);
+    assert_eq!(pieces(&batch), [(1, 0, 10)], "a turn of it is not cut");
+    let batch = packer.pack(Lane::Batch, now);
+    assert!(!batch.alone);
+    assert_eq!(pieces(&batch), [(2, 0, 4)]);
+}
+
 proptest! {
     #[test]
     fn every_input_is_packed_once_in_order_and_within_limits(
@@ -129,7 +156,7 @@ proptest! {
         for (job, (urgent, alone, lengths)) in jobs.iter().enumerate() {
             let lane = if *urgent { Lane::Interactive } else { Lane::Batch };
             let inputs = lengths.iter().map(|&length| tokens(vec![job as u32; length])).collect();
-            packer.push(lane, None, Entry { alone: *alone, ..entry(job, inputs) });
+            packer.push(lane, [None, Some("one"), Some("two")][job % 3], Entry { alone: *alone, ..entry(job, inputs) });
         }
         let mut packed: BTreeMap<usize, usize> = BTreeMap::new();
         let mut turns = turns.into_iter().cycle();
