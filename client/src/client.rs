@@ -76,8 +76,8 @@ impl Client {
         self
     }
 
-    /// Makes the jobs that it submits part of a distributed trace: their messages carry the context in W3C's headers, and
-    /// the worker's spans are below it. Clone the client for each context; clones share their connections.
+    /// Makes the jobs that it submits part of a distributed trace: their messages carry the context in W3C's headers,
+    /// and the worker's spans are below it. Clone the client for each context; clones share their connections.
     #[must_use]
     pub fn in_trace(mut self, context: Option<TraceContext>) -> Self {
         self.trace = context;

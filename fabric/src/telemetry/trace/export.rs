@@ -15,7 +15,7 @@ use std::{
 use metrics::counter;
 use opentelemetry::KeyValue;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
-use opentelemetry_otlp::{SpanExporter as Otlp, WithExportConfig, WithHttpConfig};
+use opentelemetry_otlp::{Protocol, SpanExporter as Otlp, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::{
     Resource,
     trace::{SpanData, SpanExporter},
@@ -132,6 +132,8 @@ pub fn start(
         .with_http()
         .with_http_client(client)
         .with_endpoint(url)
+        // Whatever protocol the environment names for other programs.
+        .with_protocol(Protocol::HttpBinary)
         .with_timeout(SEND_MAX)
         .build()
         .map_err(|error| failed(error.to_string()))?;

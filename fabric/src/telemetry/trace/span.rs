@@ -70,7 +70,7 @@ impl Span {
         kind: SpanKind,
         name: impl Into<Cow<'static, str>>,
     ) -> Self {
-        let span_id = std::iter::repeat_with(rand::random).find(|id| *id != [0; 8]);
+        let span_id = std::iter::repeat_with(rand::random::<[u8; 8]>).find(|id| *id != [0; 8]);
         let context = parent.child(span_id.unwrap_or([1; 8]));
         Self::of(context, Some(parent.span_id()), kind, name.into())
     }
