@@ -16,6 +16,7 @@ fn stage(parts: LaneSender<Vec<Part>>) -> Tokenize {
     Tokenize {
         tokenizer: model.tokenizer,
         dim: model.info.dim,
+        vocabulary: model.info.vocabulary,
         weights: Weights::default(),
         threads: 1,
         attempts_max: 5,
