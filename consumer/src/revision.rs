@@ -106,7 +106,7 @@ mod tests {
         for folder in [&one, &other] {
             fs::create_dir(folder.path().join("1_Pooling")).unwrap();
             fs::write(folder.path().join("1_Pooling/config.json"), "{}").unwrap();
-            fs::write(folder.path().join("model.safetensors"), [7; 3_000_000]).unwrap();
+            fs::write(folder.path().join("model.safetensors"), vec![7; 3_000_000]).unwrap();
         }
         let first = revision(one.path());
         assert_eq!(first.len(), 2 * BYTES);
