@@ -80,6 +80,9 @@ fn ids_of_a_model_that_keeps_the_end_lose_their_beginning_and_keep_what_opens_th
 }
 
 proptest! {
+    // Each case reads three tokenizers.
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     #[test]
     fn ids_of_a_text_are_read_as_the_text_is(text in texts(), tokens_max in 4..40_usize) {
         let whole = tiny_of("bert", 4_096).encode(&text).unwrap().ids;
@@ -92,7 +95,9 @@ proptest! {
         let fits = whole.len() <= tokens_max;
         prop_assert_eq!(cut.whole_ids(whole).is_ok(), fits);
     }
+}
 
+proptest! {
     #[test]
     fn the_fast_path_gives_the_library_s_tokens(text in texts()) {
         for [ours, theirs] in PAIRS.iter() {
