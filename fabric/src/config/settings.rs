@@ -10,7 +10,8 @@ use super::{
     folders::user_folder,
     gateway::GatewayConfig,
     pools::AutoscalerConfig,
-    routes::{RouteConfig, RouteName},
+    route_name::RouteName,
+    routes::RouteConfig,
     secret::SecretUrl,
     sections::{BrokerConfig, ModelConfig, StoreConfig, TelemetryConfig, WorkerConfig},
 };

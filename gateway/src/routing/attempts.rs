@@ -117,7 +117,8 @@ impl Attempts {
     fn call(&self, target: &Next, is_last: bool) -> Call {
         let left = self.deadline.saturating_duration_since(Instant::now());
         let wait = self.patience().filter(|_| !is_last).map_or(left, |most| left.min(most));
-        let (model, tenant) = (target.model.clone(), self.tenant.clone());
+        let model = target.model.clone();
+        let tenant = self.tenant.clone();
         Call { model, tenant, wait, field: self.field }
     }
 
@@ -141,7 +142,8 @@ impl Attempts {
 
     fn failed(&self, target: &Next, error: &ApiError) {
         let Some(route) = &self.route else { return };
-        let (route, model) = (route.name.to_string(), target.model.to_string());
+        let route = route.name.to_string();
+        let model = target.model.to_string();
         tracing::debug!(route, model, %error, "a model failed; the next one is asked");
         counter!(
             "forebay_gateway_route_failures_total",
