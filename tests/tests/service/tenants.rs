@@ -11,8 +11,10 @@ use serde_json::json;
 
 /// A worker holds so many deliveries at first: as many jobs are in its hands together.
 const HELD: usize = 16;
-/// Batches of so many tokens are quick, and few are packed before the worker has all jobs.
-const SETTINGS: [(&str, &str); 1] = [("FOREBAY_WORKER__BATCH_TOKENS_MAX", "256")];
+/// Batches of so many tokens are quick, and few are packed before the worker has all jobs. Bodies are as short that
+/// the bytes of so many fit into its first window, whatever comes.
+const SETTINGS: [(&str, &str); 2] =
+    [("FOREBAY_WORKER__BATCH_TOKENS_MAX", "256"), ("FOREBAY_LIMITS__BODY_BYTES_MAX", "1000000")];
 
 /// A tenant's jobs of so many texts each.
 fn jobs(tenant: &str, count: usize, texts: usize) -> Vec<Job> {
