@@ -123,7 +123,7 @@ impl Client {
         self.submit_as(job, lane, None).await
     }
 
-    /// Submits one job that came with an API key, by whose id its usage is told apart.
+    /// Submits one job that came with an API key, by whose id its usage is grouped.
     pub async fn submit_as(
         &self,
         mut job: Job,

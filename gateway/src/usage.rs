@@ -13,7 +13,7 @@ const PARAMETERS: [&str; 5] = ["start", "end", "by", "tenant", "format"];
 /// The query of `GET /v1/usage`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageQuery {
-    /// The property by which usage is told apart.
+    /// The property by which usage is grouped.
     pub by: By,
     /// Whether the answer is CSV, and not JSON.
     pub is_csv: bool,

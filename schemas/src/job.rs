@@ -85,7 +85,7 @@ pub struct Job {
     pub model: ModelId,
     /// The task with its input and parameters.
     pub work: Work,
-    /// The tenant whom the job is accounted to, as the publisher names it.
+    /// The tenant that the job is accounted to, as the publisher names it.
     pub tenant: Option<String>,
     /// When it was submitted, in Unix milliseconds.
     pub submitted_at_ms: Option<u64>,

@@ -41,7 +41,7 @@ pub(crate) struct WireJob<'a> {
     /// How the task is done; each task reads its own parameters.
     #[serde(skip_serializing_if = "WireParams::is_empty")]
     params: WireParams<'a>,
-    /// The tenant whom the job is accounted to, as the publisher names it.
+    /// The tenant that the job is accounted to, as the publisher names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     tenant: Option<&'a str>,

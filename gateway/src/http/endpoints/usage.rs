@@ -20,7 +20,7 @@ use crate::{
 
 const CSV: HeaderValue = HeaderValue::from_static("text/csv; charset=utf-8");
 
-/// Usage by the hour, told apart by one property.
+/// Usage by the hour, grouped by one property.
 pub async fn report(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let headers = request.headers();
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
