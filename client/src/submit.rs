@@ -140,7 +140,6 @@ impl Client {
             headers.insert(HEADER_API_KEY.into(), HeaderValue::LongString(id.as_str().into()));
             message.properties = message.properties.with_headers(headers);
         }
-        let message = message;
         let broker = self.broker().await?;
         let attempt = || async {
             // A message sent into a blocked connection stays there until the broker unblocks it.

@@ -33,6 +33,7 @@ pub mod host;
 pub mod intake;
 #[cfg(feature = "management")]
 pub mod management;
+mod metered;
 pub mod retry;
 pub mod rng;
 pub mod shutdown;

@@ -1,8 +1,9 @@
 //! The stages of encoders: models whose sequences each end in one step, a packed batch.
 //!
 //! [`batch`] packs tokenized jobs with [`packer`]; [`compute`] gives the batches to the engine; [`assemble`] puts the
-//! rows back into their jobs and makes their [`output`]. [`budget`] is how many tokens a batch may have, [`calibrate`]
-//! finds its best value by measuring, [`device_time`] shares a batch's time out to its jobs, [`faults`] are those that tests ask for, and [`command`] runs the engine alone.
+//! rows back into their jobs and makes their [`output`]. [`device_time`] shares a batch's time out to its jobs.
+//! [`budget`] is how many tokens a batch may have, [`calibrate`] finds its best value by measuring, [`faults`] are those
+//! that tests ask for, and [`command`] runs the engine alone.
 
 pub mod assemble;
 pub mod batch;
