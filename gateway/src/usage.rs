@@ -13,7 +13,7 @@ const PARAMETERS: [&str; 5] = ["start", "end", "by", "tenant", "format"];
 /// The query of `GET /v1/usage`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageQuery {
-    /// The property by which usage is told apart.
+    /// The property by which usage is grouped.
     pub by: By,
     /// Whether the answer is CSV, and not JSON.
     pub is_csv: bool,
@@ -120,12 +120,16 @@ mod tests {
         let Asked { from, until, tenant } = query.asked("acme");
         assert_eq!(from.to_string(), "2026-11-01T00:00:00Z");
         assert_eq!(until.to_string(), "2026-11-29T14:00:00Z");
-        assert_eq!((tenant.as_deref(), query.by, query.scope()), (Some("acme"), By::Model, Scope::Read));
+        assert_eq!(
+            (tenant.as_deref(), query.by, query.scope()),
+            (Some("acme"), By::Model, Scope::Read)
+        );
     }
 
     #[test]
     fn parameters_are_read_with_their_escapes() {
-        let query = parse("start=2026-11-29T10%3A00%3A00Z&end=2026-11-30&by=hour&tenant=a%26b").unwrap();
+        let query =
+            parse("start=2026-11-29T10%3A00%3A00Z&end=2026-11-30&by=hour&tenant=a%26b").unwrap();
         let Asked { from, until, tenant } = query.asked("acme");
         assert_eq!(from.to_string(), "2026-11-29T10:00:00Z");
         assert_eq!(until.to_string(), "2026-11-30T00:00:00Z");
@@ -161,7 +165,11 @@ mod tests {
             ("by=day&by=day", "by"),
         ] {
             let error = parse(query).unwrap_err();
-            assert_eq!((error.status.as_u16(), error.param.as_deref()), (400, Some(param)), "{query}");
+            assert_eq!(
+                (error.status.as_u16(), error.param.as_deref()),
+                (400, Some(param)),
+                "{query}"
+            );
         }
     }
 

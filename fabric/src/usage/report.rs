@@ -1,17 +1,20 @@
-//! A report: usage by tenant, key, model, or what else it is to be told apart by.
+//! A report: usage by tenant, key, model, or what else it is to be grouped by.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use forebay_schemas::usage::UNKNOWN;
 use serde::Serialize;
 
-use super::{read::Used, sums::{OTHER, Sums}};
+use super::{
+    read::Used,
+    sums::{OTHER, Sums},
+};
 use crate::config::format_decimal;
 
 /// The most rows of a report. What is beyond is in one row, so that the total is right.
 const ROWS_MAX: usize = 10_000;
 
-/// The property by which a report tells usage apart.
+/// The property by which a report groups usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
     /// The tenant.
@@ -32,15 +35,8 @@ pub enum By {
 
 impl By {
     /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Tenant,
-        Self::Key,
-        Self::Model,
-        Self::Lane,
-        Self::Price,
-        Self::Day,
-        Self::Hour,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Tenant, Self::Key, Self::Model, Self::Lane, Self::Price, Self::Day, Self::Hour];
 
     /// Its name, and that of its column.
     pub fn as_str(self) -> &'static str {
@@ -76,7 +72,7 @@ impl fmt::Display for By {
 
 /// A name of no [`By`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("usage is told apart by tenant, key, model, lane, price, day or hour, not by `{0}`")]
+#[error("usage is grouped by tenant, key, model, lane, price, day or hour, not by `{0}`")]
 pub struct UnknownBy(String);
 
 impl FromStr for By {
@@ -127,7 +123,7 @@ pub struct WrittenRow<'a> {
     cost: Option<String>,
 }
 
-/// Usage told apart by one property, with the total.
+/// Usage grouped by one property, with the total.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// The property.
@@ -170,8 +166,9 @@ impl Report {
             self.by
         );
         for (of, row) in &self.rows {
-            let Sums { jobs, failed_jobs, input_tokens, output_tokens, truncated, device_us, .. } =
-                row.sums;
+            let Sums {
+                jobs, failed_jobs, input_tokens, output_tokens, truncated, device_us, ..
+            } = row.sums;
             let numbers = [
                 jobs,
                 failed_jobs,
@@ -238,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_adds_up_and_tells_unpriced_jobs_from_free_ones() {
+    fn a_report_adds_up_and_keeps_unpriced_jobs_apart_from_free_ones() {
         let sums = |jobs, cost| Sums { jobs, cost, input_tokens: 10, ..Sums::default() };
         let mut report = Report::new(By::Model);
         for used in [
@@ -257,7 +254,10 @@ mod tests {
         assert_eq!((&rows[1]["model"], &rows[1]["cost"]), (&"m".into(), &"0.00000042".into()));
         assert!(rows[2]["cost"].is_null(), "{rows}");
         let csv = report.csv();
-        assert!(csv.starts_with("model,jobs,") && csv.contains("\r\nm,3,0,1,20,0,0,0,0.00000042\r\n"), "{csv}");
+        assert!(
+            csv.starts_with("model,jobs,") && csv.contains("\r\nm,3,0,1,20,0,0,0,0.00000042\r\n"),
+            "{csv}"
+        );
         assert_eq!(Report::new(By::Day).total.cost(), cost("0"));
     }
 

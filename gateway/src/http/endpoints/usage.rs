@@ -20,12 +20,11 @@ use crate::{
 
 const CSV: HeaderValue = HeaderValue::from_static("text/csv; charset=utf-8");
 
-/// Usage by the hour, told apart by one property.
+/// Usage by the hour, grouped by one property.
 pub async fn report(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let headers = request.headers();
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    let query =
-        UsageQuery::parse(request.uri().query().unwrap_or_default(), accept, now_ms())?;
+    let query = UsageQuery::parse(request.uri().query().unwrap_or_default(), accept, now_ms())?;
     let caller = app.gate.admit(headers, query.scope()).await?;
     let mut report = Report::new(query.by);
     let read = app.store.usage(&query.asked(caller.tenant()), |used| report.add(&used)).await;
