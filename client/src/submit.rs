@@ -3,12 +3,14 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use forebay_fabric::{
-    broker::{BrokerError, Message, Properties},
+    broker::{BrokerError, HeaderValue, Headers, Message, Properties},
     clock::now_ms,
 };
 use forebay_schemas::{
     CodecError, ContentType, ErrorCode, Job, JobError, JobId, Lane, MESSAGE_TYPE, ModelId,
+    TraceContext,
     names::JOBS,
+    trace::{TRACEPARENT, TRACESTATE},
 };
 use futures_util::{Stream, StreamExt};
 
@@ -124,7 +126,7 @@ impl Client {
         job.notify.get_or_insert_with(|| self.inner.channel.clone());
         let body = self.checked_body(&job)?;
         self.check_route(&job.model).await?;
-        let message = message(&job, lane, body);
+        let message = message(&job, lane, self.trace.as_ref(), body);
         let broker = self.broker().await?;
         let attempt = || async {
             // A message sent into a blocked connection stays there until the broker unblocks it.
@@ -227,7 +229,7 @@ fn too_large(job: &Job, bytes: usize, bytes_max: usize) -> SubmitError {
     SubmitError::Invalid { id: job.id.clone(), error }
 }
 
-fn message(job: &Job, lane: Lane, body: Vec<u8>) -> Message {
+fn message(job: &Job, lane: Lane, trace: Option<&TraceContext>, body: Vec<u8>) -> Message {
     let properties = Properties::default()
         .with_content_type(ContentType::Msgpack.as_str().into())
         .with_message_id(job.id.as_str().into())
@@ -239,10 +241,42 @@ fn message(job: &Job, lane: Lane, body: Vec<u8>) -> Message {
         Some(ms) => properties.with_expiration(ms.to_string().into()),
         None => properties,
     };
+    let properties = match trace {
+        Some(context) => properties.with_headers(headers(context)),
+        None => properties,
+    };
     Message {
         exchange: JOBS.to_owned(),
         routing_key: lane.routing_key(&job.model),
         properties,
         body,
+    }
+}
+
+fn headers(context: &TraceContext) -> Headers {
+    let text = |text: String| HeaderValue::LongString(text.into());
+    let mut headers = Headers::default();
+    headers.insert(TRACEPARENT.into(), text(context.traceparent()));
+    if let Some(state) = context.tracestate() {
+        headers.insert(TRACESTATE.into(), text(state.to_owned()));
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_carries_its_trace_and_no_header_without_one() {
+        let job = Job::embed("m".parse().unwrap(), vec!["x".into()]);
+        let plain = message(&job, Lane::Batch, None, Vec::new());
+        assert!(plain.properties.headers().is_none());
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let context = TraceContext::parse(parent, Some("a=b")).unwrap();
+        let traced = message(&job, Lane::Batch, Some(&context), Vec::new());
+        let read = forebay_fabric::intake::trace_context(traced.properties.headers().as_ref());
+        assert_eq!(read.as_ref(), Some(&context));
+        assert_eq!(read.unwrap().tracestate(), Some("a=b"));
     }
 }

@@ -17,7 +17,7 @@ use forebay_fabric::disposition::Disposition;
 use forebay_schemas::{ErrorCode, JobError, JobId, Lane};
 use futures_util::{StreamExt, future, stream::FuturesUnordered};
 use metrics::counter;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use self::reading::{Reading, check_vectors, encode, texts_of};
 use crate::{
@@ -278,6 +278,11 @@ impl Texts {
                 }
                 progress.usage.truncated +=
                     inputs.iter().filter(|input| input.truncated).count() as u64;
+                if job.span().is_some() {
+                    let now = Instant::now();
+                    let first = progress.tokenized.map_or(now, |(first, _)| first);
+                    progress.tokenized = Some((first, now));
+                }
                 drop(progress);
                 counter!("forebay_tokenize_tokens_total").increment(tokens);
                 Ok(Part { job, first, inputs })

@@ -13,7 +13,7 @@ use forebay_fabric::{
     clock::Clock,
     config::NumberType,
     host,
-    telemetry::{self, Health, Server},
+    telemetry::{self, Health, Server, TelemetryError, trace},
 };
 use forebay_schemas::{Lane, ModelId, WorkerState, topology::Topology};
 use tokio_util::sync::CancellationToken;
@@ -112,6 +112,8 @@ pub async fn run(
     let health = Health::new(&["broker", "store", "model"]);
     let server =
         Server::start(config.telemetry.listen, telemetry::init_metrics()?, health.clone()).await?;
+    let traces = trace::start(&config.telemetry, &config.tls, "forebay-worker", &id)
+        .map_err(TelemetryError::from)?;
     let store = Arc::new(Store::new(&config)?);
     let stats = Arc::new(Stats::default());
     let in_hand = Arc::new(InHand::default());
@@ -163,6 +165,7 @@ pub async fn run(
     background.cancel();
     let _ = heartbeats.await; // none comes after the removal
     registry.remove().await;
+    trace::stop(traces).await;
     server.stop().await;
     result
 }

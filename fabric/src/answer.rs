@@ -133,8 +133,11 @@ impl Answerer {
         self.reply(answer).await;
     }
 
-    fn stamped(&self, ticket: Ticket, outcome: Outcome) -> (Answered, ResultRecord) {
+    fn stamped(&self, mut ticket: Ticket, outcome: Outcome) -> (Answered, ResultRecord) {
         let outcome = outcome.stamped(&self.worker_id, ticket.attempts(), self.clock.now_ms());
+        if let Some(trace) = &mut ticket.trace {
+            trace.has(&outcome);
+        }
         let state = outcome.state.as_str();
         let bytes = outcome.encode(ticket.content_type).unwrap_or_else(|error| {
             // No value that a model gives is beyond the codecs; if one were, the answer says so.
@@ -169,7 +172,9 @@ impl Answerer {
         if let Some(mut message) = reply(&mut answer) {
             let mut sent = self.publisher.publish(&message).await;
             if let Err(PublishError::TooLarge { bytes, bytes_max }) = sent {
-                tracing::info!(id = %answer.ticket.id, bytes, bytes_max, "replied with a pointer");
+                let Ticket { id, .. } = &answer.ticket;
+                let trace_id = answer.ticket.trace_id();
+                tracing::info!(%id, trace_id, bytes, bytes_max, "replied with a pointer");
                 counter!("forebay_settle_replies_too_large_total").increment(1);
                 // A map of short texts and numbers is within the codecs.
                 message.body =
@@ -177,18 +182,20 @@ impl Answerer {
                 sent = self.publisher.publish(&message).await;
             }
             if let Err(error) = sent {
-                tracing::info!(%error, "a reply was not delivered");
+                let trace_id = answer.ticket.trace_id();
+                tracing::info!(id = %answer.ticket.id, trace_id, %error, "a reply was not delivered");
             }
         }
         acknowledge(vec![answer]).await;
     }
 
     /// Publishes the message to its back-off step; the broker brings it back.
-    async fn retry_later(self, ticket: Box<Ticket>, step: usize) {
+    async fn retry_later(self, mut ticket: Box<Ticket>, step: usize) {
         let failures = ticket.failures.saturating_add(1);
         let message = retry::message(&ticket.message, step, failures);
         let delay = RETRY_STEPS[step].0;
-        tracing::info!(id = %ticket.id, failures, delay, "failed for a passing cause; tried again");
+        let trace_id = ticket.trace_id();
+        tracing::info!(id = %ticket.id, trace_id, failures, delay, "failed for a passing cause; tried again");
         if let Err(TooLarge { bytes_max }) = self.publish("another attempt", &message).await {
             let reason = format!("it can't be tried again: RabbitMQ now takes {bytes_max} bytes");
             let error = JobError::new(ErrorCode::PayloadTooLarge, reason);
@@ -197,8 +204,10 @@ impl Answerer {
             self.write(&[record]).await;
             return self.reply(answer).await;
         }
+        let end_of_trace = ticket.end_of_trace("retried");
         ticket.acker.ack().await;
         counter!("forebay_settle_retries_total", "delay" => delay).increment(1);
+        end_of_trace.into_iter().for_each(|end| end());
     }
 
     /// Publishes the message to the dead letters: without an answer, that copy is all there is.
@@ -269,15 +278,18 @@ fn values(output: &Output) -> usize {
 async fn acknowledge(answers: Vec<Answered>) {
     let mut ackers = Vec::with_capacity(answers.len());
     let mut states: BTreeMap<&'static str, u64> = BTreeMap::new();
-    for answer in answers {
+    let mut traces = Vec::new();
+    for mut answer in answers {
         fail::point("before_ack");
         *states.entry(answer.state).or_default() += 1;
+        traces.extend(answer.ticket.end_of_trace(answer.state));
         ackers.push(answer.ticket.acker);
     }
     for (state, jobs) in states {
         counter!("forebay_settle_jobs_total", "state" => state).increment(jobs);
     }
     Acker::ack_all(ackers).await;
+    traces.into_iter().for_each(|end| end());
 }
 
 fn reply(answer: &mut Answered) -> Option<Message> {
@@ -373,6 +385,7 @@ mod tests {
             result_ttl_s: 60,
             notify: None,
             reply_to,
+            trace: None,
             message: Box::new(Message {
                 exchange: String::new(),
                 routing_key: "m.batch".into(),

@@ -89,6 +89,7 @@ mod tests {
             result_ttl_s: 60,
             notify: None,
             reply_to: None,
+            trace: None,
             message: Box::new(Message {
                 exchange: String::new(),
                 routing_key: "m.batch".into(),

@@ -10,7 +10,7 @@
 //! - [`disposition`]: what happens next to a job: answer, acknowledge, retry later, dead-letter
 //! - [`retry`]: back-off steps for jobs that failed
 //! - [`death`]: why a dead letter is dead
-//! - [`telemetry`]: logs, metrics, health
+//! - [`telemetry`]: logs, metrics, health, traces
 //! - [`tls`]: certificate authorities and client certificates
 //! - [`shutdown`]: signals as a cancellation token
 //! - [`backoff`], [`clock`]: pauses and time
@@ -29,6 +29,7 @@ pub mod death;
 pub mod disposition;
 pub mod fail;
 pub mod host;
+mod http_tls;
 pub mod intake;
 #[cfg(feature = "management")]
 pub mod management;

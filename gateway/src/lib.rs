@@ -6,6 +6,7 @@
 //! - [`openai`], [`rerank`], [`tei`], [`native`]: requests and answers of each interface;
 //! - [`fields`] and [`inputs`] read JSON bodies, within bounds, with errors that name the field;
 //! - [`access`] is who may ask, and how much;
+//! - [`trace`] is the distributed trace that a request is part of;
 //! - [`error`] is an answer that is an error, and [`failures`] maps the fleet's own to it.
 //!
 //! [`service`] starts and stops everything.
@@ -23,3 +24,4 @@ pub mod openai;
 pub mod rerank;
 pub mod service;
 pub mod tei;
+pub mod trace;

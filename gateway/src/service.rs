@@ -7,8 +7,8 @@ use forebay_client::Client;
 use forebay_fabric::{
     Config, Store,
     clock::now_ms,
-    shutdown,
-    telemetry::{self, Health, Server},
+    host, shutdown,
+    telemetry::{self, Health, Server, trace},
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let health = Health::new(&["broker", "store"]);
     let metrics = telemetry::init_metrics()?;
     let server = Server::start(config.telemetry.listen, metrics, health.clone()).await?;
+    let instance = format!("{}-{}", host::name(), std::process::id());
+    let traces = trace::start(&config.telemetry, &config.tls, "forebay-gateway", &instance)?;
     let listener = Listener::bind(&config.gateway).await?;
     let client = Client::connect(&config)?;
     let background = CancellationToken::new();
@@ -54,6 +56,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         );
     }
     client.close().await;
+    trace::stop(traces).await;
     server.stop().await;
     Ok(connected?)
 }

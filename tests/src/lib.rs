@@ -12,6 +12,7 @@
 //! - [`binaries`] builds and finds the programs under test; [`model`] says what they run.
 //! - [`service`] is one of them as it runs, with its telemetry and its log; [`stack`] puts all together:
 //!   servers for one test, and the services and commands that use them; [`gateway`] is the one that speaks HTTP.
+//! - [`collector`] takes the traces that programs export.
 //! - [`job`], [`publisher`], [`record`] and [`oracle`] speak the wire format without the project's own
 //!   codecs, so that a mistake in those can't hide itself; [`raw`] publishes what no library would.
 //! - [`workload`] is a stack with jobs to do; [`pools`] lets an autoscaler launch its workers.
@@ -28,6 +29,7 @@ pub mod broker;
 pub mod certificates;
 pub mod chaos;
 pub mod child_guard;
+pub mod collector;
 pub mod document;
 pub mod gateway;
 pub mod history;

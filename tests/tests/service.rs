@@ -38,5 +38,6 @@ mod service {
     mod tls;
     mod top;
     mod topology;
+    mod traces;
     mod vectors;
 }

@@ -7,6 +7,7 @@ use forebay_schemas::{ErrorCode, JobError, Outcome};
 
 use crate::{
     encode::{
+        batch_trace::BatchTrace,
         compute::Computed,
         output::{self, Shape},
     },
@@ -16,6 +17,7 @@ use crate::{
 /// Gives each job its rows. Returns the jobs that this batch made whole, with their outcomes. `dim` and `labels` are
 /// the model's.
 pub fn assemble(batch: Computed, dim: usize, labels: &[String]) -> Vec<(Ticket, Outcome)> {
+    let trace = BatchTrace::of(&batch);
     let Computed { pieces, rows: mut all, failures, started_at, ended_at, tokens, .. } = batch;
     let size: usize = pieces.iter().map(|piece| piece.count).sum();
     let mut row = 0;
@@ -35,6 +37,7 @@ pub fn assemble(batch: Computed, dim: usize, labels: &[String]) -> Vec<(Ticket, 
         progress.computed = Some((first_start, ended_at));
         progress.batch_size = size as u64;
         progress.batch_tokens = tokens as u64;
+        trace.join(&piece.job, &mut progress);
         drop(progress);
         // The last piece of a job that comes back is its last reference.
         whole.extend(Arc::into_inner(piece.job).map(|job| finish(job, dim, labels)));

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::pools::PoolConfig;
+use super::{pools::PoolConfig, secret::SecretUrl};
 
 /// One model of the fleet.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -113,6 +113,30 @@ pub struct TelemetryConfig {
     pub log_format: LogFormat,
     /// Which log lines are written: `info`, `debug`, `forebay_fabric=debug,info`, ...
     pub log_filter: String,
+    /// The OTLP collector that spans are exported to, over HTTP: `http://collector:4318`. Without it none is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub otlp_endpoint: Option<SecretUrl>,
+    /// The share of the traces begun here that is recorded. A trace that came from before is recorded if it is there.
+    pub trace_ratio: f64,
+    /// Whether the gateway continues the traces of its clients, who then decide what is recorded.
+    pub trace_from_clients: bool,
+}
+
+impl TelemetryConfig {
+    /// Checks what the types don't say. The error names the key.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if !(0.0..=1.0).contains(&self.trace_ratio) {
+            return Err(format!("`telemetry.trace_ratio` is {}: use 0 to 1", self.trace_ratio));
+        }
+        match &self.otlp_endpoint {
+            Some(url) if !["http://", "https://"].iter().any(|it| url.expose().starts_with(it)) => {
+                Err(format!(
+                    "`telemetry.otlp_endpoint` is {url}: use http://host:4318, or https://"
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The format of log lines.
@@ -174,6 +198,9 @@ impl Default for TelemetryConfig {
             log_format: LogFormat::Text,
             // lapin logs as errors what this crate handles and logs itself.
             log_filter: "info,lapin=off".into(),
+            otlp_endpoint: None,
+            trace_ratio: 1.0,
+            trace_from_clients: true,
         }
     }
 }

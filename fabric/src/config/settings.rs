@@ -162,6 +162,7 @@ impl Config {
         for (key, value, min) in self.gateway.minima() {
             at_least(key, value, min)?;
         }
+        self.telemetry.check()?;
         for (model, settings) in &self.models {
             settings.pool.check(&format!("models.{model}.pool"))?;
         }

@@ -10,7 +10,8 @@ use std::{
 
 use forebay_fabric::Store;
 use forebay_schemas::names::TURNS_CHANNEL;
-use tokio::sync::Notify;
+use metrics::{gauge, histogram};
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::subscribe::{Event, subscribe};
@@ -27,6 +28,7 @@ pub(super) struct Waiter {
     line: Arc<Line>,
     lease: String,
     turn: Arc<Notify>,
+    since: Instant,
 }
 
 impl Line {
@@ -50,7 +52,8 @@ impl Line {
         }
         let turn = Arc::new(Notify::new());
         waiting.insert(lease.to_owned(), turn.clone());
-        Some(Waiter { line: self.clone(), lease: lease.to_owned(), turn })
+        gauge!("forebay_gateway_waiting").set(waiting.len() as f64);
+        Some(Waiter { line: self.clone(), lease: lease.to_owned(), turn, since: Instant::now() })
     }
 
     fn call(&self, lease: &str) {
@@ -74,7 +77,11 @@ impl Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        self.line.waiting().remove(&self.lease);
+        let mut waiting = self.line.waiting();
+        waiting.remove(&self.lease);
+        gauge!("forebay_gateway_waiting").set(waiting.len() as f64);
+        let ms = self.since.elapsed().as_secs_f64() * 1e3;
+        histogram!("forebay_gateway_wait_ms").record(ms);
     }
 }
 

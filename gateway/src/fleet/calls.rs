@@ -15,7 +15,7 @@ use super::{
     abandon::Canceller,
     split::{Part, Sizes, TooLong, split},
 };
-use crate::{error::ApiError, failures};
+use crate::{error::ApiError, failures, trace::CallTrace};
 
 /// Jobs of one request that are in their queues at once: enough to keep several workers busy, and few enough that one
 /// request does not fill a queue.
@@ -195,7 +195,8 @@ impl Fleet {
         job.expires_in_ms = Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1));
         job.result_ttl_s = Some(RESULT_TTL_S);
         let pending = self.canceller.guard(job.id.clone());
-        let id = match self.client.submit(job, Lane::Interactive).await {
+        let trace = CallTrace::begin(&job);
+        let id = match trace.client(&self.client).submit(job, Lane::Interactive).await {
             Ok(id) => id,
             // It may be in its queue.
             Err(error @ SubmitError::Unconfirmed { .. }) => {
@@ -209,6 +210,7 @@ impl Fleet {
         let left = deadline.saturating_duration_since(Instant::now());
         let outcome = self.client.wait(&id, left).await.map_err(|e| failures::of_wait(&e))?;
         pending.settled();
+        trace.ended(&outcome);
         match (outcome.state, &outcome.error) {
             (State::Succeeded, _) => Ok(outcome),
             (_, Some(error)) => Err(failed(error, call.field, start)),

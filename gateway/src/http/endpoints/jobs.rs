@@ -21,6 +21,7 @@ use crate::{
         governed::{Caller, expected_tokens},
     },
     native::{self, NativeJob},
+    trace,
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -50,7 +51,8 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     // A job that has ended is not computed once more. One that is under way may be, and its first result stands.
     let has_ended = key.is_some() && found(&app, &id).await?.is_some();
     if !has_ended {
-        app.fleet.client.submit(job, lane).await.map_err(|e| failures::of_submit(&e))?;
+        let client = app.fleet.client.clone().in_trace(trace::current());
+        client.submit(job, lane).await.map_err(|e| failures::of_submit(&e))?;
     }
     let mut response = answer::json(StatusCode::ACCEPTED, &answer);
     let headers = response.headers_mut();
