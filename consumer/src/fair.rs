@@ -22,7 +22,7 @@ pub const TURN_TOKENS: usize = 256;
 /// Bytes of text of such a turn, where tokens are not known yet: about as many tokens.
 pub const TURN_BYTES: usize = 4 * TURN_TOKENS;
 
-/// What has waited for so long gets every second turn. A sixth of the broker's time-out of half an hour: after that it
+/// An item that has waited for so long gets every second turn. A sixth of the broker's time-out of half an hour: after that it
 /// would deliver the job again, with all others of the channel.
 const OVERDUE: Duration = Duration::from_secs(300);
 /// The most tenants whose tags are kept although they have nothing that waits. Beyond it those are forgotten that were
@@ -35,7 +35,7 @@ const UNITS: u64 = 1 << 10;
 /// The weights of tenants; of all others it is 1.
 pub type Weights = Arc<BTreeMap<String, u32>>;
 
-/// What a turn took.
+/// The cost of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Served {
     /// Its cost, such as tokens.
@@ -68,7 +68,7 @@ pub struct Fair<T> {
 struct Tenant<T> {
     name: Arc<str>,
     weight: u64,
-    /// What it has been served, by its weight.
+    /// The cost that it has been served, by its weight.
     tag: u64,
     /// Its items, and when each came.
     items: VecDeque<(Instant, T)>,

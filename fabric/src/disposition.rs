@@ -13,8 +13,8 @@ use crate::{
     ticket::Ticket,
 };
 
-/// Reports device time that goes to no job's usage, in microseconds: of an attempt that another one follows, or of a job
-/// that had its record already.
+/// Reports device time that goes to no job's usage, in microseconds: of an attempt that another one follows, or of a
+/// job that had its record already.
 pub(crate) fn uncounted_time(us: u64, reason: &'static str) {
     counter!("forebay_settle_uncounted_device_us_total", "reason" => reason).increment(us);
 }

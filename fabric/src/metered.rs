@@ -9,7 +9,7 @@ use crate::{
     ticket::Ticket,
 };
 
-/// What a job took, to be written with its record. The store adds what it costs.
+/// The usage of a job, to be written with its record. The store adds what it costs.
 pub(crate) fn entry(ticket: &Ticket, outcome: Outcome) -> UsageEntry {
     let Outcome { id, tenant, model, state, usage, finished_at_ms, .. } = outcome;
     let named = |name: Option<String>| name.filter(|name| !name.is_empty());
@@ -87,8 +87,8 @@ mod tests {
                 routing_key: "m.batch".into(),
                 properties: Properties::default(),
                 body: Vec::new(),
-                trace: None,
-        }),
+            }),
+            trace: None,
         }
     }
 

@@ -73,7 +73,7 @@ impl UsageQuery {
         if self.tenant.is_some() { Scope::Admin } else { Scope::Read }
     }
 
-    /// What it asks for, from a caller of this tenant.
+    /// The usage that it asks for, from a caller of this tenant.
     pub fn asked(&self, own: &str) -> Asked {
         let tenant = match self.tenant.as_deref() {
             None => Some(own.to_owned()),

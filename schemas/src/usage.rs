@@ -14,7 +14,7 @@ use crate::{
 /// Stands for a name that is not known: no tenant, key or model can be called so.
 pub const UNKNOWN: &str = "-";
 
-/// What one job took. A name that is not known is [`UNKNOWN`].
+/// The usage of one job. A name that is not known is [`UNKNOWN`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsageEntry {
     /// The job.
@@ -37,7 +37,7 @@ pub struct UsageEntry {
     pub truncated: u64,
     /// Its share of the device's time, in microseconds.
     pub device_us: u64,
-    /// What it costs, in units of 1e-9.
+    /// Its cost, in units of 1e-9.
     pub cost: u64,
     /// The price that this is by, as `<input>/<output>` for a million tokens.
     pub price: String,
@@ -51,7 +51,7 @@ pub struct UsageEntry {
 pub struct UsageEntryError {
     /// The field.
     pub field: &'static str,
-    /// What it has.
+    /// Its fields.
     pub came: String,
 }
 

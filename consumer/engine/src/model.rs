@@ -37,8 +37,7 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
         let (tokenizer, encoder, info) = per_token_model::load(&folder, modules, options)?;
         return Ok(Model { tokenizer: Arc::new(tokenizer), encoder: Box::new(encoder), info });
     }
-    let config_path = folder.config_path();
-    let (architecture, mut fields, classes) = Architecture::read(&config_path)?;
+    let (architecture, mut fields, classes) = Architecture::read(&folder.config_path())?;
     let name = architecture.name();
     let sizes = architecture.sizes();
     let classifier = ClassifierConfig::parse(&mut fields, &classes, name)?;
@@ -68,7 +67,7 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
             bytes_per_token,
             dtype,
         };
-        device::check(&device, options.device, &config_path, &needs)?;
+        device::check(&device, options.device, &folder.config_path(), &needs)?;
     }
     // An architecture that computes nothing has no weights.
     let stored_dtypes = open().map(|weights| weights.dtypes()).unwrap_or_default();

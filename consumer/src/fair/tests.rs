@@ -36,7 +36,7 @@ fn turn(fair: &mut Fair<Item>, most: usize, now: Instant) -> Option<(Item, usize
     served
 }
 
-/// What each tenant is served in so many turns.
+/// The cost that each tenant is served in so many turns.
 fn serve(fair: &mut Fair<Item>, turns: usize, most: usize, tenants: usize) -> Vec<usize> {
     let now = Instant::now();
     let mut served = vec![0; tenants];
@@ -181,7 +181,7 @@ fn tenants_that_come_once_are_forgotten() {
     assert!(fair.is_empty() && fair.numbers.is_empty() && fair.tenants.is_empty());
 }
 
-/// What happens to a queue: an item of a tenant comes, or so many turns are given.
+/// An event of a queue: an item of a tenant comes, or so many turns are given.
 #[derive(Debug, Clone)]
 enum Event {
     Comes(usize, usize),

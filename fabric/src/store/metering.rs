@@ -49,7 +49,8 @@ impl Metering {
         let prices = config.models.iter();
         let prices = prices
             .filter_map(|(model, settings)| Some((model.to_string(), named(settings.price?))));
-        let (enabled, unread_max) = (config.usage.enabled, config.usage.unread_max);
+        let enabled = config.usage.enabled;
+        let unread_max = config.usage.unread_max;
         Self { enabled, unread_max, prices: prices.collect() }
     }
 
@@ -82,7 +83,7 @@ impl Metering {
     }
 }
 
-/// What tokens cost, to the nearest unit of 1e-9.
+/// The cost of tokens, to the nearest unit of 1e-9.
 fn cost(price: Price, input_tokens: u64, output_tokens: u64) -> u64 {
     const MILLION: u128 = 1_000_000;
     let of = |tokens: u64, per_million: u64| u128::from(tokens) * u128::from(per_million);

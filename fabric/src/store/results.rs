@@ -22,7 +22,7 @@ pub struct ResultRecord {
     pub ttl_s: u64,
     /// The channel on which the id is published once it is written.
     pub notify: Option<String>,
-    /// What the job took, which is written with the record if that is the job's first. Without it, or where metering
+    /// The usage of the job, which is written with the record if that is the job's first. Without it, or where metering
     /// is off, the record is written alone.
     pub usage: Option<UsageEntry>,
 }

@@ -27,7 +27,7 @@ pub enum By {
     Lane,
     /// The price.
     Price,
-    /// The day.
+    /// By day, in UTC.
     Day,
     /// The hour.
     Hour,
@@ -101,7 +101,7 @@ impl Row {
         }
     }
 
-    /// What the jobs cost, exactly; `None` where no price is known of any of them.
+    /// The cost of the jobs, exactly; `None` where no price is known of any of them.
     pub fn cost(&self) -> Option<String> {
         let is_known = self.sums.jobs == 0 || self.unpriced_jobs < self.sums.jobs;
         is_known.then(|| format_decimal(self.sums.cost))

@@ -68,7 +68,7 @@ type Numbered = (Position, UsageEntry);
 /// How many lines a day has, and for each line that is asked for, its sums.
 type Present = (usize, Vec<Option<String>>);
 
-/// What is to be added to a tenant's sums.
+/// The addition to a tenant's sums.
 struct Part {
     tenant: String,
     /// The tenant's position as it was read; empty before its first entry.
@@ -93,7 +93,8 @@ impl Store {
         let Some((last, _)) = read.last() else {
             return Ok(Round { entries: 0, unread: 0, raced: false });
         };
-        let (entries, last) = (read.len(), last.clone());
+        let entries = read.len();
+        let last = last.clone();
         let by_tenant = self.under_known_tenants(by_tenant(read)).await?;
         let parts = self.parts(by_tenant).await?;
         let raced = !self.commit(parts, &last, keep_days).await?;
@@ -144,7 +145,7 @@ impl Store {
         Ok(kept)
     }
 
-    /// What each tenant's entries add to its sums, with those already there. Entries that another round has added are
+    /// The additions of each tenant's entries to its sums, with those already there. Entries that another round has added are
     /// left out.
     async fn parts(
         &self,
@@ -236,7 +237,8 @@ impl Store {
                 let replies: Vec<Value> = asked.query_async(connection).await?;
                 let pairs = replies.chunks_exact(2);
                 let read = |pair: &[Value]| -> redis::RedisResult<Present> {
-                    let (length, sums) = (pair[0].clone(), pair[1].clone());
+                    let length = pair[0].clone();
+                    let sums = pair[1].clone();
                     Ok((redis::from_redis_value(length)?, redis::from_redis_value(sums)?))
                 };
                 pairs.map(read).collect()
@@ -281,14 +283,14 @@ struct Added {
     tenant: String,
     from: String,
     jobs: Vec<String>,
-    /// What each month cost, without what it had.
+    /// The cost of each month, without what it had.
     costs: BTreeMap<String, u64>,
     days: BTreeMap<Day, BTreeMap<Line, Sums>>,
 }
 
 impl Added {
     /// Adds a day's lines. `present` has two for each of these: its own sums, and those of the line that stands for it
-    /// when the day has no room for more than its `length` lines.
+    /// when its day has no room for more than its `length` lines.
     fn add(
         &mut self,
         day: Day,

@@ -18,7 +18,8 @@ pub fn keep_rolling(store: &Store, config: &UsageConfig, stop: CancellationToken
     if !config.enabled {
         return;
     }
-    let (store, keep_days) = (store.clone(), config.keep_days);
+    let store = store.clone();
+    let keep_days = config.keep_days;
     tokio::spawn(async move {
         let mut backoff = Backoff::new(PAUSE, PAUSE_MAX);
         let mut is_failing = false;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// The tenant, or the key and model, of jobs that are beyond a bound of the sums.
 pub const OTHER: &str = "(other)";
 
-/// What jobs took together.
+/// The usage of jobs together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Sums {
     /// Jobs that have a record.
@@ -21,12 +21,12 @@ pub struct Sums {
     pub truncated: u64,
     /// Device time, in microseconds.
     pub device_us: u64,
-    /// What they cost, in units of 1e-9.
+    /// Their cost, in units of 1e-9.
     pub cost: u64,
 }
 
 impl Sums {
-    /// What one job took.
+    /// The usage of one job.
     pub fn of(entry: &UsageEntry) -> Self {
         Self {
             jobs: 1,
@@ -41,7 +41,8 @@ impl Sums {
 
     /// Adds other sums.
     pub fn add(&mut self, other: &Self) {
-        let (own, more) = (self.parts(), other.parts());
+        let own = self.parts();
+        let more = other.parts();
         *self = Self::from_parts(std::array::from_fn(|n| own[n].saturating_add(more[n])));
     }
 
@@ -75,7 +76,7 @@ impl Sums {
 /// A line of a tenant's day: the jobs of one hour that are alike in these.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Line {
-    /// The hour within the day.
+    /// The hour of its day.
     pub hour_of_day: u8,
     /// The API key's id, or `-`.
     pub api_key: String,

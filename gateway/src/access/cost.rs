@@ -8,7 +8,7 @@ use forebay_schemas::JobId;
 const SUMMED_UP_WITHIN_MS: u64 = 15_000;
 const MILLION: u128 = 1_000_000;
 
-/// What the tokens of a request cost.
+/// The cost of a request's tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cost {
     /// The price of a million tokens, in units of 1e-9.
@@ -38,8 +38,8 @@ impl Cost {
         Money { name: self.name(lease), amount: self.of(tokens), lease_ms }
     }
 
-    /// The reservation of a request that has ended, if it is to be changed. The job that it submitted has the money from
-    /// then on; one that was not submitted needs none.
+    /// The reservation of a request that has ended, if it is to be changed. The job that it submitted has the money
+    /// from then on; one that was not submitted needs none.
     pub(super) fn settled<'a>(
         &'a self,
         lease: &'a RequestLease,
@@ -54,7 +54,7 @@ impl Cost {
         }
     }
 
-    /// What so many tokens cost, rounded up.
+    /// The cost of so many tokens, rounded up.
     fn of(&self, tokens: u64) -> u64 {
         let whole = u128::from(tokens) * u128::from(self.per_million);
         u64::try_from(whole.div_ceil(MILLION)).unwrap_or(u64::MAX)
@@ -76,7 +76,8 @@ mod tests {
 
     #[test]
     fn a_request_s_money_is_what_it_took_until_that_is_summed_up() {
-        let (cost, lease) = (Cost { per_million: 20_000_000, job: None }, lease());
+        let cost = Cost { per_million: 20_000_000, job: None };
+        let lease = lease();
         let reserved = Money { name: "lease", amount: 200, lease_ms: 30_000 };
         assert_eq!(cost.reserved(&lease, 10), reserved);
         let settled = Money { name: "lease", amount: 140, lease_ms: SUMMED_UP_WITHIN_MS };
@@ -87,7 +88,8 @@ mod tests {
     #[test]
     fn the_money_of_a_job_that_was_submitted_is_left_and_of_one_that_was_not_is_free() {
         let job = SubmittedJob { id: "j1".parse().unwrap(), lease_ms: 5 };
-        let (cost, lease) = (Cost { per_million: 1_000_000, job: Some(job) }, lease());
+        let cost = Cost { per_million: 1_000_000, job: Some(job) };
+        let lease = lease();
         assert_eq!(cost.reserved(&lease, 3), Money { name: "j1", amount: 3, lease_ms: 5 });
         assert_eq!(cost.settled(&lease, 3, true), None);
         let free = Money { name: "j1", amount: 0, lease_ms: 0 };

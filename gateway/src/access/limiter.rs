@@ -40,7 +40,7 @@ pub struct Unavailable(#[source] Box<StoreError>);
 pub struct Need {
     /// The tokens that it is expected to take: rather too many, since more than these are counted only when it ends.
     pub tokens: u64,
-    /// What these cost; nothing where the model has no price.
+    /// The cost of these; nothing where the model has no price.
     pub cost: Option<Cost>,
     /// How long it may wait for an in-flight slot; not at all unless set.
     pub wait_until: Option<Instant>,
@@ -131,7 +131,8 @@ impl Limiter {
                 refused(Reason::InFlight, RETRY_IN_FLIGHT_MS * 1_000)
             }
             Verdict::Budget => {
-                let (budget, spent) = (limits.budget.unwrap_or(0), answer.usage.spent);
+                let budget = limits.budget.unwrap_or(0);
+                let spent = answer.usage.spent;
                 let reason = Reason::Budget { budget, spent };
                 let tenant = tenant.id.clone();
                 Outcome::Refused(Refusal { tenant, reason, standing, retry_ms: None })

@@ -70,7 +70,9 @@ impl Line {
         waiting.turns.insert(lease.to_owned(), turn.clone());
         waiting.of_tenants.insert(tenant.clone(), own + 1);
         gauge!("forebay_gateway_waiting").set(waiting.turns.len() as f64);
-        let (line, tenant, lease) = (self.clone(), tenant.clone(), lease.to_owned());
+        let line = self.clone();
+        let tenant = tenant.clone();
+        let lease = lease.to_owned();
         Some(Waiter { line, tenant, lease, turn, since: Instant::now() })
     }
 

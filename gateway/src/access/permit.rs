@@ -82,7 +82,7 @@ pub(super) struct Held {
     pub(super) slice: u64,
     /// The tokens that are counted for it.
     pub(super) tokens: u64,
-    /// What tokens cost it.
+    /// The cost of its tokens.
     pub(super) cost: Option<Cost>,
 }
 

@@ -16,7 +16,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(HEARTBEAT_INTERVAL_MS);
 /// How long a look is trusted: two may fail.
 const TRUSTED: Duration = Duration::from_millis(3 * HEARTBEAT_INTERVAL_MS);
 
-/// What the bits of a vector come from: the model's files, the number type and the worker's version.
+/// The origin of a vector's bits: the model's files, the number type and the worker's version.
 pub type Revision = Arc<str>;
 
 /// The revisions of models and workers. Clones share them.

@@ -24,7 +24,7 @@ use crate::error::ApiError;
 /// Larger work is not compared: it is hardly ever sent twice at once, and hashing it takes time that all requests wait.
 const BYTES_MAX: usize = 64 * 1024;
 
-/// What work comes to: a result, which may be a failure, or why there is none.
+/// The end of some work: a result, which may be a failure, or why there is none.
 pub type Landed = Result<Arc<Outcome>, ApiError>;
 /// Work that is under way. It is dropped, and with it what it does, when the last one that waits is.
 pub type Flight = Shared<BoxFuture<'static, Landed>>;
@@ -99,7 +99,7 @@ impl Parts {
 pub struct Boarded<W> {
     /// The work under way.
     pub flight: Flight,
-    /// What was to be done, where another's work does it.
+    /// The work that was to be done, where another's work does it.
     pub unused: Option<W>,
 }
 

@@ -46,9 +46,9 @@ pub struct App {
     pub routes: Table,
     /// How long requests to each model will wait.
     pub outlooks: Outlooks,
-    /// What was used.
+    /// Where usage is read.
     pub store: Store,
-    /// What a model's tokens cost, where that is known.
+    /// The price of each model's tokens, where it is known.
     pub prices: BTreeMap<ModelId, Price>,
     /// The settings.
     pub config: GatewayConfig,
@@ -99,18 +99,19 @@ impl App {
         Ok((attempts, grant))
     }
 
-    /// What tokens of a model cost, if its price is known; and the job that a request submits without waiting for it.
+    /// The cost of a model's tokens, if its price is known; and the job that a request submits without waiting for it.
     pub fn cost(&self, model: &ModelId, job: Option<SubmittedJob>) -> Option<Cost> {
         let per_million = self.prices.get(model)?.input_per_million;
         Some(Cost { per_million, job })
     }
 
-    /// What tokens cost at most, whichever model answers.
+    /// The most that tokens may cost, whichever model answers.
     fn dearest(&self, named: &Named) -> Option<Cost> {
         match named {
             Named::Model(model) => self.cost(model, None),
             Named::Route(route) => {
-                let costs = route.targets.iter().filter_map(|target| self.cost(&target.model, None));
+                let costs =
+                    route.targets.iter().filter_map(|target| self.cost(&target.model, None));
                 costs.max_by_key(|cost| cost.per_million)
             }
         }

@@ -39,7 +39,9 @@ impl Load {
             ("x-stainless-read-timeout".to_owned(), READS_S.to_owned()),
         ];
         let clients = (0..CLIENTS).map(|client| {
-            let (ports, headers, stop) = (ports.to_vec(), headers.clone(), stop.clone());
+            let ports = ports.to_vec();
+            let headers = headers.clone();
+            let stop = stop.clone();
             thread::spawn(move || {
                 let mut port = client;
                 let mut answers = Vec::new();

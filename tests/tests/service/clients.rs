@@ -179,7 +179,9 @@ async fn every_client_gets_the_worker_s_own_vectors_and_ranking() {
     let asked = fleet.workload.stack.store.folder().join("asked.json");
     let question = json!({"texts": texts, "query": query, "documents": documents});
     fs::write(&asked, question.to_string()).unwrap();
-    let (fleet, asked, ranking) = (&fleet, &asked, &ranking);
+    let fleet = &fleet;
+    let asked = &asked;
+    let ranking = &ranking;
     let vectors = &embedded.vectors;
     let runs = DRIVERS.iter().map(|driver| async move {
         let found = match fleet.drive(driver, asked).await {

@@ -21,7 +21,7 @@ async fn following(gateway: &Gateway, id: &str, key: &str) -> TcpStream {
     gateway.sending(request.as_bytes()).await
 }
 
-/// What comes until `end` has.
+/// Everything that comes until `end` has.
 async fn until_read(stream: &mut TcpStream, end: &str) -> String {
     let mut text = String::new();
     let read = async {

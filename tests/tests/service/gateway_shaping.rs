@@ -1,4 +1,4 @@
-//! What the gateway makes of requests before they are jobs: equal work is done once, and token ids are taken as such.
+//! Requests before they are jobs: equal work is done once, and token ids are taken as such.
 
 use std::collections::HashMap;
 use std::fs;

@@ -129,12 +129,11 @@ async fn every_program_works_with_the_permissions_that_are_listed_for_it() {
         assert_eq!(finished.code, 0, "{arguments:?}: {finished:?}");
         key = finished.output.trim().to_owned();
     }
-    let gateway = strict.addresses("forebay-gateway");
-    let gateway = Gateway::of(&strict.stack, &overrides(&gateway)).await;
+    let addresses = strict.addresses("forebay-gateway");
+    let gateway = Gateway::of(&strict.stack, &overrides(&addresses)).await;
     let bearer = format!("Bearer {key}");
-    let bearer = [("authorization", bearer.as_str())];
     let body = json!({"model": MODEL, "input": "a text"});
-    let answer = gateway.post_with("/v1/embeddings", &body, &bearer);
+    let answer = gateway.post_with("/v1/embeddings", &body, &[("authorization", &bearer)]);
     assert_eq!(answer.status, 200, "{answer:?}");
     let mut command = strict.stack.program("forebay", &overrides(&admin));
     command.args(["tenants", "delete", "acme"]);

@@ -81,7 +81,8 @@ async fn jobs_without_a_tenant_are_those_of_one_more_tenant() {
 #[tokio::test]
 async fn tenants_share_what_a_worker_holds_in_tokens_and_not_in_jobs() {
     // The same number of texts each.
-    let (large, small) = (3, 9);
+    let large = 3;
+    let small = 9;
     let texts = |job: usize| if job < large { 96 } else { 32 };
     let all = [jobs("large", large, 96), jobs("small", small, 32)].concat();
     let order = answered(&all, &[]).await;

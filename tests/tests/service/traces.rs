@@ -42,7 +42,8 @@ fn one<'a>(spans: &'a [Taken], name: &str) -> &'a Taken {
 /// The times of a span lie within those of another, but for the millisecond that the contract's times are whole ones.
 fn lies_within(inner: &Taken, outer: &Taken) {
     let slack = 2_000_000;
-    let (inner, outer) = (&inner.span, &outer.span);
+    let inner = &inner.span;
+    let outer = &outer.span;
     assert!(inner.start_time_unix_nano <= inner.end_time_unix_nano, "{inner:?}");
     assert!(
         inner.start_time_unix_nano + slack >= outer.start_time_unix_nano,

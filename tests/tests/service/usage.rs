@@ -30,7 +30,7 @@ fn priced(stack: &Stack) {
 /// Jobs, tokens, device time and money.
 type Totals = [u64; 4];
 
-/// What all records in Redis say together.
+/// The sum of all records in Redis.
 async fn recorded(redis: &mut MultiplexedConnection) -> Totals {
     let keys: Vec<String> = redis.keys("forebay:result:*").await.unwrap();
     let mut totals = [0; 4];
@@ -45,7 +45,7 @@ async fn recorded(redis: &mut MultiplexedConnection) -> Totals {
     totals
 }
 
-/// What `forebay usage` says, by a property.
+/// The answer of `forebay usage`, by a property.
 async fn used(stack: &Stack, by: &str) -> Vec<Value> {
     json_lines(&stack.forebay(&["usage", "--by", by, "--json"]).await)
 }

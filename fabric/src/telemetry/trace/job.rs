@@ -14,7 +14,7 @@ use super::{
 /// The trace of one job in this program, if there is one. It travels with the right to answer the job.
 #[derive(Debug)]
 pub struct JobTrace {
-    /// What the job is part of: its own span where that is recorded, else what came with its message.
+    /// The context that the job is part of: its own span where that is recorded, else what came with its message.
     context: TraceContext,
     recorded: Option<Recorded>,
 }

@@ -26,7 +26,7 @@ pub const ERROR: &str = "error.type";
 pub const SYSTEM: &str = "messaging.system";
 /// The value of [`SYSTEM`].
 pub const RABBITMQ: &str = "rabbitmq";
-/// What is done with a message.
+/// The operation on a message.
 pub const MESSAGING_OPERATION: &str = "messaging.operation.type";
 /// The exchange.
 pub const DESTINATION: &str = "messaging.destination.name";

@@ -117,7 +117,7 @@ impl Span {
         }
     }
 
-    /// What the span is about has failed.
+    /// Marks as failed.
     pub fn fail(&mut self, why: impl Into<Cow<'static, str>>) {
         self.failure = Some(why.into());
     }

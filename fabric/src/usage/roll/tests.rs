@@ -49,7 +49,8 @@ async fn roll(store: &Store) {
 }
 
 async fn all(store: &Store, tenant: Option<&str>) -> Vec<Used> {
-    let (from, until) = (Hour::of_s(0), Hour::of_s(u64::MAX));
+    let from = Hour::of_s(0);
+    let until = Hour::of_s(u64::MAX);
     // A day on either side of now: whatever happens at midnight.
     let now = Hour::of_ms(crate::clock::now_ms());
     let from = Hour::on(now.day(), 0).max(from);

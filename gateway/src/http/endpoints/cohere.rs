@@ -43,7 +43,8 @@ async fn create(app: &App, request: Request, version: Version) -> Result<Respons
     let (attempts, grant) = app.call(&caller, &head.headers, &model, size).await?;
     let mut params = asked.params;
     params.truncate &= attempts.may_cut();
-    let (fleet, params) = (&app.fleet, &params);
+    let fleet = &app.fleet;
+    let params = &params;
     // The answer repeats them.
     let texts = asked.texts.clone();
     let embed = |call, texts| async move { fleet.embed(&call, texts, params).await };

@@ -47,7 +47,8 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     let (routed, held) = routed(&app, &caller, &head.headers, held).await?;
     let (route, answered) = routed.unzip();
     let parse = {
-        let (tenant, key) = (tenant.to_owned(), key.map(ToOwned::to_owned));
+        let tenant = tenant.to_owned();
+        let key = key.map(ToOwned::to_owned);
         let model = answered.as_ref().map(|answered: &Answered| answered.model.clone());
         let limits = app.limits.clone();
         move |bytes: &[u8]| {
