@@ -1,11 +1,35 @@
 //! Texts to embed as clients send them: one, or a list. Ids of a tokenizer are refused.
 
+use schemars::JsonSchema;
 use serde_json::value::RawValue;
 
 use crate::{
     error::ApiError,
     fields::{Fields, Kind, each, kind, text, texts, top, unexpected},
 };
+
+/// One text, or a list of them; a text may be empty.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+pub enum Texts {
+    /// One text.
+    One(String),
+    /// A list.
+    Many(#[schemars(length(min = 1))] Vec<String>),
+}
+
+/// A document to rank.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+pub enum RankedDocument {
+    /// Its text.
+    Text(String),
+    /// Its text in an object, whose other fields are ignored.
+    Object {
+        /// Its text.
+        text: String,
+    },
+}
 
 /// The texts of the field `name`, which has to be there.
 pub fn required(

@@ -6,12 +6,14 @@
 //! - [`openai`], [`rerank`], [`tei`], [`native`]: requests and answers of each interface;
 //! - [`fields`] and [`inputs`] read JSON bodies, within bounds, with errors that name the field;
 //! - [`access`] is who may ask, and how much;
+//! - [`document`] is the OpenAPI document, which endpoints add themselves to;
 //! - [`error`] is an answer that is an error, and [`failures`] maps the fleet's own to it.
 //!
 //! [`service`] starts and stops everything.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod access;
+pub mod document;
 pub mod error;
 pub mod failures;
 pub mod fields;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     fleet::{Canceller, Fleet},
-    http::{App, BYTES_PER_PERMIT, Gate, Listener, router},
+    http::{App, BYTES_PER_PERMIT, Gate, Listener, make_room, router},
 };
 
 /// How long the last cancellations and settlements may take when the gateway stops.
@@ -27,6 +27,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let health = Health::new(&["broker", "store"]);
     let metrics = telemetry::init_metrics()?;
     let server = Server::start(config.telemetry.listen, metrics, health.clone()).await?;
+    make_room(config.gateway.connections_max);
     let listener = Listener::bind(&config.gateway).await?;
     let client = Client::connect(&config)?;
     let background = CancellationToken::new();

@@ -130,7 +130,7 @@ pub fn expected_tokens<'a>(texts: impl IntoIterator<Item = &'a str>) -> u64 {
 }
 
 /// The key of the header `Authorization`.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, key) = headers.get(AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
 }

@@ -39,7 +39,7 @@ pub async fn observe(request: Request, next: Next) -> Response {
 }
 
 /// The client's own id, if it is one that can stand in a header and a log line; else a new one.
-fn request_id(headers: &HeaderMap) -> String {
+pub fn request_id(headers: &HeaderMap) -> String {
     let named = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
     let is_sane = |id: &&str| {
         (1..=REQUEST_ID_CHARS_MAX).contains(&id.len())

@@ -12,7 +12,7 @@ use axum::{
 
 use super::{
     app::App,
-    endpoints::{embeddings, generate, health, jobs, models, rerank, tei},
+    endpoints::{document, embeddings, generate, health, jobs, models, rerank, tei},
     observe::observe,
 };
 use crate::error::ApiError;
@@ -40,6 +40,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/health", get(health::alive))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
+        .route("/openapi.json", get(document::openapi))
+        .route("/docs", get(document::page))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(observe))

@@ -2,9 +2,28 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use forebay_schemas::EmbedOutput;
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer, ser::SerializeSeq};
 
-use crate::{error::ApiError, fields::Fields, inputs};
+use crate::{
+    error::ApiError,
+    fields::Fields,
+    inputs::{self, Texts},
+};
+
+/// The body of a request, as the document has it.
+#[derive(JsonSchema)]
+pub struct EmbeddingsBody {
+    /// The model; may be left out where `gateway.embed_model` names one, or the fleet has only one.
+    pub model: Option<String>,
+    /// The texts. Token ids are refused: which tokenizer made them can't be seen.
+    pub input: Texts,
+    /// How vectors are written: `float` unless set.
+    pub encoding_format: Option<Encoding>,
+    /// Keep only this many of the first dimensions.
+    #[schemars(range(min = 1, max = u32::MAX))]
+    pub dimensions: Option<u32>,
+}
 
 /// A request for vectors.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +39,8 @@ pub struct EmbeddingsRequest {
 }
 
 /// How the vectors of an answer are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
 pub enum Encoding {
     /// Lists of numbers.
     Float,
@@ -28,7 +48,8 @@ pub enum Encoding {
     Base64,
 }
 
-const NAMES: [&str; 4] = ["model", "input", "encoding_format", "dimensions"];
+/// The fields that `parse` reads.
+pub const NAMES: [&str; 4] = ["model", "input", "encoding_format", "dimensions"];
 
 impl EmbeddingsRequest {
     /// Reads a body with at most `inputs_max` texts.
@@ -67,18 +88,27 @@ pub fn answer(
     })
 }
 
-#[derive(Serialize)]
-struct Answer<'a> {
+/// One vector for each input, in the inputs' order.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Embeddings")]
+pub struct Answer<'a> {
+    #[schemars(extend("const" = "list"))]
     object: &'static str,
+    #[schemars(with = "Vec<Element<'static>>")]
     data: Data<'a>,
+    /// The model that made them.
     model: &'a str,
     usage: Usage,
 }
 
-#[derive(Serialize)]
-struct Usage {
-    prompt_tokens: u64,
-    total_tokens: u64,
+/// The tokens of a request.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "TokenUsage")]
+pub struct Usage {
+    /// Those that the model read.
+    pub prompt_tokens: u64,
+    /// The same number: nothing is generated.
+    pub total_tokens: u64,
 }
 
 struct Data<'a> {
@@ -97,11 +127,25 @@ impl Serialize for Data<'_> {
     }
 }
 
-#[derive(Serialize)]
+/// The vector of one input.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Embedding")]
 struct Element<'a> {
+    #[schemars(extend("const" = "embedding"))]
     object: &'static str,
+    /// The input's position.
     index: usize,
+    #[schemars(with = "WrittenVector")]
     embedding: Vector<'a>,
+}
+
+/// Numbers, or the padded base64 of little-endian 32-bit floats.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[allow(dead_code)] // the schema of what `Vector` writes
+enum WrittenVector {
+    Float(Vec<f32>),
+    Base64(#[schemars(extend("contentEncoding" = "base64"))] String),
 }
 
 struct Vector<'a> {

@@ -7,13 +7,29 @@ use axum::{
     response::Response,
 };
 use forebay_schemas::EmbedParams;
+use serde_json::json;
 
 use crate::{
     access::Scope,
+    document::{Operation, Tag},
     error::ApiError,
     http::{answer, app::App, body, governed::expected_tokens},
-    openai::embeddings::{self, EmbeddingsRequest},
+    openai::embeddings::{self, Answer, EmbeddingsBody, EmbeddingsRequest},
 };
+
+/// `POST /v1/embeddings` in the document.
+pub fn described() -> Operation {
+    let texts = json!(["water in a pool", "the gates open"]);
+    let packed = json!({"model": "all-minilm-l6-v2", "input": "water in a pool", "encoding_format": "base64",
+                        "dimensions": 8});
+    Operation::work("createEmbeddings", Tag::OpenAi, "One vector for each text")
+        .describe("Long lists are split into several jobs, and their results joined in order.")
+        .body::<EmbeddingsBody>(vec![
+            ("several texts", json!({"model": "all-minilm-l6-v2", "input": texts})),
+            ("eight dimensions, as base64", packed),
+        ])
+        .answers::<Answer<'_>>(200, "The vectors, in the order of the texts.")
+}
 
 /// One vector for each text.
 pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {

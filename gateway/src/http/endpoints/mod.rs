@@ -1,5 +1,6 @@
 //! The endpoints: each reads a request, asks the fleet, and writes the answer.
 
+pub mod document;
 pub mod embeddings;
 pub mod generate;
 pub mod health;
