@@ -4,7 +4,8 @@ use std::{collections::VecDeque, sync::Arc};
 
 use forebay_fabric::config::PoolConfig;
 use forebay_schemas::{
-    DecisionReport, ModelId, PoolStatus, WorkerRecord, status::DECISIONS_REPORTED_MAX,
+    CircuitState, DecisionReport, ModelId, PoolStatus, WorkerRecord, WorkerState,
+    status::DECISIONS_REPORTED_MAX,
 };
 use metrics::counter;
 use tokio::{
@@ -55,6 +56,10 @@ pub struct PoolLook {
     pub ended: Vec<String>,
     /// Problems, for people.
     pub problems: Vec<String>,
+    /// Jobs that wait in the interactive lane; `None` where that is not known.
+    pub interactive: Option<u64>,
+    /// Ready workers of a remote model that don't call its endpoint, because it fails.
+    pub circuits_open: u32,
 }
 
 impl PoolLook {
@@ -127,8 +132,10 @@ impl ModelPool {
         let partial = sight.management.is_some() || uncounted || look.unreadable > 0;
         let acting = self.acting.is_some();
         let ended = look.ended.into_iter().map(|end| end.name).collect();
+        let interactive = waiting.and_then(|waiting| waiting.interactive);
+        let circuits_open = mine.iter().flatten().filter(|record| is_away(record)).count() as u32;
         let seen = PoolSeen { now_ms, backlog, partial, acting, workers: look.workers };
-        PoolLook { seen, ended, problems }
+        PoolLook { seen, ended, problems, interactive, circuits_open }
     }
 
     /// Takes in what a worker of this look answered when it was asked whether it is there.
@@ -273,6 +280,7 @@ impl ModelPool {
             ready,
             draining: count(workers, Phase::Draining),
             jobs_ready: backlog.map(|backlog| backlog.ready),
+            jobs_ready_interactive: look.interactive,
             // A zero that rests on a part of what there is to see is none.
             jobs_unacknowledged: backlog
                 .map(|backlog| backlog.unacknowledged)
@@ -281,10 +289,18 @@ impl ModelPool {
             worker_jobs_per_s: why.jobs_per_s,
             cold_start_s: why.cold_start_s,
             drain_time_s: jobs.filter(|_| capacity > 0.0).map(|jobs| jobs as f64 / capacity),
+            circuits_open: look.circuits_open,
             problems,
             decisions: self.decisions.iter().cloned().collect(),
         }
     }
+}
+
+/// Whether a worker is ready and does not call the endpoint of its model.
+fn is_away(record: &WorkerRecord) -> bool {
+    // Half open it takes jobs, and the first one tries whether the endpoint is back.
+    let is_open = record.remote.is_some_and(|remote| remote.circuit == CircuitState::Open);
+    is_open && record.state == WorkerState::Ready
 }
 
 fn policy(config: &PoolConfig) -> PoolPolicy {

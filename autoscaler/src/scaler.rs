@@ -206,7 +206,7 @@ impl Scaler {
         }
         for (model, settings) in &self.config.models {
             if settings.pool.launcher != LauncherKind::None {
-                wanted.insert(model.clone(), settings.pool.clone());
+                wanted.insert(model.clone(), settings.pool_of_workers());
             }
         }
         self.pools.retain(|model, _| wanted.contains_key(model));

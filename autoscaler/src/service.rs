@@ -15,7 +15,8 @@ use forebay_fabric::{
     config::LauncherKind,
     host, shutdown,
     store::Registered,
-    telemetry::{self, Health, Server},
+    telemetry::{self, Health, Server, trace},
+    usage::keep_rolling,
 };
 use forebay_schemas::{
     names::{DEAD_SETTLE, UNROUTABLE},
@@ -52,9 +53,12 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> anyhow::Result
     let metrics = telemetry::init_metrics()?;
     let server =
         Server::start_with(config.telemetry.listen, metrics, health.clone(), board.page()).await?;
+    let instance = format!("{}-{}", host::name(), std::process::id());
+    let traces = trace::start(&config.telemetry, &config.tls, "forebay-autoscaler", &instance)?;
     let store = Arc::new(Store::new(&config)?);
     let background = CancellationToken::new();
     store.report_health(health.clone(), background.clone());
+    keep_rolling(&store, &config.usage, background.clone());
     let topology = Topology::new(config.models.keys(), &config.queues);
     let broker = Broker::start(&config, "forebay-autoscaler", topology)?;
     broker.report_health(health);
@@ -100,6 +104,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> anyhow::Result
     }
     broker.close().await;
     background.cancel();
+    trace::stop(traces).await;
     server.stop().await;
     Ok(())
 }

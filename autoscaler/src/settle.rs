@@ -89,7 +89,8 @@ impl Settler {
 
     fn answer(&self, Waiting { job, ticket, error }: Waiting) -> Disposition {
         count(&error);
-        tracing::info!(id = %job.id, model = %job.model, %error, "settled without a worker");
+        let trace_id = ticket.trace_id();
+        tracing::info!(id = %job.id, trace_id, model = %job.model, %error, "settled without a worker");
         Disposition::failed(&job, ticket, error, self.answerer.attempts_max)
     }
 }

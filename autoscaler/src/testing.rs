@@ -44,6 +44,8 @@ pub fn record(id: &str) -> WorkerRecord {
         load_ms: 0,
         slots_free_tokens: 0,
         gpu: None,
+        remote: None,
+        revision: None,
     }
 }
 
@@ -79,6 +81,7 @@ pub fn ticket(id: JobId) -> Ticket {
         notify: None,
         reply_to: None,
         message: Box::new(message),
+        trace: None,
     }
 }
 

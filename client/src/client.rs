@@ -6,7 +6,7 @@ use std::{
 };
 
 use forebay_fabric::{Broker, Config, Store, broker::BrokerError};
-use forebay_schemas::{JobId, Lane, ModelId, topology::Topology};
+use forebay_schemas::{JobId, Lane, ModelId, TraceContext, topology::Topology};
 use tokio::sync::{Mutex, OnceCell, watch};
 
 use crate::{
@@ -19,11 +19,12 @@ use crate::{
 /// A client of one fleet.
 ///
 /// Clones share its connections, which are made when they are first needed and re-established when they are lost.
-/// [`Client::when_full`] belongs to each clone alone.
+/// [`Client::when_full`] and [`Client::in_trace`] belong to each clone alone.
 #[derive(Clone)]
 pub struct Client {
     pub(crate) inner: Arc<Inner>,
     pub(crate) when_full: WhenFull,
+    pub(crate) trace: Option<TraceContext>,
 }
 
 /// State that the clones of a client share.
@@ -65,7 +66,7 @@ impl Client {
             // As unguessable as a job's id, and shared with no other client.
             channel: format!("forebay:notify:{}", JobId::random()),
         };
-        Ok(Self { inner: Arc::new(inner), when_full: WhenFull::default() })
+        Ok(Self { inner: Arc::new(inner), when_full: WhenFull::default(), trace: None })
     }
 
     /// Sets the behaviour of submits when a queue is full or the broker takes no publishes.
@@ -75,10 +76,24 @@ impl Client {
         self
     }
 
+    /// Makes the jobs that it submits part of a distributed trace: their messages carry the context in W3C's headers,
+    /// and the worker's spans are below it. Clone the client for each context; clones share their connections.
+    #[must_use]
+    pub fn in_trace(mut self, context: Option<TraceContext>) -> Self {
+        self.trace = context;
+        self
+    }
+
     /// The cause for which submits of this client and its clones wait, as it changes; `None` once one got through.
     /// Only submits with [`WhenFull::Wait`] wait.
     pub fn held_up(&self) -> watch::Receiver<Option<HeldUp>> {
         self.inner.held_up.subscribe()
+    }
+
+    /// The store that this client reads results from, for a program that has more to do there: its connections are
+    /// shared.
+    pub fn store(&self) -> &Store {
+        &self.inner.store
     }
 
     /// Closes the connections to the broker. Submits that are still unconfirmed fail.

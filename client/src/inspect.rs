@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use forebay_fabric::{
     broker::{BrokerError, QueueDepth},
+    config::ModelConfig,
     telemetry::Health,
 };
 use forebay_schemas::{
@@ -51,6 +52,9 @@ pub struct ModelInfo {
     /// The source of its files; absent when it is not in this configuration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// Whether an endpoint computes it, and not workers of this fleet.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_remote: bool,
     /// Live workers; absent when Redis could not be reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workers: Option<usize>,
@@ -118,7 +122,8 @@ impl Client {
             workers.map(|workers| workers.iter().filter(mine).count())
         };
         ModelInfo {
-            source: configured.map(|model| model.source.clone()),
+            source: configured.map(ModelConfig::origin),
+            is_remote: configured.is_some_and(|model| model.remote.is_some()),
             workers: count(|_| true),
             workers_ready: count(|worker| worker.state == WorkerState::Ready),
             id,

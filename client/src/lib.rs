@@ -48,7 +48,7 @@ pub use error::ClientError;
 pub use forebay_fabric::Config;
 pub use forebay_schemas::{
     EmbedParams, InputType, Job, JobId, Lane, ModelId, Outcome, Output, SparseOutput, SparseParams,
-    SparseVector, State, TokensOutput, TokensParams, Work,
+    SparseVector, State, TokensOutput, TokensParams, TraceContext, Work,
 };
 pub use inspect::{ModelInfo, QueueInfo};
 pub use submit::SubmitError;

@@ -3,12 +3,14 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use forebay_fabric::{
-    broker::{BrokerError, Message, Properties},
+    broker::{BrokerError, HeaderValue, Headers, Message, Properties},
     clock::now_ms,
 };
 use forebay_schemas::{
-    CodecError, ContentType, ErrorCode, Job, JobError, JobId, Lane, MESSAGE_TYPE, ModelId,
-    names::JOBS,
+    CodecError, ContentType, ErrorCode, Job, JobError, JobId, KeyId, Lane, MESSAGE_TYPE, ModelId,
+    TraceContext,
+    names::{HEADER_API_KEY, JOBS},
+    trace::{TRACEPARENT, TRACESTATE},
 };
 use futures_util::{Stream, StreamExt};
 
@@ -119,12 +121,26 @@ impl Client {
     /// Submits one job and waits until the broker has confirmed it. Returns the job's id.
     ///
     /// Fills in `submitted_at_ms` and `notify` where the job has none.
-    pub async fn submit(&self, mut job: Job, lane: Lane) -> Result<JobId, SubmitError> {
+    pub async fn submit(&self, job: Job, lane: Lane) -> Result<JobId, SubmitError> {
+        self.submit_as(job, lane, None).await
+    }
+
+    /// Submits one job that came with an API key, by whose id its usage is told apart.
+    pub async fn submit_as(
+        &self,
+        mut job: Job,
+        lane: Lane,
+        api_key: Option<&KeyId>,
+    ) -> Result<JobId, SubmitError> {
         job.submitted_at_ms.get_or_insert_with(now_ms);
         job.notify.get_or_insert_with(|| self.inner.channel.clone());
         let body = self.checked_body(&job)?;
         self.check_route(&job.model).await?;
-        let message = message(&job, lane, body);
+        let mut message = message(&job, lane, body);
+        if let Some(headers) = headers(self.trace.as_ref(), api_key) {
+            message.properties = message.properties.with_headers(headers);
+        }
+        let message = message;
         let broker = self.broker().await?;
         let attempt = || async {
             // A message sent into a blocked connection stays there until the broker unblocks it.
@@ -244,5 +260,42 @@ fn message(job: &Job, lane: Lane, body: Vec<u8>) -> Message {
         routing_key: lane.routing_key(&job.model),
         properties,
         body,
+    }
+}
+
+/// The headers of a job's message, if it has any.
+fn headers(trace: Option<&TraceContext>, api_key: Option<&KeyId>) -> Option<Headers> {
+    if trace.is_none() && api_key.is_none() {
+        return None;
+    }
+    let mut headers = Headers::default();
+    let mut insert = |name: &str, text: &str| {
+        headers.insert(name.into(), HeaderValue::LongString(text.into()));
+    };
+    if let Some(context) = trace {
+        insert(TRACEPARENT, &context.traceparent());
+        if let Some(state) = context.tracestate() {
+            insert(TRACESTATE, state);
+        }
+    }
+    if let Some(id) = api_key {
+        insert(HEADER_API_KEY, id.as_str());
+    }
+    Some(headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_carries_its_trace_and_no_header_without_one() {
+        assert!(headers(None, None).is_none());
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let context = TraceContext::parse(parent, Some("a=b")).unwrap();
+        let traced = headers(Some(&context), None);
+        let read = forebay_fabric::intake::trace_context(traced.as_ref());
+        assert_eq!(read.as_ref(), Some(&context));
+        assert_eq!(read.unwrap().tracestate(), Some("a=b"));
     }
 }

@@ -16,6 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{in_hand::InHand, job::Decoded, lanes::LaneSender, memory, pace};
 
+/// The condition of the worker's health that says whether the endpoint of a remote model is called. While it does not
+/// hold, no job is taken; those in hand wait.
+pub const REMOTE: &str = "remote";
+
 /// Decoding of the messages of one lane.
 pub struct Decode {
     /// The lane.
@@ -26,7 +30,7 @@ pub struct Decode {
     pub row_values_max: usize,
     /// The bounds that jobs must keep.
     pub limits: Limits,
-    /// While it names a problem of the store, nothing is taken; one of memory, one job at a time.
+    /// While it names a problem of the store or the endpoint, nothing is taken; one of memory, one job at a time.
     pub health: Health,
     /// Dates the jobs.
     pub clock: Clock,
@@ -88,10 +92,10 @@ impl Decode {
         source.stop().await;
     }
 
-    /// The next delivery. Without a store to hold its result, a job is better left in its queue. Where memory is short
+    /// The next delivery. Without a store to hold its result, or an endpoint to call, a job is better left in its queue. Where memory is short
     /// it waits for jobs in hand to be done; with none in hand, waiting would make none free.
     async fn next(&self, source: &mut Box<dyn JobSource>) -> Option<Delivery> {
-        self.health.until(&["store"]).await;
+        self.health.until(&["store", REMOTE]).await;
         tokio::select! {
             biased;
             () = self.health.until(&[memory::CONDITION]) => {}

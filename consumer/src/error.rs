@@ -75,6 +75,17 @@ pub enum WorkerError {
         /// The reason.
         reason: String,
     },
+    /// The API key of a remote model can't be read.
+    #[error("the API key of the model's endpoint can't be read from {source_name}: {reason}")]
+    ApiKey {
+        /// The variable or the file.
+        source_name: String,
+        /// The reason.
+        reason: String,
+    },
+    /// The command computes, and the model is remote.
+    #[error("model `{0}` is computed by an endpoint, and not here; send it jobs instead")]
+    IsRemote(ModelId),
     /// A stage ended while it was needed.
     #[error("the stage `{0}` ended unexpectedly; its log line above says why")]
     StageEnded(&'static str),
@@ -89,6 +100,8 @@ impl WorkerError {
             Self::Config(_)
             | Self::NoModel(_)
             | Self::NoVectors { .. }
+            | Self::IsRemote(_)
+            | Self::ApiKey { .. }
             | Self::Line { .. }
             | Self::Telemetry(TelemetryError::Filter { .. })
             | Self::Engine(

@@ -3,8 +3,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use forebay_engine::{Finish, InputType, Tokens};
-use forebay_fabric::{disposition::Disposition, ticket::Ticket};
-use forebay_schemas::{self as schemas, Job, JobError, Lane, Outcome, Output, Timing, Usage, Work};
+use forebay_fabric::{disposition::Disposition, telemetry::trace::Stages, ticket::Ticket};
+use forebay_schemas::{
+    self as schemas, Job, JobError, Lane, Outcome, Output, Timing, TraceContext, Usage, Work,
+};
 use tokio::time::Instant;
 
 use crate::job::{Admitted, is_ours};
@@ -64,6 +66,10 @@ pub struct Progress {
     pub batch_size: u64,
     /// Tokens, of all jobs, in the last batch.
     pub batch_tokens: u64,
+    /// When the first part was tokenized and the last one; kept for a job whose trace is recorded.
+    pub tokenized: Option<(Instant, Instant)>,
+    /// The spans of its batches, of such a job.
+    pub batches: Vec<TraceContext>,
 }
 
 impl Progress {
@@ -102,6 +108,11 @@ impl InFlight {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Its own span, where its trace is recorded.
+    pub fn span(&self) -> Option<&TraceContext> {
+        self.ticket.trace.as_ref()?.recorded()
+    }
+
     /// Whether the rest of it is worth doing, asked before a part is tokenized: none of its inputs has failed, and its
     /// delivery is still this worker's. A job that is begun is finished all the same: its next copy is parked until
     /// this one is answered.
@@ -136,9 +147,13 @@ impl InFlight {
         self,
         output: impl FnOnce(&Job, Vec<Vec<f32>>) -> Result<Output, JobError>,
     ) -> (Ticket, Outcome) {
-        let Self { job, ticket, queued_ms, admitted_at, progress, .. } = self;
+        let Self { job, mut ticket, queued_ms, admitted_at, progress, .. } = self;
         let progress = progress.into_inner().unwrap_or_else(PoisonError::into_inner);
         let Progress { usage, rows, error, computed, batch_size, batch_tokens, .. } = progress;
+        if let Some(trace) = &mut ticket.trace {
+            let Progress { tokenized, batches, .. } = progress;
+            trace.passed(Stages { admitted_at, tokenized, computed, batches });
+        }
         let (started_at, ended_at) = computed.unwrap_or((admitted_at, admitted_at));
         let timing = Timing {
             queued_ms,
@@ -157,7 +172,9 @@ impl InFlight {
 
 /// How the vectors of an embed job are finished; scores stay as the model gives them.
 fn finish(work: &Work) -> Finish {
-    let Work::Embed { params, .. } = work else { return Finish::default() };
+    let (Work::Embed { params, .. } | Work::EmbedIds { params, .. }) = work else {
+        return Finish::default();
+    };
     let dimensions = params.dimensions.map(|dimensions| dimensions as usize);
     Finish { normalize: params.normalize, dimensions }
 }

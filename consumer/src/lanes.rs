@@ -134,12 +134,7 @@ impl<T> LaneReceiver<T> {
     /// The next item; `None` when both lanes are empty and all senders are gone. Cancel-safe: dropped while waiting, it
     /// loses no item.
     pub async fn recv(&mut self) -> Option<T> {
-        self.recv_from(Lanes::each(|_| true)).await
-    }
-
-    /// The next item of the lanes that are `open`. `None` when those are both, both are empty, and all senders are
-    /// gone. Cancel-safe.
-    pub async fn recv_from(&mut self, open: Lanes<bool>) -> Option<T> {
+        let open = Lanes::each(|_| true);
         poll_fn(|context| self.poll_recv(context, open)).await.map(|(_, item)| item)
     }
 

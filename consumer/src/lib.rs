@@ -18,10 +18,12 @@
 //! # Layout
 //!
 //! - Stages that all tasks share: [`decode`], [`admit`], [`tokenize`], [`journal`], [`settle`]; what they pass
-//!   on is in [`job`] and [`in_flight`], the channels with two lanes in [`lanes`].
+//!   on is in [`job`] and [`in_flight`], the channels with two lanes in [`lanes`], the order of tenants in [`fair`].
 //! - [`encode`]: the stages of encoders, whose sequences end in one step. The stages of decoders, whose
 //!   sequences live for many steps, will be `generate/` beside it: between the same neighbours, with a schedule
 //!   where `encode` has batches.
+//! - [`remote`]: the stage of models that somebody else's endpoint computes: it calls it between [`admit`] and
+//!   [`settle`].
 //! - [`pipeline`] wires the stages, [`worker`] starts and drains them.
 //! - Around them: [`registry`] sends heartbeats, [`watchdog`] ends a worker whose engine is stuck and [`idle`]
 //!   one that no autoscaler looks after, [`memory`] limits its memory, [`in_hand`] counts the jobs that it has,
@@ -32,6 +34,7 @@ pub mod admit;
 pub mod decode;
 pub mod encode;
 pub mod error;
+pub mod fair;
 pub mod idle;
 pub mod in_flight;
 pub mod in_hand;
@@ -42,6 +45,8 @@ pub mod memory;
 pub mod pace;
 pub mod pipeline;
 pub mod registry;
+pub mod remote;
+pub mod revision;
 pub mod settle;
 pub mod stats;
 #[cfg(test)]

@@ -12,8 +12,9 @@ use forebay_fabric::{
     fail,
     store::ResultStore,
     telemetry::Health,
+    ticket::Ticket,
 };
-use forebay_schemas::{Lane, Limits, ModelId, Task};
+use forebay_schemas::{Lane, Limits, ModelId, Outcome, Task};
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinError, JoinSet},
@@ -36,6 +37,10 @@ use crate::{
     journal::{Due, Journaled, Journaling, SharedJournal},
     lanes::{self, LaneReceiver, LaneSender},
     memory::MemoryLimit,
+    remote::{
+        call::{self, Calls},
+        model::{ROW_VALUES_MAX, Remote},
+    },
     settle::Settle,
     stats::Stats,
     tokenize::{Handful, Tokenize},
@@ -168,7 +173,7 @@ impl Pipeline {
             stages.spawn(named("decode", decode.run(source, take_no_more.clone())));
         }
         drop(to_admit);
-        let admit = parts.admit(&model, to_tokenize, not_computed.clone());
+        let admit = parts.admit(task(&model), to_tokenize, not_computed.clone());
         stages.spawn(named("admit", admit.run(from_decode)));
         let tokenize = parts.tokenize(&model, journal.clone(), to_batch, not_computed.clone());
         stages.spawn(named("tokenize", executor.tokenize(tokenize, from_admit)));
@@ -183,6 +188,29 @@ impl Pipeline {
         stages.spawn(named("compute", executor.compute(compute, ports)));
         let whole = move |batch| assemble(batch, dim, &labels);
         stages.spawn(named("settle", parts.settle().run(from_compute, from_all, whole)));
+        Self { stages, journal, take_no_more }
+    }
+
+    /// Starts the stages of a remote model.
+    pub fn start_remote(parts: &Parts, remote: Remote, sources: [Source; 2]) -> Self {
+        let take_no_more = CancellationToken::new();
+        let (to_admit, from_decode) = lanes::channel(JOBS_BETWEEN_STAGES);
+        let (to_call, from_admit) = lanes::channel(JOBS_BETWEEN_STAGES);
+        let (ended, from_all) = mpsc::channel(JOBS_BETWEEN_STAGES);
+        let journal = SharedJournal::start(parts.worker.clone(), parts.store.clone());
+        let mut stages = JoinSet::new();
+        for (lane, source) in sources {
+            let decode = parts.decode(lane, ROW_VALUES_MAX, to_admit.clone(), ended.clone());
+            stages.spawn(named("decode", decode.run(source, take_no_more.clone())));
+        }
+        drop(to_admit);
+        let admit = parts.admit(call::task(&remote.config), to_call, ended.clone());
+        stages.spawn(named("admit", admit.run(from_decode)));
+        let calls = parts.calls(remote, journal.clone(), take_no_more.clone(), ended);
+        stages.spawn(named("call", calls.run(from_admit)));
+        // Each job ends with its disposition: no device's stage sends parts of jobs.
+        let (_, no_device) = mpsc::channel::<Vec<(Ticket, Outcome)>>(1);
+        stages.spawn(named("settle", parts.settle().run(no_device, from_all, |whole| whole)));
         Self { stages, journal, take_no_more }
     }
 
@@ -236,19 +264,13 @@ impl Parts {
 
     fn admit(
         &self,
-        model: &Model,
+        task: Task,
         jobs: LaneSender<Admitted>,
         not_computed: mpsc::Sender<Disposition>,
     ) -> Admit {
         Admit {
             model: self.name.clone(),
-            task: match model.info.task {
-                ModelTask::Embed => Task::Embed,
-                ModelTask::EmbedSparse => Task::EmbedSparse,
-                ModelTask::EmbedTokens => Task::EmbedTokens,
-                ModelTask::Classify => Task::Classify,
-                ModelTask::Rerank => Task::Rerank,
-            },
+            task,
             worker: self.worker.clone(),
             attempts_max: self.config.attempts_max,
             store: self.store.clone(),
@@ -268,6 +290,8 @@ impl Parts {
         Tokenize {
             tokenizer: model.tokenizer.clone(),
             dim: model.info.dim,
+            weights: self.config.tenant_weights.clone(),
+            vocabulary: model.info.vocabulary,
             threads: self.config.tokenize_threads,
             attempts_max: self.config.attempts_max,
             memory: self.memory,
@@ -289,6 +313,7 @@ impl Parts {
                 tokens_max: self.config.batch_tokens_max,
                 items_max: self.config.batch_items_max,
             },
+            weights: self.config.tenant_weights.clone(),
             linger: Duration::from_millis(self.config.linger_ms_max),
             budget,
             attempts_max: self.config.attempts_max,
@@ -305,6 +330,27 @@ impl Parts {
         Compute::new(encoder, budget, self.memory, stats, self.calls.clone())
     }
 
+    fn calls(
+        &self,
+        Remote { endpoint, gate, config }: Remote,
+        journal: SharedJournal,
+        stop: CancellationToken,
+        ended: mpsc::Sender<Disposition>,
+    ) -> Calls {
+        Calls {
+            endpoint,
+            config,
+            gate,
+            journal,
+            store: self.store.clone(),
+            attempts_max: self.config.attempts_max,
+            clock: self.clock,
+            stats: self.stats.clone(),
+            stop,
+            ended,
+        }
+    }
+
     fn settle(&self) -> Settle {
         let answerer = Answerer {
             worker_id: self.worker.clone(),
@@ -314,6 +360,17 @@ impl Parts {
             clock: self.clock,
         };
         Settle { answerer, in_hand: self.in_hand.clone() }
+    }
+}
+
+/// The task that a model does.
+fn task(model: &Model) -> Task {
+    match model.info.task {
+        ModelTask::Embed => Task::Embed,
+        ModelTask::EmbedSparse => Task::EmbedSparse,
+        ModelTask::EmbedTokens => Task::EmbedTokens,
+        ModelTask::Classify => Task::Classify,
+        ModelTask::Rerank => Task::Rerank,
     }
 }
 

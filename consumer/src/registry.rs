@@ -63,6 +63,8 @@ impl Registry {
             load_ms: 0,
             slots_free_tokens: 0,
             gpu: None,
+            remote: None,
+            revision: None,
         };
         Self {
             store,

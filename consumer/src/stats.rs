@@ -1,9 +1,6 @@
 //! Figures that the worker counts of itself and the registry reports. Nothing is decided by them.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use forebay_fabric::clock::Clock;
 
@@ -36,10 +33,10 @@ impl Stats {
         Self { clock, ..Self::default() }
     }
 
-    /// So many tokens were computed.
-    pub fn computed(&self, tokens: u64, took: Duration) {
+    /// So many tokens were computed, in so many microseconds.
+    pub fn computed(&self, tokens: u64, busy_us: u64) {
         self.tokens_done.fetch_add(tokens, Relaxed);
-        self.busy_us.fetch_add(took.as_micros() as u64, Relaxed);
+        self.busy_us.fetch_add(busy_us, Relaxed);
         self.computed_at_ms.store(self.clock.now_ms(), Relaxed);
     }
 

@@ -47,6 +47,7 @@ pub fn ticket(id: JobId) -> Ticket {
         notify: None,
         reply_to: None,
         message: Box::new(message),
+        trace: None,
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A large job is cut before it is tokenized: its texts go to the threads in handfuls, so that an urgent job waits for
 //! one handful and not for all of them. Each handful has room in the next stage before a thread takes it, so that a
-//! lane that is full there holds no thread.
+//! lane that is full there holds no thread. Jobs that wait to be cut are those of many tenants, which go in fair order.
 
 mod reading;
 
@@ -17,10 +17,11 @@ use forebay_fabric::disposition::Disposition;
 use forebay_schemas::{ErrorCode, JobError, JobId, Lane};
 use futures_util::{StreamExt, future, stream::FuturesUnordered};
 use metrics::counter;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
-use self::reading::{Reading, check_vectors, encode, texts_of};
+use self::reading::{Input, Reading, check_vectors, encode, inputs_of};
 use crate::{
+    fair::{Fair, Served, TURN_BYTES, Weights},
     in_flight::{InFlight, Part},
     job::Admitted,
     journal::{Sequences, SharedJournal},
@@ -42,6 +43,10 @@ pub struct Tokenize {
     pub tokenizer: Arc<Tokenizer>,
     /// Values in one of the model's vectors.
     pub dim: usize,
+    /// The tenants' weights.
+    pub weights: Weights,
+    /// Token ids that the model has: those below this.
+    pub vocabulary: usize,
     /// How many threads tokenize at once.
     pub threads: usize,
     /// The most attempts at a job.
@@ -75,55 +80,70 @@ impl Tokenize {
         .await;
     }
 
-    /// Cuts the jobs of one lane into handfuls.
+    /// Cuts the jobs of one lane into handfuls, tenants in fair order by the bytes of their texts.
     async fn cut(
         &self,
         lane: Lane,
         mut jobs: mpsc::Receiver<Admitted>,
         handfuls: LaneSender<Handful>,
     ) {
-        let mut rest: Option<Texts> = None;
-        // An error says that the next stage has ended: what it can't take goes back to its queue.
-        while let Some(room) = self.parts.reserve(lane).await {
-            let mut texts = Vec::new();
-            let mut bytes = 0;
-            while bytes < HANDFUL_BYTES {
-                let next = if rest.is_some() {
-                    rest.take()
-                } else {
-                    self.next_texts(&mut jobs, texts.is_empty()).await
-                };
-                let Some(next) = next else { break };
-                let (first, others) = next.split(HANDFUL_BYTES - bytes);
-                bytes += first.bytes();
-                texts.push(first);
-                rest = others;
-            }
-            if texts.is_empty() {
-                return;
-            }
-            let handful = Handful {
-                tokenizer: self.tokenizer.clone(),
-                dim: self.dim,
-                attempts_max: self.attempts_max,
-                memory: self.memory,
-                texts,
-                room,
-            };
-            if handfuls.send(lane, handful).await.is_err() {
-                return;
+        // All that is admitted: what the worker may hold bounds it, in deliveries and in bytes.
+        let mut waiting = Fair::new(self.weights.clone());
+        let mut is_ended = false;
+        while !(is_ended && waiting.is_empty()) {
+            tokio::select! {
+                biased;
+                job = jobs.recv(), if !is_ended => match job.map(|job| self.open(job)) {
+                    Some(Ok(texts)) => {
+                        let job = texts.job.clone();
+                        waiting.push(job.job.tenant.as_deref(), texts, Instant::now());
+                    }
+                    Some(Err(refused)) => drop(self.not_computed.send(refused).await),
+                    None => is_ended = true,
+                },
+                room = self.room(lane, &handfuls), if !waiting.is_empty() => {
+                    // Without, the next stage has ended: what it can't take goes back to its queue.
+                    let Some((room, thread)) = room else { return };
+                    thread.send(self.handful(&mut waiting, room));
+                }
             }
         }
     }
 
-    /// The texts of the next job; `waits` says whether to wait for one. `None` when there is none.
-    async fn next_texts(&self, jobs: &mut mpsc::Receiver<Admitted>, waits: bool) -> Option<Texts> {
-        loop {
-            let job = if waits { jobs.recv().await } else { jobs.try_recv().ok() };
-            match self.open(job?) {
-                Ok(texts) => return Some(texts),
-                Err(refused) => drop(self.not_computed.send(refused).await),
+    /// Waits for room in the next stage and at a thread. `None` when either has ended.
+    async fn room(
+        &self,
+        lane: Lane,
+        handfuls: &LaneSender<Handful>,
+    ) -> Option<(Room<Vec<Part>>, Room<Handful>)> {
+        Some((self.parts.reserve(lane).await?, handfuls.reserve(lane).await?))
+    }
+
+    /// The next texts that go to a thread together.
+    fn handful(&self, waiting: &mut Fair<Texts>, room: Room<Vec<Part>>) -> Handful {
+        let now = Instant::now();
+        let mut texts = Vec::new();
+        let mut bytes = 0;
+        while bytes < HANDFUL_BYTES {
+            let turn = if waiting.is_shared() { TURN_BYTES } else { HANDFUL_BYTES };
+            let is_served = waiting.turn(now, |rest| {
+                let next = rest.take(turn.min(HANDFUL_BYTES - bytes));
+                let cost = next.bytes();
+                bytes += cost;
+                texts.push(next);
+                Some(Served { cost, is_done: rest.inputs.len() == 0 })
+            });
+            if !is_served {
+                break;
             }
+        }
+        Handful {
+            tokenizer: self.tokenizer.clone(),
+            dim: self.dim,
+            attempts_max: self.attempts_max,
+            memory: self.memory,
+            texts,
+            room,
         }
     }
 
@@ -171,10 +191,10 @@ impl Tokenize {
 
     /// Takes the texts out of a job: from here on only the tokens are needed.
     fn open(&self, mut admitted: Admitted) -> Result<Texts, Disposition> {
-        match texts_of(&mut admitted.job.work, self.dim) {
-            Ok((reading, texts)) => {
-                let job = Arc::new(InFlight::new(admitted, texts.len()));
-                Ok(Texts { job, reading, first: 0, inputs: texts.into_iter() })
+        match inputs_of(&mut admitted.job.work, self.dim, self.vocabulary) {
+            Ok((reading, inputs)) => {
+                let job = Arc::new(InFlight::new(admitted, inputs.len()));
+                Ok(Texts { job, reading, first: 0, inputs: inputs.into_iter() })
             }
             Err(error) => {
                 let Admitted { job, ticket, .. } = admitted;
@@ -190,40 +210,36 @@ struct Texts {
     reading: Reading,
     /// The index of the first one in the job.
     first: usize,
-    inputs: vec::IntoIter<String>,
+    inputs: vec::IntoIter<Input>,
 }
 
 impl Texts {
-    /// Those of the first `bytes`, but at least one, and the others, if there are any.
-    fn split(mut self, bytes: usize) -> (Self, Option<Self>) {
+    /// Takes those of the first `bytes`, but at least one, out of these.
+    fn take(&mut self, bytes: usize) -> Self {
         let mut all = 0;
         let fitting = self.inputs.as_slice().iter().take_while(|text| {
-            let fits = all == 0 || all + weight(text) <= bytes;
-            all += weight(text);
+            let fits = all == 0 || all + text.weight() <= bytes;
+            all += text.weight();
             fits
         });
         let count = fitting.count();
-        if count == self.inputs.len() {
-            return (self, None);
-        }
-        let texts: Vec<String> = self.inputs.by_ref().take(count).collect();
-        let first = Self {
-            job: self.job.clone(),
-            reading: self.reading.clone(),
-            first: self.first,
-            inputs: texts.into_iter(),
+        let inputs = if count == self.inputs.len() {
+            std::mem::take(&mut self.inputs)
+        } else {
+            self.inputs.by_ref().take(count).collect::<Vec<_>>().into_iter()
         };
+        let first = self.first;
         self.first += count;
-        (first, Some(self))
+        Self { job: self.job.clone(), reading: self.reading.clone(), first, inputs }
     }
 
     fn bytes(&self) -> usize {
-        self.inputs.as_slice().iter().map(|text| weight(text)).sum()
+        self.inputs.as_slice().iter().map(Input::weight).sum()
     }
 
     /// Bytes of the longest text, the first one of pairs included.
     fn longest(&self) -> usize {
-        let texts = self.inputs.as_slice().iter().map(String::len).max().unwrap_or(0);
+        let texts = self.inputs.as_slice().iter().map(Input::text_bytes).max().unwrap_or(0);
         match &self.reading {
             Reading::Pairs(query) => texts.max(query.text.len()),
             Reading::Cut | Reading::Whole => texts,
@@ -278,6 +294,11 @@ impl Texts {
                 }
                 progress.usage.truncated +=
                     inputs.iter().filter(|input| input.truncated).count() as u64;
+                if job.span().is_some() {
+                    let now = Instant::now();
+                    let first = progress.tokenized.map_or(now, |(first, _)| first);
+                    progress.tokenized = Some((first, now));
+                }
                 drop(progress);
                 counter!("forebay_tokenize_tokens_total").increment(tokens);
                 Ok(Part { job, first, inputs })
@@ -289,11 +310,6 @@ impl Texts {
             }
         }
     }
-}
-
-/// Bytes of a text; an empty one is work too.
-fn weight(text: &str) -> usize {
-    text.len().max(1)
 }
 
 /// Texts of one lane that go to a thread together.
@@ -336,3 +352,6 @@ impl Handful {
         ended
     }
 }
+
+#[cfg(test)]
+mod tests;

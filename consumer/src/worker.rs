@@ -11,9 +11,10 @@ use forebay_fabric::{
     Broker, Config, Store,
     broker::{JobSource, Window},
     clock::Clock,
-    config::NumberType,
+    config::{ConfigError, NumberType, RemoteConfig},
     host,
-    telemetry::{self, Health, Server},
+    telemetry::{self, Health, Server, TelemetryError, trace},
+    tls::Tls,
 };
 use forebay_schemas::{Lane, ModelId, WorkerState, topology::Topology};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,8 @@ use crate::{
     pace,
     pipeline::{Parts, Pipeline, Source, Threads},
     registry::Registry,
+    remote::{model::Remote, watch},
+    revision::Files,
     stats::Stats,
     watchdog::{self, EngineCalls},
 };
@@ -71,6 +74,9 @@ pub fn load(
     name: &ModelId,
     options: &LoadOptions,
 ) -> Result<(Model, usize), WorkerError> {
+    if config.models.get(name).is_some_and(|model| model.remote.is_some()) {
+        return Err(WorkerError::IsRemote(name.clone()));
+    }
     let folder = config.model_dir(name)?;
     if !Path::new(&folder).join("config.json").is_file() {
         return Err(WorkerError::NotPulled { model: name.clone(), folder });
@@ -112,6 +118,8 @@ pub async fn run(
     let health = Health::new(&["broker", "store", "model"]);
     let server =
         Server::start(config.telemetry.listen, telemetry::init_metrics()?, health.clone()).await?;
+    let traces = trace::start(&config.telemetry, &config.tls, "forebay-worker", &id)
+        .map_err(TelemetryError::from)?;
     let store = Arc::new(Store::new(&config)?);
     let stats = Arc::new(Stats::default());
     let in_hand = Arc::new(InHand::default());
@@ -127,10 +135,15 @@ pub async fn run(
     let result = async {
         let starting = load_and_connect(&config, &name, options, &registry, &broker, &store);
         let Some(started) = stop.run_until_cancelled(starting).await else { return Ok(()) };
-        let (model, batch_tokens_max) = started?;
-        config.worker.batch_tokens_max = batch_tokens_max;
+        let model = started?;
         health.set("model", Ok(()));
-        let memory = memory_limit(&config, &model);
+        let memory = match &model {
+            Started::Local(model, batch_tokens_max) => {
+                config.worker.batch_tokens_max = *batch_tokens_max;
+                memory_limit(&config, model)
+            }
+            Started::Remote(_) => MemoryLimit::new(config.worker.memory_bytes_max, 0),
+        };
         tokio::spawn(memory.watch(health.clone(), background.clone()));
         watch_over(&config, calls.clone(), in_hand.clone(), &store, &stop)?;
         let grace = Duration::from_secs(config.worker.grace_s);
@@ -149,7 +162,15 @@ pub async fn run(
             calls,
             clock: Clock::default(),
         };
-        let mut pipeline = Pipeline::start(&parts, model, sources, &Threads);
+        let mut pipeline = match model {
+            Started::Local(model, _) => Pipeline::start(&parts, *model, sources, &Threads),
+            Started::Remote(remote) => {
+                let (health, registry) = (health.clone(), registry.clone());
+                let gate = remote.gate.clone();
+                tokio::spawn(watch::report(gate, health, registry, background.clone()));
+                Pipeline::start_remote(&parts, remote, sources)
+            }
+        };
         registry.update(|record| record.state = WorkerState::Ready).await;
         work_and_drain(&mut pipeline, &stop, &registry, &health, grace).await
     }
@@ -163,6 +184,7 @@ pub async fn run(
     background.cancel();
     let _ = heartbeats.await; // none comes after the removal
     registry.remove().await;
+    trace::stop(traces).await;
     server.stop().await;
     result
 }
@@ -211,6 +233,14 @@ fn sources(broker: &Broker, config: &Config, model: &ModelId, memory: &MemoryLim
     })
 }
 
+/// The model that a worker runs.
+enum Started {
+    /// One that it computes, with the most tokens of its batches.
+    Local(Box<Model>, usize),
+    /// One that it calls for.
+    Remote(Remote),
+}
+
 /// Loads the model, and waits for both servers meanwhile.
 async fn load_and_connect(
     config: &Config,
@@ -219,12 +249,16 @@ async fn load_and_connect(
     registry: &Registry,
     broker: &Broker,
     store: &Store,
-) -> Result<(Model, usize), WorkerError> {
-    let (loaded, (), ()) = tokio::try_join!(
-        load_blocking(config, name, options, registry),
-        async { Ok(broker.ready().await?) },
-        async { Ok(store.ready().await?) },
-    )?;
+) -> Result<Started, WorkerError> {
+    let start = async {
+        match config.models.get(name).and_then(|model| model.remote.clone()) {
+            Some(remote) => prepare_remote(config, remote, registry).await,
+            None => load_blocking(config, name, options, registry).await,
+        }
+    };
+    let (loaded, (), ()) = tokio::try_join!(start, async { Ok(broker.ready().await?) }, async {
+        Ok(store.ready().await?)
+    },)?;
     Ok(loaded)
 }
 
@@ -233,13 +267,19 @@ async fn load_blocking(
     name: &ModelId,
     options: LoadOptions,
     registry: &Registry,
-) -> Result<(Model, usize), WorkerError> {
+) -> Result<Started, WorkerError> {
     let started = Instant::now();
     let config = config.clone();
     let name = name.clone();
-    let loading = tokio::task::spawn_blocking(move || load(&config, &name, &options));
-    let (model, batch_tokens_max) =
+    let loading = tokio::task::spawn_blocking(move || {
+        let files = config.model_dir(&name).ok().and_then(|folder| Files::of(&folder).ok());
+        load(&config, &name, &options).map(|loaded| (loaded, files))
+    });
+    let ((model, batch_tokens_max), files) =
         loading.await.map_err(|_| WorkerError::StageEnded("load"))??;
+    if let Some(files) = files {
+        tokio::spawn(report_revision(files, registry.clone()));
+    }
     let load_ms = started.elapsed().as_millis() as u64;
     let info = &model.info;
     tracing::info!(
@@ -259,7 +299,41 @@ async fn load_blocking(
             record.load_ms = load_ms;
         })
         .await;
-    Ok((model, batch_tokens_max))
+    Ok(Started::Local(Box::new(model), batch_tokens_max))
+}
+
+/// Makes ready to call an endpoint. It may be away: the jobs are better in their queue than a worker that ends.
+async fn prepare_remote(
+    config: &Config,
+    remote: RemoteConfig,
+    registry: &Registry,
+) -> Result<Started, WorkerError> {
+    let remote = Remote::new(remote, &Tls::load(&config.tls).map_err(ConfigError::from)?)?;
+    tracing::info!(url = %remote.endpoint.url(), model = remote.config.model, "calls an endpoint");
+    registry
+        .update(|record| {
+            record.device = "remote".to_owned();
+            record.dtype = "remote".to_owned();
+        })
+        .await;
+    Ok(Started::Remote(remote))
+}
+
+/// Reports the model's revision once it is known: hashing a large model takes seconds, which no job waits for.
+async fn report_revision(files: Files, registry: Registry) {
+    match tokio::task::spawn_blocking(move || files.revision()).await {
+        Ok(Ok(Some(revision))) => {
+            registry.update(|record| record.revision = Some(revision)).await;
+        }
+        Ok(Ok(None)) => {
+            tracing::warn!(
+                "the model's files changed while it was loaded; its revision is unknown"
+            );
+        }
+        Ok(Err(error)) => tracing::warn!(%error, "the model's revision is unknown"),
+        // The runtime ends.
+        Err(_) => {}
+    }
 }
 
 async fn work_and_drain(
@@ -294,7 +368,7 @@ fn started_bits() -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use forebay_fabric::config::{ModelConfig, PoolConfig};
+    use forebay_fabric::config::ModelConfig;
 
     use super::*;
 
@@ -303,12 +377,8 @@ mod tests {
         let model: ModelId = "m".parse().unwrap();
         let mut config = Config::default();
         assert_eq!(dtype_of(&config, &model), None);
-        let of_model = ModelConfig {
-            source: "folder:/m".into(),
-            sha256: None,
-            dtype: Some(NumberType::Int8),
-            pool: PoolConfig::default(),
-        };
+        let of_model =
+            ModelConfig { dtype: Some(NumberType::Int8), ..ModelConfig::of("folder:/m") };
         config.models.insert(model.clone(), of_model);
         assert_eq!(dtype_of(&config, &model), Some(DType::Int8));
     }

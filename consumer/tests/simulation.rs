@@ -106,6 +106,36 @@ async fn a_flood_of_interactive_jobs_leaves_the_batch_lane_one_turn_of_nine() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_small_job_waits_for_few_batches_beside_a_job_of_another_tenant_of_any_size() {
+    let mut worker = Beside::start();
+    let load = worker.submit_of("large", texts(2_048, LONG_WORDS));
+    worker.tenant_beside(&load).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_small_job_waits_for_few_batches_beside_all_that_other_tenants_have_in_hand() {
+    let mut worker = Beside::start();
+    // Three seconds of work, as many as the worker holds beside the small ones: nothing waits in the queue.
+    let load: Vec<_> =
+        (0..240).map(|n| worker.submit_of(["one", "two", "three"][n % 3], texts(16, 12))).collect();
+    worker.tenant_beside(load.last().unwrap()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn tenants_that_wait_for_one_worker_share_it_by_their_weights_in_tokens() {
+    let mut worker = Beside::start_weighted([("heavy", 3)]);
+    // The one sends few large jobs and the other many small ones, of as many tokens.
+    let light: Vec<_> = (0..20).map(|_| worker.submit_of("light", texts(64, 12))).collect();
+    let heavy: Vec<_> = (0..80).map(|_| worker.submit_of("heavy", texts(16, 12))).collect();
+    worker.wait(heavy.last().unwrap()).await;
+    let done = light.iter().filter(|id| worker.is_done(id)).count();
+    assert!(
+        (5..=8).contains(&done),
+        "{done} of 20 while the heavy tenant had all of its work done"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_job_of_many_parts_has_all_rows_in_order_and_its_tokens_add_up() {
     let mut worker = Beside::start();
     let words = |n: usize| 1 + n % 100;

@@ -24,6 +24,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         requests_per_minute: Some(1_000_000),
         tokens_per_minute: Some(1_000_000_000),
         in_flight: Some(100),
+        budget: None,
     };
     let full = TenantLimits { requests_per_minute: Some(1), ..limits };
     let [mut reads, mut reserves, mut settles, mut refusals] = [(); 4].map(|()| Vec::new());
@@ -38,7 +39,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             window_ms: WINDOW_MS,
         };
         let request =
-            Request { lease: &lease, limits, tokens: 100, waiting_max: 0, patience_ms: 0 };
+            Request { lease: &lease, limits, tokens: 100, money: None, waiting_max: 0, patience_ms: 0 };
         let began = Instant::now();
         let answer = store.reserve(&request).await?;
         reserves.push(began.elapsed());

@@ -5,18 +5,21 @@
 
 use std::{collections::BTreeMap, panic::resume_unwind, sync::Arc, time::Duration};
 
-use forebay_schemas::{ErrorCode, JobError, Outcome, Output, ResultPointer, topology::RETRY_STEPS};
+use forebay_schemas::{
+    ErrorCode, JobError, KeyId, Lane, ModelId, Outcome, Output, ResultPointer, UsageEntry, names::HEADER_API_KEY,
+    topology::RETRY_STEPS, usage::UNKNOWN,
+};
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use metrics::counter;
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use crate::{
     backoff::Backoff,
-    broker::{Acker, Message, PublishError, Publisher},
+    broker::{Acker, HeaderValue, Message, PublishError, Publisher},
     clock::Clock,
-    disposition::Disposition,
+    disposition::{Disposition, uncounted_time},
     fail, retry,
-    store::{ResultRecord, ResultStore},
+    store::{ResultRecord, ResultStore, Written},
     ticket::Ticket,
 };
 
@@ -133,8 +136,11 @@ impl Answerer {
         self.reply(answer).await;
     }
 
-    fn stamped(&self, ticket: Ticket, outcome: Outcome) -> (Answered, ResultRecord) {
+    fn stamped(&self, mut ticket: Ticket, outcome: Outcome) -> (Answered, ResultRecord) {
         let outcome = outcome.stamped(&self.worker_id, ticket.attempts(), self.clock.now_ms());
+        if let Some(trace) = &mut ticket.trace {
+            trace.has(&outcome);
+        }
         let state = outcome.state.as_str();
         let bytes = outcome.encode(ticket.content_type).unwrap_or_else(|error| {
             // No value that a model gives is beyond the codecs; if one were, the answer says so.
@@ -149,6 +155,7 @@ impl Answerer {
             bytes,
             ttl_s: ticket.result_ttl_s,
             notify: ticket.notify.clone(),
+            usage: Some(usage(&ticket, outcome)),
         };
         (Answered { ticket, state, copy, pointer }, record)
     }
@@ -156,10 +163,22 @@ impl Answerer {
     /// Writes until the store confirms. A record that is there already stands; both end the job.
     async fn write(&self, records: &[ResultRecord]) {
         let mut backoff = backoff();
-        while let Err(error) = self.store.write_results(records).await {
-            counter!("forebay_settle_store_errors_total").increment(1);
-            tracing::warn!(%error, waiting = records.len(), "can't write results; trying again");
+        let written = loop {
+            match self.store.write_results(records).await {
+                Ok(written) => break written,
+                Err(error) => {
+                    counter!("forebay_settle_store_errors_total").increment(1);
+                    let waiting = records.len();
+                    tracing::warn!(%error, waiting, "can't write results; trying again");
+                }
+            }
             tokio::time::sleep(backoff.next_pause()).await;
+        };
+        // After an error some may be there that this very worker has written: then a little too much is reported.
+        for (record, written) in records.iter().zip(written) {
+            if let (Written::AlreadyThere, Some(usage)) = (written, &record.usage) {
+                uncounted_time(usage.device_us, "answered_before");
+            }
         }
     }
 
@@ -169,7 +188,9 @@ impl Answerer {
         if let Some(mut message) = reply(&mut answer) {
             let mut sent = self.publisher.publish(&message).await;
             if let Err(PublishError::TooLarge { bytes, bytes_max }) = sent {
-                tracing::info!(id = %answer.ticket.id, bytes, bytes_max, "replied with a pointer");
+                let Ticket { id, .. } = &answer.ticket;
+                let trace_id = answer.ticket.trace_id();
+                tracing::info!(%id, trace_id, bytes, bytes_max, "replied with a pointer");
                 counter!("forebay_settle_replies_too_large_total").increment(1);
                 // A map of short texts and numbers is within the codecs.
                 message.body =
@@ -177,18 +198,20 @@ impl Answerer {
                 sent = self.publisher.publish(&message).await;
             }
             if let Err(error) = sent {
-                tracing::info!(%error, "a reply was not delivered");
+                let trace_id = answer.ticket.trace_id();
+                tracing::info!(id = %answer.ticket.id, trace_id, %error, "a reply was not delivered");
             }
         }
         acknowledge(vec![answer]).await;
     }
 
     /// Publishes the message to its back-off step; the broker brings it back.
-    async fn retry_later(self, ticket: Box<Ticket>, step: usize) {
+    async fn retry_later(self, mut ticket: Box<Ticket>, step: usize) {
         let failures = ticket.failures.saturating_add(1);
         let message = retry::message(&ticket.message, step, failures);
         let delay = RETRY_STEPS[step].0;
-        tracing::info!(id = %ticket.id, failures, delay, "failed for a passing cause; tried again");
+        let trace_id = ticket.trace_id();
+        tracing::info!(id = %ticket.id, trace_id, failures, delay, "failed for a passing cause; tried again");
         if let Err(TooLarge { bytes_max }) = self.publish("another attempt", &message).await {
             let reason = format!("it can't be tried again: RabbitMQ now takes {bytes_max} bytes");
             let error = JobError::new(ErrorCode::PayloadTooLarge, reason);
@@ -197,8 +220,10 @@ impl Answerer {
             self.write(&[record]).await;
             return self.reply(answer).await;
         }
+        let end_of_trace = ticket.end_of_trace("retried");
         ticket.acker.ack().await;
         counter!("forebay_settle_retries_total", "delay" => delay).increment(1);
+        end_of_trace.into_iter().for_each(|end| end());
     }
 
     /// Publishes the message to the dead letters: without an answer, that copy is all there is.
@@ -266,18 +291,64 @@ fn values(output: &Output) -> usize {
     }
 }
 
+/// What a job took, to be written with its record. The store adds what it costs.
+fn usage(ticket: &Ticket, outcome: Outcome) -> UsageEntry {
+    let Outcome { id, tenant, model, state, usage, finished_at_ms, .. } = outcome;
+    let named = |name: Option<String>| name.filter(|name| !name.is_empty());
+    // A job that could not be read may name anything as its model.
+    let model = model.filter(|model| model.parse::<ModelId>().is_ok());
+    let lane = lane(&ticket.message.routing_key, model.as_deref());
+    UsageEntry {
+        id,
+        tenant: named(tenant).unwrap_or_else(|| UNKNOWN.to_owned()),
+        api_key: api_key(&ticket.message).unwrap_or_else(|| UNKNOWN.to_owned()),
+        model: model.unwrap_or_else(|| UNKNOWN.to_owned()),
+        lane,
+        state,
+        input_tokens: usage.input_tokens,
+        output_tokens: usage.output_tokens,
+        truncated: usage.truncated,
+        device_us: usage.device_us,
+        cost: 0,
+        price: UNKNOWN.to_owned(),
+        finished_at_ms,
+    }
+}
+
+/// The id of the API key that a message came with, if it is one.
+fn api_key(message: &Message) -> Option<String> {
+    let headers = message.properties.headers().as_ref()?;
+    let id = match headers.inner().get(HEADER_API_KEY)? {
+        HeaderValue::LongString(id) => id.to_string(),
+        HeaderValue::ShortString(id) => id.to_string(),
+        _ => return None,
+    };
+    id.parse::<KeyId>().ok().map(String::from)
+}
+
+/// The lane that a routing key leads to. A model's id may end as a lane's key does.
+fn lane(routing_key: &str, model: Option<&str>) -> Lane {
+    match routing_key.strip_suffix(".interactive") {
+        Some(rest) if model.is_none_or(|model| model == rest) => Lane::Interactive,
+        _ => Lane::Batch,
+    }
+}
+
 async fn acknowledge(answers: Vec<Answered>) {
     let mut ackers = Vec::with_capacity(answers.len());
     let mut states: BTreeMap<&'static str, u64> = BTreeMap::new();
-    for answer in answers {
+    let mut traces = Vec::new();
+    for mut answer in answers {
         fail::point("before_ack");
         *states.entry(answer.state).or_default() += 1;
+        traces.extend(answer.ticket.end_of_trace(answer.state));
         ackers.push(answer.ticket.acker);
     }
     for (state, jobs) in states {
         counter!("forebay_settle_jobs_total", "state" => state).increment(jobs);
     }
     Acker::ack_all(ackers).await;
+    traces.into_iter().for_each(|end| end());
 }
 
 fn reply(answer: &mut Answered) -> Option<Message> {
@@ -373,6 +444,7 @@ mod tests {
             result_ttl_s: 60,
             notify: None,
             reply_to,
+            trace: None,
             message: Box::new(Message {
                 exchange: String::new(),
                 routing_key: "m.batch".into(),
@@ -397,6 +469,35 @@ mod tests {
         let log = Log::default();
         answerer(&log).settle_all(vec![make(&log)]).await;
         log.0.lock().unwrap().clone()
+    }
+
+    #[test]
+    fn a_job_s_lane_is_read_off_its_routing_key() {
+        assert_eq!(lane("m.interactive", Some("m")), Lane::Interactive);
+        assert_eq!(lane("m.interactive", None), Lane::Interactive);
+        assert_eq!(lane("m.interactive", Some("m.interactive")), Lane::Batch);
+        assert_eq!(lane("m.batch", Some("m")), Lane::Batch);
+        assert_eq!(lane("m", Some("m")), Lane::Batch);
+    }
+
+    #[test]
+    fn what_a_job_took_is_written_under_its_tenant_and_its_key() {
+        let log = Log::default();
+        let job = Job { tenant: Some("acme".into()), ..Job::embed("m".parse().unwrap(), vec![]) };
+        let error = JobError::new(ErrorCode::NumericalError, "not finite");
+        let entry = |key: &str, model: &str| {
+            let mut ticket = ticket(None, &log);
+            let mut headers = crate::broker::Headers::default();
+            headers.insert(HEADER_API_KEY.into(), HeaderValue::LongString(key.into()));
+            ticket.message.properties = Properties::default().with_headers(headers);
+            let model = Some(model.to_owned());
+            usage(&ticket, Outcome { model, ..Outcome::failed(&job, error.clone()) })
+        };
+        let known = entry("k3mz8q2v7x4a", "m");
+        assert_eq!((known.tenant.as_str(), known.api_key.as_str()), ("acme", "k3mz8q2v7x4a"));
+        assert_eq!((known.model.as_str(), known.state), ("m", State::Failed));
+        let odd = entry("any text", "NO MODEL");
+        assert_eq!((odd.api_key.as_str(), odd.model.as_str()), (UNKNOWN, UNKNOWN));
     }
 
     fn answer(ticket: Ticket) -> Disposition {

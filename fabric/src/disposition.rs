@@ -5,12 +5,19 @@
 //! period) is given back to its queue: an [`Acker`] that is dropped does that, and so does a lost connection.
 
 use forebay_schemas::{Job, JobError, Outcome};
+use metrics::counter;
 
 use crate::{
     broker::{Acker, Message},
     retry,
     ticket::Ticket,
 };
+
+/// Reports device time that goes to no job's usage, in microseconds: of an attempt that another one follows, or of a job
+/// that had its record already.
+pub(crate) fn uncounted_time(us: u64, reason: &'static str) {
+    counter!("forebay_settle_uncounted_device_us_total", "reason" => reason).increment(us);
+}
 
 /// The ending of a message. Each one but [`Disposition::GiveBack`] ends with the acknowledgement, once the store or the
 /// broker has confirmed what comes before it.
@@ -46,7 +53,10 @@ impl Disposition {
     pub fn of(ticket: Ticket, mut outcome: Outcome, attempts_max: u32) -> Self {
         if let Some(error) = outcome.error.take() {
             match retry::step(error, ticket.attempts(), attempts_max) {
-                Ok(step) => return Self::RetryLater { ticket: Box::new(ticket), step },
+                Ok(step) => {
+                    uncounted_time(outcome.usage.device_us, "retried");
+                    return Self::RetryLater { ticket: Box::new(ticket), step };
+                }
                 Err(last) => outcome.error = Some(last),
             }
         }
@@ -89,6 +99,7 @@ mod tests {
             result_ttl_s: 60,
             notify: None,
             reply_to: None,
+            trace: None,
             message: Box::new(Message {
                 exchange: String::new(),
                 routing_key: "m.batch".into(),

@@ -1,18 +1,23 @@
 //! From a delivery to a job and the ticket to answer it; or to an answer that says what is wrong; or, when the
 //! message names no job to answer, to a dead letter.
 
+use std::time::Duration;
+
 use forebay_schemas::{
     ContentType, ErrorCode, Head, Job, JobError, JobId, Limits, MESSAGE_TYPE, Outcome, Refusal,
-    Unanswerable, decode_job,
+    TraceContext, Unanswerable, decode_job,
     limits::RESULT_TTL_S_DEFAULT,
     names::{DEAD, HEADER_ATTEMPTS, HEADER_REASON},
+    trace::{TRACEPARENT, TRACESTATE},
 };
 
 use lapin::types::ShortString;
 
 use crate::{
-    broker::{Delivery, HeaderValue, Properties, for_republish},
+    broker::{Delivery, HeaderValue, Headers, Properties, for_republish},
+    clock::now_ms,
     disposition::Disposition,
+    telemetry::trace::{self, JobTrace},
     ticket::{ReplyTo, Ticket},
 };
 
@@ -35,6 +40,7 @@ pub fn read(delivery: Delivery, limits: &Limits) -> Result<(Job, Ticket), Dispos
                 job.result_ttl_s(),
                 job.notify.clone(),
             );
+            let ticket = Ticket { trace: trace(&ticket, job.submitted_at_ms), ..ticket };
             Ok((job, ticket))
         }
         Err(refusal) => Err(refuse(delivery, refusal)),
@@ -111,6 +117,7 @@ fn head(job: Job) -> Head {
         v: Some(forebay_schemas::VERSION),
         model: Some(job.model.to_string()),
         task: Some(job.work.task().to_string()),
+        tenant: job.tenant,
         id: Some(job.id),
         result_ttl_s: job.result_ttl_s,
         notify: job.notify,
@@ -124,15 +131,43 @@ fn refuse(delivery: Delivery, refusal: Refusal) -> Disposition {
         tracing::info!(%error, "a message that can't be answered becomes a dead letter");
         return dead_letter(delivery, error);
     };
-    tracing::info!(%id, %error, "refused a message");
+    let trace_id = trace_context(delivery.properties.headers().as_ref());
+    let trace_id = trace_id.map(|context| context.trace_id_text());
+    tracing::info!(%id, trace_id, %error, "refused a message");
     let mut outcome = Outcome::refused(id.clone(), error);
     outcome.model = head.model;
     outcome.task = head.task;
+    outcome.tenant = head.tenant;
     outcome.metadata = head.metadata;
     let ttl = head.result_ttl_s.unwrap_or(RESULT_TTL_S_DEFAULT);
     let content_type = content_type(&delivery);
+    let mut ticket = ticket(delivery, id, content_type, ttl, head.notify);
+    ticket.trace = trace(&ticket, None);
     // No refusal is retryable: what is wrong with the message stays wrong.
-    Disposition::Answer(Box::new((ticket(delivery, id, content_type, ttl, head.notify), outcome)))
+    Disposition::Answer(Box::new((ticket, outcome)))
+}
+
+/// The trace that a message is part of. Only its first delivery has waited since it was submitted, and for nothing
+/// else.
+fn trace(ticket: &Ticket, submitted_at_ms: Option<u64>) -> Option<Box<JobTrace>> {
+    let incoming = trace_context(ticket.message.properties.headers().as_ref());
+    if incoming.is_none() && !trace::is_on() {
+        return None;
+    }
+    let is_first = ticket.failures == 0 && !ticket.returned;
+    let queued_ms = submitted_at_ms.filter(|_| is_first).map(|ms| now_ms().saturating_sub(ms));
+    JobTrace::of_message(incoming, Duration::from_millis(queued_ms.unwrap_or(0)))
+}
+
+/// The context in a message's headers, if they have one that keeps to the rules.
+pub fn trace_context(headers: Option<&Headers>) -> Option<TraceContext> {
+    let headers = headers?.inner();
+    let text = |name: &str| match headers.get(name)? {
+        HeaderValue::LongString(text) => str::from_utf8(text.as_bytes()).ok(),
+        HeaderValue::ShortString(text) => Some(text.as_str()),
+        _ => None,
+    };
+    TraceContext::parse(text(TRACEPARENT)?, text(TRACESTATE))
 }
 
 fn dead_letter(delivery: Delivery, error: JobError) -> Disposition {
@@ -173,5 +208,6 @@ fn ticket(
         notify,
         reply_to,
         message: Box::new(message),
+        trace: None,
     }
 }

@@ -5,12 +5,13 @@
 //! - [`management`]: what AMQP does not report of queues
 //! - [`store`]: results, cancel requests and the worker registry in Redis
 //! - [`access`]: tenants, their API keys and their limits
+//! - [`usage`]: what jobs took, summed up by the hour
 //! - [`intake`] and [`answer`]: from a delivery to a job, from an outcome to a settled delivery
 //! - [`ticket`]: the right to answer a job
 //! - [`disposition`]: what happens next to a job: answer, acknowledge, retry later, dead-letter
 //! - [`retry`]: back-off steps for jobs that failed
 //! - [`death`]: why a dead letter is dead
-//! - [`telemetry`]: logs, metrics, health
+//! - [`telemetry`]: logs, metrics, health, traces
 //! - [`tls`]: certificate authorities and client certificates
 //! - [`shutdown`]: signals as a cancellation token
 //! - [`backoff`], [`clock`]: pauses and time
@@ -29,6 +30,7 @@ pub mod death;
 pub mod disposition;
 pub mod fail;
 pub mod host;
+mod http_tls;
 pub mod intake;
 #[cfg(feature = "management")]
 pub mod management;
@@ -39,6 +41,7 @@ pub mod store;
 pub mod telemetry;
 pub mod ticket;
 pub mod tls;
+pub mod usage;
 
 pub use broker::Broker;
 pub use config::Config;

@@ -2,7 +2,10 @@
 
 use forebay_schemas::{ContentType, JobId};
 
-use crate::broker::{Acker, Message, Properties};
+use crate::{
+    broker::{Acker, Message, Properties},
+    telemetry::trace::JobTrace,
+};
 
 /// The right to answer one message. It travels with the job, and its holder settles the job.
 #[derive(Debug)]
@@ -27,12 +30,28 @@ pub struct Ticket {
     pub reply_to: Option<ReplyTo>,
     /// The message as it came, for another attempt.
     pub message: Box<Message>,
+    /// The trace that the job is part of, if there is one.
+    pub trace: Option<Box<JobTrace>>,
 }
 
 impl Ticket {
     /// The number of this attempt, from 1.
     pub fn attempts(&self) -> u32 {
         self.failures.saturating_add(self.deaths).saturating_add(1)
+    }
+
+    /// The trace's id, for log lines.
+    pub fn trace_id(&self) -> Option<String> {
+        self.trace.as_deref().map(JobTrace::id)
+    }
+
+    /// Takes its trace out and returns what ends it, for when the job is settled.
+    pub fn end_of_trace(&mut self, state: &'static str) -> Option<impl FnOnce() + use<>> {
+        let trace = self.trace.take()?;
+        let attempt = self.attempts();
+        let id = self.id.clone();
+        let routing_key = self.message.routing_key.clone();
+        Some(move || trace.end(id.as_str(), &routing_key, state, attempt))
     }
 }
 

@@ -78,7 +78,7 @@ fn store(url: &str, replicas_min: u32) -> Store {
 }
 
 fn record(id: &JobId) -> ResultRecord {
-    ResultRecord { id: id.clone(), bytes: b"record".to_vec(), ttl_s: 60, notify: None }
+    ResultRecord { id: id.clone(), bytes: b"record".to_vec(), ttl_s: 60, notify: None, usage: None }
 }
 
 #[tokio::test]

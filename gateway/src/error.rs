@@ -13,6 +13,8 @@ pub const INVALID_REQUEST: &str = "invalid_request_error";
 pub const SERVER_ERROR: &str = "server_error";
 /// A limit of the caller's tenant.
 pub const RATE_LIMITED: &str = "rate_limit_error";
+/// The budget of the caller's tenant.
+pub const INSUFFICIENT_QUOTA: &str = "insufficient_quota";
 /// The fleet can't take or do it now.
 pub const UNAVAILABLE: &str = "service_unavailable";
 
@@ -85,6 +87,12 @@ impl ApiError {
     pub fn limited(code: &'static str, message: String, standing: Vec<Header>) -> Self {
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, RATE_LIMITED, code, message);
         Self { standing: standing.into(), ..error }
+    }
+
+    /// Says that the limit is the tenant's budget: trying again is of no use this month.
+    #[must_use]
+    pub fn over_budget(self) -> Self {
+        Self { kind: INSUFFICIENT_QUOTA, retry: Retry::Never, ..self }
     }
 
     /// Attributes the error to a field of the request.

@@ -3,6 +3,8 @@
 //! Clients retry 408, 409, 429 and everything from 500 on, so a status from there on stands only for what may pass, or
 //! says that trying again is of no use.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
 use forebay_client::{SubmitError, WaitError};
 use forebay_schemas::{ErrorCode, JobError};
@@ -59,10 +61,7 @@ pub fn of_submit(error: &SubmitError) -> ApiError {
             let message = "the fleet takes no work at present: try again soon";
             logged(error, ApiError::unavailable("overloaded", message))
         }
-        SubmitError::Unconfirmed { .. } | SubmitError::Broker(_) => {
-            let message = "the fleet can't be reached at present: try again soon";
-            logged(error, ApiError::unavailable("unavailable", message))
-        }
+        SubmitError::Unconfirmed { .. } | SubmitError::Broker(_) => logged(error, unreachable()),
         SubmitError::Codec { .. } | SubmitError::Forbidden { .. } => {
             let message = "the gateway can't hand the request on; its log says why";
             logged(error, ApiError::internal(message).final_for_all())
@@ -70,16 +69,16 @@ pub fn of_submit(error: &SubmitError) -> ApiError {
     }
 }
 
+/// The answer to a request whose job was not confirmed for as long as its caller waits.
+pub fn unreachable() -> ApiError {
+    let message = "the fleet can't be reached at present: try again soon";
+    ApiError::unavailable("unavailable", message)
+}
+
 /// The answer to a request for which no result could be read.
 pub fn of_wait(error: &WaitError) -> ApiError {
     match error {
-        WaitError::Timeout { after, .. } => {
-            let message = format!(
-                "there was no result within {:.1} s: the model may still be starting; try again",
-                after.as_secs_f64()
-            );
-            logged(error, ApiError::unavailable("deadline_exceeded", message))
-        }
+        WaitError::Timeout { after, .. } => logged(error, too_late(*after)),
         WaitError::Store(_) => {
             let message = "the fleet's results can't be reached at present: try again soon";
             logged(error, ApiError::unavailable("unavailable", message))
@@ -88,6 +87,15 @@ pub fn of_wait(error: &WaitError) -> ApiError {
             logged(error, ApiError::internal("the result can't be read").final_for_all())
         }
     }
+}
+
+/// The answer to a request that had no result in its time.
+pub fn too_late(after: Duration) -> ApiError {
+    let message = format!(
+        "there was no result within {:.1} s: the model may still be starting; try again",
+        after.as_secs_f64()
+    );
+    ApiError::unavailable("deadline_exceeded", message)
 }
 
 /// The answer to a request for a model that the fleet does not have.

@@ -1,4 +1,4 @@
-//! Texts to embed as clients send them: one, or a list. Ids of a tokenizer are refused.
+//! Inputs to embed as clients send them: a text, or a list of texts; or token ids, where the request says whose.
 
 use schemars::JsonSchema;
 use serde_json::value::RawValue;
@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use crate::{
     error::ApiError,
     fields::{Fields, Kind, each, kind, text, texts, top, unexpected},
+    token_ids,
 };
 
 /// One text, or a list of them; a text may be empty.
@@ -17,6 +18,26 @@ pub enum Texts {
     /// A list.
     Many(#[schemars(length(min = 1))] Vec<String>),
 }
+
+/// Texts as in [`Texts`], or sequences of token ids.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+pub enum TextsOrIds {
+    /// Texts.
+    Texts(Texts),
+    /// One sequence of token ids, whole, with its special tokens.
+    Ids(#[schemars(length(min = 1))] Vec<TokenId>),
+    /// A list of sequences.
+    Sequences(#[schemars(length(min = 1))] Vec<Sequence>),
+}
+
+/// A sequence of token ids.
+#[derive(JsonSchema)]
+pub struct Sequence(#[schemars(length(min = 1))] Vec<TokenId>);
+
+/// A token id: a whole number below 2^32.
+#[derive(JsonSchema)]
+pub struct TokenId(#[schemars(range(min = 0, max = u32::MAX))] u32);
 
 /// A document to rank.
 #[derive(JsonSchema)]
@@ -31,6 +52,45 @@ pub enum RankedDocument {
     },
 }
 
+/// Inputs to embed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// Texts.
+    Texts(Vec<String>),
+    /// Sequences of token ids.
+    Ids {
+        /// The sequences.
+        sequences: Vec<Vec<u32>>,
+        /// The model whose tokenizer made them, as the client named it.
+        tokenizer: String,
+    },
+}
+
+impl Input {
+    /// The inputs of the field `name`: token ids where the field `tokenizer` says whose they are, else texts.
+    pub fn required(
+        fields: &Fields<'_>,
+        name: &'static str,
+        count_max: usize,
+    ) -> Result<Self, ApiError> {
+        match (fields.raw(name), fields.text("tokenizer")?) {
+            (Some(raw), Some(tokenizer)) if kind(raw) == Kind::List && token_ids::is_there(raw) => {
+                let sequences = token_ids::sequences(name, raw, count_max)?;
+                Ok(Self::Ids { sequences, tokenizer })
+            }
+            _ => required(fields, name, count_max).map(Self::Texts),
+        }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Texts(texts) => texts.len(),
+            Self::Ids { sequences, .. } => sequences.len(),
+        }
+    }
+}
+
 /// The texts of the field `name`, which has to be there.
 pub fn required(
     fields: &Fields<'_>,
@@ -42,38 +102,19 @@ pub fn required(
     let raw = fields.raw(name).ok_or_else(missing)?;
     match kind(raw) {
         Kind::Text => Ok(vec![text(name, raw)?]),
-        Kind::List if has_token_ids(raw) => Err(token_ids(name)),
+        Kind::List if token_ids::is_there(raw) => Err(whose(name)),
         Kind::List => texts(name, raw, count_max),
         _ => Err(unexpected(name, raw, "a string or a list of strings")),
     }
 }
 
-/// Whether a list has numbers, or lists of numbers: its first element says so.
-fn has_token_ids(list: &RawValue) -> bool {
-    match first(list).map(|element| (kind(element), element)) {
-        Some((Kind::List, inner)) => first(inner).is_some_and(|id| kind(id) == Kind::Number),
-        Some((kind, _)) => kind == Kind::Number,
-        None => false,
-    }
-}
-
-/// The first element of a list.
-fn first(list: &RawValue) -> Option<&RawValue> {
-    let mut first = None;
-    // The error is that there are more, or none.
-    let _ = each("", list, 1, |_, element| {
-        first = Some(element);
-        Ok(())
-    });
-    first
-}
-
 /// Which tokenizer made them can't be seen, and LangChain's default sends those of OpenAI's own whatever the model: fed
 /// to another model they would make vectors of other texts.
-fn token_ids(name: &'static str) -> ApiError {
+fn whose(name: &'static str) -> ApiError {
     let message = format!(
         "`{name}` has token ids, and this model has a tokenizer of its own: send texts. In LangChain, set \
-         check_embedding_ctx_length=False"
+         check_embedding_ctx_length=False. At /v1/embeddings, ids of the model's own tokenizer are taken where the \
+         body's `tokenizer` is the model's name"
     );
     ApiError::invalid(name, message)
 }
@@ -128,6 +169,21 @@ mod tests {
             assert!(error.message.contains("check_embedding_ctx_length=False"), "{error}");
             assert_eq!(error.param.as_deref(), Some("input"));
         }
+    }
+
+    #[test]
+    fn token_ids_are_taken_where_the_request_says_whose_they_are() {
+        let read = |input: &str, tokenizer: &str| {
+            let body = format!(r#"{{"input": {input}, "tokenizer": {tokenizer}}}"#);
+            let names = ["input", "tokenizer"];
+            Input::required(&Fields::scan(body.as_bytes(), &names).unwrap(), "input", 3)
+        };
+        let ids = Input::Ids { sequences: vec![vec![101, 7]], tokenizer: "m".into() };
+        assert_eq!(read("[101, 7]", "\"m\"").unwrap(), ids);
+        assert_eq!(read("[[101, 7]]", "\"m\"").unwrap(), ids);
+        assert!(read("[101, 7]", "null").unwrap_err().message.contains("check_embedding_ctx"));
+        assert_eq!(read("[101, 7]", "7").unwrap_err().param.as_deref(), Some("tokenizer"));
+        assert_eq!(read("[\"a\"]", "\"m\"").unwrap(), Input::Texts(vec!["a".into()]));
     }
 
     #[test]

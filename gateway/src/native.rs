@@ -16,8 +16,8 @@ use crate::{
 };
 
 /// The fields of a job that are the client's to set.
-const JOB: [&str; 7] =
-    ["model", "task", "input", "params", "expires_in_ms", "result_ttl_s", "metadata"];
+const JOB: [&str; 8] =
+    ["model", "task", "input", "input_ids", "params", "expires_in_ms", "result_ttl_s", "metadata"];
 /// Fields of the wire that are the gateway's to set: a client's own would be another's id, bill or channel.
 const OURS: [&str; 4] = ["id", "tenant", "notify", "submitted_at_ms"];
 /// The longest `Idempotency-Key`, in characters.
@@ -52,6 +52,12 @@ impl JsonSchema for JobBody {
         let lane = json!({"enum": ["batch", "interactive", null], "default": "batch",
                           "description": "Interactive jobs go before those of batches."});
         wire["properties"]["lane"] = lane;
+        // The decoder takes one sequence without a list around it, which the wire's schema, of what is written, has not.
+        let ids = &mut wire["properties"]["input_ids"];
+        let sequence = ids["items"].clone();
+        if let Some(about) = ids.as_object_mut().map(|ids| ids.remove("description")) {
+            *ids = json!({"anyOf": [ids.take(), sequence], "description": about});
+        }
         if let Some(properties) = wire["properties"].as_object_mut() {
             properties.retain(|name, _| !OURS.contains(&name.as_str()));
         }
@@ -123,8 +129,13 @@ pub struct Ended {
 
 impl NativeJob {
     /// Reads a body as the job `id`. It is decoded by the wire's own decoder, so that a mistake has the same words here
-    /// as anywhere.
-    pub fn parse(body: &[u8], id: &JobId, limits: &Limits) -> Result<Self, ApiError> {
+    /// as anywhere. `model` is the one that a route leads to, instead of the route's name in the body.
+    pub fn parse(
+        body: &[u8],
+        id: &JobId,
+        model: Option<&ModelId>,
+        limits: &Limits,
+    ) -> Result<Self, ApiError> {
         let names = [&["v", "lane"], &JOB[..], &OURS[..]].concat();
         let fields = Fields::scan(body, &names)?;
         for name in OURS {
@@ -141,7 +152,14 @@ impl NativeJob {
             lane.parse().map_err(|error| ApiError::invalid("lane", format!("{error}")))
         })?;
         let mut wire = format!(r#"{{"v":1,"id":"{id}""#);
+        if let Some(model) = model {
+            // A model's id needs no escapes.
+            wire.extend([",\"model\":\"", model.as_str(), "\""]);
+        }
         for name in JOB {
+            if model.is_some() && name == "model" {
+                continue;
+            }
             if let Some(value) = fields.raw(name) {
                 // Lists and maps of the wire are never null, and `raw` has none.
                 debug_assert_ne!(kind(value), Kind::Null);
@@ -152,6 +170,13 @@ impl NativeJob {
         let job = decode_job(wire.as_bytes(), ContentType::Json, limits).map_err(refused)?;
         Ok(Self { job, lane })
     }
+}
+
+/// The lane and the model's name of a body, as far as they can be read: [`NativeJob::parse`] refuses the rest.
+pub fn named(body: &[u8]) -> Option<(Lane, String)> {
+    let fields = Fields::scan(body, &["model", "lane"]).ok()?;
+    let lane = fields.text("lane").ok()?.and_then(|lane| lane.parse().ok()).unwrap_or(Lane::Batch);
+    Some((lane, fields.text("model").ok()??))
 }
 
 /// The wire's refusal without the line and column of the body that was decoded, which is not the client's.
@@ -224,7 +249,7 @@ mod tests {
 
     fn parsed(body: &Value) -> Result<NativeJob, ApiError> {
         let id = "j1".parse().unwrap();
-        NativeJob::parse(body.to_string().as_bytes(), &id, &Limits::default())
+        NativeJob::parse(body.to_string().as_bytes(), &id, None, &Limits::default())
     }
 
     fn job(extra: &Value) -> Value {

@@ -5,17 +5,19 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context;
 use forebay_client::Client;
 use forebay_fabric::{
-    Config, Store,
+    Config,
     clock::now_ms,
-    shutdown,
-    telemetry::{self, Health, Server},
+    host, shutdown,
+    telemetry::{self, Health, Server, trace},
+    usage::keep_rolling,
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    fleet::{Canceller, Fleet},
-    http::{App, BYTES_PER_PERMIT, Gate, Listener, make_room, router},
+    fleet::{Cache, Canceller, Fleet},
+    http::{App, BYTES_PER_PERMIT, Gate, Listener, LongWork, make_room, router},
+    routing::{Outlooks, Table},
 };
 
 /// How long the last cancellations and settlements may take when the gateway stops.
@@ -27,14 +29,21 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let health = Health::new(&["broker", "store"]);
     let metrics = telemetry::init_metrics()?;
     let server = Server::start(config.telemetry.listen, metrics, health.clone()).await?;
+    let instance = format!("{}-{}", host::name(), std::process::id());
+    let traces = trace::start(&config.telemetry, &config.tls, "forebay-gateway", &instance)?;
     make_room(config.gateway.connections_max);
     let listener = Listener::bind(&config.gateway).await?;
     let client = Client::connect(&config)?;
     let background = CancellationToken::new();
     let (canceller, cancels) = Canceller::start(client.clone(), background.clone());
     let is_local = listener.address.ip().is_loopback();
-    let gate = Gate::start(&Store::new(&config)?, is_local, &background);
-    let app = Arc::new(app(&config, &client, (gate, canceller), health.clone(), stop.clone()));
+    keep_rolling(client.store(), &config.usage, background.clone());
+    let gate = Gate::start(client.store(), is_local, &background);
+    let bytes_max = config.gateway.embedding_cache_bytes_max;
+    let cache = Cache::start(&client, bytes_max, &background);
+    let mut app = app(&config, &client, (gate, canceller), health.clone(), stop.clone());
+    app.fleet = app.fleet.cached(cache);
+    let app = Arc::new(app);
     let router = router(app.clone());
     announce(listener.address, is_local);
     let connected = async {
@@ -55,6 +64,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         );
     }
     client.close().await;
+    trace::stop(traces).await;
     server.stop().await;
     Ok(connected?)
 }
@@ -86,10 +96,20 @@ fn app(
     App {
         fleet: Fleet::new(client.clone(), canceller, config.limits.inputs_max, bytes_max),
         gate,
+        routes: Table::new(config),
+        outlooks: Outlooks::new(client.clone()),
+        store: client.store().clone(),
+        prices: config
+            .models
+            .iter()
+            .filter_map(|(model, settings)| Some((model.clone(), settings.price?)))
+            .collect(),
         config: config.gateway.clone(),
         limits: config.limits.clone(),
         health,
         held: Arc::new(Semaphore::new(config.gateway.held_bytes_max.div_ceil(BYTES_PER_PERMIT))),
+        long_work: LongWork::new(),
+        streams: Arc::new(Semaphore::new(config.gateway.streams_max)),
         started_at_s: u32::try_from(now_ms() / 1_000).unwrap_or(u32::MAX),
         stop,
     }

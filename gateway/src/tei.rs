@@ -1,7 +1,7 @@
 //! Requests and answers of text-embeddings-inference, which Hugging Face's clients speak: `/embed`, `/embed_sparse`,
 //! `/predict`, `/` with `inputs`, and `/info`.
 
-use forebay_schemas::{EmbedOutput, EmbedParams, LabelScore, SparseParams, SparseVector};
+use forebay_schemas::{EmbedParams, LabelScore, SparseParams, SparseVector};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -228,8 +228,8 @@ fn refuse_unsupported(fields: &Fields<'_>) -> Result<(), ApiError> {
 }
 
 /// The answer to a request for vectors: a bare list of them.
-pub fn vectors(parts: &[EmbedOutput]) -> serde_json::Result<Vec<u8>> {
-    serde_json::to_vec(&parts.iter().flat_map(EmbedOutput::rows).collect::<Vec<_>>())
+pub fn vectors(rows: &[&[f32]]) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(rows)
 }
 
 /// One value of a sparse vector.
@@ -333,8 +333,7 @@ mod tests {
         let read = |bytes: serde_json::Result<Vec<u8>>| -> Value {
             serde_json::from_slice(&bytes.unwrap()).unwrap()
         };
-        let parts = [EmbedOutput { dim: 2, data: vec![1.0, 2.0, 3.0, 4.0] }];
-        assert_eq!(read(vectors(&parts)), json!([[1.0, 2.0], [3.0, 4.0]]));
+        assert_eq!(read(vectors(&[&[1.0, 2.0], &[3.0, 4.0]])), json!([[1.0, 2.0], [3.0, 4.0]]));
         let sparse = [SparseVector { indices: vec![7, 9], values: vec![0.5, 0.25] }];
         let expected = json!([[{"index": 7, "value": 0.5}, {"index": 9, "value": 0.25}]]);
         assert_eq!(read(sparse_vectors(&sparse)), expected);

@@ -7,7 +7,8 @@ use forebay_fabric::{Config, shutdown, telemetry};
 
 use crate::{
     commands::{
-        cancel, check, dead, get, keys, models, pull, queues, submit, tenants, top, wait, workers,
+        cancel, check, dead, get, keys, models, pull, queues, submit, tenants, top, usage, wait,
+        workers,
     },
     context::Context,
     error::{CommandError, CommandResult},
@@ -79,6 +80,10 @@ enum Command {
     Tenants(tenants::Args),
     /// Create, list and revoke the API keys of the gateway
     Keys(keys::Args),
+    /// Show what was used, and what that costs, by tenant, key, model, lane, price, day or hour
+    ///
+    /// Sums are of whole hours of UTC, and a few seconds late. They need Redis alone.
+    Usage(usage::Args),
 }
 
 pub(crate) async fn run(cli: Cli) -> CommandResult {
@@ -115,6 +120,7 @@ pub(crate) async fn run(cli: Cli) -> CommandResult {
         Command::Dead(args) => dead::run(args, &mut context).await,
         Command::Tenants(args) => tenants::run(args, &mut context).await,
         Command::Keys(args) => keys::run(args, &mut context).await,
+        Command::Usage(args) => usage::run(args, &mut context).await,
     }
 }
 

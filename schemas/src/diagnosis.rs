@@ -15,7 +15,7 @@ use crate::{
     fields::Field,
     job::Task,
     key::Fields as _,
-    limits::{Limits, NOTIFY_CHARS_MAX, RESULT_TTL_S_MAX},
+    limits::{Limits, NOTIFY_CHARS_MAX, RESULT_TTL_S_MAX, TENANT_CHARS_MAX},
     names::JobId,
     outcome::{ErrorCode, JobError},
     version::VERSION,
@@ -36,6 +36,8 @@ pub struct Head {
     pub model: Option<String>,
     /// The task as it was named.
     pub task: Option<String>,
+    /// The tenant, if it is within its bounds.
+    pub tenant: Option<String>,
     /// How long the result is to be kept, if that is allowed.
     pub result_ttl_s: Option<u64>,
     /// The channel on which the waiting publisher listens.
@@ -232,14 +234,15 @@ impl<'de> Visitor<'de> for CeleryVisitor {
 }
 
 /// How many fields a job has.
-const FIELDS: usize = 12;
+const FIELDS: usize = 13;
 
 /// The fields of a [`Head`].
-const HEAD: [Field; 7] = [
+const HEAD: [Field; 8] = [
     Field::V,
     Field::Id,
     Field::Model,
     Field::Task,
+    Field::Tenant,
     Field::ResultTtlS,
     Field::Notify,
     Field::Metadata,
@@ -304,6 +307,11 @@ impl<'de> Visitor<'de> for HeadSeed<'_> {
                 }
                 (Field::Model, Came::Text(model)) => head.model = Some(model),
                 (Field::Task, Came::Text(task)) => head.task = Some(task),
+                (Field::Tenant, Came::Text(tenant))
+                    if tenant.chars().count() <= TENANT_CHARS_MAX =>
+                {
+                    head.tenant = Some(tenant);
+                }
                 (Field::ResultTtlS, Came::Number(ttl)) if (1..=RESULT_TTL_S_MAX).contains(&ttl) => {
                     head.result_ttl_s = Some(ttl);
                 }

@@ -7,6 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use crate::{
     bounded::{BoundedMap, BoundedText, Number, OptionalText, Version},
     came::{Came, Refuse, refuse_others},
+    ids::IdsSeed,
     input::{InputSeed, ParamsSeed, WireInputs, WireParamsRead},
     job::{
         EmbedParams, GenerateParams, Job, Prompt, RerankParams, SparseParams, Task, TokensParams,
@@ -27,6 +28,7 @@ pub(crate) struct Fields {
     model: Option<String>,
     task: Option<String>,
     input: Option<WireInputs>,
+    input_ids: Option<Vec<Vec<u32>>>,
     params: WireParamsRead,
     tenant: Option<String>,
     submitted_at_ms: Option<u64>,
@@ -42,6 +44,7 @@ fields!(Field {
     Model = "model",
     Task = "task",
     Input = "input",
+    InputIds = "input_ids",
     Params = "params",
     Tenant = "tenant",
     SubmittedAtMs = "submitted_at_ms",
@@ -84,6 +87,9 @@ impl<'de> Visitor<'de> for FieldsSeed<'_> {
                 Field::Task => fields.task = map.next_value_seed(BoundedText::field("task", 32))?,
                 Field::Input => {
                     fields.input = map.next_value_seed(InputSeed { limits: self.limits })?;
+                }
+                Field::InputIds => {
+                    fields.input_ids = map.next_value_seed(IdsSeed { limits: self.limits })?;
                 }
                 Field::Params => fields.params = map.next_value_seed(ParamsSeed)?,
                 Field::Tenant => fields.tenant = map.next_value_seed(TENANT)?,
@@ -137,11 +143,19 @@ impl Fields {
         let task = self.task.ok_or_else(|| missing("task"))?;
         let task: Task =
             task.parse().map_err(|e| JobError::new(ErrorCode::TaskNotSupported, format!("{e}")))?;
-        let input = self.input.ok_or_else(|| missing("input"))?;
+        let work = match (self.input, self.input_ids) {
+            (None, None) => return Err(missing("input")),
+            (None, Some(ids)) => work_of_ids(task, ids, &self.params)?,
+            (Some(_), Some(_)) if task == Task::Embed => {
+                return Err(JobError::invalid("`input` and `input_ids` are both there: send one"));
+            }
+            // To other tasks it is one of the unknown fields.
+            (Some(input), _) => work(task, input, self.params)?,
+        };
         Ok(Job {
             id,
             model,
-            work: work(task, input, self.params)?,
+            work,
             tenant: self.tenant,
             // Languages without a null for numbers send 0.
             submitted_at_ms: self.submitted_at_ms.filter(|&ms| ms != 0),
@@ -157,14 +171,9 @@ impl Fields {
 /// like any unknown field.
 fn work(task: Task, input: WireInputs, params: WireParamsRead) -> Result<Work, JobError> {
     match (task, input) {
-        (Task::Embed, WireInputs::Texts(input)) => Ok(Work::Embed {
-            input,
-            params: EmbedParams {
-                normalize: params.normalize.unwrap_or(true),
-                truncate: params.truncate.unwrap_or(true),
-                dimensions: params.dimensions,
-            },
-        }),
+        (Task::Embed, WireInputs::Texts(input)) => {
+            Ok(Work::Embed { input, params: embed_params(&params) })
+        }
         (Task::EmbedSparse, WireInputs::Texts(input)) => Ok(Work::EmbedSparse {
             input,
             params: SparseParams { truncate: params.truncate.unwrap_or(true), top_k: params.top_k },
@@ -197,6 +206,26 @@ fn work(task: Task, input: WireInputs, params: WireParamsRead) -> Result<Work, J
             Ok(Work::Generate { prompt, params })
         }
         _ => Err(wrong_input(task)),
+    }
+}
+
+fn work_of_ids(
+    task: Task,
+    input_ids: Vec<Vec<u32>>,
+    params: &WireParamsRead,
+) -> Result<Work, JobError> {
+    if task == Task::Embed {
+        return Ok(Work::EmbedIds { input_ids, params: embed_params(params) });
+    }
+    let message = format!("task `{task}` takes no `input_ids`: send `input`");
+    Err(JobError::invalid(message))
+}
+
+fn embed_params(params: &WireParamsRead) -> EmbedParams {
+    EmbedParams {
+        normalize: params.normalize.unwrap_or(true),
+        truncate: params.truncate.unwrap_or(true),
+        dimensions: params.dimensions,
     }
 }
 

@@ -85,7 +85,8 @@ pub struct Job {
     pub model: ModelId,
     /// The task with its input and parameters.
     pub work: Work,
-    /// A tenant label, set by the publisher; Forebay checks its length and does not use it.
+    /// The tenant that the job is accounted to, as the publisher names it: jobs that a worker holds go in fair order
+    /// among tenants.
     pub tenant: Option<String>,
     /// When it was submitted, in Unix milliseconds.
     pub submitted_at_ms: Option<u64>,
@@ -106,6 +107,13 @@ pub enum Work {
     Embed {
         /// The texts.
         input: Vec<String>,
+        /// How the vectors are post-processed.
+        params: EmbedParams,
+    },
+    /// One vector for each sequence of the model's own token ids.
+    EmbedIds {
+        /// The sequences, each as the model reads it, with its special tokens.
+        input_ids: Vec<Vec<u32>>,
         /// How the vectors are post-processed.
         params: EmbedParams,
     },
@@ -150,7 +158,7 @@ impl Work {
     /// The task that this is.
     pub fn task(&self) -> Task {
         match self {
-            Self::Embed { .. } => Task::Embed,
+            Self::Embed { .. } | Self::EmbedIds { .. } => Task::Embed,
             Self::EmbedSparse { .. } => Task::EmbedSparse,
             Self::EmbedTokens { .. } => Task::EmbedTokens,
             Self::Rerank { .. } => Task::Rerank,
@@ -159,13 +167,22 @@ impl Work {
         }
     }
 
-    /// The texts that a model reads for it; a query once for each document.
+    /// How many token ids it carries.
+    pub fn token_ids(&self) -> usize {
+        match self {
+            Self::EmbedIds { input_ids, .. } => input_ids.iter().map(Vec::len).sum(),
+            _ => 0,
+        }
+    }
+
+    /// The texts that a model reads for it; a query once for each document. None where it carries token ids.
     pub fn texts(&self) -> Vec<&str> {
         match self {
             Self::Embed { input, .. }
             | Self::EmbedSparse { input, .. }
             | Self::EmbedTokens { input, .. }
             | Self::Classify { input } => input.iter().map(String::as_str).collect(),
+            Self::EmbedIds { .. } => Vec::new(),
             Self::Rerank { query, documents, .. } => {
                 documents.iter().flat_map(|document| [query.as_str(), document]).collect()
             }
@@ -176,13 +193,14 @@ impl Work {
         }
     }
 
-    /// How many texts, documents or messages it carries.
+    /// How many texts, sequences, documents or messages it carries.
     pub fn inputs(&self) -> usize {
         match self {
             Self::Embed { input, .. }
             | Self::EmbedSparse { input, .. }
             | Self::EmbedTokens { input, .. }
             | Self::Classify { input } => input.len(),
+            Self::EmbedIds { input_ids, .. } => input_ids.len(),
             Self::Rerank { documents, .. } => documents.len(),
             Self::Generate { prompt: Prompt::Text(_), .. } => 1,
             Self::Generate { prompt: Prompt::Messages(messages), .. } => messages.len(),

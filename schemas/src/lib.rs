@@ -10,6 +10,8 @@
 //! - [`outcome`]: the terminal record of a job, [`output`]: its output by task, and [`pointer`]: where to find one that
 //!   is too large for a reply
 //! - [`vectors`]: sparse vectors and token vectors
+//! - [`trace`]: the position of a job in a distributed trace
+//! - [`usage`]: an entry of the usage stream
 //! - [`worker`]: a worker's entry in the registry, and [`status`]: the autoscaler's report of the fleet
 //! - [`topology`]: exchanges, queues and bindings as data
 //! - [`codec`]: msgpack and JSON
@@ -22,6 +24,7 @@ pub mod decode;
 mod diagnosis;
 pub mod export;
 mod fields;
+mod ids;
 mod input;
 pub mod job;
 mod key;
@@ -32,6 +35,8 @@ pub mod output;
 pub mod pointer;
 pub mod status;
 pub mod topology;
+pub mod trace;
+pub mod usage;
 mod validate;
 pub mod vectors;
 mod version;
@@ -51,6 +56,8 @@ pub use outcome::{ErrorCode, JobError, Outcome, State, Timing, Unanswerable, Usa
 pub use output::{EmbedOutput, LabelScore, Output};
 pub use pointer::ResultPointer;
 pub use status::{DecisionReport, FleetStatus, PoolStatus};
+pub use trace::TraceContext;
+pub use usage::UsageEntry;
 pub use vectors::{SparseOutput, SparseVector, TokensOutput};
 pub use version::{MESSAGE_TYPE, VERSION};
-pub use worker::{GpuRecord, WorkerRecord, WorkerState};
+pub use worker::{CircuitState, GpuRecord, RemoteRecord, WorkerRecord, WorkerState};

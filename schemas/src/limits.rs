@@ -37,6 +37,9 @@ pub const STOPS_MAX: usize = 16;
 pub const STOP_CHARS_MAX: usize = 256;
 /// The most values of a sparse vector; the largest of a text that has more are kept.
 pub const SPARSE_VALUES_MAX: u32 = 1_024;
+/// The most token ids in one job, all its sequences together: as many sequences of 512 tokens as a job may have texts.
+/// As numbers in memory they take no more than the longest body.
+pub const TOKEN_IDS_MAX: usize = 1 << 20;
 /// The most bytes that the token vectors of one job take, as 32-bit floats.
 pub const TOKEN_VECTORS_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// How long a result is kept unless the job says otherwise, in seconds: one day.

@@ -39,6 +39,13 @@ pub const ACCESS_CHANNEL: &str = "forebay:access";
 /// The Redis channel on which the waiting request is named whose turn it is to have an in-flight slot.
 pub const TURNS_CHANNEL: &str = "forebay:turns";
 
+/// The Redis key of the stream of usage: an entry for each terminal record, written with it.
+pub const USAGE_STREAM: &str = "forebay:usage";
+/// The Redis key of the set of tenants that have usage.
+pub const USAGE_TENANTS_KEY: &str = "forebay:usage:tenants";
+/// Header: the public id of the API key that a job came with, set by the gateway.
+pub const HEADER_API_KEY: &str = "x-forebay-api-key";
+
 /// A text that is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
@@ -150,7 +157,7 @@ impl TenantId {
     /// The Redis key of one part of this tenant's limits. All parts share a hash tag, so that one script reaches them
     /// on Redis Cluster too.
     pub fn limits_key(&self, part: &str) -> String {
-        format!("forebay:limits:{{{self}}}:{part}")
+        limits_key(self.as_str(), part)
     }
 }
 
@@ -211,6 +218,28 @@ pub fn computing_key(worker: &str) -> String {
 /// The Redis key of a worker's registry record.
 pub fn worker_key(worker: &str) -> String {
     format!("{WORKER_KEY_PREFIX}{worker}")
+}
+
+/// The Redis key of one part of a tenant's limits, whatever the tenant is called.
+pub fn limits_key(tenant: &str, part: &str) -> String {
+    format!("forebay:limits:{{{}}}:{part}", tag(tenant))
+}
+
+/// A tenant's name as a hash tag. A brace would end the tag, and an empty one is none.
+fn tag(tenant: &str) -> String {
+    let tag = tenant.replace('%', "%25").replace('{', "%7b").replace('}', "%7d");
+    if tag.is_empty() { "-".to_owned() } else { tag }
+}
+
+/// The Redis key of a tenant's usage: how far the stream is summed up, and what each month cost. It shares a hash tag
+/// with the tenant's limits. A tenant's name is any text here: publishers choose it.
+pub fn usage_key(tenant: &str) -> String {
+    format!("{USAGE_STREAM}:{{{}}}", tag(tenant))
+}
+
+/// The Redis key of a tenant's usage in one day, such as `2026-11-29`.
+pub fn usage_day_key(tenant: &str, day: &str) -> String {
+    format!("{}:{day}", usage_key(tenant))
 }
 
 macro_rules! string_like {
@@ -336,6 +365,14 @@ mod tests {
     fn the_keys_of_one_tenant_s_limits_share_a_hash_tag() {
         let tenant: TenantId = "acme".parse().unwrap();
         assert_eq!(tenant.limits_key("window"), "forebay:limits:{acme}:window");
+    }
+
+    #[test]
+    fn the_keys_of_a_tenant_s_usage_share_its_hash_tag_whatever_it_is_called() {
+        assert_eq!(usage_key("acme"), "forebay:usage:{acme}");
+        assert_eq!(usage_day_key("a}b", "2026-11-29"), "forebay:usage:{a%7db}:2026-11-29");
+        assert_eq!(usage_key(""), "forebay:usage:{-}");
+        assert_ne!(usage_key("a}"), usage_key("a%7d"));
     }
 
     #[test]

@@ -30,6 +30,9 @@ pub struct Outcome {
     /// The task as the job named it; absent when the job could not be read that far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<String>,
+    /// The tenant whom the job is accounted to, as the job named it; absent where it named none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
     /// The job's metadata, unchanged.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
@@ -250,6 +253,10 @@ pub struct Usage {
     pub output_tokens: u64,
     /// Inputs that were cut to the model's length.
     pub truncated: u64,
+    /// The job's share of the time that its device computed, in microseconds: each batch's time is shared out by
+    /// tokens. Of the attempt that ended the job.
+    #[serde(default)]
+    pub device_us: u64,
 }
 
 /// Where the time went, and the size of the job's last batch.
@@ -291,6 +298,7 @@ impl Outcome {
             id,
             model: None,
             task: None,
+            tenant: None,
             metadata: BTreeMap::new(),
             state,
             output: None,
@@ -308,6 +316,7 @@ impl Outcome {
         Self {
             model: Some(job.model.to_string()),
             task: Some(task.to_string()),
+            tenant: job.tenant.clone(),
             metadata: job.metadata.clone(),
             ..self
         }

@@ -52,6 +52,9 @@ pub struct PoolStatus {
     pub draining: u32,
     /// Jobs that wait in both lanes; absent when it is unknown.
     pub jobs_ready: Option<u64>,
+    /// Those of them in the interactive lane, which go first; absent when it is unknown.
+    #[serde(default)]
+    pub jobs_ready_interactive: Option<u64>,
     /// Jobs that workers hold; absent when it is unknown.
     pub jobs_unacknowledged: Option<u64>,
     /// Jobs that arrive, a second.
@@ -63,6 +66,9 @@ pub struct PoolStatus {
     /// The drain time: how long the waiting jobs will take, in seconds; absent without a worker.
     #[serde(alias = "drain_s")]
     pub drain_time_s: Option<f64>,
+    /// Ready workers of a remote model whose circuit is open: its endpoint fails, and they don't call it.
+    #[serde(default)]
+    pub circuits_open: u32,
     /// Problems of this pool: a launcher that fails, a queue that can't be seen, a lack of slots.
     pub problems: Vec<String>,
     /// The last decisions that changed something, newest first.

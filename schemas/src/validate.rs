@@ -5,7 +5,7 @@ use crate::{
     limits::{
         Limits, METADATA_KEY_CHARS_MAX, METADATA_PAIRS_MAX, METADATA_VALUE_CHARS_MAX,
         NOTIFY_CHARS_MAX, RESULT_TTL_S_MAX, SPARSE_VALUES_MAX, STOP_CHARS_MAX, STOPS_MAX,
-        SUBMITTED_AT_MS_MAX, SUBMITTED_AT_MS_MIN, TENANT_CHARS_MAX,
+        SUBMITTED_AT_MS_MAX, SUBMITTED_AT_MS_MIN, TENANT_CHARS_MAX, TOKEN_IDS_MAX,
     },
     outcome::JobError,
 };
@@ -81,17 +81,38 @@ fn inputs(work: &Work, limits: &Limits) -> Check {
         Work::Generate { prompt: Prompt::Messages(messages), .. } => {
             ("messages", messages.len(), limits.inputs_max)
         }
+        Work::EmbedIds { .. } => ("input_ids", work.inputs(), limits.inputs_max),
         _ => ("input", work.inputs(), limits.inputs_max),
     };
     require(count > 0, || format!("`{field}` is empty: send at least one"))?;
     require(count <= max, || {
         format!("`{field}` has {count} elements, the limit is {max}: split it into several jobs")
+    })?;
+    match work {
+        Work::EmbedIds { input_ids, .. } => sequences(input_ids),
+        _ => Ok(()),
+    }
+}
+
+fn sequences(input_ids: &[Vec<u32>]) -> Check {
+    let empty = input_ids.iter().position(Vec::is_empty);
+    require(empty.is_none(), || {
+        let index = empty.unwrap_or_default();
+        format!("`input_ids[{index}]` is empty: a sequence has at least one token id")
+    })?;
+    let ids: usize = input_ids.iter().map(Vec::len).sum();
+    require(ids <= TOKEN_IDS_MAX, || {
+        format!(
+            "`input_ids` has {ids} token ids, the limit is {TOKEN_IDS_MAX}: split it into several jobs"
+        )
     })
 }
 
 fn params(work: &Work) -> Check {
     match work {
-        Work::Embed { params, .. } => positive("dimensions", params.dimensions),
+        Work::Embed { params, .. } | Work::EmbedIds { params, .. } => {
+            positive("dimensions", params.dimensions)
+        }
         Work::EmbedSparse { params, .. } => sparse(params),
         Work::Rerank { params, .. } => positive("top_n", params.top_n),
         Work::EmbedTokens { .. } | Work::Classify { .. } => Ok(()),

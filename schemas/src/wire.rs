@@ -37,11 +37,16 @@ pub(crate) struct WireJob<'a> {
     task: Task,
     /// `embed`, `embed_sparse`, `embed_tokens`, `classify`: a string or a list of strings. `rerank`:
     /// `{query, documents}`. `generate`: `{prompt}` or `{messages}`.
-    input: WireInput<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input: Option<WireInput<'a>>,
+    /// `embed`, instead of `input`: sequences of the model's own token ids, each whole, with its special tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input_ids: Option<&'a [Vec<u32>]>,
     /// How the task is done; each task reads its own parameters.
     #[serde(skip_serializing_if = "WireParams::is_empty")]
     params: WireParams<'a>,
-    /// A tenant label, set by the publisher; Forebay checks its length and does not use it.
+    /// The tenant that the job is accounted to, as the publisher names it: jobs that a worker holds go in fair order
+    /// among tenants.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     tenant: Option<&'a str>,
@@ -154,7 +159,8 @@ impl<'a> From<&'a Job> for WireJob<'a> {
             id: &job.id,
             model: &job.model,
             task: job.work.task(),
-            input: WireInput::from(&job.work),
+            input: WireInput::of(&job.work),
+            input_ids: ids_of(&job.work),
             params: WireParams::from(&job.work),
             tenant: job.tenant.as_deref(),
             submitted_at_ms: job.submitted_at_ms,
@@ -166,9 +172,17 @@ impl<'a> From<&'a Job> for WireJob<'a> {
     }
 }
 
-impl<'a> From<&'a Work> for WireInput<'a> {
-    fn from(work: &'a Work) -> Self {
-        match work {
+fn ids_of(work: &Work) -> Option<&[Vec<u32>]> {
+    match work {
+        Work::EmbedIds { input_ids, .. } => Some(input_ids),
+        _ => None,
+    }
+}
+
+impl<'a> WireInput<'a> {
+    fn of(work: &'a Work) -> Option<Self> {
+        Some(match work {
+            Work::EmbedIds { .. } => return None,
             Work::Embed { input, .. }
             | Work::EmbedSparse { input, .. }
             | Work::EmbedTokens { input, .. }
@@ -178,7 +192,7 @@ impl<'a> From<&'a Work> for WireInput<'a> {
             Work::Generate { prompt: Prompt::Messages(messages), .. } => {
                 Self::Messages { messages }
             }
-        }
+        })
     }
 }
 
@@ -186,12 +200,15 @@ impl<'a> From<&'a Work> for WireParams<'a> {
     /// Only what differs from the default is written.
     fn from(work: &'a Work) -> Self {
         match work {
-            Work::Embed { params: EmbedParams { normalize, truncate, dimensions }, .. } => Self {
-                normalize: (!normalize).then_some(false),
-                truncate: (!truncate).then_some(false),
-                dimensions: *dimensions,
-                ..Self::default()
-            },
+            Work::Embed { params: EmbedParams { normalize, truncate, dimensions }, .. }
+            | Work::EmbedIds { params: EmbedParams { normalize, truncate, dimensions }, .. } => {
+                Self {
+                    normalize: (!normalize).then_some(false),
+                    truncate: (!truncate).then_some(false),
+                    dimensions: *dimensions,
+                    ..Self::default()
+                }
+            }
             Work::EmbedSparse { params: SparseParams { truncate, top_k }, .. } => {
                 Self { truncate: (!truncate).then_some(false), top_k: *top_k, ..Self::default() }
             }

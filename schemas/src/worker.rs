@@ -56,6 +56,31 @@ pub struct WorkerRecord {
     /// The GPU that it computes on; absent on a CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<GpuRecord>,
+    /// The endpoint that it calls; absent for a worker that computes itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<RemoteRecord>,
+    /// A hash of the model's files; absent until it is known, soon after the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+}
+
+/// The endpoint of a remote model, as one of its workers finds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RemoteRecord {
+    /// Whether it is called.
+    pub circuit: CircuitState,
+}
+
+/// The state of a circuit breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CircuitState {
+    /// The endpoint is called.
+    Closed,
+    /// It failed too often, and is not called for a while.
+    Open,
+    /// One call tries whether it is back.
+    HalfOpen,
 }
 
 /// A worker's GPU.

@@ -20,6 +20,10 @@ fn rerank(documents: usize) -> Value {
     json!({"task": "rerank", "input": {"query": "q", "documents": texts(documents)}})
 }
 
+fn ids(ids: &impl serde::Serialize) -> Value {
+    json!({"input": null, "input_ids": ids})
+}
+
 fn generate(params: &Value) -> Value {
     json!({"task": "generate", "input": {"prompt": "p"}, "params": params})
 }
@@ -41,6 +45,10 @@ const BOUNDS: &[(Make, usize, &str)] = &[
     (|n| json!({"tenant": text(n)}), 128, "`tenant` is longer than 128 characters"),
     (|n| json!({"notify": text(n)}), 256, "`notify` is longer than 256 characters"),
     (|n| json!({"input": texts(n)}), 2_048, "`input` has more than 2048 elements"),
+    (|n| ids(&vec![[7]; n]), 2_048, "`input_ids` has more than 2048 elements"),
+    (|n| ids(&[vec![7; n]]), 1 << 20, "`input_ids` has more than 1048576 token ids"),
+    (|n| ids(&vec![7; n]), 1 << 20, "`input_ids` has more than 1048576 token ids"),
+    (|n| ids(&[[n]]), 4_294_967_295, "token ids, whole numbers below 2^32"),
     (rerank, 2_048, "`documents` has more than 2048 elements"),
     (messages, 2_048, "`messages` has more than 2048 elements"),
     (pairs, 16, "`metadata` has more than 16 pairs"),

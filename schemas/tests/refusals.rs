@@ -1,7 +1,7 @@
 //! Each mistake in a body has its code, its message, and a head that still finds the publisher.
 #![allow(clippy::unwrap_used)]
 
-use forebay_schemas::{ContentType, ErrorCode, Limits, Refusal, decode_job};
+use forebay_schemas::{ContentType, EmbedParams, ErrorCode, Limits, Refusal, Work, decode_job};
 use serde_json::{Value, json};
 
 fn refusal(body: &[u8], content_type: ContentType) -> Refusal {
@@ -48,6 +48,53 @@ fn parameters_of_sparse_and_token_vectors_are_held_to_their_bounds() {
         let message = refused(task, params.clone());
         assert!(message.contains(says), "{params}: {message}");
     }
+}
+
+#[test]
+fn token_ids_are_sequences_of_numbers_and_stand_in_for_texts_of_one_task_alone() {
+    let decoded = |ids: &Value, input: Value, task: &str| {
+        let mut job = good();
+        job["task"] = json!(task);
+        job["input"] = input;
+        job["input_ids"] = ids.clone();
+        let packed = rmp_serde::to_vec_named(&job).unwrap();
+        let json = decode_job(job.to_string().as_bytes(), ContentType::Json, &Limits::default());
+        let msgpack = decode_job(&packed, ContentType::Msgpack, &Limits::default());
+        let words = |refusal: Refusal| refusal.error.message;
+        (json.map(|job| job.work).map_err(words), msgpack.map(|job| job.work).map_err(words))
+    };
+    for (ids, sequences) in [
+        (json!([[101, 102], [7]]), vec![vec![101, 102], vec![7]]),
+        (json!([101, 102.0]), vec![vec![101, 102]]),
+    ] {
+        let work = Work::EmbedIds { input_ids: sequences, params: EmbedParams::default() };
+        assert_eq!(decoded(&ids, json!(null), "embed"), (Ok(work.clone()), Ok(work)), "{ids}");
+    }
+    for (ids, says) in [
+        (json!([]), "`input_ids` is empty"),
+        (json!([[101], []]), "`input_ids[1]` is empty"),
+        (json!([[101], 7]), "`input_ids[1]` must be a list of token ids, not the number 7"),
+        (json!([7, [101]]), "`input_ids` must be token ids, whole numbers below 2^32, not a list"),
+        (json!([[1, -1]]), "`input_ids[0]` must be token ids, whole numbers below 2^32"),
+        (json!([[0.5]]), "`input_ids[0]` must be token ids"),
+        (json!([["x"]]), "`input_ids[0]` must be token ids"),
+        (json!(["x"]), "`input_ids[0]` must be a list of token ids"),
+        (json!([null]), "`input_ids[0]` must be a list of token ids, not null"),
+        (json!("x"), "`input_ids` must be a list of lists of token ids"),
+        (json!(7), "`input_ids` must be a list of lists of token ids"),
+        (json!({}), "`input_ids` must be a list of lists of token ids"),
+        (json!(null), "`input` is missing"),
+    ] {
+        let (json, msgpack) = decoded(&ids, json!(null), "embed");
+        for message in [json.unwrap_err(), msgpack.unwrap_err()] {
+            assert!(message.contains(says), "{ids}: {message}");
+        }
+    }
+    let both = decoded(&json!([[1]]), json!("x"), "embed").0.unwrap_err();
+    assert_eq!(both, "`input` and `input_ids` are both there: send one");
+    let other = decoded(&json!([[1]]), json!(null), "classify").0.unwrap_err();
+    assert_eq!(other, "task `classify` takes no `input_ids`: send `input`");
+    assert!(decoded(&json!([[1]]), json!("x"), "classify").0.is_ok(), "an unknown field there");
 }
 
 #[test]

@@ -177,9 +177,10 @@ impl Api {
 /// Whether a path is one of a template. The id of a model may have slashes.
 fn is_of(template: &str, path: &str) -> bool {
     let Some((before, after)) = template.split_once('{') else { return false };
-    let is_last = after.ends_with('}') && !after.contains('/');
-    let id = path.strip_prefix(before).unwrap_or_default();
-    is_last && !id.is_empty() && (!id.contains('/') || before == "/v1/models/")
+    let Some((_, after)) = after.split_once('}') else { return false };
+    let id = path.strip_prefix(before).and_then(|path| path.strip_suffix(after));
+    let id = id.unwrap_or_default();
+    !id.is_empty() && (!id.contains('/') || before == "/v1/models/")
 }
 
 /// The pointers of all schemas of bodies.

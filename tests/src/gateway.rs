@@ -143,6 +143,21 @@ impl Gateway {
         answer(("POST", path, Some(body)), request.send(body))
     }
 
+    /// A POST by another thread, which finds no gateway or loses it: then there is no answer.
+    pub fn try_post(
+        port: u16,
+        path: &str,
+        body: &Value,
+        headers: &[(String, String)],
+    ) -> Option<Answer> {
+        let url = format!("http://127.0.0.1:{port}{path}");
+        let mut request = agent().post(url).header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        request.send(body.to_string().as_bytes()).ok().and_then(read)
+    }
+
     /// The vectors that `/v1/embeddings` makes of `input`.
     pub fn vectors(&self, model: &str, input: &Value) -> Vec<Vec<f32>> {
         let answer = self.post("/v1/embeddings", &json!({"model": model, "input": input}));
@@ -158,7 +173,7 @@ impl Gateway {
     /// A connection that has sent a request for the vector of one text and reads no answer yet.
     pub async fn asking(&self, model: &str) -> TcpStream {
         let body = json!({"model": model, "input": "a text"}).to_string();
-        let mut request = String::from("POST /v1/embeddings HTTP/1.1\r\nhost: h\r\n");
+        let mut request = String::from("POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\n");
         write!(request, "content-length: {}\r\n\r\n{body}", body.len()).unwrap();
         self.sending(request.as_bytes()).await
     }
@@ -190,17 +205,26 @@ fn answer(
     (method, path, sent): (&str, &str, Option<&[u8]>),
     called: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
 ) -> Answer {
-    let mut response = called.expect("the gateway answers");
+    let answer = read(called.expect("the gateway answers")).expect("a body of text");
+    judged((method, path, sent), answer)
+}
+
+/// The answer, once it is known that the document has it.
+fn judged((method, path, sent): (&str, &str, Option<&[u8]>), answer: Answer) -> Answer {
+    let sent: Option<Value> = sent.and_then(|sent| serde_json::from_slice(sent).ok());
+    let (status, headers, body) = (answer.status, &answer.headers, &answer.body);
+    let exchange = Exchange { method, path, sent: sent.as_ref(), status, headers, body };
+    Api::of_the_gateway().judge(&exchange);
+    answer
+}
+
+/// The whole answer; `None` if it breaks off.
+fn read(mut response: ureq::http::Response<ureq::Body>) -> Option<Answer> {
     let headers = response.headers().iter().map(|(name, value)| {
         (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
     });
-    let headers: Vec<(String, String)> = headers.collect();
-    let text = response.body_mut().read_to_string().expect("a body of text");
+    let headers = headers.collect();
+    let text = response.body_mut().read_to_string().ok()?;
     let body = serde_json::from_str(&text).unwrap_or_default();
-    let status = response.status().as_u16();
-    let sent: Option<Value> = sent.and_then(|sent| serde_json::from_slice(sent).ok());
-    let exchange =
-        Exchange { method, path, sent: sent.as_ref(), status, headers: &headers, body: &body };
-    Api::of_the_gateway().judge(&exchange);
-    Answer { status, body, headers }
+    Some(Answer { status: response.status().as_u16(), body, headers })
 }

@@ -13,9 +13,12 @@
 //! - [`service`] is one of them as it runs, with its telemetry and its log; [`stack`] puts all together:
 //!   servers for one test, and the services and commands that use them; [`gateway`] is the one that speaks HTTP, and
 //!   [`api`] the document that it keeps to.
+//! - [`collector`] takes the traces that programs export.
 //! - [`job`], [`publisher`], [`record`] and [`oracle`] speak the wire format without the project's own
 //!   codecs, so that a mistake in those can't hide itself; [`raw`] publishes what no library would.
 //! - [`workload`] is a stack with jobs to do; [`pools`] lets an autoscaler launch its workers.
+//! - [`far`] is a fleet with a remote model, whose endpoint is another fleet's gateway; [`endpoint`] stands before it
+//!   and fails by a script.
 //! - [`history`] remembers what was sent and what was seen, and says what breaks a promise; [`chaos`] makes
 //!   such a history on a stack that is disturbed by a schedule drawn from a seed.
 //!
@@ -30,7 +33,10 @@ pub mod broker;
 pub mod certificates;
 pub mod chaos;
 pub mod child_guard;
+pub mod collector;
 pub mod document;
+pub mod endpoint;
+pub mod far;
 pub mod gateway;
 pub mod history;
 pub mod job;

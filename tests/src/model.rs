@@ -50,7 +50,8 @@ pub fn require_weights() {
     assert!(weights.exists(), "no weights at {}; run: make model", weights.display());
 }
 
-fn models_folder() -> PathBuf {
+/// Where the services look for models.
+pub fn models_folder() -> PathBuf {
     if let Some(folder) = env::var_os("FOREBAY_MODELS_DIR") {
         return folder.into();
     }

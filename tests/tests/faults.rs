@@ -7,6 +7,7 @@ mod faults {
     mod broker;
     mod cluster;
     mod deaths;
+    mod gateway;
     mod hold;
     mod input;
     mod link;

@@ -8,6 +8,7 @@ mod service {
     mod access;
     mod batching;
     mod bounds;
+    mod clients;
     mod commands;
     mod dead;
     mod disturbance;
@@ -18,9 +19,13 @@ mod service {
     mod gateway;
     mod gateway_connections;
     mod gateway_document;
+    mod gateway_events;
     mod gateway_keys;
     mod gateway_limits;
+    mod gateway_routes;
+    mod gateway_shaping;
     mod gateway_tasks;
+    mod given_up;
     mod journey;
     mod killer;
     mod large;
@@ -30,6 +35,7 @@ mod service {
     mod python;
     mod refusals;
     mod registry;
+    mod remote;
     mod retries;
     mod schema;
     mod scores;
@@ -37,8 +43,11 @@ mod service {
     mod servers;
     mod settling;
     mod telemetry;
+    mod tenants;
     mod tls;
     mod top;
     mod topology;
+    mod traces;
+    mod usage;
     mod vectors;
 }

@@ -13,6 +13,9 @@ use futures_util::{
 
 use crate::decide::Answer;
 
+/// The device of workers that call an endpoint and compute nothing.
+pub const REMOTE_DEVICE: &str = "remote";
+
 /// A worker to launch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {

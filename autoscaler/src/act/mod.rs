@@ -13,4 +13,4 @@ pub mod launcher;
 pub mod launchers;
 pub mod process;
 
-pub use launcher::{Instance, InstanceState, LaunchError, Launcher, Order};
+pub use launcher::{Instance, InstanceState, LaunchError, Launcher, Order, REMOTE_DEVICE};

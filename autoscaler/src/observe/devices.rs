@@ -4,7 +4,10 @@ use std::path::Path;
 
 use forebay_fabric::config::{AutoscalerConfig, DeviceKind, LauncherKind};
 
-use crate::{act::process::cpu_slots, decide::DeviceSlots};
+use crate::{
+    act::{REMOTE_DEVICE, process::cpu_slots},
+    decide::DeviceSlots,
+};
 
 /// The slots of the devices of one kind that a launcher has. All of them are free.
 pub fn device_slots(
@@ -19,6 +22,9 @@ pub fn device_slots(
             let named = gpus.into_iter().map(|n| (format!("cuda:{n}"), config.workers_per_gpu));
             DeviceSlots::counted(named)
         }
+        // Such workers wait for an endpoint and take no device from those that compute. Their pool's size bounds them,
+        // and the launcher's own limit, where it has one.
+        (_, DeviceKind::Remote) => DeviceSlots::unlimited(REMOTE_DEVICE),
         (LauncherKind::Process, DeviceKind::Cpu) => cpu(cpu_slots(&config.process)),
         (LauncherKind::Docker, DeviceKind::Cpu) => cpu(config.docker.workers_max),
         (LauncherKind::Kubernetes | LauncherKind::None, DeviceKind::Cpu) => {
@@ -62,6 +68,13 @@ mod tests {
         let config = AutoscalerConfig::default();
         let mut slots = device_slots(&config, LauncherKind::Kubernetes, DeviceKind::Cuda);
         assert_eq!((slots.total(), slots.take(2)), (u32::MAX, vec!["cuda:0".to_owned(); 2]));
+    }
+
+    #[test]
+    fn workers_of_an_endpoint_take_no_slot() {
+        let config = AutoscalerConfig::default();
+        let mut slots = device_slots(&config, LauncherKind::Process, DeviceKind::Remote);
+        assert_eq!((slots.total(), slots.take(1)), (u32::MAX, vec!["remote".to_owned()]));
     }
 
     #[test]

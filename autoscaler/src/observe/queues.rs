@@ -50,6 +50,8 @@ struct Answer {
 pub struct Waiting {
     /// Those that wait, in both lanes, or why that is not known: a queue shows none and does not prove it.
     pub ready: Result<u64, String>,
+    /// Those of them in the interactive lane; `None` where that is not known.
+    pub interactive: Option<u64>,
     /// Those in hand, as the management API counted at most some seconds ago; `None` where it has no count.
     pub in_hand: Option<u64>,
     /// Whether the management API answers, and has no count of one of the queues.
@@ -118,12 +120,14 @@ impl Queues {
         for (n, model) in models.iter().enumerate() {
             let mine = n * lanes..(n + 1) * lanes;
             let ready = waiting[mine.clone()].iter().cloned().sum();
+            let lane = Lane::ALL.iter().position(|lane| *lane == Lane::Interactive);
+            let interactive = lane.and_then(|lane| waiting[mine.clone()][lane].clone().ok());
             // A queue that the API has not counted yet is as unknown as all of them are without it.
             let counted = in_hand
                 .map(|counts| queues[mine].iter().map(|queue| counts.get(queue)?.as_ref()).sum());
             let uncounted = counted == Some(None);
-            by_model
-                .insert(model.clone(), Waiting { ready, in_hand: counted.flatten(), uncounted });
+            let in_hand = counted.flatten();
+            by_model.insert(model.clone(), Waiting { ready, interactive, in_hand, uncounted });
         }
         Ok((by_model, problem))
     }

@@ -78,7 +78,7 @@ fn each_document_is_what_it_says_and_in_the_fleet_s_namespace() {
         all_of::<Service>("Service").len(),
         all_of::<PodDisruptionBudget>("PodDisruptionBudget").len(),
     ];
-    assert_eq!(counts, [1, 1, 1, 1, 1, 2, 2]);
+    assert_eq!(counts, [1, 1, 1, 1, 1, 3, 3]);
 }
 
 #[tokio::test]
@@ -208,7 +208,9 @@ fn no_container_has_more_rights_than_it_needs() {
             assert_eq!(context.allow_privilege_escalation, Some(false));
             assert_eq!(context.read_only_root_filesystem, Some(true));
             assert_eq!(context.capabilities.unwrap().drop, Some(vec!["ALL".into()]));
-            assert_eq!(container.lifecycle, None);
+            // The gateway alone must outlive its endpoint; all others are to get SIGTERM at once.
+            let waits = container.lifecycle.is_some();
+            assert_eq!(waits, container.name == "gateway", "{}", container.name);
         }
     }
 }
@@ -224,10 +226,11 @@ fn the_secret_is_an_example_that_is_not_applied() {
     let autoscaler = deployment("forebay-autoscaler").spec.unwrap().template.spec.unwrap();
     let sources = autoscaler.containers[0].env_from.clone().unwrap();
     assert_eq!(sources[0].secret_ref.clone().unwrap().name, name);
-    // A worker gets what it needs of it, and nothing else.
-    for model in config().models.keys() {
-        let worker = deployment(&name_of(model.as_str())).spec.unwrap().template.spec.unwrap();
-        let container = &worker.containers[0];
+    // A worker and a gateway get what they need of it, and nothing else.
+    let workers = config().models.into_keys().map(|model| name_of(model.as_str()));
+    for program in workers.chain(["forebay-gateway".to_owned()]) {
+        let pod = deployment(&program).spec.unwrap().template.spec.unwrap();
+        let container = &pod.containers[0];
         assert_eq!(container.env_from, None);
         let sources = container.env.iter().flatten().filter_map(|one| one.value_from.as_ref());
         let keys = sources.filter_map(|source| source.secret_key_ref.as_ref());
@@ -272,7 +275,31 @@ fn the_gpu_component_changes_the_worker_s_own_container() {
 }
 
 #[test]
-fn prometheus_finds_every_worker_and_every_autoscaler_by_one_label() {
+fn the_gateway_is_reached_through_its_service_and_stops_within_its_pod_s_grace() {
+    let spec = deployment("forebay-gateway").spec.unwrap();
+    assert!(spec.replicas.is_some_and(|replicas| replicas >= 2));
+    let pod = spec.template.spec.unwrap();
+    let container = &pod.containers[0];
+    let listen = config().gateway.listen;
+    assert!(listen.ip().is_unspecified(), "the pod's address is not known before");
+    let ports = container.ports.clone().unwrap();
+    let http = ports.iter().find(|port| port.name.as_deref() == Some("http")).unwrap();
+    assert_eq!(http.container_port, i32::from(listen.port()));
+    let probes = [&container.liveness_probe, &container.readiness_probe]
+        .map(|probe| probe.clone().unwrap().http_get.unwrap().path.unwrap());
+    assert_eq!(probes, ["/healthz", "/readyz"]);
+    let pause = container.lifecycle.clone().unwrap().pre_stop.unwrap().exec.unwrap().command;
+    let pause_s: u64 = pause.unwrap()[1].parse().unwrap();
+    let allowed_s = pod.termination_grace_period_seconds.unwrap().unsigned_abs();
+    // Cancelling what is left takes five seconds at most.
+    assert!(allowed_s >= pause_s + config().gateway.grace_s + 5, "{allowed_s} s");
+    let services = all_of::<Service>("Service").into_iter();
+    let mut ports = services.flat_map(|one| one.spec.unwrap().ports.unwrap());
+    assert!(ports.any(|port| port.name.as_deref() == Some("http")));
+}
+
+#[test]
+fn prometheus_finds_every_program_by_one_label() {
     let monitor = documents("podmonitor.yaml").remove(0);
     let label = &monitor["spec"]["selector"]["matchLabels"]["app.kubernetes.io/part-of"];
     let port = &monitor["spec"]["podMetricsEndpoints"][0]["port"];

@@ -50,6 +50,8 @@ pub struct ModelInfo {
     pub labels: Vec<String>,
     /// The most tokens of a text that the model reads, special tokens included.
     pub tokens_max: usize,
+    /// The token ids that the model has rows for: those below this.
+    pub vocabulary: usize,
     /// Whether a longer text keeps its end instead of its beginning.
     pub keeps_end: bool,
     /// How token vectors become one; those of several ways stand side by side.

@@ -79,6 +79,7 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
         dim: head.width(sizes.hidden),
         labels: labels.to_vec(),
         tokens_max,
+        vocabulary: sizes.vocabulary,
         keeps_end: tokenizer.keeps_end(),
         pooling,
         sparse_pooling: None,

@@ -74,6 +74,7 @@ pub(crate) fn load(
         dim: head.dim(sizes),
         labels: Vec::new(),
         tokens_max: tokenizer.kinds_tokens_max(),
+        vocabulary: sizes.vocabulary,
         keeps_end: tokenizer.keeps_end(),
         pooling: Vec::new(),
         sparse_pooling: match modules {

@@ -7,6 +7,7 @@ use forebay_schemas::{ErrorCode, JobError, Outcome};
 
 use crate::{
     encode::{
+        batch_trace::BatchTrace,
         compute::Computed,
         output::{self, Shape},
     },
@@ -16,11 +17,14 @@ use crate::{
 /// Gives each job its rows. Returns the jobs that this batch made whole, with their outcomes. `dim` and `labels` are
 /// the model's.
 pub fn assemble(batch: Computed, dim: usize, labels: &[String]) -> Vec<(Ticket, Outcome)> {
-    let Computed { pieces, rows: mut all, failures, started_at, ended_at, tokens, .. } = batch;
+    let trace = BatchTrace::of(&batch);
+    let Computed {
+        pieces, rows: mut all, failures, started_at, ended_at, tokens, device_us, ..
+    } = batch;
     let size: usize = pieces.iter().map(|piece| piece.count).sum();
     let mut row = 0;
     let mut whole = Vec::new();
-    for piece in pieces {
+    for (piece, device_us) in pieces.into_iter().zip(device_us) {
         let rows = row..row + piece.count;
         row = rows.end;
         let mut progress = piece.job.progress();
@@ -31,10 +35,12 @@ pub fn assemble(batch: Computed, dim: usize, labels: &[String]) -> Vec<(Ticket, 
         progress.rows.resize(piece.job.inputs, Vec::new());
         progress.rows[piece.first..][..values.len()].swap_with_slice(values);
         progress.done += piece.count;
+        progress.usage.device_us += device_us;
         let first_start = progress.computed.map_or(started_at, |(first, _)| first);
         progress.computed = Some((first_start, ended_at));
         progress.batch_size = size as u64;
         progress.batch_tokens = tokens as u64;
+        trace.join(&piece.job, &mut progress);
         drop(progress);
         // The last piece of a job that comes back is its last reference.
         whole.extend(Arc::into_inner(piece.job).map(|job| finish(job, dim, labels)));
@@ -93,6 +99,7 @@ mod tests {
 
     fn computed(pieces: Vec<Piece>, vectors: &[f32]) -> Computed {
         Computed {
+            device_us: vec![5; pieces.len()],
             sequences: Journal::default().enter(std::iter::empty()),
             pieces,
             rows: vectors.chunks_exact(2).map(<[f32]>::to_vec).collect(),
@@ -123,6 +130,8 @@ mod tests {
         assert_eq!(data(&whole[0].1), [9., 9.]);
         assert_eq!(data(&whole[1].1), [1., 2., 3., 4., 5., 6.]);
         assert_eq!(whole[1].1.timing.batch_size, 2);
+        let device_us = [&whole[0].1, &whole[1].1].map(|outcome| outcome.usage.device_us);
+        assert_eq!(device_us, [5, 10], "time of both batches");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //! for batch-mates, and for as long as the device is busy.
 //!
 //! A batch is packed only when the device has room for another one of its lane, so an urgent input that comes meanwhile
-//! can still join the next. Parts of a lane are taken while that lane has too little waiting, whatever waits in the
-//! other.
+//! can still join the next. All that is tokenized is taken: it waits here, where tenants go in fair order, and not in the
+//! order in which it came. What the worker may hold bounds it, in deliveries and in bytes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,6 +17,7 @@ use tokio::{
 
 use crate::{
     encode::packer::{Batch, BatchLimits, Entry, Packer},
+    fair::Weights,
     in_flight::Part,
     journal::{Due, Journaled},
     lanes::{LaneReceiver, LaneSender, Lanes, Room},
@@ -27,6 +28,8 @@ use crate::{
 pub struct Batching {
     /// The limits of a batch.
     pub limits: BatchLimits,
+    /// The tenants' weights.
+    pub weights: Weights,
     /// How long a batch that is not full waits for batch-mates.
     pub linger: Duration,
     /// How many tokens a batch may have, as the stage that computes publishes it.
@@ -46,9 +49,7 @@ pub struct Batching {
 impl Batching {
     /// Runs until its input ends and all of it is packed.
     pub async fn run(mut self, mut tokenized: LaneReceiver<Vec<Part>>) {
-        let mut packer = Packer::new(self.limits);
-        // Enough to fill the next batch and the one after it, whatever the sizes of the jobs.
-        let pending_tokens_max = self.limits.tokens_max.saturating_mul(2);
+        let mut packer = Packer::new(self.limits, &self.weights);
         let mut input_ended = false;
         while !(input_ended && packer.is_empty()) {
             self.stats.pending(packer.all_tokens());
@@ -60,16 +61,15 @@ impl Batching {
             let due =
                 packer.is_full() || input_ended || due_at.is_some_and(|at| at <= Instant::now());
             let packs = Lanes::each(|lane| due && packer.waits(lane));
-            let takes = Lanes::each(|lane| packer.tokens(lane) < pending_tokens_max);
             let goes_on = tokio::select! {
                 biased;
                 room = self.device.reserve(Lane::Interactive), if packs.interactive => {
-                    self.send(packer.pack(Lane::Interactive), room).await
+                    self.send(packer.pack(Lane::Interactive, Instant::now()), room).await
                 }
                 room = self.device.reserve(Lane::Batch), if packs.batch => {
-                    self.send(packer.pack(Lane::Batch), room).await
+                    self.send(packer.pack(Lane::Batch, Instant::now()), room).await
                 }
-                parts = tokenized.recv_from(takes), if !input_ended => {
+                parts = tokenized.recv(), if !input_ended => {
                     input_ended = parts.is_none();
                     for part in parts.into_iter().flatten() {
                         self.push(part, &mut packer).await;
@@ -88,19 +88,16 @@ impl Batching {
     async fn push(&self, part: Part, packer: &mut Packer) {
         let Part { job, first, inputs } = part;
         if job.begins() {
-            let lane = job.lane;
-            packer.push(
-                lane,
-                Entry {
-                    first,
-                    inputs,
-                    finish: job.finish,
-                    input_type: job.input_type,
-                    alone: job.alone,
-                    job,
-                    arrived_at: Instant::now(),
-                },
-            );
+            let entry = Entry {
+                first,
+                inputs,
+                finish: job.finish,
+                input_type: job.input_type,
+                alone: job.alone,
+                job: job.clone(),
+                arrived_at: Instant::now(),
+            };
+            packer.push(job.lane, job.job.tenant.as_deref(), entry);
         } else if let Some(disposition) = job.let_go(self.attempts_max) {
             drop(self.not_computed.send(disposition).await);
         }

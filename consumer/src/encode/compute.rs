@@ -21,6 +21,7 @@ use tokio::{sync::mpsc, time::Instant};
 use crate::{
     encode::{
         budget::Budget,
+        device_time::{self, DeviceTime},
         faults::Faults,
         packer::{Batch, Piece},
     },
@@ -48,6 +49,8 @@ pub struct Computed {
     pub ended_at: Instant,
     /// Tokens in the batch.
     pub tokens: usize,
+    /// Each piece's share of the device's time, in microseconds.
+    pub device_us: Vec<u64>,
 }
 
 /// Computing of batches with one encoder.
@@ -64,6 +67,8 @@ pub struct Compute {
     calls: Arc<EngineCalls>,
     /// When the last batch ended.
     ended_at: Instant,
+    /// Counts the device's time.
+    time: DeviceTime,
     /// Why nothing can be computed any more.
     lost: Option<EngineError>,
 }
@@ -98,7 +103,8 @@ impl Compute {
         calls: Arc<EngineCalls>,
     ) -> Self {
         let ended_at = Instant::now();
-        Self { encoder, budget, memory, stats, calls, ended_at, lost: None }
+        let time = DeviceTime::default();
+        Self { encoder, budget, memory, stats, calls, ended_at, time, lost: None }
     }
 
     /// Runs until its input ends or its device is lost. Blocks its thread, which needs a runtime's context.
@@ -176,8 +182,10 @@ impl Compute {
         if is_whole {
             self.budget.computed(tokens, took);
         }
-        self.report(tokens, took);
-        Computed { sequences, pieces, rows, failures, started_at, ended_at, tokens }
+        let busy_us = self.time.add(took);
+        self.report(tokens, busy_us, took);
+        let device_us = device_time::share(busy_us, &tokens_of(&pieces, &packed));
+        Computed { sequences, pieces, rows, failures, started_at, ended_at, tokens, device_us }
     }
 
     /// One call of the engine. The watchdog sees it, and a panic in it is an error like any other.
@@ -203,12 +211,19 @@ impl Compute {
         }
     }
 
-    fn report(&self, tokens: usize, took: Duration) {
-        self.stats.computed(tokens as u64, took);
+    fn report(&self, tokens: usize, busy_us: u64, took: Duration) {
+        self.stats.computed(tokens as u64, busy_us);
         counter!("forebay_compute_tokens_total").increment(tokens as u64);
-        counter!("forebay_compute_busy_us_total").increment(took.as_micros() as u64);
+        counter!("forebay_compute_busy_us_total").increment(busy_us);
         histogram!("forebay_compute_ms").record(took.as_secs_f64() * 1_000.0);
     }
+}
+
+/// The tokens of each piece of a batch.
+fn tokens_of(pieces: &[Piece], packed: &PackedBatch) -> Vec<usize> {
+    let mut sequences = packed.cu_seqlens().ranges();
+    let tokens = |piece: &Piece| sequences.by_ref().take(piece.count).map(|range| range.len()).sum();
+    pieces.iter().map(tokens).collect()
 }
 
 fn job_error(error: &EngineError) -> JobError {

@@ -22,7 +22,7 @@ pub struct Shape<'a> {
 pub fn of(work: &Work, rows: Vec<Vec<f32>>, shape: &Shape<'_>) -> Result<Output, JobError> {
     let Shape { dim, kept, labels } = *shape;
     Ok(match work {
-        Work::Embed { .. } => Output::Embed(shorten(&rows, dim, kept)),
+        Work::Embed { .. } | Work::EmbedIds { .. } => Output::Embed(shorten(&rows, dim, kept)),
         Work::EmbedSparse { params, .. } => {
             let kept = params.top_k.unwrap_or(SPARSE_VALUES_MAX) as usize;
             let vectors = rows.iter().map(|row| sparse(row, kept)).collect();

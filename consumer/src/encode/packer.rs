@@ -1,17 +1,22 @@
-//! How inputs become batches: a pure, bounded packer with two lanes, first come first served in each.
+//! How inputs become batches: a pure packer with two lanes, tenants in fair order in each.
 //!
 //! Inputs of many jobs share a batch, and a job that does not fit is continued in the next. Tokens are
 //! packed without padding, so a batch is full when its tokens are, whatever the lengths. A batch has inputs of one lane
 //! alone: an urgent one that was filled up with others would take longer, and who waits for it would wait for them too.
 //! Which lane's turn it is is decided where batches are taken from, at the device.
 
-use std::{collections::VecDeque, ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc};
 
 use forebay_engine::{Finish, InputType, PackedBatch, Tokens};
 use forebay_schemas::{JobId, Lane};
 use tokio::time::Instant;
 
-use crate::{in_flight::InFlight, journal::Step, lanes::Lanes};
+use crate::{
+    fair::{Fair, Served, TURN_TOKENS, Weights},
+    in_flight::InFlight,
+    journal::Step,
+    lanes::Lanes,
+};
 
 /// The limits of a batch.
 #[derive(Debug, Clone, Copy)]
@@ -84,7 +89,7 @@ struct Unpacked<J> {
 /// The entries of one lane that wait to be packed.
 #[derive(Debug)]
 struct Waiting<J> {
-    entries: VecDeque<Unpacked<J>>,
+    entries: Fair<Unpacked<J>>,
     tokens: usize,
 }
 
@@ -100,8 +105,8 @@ pub struct Packer<J = Arc<InFlight>> {
 
 impl<J: Clone> Packer<J> {
     /// An empty packer.
-    pub fn new(limits: BatchLimits) -> Self {
-        let lanes = Lanes::each(|_| Waiting { entries: VecDeque::new(), tokens: 0 });
+    pub fn new(limits: BatchLimits, weights: &Weights) -> Self {
+        let lanes = Lanes::each(|_| Waiting { entries: Fair::new(weights.clone()), tokens: 0 });
         Self { limits, lanes, items: 0, alone: 0 }
     }
 
@@ -110,13 +115,14 @@ impl<J: Clone> Packer<J> {
         self.limits.tokens_max = tokens_max;
     }
 
-    /// Adds inputs behind those of their lane.
-    pub fn push(&mut self, lane: Lane, entry: Entry<J>) {
+    /// Adds inputs behind those of their lane and tenant.
+    pub fn push(&mut self, lane: Lane, tenant: Option<&str>, entry: Entry<J>) {
         self.items += entry.inputs.len();
         self.alone += usize::from(entry.alone);
         let lane = self.lanes.of_mut(lane);
         lane.tokens += entry.inputs.iter().map(|input| input.ids.len()).sum::<usize>();
-        lane.entries.push_back(Unpacked { entry, packed: 0 });
+        let arrived_at = entry.arrived_at;
+        lane.entries.push(tenant, Unpacked { entry, packed: 0 }, arrived_at);
     }
 
     /// Tokens that wait in a lane.
@@ -148,54 +154,70 @@ impl<J: Clone> Packer<J> {
 
     /// When the longest-waiting entry came.
     pub fn oldest(&self) -> Option<Instant> {
-        let heads = Lane::ALL.into_iter().filter_map(|lane| self.lanes.of(lane).entries.front());
-        heads.map(|unpacked| unpacked.entry.arrived_at).min()
+        Lane::ALL.into_iter().filter_map(|lane| self.lanes.of(lane).entries.oldest()).min()
     }
 
-    /// The next batch of a lane: as much as fits. Empty only when nothing waits in the lane.
-    pub fn pack(&mut self, lane: Lane) -> Batch<J> {
+    /// The next batch of a lane: as much as fits, tenants by their turns. Empty only when nothing waits in the lane.
+    pub fn pack(&mut self, lane: Lane, now: Instant) -> Batch<J> {
         let mut batch = Batch { alone: false, pieces: Vec::new(), packed: PackedBatch::new() };
-        while let Some(mut unpacked) = self.lanes.of_mut(lane).entries.pop_front() {
-            let alone = unpacked.entry.alone;
-            batch.alone |= alone && batch.packed.is_empty();
-            let done =
-                (!alone || batch.packed.is_empty()) && self.take(lane, &mut unpacked, &mut batch);
-            if !done {
-                self.lanes.of_mut(lane).entries.push_front(unpacked);
-                return batch;
-            }
-            self.alone -= usize::from(alone);
-            if alone {
-                return batch;
+        let limits = self.limits;
+        let waiting = self.lanes.of_mut(lane);
+        let before = waiting.tokens;
+        while !batch.alone {
+            let tokens_max = if waiting.entries.is_shared() { TURN_TOKENS } else { usize::MAX };
+            let mut done_alone = false;
+            let is_served = waiting.entries.turn(now, |unpacked| {
+                let served = unpacked.take(limits, tokens_max, &mut batch)?;
+                done_alone = served.is_done && unpacked.entry.alone;
+                Some(served)
+            });
+            self.alone -= usize::from(done_alone);
+            if !is_served {
+                break;
             }
         }
+        waiting.tokens = before - batch.packed.tokens();
+        self.items -= batch.packed.sequences();
         batch
     }
+}
 
-    /// Moves the inputs of one entry that fit into the batch. Returns whether those were all.
-    fn take(&mut self, lane: Lane, unpacked: &mut Unpacked<J>, batch: &mut Batch<J>) -> bool {
-        let first = unpacked.packed;
-        let finish = unpacked.entry.finish;
-        let input_type = unpacked.entry.input_type;
-        let done = loop {
-            let Some(input) = unpacked.entry.inputs.get_mut(unpacked.packed) else { break true };
-            let fits = batch.packed.tokens() + input.ids.len() <= self.limits.tokens_max
-                && batch.packed.sequences() < self.limits.items_max;
-            if !fits && !batch.packed.is_empty() {
+impl<J: Clone> Unpacked<J> {
+    /// Moves inputs of so many tokens into the batch, as far as they fit, but at least one. One that must not share a
+    /// batch takes all of an empty one. `None` if not even one fits.
+    fn take(
+        &mut self,
+        limits: BatchLimits,
+        tokens_max: usize,
+        batch: &mut Batch<J>,
+    ) -> Option<Served> {
+        let Self { entry, packed } = self;
+        if entry.alone && !batch.packed.is_empty() {
+            return None;
+        }
+        batch.alone = entry.alone;
+        let tokens_max = if entry.alone { usize::MAX } else { tokens_max };
+        let first = *packed;
+        let before = batch.packed.tokens();
+        let is_done = loop {
+            let Some(input) = entry.inputs.get_mut(*packed) else { break true };
+            let taken = batch.packed.tokens() - before;
+            let fits = batch.packed.tokens() + input.ids.len() <= limits.tokens_max
+                && batch.packed.sequences() < limits.items_max;
+            let is_over = *packed > first && taken + input.ids.len() > tokens_max;
+            if is_over || (!fits && !batch.packed.is_empty()) {
                 break false;
             }
             let ids = std::mem::take(&mut input.ids);
-            batch.packed.push_as(input_type, &ids, input.first_len, finish);
-            unpacked.packed += 1;
-            self.lanes.of_mut(lane).tokens -= ids.len();
-            self.items -= 1;
+            batch.packed.push_as(entry.input_type, &ids, input.first_len, entry.finish);
+            *packed += 1;
         };
-        let count = unpacked.packed - first;
+        let count = *packed - first;
         if count > 0 {
-            let first = unpacked.entry.first + first;
-            batch.pieces.push(Piece { job: unpacked.entry.job.clone(), first, count });
+            let first = entry.first + first;
+            batch.pieces.push(Piece { job: entry.job.clone(), first, count });
         }
-        done
+        (count > 0 || is_done).then(|| Served { cost: batch.packed.tokens() - before, is_done })
     }
 }
 

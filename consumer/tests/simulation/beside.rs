@@ -1,6 +1,7 @@
-//! Interactive jobs beside a load of batch jobs, on paused time: how long they wait is counted, not measured.
+//! Jobs beside a load of others, of another lane or another tenant, on paused time: how long they wait is counted, not
+//! measured.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use forebay_consumer::{
     encode::budget::BATCH_TIME,
@@ -43,6 +44,10 @@ const BATCHES_MAX: Duration = BATCH_TIME.saturating_add(Duration::from_millis(1)
 /// The rest of its way: a handful of text that is tokenized before its own, the linger, and the round trips of its
 /// admission, its journal entry and its record (each may wait for another one), of 3 ms at most each.
 const WAY_MAX: Duration = Duration::from_millis(8 + 1 + 5 + 6 * 3);
+/// The longest wait of a small job beside other tenants of its lane: for the batch that runs, the one that was packed
+/// behind it, and its own, which is a full one. Before it are tokenized the handfuls that were cut before it came (one
+/// on the thread, one at it, one that has room behind it) and its own, in which others have their turns.
+const BESIDE_TENANTS_MAX: Duration = Duration::from_millis(3 * 26 + 4 * 9 + 1 + 5 + 6 * 3);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The budget of tokens finds its size in this time.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -62,6 +67,13 @@ pub struct Beside {
 
 impl Beside {
     pub fn start() -> Self {
+        Self::start_weighted([])
+    }
+
+    /// Starts a worker that gives tenants these weights.
+    pub fn start_weighted<const N: usize>(weights: [(&str, u32); N]) -> Self {
+        let weights: BTreeMap<String, u32> =
+            weights.into_iter().map(|(tenant, weight)| (tenant.into(), weight)).collect();
         rng::seed(1);
         let broker = Broker::default();
         let store = Store::default();
@@ -75,7 +87,11 @@ impl Beside {
         });
         let clock = Clock::of_runtime(1_700_000_000_000);
         let parts = Parts {
-            config: WorkerConfig { batch_tokens_max: BATCH_TOKENS_MAX, ..WorkerConfig::default() },
+            config: WorkerConfig {
+                batch_tokens_max: BATCH_TOKENS_MAX,
+                tenant_weights: Arc::new(weights),
+                ..WorkerConfig::default()
+            },
             limits: Limits::default(),
             name: "m".parse().unwrap(),
             worker: life.name.clone(),
@@ -95,10 +111,22 @@ impl Beside {
 
     /// Submits a job of these texts.
     pub fn submit(&mut self, lane: Lane, input: Vec<String>, truncate: bool) -> JobId {
-        self.jobs += 1;
         let dimensions = Some(Behavior::Good as u32);
         let params = EmbedParams { dimensions, truncate, ..EmbedParams::default() };
+        self.send(lane, Job::new("m".parse().unwrap(), Work::Embed { input, params }))
+    }
+
+    /// Submits a tenant's job of these texts to the batch lane.
+    pub fn submit_of(&mut self, tenant: &str, input: Vec<String>) -> JobId {
+        let dimensions = Some(Behavior::Good as u32);
+        let params = EmbedParams { dimensions, ..EmbedParams::default() };
         let mut job = Job::new("m".parse().unwrap(), Work::Embed { input, params });
+        job.tenant = Some(tenant.into());
+        self.send(Lane::Batch, job)
+    }
+
+    fn send(&mut self, lane: Lane, mut job: Job) -> JobId {
+        self.jobs += 1;
         job.id = format!("job-{}", self.jobs).parse().unwrap();
         let properties = Properties::default()
             .with_content_type(ContentType::Msgpack.as_str().into())
@@ -133,6 +161,21 @@ impl Beside {
             assert!(began.elapsed() < PATIENCE, "{} messages are left", self.broker.left());
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+    }
+
+    /// Submits one text of another tenant after the other until `load` has ended. None of them waits longer than
+    /// documented, from when the worker can have it.
+    pub async fn tenant_beside(&mut self, load: &JobId) {
+        tokio::time::sleep(WARM_UP).await;
+        let mut jobs = 0;
+        while !self.is_done(load) {
+            let id = self.submit_of("small", texts(1, 8));
+            let took = self.wait(&id).await;
+            assert!(took <= BESIDE_TENANTS_MAX, "job {jobs} took {took:?}");
+            tokio::time::sleep(Duration::from_millis(7)).await;
+            jobs += 1;
+        }
+        assert!(jobs > 20, "{jobs} jobs: the load was too small");
     }
 
     /// Submits one interactive text after the other until `load` has ended. None of them waits longer than documented.

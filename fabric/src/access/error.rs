@@ -2,8 +2,8 @@
 
 use forebay_schemas::{KeyId, TenantId};
 
-use super::bounds::{LIMIT_MAX, NAME_CHARS_MAX};
-use crate::store::StoreError;
+use super::bounds::{BUDGET_MAX, LIMIT_MAX, NAME_CHARS_MAX};
+use crate::{config::format_decimal, store::StoreError};
 
 /// A tenant or a key that can't be read or changed as asked.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +19,12 @@ pub enum AccessError {
     /// No key of that id exists.
     #[error("there is no key `{0}`; `forebay keys list` shows which there are")]
     NoKey(KeyId),
+    /// A fleet that is to be reopened has keys.
+    #[error(
+        "the fleet has {0} keys, expired and revoked ones included, and is closed while it has any; \
+         `forebay keys list` shows them, and `forebay tenants delete` removes those of a tenant"
+    )]
+    HasKeys(usize),
     /// A record in Redis can't be read.
     #[error(
         "`{field}` in Redis' hash {hash} can't be read: {reason}; run all programs at one version"
@@ -39,6 +45,15 @@ pub enum AccessError {
         /// The limit's name.
         field: &'static str,
         /// Its value.
+        value: u64,
+    },
+    /// A budget is out of its range.
+    #[error(
+        "the budget is {}; a budget is more than 0 and at most {}, and none is written by leaving it out",
+        format_decimal(*.value), format_decimal(BUDGET_MAX)
+    )]
+    Budget {
+        /// Its value, in units of 1e-9.
         value: u64,
     },
     /// A name is too long.
@@ -75,7 +90,7 @@ impl AccessError {
     /// Whether the caller asked for something that can't be: trying again can't help.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Limit { .. } | Self::Name { .. } | Self::NoScope => true,
+            Self::Limit { .. } | Self::Budget { .. } | Self::Name { .. } | Self::NoScope => true,
             Self::Store(error) => error.is_final(),
             _ => false,
         }

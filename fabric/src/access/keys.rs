@@ -25,7 +25,7 @@ pub struct NewKey {
 
 impl Store {
     fn key_records(&self) -> Records<'_> {
-        Records { store: self, hash: KEYS_KEY }
+        Records { store: self, hash: KEYS_KEY, is_marked: true }
     }
 
     /// Creates a key for a tenant. The secret is in the [`Credential`] alone: it can't be had again.
@@ -73,9 +73,18 @@ impl Store {
         self.key_records().all().await
     }
 
-    /// Whether there are keys, valid or not.
+    /// Whether there are keys, valid or not, or were keys before: a fleet that was closed once does not open because
+    /// its last key is deleted, until [`Self::reopen`].
     pub async fn has_keys(&self) -> Result<bool, AccessError> {
         Ok(self.key_records().count().await? > 0)
+    }
+
+    /// Lets a fleet without keys be open once more: as before its first key, its gateways on loopback ask for none.
+    pub async fn reopen(&self) -> Result<(), AccessError> {
+        match self.key_records().unmark().await? {
+            0 => Ok(()),
+            keys => Err(AccessError::HasKeys(keys)),
+        }
     }
 
     /// Revokes a key. One that was revoked before keeps the earlier time.
@@ -134,6 +143,28 @@ mod tests {
         assert_eq!(again.revoked_at_ms, revoked.revoked_at_ms, "the first time stands");
         let unknown = store.revoke_key(&"aaaaaaaaaaaa".parse().unwrap()).await.unwrap_err();
         assert!(matches!(unknown, AccessError::NoKey(_)), "{unknown}");
+    }
+
+    #[tokio::test]
+    async fn a_fleet_whose_last_key_is_deleted_stays_closed_until_it_is_reopened() {
+        let redis = Redis::start().await;
+        let store = &redis.store;
+        let tenant: TenantId = "acme".parse().unwrap();
+        store.reopen().await.unwrap();
+        store.create_tenant(&tenant, "", TenantLimits::default()).await.unwrap();
+        store.create_key(&tenant, new()).await.unwrap();
+        let kept = store.reopen().await.unwrap_err();
+        assert!(matches!(kept, AccessError::HasKeys(1)), "{kept}");
+        assert!(store.delete_tenant(&tenant).await.is_ok());
+        assert!(store.keys().await.unwrap().is_empty());
+        assert!(store.has_keys().await.unwrap(), "it had one");
+        store.create_tenant(&tenant, "", TenantLimits::default()).await.unwrap();
+        store.create_key(&tenant, new()).await.unwrap();
+        let kept = store.reopen().await.unwrap_err();
+        assert!(matches!(kept, AccessError::HasKeys(1)), "{kept}");
+        store.delete_tenant(&tenant).await.unwrap();
+        store.reopen().await.unwrap();
+        assert!(!store.has_keys().await.unwrap());
     }
 
     #[tokio::test]

@@ -19,9 +19,9 @@ mod record;
 mod records;
 mod tenants;
 
-pub use bounds::{LIMIT_MAX, NAME_CHARS_MAX};
+pub use bounds::{BUDGET_MAX, LIMIT_MAX, NAME_CHARS_MAX};
 pub use credential::{Credential, SecretHash};
 pub use error::AccessError;
 pub use keys::NewKey;
-pub use limits::{Request, RequestLease, Reservation, Usage, Verdict, WINDOW_MS};
+pub use limits::{Money, Request, RequestLease, Reservation, Usage, Verdict, WINDOW_MS};
 pub use record::{ApiKey, KeyState, Scope, Tenant, TenantLimits};

@@ -6,7 +6,7 @@ use forebay_schemas::{KeyId, TenantId};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    bounds::{LIMIT_MAX, NAME_CHARS_MAX},
+    bounds::{BUDGET_MAX, LIMIT_MAX, NAME_CHARS_MAX},
     credential::SecretHash,
     error::AccessError,
 };
@@ -38,6 +38,9 @@ pub struct TenantLimits {
     /// The most requests that are served at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_flight: Option<u64>,
+    /// The most money in a month of UTC, in units of 1e-9.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<u64>,
 }
 
 impl TenantLimits {
@@ -56,7 +59,10 @@ impl TenantLimits {
                 return Err(AccessError::Limit { field, value });
             }
         }
-        Ok(())
+        match self.budget.filter(|value| !(1..=BUDGET_MAX).contains(value)) {
+            Some(value) => Err(AccessError::Budget { value }),
+            None => Ok(()),
+        }
     }
 }
 

@@ -15,7 +15,8 @@ const SCANNED_AT_ONCE: usize = 512;
 const ATTEMPTS_MAX: u32 = 8;
 
 /// Writes a field if it still has the value that was read (none is empty), removes it where the new one is empty, and
-/// publishes its id: all in one step, so that no reader keeps what has changed.
+/// publishes its id: all in one step, so that no reader keeps what has changed. Of a marked hash a removal leaves the
+/// mark.
 static SWAP: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local held = redis.call('HGET', KEYS[1], ARGV[1]) or ''
@@ -23,6 +24,7 @@ static SWAP: LazyLock<Script> = LazyLock::new(|| {
          if held == '' and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[4]) then return 'full' end
          if ARGV[3] == '' then
            redis.call('HDEL', KEYS[1], ARGV[1])
+           if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], ARGV[6], 'there were records') end
          else
            redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
          end
@@ -31,11 +33,29 @@ static SWAP: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+/// The field that stays in a hash whose records are never to be forgotten wholly; no id is like it.
+const MARK: &str = "-";
+
+/// Removes the mark from a hash that has nothing else.
+static UNMARK: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local marked = redis.call('HGET', KEYS[1], ARGV[1])
+         local records = redis.call('HLEN', KEYS[1]) - (marked and 1 or 0)
+         if marked and records == 0 then
+           redis.call('HDEL', KEYS[1], ARGV[1])
+           redis.call('PUBLISH', ARGV[2], ARGV[1])
+         end
+         return records",
+    )
+});
+
 /// One hash of records.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Records<'a> {
     pub(super) store: &'a Store,
     pub(super) hash: &'static str,
+    /// Whether a removal leaves a mark, by which the hash shows that it had records.
+    pub(super) is_marked: bool,
 }
 
 impl Records<'_> {
@@ -67,10 +87,11 @@ impl Records<'_> {
             }
             cursor = next;
         }
+        found.remove(MARK);
         found.iter().map(|(id, json)| self.read(id, json)).collect()
     }
 
-    /// How many there are.
+    /// How many there are, the mark included.
     pub(super) async fn count(&self) -> Result<usize, AccessError> {
         let count = async |connection: &mut _| {
             redis::cmd("HLEN").arg(self.hash).query_async(connection).await
@@ -117,6 +138,15 @@ impl Records<'_> {
         Err(AccessError::Contended(id.to_owned()))
     }
 
+    /// Removes the mark, unless there are records; returns how many there are.
+    pub(super) async fn unmark(&self) -> Result<usize, AccessError> {
+        let unmark = async |connection: &mut redis::aio::MultiplexedConnection| {
+            let mut unmark = UNMARK.key(self.hash);
+            unmark.arg(MARK).arg(ACCESS_CHANNEL).invoke_async(connection).await
+        };
+        Ok(self.store.run(unmark).await?)
+    }
+
     async fn raw(&self, id: &str) -> Result<Option<String>, StoreError> {
         let get = async |connection: &mut redis::aio::MultiplexedConnection| {
             redis::cmd("HGET").arg(self.hash).arg(id).query_async(connection).await
@@ -130,6 +160,7 @@ impl Records<'_> {
             .run(async |connection| {
                 let mut swap = SWAP.key(self.hash);
                 swap.arg(id).arg(held).arg(new).arg(RECORDS_MAX).arg(ACCESS_CHANNEL);
+                swap.arg(if self.is_marked { MARK } else { "" });
                 swap.invoke_async(connection).await
             })
             .await?;

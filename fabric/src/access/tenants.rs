@@ -11,7 +11,7 @@ use crate::{Store, clock};
 
 impl Store {
     fn tenant_records(&self) -> Records<'_> {
-        Records { store: self, hash: TENANTS_KEY }
+        Records { store: self, hash: TENANTS_KEY, is_marked: false }
     }
 
     /// Creates a tenant, which must not exist.

@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf};
 
+use super::routes::RouteError;
 use crate::tls::TlsError;
 
 /// A configuration that can't be used.
@@ -36,6 +37,9 @@ pub enum ConfigError {
     /// A value of the file or of a variable is out of its range.
     #[error("configuration: {0}")]
     Range(String),
+    /// A route can't be used.
+    #[error("configuration: {0}")]
+    Route(#[from] RouteError),
     /// A folder is not named, and this user has none of its own for it.
     #[error(
         "`{key}` is not set, and this user has neither {variable} nor HOME (an absolute path); set `{key}` to a folder \

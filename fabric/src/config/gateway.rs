@@ -26,6 +26,12 @@ pub struct GatewayConfig {
     pub request_wait_ms_max: u64,
     /// The longest that a look at a job waits for its result, in milliseconds.
     pub poll_wait_ms_max: u64,
+    /// The most streams of a job's events at once.
+    pub streams_max: usize,
+    /// The longest that a stream of a job's events goes on without the job's end, in milliseconds.
+    pub stream_wait_ms_max: u64,
+    /// The most bytes of vectors that are kept for texts that come again; 0 keeps none.
+    pub embedding_cache_bytes_max: usize,
     /// The longest body of a request, in bytes.
     pub body_bytes_max: usize,
     /// The most bytes that the bodies of all requests take together.
@@ -61,6 +67,9 @@ impl Default for GatewayConfig {
             // The shortest of the usual client time-outs that leave room for a cold start.
             request_wait_ms_max: 300_000,
             poll_wait_ms_max: 60_000,
+            streams_max: 1_024,
+            stream_wait_ms_max: 3_600_000,
+            embedding_cache_bytes_max: 0,
             body_bytes_max: 32 << 20,
             held_bytes_max: 256 << 20,
             inputs_max: 16_384,
@@ -75,7 +84,7 @@ impl Default for GatewayConfig {
 
 impl GatewayConfig {
     /// The fewest of each number that works, for the check of the whole configuration.
-    pub(super) fn minima(&self) -> [(&'static str, u64, u64); 11] {
+    pub(super) fn minima(&self) -> [(&'static str, u64, u64); 13] {
         [
             ("gateway.connections_max", self.connections_max as u64, 1),
             // Connections are looked at once a second.
@@ -85,6 +94,8 @@ impl GatewayConfig {
             ("gateway.idle_wait_ms_max", self.idle_wait_ms_max, 1_000),
             ("gateway.request_wait_ms_max", self.request_wait_ms_max, 1),
             ("gateway.poll_wait_ms_max", self.poll_wait_ms_max, 1),
+            ("gateway.streams_max", self.streams_max as u64, 1),
+            ("gateway.stream_wait_ms_max", self.stream_wait_ms_max, 1),
             ("gateway.body_bytes_max", self.body_bytes_max as u64, 1),
             // Otherwise a body within its own limit could never be held.
             ("gateway.held_bytes_max", self.held_bytes_max as u64, self.body_bytes_max as u64),

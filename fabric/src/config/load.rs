@@ -5,12 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use forebay_schemas::ModelId;
 use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::{
     error::ConfigError,
     renamed::{self, OldName},
+    routes,
     settings::Config,
 };
 use crate::tls::Tls;
@@ -69,6 +71,7 @@ impl Config {
             old_names.map(|old_name| format!("{}: {old_name}", path.display())).collect();
         let config = apply(from_file, table, environment, &mut warnings)?;
         config.check().map_err(ConfigError::Range)?;
+        routes::check(&config.routes, &config.models)?;
         Ok((config, warnings))
     }
 }
@@ -82,6 +85,13 @@ pub fn for_workers(text: &str) -> String {
         return text.to_owned();
     }
     table.to_string()
+}
+
+/// The variable with the API key of a remote model, by the text of a configuration file.
+pub fn api_key_env(text: &str, model: &ModelId) -> Option<String> {
+    let table = toml::from_str::<Table>(text).ok()?;
+    let remote = table.get("models")?.get(model.as_str())?.get("remote")?;
+    Some(remote.get("api_key_env")?.as_str()?.to_owned())
 }
 
 fn in_file(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
@@ -290,6 +300,25 @@ mod tests {
     #[test]
     fn a_value_out_of_range_is_named() {
         assert!(error("[worker]\nprefetch_batch = 0", &[]).contains("worker.prefetch_batch"));
+    }
+
+    #[test]
+    fn weights_of_tenants_are_read_and_those_out_of_range_are_named() {
+        let text = "[worker.tenant_weights]\nacme = 3\n\"Big, Inc.\" = 100\n";
+        let variable = ("FOREBAY_WORKER__TENANT_WEIGHTS__SMALL", "2");
+        let worker = load(text, &[variable]).unwrap().config.worker;
+        let weights: Vec<(&str, u32)> = worker
+            .tenant_weights
+            .iter()
+            .map(|(tenant, weight)| (tenant.as_str(), *weight))
+            .collect();
+        assert_eq!(weights, [("Big, Inc.", 100), ("acme", 3), ("small", 2)]);
+        for weight in ["0", "101"] {
+            let message = error(&format!("[worker.tenant_weights]\nacme = {weight}"), &[]);
+            assert!(message.contains("`worker.tenant_weights.acme`"), "{message}");
+        }
+        let nameless = error("[worker.tenant_weights]\n\"\" = 2", &[]);
+        assert!(nameless.contains("a label of 0 characters"), "{nameless}");
     }
 
     #[test]

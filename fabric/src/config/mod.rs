@@ -8,21 +8,29 @@ mod folders;
 mod gateway;
 mod load;
 mod pools;
+mod price;
+mod remote;
 mod renamed;
+mod routes;
 mod secret;
 mod sections;
 mod settings;
+mod usage;
 
 pub use crate::tls::TlsConfig;
 pub use error::ConfigError;
 pub use gateway::GatewayConfig;
-pub use load::{FILE_DEFAULT, Loaded, for_workers};
+pub use load::{FILE_DEFAULT, Loaded, api_key_env, for_workers};
 pub use pools::{
     AutoscalerConfig, DeviceKind, DockerConfig, Environment, KubernetesConfig, LauncherKind,
     PoolConfig, ProcessConfig,
 };
+pub use price::{NANOS, NotDecimal, Price, format_decimal, parse_decimal};
+pub use remote::{RemoteConfig, RemoteEncoding, RemoteScores, RemoteTask};
+pub use routes::{Preference, RouteConfig, RouteError, RouteName, RouteTarget, Truncation};
 pub use secret::SecretUrl;
 pub use sections::{
     BrokerConfig, LogFormat, ModelConfig, NumberType, StoreConfig, TelemetryConfig, WorkerConfig,
 };
 pub use settings::Config;
+pub use usage::UsageConfig;

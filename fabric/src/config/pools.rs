@@ -68,6 +68,9 @@ pub enum DeviceKind {
     Cpu,
     /// An NVIDIA GPU.
     Cuda,
+    /// None of this fleet's: the workers of a remote model call its endpoint. Not to be configured: such a model has
+    /// it.
+    Remote,
 }
 
 /// The autoscaler.

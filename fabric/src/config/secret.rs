@@ -15,6 +15,13 @@ impl SecretUrl {
         self.0.expose_secret()
     }
 
+    /// Whether it has a login, with or without a password.
+    pub fn has_login(&self) -> bool {
+        let url = self.expose();
+        let address = url.split_once("://").map_or(url, |(_, rest)| rest);
+        address.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
+    }
+
     /// The URL with its password replaced. In doubt, more than the password is.
     fn redacted(&self) -> String {
         let url = self.expose();

@@ -1,16 +1,28 @@
 //! The tables of `forebay.toml`, each with its defaults; those of the autoscaler are in `pools`.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
+use forebay_schemas::limits::TENANT_CHARS_MAX;
 use serde::{Deserialize, Serialize};
 
-use super::pools::PoolConfig;
+use super::{
+    pools::{DeviceKind, PoolConfig},
+    price::Price,
+    remote::RemoteConfig,
+    secret::SecretUrl,
+};
+
+/// The largest weight of a tenant. More would leave others so little that a large job of theirs is held until the
+/// broker's time-out.
+const TENANT_WEIGHT_MAX: u32 = 100;
 
 /// One model of the fleet.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// The source of its files: `hf:owner/name[@revision]`, `pypi:package==version` or `folder:/path`.
+    /// The source of its files: `hf:owner/name[@revision]`, `pypi:package==version` or `folder:/path`. A remote model
+    /// has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub source: String,
     /// The SHA-256 of the download; required for `pypi:`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -21,6 +33,60 @@ pub struct ModelConfig {
     /// The size of its pool of workers.
     #[serde(default)]
     pub pool: PoolConfig,
+    /// The price of its tokens; unknown unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<Price>,
+    /// The endpoint that computes it, instead of workers of this fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<RemoteConfig>,
+}
+
+impl ModelConfig {
+    /// A model of this source, and the defaults for the rest.
+    pub fn of(source: &str) -> Self {
+        Self {
+            source: source.to_owned(),
+            sha256: None,
+            dtype: None,
+            pool: PoolConfig::default(),
+            price: None,
+            remote: None,
+        }
+    }
+
+    /// Where it is from, for people: the source of its files, or the endpoint that computes it.
+    pub fn origin(&self) -> String {
+        match &self.remote {
+            Some(remote) => format!("remote:{} at {}", remote.model, remote.url),
+            None => self.source.clone(),
+        }
+    }
+
+    /// The pool of its workers: those of a remote model need no device.
+    pub fn pool_of_workers(&self) -> PoolConfig {
+        let device = if self.remote.is_some() { DeviceKind::Remote } else { self.pool.device };
+        PoolConfig { device, ..self.pool.clone() }
+    }
+
+    /// Checks what the types don't say. The error names the key, which is under `table`.
+    pub(super) fn check(&self, table: &str) -> Result<(), String> {
+        match &self.remote {
+            Some(_) if !self.source.is_empty() => {
+                Err(format!("`{table}` has both `source` and `remote`: keep one"))
+            }
+            Some(_) if self.dtype.is_some() => {
+                Err(format!("`{table}.dtype` is for workers that compute: a remote model has none"))
+            }
+            Some(remote) => remote.check(&format!("{table}.remote")),
+            None if self.pool.device == DeviceKind::Remote => Err(format!(
+                "`{table}.pool.device` is for models with a [{table}.remote]: use cpu or cuda"
+            )),
+            None if self.source.is_empty() => Err(format!(
+                "`{table}` has no `source`: write where its files come from, or add [{table}.remote]"
+            )),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A number type that workers compute in.
@@ -101,6 +167,8 @@ pub struct WorkerConfig {
     /// How long a worker without work stays, in seconds, before it ends by itself; 0 is for ever. The autoscaler ends
     /// it earlier; this is for a worker without an autoscaler.
     pub idle_s_max: u64,
+    /// The weights of tenants, by their labels, among the jobs that a worker holds; of all others it is 1.
+    pub tenant_weights: Arc<BTreeMap<String, u32>>,
 }
 
 /// Logs, metrics and health of a service.
@@ -113,6 +181,30 @@ pub struct TelemetryConfig {
     pub log_format: LogFormat,
     /// Which log lines are written: `info`, `debug`, `forebay_fabric=debug,info`, ...
     pub log_filter: String,
+    /// The OTLP collector that spans are exported to, over HTTP: `http://collector:4318`. Without it none is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub otlp_endpoint: Option<SecretUrl>,
+    /// The share of the traces begun here that is recorded. A trace that came from before is recorded if it is there.
+    pub trace_ratio: f64,
+    /// Whether the gateway continues the traces of its clients, who then decide what is recorded.
+    pub trace_from_clients: bool,
+}
+
+impl TelemetryConfig {
+    /// Checks what the types don't say. The error names the key.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if !(0.0..=1.0).contains(&self.trace_ratio) {
+            return Err(format!("`telemetry.trace_ratio` is {}: use 0 to 1", self.trace_ratio));
+        }
+        match &self.otlp_endpoint {
+            Some(url) if !["http://", "https://"].iter().any(|it| url.expose().starts_with(it)) => {
+                Err(format!(
+                    "`telemetry.otlp_endpoint` is {url}: use http://host:4318, or https://"
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The format of log lines.
@@ -163,7 +255,28 @@ impl Default for WorkerConfig {
             memory_bytes_max: 0,
             held_bytes_max: 256 << 20,
             idle_s_max: 0,
+            tenant_weights: Arc::default(),
         }
+    }
+}
+
+impl WorkerConfig {
+    /// Checks the weights of tenants. The error names the key.
+    pub(super) fn check_tenant_weights(&self) -> Result<(), String> {
+        for (tenant, weight) in &*self.tenant_weights {
+            if tenant.is_empty() || tenant.chars().count() > TENANT_CHARS_MAX {
+                return Err(format!(
+                    "`worker.tenant_weights` has a label of {} characters: use 1 to {TENANT_CHARS_MAX}, as jobs do",
+                    tenant.chars().count()
+                ));
+            }
+            if !(1..=TENANT_WEIGHT_MAX).contains(weight) {
+                return Err(format!(
+                    "`worker.tenant_weights.{tenant}` is {weight}: use 1 to {TENANT_WEIGHT_MAX}; all other tenants have 1"
+                ));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -174,6 +287,9 @@ impl Default for TelemetryConfig {
             log_format: LogFormat::Text,
             // lapin logs as errors what this crate handles and logs itself.
             log_filter: "info,lapin=off".into(),
+            otlp_endpoint: None,
+            trace_ratio: 1.0,
+            trace_from_clients: true,
         }
     }
 }

@@ -10,8 +10,10 @@ use super::{
     folders::user_folder,
     gateway::GatewayConfig,
     pools::AutoscalerConfig,
+    routes::{RouteConfig, RouteName},
     secret::SecretUrl,
     sections::{BrokerConfig, ModelConfig, StoreConfig, TelemetryConfig, WorkerConfig},
+    usage::UsageConfig,
 };
 use crate::tls::TlsConfig;
 
@@ -48,10 +50,14 @@ pub struct Config {
     pub autoscaler: AutoscalerConfig,
     /// The gateway.
     pub gateway: GatewayConfig,
+    /// Metering.
+    pub usage: UsageConfig,
     /// Logs, metrics and health of each service.
     pub telemetry: TelemetryConfig,
     /// The models of this fleet.
     pub models: BTreeMap<ModelId, ModelConfig>,
+    /// Names that clients of the gateway send, and the models that answer them.
+    pub routes: BTreeMap<RouteName, RouteConfig>,
 }
 
 impl Default for Config {
@@ -70,8 +76,10 @@ impl Default for Config {
             worker: WorkerConfig::default(),
             autoscaler: AutoscalerConfig::default(),
             gateway: GatewayConfig::default(),
+            usage: UsageConfig::default(),
             telemetry: TelemetryConfig::default(),
             models: BTreeMap::new(),
+            routes: BTreeMap::new(),
         }
     }
 }
@@ -135,6 +143,7 @@ impl Config {
         at_least("worker.grace_s", worker.grace_s, 1)?;
         at_least("worker.attempts_max", worker.attempts_max.into(), 1)?;
         at_least("worker.batch_deadline_s", worker.batch_deadline_s, 1)?;
+        worker.check_tenant_weights()?;
         at_least("broker.connect_timeout_ms", broker.connect_timeout_ms, 1)?;
         at_least("broker.backoff_ms_max", broker.backoff_ms_max, 100)?;
         at_least("broker.publish_timeout_ms", broker.publish_timeout_ms, 1)?;
@@ -149,6 +158,8 @@ impl Config {
         at_least("limits.depth_max", self.limits.depth_max as u64, 4)?;
         at_least("queues.length_max", self.queues.length_max, 1)?;
         at_least("queues.delivery_limit", self.queues.delivery_limit, 1)?;
+        at_least("usage.unread_max", self.usage.unread_max, 1)?;
+        at_least("usage.keep_days", self.usage.keep_days, 32)?;
         let autoscaler = &self.autoscaler;
         at_least("autoscaler.tick_ms", autoscaler.tick_ms, 50)?;
         // A leader renews its lease every tick, and one tick may be late.
@@ -162,8 +173,10 @@ impl Config {
         for (key, value, min) in self.gateway.minima() {
             at_least(key, value, min)?;
         }
+        self.telemetry.check()?;
         for (model, settings) in &self.models {
             settings.pool.check(&format!("models.{model}.pool"))?;
+            settings.check(&format!("models.{model}"))?;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use deadpool::{
 use redis::{RedisError, aio::MultiplexedConnection};
 use tokio_util::sync::CancellationToken;
 
-use super::{dial::Dialer, error::StoreError};
+use super::{dial::Dialer, error::StoreError, metering::Metering};
 use crate::{
     backoff::Backoff,
     config::{Config, SecretUrl, StoreConfig},
@@ -40,6 +40,7 @@ pub struct Store {
     pub(super) config: StoreConfig,
     pub(super) url: SecretUrl,
     pub(super) writable: Arc<Mutex<Writable>>,
+    pub(super) metering: Arc<Metering>,
 }
 
 /// Since when the probes of this process have come through without a gap.
@@ -86,7 +87,8 @@ impl Store {
             .build()
             .map_err(|e| StoreError::Address { url: url.to_string(), reason: e.to_string() })?;
         let writable = Arc::default();
-        Ok(Self { connections, config: config.store.clone(), url, writable })
+        let metering = Arc::new(Metering::of(config));
+        Ok(Self { connections, config: config.store.clone(), url, writable, metering })
     }
 
     /// Waits until Redis answers. A refused login, which waiting does not mend, is returned at once; what else Redis

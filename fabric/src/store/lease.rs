@@ -85,3 +85,60 @@ impl Store {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::Redis;
+
+    const LEASE_MS: u64 = 60_000;
+
+    #[tokio::test]
+    async fn one_that_is_held_is_renewed_by_its_holder_and_refused_to_others() {
+        let mut redis = Redis::start().await;
+        assert!(!redis.store.is_led().await.unwrap());
+        let taken = redis.store.take_lease("one", LEASE_MS).await.unwrap();
+        assert_eq!(taken.holder, "one");
+        assert!(redis.store.is_led().await.unwrap());
+        assert_eq!(redis.store.take_lease("two", LEASE_MS).await.unwrap(), taken);
+        let longer = redis.store.take_lease("one", 10 * LEASE_MS).await.unwrap();
+        assert_eq!(longer, taken, "renewed under its token");
+        let left_ms: u64 = redis.ask(&["PTTL", LEASE_KEY]).await;
+        assert!(left_ms > LEASE_MS, "{left_ms}");
+    }
+
+    #[tokio::test]
+    async fn a_token_holds_until_another_one_leads_and_tokens_only_grow() {
+        let mut redis = Redis::start().await;
+        let first = redis.store.take_lease("one", LEASE_MS).await.unwrap();
+        assert!(redis.store.holds_lease(first.token).await.unwrap());
+        assert!(!redis.store.holds_lease(first.token - 1).await.unwrap());
+        let () = redis.ask(&["DEL", LEASE_KEY]).await;
+        assert!(!redis.store.holds_lease(first.token).await.unwrap(), "it has expired");
+        let second = redis.store.take_lease("two", LEASE_MS).await.unwrap();
+        assert!(second.token > first.token);
+        assert!(!redis.store.holds_lease(first.token).await.unwrap(), "another one's");
+        assert!(redis.store.holds_lease(second.token).await.unwrap());
+        // Its clock may be set back, and the last token is the higher one.
+        let ahead = (second.token + 1_000_000_000).to_string();
+        let () = redis.ask(&["SET", TOKEN_KEY, &ahead]).await;
+        let () = redis.ask(&["DEL", LEASE_KEY]).await;
+        let third = redis.store.take_lease("one", LEASE_MS).await.unwrap();
+        assert_eq!(third.token, second.token + 1_000_000_001);
+        let () = redis.ask(&["FLUSHALL"]).await;
+        let lost = redis.store.take_lease("one", LEASE_MS).await.unwrap();
+        assert!(lost.token > first.token, "Redis lost all that it had");
+    }
+
+    #[tokio::test]
+    async fn a_lease_is_given_up_by_the_one_that_has_it_alone() {
+        let mut redis = Redis::start().await;
+        let first = redis.store.take_lease("one", LEASE_MS).await.unwrap();
+        let () = redis.ask(&["DEL", LEASE_KEY]).await;
+        let second = redis.store.take_lease("two", LEASE_MS).await.unwrap();
+        redis.store.release_lease(first.token).await.unwrap();
+        assert!(redis.store.holds_lease(second.token).await.unwrap(), "released by the one before");
+        redis.store.release_lease(second.token).await.unwrap();
+        assert!(!redis.store.is_led().await.unwrap());
+    }
+}

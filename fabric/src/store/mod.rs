@@ -8,11 +8,13 @@ mod dial;
 mod error;
 mod journal;
 mod lease;
+mod metering;
 mod notices;
 mod registry;
 mod result_store;
 mod results;
 mod retract;
+pub(crate) mod scripts;
 mod status;
 #[cfg(test)]
 pub(crate) mod testing;

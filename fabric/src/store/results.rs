@@ -1,11 +1,14 @@
 //! Terminal records: written once, by the first writer.
 
-use forebay_schemas::JobId;
-use redis::{ExistenceCheck, RedisResult, SetExpiry, SetOptions, pipe};
+use forebay_schemas::{JobId, UsageEntry};
+use metrics::counter;
+use redis::{ExistenceCheck, SetExpiry, SetOptions, pipe};
 
 use super::{
     connection::{PROBE_KEY, PROBE_TTL_S, Store},
     error::StoreError,
+    metering::{STREAM_FULL, WRITE},
+    scripts,
 };
 
 /// A terminal record to be written.
@@ -19,6 +22,9 @@ pub struct ResultRecord {
     pub ttl_s: u64,
     /// The channel on which the id is published once it is written.
     pub notify: Option<String>,
+    /// What the job took, which is written with the record if that is the job's first. Without it, or where metering
+    /// is off, the record is written alone.
+    pub usage: Option<UsageEntry>,
 }
 
 /// The outcome of writing a record.
@@ -56,6 +62,11 @@ impl Store {
     async fn write_pipeline(&self, records: &[ResultRecord]) -> Result<Vec<Written>, StoreError> {
         let mut commands = pipe();
         for record in records {
+            if let Some(usage) = record.usage.as_ref().filter(|_| self.metering.is_on()) {
+                let ResultRecord { id, bytes, ttl_s, .. } = record;
+                commands.add_command(self.metering.write(id, bytes, *ttl_s, usage));
+                continue;
+            }
             // `NX` makes the write idempotent: the first record of a job stands.
             let options = SetOptions::default()
                 .conditional_set(ExistenceCheck::NX)
@@ -80,10 +91,8 @@ impl Store {
         commands.ignore_errors();
         let mut replies: Vec<redis::Value> = self
             .run(async |connection| {
-                let replies: Vec<RedisResult<redis::Value>> =
-                    commands.query_async(connection).await?;
                 // The first error stands for all: they have one cause.
-                replies.into_iter().collect()
+                scripts::replies(connection, &commands, &WRITE).await?.into_iter().collect()
             })
             .await?;
         if replicas_min > 0 {
@@ -94,7 +103,11 @@ impl Store {
             }
         }
         let written = |reply: redis::Value| match reply {
-            redis::Value::Nil => Written::AlreadyThere,
+            redis::Value::Nil | redis::Value::Int(0) => Written::AlreadyThere,
+            redis::Value::Int(STREAM_FULL) => {
+                counter!("forebay_usage_lost_total").increment(1);
+                Written::First
+            }
             _ => Written::First,
         };
         Ok(replies.into_iter().map(written).collect())
@@ -172,7 +185,7 @@ mod tests {
     use super::*;
 
     fn record(bytes: usize) -> ResultRecord {
-        ResultRecord { id: JobId::random(), bytes: vec![0; bytes], ttl_s: 1, notify: None }
+        ResultRecord { id: JobId::random(), bytes: vec![0; bytes], ttl_s: 1, notify: None, usage: None }
     }
 
     #[test]

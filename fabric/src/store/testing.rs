@@ -104,5 +104,7 @@ pub(crate) fn record(id: &str) -> WorkerRecord {
         load_ms: 0,
         slots_free_tokens: 0,
         gpu: None,
+        remote: None,
+        revision: None,
     }
 }

@@ -1,8 +1,9 @@
-//! Telemetry of a service: log lines, metrics, liveness and readiness.
+//! Telemetry of a service: log lines, metrics, traces, liveness and readiness.
 
 mod health;
 mod server;
 mod text;
+pub mod trace;
 
 use std::io::IsTerminal;
 
@@ -11,6 +12,7 @@ use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 use crate::config::{LogFormat, TelemetryConfig};
 use text::OneLine;
+use trace::TraceError;
 
 pub use health::Health;
 pub use server::{Server, ServerError};
@@ -31,6 +33,9 @@ pub enum TelemetryError {
     /// Logs or metrics have been set up before.
     #[error("telemetry is set up already: {0}; set it up once, at the start of `main`")]
     Twice(String),
+    /// Traces can't be exported.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
 }
 
 /// Starts writing log lines to standard error.

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use forebay_fabric::{
     Store,
-    access::{Request, RequestLease, Reservation, Tenant, Verdict, WINDOW_MS},
+    access::{Money, Request, RequestLease, Reservation, Tenant, Verdict, WINDOW_MS},
     store::StoreError,
 };
 use forebay_schemas::JobId;
@@ -15,6 +15,7 @@ use tokio::{runtime::Handle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    cost::Cost,
     line::{Line, Waiter},
     permit::{Held, LEASE_MS, Permit},
     standing::{Reason, Refusal, Standing},
@@ -35,10 +36,12 @@ const RETRY_IN_FLIGHT_MS: u64 = 1_000;
 pub struct Unavailable(#[source] Box<StoreError>);
 
 /// The needs of a request.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Need {
     /// The tokens that it is expected to take: rather too many, since more than these are counted only when it ends.
     pub tokens: u64,
+    /// What these cost; nothing where the model has no price.
+    pub cost: Option<Cost>,
     /// How long it may wait for an in-flight slot; not at all unless set.
     pub wait_until: Option<Instant>,
 }
@@ -92,7 +95,7 @@ impl Limiter {
             let tenant = tenant.id.clone();
             return Ok(Outcome::Refused(Refusal { tenant, reason, standing, retry_ms: None }));
         }
-        let mut attempt = Attempt::new(self, tenant);
+        let mut attempt = Attempt::new(self, tenant, need.cost.as_ref());
         let answer = loop {
             let until = need.wait_until.filter(|until| *until > Instant::now());
             let answer = attempt.ask(tenant, &need, until.is_some()).await?;
@@ -118,6 +121,7 @@ impl Limiter {
                     lease: attempt.lease.clone(),
                     slice: answer.slice,
                     tokens: need.tokens,
+                    cost: need.cost,
                 };
                 Outcome::Granted(Permit::hold(held, standing, &self.tasks))
             }
@@ -125,6 +129,12 @@ impl Limiter {
             Verdict::Tokens => refused(Reason::Tokens, answer.retry_us),
             Verdict::InFlight | Verdict::Waiting => {
                 refused(Reason::InFlight, RETRY_IN_FLIGHT_MS * 1_000)
+            }
+            Verdict::Budget => {
+                let (budget, spent) = (limits.budget.unwrap_or(0), answer.usage.spent);
+                let reason = Reason::Budget { budget, spent };
+                let tenant = tenant.id.clone();
+                Outcome::Refused(Refusal { tenant, reason, standing, retry_ms: None })
             }
         })
     }
@@ -135,19 +145,22 @@ impl Limiter {
 struct Attempt<'a> {
     limiter: &'a Limiter,
     lease: RequestLease,
+    /// The name of its reservation of money, if it has one.
+    money: Option<String>,
     waiter: Option<Waiter>,
     leaves: bool,
 }
 
 impl<'a> Attempt<'a> {
-    fn new(limiter: &'a Limiter, tenant: &Tenant) -> Self {
+    fn new(limiter: &'a Limiter, tenant: &Tenant, cost: Option<&Cost>) -> Self {
         let lease = RequestLease {
             tenant: tenant.id.clone(),
             id: JobId::random().to_string(),
             lease_ms: LEASE_MS,
             window_ms: WINDOW_MS,
         };
-        Self { limiter, lease, waiter: None, leaves: true }
+        let money = cost.map(|cost| cost.name(&lease).to_owned());
+        Self { limiter, lease, money, waiter: None, leaves: true }
     }
 
     async fn ask(
@@ -160,6 +173,7 @@ impl<'a> Attempt<'a> {
             lease: &self.lease,
             limits: tenant.limits,
             tokens: need.tokens,
+            money: need.cost.as_ref().map(|cost| cost.reserved(&self.lease, need.tokens)),
             waiting_max: if waits { WAITING_PER_TENANT_MAX } else { 0 },
             patience_ms: PATIENCE_MS,
         };
@@ -185,7 +199,7 @@ impl<'a> Attempt<'a> {
             return true;
         }
         // It asks again at once: its turn may have come before it listened.
-        self.waiter = self.limiter.line.enter(&self.lease.id);
+        self.waiter = self.limiter.line.enter(&self.lease.tenant, &self.lease.id);
         self.waiter.is_some()
     }
 }
@@ -198,12 +212,14 @@ impl Drop for Attempt<'_> {
         };
         let Limiter { store, tasks, .. } = self.limiter.clone();
         let lease = self.lease.clone();
+        let money = self.money.take();
         let leave = async move {
             if let Err(error) = store.leave_line(&lease).await {
                 tracing::debug!(%error, "can't leave the line; it forgets those that do not ask");
             }
             // Once: if Redis is away, the lease runs out by itself.
-            if let Err(error) = store.settle(&lease, 0, 0).await {
+            let money = money.as_deref().map(|name| Money { name, amount: 0, lease_ms: 0 });
+            if let Err(error) = store.settle_with(&lease, 0, 0, money).await {
                 tracing::debug!(%error, "can't free a slot; its lease runs out");
             }
         };

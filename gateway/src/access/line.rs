@@ -9,24 +9,40 @@ use std::{
 };
 
 use forebay_fabric::Store;
-use forebay_schemas::names::TURNS_CHANNEL;
-use tokio::sync::Notify;
+use forebay_schemas::{TenantId, names::TURNS_CHANNEL};
+use metrics::{gauge, histogram};
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::subscribe::{Event, subscribe};
 
 /// The most requests of this replica that wait. Each asks Redis once a second.
 const WAITING_MAX: usize = 1_024;
+/// So many of those positions are for tenants that have few: some tenants whose requests fill the others keep no
+/// tenant from waiting.
+const FOR_FEW: usize = WAITING_MAX / 4;
+/// The most requests of a tenant that has few.
+const FEW: usize = 16;
 
-/// The waiting requests by their leases' ids.
+/// The waiting requests.
 #[derive(Default)]
-pub(super) struct Line(Mutex<HashMap<String, Arc<Notify>>>);
+pub(super) struct Line(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    /// By their leases' ids.
+    turns: HashMap<String, Arc<Notify>>,
+    /// How many each tenant has.
+    of_tenants: HashMap<TenantId, usize>,
+}
 
 /// A request in the line, until this is dropped.
 pub(super) struct Waiter {
     line: Arc<Line>,
+    tenant: TenantId,
     lease: String,
     turn: Arc<Notify>,
+    since: Instant,
 }
 
 impl Line {
@@ -42,25 +58,30 @@ impl Line {
         line
     }
 
-    /// Lets a request wait for its turn; `None` if too many wait.
-    pub(super) fn enter(self: &Arc<Self>, lease: &str) -> Option<Waiter> {
+    /// Lets a request of a tenant wait for its turn; `None` if too many wait.
+    pub(super) fn enter(self: &Arc<Self>, tenant: &TenantId, lease: &str) -> Option<Waiter> {
         let mut waiting = self.waiting();
-        if waiting.len() >= WAITING_MAX {
+        let own = waiting.of_tenants.get(tenant).copied().unwrap_or_default();
+        let most = if own < FEW { WAITING_MAX } else { WAITING_MAX - FOR_FEW };
+        if waiting.turns.len() >= most {
             return None;
         }
         let turn = Arc::new(Notify::new());
-        waiting.insert(lease.to_owned(), turn.clone());
-        Some(Waiter { line: self.clone(), lease: lease.to_owned(), turn })
+        waiting.turns.insert(lease.to_owned(), turn.clone());
+        waiting.of_tenants.insert(tenant.clone(), own + 1);
+        gauge!("forebay_gateway_waiting").set(waiting.turns.len() as f64);
+        let (line, tenant, lease) = (self.clone(), tenant.clone(), lease.to_owned());
+        Some(Waiter { line, tenant, lease, turn, since: Instant::now() })
     }
 
     fn call(&self, lease: &str) {
-        if let Some(turn) = self.waiting().get(lease) {
+        if let Some(turn) = self.waiting().turns.get(lease) {
             // Kept for one that is asking just now.
             turn.notify_one();
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, HashMap<String, Arc<Notify>>> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -74,7 +95,17 @@ impl Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        self.line.waiting().remove(&self.lease);
+        let mut waiting = self.line.waiting();
+        waiting.turns.remove(&self.lease);
+        if let Some(own) = waiting.of_tenants.get_mut(&self.tenant) {
+            *own -= 1;
+            if *own == 0 {
+                waiting.of_tenants.remove(&self.tenant);
+            }
+        }
+        gauge!("forebay_gateway_waiting").set(waiting.turns.len() as f64);
+        let ms = self.since.elapsed().as_secs_f64() * 1e3;
+        histogram!("forebay_gateway_wait_ms").record(ms);
     }
 }
 
@@ -82,27 +113,41 @@ impl Drop for Waiter {
 mod tests {
     use super::*;
 
+    fn tenant(name: &str) -> TenantId {
+        name.parse().unwrap()
+    }
+
     #[tokio::test]
     async fn the_one_that_is_named_is_woken_also_if_it_listens_later() {
         let line = Arc::<Line>::default();
-        let one = line.enter("a").unwrap();
-        let two = line.enter("b").unwrap();
+        let one = line.enter(&tenant("acme"), "a").unwrap();
+        let two = line.enter(&tenant("acme"), "b").unwrap();
         line.call("b");
         line.call("of another replica");
         two.turn().await;
         assert!(futures_util::FutureExt::now_or_never(one.turn()).is_none());
         drop(one);
         drop(two);
-        assert!(line.waiting().is_empty());
+        let waiting = line.waiting();
+        assert!(waiting.turns.is_empty() && waiting.of_tenants.is_empty());
     }
 
     #[test]
-    fn a_replica_s_line_is_bounded() {
+    fn a_replica_s_line_is_bounded_and_tenants_that_fill_it_keep_no_other_out() {
         let line = Arc::<Line>::default();
-        let mut all: Vec<Waiter> =
-            (0..WAITING_MAX).map(|n| line.enter(&n.to_string()).unwrap()).collect();
-        assert!(line.enter("one more").is_none());
-        all.pop();
-        assert!(line.enter("one more").is_some());
+        let many = WAITING_MAX - FOR_FEW;
+        let enter = |name: &str, n: usize| line.enter(&tenant(name), &format!("{name}-{n}"));
+        let mut all: Vec<Waiter> = (0..many).map(|n| enter("many", n).unwrap()).collect();
+        assert!(enter("many", many).is_none());
+        for name in 0..FOR_FEW / FEW {
+            let name = format!("few-{name}");
+            all.extend((0..FEW).map(|n| enter(&name, n).unwrap()));
+            assert!(enter(&name, FEW).is_none(), "it has no longer few");
+        }
+        assert_eq!(all.len(), WAITING_MAX);
+        assert!(enter("one-more", 0).is_none());
+        all.remove(0);
+        assert!(enter("many", many).is_none());
+        assert!(enter("one-more", 0).is_some());
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! [`headers`] makes the headers of all that. Tenants and keys themselves are [`forebay_fabric::access`].
 
+mod cost;
 pub mod headers;
 mod limiter;
 mod line;
@@ -16,6 +17,7 @@ mod standing;
 mod subscribe;
 mod verify;
 
+pub use cost::{Cost, SubmittedJob};
 pub use forebay_fabric::access::{Scope, Tenant, TenantLimits};
 pub use limiter::{Limiter, Need, Outcome};
 pub use permit::Permit;

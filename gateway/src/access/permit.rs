@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
-use forebay_fabric::{Store, access::RequestLease, backoff::Backoff};
+use forebay_fabric::{
+    Store,
+    access::{Money, RequestLease},
+    backoff::Backoff,
+};
 use tokio::{sync::oneshot, time::Instant};
 use tokio_util::task::TaskTracker;
 
-use super::standing::Standing;
+use super::{cost::Cost, standing::Standing};
 
 /// How long a lease holds: the slots of a gateway that died are free so long after.
 pub(super) const LEASE_MS: u64 = 30_000;
@@ -23,7 +27,16 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 pub struct Permit {
     standing: Standing,
     /// To the task that holds the lease; `None` for a tenant without limits.
-    ended: Option<oneshot::Sender<u64>>,
+    ended: Option<oneshot::Sender<Ended>>,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy)]
+enum Ended {
+    /// With its answer, for so many tokens.
+    Took(u64),
+    /// With a job that goes on without it.
+    Submitted,
 }
 
 impl Permit {
@@ -48,7 +61,15 @@ impl Permit {
     pub fn settle(mut self, tokens: u64) {
         if let Some(ended) = self.ended.take() {
             // Its task ends last: it has received.
-            let _ = ended.send(tokens);
+            let _ = ended.send(Ended::Took(tokens));
+        }
+    }
+
+    /// Ends the request, which has submitted a job: the tokens stay counted as they were reserved, and the money is
+    /// the job's from now on.
+    pub fn submitted(mut self) {
+        if let Some(ended) = self.ended.take() {
+            let _ = ended.send(Ended::Submitted);
         }
     }
 }
@@ -61,14 +82,16 @@ pub(super) struct Held {
     pub(super) slice: u64,
     /// The tokens that are counted for it.
     pub(super) tokens: u64,
+    /// What tokens cost it.
+    pub(super) cost: Option<Cost>,
 }
 
 impl Held {
     /// Renews the lease until the request ends, then settles it.
-    async fn until(self, mut end: oneshot::Receiver<u64>) {
-        let tokens = loop {
+    async fn until(self, mut end: oneshot::Receiver<Ended>) {
+        let ended = loop {
             tokio::select! {
-                tokens = &mut end => break tokens.unwrap_or(self.tokens),
+                ended = &mut end => break ended.ok(),
                 () = tokio::time::sleep(RENEWED_EVERY) => {
                     if let Err(error) = self.store.renew(&self.lease).await {
                         tracing::debug!(%error, "can't renew the lease of a request in flight");
@@ -76,17 +99,30 @@ impl Held {
                 }
             }
         };
+        let tokens = match ended {
+            Some(Ended::Took(tokens)) => tokens,
+            Some(Ended::Submitted) | None => self.tokens,
+        };
+        let is_submitted = matches!(ended, Some(Ended::Submitted));
+        let money = self.cost.as_ref();
+        let money = money.and_then(|cost| cost.settled(&self.lease, tokens, is_submitted));
         // A limit keeps the difference far within the range.
         let more = tokens as i64 - self.tokens as i64;
-        settle(&self.store, &self.lease, self.slice, more).await;
+        settle(&self.store, &self.lease, self.slice, more, money).await;
     }
 }
 
 /// Settles, and tries again until the lease has run out by itself: then there is nothing to settle.
-async fn settle(store: &Store, lease: &RequestLease, slice: u64, more: i64) {
+async fn settle(
+    store: &Store,
+    lease: &RequestLease,
+    slice: u64,
+    more: i64,
+    money: Option<Money<'_>>,
+) {
     let until = Instant::now() + Duration::from_millis(lease.lease_ms);
     let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
-    while let Err(error) = store.settle(lease, slice, more).await {
+    while let Err(error) = store.settle_with(lease, slice, more, money).await {
         if Instant::now() >= until {
             tracing::warn!(%error, tenant = %lease.tenant, "a request's tokens stay counted as reserved");
             return;

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use forebay_fabric::access::{TenantLimits, Usage};
+use forebay_fabric::{
+    access::{TenantLimits, Usage},
+    config::format_decimal,
+};
 use forebay_schemas::TenantId;
 
 /// A limit, and what is left of it.
@@ -54,6 +57,13 @@ pub enum Reason {
     Tokens,
     /// Requests in flight.
     InFlight,
+    /// The month's budget.
+    Budget {
+        /// The budget, in units of 1e-9.
+        budget: u64,
+        /// The part of it that is spent, or reserved for requests and jobs under way.
+        spent: u64,
+    },
     /// It needs more tokens than the tenant may ever have in a minute.
     NeverFits {
         /// The tokens that it needs.
@@ -77,14 +87,24 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// The HTTP status: 429, or 400 where coming back is of no use. Clients come back on every 429.
+    /// The HTTP status: 429, or 400 where the request can never fit. Clients come back on a 429 unless a header says
+    /// that it is of no use, as it is where the budget is spent.
     pub fn status(&self) -> u16 {
-        if self.retry_ms.is_some() { 429 } else { 400 }
+        if self.retry_ms.is_some() || self.is_of_budget() { 429 } else { 400 }
     }
 
     /// The error code, as clients of OpenAI's API know it.
     pub fn code(&self) -> &'static str {
+        if self.is_of_budget() {
+            return "insufficient_quota";
+        }
         if self.retry_ms.is_some() { "rate_limit_exceeded" } else { "request_too_large" }
+    }
+}
+
+impl Refusal {
+    fn is_of_budget(&self) -> bool {
+        matches!(self.reason, Reason::Budget { .. })
     }
 }
 
@@ -104,6 +124,13 @@ impl fmt::Display for Refusal {
                 f,
                 "tenant {tenant} may have {} requests in flight, and has them",
                 limit(in_flight)
+            )?,
+            Reason::Budget { budget, spent } => write!(
+                f,
+                "tenant {tenant} has a budget of {} a month, of which {} are spent or reserved: this request does not \
+                 fit; ask for a higher budget, or come back next month",
+                format_decimal(budget),
+                format_decimal(spent)
             )?,
             Reason::NeverFits { tokens, limit } => write!(
                 f,
@@ -126,8 +153,15 @@ mod tests {
             requests_per_minute: Some(60),
             tokens_per_minute: Some(1_000),
             in_flight: Some(4),
+            budget: Some(5_000_000_000),
         };
-        let usage = Usage { requests: 60, tokens: 1_200, in_flight: 4, reset_us: 59_000_001 };
+        let usage = Usage {
+            requests: 60,
+            tokens: 1_200,
+            in_flight: 4,
+            reset_us: 59_000_001,
+            spent: 0,
+        };
         let standing = Standing::new(&limits, &usage);
         Refusal { tenant: "acme".parse().unwrap(), reason, standing, retry_ms }
     }
@@ -149,6 +183,12 @@ mod tests {
             (Reason::Requests, Some(1_200), ["60 requests a minute", "in 2 s"], 429),
             (Reason::Tokens, Some(1), ["1000 tokens a minute", "in 1 s"], 429),
             (Reason::InFlight, Some(1_000), ["4 requests in flight", "in 1 s"], 429),
+            (
+                Reason::Budget { budget: 5_000_000_000, spent: 4_999_999_000 },
+                None,
+                ["budget of 5 a month", "4.999999 are spent"],
+                429,
+            ),
             (
                 Reason::NeverFits { tokens: 2_000, limit: 1_000 },
                 None,

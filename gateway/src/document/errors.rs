@@ -44,6 +44,9 @@ enum Kind {
     /// A limit of the tenant is reached.
     #[serde(rename = "rate_limit_error")]
     RateLimit,
+    /// The month's budget of the tenant is spent or reserved.
+    #[serde(rename = "insufficient_quota")]
+    Quota,
     /// The fleet can't take or do it now.
     #[serde(rename = "service_unavailable")]
     Unavailable,
@@ -68,8 +71,8 @@ const ROWS: [Row; 12] = [
     Row(
         403,
         "Forbidden",
-        &["insufficient_permissions"],
-        "The key lacks a scope, which the message names.",
+        &["insufficient_permissions", "foreign_origin"],
+        "The key lacks a scope, which the message names; or no key is needed, and a web page of another site asks.",
     ),
     Row(
         404,
@@ -95,8 +98,9 @@ const ROWS: [Row; 12] = [
     Row(
         429,
         "RateLimited",
-        &["rate_limit_exceeded"],
-        "A limit of the tenant is reached: the headers say when to come back.",
+        &["rate_limit_exceeded", "insufficient_quota"],
+        "A limit of the tenant is reached, and the headers say when to come back; or its budget for the month is spent, \
+         and they say that trying again is of no use.",
     ),
     Row(
         500,

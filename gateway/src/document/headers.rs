@@ -19,7 +19,10 @@ const LIMITED: [&str; 6] = [
 /// On refusals after which the client may come back.
 const RETRY: [&str; 2] = ["retry-after", "retry-after-ms"];
 
-const ROWS: [Row; 13] = [
+/// On answers with an output, and on those to jobs that a route led to a model.
+pub(super) const ROUTED: [&str; 3] = ["x-forebay-model", "x-forebay-route", "x-forebay-wait-ms"];
+
+const ROWS: [Row; 18] = [
     (
         "x-request-id",
         true,
@@ -57,9 +60,32 @@ const ROWS: [Row; 13] = [
         "Tokens that are left in this minute.",
     ),
     ("x-ratelimit-reset-tokens", false, "string", "120ms", "When all of them are there again."),
-    ("retry-after", true, "integer", "2", "When to try again, in whole seconds."),
-    ("retry-after-ms", true, "integer", "2000", "When to try again, in milliseconds."),
+    ("retry-after", false, "integer", "2", "When to try again, in whole seconds."),
+    ("retry-after-ms", false, "integer", "2000", "When to try again, in milliseconds."),
     ("x-should-retry", false, "string", "false", "`false`: trying again is of no use."),
+    ("x-forebay-model", false, "string", "all-minilm-l6-v2", "The model that answered."),
+    (
+        "x-forebay-route",
+        false,
+        "string",
+        "name=search tier=1 reason=first",
+        "The route that led to it, its tier, and why this one; only where there is one.",
+    ),
+    (
+        "x-forebay-wait-ms",
+        false,
+        "integer",
+        "120",
+        "The wait that was predicted for the model when it was chosen, where it is known.",
+    ),
+    (
+        "x-forebay-cache",
+        false,
+        "string",
+        "hits=3 of=5",
+        "For how many of the inputs the vector was there before.",
+    ),
+    ("x-accel-buffering", true, "string", "no", "Asks a proxy to pass each event on at once."),
     ("allow", true, "string", "GET,HEAD", "The methods that the path takes."),
     ("location", true, "string", "/v1/jobs/A1b2", "The path of the job."),
     ("idempotent-replayed", false, "string", "true", "The job was there before, and has ended."),
@@ -69,7 +95,7 @@ const ROWS: [Row; 13] = [
 pub(super) fn of(status: u16, is_limited: bool, others: &[&'static str]) -> Value {
     let limited = if is_limited || status == 429 { &LIMITED[..] } else { &[] };
     let retry = if matches!(status, 429 | 503) { &RETRY[..] } else { &[] };
-    let final_for_all = if matches!(status, 409 | 500) { &["x-should-retry"][..] } else { &[] };
+    let final_for_all = if matches!(status, 409 | 429 | 500) { &["x-should-retry"][..] } else { &[] };
     let allow = if status == 405 { &["allow"][..] } else { &[] };
     let names = [&ALWAYS, limited, retry, final_for_all, allow, others].concat().into_iter();
     let entry =

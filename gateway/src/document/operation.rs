@@ -1,6 +1,6 @@
 //! [`Operation`]: how an endpoint describes itself.
 
-use forebay_fabric::access::Scope;
+use forebay_fabric::{access::Scope, usage::By};
 use schemars::JsonSchema;
 use serde_json::{Map, Value, json};
 
@@ -14,27 +14,41 @@ use super::{
 pub enum Tag {
     /// Vectors and models, as OpenAI's clients ask for them.
     OpenAi,
+    /// Vectors, as Cohere's clients ask for them.
+    Cohere,
     /// Rankings, as Cohere's, Jina's, Voyage's and TEI's clients ask for them.
     Rankings,
     /// The interface of text-embeddings-inference.
     Tei,
     /// Jobs as the wire has them.
     Jobs,
+    /// What was used, and what it costs.
+    Usage,
     /// The gateway itself.
     Service,
 }
 
 impl Tag {
     /// All of them, in the order of the page.
-    pub const ALL: [Self; 5] = [Self::OpenAi, Self::Rankings, Self::Tei, Self::Jobs, Self::Service];
+    pub const ALL: [Self; 7] = [
+        Self::OpenAi,
+        Self::Cohere,
+        Self::Rankings,
+        Self::Tei,
+        Self::Jobs,
+        Self::Usage,
+        Self::Service,
+    ];
 
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::OpenAi => "OpenAI",
+            Self::Cohere => "Cohere",
             Self::Rankings => "Rankings",
             Self::Tei => "Text embeddings inference",
             Self::Jobs => "Jobs",
+            Self::Usage => "Usage",
             Self::Service => "Service",
         }
     }
@@ -43,11 +57,13 @@ impl Tag {
     pub fn about(self) -> &'static str {
         match self {
             Self::OpenAi => "Vectors and models, as OpenAI's clients ask for them.",
+            Self::Cohere => "Vectors, as Cohere's clients ask for them.",
             Self::Rankings => {
                 "Documents in order of their relevance, for Cohere's, Jina's, Voyage's and TEI's clients."
             }
             Self::Tei => "The interface of Hugging Face's text-embeddings-inference (TEI).",
             Self::Jobs => "Jobs that are submitted now and read later.",
+            Self::Usage => "What was used, and what it costs.",
             Self::Service => "The gateway itself. None of these needs a key.",
         }
     }
@@ -67,6 +83,7 @@ pub struct Operation {
     description: &'static str,
     scope: Option<Scope>,
     is_limited: bool,
+    is_routed: bool,
     parameters: Vec<Value>,
     body: Option<(Schema, Vec<(&'static str, Value)>)>,
     answers: Vec<Answer>,
@@ -77,7 +94,7 @@ pub struct Operation {
 struct Answer {
     status: u16,
     meaning: &'static str,
-    content: (&'static str, Schema),
+    content: Vec<(&'static str, Schema)>,
     headers: &'static [&'static str],
 }
 
@@ -91,6 +108,7 @@ impl Operation {
             description: "",
             scope: None,
             is_limited: false,
+            is_routed: false,
             parameters: vec![reference("RequestId")],
             body: None,
             answers: Vec::new(),
@@ -105,7 +123,8 @@ impl Operation {
 
     /// One whose answer is made of the results of jobs, within the tenant's limits.
     pub fn work(id: &'static str, tag: Tag, summary: &'static str) -> Self {
-        let operation = Self::keyed(Scope::Submit, id, tag, summary).limited().errors(WORK);
+        let operation = Self::keyed(Scope::Submit, id, tag, summary);
+        let operation = operation.limited().routed().errors(WORK);
         operation.parameter("ReadTimeout")
     }
 
@@ -119,6 +138,12 @@ impl Operation {
     #[must_use]
     pub fn limited(self) -> Self {
         Self { is_limited: true, ..self }.errors(&[429])
+    }
+
+    /// A route may lead to its model: the answer says which one it was.
+    #[must_use]
+    pub fn routed(self) -> Self {
+        Self { is_routed: true, ..self }
     }
 
     /// A parameter of [`parameters`].
@@ -148,16 +173,36 @@ impl Operation {
         meaning: &'static str,
         headers: &'static [&'static str],
     ) -> Self {
-        let content = ("application/json", schemas::answered::<T>());
+        let content = vec![("application/json", schemas::answered::<T>())];
         self.answers.push(Answer { status, meaning, content, headers });
         self
     }
 
     /// An answer that is text of a type.
     #[must_use]
-    pub fn answers_text(mut self, kind: &'static str, meaning: &'static str) -> Self {
-        let content = (kind, schemas::answered::<String>());
-        self.answers.push(Answer { status: 200, meaning, content, headers: &[] });
+    pub fn answers_text(self, kind: &'static str, meaning: &'static str) -> Self {
+        self.answers_text_with(kind, meaning, &[])
+    }
+
+    /// An answer that is text of a type, with headers of its own.
+    #[must_use]
+    pub fn answers_text_with(
+        mut self,
+        kind: &'static str,
+        meaning: &'static str,
+        headers: &'static [&'static str],
+    ) -> Self {
+        let content = vec![(kind, schemas::answered::<String>())];
+        self.answers.push(Answer { status: 200, meaning, content, headers });
+        self
+    }
+
+    /// The answer before may be text of this type too.
+    #[must_use]
+    pub fn or_text(mut self, kind: &'static str) -> Self {
+        if let Some(answer) = self.answers.last_mut() {
+            answer.content.push((kind, schemas::answered::<String>()));
+        }
         self
     }
 
@@ -175,12 +220,17 @@ impl Operation {
             responses.insert(status.to_string(), errors::reference(status));
         }
         for answer in self.answers {
-            let schema = components.take(answer.content.1);
+            let content = answer.content.into_iter().map(|(kind, schema)| {
+                (kind.to_owned(), json!({"schema": components.take(schema)}))
+            });
+            let content: Map<String, Value> = content.collect();
+            let routed = if self.is_routed { &headers::ROUTED[..] } else { &[] };
+            let headers = [routed, answer.headers].concat();
             // Whatever its status, it is no error: it has no header of those.
             let response = json!({
                 "description": answer.meaning,
-                "headers": headers::of(200, self.is_limited, answer.headers),
-                "content": {answer.content.0: {"schema": schema}},
+                "headers": headers::of(200, self.is_limited, &headers),
+                "content": content,
             });
             responses.insert(answer.status.to_string(), response);
         }
@@ -220,6 +270,46 @@ fn parameter(name: &str, part: &str, meaning: &str, schema: &Value) -> Value {
 
 /// The parameters that operations name.
 pub(super) fn parameters() -> Value {
+    let mut all = common_parameters();
+    if let (Value::Object(all), Value::Object(of_usage)) = (&mut all, usage_parameters()) {
+        all.extend(of_usage);
+    }
+    all
+}
+
+/// Those of the query of `GET /v1/usage`.
+fn usage_parameters() -> Value {
+    let time = json!({"type": "string", "examples": ["2026-11", "2026-11-29", "2026-11-29T13:00:00Z"]});
+    json!({
+        "UsageStart": parameter(
+            "start",
+            "query",
+            "From when on, in whole hours of UTC: a month, a day, an hour, or seconds of Unix time; this month unless set.",
+            &time,
+        ),
+        "UsageEnd": parameter("end", "query", "Until when, not included; now unless set.", &time),
+        "UsageBy": parameter(
+            "by",
+            "query",
+            "The property by which usage is told apart; `tenant` is that of all tenants, and needs the scope `admin`.",
+            &json!({"enum": By::ALL.map(By::as_str), "default": By::Model.as_str()}),
+        ),
+        "UsageTenant": parameter(
+            "tenant",
+            "query",
+            "A tenant, or `*` for all, which needs the scope `admin`; the key's own tenant unless set.",
+            &json!({"type": "string"}),
+        ),
+        "UsageFormat": parameter(
+            "format",
+            "query",
+            "The form of the answer; unless set, CSV where the request accepts `text/csv` first, and JSON otherwise.",
+            &json!({"enum": ["json", "csv"]}),
+        ),
+    })
+}
+
+fn common_parameters() -> Value {
     json!({
         "RequestId": parameter(
             "x-request-id",

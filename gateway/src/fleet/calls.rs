@@ -1,25 +1,32 @@
 //! [`Fleet`]: synchronous calls. Each becomes one or more jobs of the interactive lane with a deadline, whose results
 //! are waited for by notification.
 
-use std::time::Duration;
+use std::{hash::Hash, sync::Arc, time::Duration};
 
 use forebay_client::{Client, Job, Lane, ModelId, Outcome, Output, SubmitError, Work};
 use forebay_schemas::{
-    EmbedOutput, EmbedParams, ErrorCode, JobError, LabelScore, RerankParams, SparseParams,
-    SparseVector, State,
+    ErrorCode, JobError, KeyId, LabelScore, RerankParams, SparseParams, SparseVector, State,
 };
-use futures_util::{StreamExt, TryStreamExt, stream};
-use tokio::time::Instant;
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use metrics::counter;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     abandon::Canceller,
-    split::{Part, Sizes, TooLong, split},
+    cache::Cache,
+    distinct::{Distinct, spread},
+    shared::{Boarded, Flights, Key, Landed},
+    split::{Input, Part, Sizes, TooLong, split},
 };
-use crate::{error::ApiError, failures};
+use crate::{error::ApiError, failures, trace::CallTrace};
 
 /// Jobs of one request that are in their queues at once: enough to keep several workers busy, and few enough that one
 /// request does not fill a queue.
 const JOBS_AT_ONCE: usize = 8;
+/// Inputs up to here are compared and hashed in place: it takes a few milliseconds.
+pub(super) const IN_PLACE_BYTES_MAX: usize = 1 << 20;
+/// The code of an error for want of time.
+const TOO_LATE: &str = "deadline_exceeded";
 /// How long a result is kept that its caller takes at once, in seconds: for a caller that reads it late.
 const RESULT_TTL_S: u64 = 600;
 
@@ -29,6 +36,8 @@ pub struct Fleet {
     /// The client that submits and waits.
     pub client: Client,
     canceller: Canceller,
+    flights: Flights,
+    pub(super) cache: Option<Arc<Cache>>,
     sizes: Sizes,
 }
 
@@ -39,19 +48,12 @@ pub struct Call {
     pub model: ModelId,
     /// Who is billed.
     pub tenant: String,
+    /// The id of the key that the request came with.
+    pub api_key: Option<KeyId>,
     /// How long the caller waits.
     pub wait: Duration,
     /// The field that the texts came in, for errors.
     pub field: &'static str,
-}
-
-/// Vectors with the tokens that they took.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Vectors {
-    /// The vectors of each job, in the texts' order; all of one dimension.
-    pub parts: Vec<EmbedOutput>,
-    /// Tokens read.
-    pub tokens: u64,
 }
 
 /// Scores of documents with the tokens that they took.
@@ -67,33 +69,32 @@ pub struct Ranking {
 struct Done {
     start: usize,
     inputs: usize,
-    outcome: Outcome,
+    outcome: Arc<Outcome>,
+}
+
+/// Outputs of the jobs of one request.
+pub(super) struct Outputs<T> {
+    /// Those of the distinct inputs, a job's together.
+    pub(super) parts: Vec<T>,
+    /// The worker of each part, and how many inputs the part has.
+    pub(super) workers: Vec<(String, usize)>,
+    /// For each input which of the distinct ones it is.
+    pub(super) order: Vec<usize>,
+    pub(super) tokens: u64,
 }
 
 impl Fleet {
     /// The fleet behind `client`, with the limits of its jobs.
     pub fn new(client: Client, canceller: Canceller, inputs_max: usize, bytes_max: usize) -> Self {
-        Self { client, canceller, sizes: Sizes { inputs_max, bytes_max } }
+        let flights = Flights::default();
+        let sizes = Sizes { inputs_max, bytes_max };
+        Self { client, canceller, flights, cache: None, sizes }
     }
 
-    /// One vector for each text.
-    pub async fn embed(
-        &self,
-        call: &Call,
-        texts: Vec<String>,
-        params: &EmbedParams,
-    ) -> Result<Vectors, ApiError> {
-        let work = |input| Work::Embed { input, params: params.clone() };
-        let (outputs, tokens) = self.outputs(call, texts, 0, work, embedded).await?;
-        let dim = outputs.first().map(|part| part.dim);
-        if outputs.iter().any(|part| Some(part.dim) != dim) {
-            // Two versions of a model at once, while one replaces the other.
-            return Err(ApiError::unavailable(
-                "unavailable",
-                "the model is being replaced: try again",
-            ));
-        }
-        Ok(Vectors { parts: outputs, tokens })
+    /// With a cache of vectors.
+    #[must_use]
+    pub fn cached(self, cache: Option<Arc<Cache>>) -> Self {
+        Self { cache, ..self }
     }
 
     /// One sparse vector for each text, and the tokens read.
@@ -108,8 +109,9 @@ impl Fleet {
             Output::EmbedSparse(found) if found.vectors.len() == inputs => Some(found.vectors),
             _ => None,
         };
-        let (outputs, tokens) = self.outputs(call, texts, 0, work, output).await?;
-        Ok((outputs.concat(), tokens))
+        let Outputs { parts, order, tokens, .. } =
+            self.outputs(call, texts, 0, work, output).await?;
+        Ok((spread(&order, parts.concat()), tokens))
     }
 
     /// All labels with their scores for each text, best first; and the tokens read.
@@ -123,8 +125,9 @@ impl Fleet {
             _ => None,
         };
         let work = |input| Work::Classify { input };
-        let (outputs, tokens) = self.outputs(call, texts, 0, work, output).await?;
-        Ok((outputs.concat(), tokens))
+        let Outputs { parts, order, tokens, .. } =
+            self.outputs(call, texts, 0, work, output).await?;
+        Ok((spread(&order, parts.concat()), tokens))
     }
 
     /// One score for each document.
@@ -142,66 +145,114 @@ impl Fleet {
             Output::Rerank { scores, .. } if scores.len() == inputs => Some(scores),
             _ => None,
         };
-        let (outputs, tokens) = self.outputs(call, documents, query.len(), work, output).await?;
-        Ok(Ranking { scores: outputs.concat(), tokens })
+        let Outputs { parts, order, tokens, .. } =
+            self.outputs(call, documents, query.len(), work, output).await?;
+        Ok(Ranking { scores: spread(&order, parts.concat()), tokens })
     }
 
-    /// Makes a job of each part of `texts` and returns the outputs in their order, with the tokens of all. The first
-    /// part that fails fails the request, and cancels the others.
-    async fn outputs<T>(
+    /// Makes a job of each part of `inputs`, equal ones among them once, and returns the outputs with the tokens of
+    /// all. The first part that fails fails the request, and cancels the others.
+    pub(super) async fn outputs<I: Input + Eq + Hash + Send + 'static, T>(
         &self,
         call: &Call,
-        texts: Vec<String>,
+        inputs: Vec<I>,
         bytes_shared: usize,
-        work: impl Fn(Vec<String>) -> Work,
+        work: impl Fn(Vec<I>) -> Work,
         output: impl Fn(Output, usize) -> Option<T>,
-    ) -> Result<(Vec<T>, u64), ApiError> {
-        let parts = split(texts, self.sizes, bytes_shared).map_err(|e| too_long(call.field, e))?;
+    ) -> Result<Outputs<T>, ApiError> {
+        self.outputs_of(call, distinct(inputs).await, bytes_shared, work, output).await
+    }
+
+    pub(super) async fn outputs_of<I: Input, T>(
+        &self,
+        call: &Call,
+        inputs: Distinct<I>,
+        bytes_shared: usize,
+        work: impl Fn(Vec<I>) -> Work,
+        output: impl Fn(Output, usize) -> Option<T>,
+    ) -> Result<Outputs<T>, ApiError> {
+        let Distinct { items, firsts, order } = inputs;
+        let parts = split(items, self.sizes, bytes_shared);
+        let parts = parts.map_err(|error| too_long(call.field, &firsts, error))?;
         let deadline = Instant::now() + call.wait;
-        let runs = parts.into_iter().map(|Part { start, texts }| {
-            let inputs = texts.len();
-            let work = work(texts);
+        let runs = parts.into_iter().map(|Part { start, inputs }| {
+            let positions = &firsts[start..start + inputs.len()];
+            let work = work(inputs);
             async move {
-                let outcome = self.run(call, work, start, deadline).await?;
-                Ok::<_, ApiError>(Done { start, inputs, outcome })
+                let outcome = self.run(call, work, positions, deadline).await?;
+                Ok::<_, ApiError>(Done { start, inputs: positions.len(), outcome })
             }
         });
         let runs = stream::iter(runs).buffer_unordered(JOBS_AT_ONCE);
         let mut done: Vec<Done> = runs.try_collect().await?;
         done.sort_by_key(|done| done.start);
         let tokens = done.iter().map(|done| done.outcome.usage.input_tokens).sum();
-        let outputs = done.into_iter().map(|Done { inputs, outcome, .. }| {
+        let workers = done.iter().map(|done| (done.outcome.worker.clone(), done.inputs)).collect();
+        let parts = done.into_iter().map(|Done { inputs, outcome, .. }| {
+            // Copied only where another request waits for the same.
+            let outcome = Arc::unwrap_or_clone(outcome);
             let found = outcome.output.and_then(|found| output(found, inputs));
             found.ok_or_else(|| {
                 tracing::warn!(id = %outcome.id, "a result lacks outputs, or has those of another task");
                 ApiError::internal("the result lacks what was asked for").final_for_all()
             })
         });
-        Ok((outputs.collect::<Result<_, _>>()?, tokens))
+        Ok(Outputs { parts: parts.collect::<Result<_, _>>()?, workers, order, tokens })
     }
 
-    /// Runs one job to its end. Dropped before that, or out of time, it is cancelled.
+    /// Runs work to its end, or waits for equal work of the tenant that is under way.
     async fn run(
         &self,
         call: &Call,
         work: Work,
-        start: usize,
+        positions: &[usize],
         deadline: Instant,
-    ) -> Result<Outcome, ApiError> {
+    ) -> Result<Arc<Outcome>, ApiError> {
+        let begin = |work| self.clone().compute(call.clone(), work, deadline);
+        let landed = match Key::of(&call.tenant, &call.model, &work) {
+            None => begin(work).await,
+            Some(key) => {
+                let begin_shared = |work| begin(work).boxed();
+                let Boarded { flight, unused } =
+                    self.flights.board(key, deadline, work, begin_shared);
+                match (timeout_at(deadline, flight).await, unused) {
+                    (Err(_), _) => Err(failures::too_late(call.wait)),
+                    // Its time was over, and there is some left here.
+                    (Ok(Err(error)), Some(work)) if error.code == TOO_LATE => begin(work).await,
+                    (Ok(landed), _) => landed,
+                }
+            }
+        };
+        let outcome = landed?;
+        match (outcome.state, &outcome.error) {
+            (State::Succeeded, _) => Ok(outcome),
+            (_, Some(error)) => Err(failed(error, call.field, positions)),
+            (_, None) => Err(failed(&unexplained(), call.field, positions)),
+        }
+    }
+
+    /// Runs one job to its end. Dropped before that, or out of time, it is cancelled.
+    async fn compute(self, call: Call, work: Work, deadline: Instant) -> Landed {
+        let Call { model, tenant, api_key, .. } = call;
         let left = deadline.saturating_duration_since(Instant::now());
-        let mut job = Job::new(call.model.clone(), work);
-        job.tenant = Some(call.tenant.clone());
+        let mut job = Job::new(model, work);
+        job.tenant = Some(tenant);
         // At least 1: 0 would be no deadline at all.
         job.expires_in_ms = Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1));
         job.result_ttl_s = Some(RESULT_TTL_S);
         let pending = self.canceller.guard(job.id.clone());
-        let id = match self.client.submit(job, Lane::Interactive).await {
-            Ok(id) => id,
+        let trace = CallTrace::begin(&job);
+        let client = trace.client(&self.client);
+        // A broker that is away is waited for no longer than the caller waits.
+        let submitted = client.submit_as(job, Lane::Interactive, api_key.as_ref());
+        let id = match timeout_at(deadline, submitted).await {
+            Ok(Ok(id)) => id,
             // It may be in its queue.
-            Err(error @ SubmitError::Unconfirmed { .. }) => {
+            Err(_) => return Err(failures::unreachable()),
+            Ok(Err(error @ SubmitError::Unconfirmed { .. })) => {
                 return Err(failures::of_submit(&error));
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 pending.settled();
                 return Err(failures::of_submit(&error));
             }
@@ -209,18 +260,33 @@ impl Fleet {
         let left = deadline.saturating_duration_since(Instant::now());
         let outcome = self.client.wait(&id, left).await.map_err(|e| failures::of_wait(&e))?;
         pending.settled();
-        match (outcome.state, &outcome.error) {
-            (State::Succeeded, _) => Ok(outcome),
-            (_, Some(error)) => Err(failed(error, call.field, start)),
-            (_, None) => Err(failed(&unexplained(), call.field, start)),
-        }
+        trace.ended(&outcome);
+        Ok(Arc::new(outcome))
     }
 }
 
-fn embedded(output: Output, inputs: usize) -> Option<EmbedOutput> {
-    match output {
-        Output::Embed(vectors) if vectors.count() == inputs => Some(vectors),
-        _ => None,
+/// The distinct ones of `inputs`, found on another thread where there are many bytes to compare.
+pub(super) async fn distinct<I: Input + Eq + Hash + Send + 'static>(inputs: Vec<I>) -> Distinct<I> {
+    let bytes: usize = inputs.iter().map(Input::bytes).sum();
+    let before = inputs.len();
+    let distinct = if bytes <= IN_PLACE_BYTES_MAX {
+        Distinct::of(inputs)
+    } else {
+        elsewhere(|| Distinct::of(inputs)).await
+    };
+    let repeated = before - distinct.items.len();
+    if repeated > 0 {
+        counter!("forebay_gateway_repeated_inputs_total").increment(repeated as u64);
+    }
+    distinct
+}
+
+/// Runs `work` on a thread that may block.
+pub(super) async fn elsewhere<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        // As it would have been in place; it can't be cancelled once it runs.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 
@@ -228,20 +294,21 @@ fn unexplained() -> JobError {
     JobError::new(ErrorCode::Internal, "the job failed without a reason")
 }
 
-/// The error of a part whose first text is the request's `start`-th.
-fn failed(error: &JobError, field: &'static str, start: usize) -> ApiError {
+/// The error of a part whose inputs stand at these positions of the request.
+fn failed(error: &JobError, field: &'static str, positions: &[usize]) -> ApiError {
     let answer = failures::of_job(error);
-    match error.index {
-        Some(index) => {
-            let message = format!("`{field}[{}]`: {}", start + index, answer.message);
+    match error.index.and_then(|index| positions.get(index)) {
+        Some(position) => {
+            let message = format!("`{field}[{position}]`: {}", answer.message);
             ApiError { message, ..answer }.at(field)
         }
         None => answer,
     }
 }
 
-fn too_long(field: &'static str, error: TooLong) -> ApiError {
+fn too_long(field: &'static str, positions: &[usize], error: TooLong) -> ApiError {
     let TooLong { index, bytes, bytes_max } = error;
+    let index = positions.get(index).copied().unwrap_or(index);
     let message = format!(
         "`{field}[{index}]` has {bytes} bytes, the limit is {bytes_max}: send shorter texts"
     );
@@ -255,14 +322,14 @@ mod tests {
     #[test]
     fn the_input_at_fault_is_named_as_the_request_counts_it() {
         let error = JobError::new(ErrorCode::InputTooLong, "600 tokens, the model reads 512").at(3);
-        let answer = failed(&error, "input", 2_048);
+        let answer = failed(&error, "input", &[0, 7, 2_050, 2_051]);
         assert_eq!(answer.message, "`input[2051]`: 600 tokens, the model reads 512");
         assert_eq!((answer.status.as_u16(), answer.param.as_deref()), (400, Some("input")));
     }
 
     #[test]
     fn a_text_over_the_limit_of_a_job_is_too_large_by_its_position() {
-        let answer = too_long("texts", TooLong { index: 7, bytes: 9, bytes_max: 8 });
+        let answer = too_long("texts", &[0, 7], TooLong { index: 1, bytes: 9, bytes_max: 8 });
         assert_eq!((answer.status.as_u16(), answer.param.as_deref()), (413, Some("texts")));
         assert!(answer.message.starts_with("`texts[7]` has 9 bytes"), "{answer}");
     }

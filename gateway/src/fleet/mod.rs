@@ -2,8 +2,15 @@
 //! that no caller waits for any more are cancelled.
 
 mod abandon;
+mod cache;
 mod calls;
+mod distinct;
+mod revisions;
+mod shared;
 mod split;
+mod vectors;
 
 pub use abandon::Canceller;
-pub use calls::{Call, Fleet, Ranking, Vectors};
+pub use cache::Cache;
+pub use calls::{Call, Fleet, Ranking};
+pub use vectors::Vectors;

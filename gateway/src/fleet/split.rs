@@ -1,4 +1,24 @@
-//! Splits a list of texts into as few jobs as the fleet's limits allow, of about equal sizes.
+//! Splits a list of inputs into as few jobs as the fleet's limits allow, of about equal sizes.
+
+/// An input of a job.
+pub trait Input {
+    /// The most bytes that it takes in a body, besides what stands in front of it.
+    fn bytes(&self) -> usize;
+}
+
+impl Input for String {
+    fn bytes(&self) -> usize {
+        self.len()
+    }
+}
+
+/// Token ids.
+impl Input for Vec<u32> {
+    fn bytes(&self) -> usize {
+        const BYTES_PER_ID: usize = 5;
+        self.len() * BYTES_PER_ID
+    }
+}
 
 /// The limits of one job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,37 +45,42 @@ pub struct TooLong {
     pub bytes_max: usize,
 }
 
-/// The texts of one job, and the position of the first of them in the request.
+/// The inputs of one job, and the position of the first of them in the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
-    /// The position of the first text.
+pub struct Part<I> {
+    /// The position of the first input.
     pub start: usize,
-    /// The texts.
-    pub texts: Vec<String>,
+    /// The inputs.
+    pub inputs: Vec<I>,
 }
 
-/// Splits `texts` into parts that keep to `sizes`, each of which has `bytes_shared` more, such as a query.
-pub fn split(texts: Vec<String>, sizes: Sizes, bytes_shared: usize) -> Result<Vec<Part>, TooLong> {
+/// Splits `inputs` into parts that keep to `sizes`, each of which has `bytes_shared` more, such as a query.
+pub fn split<I: Input>(
+    inputs: Vec<I>,
+    sizes: Sizes,
+    bytes_shared: usize,
+) -> Result<Vec<Part<I>>, TooLong> {
     let bytes_max = sizes.bytes_max.saturating_sub(BYTES_BESIDE + bytes_shared);
-    let cost = |text: &String| text.len() + BYTES_PER_TEXT;
-    if let Some((index, text)) = texts.iter().enumerate().find(|(_, text)| cost(text) > bytes_max) {
+    let cost = |input: &I| input.bytes() + BYTES_PER_TEXT;
+    let mut numbered = inputs.iter().enumerate();
+    if let Some((index, input)) = numbered.find(|(_, input)| cost(input) > bytes_max) {
         let bytes_max = bytes_max.saturating_sub(BYTES_PER_TEXT);
-        return Err(TooLong { index, bytes: text.len(), bytes_max });
+        return Err(TooLong { index, bytes: input.bytes(), bytes_max });
     }
     // Equal parts: a last job with few texts would take as long as one with many and do less.
-    let parts_min = texts.len().div_ceil(sizes.inputs_max.max(1)).max(1);
-    let inputs_max = texts.len().div_ceil(parts_min);
-    let mut parts: Vec<Part> = Vec::with_capacity(parts_min);
+    let parts_min = inputs.len().div_ceil(sizes.inputs_max.max(1)).max(1);
+    let inputs_max = inputs.len().div_ceil(parts_min);
+    let mut parts: Vec<Part<I>> = Vec::with_capacity(parts_min);
     let mut bytes = 0;
-    for (index, text) in texts.into_iter().enumerate() {
-        let cost = cost(&text);
+    for (index, input) in inputs.into_iter().enumerate() {
+        let cost = cost(&input);
         match parts.last_mut() {
-            Some(part) if part.texts.len() < inputs_max && bytes + cost <= bytes_max => {
-                part.texts.push(text);
+            Some(part) if part.inputs.len() < inputs_max && bytes + cost <= bytes_max => {
+                part.inputs.push(input);
                 bytes += cost;
             }
             _ => {
-                parts.push(Part { start: index, texts: vec![text] });
+                parts.push(Part { start: index, inputs: vec![input] });
                 bytes = cost;
             }
         }
@@ -75,7 +100,7 @@ mod tests {
 
     fn lengths(texts: usize, sizes: Sizes) -> Vec<usize> {
         let texts = vec!["text".to_owned(); texts];
-        split(texts, sizes, 0).unwrap().iter().map(|part| part.texts.len()).collect()
+        split(texts, sizes, 0).unwrap().iter().map(|part| part.inputs.len()).collect()
     }
 
     #[test]
@@ -106,10 +131,10 @@ mod tests {
             let mut joined = Vec::new();
             for part in parts {
                 prop_assert_eq!(part.start, joined.len());
-                prop_assert!((1..=inputs_max).contains(&part.texts.len()));
-                let cost: usize = part.texts.iter().map(|text| text.len() + BYTES_PER_TEXT).sum();
+                prop_assert!((1..=inputs_max).contains(&part.inputs.len()));
+                let cost: usize = part.inputs.iter().map(|text| text.len() + BYTES_PER_TEXT).sum();
                 prop_assert!(cost <= bytes);
-                joined.extend(part.texts);
+                joined.extend(part.inputs);
             }
             prop_assert_eq!(joined, texts);
         }

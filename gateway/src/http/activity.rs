@@ -32,6 +32,8 @@ enum Phase {
     Running,
     /// The answer is on its way.
     Answering,
+    /// The answer is on its way, and not all of it is there yet.
+    Streaming,
     /// The last answer was taken, and no byte of another request has come.
     Idle,
 }
@@ -56,6 +58,11 @@ impl Activity {
         self.set(Phase::Answering);
     }
 
+    /// The handler has answered with a stream, which goes on until [`Self::answered`].
+    pub fn streams(&self) {
+        self.set(Phase::Streaming);
+    }
+
     /// Bytes came in.
     fn received(&self) {
         self.step(Phase::Idle, Phase::Head);
@@ -64,6 +71,7 @@ impl Activity {
     /// Bytes went out.
     fn sent(&self) {
         self.step(Phase::Answering, Phase::Answering);
+        self.step(Phase::Streaming, Phase::Streaming);
     }
 
     /// All bytes went out.
@@ -76,7 +84,7 @@ impl Activity {
         let (phase, since) = *self.lock();
         let limit = match phase {
             Phase::Head => waits.header,
-            Phase::Answering => waits.answer,
+            Phase::Answering | Phase::Streaming => waits.answer,
             Phase::Idle => waits.idle,
             Phase::Running => return false,
         };
@@ -203,6 +211,23 @@ mod tests {
         activity.received();
         assert!(activity.idle_since().is_none());
         assert!(is_overdue_after(&activity, 11).await, "a head that begins and does not end");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_pauses_is_not_idle_and_ends_when_none_of_it_is_taken() {
+        let activity = Activity::new();
+        activity.began();
+        activity.streams();
+        for _ in 0..10 {
+            activity.sent();
+            activity.flushed();
+            assert!(!is_overdue_after(&activity, 15).await);
+            assert!(activity.idle_since().is_none(), "none of it makes room");
+        }
+        assert!(is_overdue_after(&activity, 6).await, "twenty-one seconds without a byte taken");
+        activity.answered();
+        activity.flushed();
+        assert!(activity.idle_since().is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -45,9 +45,14 @@ fn unwritable(error: &serde_json::Error) -> ApiError {
     ApiError::internal("the answer can't be written").final_for_all()
 }
 
+/// The code of an answer that is an error, for those who count it.
+#[derive(Debug, Clone, Copy)]
+pub struct FailedAs(pub &'static str);
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = bytes(self.status, self.body());
+        response.extensions_mut().insert(FailedAs(self.code));
         add(&mut response, self.retry_headers());
         add(&mut response, self.standing.into_vec());
         response

@@ -1,19 +1,39 @@
 //! [`App`]: the state that all endpoints share.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::http::HeaderMap;
-use forebay_fabric::{config::GatewayConfig, telemetry::Health};
-use forebay_schemas::{Limits, ModelId};
+use forebay_fabric::{
+    Store,
+    config::{GatewayConfig, Price},
+    telemetry::Health,
+};
+use forebay_schemas::{Lane, Limits, ModelId};
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::governed::{Caller, Gate, Grant};
+use super::{
+    governed::{Caller, Gate, Grant},
+    long_work::LongWork,
+};
 use crate::{
+    access::{Cost, SubmittedJob},
     error::ApiError,
     failures,
-    fleet::{Call, Fleet},
+    fleet::Fleet,
+    routing::{Attempts, Named, Outlooks, Table},
 };
+
+/// A request's size, and where its texts came in.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    /// The field of the texts, for errors.
+    pub field: &'static str,
+    /// The texts or documents.
+    pub inputs: usize,
+    /// The tokens that they are expected to take.
+    pub tokens: u64,
+}
 
 /// The state that all endpoints share.
 #[derive(Debug)]
@@ -22,6 +42,14 @@ pub struct App {
     pub fleet: Fleet,
     /// Who is let in, and how much.
     pub gate: Gate,
+    /// The names that lead to models.
+    pub routes: Table,
+    /// How long requests to each model will wait.
+    pub outlooks: Outlooks,
+    /// What was used.
+    pub store: Store,
+    /// What a model's tokens cost, where that is known.
+    pub prices: BTreeMap<ModelId, Price>,
     /// The settings.
     pub config: GatewayConfig,
     /// Bounds of a job.
@@ -30,6 +58,10 @@ pub struct App {
     pub health: Health,
     /// One permit for each [`BYTES_PER_PERMIT`] of bodies that may be held.
     pub held: Arc<Semaphore>,
+    /// Where long bodies are read and long answers written.
+    pub long_work: LongWork,
+    /// One permit for each stream of events.
+    pub streams: Arc<Semaphore>,
     /// When this process started, in seconds of Unix time.
     pub started_at_s: u32,
     /// Cancelled when the gateway stops: long waits end early.
@@ -49,48 +81,96 @@ impl App {
         client_timeout(headers).map_or(max, |asked| asked.min(max))
     }
 
-    /// A call on behalf of `caller`, and what was reserved for it. The caller may have waited for that.
+    /// The models to ask on behalf of `caller`, and what was reserved for it. The caller may have waited for that.
     pub async fn call(
         &self,
         caller: &Caller,
         headers: &HeaderMap,
-        model: ModelId,
-        field: &'static str,
-        tokens: u64,
-    ) -> Result<(Call, Grant), ApiError> {
+        named: &Named,
+        asked: Asked,
+    ) -> Result<(Attempts, Grant), ApiError> {
+        let Asked { field, inputs, tokens } = asked;
+        check_inputs(named, field, inputs)?;
         let wait = self.wait_of(headers);
-        let began = Instant::now();
-        let grant = self.gate.reserve(caller, tokens, wait).await?;
-        let wait = wait.saturating_sub(began.elapsed());
-        let tenant = caller.tenant().to_owned();
-        Ok((Call { model, tenant, wait, field }, grant))
+        let deadline = Instant::now() + named.route().map_or(wait, |route| route.wait(wait));
+        let left = deadline.saturating_duration_since(Instant::now());
+        let grant = self.gate.reserve(caller, tokens, self.dearest(named), left).await?;
+        let attempts = self.attempts(caller, named, deadline, Lane::Interactive, field).await;
+        Ok((attempts, grant))
     }
 
-    /// The model that a client named, or the one for requests that name none.
+    /// What tokens of a model cost, if its price is known; and the job that a request submits without waiting for it.
+    pub fn cost(&self, model: &ModelId, job: Option<SubmittedJob>) -> Option<Cost> {
+        let per_million = self.prices.get(model)?.input_per_million;
+        Some(Cost { per_million, job })
+    }
+
+    /// What tokens cost at most, whichever model answers.
+    fn dearest(&self, named: &Named) -> Option<Cost> {
+        match named {
+            Named::Model(model) => self.cost(model, None),
+            Named::Route(route) => {
+                let costs = route.targets.iter().filter_map(|target| self.cost(&target.model, None));
+                costs.max_by_key(|cost| cost.per_million)
+            }
+        }
+    }
+
+    /// The models to ask, in order, as things stand now.
+    pub async fn attempts(
+        &self,
+        caller: &Caller,
+        named: &Named,
+        deadline: Instant,
+        lane: Lane,
+        field: &'static str,
+    ) -> Attempts {
+        let outlooks = match named {
+            Named::Model(model) => self.outlooks.of([model].into_iter(), lane).await,
+            Named::Route(route) => {
+                let models = route.targets.iter().map(|target| &target.model);
+                self.outlooks.of(models, lane).await
+            }
+        };
+        let who = (caller.tenant(), caller.sticky_key());
+        let attempts = Attempts::new(named, &outlooks, who, deadline, field);
+        attempts.with_key(caller.api_key().cloned())
+    }
+
+    /// The route or the model that a client named, or the one for requests that name none.
     pub async fn model(
         &self,
         named: Option<String>,
         unnamed: Option<&ModelId>,
-    ) -> Result<ModelId, ApiError> {
-        if let Some(named) = named {
+    ) -> Result<Named, ApiError> {
+        if let Some(named) = named.or_else(|| unnamed.map(ToString::to_string)) {
+            if let Some(route) = self.routes.get(&named) {
+                return Ok(Named::Route(route.clone()));
+            }
             return match named.parse() {
-                Ok(model) => Ok(model),
+                Ok(model) => Ok(Named::Model(model)),
                 // No model of a fleet can have such a name.
-                Err(_) => Err(failures::no_model(&named, &self.known_models().await)),
+                Err(_) => Err(failures::no_model(&named, &self.known_names().await)),
             };
-        }
-        if let Some(model) = unnamed {
-            return Ok(model.clone());
         }
         let known = self.known_models().await;
         if let [only] = known.as_slice()
             && let Ok(model) = only.parse()
         {
-            return Ok(model);
+            return Ok(Named::Model(model));
         }
-        let known = known.join(", ");
+        let known = self.known_names().await.join(", ");
         let message = format!("`model` is missing: send one of these: {known}");
         Err(ApiError::invalid("model", message))
+    }
+
+    /// All names that a client may send as `model`: those of the fleet's models, of routes, and of their aliases.
+    pub async fn known_names(&self) -> Vec<String> {
+        let mut names = self.known_models().await;
+        names.extend(self.routes.names().map(ToOwned::to_owned));
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     /// The models of the fleet: those that are configured, and those of live workers.
@@ -99,6 +179,20 @@ impl App {
         let workers = self.fleet.client.workers().await.ok();
         let models = self.fleet.client.models(workers.as_deref());
         models.into_iter().map(|model| model.id).collect()
+    }
+}
+
+/// Refuses more inputs than the route allows. The gateway's own bound was kept when the body was read.
+pub fn check_inputs(named: &Named, field: &'static str, inputs: usize) -> Result<(), ApiError> {
+    let most = named.route().and_then(|route| route.config.inputs_max);
+    match most.filter(|most| inputs > *most) {
+        Some(most) => {
+            let message = format!(
+                "`{field}` has {inputs} entries, and {most} is the most for this model: split the request"
+            );
+            Err(ApiError::invalid(field, message))
+        }
+        None => Ok(()),
     }
 }
 

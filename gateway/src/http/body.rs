@@ -71,6 +71,30 @@ pub async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<Held, Ap
     }
 }
 
+/// Reads a body, on another thread if it is long, and returns what was read of it with the right to hold it.
+pub async fn parsed<T: Send + 'static>(
+    app: &App,
+    held: Held,
+    parse: impl FnOnce(&[u8]) -> Result<T, ApiError> + Send + 'static,
+) -> Result<(T, Option<OwnedSemaphorePermit>), ApiError> {
+    // The bytes stay accounted for also when the caller leaves while they are read.
+    let Held { bytes, permit } = held;
+    let length = bytes.len();
+    let parse = move || parse(&bytes).map(|parsed| (parsed, permit));
+    app.long_work.run(length, parse).await?
+}
+
+/// Looks into a body that is read later, where that holds up no other request.
+pub async fn peeked<T: Send + 'static>(
+    app: &App,
+    held: Held,
+    look: impl FnOnce(&[u8]) -> T + Send + 'static,
+) -> Result<(T, Held), ApiError> {
+    let length = held.bytes.len();
+    let look = move || (look(&held.bytes), held);
+    app.long_work.run(length, look).await
+}
+
 /// Takes as many permits as `bytes` need. It never waits: two bodies that each wait for the rest would wait for ever.
 fn account(app: &App, held: &mut Held, bytes: usize) -> Result<(), ApiError> {
     let have = held.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);

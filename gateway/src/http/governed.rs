@@ -9,12 +9,13 @@ use axum::{
     response::Response,
 };
 use forebay_fabric::Store;
+use forebay_schemas::{KeyId, Work};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::answer;
+use super::{answer, local};
 use crate::{
-    access::{self, Denied, Limiter, Need, Outcome, Permit, Scope, Verifier, headers},
+    access::{self, Cost, Denied, Limiter, Need, Outcome, Permit, Reason, Scope, Verifier, headers},
     error::{ApiError, Retry},
 };
 
@@ -44,6 +45,24 @@ impl Caller {
             Self::Known(caller) => caller.tenant().id.as_str(),
         }
     }
+
+    /// The id of the key that the request came with.
+    pub fn api_key(&self) -> Option<&KeyId> {
+        match self {
+            Self::Local => None,
+            Self::Known(caller) => Some(caller.key()),
+        }
+    }
+}
+
+impl Caller {
+    /// Who stays with one variant of a test: the key, or where there is none the tenant.
+    pub fn sticky_key(&self) -> &str {
+        match self {
+            Self::Local => TENANT,
+            Self::Known(caller) => caller.key().as_str(),
+        }
+    }
 }
 
 /// The reservation of a request. Dropped, it frees the in-flight slot, and the tokens stay counted.
@@ -60,7 +79,17 @@ impl Grant {
         response
     }
 
-    /// The answer of a request whose tokens are not known yet, or not at all: they stay counted as they were reserved.
+    /// The answer of a request that has submitted a job: its tokens are not known yet, and stay counted as they were
+    /// reserved.
+    pub fn submitted(self, mut response: Response) -> Response {
+        if let Some(permit) = self.0 {
+            answer::add(&mut response, headers::limits(permit.standing()));
+            permit.submitted();
+        }
+        response
+    }
+
+    /// The answer of a request whose job has ended before: its tokens stay counted as they were reserved.
     pub fn kept(self, mut response: Response) -> Response {
         if let Some(permit) = self.0 {
             answer::add(&mut response, headers::limits(permit.standing()));
@@ -89,6 +118,7 @@ impl Gate {
     /// the one tenant, whatever key its client sends.
     pub async fn admit(&self, headers: &HeaderMap, scope: Scope) -> Result<Caller, ApiError> {
         if self.is_local && !self.verifier.has_keys().await.map_err(|error| denied(&error))? {
+            local::check(headers)?;
             return Ok(Caller::Local);
         }
         let known = async {
@@ -105,10 +135,11 @@ impl Gate {
         &self,
         caller: &Caller,
         tokens: u64,
+        cost: Option<Cost>,
         wait: Duration,
     ) -> Result<Grant, ApiError> {
         let Caller::Known(caller) = caller else { return Ok(Grant(None)) };
-        let need = Need { tokens, wait_until: Some(Instant::now() + wait) };
+        let need = Need { tokens, cost, wait_until: Some(Instant::now() + wait) };
         match self.limiter.reserve(caller.tenant(), need).await {
             Ok(Outcome::Granted(permit)) => Ok(Grant(Some(permit))),
             Ok(Outcome::Refused(refusal)) => Err(refused(&refusal)),
@@ -129,6 +160,19 @@ pub fn expected_tokens<'a>(texts: impl IntoIterator<Item = &'a str>) -> u64 {
     texts.into_iter().map(of_one).sum()
 }
 
+/// The tokens that sequences of token ids are expected to take.
+pub fn expected_ids(sequences: &[Vec<u32>]) -> u64 {
+    sequences.iter().map(|ids| ids.len().min(TOKENS_PER_TEXT_MAX) as u64).sum()
+}
+
+/// The tokens that a job is expected to take.
+pub fn expected_of(work: &Work) -> u64 {
+    match work {
+        Work::EmbedIds { input_ids, .. } => expected_ids(input_ids),
+        _ => expected_tokens(work.texts()),
+    }
+}
+
 /// The key of the header `Authorization`.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, key) = headers.get(AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
@@ -146,6 +190,9 @@ fn denied(error: &Denied) -> ApiError {
 fn refused(refusal: &access::Refusal) -> ApiError {
     let standing = headers::limits(&refusal.standing);
     let message = refusal.to_string();
+    if matches!(refusal.reason, Reason::Budget { .. }) {
+        return ApiError::limited(refusal.code(), message, standing).over_budget();
+    }
     match refusal.retry_ms {
         Some(ms) => {
             let retry = Retry::After(Duration::from_millis(ms));

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     activity::{Waits, Watched},
     connections::{Connections, Entry},
+    streamed,
 };
 
 /// How often connections that take too long are looked for.
@@ -143,11 +144,7 @@ async fn serve_one(stream: TcpStream, router: Router, entry: Entry, stop: Cancel
         entry.activity.began();
         let answer = router.call(request);
         let activity = entry.activity.clone();
-        async move {
-            let answer = answer.await;
-            activity.answered();
-            answer
-        }
+        async move { answer.await.map(|answer| streamed::follow(answer, &activity)) }
     });
     // A client that leaves ends the connection's future, and with it the handler's.
     let mut builder = http1::Builder::new();

@@ -9,9 +9,12 @@ mod descriptors;
 mod endpoints;
 mod governed;
 mod listener;
+mod local;
+mod long_work;
 mod observe;
 mod path_id;
 mod routes;
+mod streamed;
 
 /// What reads a request's head: for the tests and `fuzz/`, which hand it anything.
 pub mod heads {
@@ -28,4 +31,5 @@ pub use descriptors::make_room;
 pub use endpoints::document::document;
 pub use governed::Gate;
 pub use listener::Listener;
+pub use long_work::LongWork;
 pub use routes::router;

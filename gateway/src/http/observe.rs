@@ -1,15 +1,18 @@
-//! The request id, and what is counted of each request.
+//! The request id, the trace, and what is counted of each request.
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::{HeaderMap, HeaderValue, StatusCode},
+    http::{HeaderMap, HeaderValue, Method, StatusCode},
     middleware::Next,
     response::Response,
 };
 use forebay_schemas::JobId;
-use metrics::{counter, histogram};
+use metrics::{counter, gauge, histogram};
 use tokio::time::Instant;
 use tracing::Instrument;
+
+use super::answer::FailedAs;
+use crate::trace::RequestTrace;
 
 /// The header of the request id, in both directions.
 const REQUEST_ID: &str = "x-request-id";
@@ -18,24 +21,72 @@ const REQUEST_ID_CHARS_MAX: usize = 128;
 /// The label of requests for paths that there are none of.
 const OTHER: &str = "other";
 
-/// Gives each request an id, by which the answer and the log lines are found, and counts it.
+/// Gives each request an id and its trace, by which the answer and the log lines are found, and counts it.
 pub async fn observe(request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     // One of the router's own patterns, so that a client can't invent labels.
     let path = request.extensions().get::<MatchedPath>();
     let endpoint = path.map_or_else(|| OTHER.to_owned(), |path| path.as_str().to_owned());
-    let began = Instant::now();
-    let span = tracing::info_span!("request", id = %id);
-    let mut response = next.run(request).instrument(span).await;
-    let ms = began.elapsed().as_secs_f64() * 1e3;
-    let status = status_label(response.status());
-    counter!("forebay_gateway_requests_total", "endpoint" => endpoint.clone(), "status" => status)
-        .increment(1);
-    histogram!("forebay_gateway_request_ms", "endpoint" => endpoint).record(ms);
+    let method = method_of(request.method());
+    let trace = RequestTrace::begin(request.headers(), method, &endpoint, &id);
+    let span = tracing::info_span!("request", id = %id, trace_id = trace.id());
+    let running = Running::begin(endpoint);
+    let mut response = trace.run(next.run(request)).instrument(span).await;
+    let failed = response.extensions().get::<FailedAs>().map(|FailedAs(code)| *code);
+    running.answered(response.status(), failed);
+    trace.answered(response.status(), failed);
     if let Ok(value) = HeaderValue::try_from(id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response
+}
+
+/// A request at work. Dropped before it is answered, it counts as abandoned: its client left.
+struct Running {
+    endpoint: Option<String>,
+    began: Instant,
+}
+
+impl Running {
+    fn begin(endpoint: String) -> Self {
+        gauge!("forebay_gateway_requests_running").increment(1);
+        Self { endpoint: Some(endpoint), began: Instant::now() }
+    }
+
+    fn answered(mut self, status: StatusCode, code: Option<&'static str>) {
+        let Some(endpoint) = self.endpoint.take() else { return };
+        let ms = self.began.elapsed().as_secs_f64() * 1e3;
+        let status = status_label(status);
+        if let Some(code) = code {
+            counter!("forebay_gateway_errors_total", "code" => code).increment(1);
+        }
+        counter!("forebay_gateway_requests_total", "endpoint" => endpoint.clone(), "status" => status)
+            .increment(1);
+        histogram!("forebay_gateway_request_ms", "endpoint" => endpoint).record(ms);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        gauge!("forebay_gateway_requests_running").decrement(1);
+        if let Some(endpoint) = self.endpoint.take() {
+            counter!("forebay_gateway_abandoned_total", "endpoint" => endpoint).increment(1);
+        }
+    }
+}
+
+/// The methods that there are endpoints for, and one name for all that a client may invent.
+fn method_of(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::OPTIONS => "OPTIONS",
+        _ => "_OTHER",
+    }
 }
 
 /// The client's own id, if it is one that can stand in a header and a log line; else a new one.

@@ -12,7 +12,9 @@ use axum::{
 
 use super::{
     app::App,
-    endpoints::{document, embeddings, generate, health, jobs, models, rerank, tei},
+    endpoints::{
+        cohere, document, embeddings, events, generate, health, jobs, models, rerank, tei, usage,
+    },
     observe::observe,
 };
 use crate::error::ApiError;
@@ -27,6 +29,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/chat/completions", post(generate::not_supported))
         .route("/v1/completions", post(generate::not_supported))
         .route("/v1/responses", post(generate::not_supported))
+        .route("/v1/embed", post(cohere::v1))
+        .route("/v2/embed", post(cohere::v2))
         .route("/v1/rerank", post(rerank::v1))
         .route("/v2/rerank", post(rerank::v2))
         .route("/rerank", post(rerank::bare))
@@ -37,6 +41,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/info", get(tei::info))
         .route("/v1/jobs", post(jobs::create))
         .route("/v1/jobs/{id}", get(jobs::retrieve).delete(jobs::cancel))
+        .route("/v1/jobs/{id}/events", get(events::follow))
+        .route("/v1/usage", get(usage::report))
         .route("/health", get(health::alive))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))

@@ -1,28 +1,41 @@
 //! `POST /v1/embeddings`: its request and its answer.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use forebay_schemas::EmbedOutput;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer, ser::SerializeSeq};
+use serde_json::{Value, json};
 
 use crate::{
     error::ApiError,
     fields::Fields,
-    inputs::{self, Texts},
+    inputs::{Input, TextsOrIds},
 };
 
 /// The body of a request, as the document has it.
 #[derive(JsonSchema)]
+#[schemars(extend("anyOf" = ids_have_a_tokenizer()))]
 pub struct EmbeddingsBody {
     /// The model; may be left out where `gateway.embed_model` names one, or the fleet has only one.
     pub model: Option<String>,
-    /// The texts. Token ids are refused: which tokenizer made them can't be seen.
-    pub input: Texts,
+    /// The texts; or token ids, beside `tokenizer`.
+    pub input: TextsOrIds,
     /// How vectors are written: `float` unless set.
     pub encoding_format: Option<Encoding>,
     /// Keep only this many of the first dimensions.
     #[schemars(range(min = 1, max = u32::MAX))]
     pub dimensions: Option<u32>,
+    /// The model whose tokenizer made the token ids, which is the one that reads them. Token ids without it are refused:
+    /// which tokenizer made them can't be seen.
+    pub tokenizer: Option<String>,
+}
+
+/// Token ids are taken where `tokenizer` says whose they are.
+fn ids_have_a_tokenizer() -> Value {
+    let texts = json!({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]});
+    json!([
+        {"properties": {"tokenizer": {"type": "string"}}, "required": ["tokenizer"]},
+        {"properties": {"input": texts}},
+    ])
 }
 
 /// A request for vectors.
@@ -30,8 +43,8 @@ pub struct EmbeddingsBody {
 pub struct EmbeddingsRequest {
     /// The model as the client named it.
     pub model: Option<String>,
-    /// The texts.
-    pub input: Vec<String>,
+    /// The texts, or the token ids.
+    pub input: Input,
     /// How vectors are written.
     pub encoding: Encoding,
     /// Keep only this many of the first dimensions.
@@ -49,7 +62,7 @@ pub enum Encoding {
 }
 
 /// The fields that `parse` reads.
-pub const NAMES: [&str; 4] = ["model", "input", "encoding_format", "dimensions"];
+pub const NAMES: [&str; 5] = ["model", "input", "encoding_format", "dimensions", "tokenizer"];
 
 impl EmbeddingsRequest {
     /// Reads a body with at most `inputs_max` texts.
@@ -66,7 +79,7 @@ impl EmbeddingsRequest {
         };
         Ok(Self {
             model: fields.text("model")?,
-            input: inputs::required(&fields, "input", inputs_max)?,
+            input: Input::required(&fields, "input", inputs_max)?,
             encoding,
             dimensions: fields.count("dimensions")?,
         })
@@ -76,13 +89,13 @@ impl EmbeddingsRequest {
 /// The body of the answer: one element for each input, in the inputs' order.
 pub fn answer(
     model: &str,
-    parts: &[EmbedOutput],
+    rows: &[&[f32]],
     encoding: Encoding,
     tokens: u64,
 ) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec(&Answer {
         object: "list",
-        data: Data { parts, encoding },
+        data: Data { rows, encoding },
         model,
         usage: Usage { prompt_tokens: tokens, total_tokens: tokens },
     })
@@ -112,14 +125,14 @@ pub struct Usage {
 }
 
 struct Data<'a> {
-    parts: &'a [EmbedOutput],
+    rows: &'a [&'a [f32]],
     encoding: Encoding,
 }
 
 impl Serialize for Data<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut list = to.serialize_seq(None)?;
-        for (index, values) in self.parts.iter().flat_map(EmbedOutput::rows).enumerate() {
+        let mut list = to.serialize_seq(Some(self.rows.len()))?;
+        for (index, values) in self.rows.iter().enumerate() {
             let embedding = Vector { values, encoding: self.encoding };
             list.serialize_element(&Element { object: "embedding", index, embedding })?;
         }
@@ -168,20 +181,13 @@ impl Serialize for Vector<'_> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
-
     use super::*;
 
     fn parsed(body: &Value) -> Result<EmbeddingsRequest, ApiError> {
         EmbeddingsRequest::parse(body.to_string().as_bytes(), 100)
     }
 
-    fn two_parts() -> [EmbedOutput; 2] {
-        [
-            EmbedOutput { dim: 2, data: vec![0.5, -1.0, 0.25, 3.0] },
-            EmbedOutput { dim: 2, data: vec![1e-8, 2.0] },
-        ]
-    }
+    const ROWS: [&[f32]; 3] = [&[0.5, -1.0], &[0.25, 3.0], &[1e-8, 2.0]];
 
     #[test]
     fn a_request_of_the_official_client_is_read() {
@@ -189,7 +195,7 @@ mod tests {
                           "user": "u", "dimensions": null, "truncate_prompt_tokens": -1});
         let expected = EmbeddingsRequest {
             model: Some("m".into()),
-            input: vec!["a".into(), "b".into()],
+            input: Input::Texts(vec!["a".into(), "b".into()]),
             encoding: Encoding::Base64,
             dimensions: None,
         };
@@ -212,8 +218,8 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_has_an_element_for_each_input_in_order_over_all_parts() {
-        let bytes = answer("m", &two_parts(), Encoding::Float, 7).unwrap();
+    fn the_answer_has_an_element_for_each_input_in_order() {
+        let bytes = answer("m", &ROWS, Encoding::Float, 7).unwrap();
         let answer: Value = serde_json::from_slice(&bytes).unwrap();
         let expected = json!({
             "object": "list",
@@ -226,7 +232,7 @@ mod tests {
 
     #[test]
     fn base64_is_padded_and_holds_little_endian_floats() {
-        let bytes = answer("m", &two_parts(), Encoding::Base64, 7).unwrap();
+        let bytes = answer("m", &ROWS, Encoding::Base64, 7).unwrap();
         let answer: Value = serde_json::from_slice(&bytes).unwrap();
         let written = answer["data"][1]["embedding"].as_str().unwrap();
         assert!(written.ends_with('='), "{written}");

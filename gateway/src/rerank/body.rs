@@ -30,6 +30,9 @@ pub struct RerankBody {
     /// Voyage's `truncate`; the answer has Voyage's shape then.
     #[schemars(extend("enum" = [true, null]))]
     pub truncation: Option<bool>,
+    /// The most tokens of a document. One that may have more is refused: documents are cut to what the model reads.
+    #[schemars(range(min = 1, max = u32::MAX))]
+    pub max_tokens_per_doc: Option<u32>,
     /// Not supported.
     #[schemars(extend("type" = "null"))]
     pub rank_fields: Option<bool>,
@@ -61,6 +64,9 @@ pub struct TeiRerankBody {
     /// The same as `truncate`.
     #[schemars(extend("enum" = [true, null]))]
     pub truncation: Option<bool>,
+    /// The most tokens of a document. One that may have more is refused: documents are cut to what the model reads.
+    #[schemars(range(min = 1, max = u32::MAX))]
+    pub max_tokens_per_doc: Option<u32>,
     /// Not supported.
     #[schemars(extend("type" = "null"))]
     pub rank_fields: Option<bool>,

@@ -48,7 +48,7 @@ pub enum Path {
 }
 
 /// The fields that `parse` reads.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 13] = [
     "model",
     "query",
     "documents",
@@ -61,6 +61,7 @@ pub const NAMES: [&str; 12] = [
     "truncate",
     "truncation",
     "rank_fields",
+    "max_tokens_per_doc",
 ];
 
 impl RerankRequest {
@@ -98,6 +99,9 @@ impl RerankRequest {
             fields.count("top_n")?;
             fields.count("top_k")?;
         }
+        if let Some(tokens_max) = fields.count("max_tokens_per_doc")? {
+            check_lengths(list, &documents, tokens_max)?;
+        }
         Ok(Self {
             shape,
             model: fields.text("model")?,
@@ -113,6 +117,25 @@ impl RerankRequest {
     pub fn documents_field(&self) -> &'static str {
         if self.shape == Shape::Tei { "texts" } else { "documents" }
     }
+}
+
+/// Refuses a limit of tokens that may cut one of the documents: they are cut to what the model reads, and nowhere else.
+fn check_lengths(list: &str, documents: &[String], tokens_max: u32) -> Result<(), ApiError> {
+    let may_be_cut = |document: &String| tokens_at_most(document) > tokens_max as usize;
+    let Some(index) = documents.iter().position(may_be_cut) else { return Ok(()) };
+    let message = format!(
+        "`max_tokens_per_doc` is {tokens_max}, and `{list}[{index}]` may have more tokens: documents are cut to what \
+         the model reads beside the query, and to no other length; leave it out, or send shorter documents"
+    );
+    Err(ApiError::invalid("max_tokens_per_doc", message))
+}
+
+/// A number of tokens that no tokenizer makes more of.
+fn tokens_at_most(text: &str) -> usize {
+    // A token has at least one byte, of the text and of the space that some put before it. Normalization makes up to 33
+    // bytes of 3, never of ASCII.
+    let bytes = if text.is_ascii() { text.len() } else { text.len().saturating_mul(11) };
+    bytes.saturating_add(1)
 }
 
 /// Refuses `false` for a field that asks whether texts may be cut: these tasks always cut them.
@@ -154,6 +177,24 @@ mod tests {
         let tei = json!({"query": "q", "texts": ["a"]});
         assert_eq!(parsed(&tei, Path::Bare).unwrap().shape, Shape::Tei);
         assert!(parsed(&tei, Path::V1).unwrap_err().message.contains("`documents` is missing"));
+    }
+
+    #[test]
+    fn a_limit_of_tokens_that_may_cut_a_document_is_refused_and_any_other_changes_nothing() {
+        let with = |documents: Value, tokens_max: Value| {
+            let body =
+                json!({"query": "q", "documents": documents, "max_tokens_per_doc": tokens_max});
+            parsed(&body, Path::V2).map(|request| request.documents.len())
+        };
+        let long = "x".repeat(4_096);
+        assert_eq!(with(json!(["x", &long[1..]]), json!(4_096)), Ok(2));
+        assert_eq!(with(json!([long]), json!(null)), Ok(1));
+        let refused = with(json!(["x", long]), json!(4_096)).unwrap_err();
+        assert_eq!(refused.param.as_deref(), Some("max_tokens_per_doc"));
+        assert!(refused.message.contains("`documents[1]` may have more tokens"), "{refused}");
+        // Three bytes of this character are 33 once they are normalized.
+        assert!(with(json!(["\u{fdfa}"]), json!(30)).is_err());
+        assert!(with(json!(["x"]), json!(0)).is_err());
     }
 
     #[test]

@@ -9,8 +9,12 @@ use tokio::time::Instant;
 
 use super::redis::{Redis, SOON, until};
 
-const ONE_AT_ONCE: TenantLimits =
-    TenantLimits { requests_per_minute: None, tokens_per_minute: None, in_flight: Some(1) };
+const ONE_AT_ONCE: TenantLimits = TenantLimits {
+    requests_per_minute: None,
+    tokens_per_minute: None,
+    in_flight: Some(1),
+    budget: None,
+};
 
 fn tenant(limits: TenantLimits) -> Tenant {
     Tenant { id: "acme".parse().unwrap(), name: String::new(), created_at_ms: 1, limits }

@@ -3,6 +3,7 @@
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 use forebay_fabric::access::Credential;
 use forebay_gateway::{
+    cohere,
     error::ApiError,
     http::heads,
     native::{self, NativeJob},
@@ -16,7 +17,7 @@ use serde_json::Value;
 /// A parser of bodies, with the most texts that one may have; `None` is a request.
 pub type Parser = fn(&[u8], usize) -> Option<ApiError>;
 
-pub const PARSERS: [(&str, Parser); 7] = [
+pub const PARSERS: [(&str, Parser); 8] = [
     ("embeddings", |body, max| EmbeddingsRequest::parse(body, max).err()),
     ("embed", |body, max| EmbedRequest::parse(body, max).err()),
     ("sparse", |body, max| SparseRequest::parse(body, max).err()),
@@ -25,8 +26,9 @@ pub const PARSERS: [(&str, Parser); 7] = [
     ("bare rerank", |body, max| RerankRequest::parse(body, Path::Bare, max).err()),
     ("job", |body, max| {
         let id: JobId = "j".parse().unwrap();
-        NativeJob::parse(body, &id, &Limits { inputs_max: max, ..Limits::default() }).err()
+        NativeJob::parse(body, &id, None, &Limits { inputs_max: max, ..Limits::default() }).err()
     }),
+    ("cohere", |body, max| cohere::EmbedRequest::parse(body, cohere::Version::V2, max).err()),
 ];
 
 /// The most texts: few, so that the bound is met.

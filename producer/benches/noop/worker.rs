@@ -66,7 +66,8 @@ impl Fixture {
         Ok(Config::load(Some(&self.settings()))?.config)
     }
 
-    fn settings(&self) -> PathBuf {
+    /// Its configuration file.
+    pub(crate) fn settings(&self) -> PathBuf {
         self.folder.path().join("forebay.toml")
     }
 

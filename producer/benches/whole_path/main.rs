@@ -19,10 +19,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use forebay_client::{Client, Job, Lane};
-use forebay_fabric::{
-    Config,
-    config::{ModelConfig, PoolConfig},
-};
+use forebay_fabric::{Config, config::ModelConfig};
 use forebay_schemas::{JobId, ModelId, State};
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
@@ -39,13 +36,7 @@ async fn main() -> Result<()> {
     let mut config = Config::load(None)?.config;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the checkout")?;
     let file = root.join("examples/data/descriptions.jsonl");
-    let source = ModelConfig {
-        source: "folder:.".into(),
-        sha256: None,
-        dtype: None,
-        pool: PoolConfig::default(),
-    };
-    config.models.insert(messaging::SINK.parse()?, source);
+    config.models.insert(messaging::SINK.parse()?, ModelConfig::of("folder:."));
     let engine = Engine::of(root);
 
     let mut rows = whole_path_rows(&config, &engine, &file).await?;

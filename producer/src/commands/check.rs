@@ -104,6 +104,12 @@ fn folder(model: &str, context: &Context) -> Result<PathBuf, CommandError> {
     let id: ModelId = model.parse().map_err(|error| {
         CommandError::Usage(format!("{model:?} is neither a model folder nor a model: {error}"))
     })?;
+    if let Some(entry) = context.config.models.get(&id).filter(|entry| entry.remote.is_some()) {
+        return Err(CommandError::Usage(format!(
+            "`{model}` has no files to check: it is {}",
+            entry.origin()
+        )));
+    }
     Ok(context.config.model_dir(&id)?)
 }
 

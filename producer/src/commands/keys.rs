@@ -40,6 +40,10 @@ enum Action {
         #[arg(value_name = "ID", required = true, value_parser = parse_id)]
         ids: Vec<KeyId>,
     },
+    /// Open a fleet that has no key any more: a gateway on loopback asks for none then, as before the first one
+    ///
+    /// Deleting the last key alone does not open a fleet. Fails while there are keys.
+    Reopen,
 }
 
 #[derive(clap::Args)]
@@ -75,6 +79,7 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> CommandResult {
         Action::Create(create) => create_key(create, &store, context).await,
         Action::List { tenant } => list(tenant, &store, context).await,
         Action::Revoke { ids } => revoke(&ids, &store, context).await,
+        Action::Reopen => reopen(&store, context).await,
     }
 }
 
@@ -148,7 +153,12 @@ async fn list(tenant: Option<TenantId>, store: &Store, context: &mut Context) ->
         }
         return Ok(());
     }
-    if keys.is_empty() {
+    if keys.is_empty() && tenant.is_none() && store.has_keys().await? {
+        eprintln!(
+            "forebay: there is no key, and there was one: the fleet stays closed until `forebay keys create` makes \
+             another, or `forebay keys reopen` lets this machine in without one"
+        );
+    } else if keys.is_empty() {
         eprintln!(
             "forebay: there is no key: create one with `forebay keys create --tenant TENANT`"
         );
@@ -187,6 +197,15 @@ async fn revoke(ids: &[KeyId], store: &Store, context: &mut Context) -> CommandR
         }
     }
     Ok(())
+}
+
+async fn reopen(store: &Store, context: &mut Context) -> CommandResult {
+    let reopen = async { Ok::<_, CommandError>(store.reopen().await?) };
+    unless_stopped(&context.stop, reopen).await?;
+    if context.output.json {
+        return Ok(context.output.json_line(&serde_json::json!({"open": true}))?);
+    }
+    Ok(context.output.line("open  a gateway on loopback asks for no key")?)
 }
 
 #[cfg(test)]

@@ -16,5 +16,6 @@ mod show;
 pub(crate) mod submit;
 pub(crate) mod tenants;
 pub(crate) mod top;
+pub(crate) mod usage;
 pub(crate) mod wait;
 pub(crate) mod workers;

@@ -48,6 +48,7 @@ pub(crate) async fn run(context: &mut Context) -> CommandResult {
         .into_iter()
         .map(|Listed { info: model, cached_bytes }| {
             let cached = match (cached_bytes, &model.source) {
+                _ if model.is_remote => "not needed".to_owned(),
                 (Some(bytes), _) => size(bytes),
                 (None, Some(_)) => format!("no: `forebay pull {}`", model.id),
                 (None, None) => "no".to_owned(),

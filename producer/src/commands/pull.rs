@@ -6,7 +6,7 @@ use std::{
 };
 
 use forebay_client::ModelId;
-use forebay_fabric::Config;
+use forebay_fabric::{Config, config::ModelConfig};
 use forebay_producer::pull::{Event, Pulled, Remote, Source, pull};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -57,10 +57,17 @@ fn wanted(args: &Args, config: &Config) -> Result<Vec<(ModelId, Source)>, Comman
         };
         return Ok(vec![(model.clone(), Source::parse(from, args.sha256.as_deref())?)]);
     }
+    let has_files =
+        |(model, entry): (&ModelId, &ModelConfig)| entry.remote.is_none().then(|| model.clone());
     let models = match &args.models[..] {
-        [] => config.models.keys().cloned().collect(),
+        [] => config.models.iter().filter_map(has_files).collect(),
         given => given.to_vec(),
     };
+    if models.is_empty() && !config.models.is_empty() {
+        // All of them are remote.
+        eprintln!("forebay: nothing to pull: endpoints compute all models");
+        return Ok(Vec::new());
+    }
     if models.is_empty() {
         return Err(CommandError::Usage(
             "no models: add a [models.<name>] table to forebay.toml, or name a model with --from"
@@ -79,6 +86,12 @@ fn configured(model: &ModelId, config: &Config) -> Result<Source, CommandError> 
             if known.is_empty() { "none".to_owned() } else { known.join(", ") }
         )));
     };
+    if entry.remote.is_some() {
+        return Err(CommandError::Usage(format!(
+            "`{model}` has no files: it is {}",
+            entry.origin()
+        )));
+    }
     Source::parse(&entry.source, entry.sha256.as_deref())
         .map_err(|error| CommandError::ModelSource { model: model.to_string(), error })
 }

@@ -3,8 +3,9 @@
 use clap::Subcommand;
 use forebay_fabric::{
     Store,
-    access::{LIMIT_MAX, Tenant, TenantLimits},
+    access::{BUDGET_MAX, LIMIT_MAX, Tenant, TenantLimits},
     clock::now_ms,
+    config::{format_decimal, parse_decimal},
 };
 use forebay_schemas::TenantId;
 
@@ -73,6 +74,9 @@ struct Limits {
     /// The most requests that are served at once, or `none`
     #[arg(long, value_name = "N", value_parser = parse_limit)]
     in_flight: Option<Limit>,
+    /// The most money in a month of UTC, in currency units such as 12.50, or `none`
+    #[arg(long, value_name = "MONEY", value_parser = parse_budget)]
+    budget: Option<Limit>,
 }
 
 /// A limit that is given: it holds, or it does not.
@@ -89,6 +93,17 @@ fn parse_limit(text: &str) -> Result<Limit, String> {
         .ok_or_else(|| format!("write 1 to {LIMIT_MAX}, or none"))
 }
 
+fn parse_budget(text: &str) -> Result<Limit, String> {
+    if text == "none" {
+        return Ok(Limit(None));
+    }
+    let budget = parse_decimal(text).map_err(|error| error.to_string())?;
+    if (1..=BUDGET_MAX).contains(&budget) {
+        return Ok(Limit(Some(budget)));
+    }
+    Err(format!("write more than 0 and at most {}, or none", format_decimal(BUDGET_MAX)))
+}
+
 impl Limits {
     /// The limits after those that are given have replaced the present ones.
     fn over(&self, present: TenantLimits) -> TenantLimits {
@@ -97,11 +112,12 @@ impl Limits {
             requests_per_minute: over(self.requests_per_minute, present.requests_per_minute),
             tokens_per_minute: over(self.tokens_per_minute, present.tokens_per_minute),
             in_flight: over(self.in_flight, present.in_flight),
+            budget: over(self.budget, present.budget),
         }
     }
 
     fn are_none_given(&self) -> bool {
-        [self.requests_per_minute, self.tokens_per_minute, self.in_flight]
+        [self.requests_per_minute, self.tokens_per_minute, self.in_flight, self.budget]
             .iter()
             .all(Option::is_none)
     }
@@ -139,7 +155,7 @@ async fn carry_out(action: Action, store: &Store) -> Result<Shown, CommandError>
         Action::SetLimits(SetLimits { tenant, limits }) => {
             if limits.are_none_given() {
                 return Err(CommandError::Usage(
-                    "which limits? Give --requests-per-minute, --tokens-per-minute or --in-flight, \
+                    "which limits? Give --requests-per-minute, --tokens-per-minute, --in-flight or --budget, \
                      each with a number or `none`"
                         .into(),
                 ));
@@ -171,18 +187,19 @@ fn show(tenants: &[Tenant], context: &mut Context) -> CommandResult {
     }
     let now_ms = now_ms();
     let rows: Vec<_> = tenants.iter().map(|tenant| row(tenant, now_ms)).collect();
-    let heads = ["TENANT", "REQUESTS/MIN>", "TOKENS/MIN>", "IN FLIGHT>", "CREATED>", "NAME"];
+    let heads = ["TENANT", "REQUESTS/MIN>", "TOKENS/MIN>", "IN FLIGHT>", "BUDGET/MONTH>", "CREATED>", "NAME"];
     Ok(context.output.table(heads, &rows)?)
 }
 
-fn row(tenant: &Tenant, now_ms: u64) -> [String; 6] {
+fn row(tenant: &Tenant, now_ms: u64) -> [String; 7] {
     let limit = |limit: Option<u64>| limit.map_or("none".to_owned(), grouped);
-    let TenantLimits { requests_per_minute, tokens_per_minute, in_flight } = tenant.limits;
+    let TenantLimits { requests_per_minute, tokens_per_minute, in_flight, budget } = tenant.limits;
     [
         tenant.id.to_string(),
         limit(requests_per_minute),
         limit(tokens_per_minute),
         limit(in_flight),
+        budget.map_or("none".to_owned(), format_decimal),
         format!("{} ago", span(now_ms.saturating_sub(tenant.created_at_ms))),
         plain(&tenant.name),
     ]
@@ -203,21 +220,33 @@ mod tests {
     }
 
     #[test]
+    fn a_budget_is_an_exact_amount_or_none() {
+        assert_eq!(parse_budget("none"), Ok(Limit(None)));
+        assert_eq!(parse_budget("12.50"), Ok(Limit(Some(12_500_000_000))));
+        for wrong in ["0", "9000001", "-1", "free"] {
+            assert!(parse_budget(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn limits_that_are_not_given_stay_as_they_are() {
         let given = Limits {
             requests_per_minute: Some(Limit(Some(60))),
             tokens_per_minute: None,
             in_flight: Some(Limit(None)),
+            budget: None,
         };
         let present = TenantLimits {
             requests_per_minute: None,
             tokens_per_minute: Some(1_000),
             in_flight: Some(4),
+            budget: Some(5),
         };
         let expected = TenantLimits {
             requests_per_minute: Some(60),
             tokens_per_minute: Some(1_000),
             in_flight: None,
+            budget: Some(5),
         };
         assert_eq!(given.over(present), expected);
         assert!(!given.are_none_given());

@@ -54,6 +54,10 @@ pub fn sample_jobs() -> Vec<(&'static str, Job)> {
         input: texts(&["which one plays music?"]),
         params: TokensParams { truncate: true, input_type: InputType::Query },
     };
+    let ids = Work::EmbedIds {
+        input_ids: vec![vec![101, 1037, 2447, 102], vec![101, 30_521, 102]],
+        params: EmbedParams { dimensions: Some(64), ..EmbedParams::default() },
+    };
     let chat = Work::Generate {
         prompt: Prompt::Messages(vec![Message { role: "user".into(), content: "Hello".into() }]),
         params: GenerateParams {
@@ -75,6 +79,7 @@ pub fn sample_jobs() -> Vec<(&'static str, Job)> {
         ("job-classify", job("classify", Work::Classify { input: texts(&["nice", "awful"]) })),
         ("job-embed-sparse", job("sparse", sparse)),
         ("job-embed-tokens", job("tokens", tokens)),
+        ("job-embed-ids", job("ids", ids)),
         ("job-chat", job("chat", chat)),
         ("job-prompt", job("prompt", prompt)),
     ]
@@ -83,7 +88,7 @@ pub fn sample_jobs() -> Vec<(&'static str, Job)> {
 /// One outcome for each shape of output, and two without.
 pub fn sample_outcomes() -> Vec<(&'static str, Outcome)> {
     let jobs: BTreeMap<_, _> = sample_jobs().into_iter().collect();
-    let usage = Usage { input_tokens: 21, output_tokens: 0, truncated: 1 };
+    let usage = Usage { input_tokens: 21, output_tokens: 0, truncated: 1, device_us: 1_250 };
     let timing = Timing {
         queued_ms: 12,
         batch_wait_ms: 3,
@@ -158,6 +163,14 @@ fn any_work() -> impl Strategy<Value = Work> {
             params: EmbedParams { normalize, truncate, dimensions },
         },
     );
+    let ids = collection::vec(collection::vec(any::<u32>(), 1..20), 1..8);
+    let embed_ids =
+        (ids, any::<bool>(), option::of(1_u32..)).prop_map(|(input_ids, truncate, dimensions)| {
+            Work::EmbedIds {
+                input_ids,
+                params: EmbedParams { normalize: true, truncate, dimensions },
+            }
+        });
     let rerank = (".{0,40}", texts(), option::of(1_u32..)).prop_map(|(query, documents, top_n)| {
         Work::Rerank { query, documents, params: RerankParams { top_n } }
     });
@@ -188,5 +201,5 @@ fn any_work() -> impl Strategy<Value = Work> {
                 GenerateParams { max_tokens, temperature, top_p, top_k, stop, seed }
             });
     let generate = (prompt, params).prop_map(|(prompt, params)| Work::Generate { prompt, params });
-    prop_oneof![embed, sparse, tokens, rerank, classify, generate]
+    prop_oneof![embed, embed_ids, sparse, tokens, rerank, classify, generate]
 }

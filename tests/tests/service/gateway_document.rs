@@ -26,7 +26,7 @@ fn examples(path: &str) -> Vec<Value> {
 #[tokio::test]
 async fn every_example_works() {
     for (kind, paths) in [
-        ("bert", &["/v1/embeddings", "/embed", "/", "/v1/jobs"][..]),
+        ("bert", &["/v1/embeddings", "/v1/embed", "/v2/embed", "/embed", "/", "/v1/jobs"][..]),
         ("bert-rerank", &["/v1/rerank", "/v2/rerank", "/rerank"]),
         ("roberta-classify", &["/predict"]),
         ("splade", &["/embed_sparse"]),

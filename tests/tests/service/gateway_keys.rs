@@ -62,6 +62,30 @@ async fn a_fleet_without_keys_asks_for_none_on_loopback_until_there_is_one() {
 }
 
 #[tokio::test]
+async fn a_fleet_whose_last_key_is_gone_stays_closed_until_it_is_reopened() {
+    let stack = Stack::start().await.tiny();
+    let _worker = stack.worker(&[]).await;
+    tenant(&stack, "acme", &[]).await;
+    let key = Key::of(&stack, "acme", "submit,read").await;
+    let gateway = Gateway::of(&stack, &[]).await;
+    assert_eq!(embed(&gateway, &key).status, 200);
+    let kept = stack.forebay(&["keys", "reopen"]).await;
+    assert_eq!(kept.code, 1, "{kept:?}");
+    assert_eq!(stack.forebay(&["tenants", "delete", "acme"]).await.code, 0);
+    let is_refused = async || embed(&gateway, &key).status == 401;
+    until_true("its key is no more", SOON, is_refused).await;
+    let missing = gateway.get("/v1/models");
+    assert_eq!(missing.mistake(), (401, "missing_api_key", None), "{missing:?}");
+    // A replica that starts now asks for a key too.
+    let other = Gateway::of(&stack, &[]).await;
+    assert_eq!(other.get("/v1/models").status, 401);
+    let listed = stack.forebay(&["keys", "list"]).await;
+    assert!(listed.errors.contains("forebay keys reopen"), "{listed:?}");
+    assert_eq!(stack.forebay(&["keys", "reopen"]).await.code, 0);
+    until_true("no key is asked for", SOON, async || gateway.get("/v1/models").status == 200).await;
+}
+
+#[tokio::test]
 async fn on_any_other_address_a_key_is_always_needed() {
     let stack = Stack::start().await.tiny();
     // The port is the one that its harness knows; the later setting counts.

@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 const EMBEDDINGS: &str = "/v1/embeddings";
-const HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nhost: h\r\n\r\n";
+const HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_refused_in_words_even_where_all_of_it_is_sent() {
@@ -44,7 +44,7 @@ async fn all_bodies_together_are_bounded() {
     let gateway = Gateway::of(&stack, &overrides).await;
     // Most of one body is there, and its end does not come.
     let head =
-        b"POST /v1/embeddings HTTP/1.1\r\nhost: h\r\ncontent-length: 900000\r\n\r\n{\"x\":\"";
+        b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-length: 900000\r\n\r\n{\"x\":\"";
     let mut slow = gateway.sending(head).await;
     slow.write_all(&vec![b'x'; 800_000]).await.unwrap();
     let body = json!({"model": TINY, "input": "x".repeat(500_000)});
@@ -87,9 +87,9 @@ async fn connections_that_take_too_long_are_closed_and_those_at_work_are_not() {
     let gateway = Gateway::of(&workload.stack, &overrides).await;
     let mut working = gateway.asking(TINY).await;
     let mut silent = gateway.sending(b"").await;
-    let mut half_open = gateway.sending(b"GET /health HTTP/1.1\r\nhost: h\r\n").await;
+    let mut half_open = gateway.sending(b"GET /health HTTP/1.1\r\nhost: localhost\r\n").await;
     let mut idle = gateway.sending(HEALTH).await;
-    let head = b"POST /v1/embeddings HTTP/1.1\r\nhost: h\r\ncontent-length: 10\r\n\r\n{";
+    let head = b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n{";
     let mut slow_body = gateway.sending(head).await;
     assert_eq!(until_closed(&mut silent, SOON).await, "");
     assert_eq!(until_closed(&mut half_open, SOON).await, "");

@@ -120,6 +120,7 @@ async fn every_program_works_with_the_permissions_that_are_listed_for_it() {
         &["tenants", "create", "acme", "--tokens-per-minute", "100000"][..],
         &["tenants", "set-limits", "acme", "--in-flight", "4"],
         &["keys", "list"],
+        &["usage"],
         &["keys", "create", "--tenant", "acme"],
     ] {
         let mut command = strict.stack.program("forebay", &overrides(&admin));

@@ -7,13 +7,17 @@ use std::process::Command;
 use forebay_tests::binaries::checkout;
 use forebay_tests::stack::SharedFleet;
 
-/// `FOREBAY_TEST_PYTHON`, or the environment that `make test` makes.
+/// The Python of the examples.
 pub(super) fn interpreter() -> PathBuf {
-    let made = || checkout().join(".forebay/venv/bin/python");
-    let python = env::var_os("FOREBAY_TEST_PYTHON").map_or_else(made, PathBuf::from);
-    let remedy =
-        "run `make test`, or name one with examples/python/requirements.txt in FOREBAY_TEST_PYTHON";
-    assert!(python.exists(), "no Python at {}: {remedy}", python.display());
+    interpreter_of("FOREBAY_TEST_PYTHON", "venv")
+}
+
+/// The Python that a variable names, or that of the environment in `.forebay/` that `make test` makes.
+pub(super) fn interpreter_of(variable: &str, environment: &str) -> PathBuf {
+    let made = || checkout().join(".forebay").join(environment).join("bin/python");
+    let python = env::var_os(variable).map_or_else(made, PathBuf::from);
+    let remedy = "run `make test`, or name another that `scripts/venv` made in the variable";
+    assert!(python.exists(), "no Python at {}: {remedy} {variable}", python.display());
     python
 }
 

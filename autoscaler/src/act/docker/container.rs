@@ -8,7 +8,7 @@ use bollard::models::{
 };
 use forebay_fabric::config::DockerConfig;
 
-use crate::act::launcher::Order;
+use crate::act::launcher::{Order, REMOTE_DEVICE};
 
 /// The label that distinguishes the containers of one fleet from those of another.
 pub(super) const FLEET: &str = "forebay.fleet";
@@ -141,8 +141,8 @@ fn host_config(config: &DockerConfig) -> HostConfig {
 /// The device that the worker is given, and the GPU that its container gets. In there that GPU is the only one,
 /// number 0.
 fn device(device: &str) -> Result<(String, Option<Vec<DeviceRequest>>), String> {
-    if device == "cpu" {
-        return Ok((device.to_owned(), None));
+    if device == "cpu" || device == REMOTE_DEVICE {
+        return Ok(("cpu".to_owned(), None));
     }
     let number = device.strip_prefix("cuda:").filter(|n| n.parse::<u32>().is_ok());
     let number = number.ok_or_else(|| format!("`{device}` is no device: use cpu or cuda:N"))?;

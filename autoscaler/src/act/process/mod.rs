@@ -33,7 +33,7 @@ use self::entry::Entry;
 use super::{
     ask::ask,
     environment::is_for_workers,
-    launcher::{Instance, InstanceState, LaunchError, Launcher, Order},
+    launcher::{Instance, InstanceState, LaunchError, Launcher, Order, REMOTE_DEVICE},
 };
 use crate::decide::Answer;
 
@@ -212,14 +212,16 @@ impl Inner {
 
     fn command(&self, order: &Order) -> io::Result<Command> {
         let log = logs::open(&self.folder, &order.name)?;
+        let key = self.api_key_variable(&order.model);
+        let key = key.as_deref();
         let mut command = Command::new(&self.program);
         command
-            .args(["--model", order.model.as_str(), "--device", &order.device])
+            .args(["--model", order.model.as_str()])
             .args(["--name", &order.name])
             .env_clear()
             .envs(std::env::vars_os().filter(|(name, _)| {
                 // A name that is no text is none of a secret.
-                name.to_str().is_none_or(is_for_workers)
+                name.to_str().is_none_or(|name| is_for_workers(name) || key == Some(name))
             }))
             // Workers on one host can't all listen on the one port of the configuration.
             .env("FOREBAY_TELEMETRY__LISTEN", "127.0.0.1:0")
@@ -228,6 +230,9 @@ impl Inner {
             .stdout(log.try_clone()?)
             .stderr(log)
             .process_group(0); // what interrupts the autoscaler does not interrupt its workers
+        if order.device != REMOTE_DEVICE {
+            command.args(["--device", &order.device]);
+        }
         if order.device == "cpu" {
             command.args(["--threads", &self.threads.to_string()]);
         }
@@ -235,6 +240,12 @@ impl Inner {
             command.env("FOREBAY_CONFIG", file);
         }
         Ok(command)
+    }
+
+    /// The variable with the API key of a remote model's endpoint: its workers get it, and no others.
+    fn api_key_variable(&self, model: &ModelId) -> Option<String> {
+        let text = std::fs::read_to_string(self.config_file.as_ref()?).ok()?;
+        forebay_fabric::config::api_key_env(&text, model)
     }
 
     fn drain(&self, name: &str) -> Result<(), LaunchError> {

@@ -65,6 +65,38 @@ fn texts() -> impl Strategy<Value = String> {
     })
 }
 
+#[test]
+fn ids_of_a_model_that_keeps_the_end_lose_their_beginning_and_keep_what_opens_them() {
+    let mut tokenizer = tiny_of("bert", 6);
+    tokenizer.cut_off = TruncationDirection::Left;
+    let whole = tiny_of("bert", 4_096).encode("water runs down the long hill and rests").unwrap();
+    let cut = tokenizer.cut_ids(whole.ids.clone()).unwrap();
+    let end = &whole.ids[whole.ids.len() - 5..];
+    assert_eq!(cut.ids, [&whole.ids[..1], end].concat());
+    assert_eq!((cut.first_len, cut.truncated), (6, true));
+    // Ids that have no special tokens are cut all the same, and none are added.
+    let bare = tiny_of("bert", 6).cut_ids((5..20).collect()).unwrap();
+    assert_eq!(bare.ids, [5, 6, 7, 8, 9, 10]);
+}
+
+proptest! {
+    // Each case reads three tokenizers.
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn ids_of_a_text_are_read_as_the_text_is(text in texts(), tokens_max in 4..40_usize) {
+        let whole = tiny_of("bert", 4_096).encode(&text).unwrap().ids;
+        let cut = tiny_of("bert", tokens_max);
+        for fast in [true, false] {
+            let mut cut = tiny_of("bert", tokens_max);
+            cut.fast = cut.fast.take().filter(|_| fast);
+            prop_assert_eq!(cut.cut_ids(whole.clone()).unwrap(), cut.encode(&text).unwrap());
+        }
+        let fits = whole.len() <= tokens_max;
+        prop_assert_eq!(cut.whole_ids(whole).is_ok(), fits);
+    }
+}
+
 proptest! {
     #[test]
     fn the_fast_path_gives_the_library_s_tokens(text in texts()) {

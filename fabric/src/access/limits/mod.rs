@@ -6,11 +6,11 @@
 
 use std::sync::LazyLock;
 
-use forebay_schemas::{TenantId, names::TURNS_CHANNEL};
+use forebay_schemas::{TenantId, names::{TURNS_CHANNEL, usage_key}};
 use redis::{Script, ScriptInvocation};
 
 use super::record::TenantLimits;
-use crate::{Store, store::StoreError};
+use crate::{Store, clock::now_ms, store::StoreError, usage::Hour};
 
 #[cfg(test)]
 mod tests;
@@ -22,7 +22,10 @@ const SLICES: u64 = 240;
 
 macro_rules! script {
     ($name:literal) => {
-        LazyLock::new(|| Script::new(concat!(include_str!("window.lua"), include_str!($name))))
+        LazyLock::new(|| {
+            let parts = [include_str!("window.lua"), include_str!("money.lua"), include_str!($name)];
+            Script::new(&parts.concat())
+        })
     };
 }
 
@@ -30,6 +33,10 @@ static RESERVE: LazyLock<Script> = script!("reserve.lua");
 static SETTLE: LazyLock<Script> = script!("settle.lua");
 static RENEW: LazyLock<Script> = script!("renew.lua");
 static LEAVE: LazyLock<Script> = script!("leave.lua");
+
+/// The parts of a tenant's limits that have reservations of money.
+const MONEY: &str = "money";
+const AMOUNTS: &str = "amounts";
 
 /// The lease of a request in flight, or of one that asks to be.
 #[derive(Debug, Clone)]
@@ -53,10 +60,23 @@ pub struct Request<'a> {
     pub limits: TenantLimits,
     /// The tokens that it is expected to take.
     pub tokens: u64,
+    /// The money that it is expected to cost; nothing where its model has no price.
+    pub money: Option<Money<'a>>,
     /// The most requests of its tenant that wait for an in-flight slot, this one included; 0 if it does not wait.
     pub waiting_max: u64,
     /// How long it keeps its position in the line without asking again, in milliseconds.
     pub patience_ms: u64,
+}
+
+/// Money that is reserved within a tenant's budget, until what it is for is summed up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Money<'a> {
+    /// The reservation's name: a lease's, or a job's id. A job's ends when its usage is summed up.
+    pub name: &'a str,
+    /// The amount, in units of 1e-9.
+    pub amount: u64,
+    /// How long it holds unless it ends before, in milliseconds.
+    pub lease_ms: u64,
 }
 
 /// The answer to a [`Request`].
@@ -72,6 +92,8 @@ pub enum Verdict {
     Tokens,
     /// All in-flight slots are taken, and it may not wait.
     InFlight,
+    /// The month's budget is spent, or reserved.
+    Budget,
 }
 
 /// A verdict, and what of its limits the tenant uses with it.
@@ -98,21 +120,27 @@ pub struct Usage {
     pub in_flight: u64,
     /// When all that is counted has left the window, in microseconds from now.
     pub reset_us: u64,
+    /// The money that is spent this month or reserved, as far as that was asked, in units of 1e-9.
+    pub spent: u64,
 }
 
 /// A script's answer, as Redis returns it: `reserve.lua` names the fields.
-type Answer = (String, u64, i64, i64, u64, u64, u64);
+type Answer = (String, u64, i64, i64, u64, u64, u64, i64);
 
 impl Store {
     /// Reserves what a request needs, all of it or nothing, in one round trip. After an error it is unknown whether
     /// that happened: settling is then in order, and harmless if it did not.
     pub async fn reserve(&self, request: &Request<'_>) -> Result<Reservation, StoreError> {
-        let Request { lease, limits, tokens, patience_ms, waiting_max } = *request;
+        let Request { lease, limits, tokens, money, patience_ms, waiting_max } = *request;
         let mut call = invoke(&RESERVE, lease);
         for limit in [limits.requests_per_minute, limits.tokens_per_minute, limits.in_flight] {
             call.arg(limit.unwrap_or(0));
         }
         call.arg(tokens).arg(lease.lease_ms).arg(patience_ms).arg(waiting_max);
+        let Money { name, amount, lease_ms } =
+            money.unwrap_or(Money { name: "", amount: 0, lease_ms: 0 });
+        call.arg(limits.budget.unwrap_or(0)).arg(Hour::of_ms(now_ms()).day().month());
+        call.arg(name).arg(amount).arg(lease_ms);
         let answer: Answer =
             self.run(async |connection| call.invoke_async(connection).await).await?;
         Ok(reservation(answer))
@@ -127,8 +155,23 @@ impl Store {
         slice: u64,
         tokens_more: i64,
     ) -> Result<bool, StoreError> {
+        self.settle_with(lease, slice, tokens_more, None).await
+    }
+
+    /// Settles a request that was granted, and its reservation of money: to what it cost, held until that is summed
+    /// up; or to nothing.
+    pub async fn settle_with(
+        &self,
+        lease: &RequestLease,
+        slice: u64,
+        tokens_more: i64,
+        money: Option<Money<'_>>,
+    ) -> Result<bool, StoreError> {
         let mut call = invoke(&SETTLE, lease);
         call.arg(slice).arg(tokens_more);
+        let Money { name, amount, lease_ms } =
+            money.unwrap_or(Money { name: "", amount: 0, lease_ms: 0 });
+        call.arg(name).arg(amount).arg(lease_ms);
         self.run(async |connection| call.invoke_async(connection).await).await
     }
 
@@ -149,9 +192,10 @@ impl Store {
 /// A call with what all of these scripts begin with.
 fn invoke<'a>(script: &'a Script, lease: &RequestLease) -> ScriptInvocation<'a> {
     let mut call = script.prepare_invoke();
-    for part in ["window", "in_flight", "waiting", "waiting_until"] {
+    for part in ["window", "in_flight", "waiting", "waiting_until", MONEY, AMOUNTS] {
         call.key(lease.tenant.limits_key(part));
     }
+    call.key(usage_key(lease.tenant.as_str()));
     // Rounded up, so that 240 slices are never shorter than the window.
     let slice_us = (lease.window_ms * 1_000).div_ceil(SLICES);
     call.arg(&lease.id).arg(slice_us).arg(TURNS_CHANNEL);
@@ -159,16 +203,23 @@ fn invoke<'a>(script: &'a Script, lease: &RequestLease) -> ScriptInvocation<'a> 
 }
 
 fn reservation(answer: Answer) -> Reservation {
-    let (verdict, slice, requests, tokens, in_flight, reset_us, retry_us) = answer;
+    let (verdict, slice, requests, tokens, in_flight, reset_us, retry_us, spent) = answer;
     let verdict = match verdict.as_str() {
         "granted" => Verdict::Granted,
         "waiting" => Verdict::Waiting,
         "requests" => Verdict::Requests,
         "tokens" => Verdict::Tokens,
+        "budget" => Verdict::Budget,
         // The script has no other verdict.
         _ => Verdict::InFlight,
     };
     let count = |count: i64| u64::try_from(count).unwrap_or(0);
-    let usage = Usage { requests: count(requests), tokens: count(tokens), in_flight, reset_us };
+    let usage = Usage {
+        requests: count(requests),
+        tokens: count(tokens),
+        in_flight,
+        reset_us,
+        spent: count(spent),
+    };
     Reservation { verdict, slice, usage, retry_us }
 }

@@ -19,6 +19,7 @@ fn limits(requests: u64, tokens: u64, in_flight: u64) -> TenantLimits {
         requests_per_minute: limit(requests),
         tokens_per_minute: limit(tokens),
         in_flight: limit(in_flight),
+        budget: None,
     }
 }
 
@@ -32,7 +33,7 @@ fn lease(id: &str) -> RequestLease {
 }
 
 fn request(lease: &RequestLease, limits: TenantLimits, tokens: u64) -> Request<'_> {
-    Request { lease, limits, tokens, waiting_max: 0, patience_ms: 60_000 }
+    Request { lease, limits, tokens, money: None, waiting_max: 0, patience_ms: 60_000 }
 }
 
 async fn ask(store: &Store, id: &str, limits: TenantLimits, tokens: u64) -> Reservation {
@@ -53,7 +54,8 @@ async fn all_limits_are_reserved_or_none() {
     let limits = limits(2, 100, 0);
     let first = ask(store, "a", limits, 60).await;
     assert_eq!(first.verdict, Verdict::Granted);
-    let usage = Usage { requests: 1, tokens: 60, in_flight: 1, reset_us: first.usage.reset_us };
+    let reset_us = first.usage.reset_us;
+    let usage = Usage { requests: 1, tokens: 60, in_flight: 1, reset_us, spent: 0 };
     assert_eq!(first.usage, usage);
     let window_us = TEST_WINDOW_MS * 1_000;
     assert!((window_us..=window_us + SLICE_US).contains(&usage.reset_us), "{usage:?}");
@@ -168,6 +170,61 @@ async fn one_that_waited_and_went_silent_holds_up_no_other() {
     tokio::time::sleep(Duration::from_millis(2 * patience_ms)).await;
     store.settle(&lease("a"), 0, 0).await.unwrap();
     assert_eq!(wait(store, "c", limits).await, Verdict::Granted);
+}
+
+/// Asks for money in a budget of 1,000.
+async fn ask_money(store: &Store, id: &str, name: &str, amount: u64) -> Reservation {
+    let lease = lease(id);
+    let limits = TenantLimits { budget: Some(1_000), ..TenantLimits::default() };
+    let money = Some(Money { name, amount, lease_ms: 60_000 });
+    store.reserve(&Request { money, ..request(&lease, limits, 0) }).await.unwrap()
+}
+
+async fn spend(redis: &mut Redis, amount: u64) {
+    let month = Hour::of_ms(now_ms()).day().month();
+    let key = ["HINCRBY", "forebay:usage:{acme}", &format!("cost:{month}"), &amount.to_string()];
+    let _: u64 = redis.ask(&key).await;
+}
+
+#[tokio::test]
+async fn a_budget_holds_over_what_is_spent_and_what_is_reserved() {
+    let mut redis = Redis::start().await;
+    spend(&mut redis, 300).await;
+    let store = &redis.store;
+    assert_eq!(ask_money(store, "a", "a", 400).await.verdict, Verdict::Granted);
+    let over = ask_money(store, "b", "b", 301).await;
+    assert_eq!((over.verdict, over.usage.spent), (Verdict::Budget, 700));
+    assert_eq!(over.usage.in_flight, 1, "nothing of it is reserved");
+    assert_eq!(ask_money(store, "b", "b", 300).await.verdict, Verdict::Granted);
+    assert_eq!(ask_money(store, "c", "c", 1).await.verdict, Verdict::Budget);
+    assert_eq!(ask_money(store, "d", "d", 0).await.verdict, Verdict::Granted, "it costs nothing");
+}
+
+#[tokio::test]
+async fn money_is_settled_to_what_it_cost_until_that_is_summed_up() {
+    let redis = Redis::start().await;
+    let store = &redis.store;
+    assert_eq!(ask_money(store, "a", "a", 1_000).await.verdict, Verdict::Granted);
+    let settled = |amount, lease_ms| Some(Money { name: "a", amount, lease_ms });
+    assert!(store.settle_with(&lease("a"), 0, 0, settled(600, 60_000)).await.unwrap());
+    assert!(!store.settle_with(&lease("a"), 0, 0, settled(0, 0)).await.unwrap(), "settled before");
+    let over = ask_money(store, "b", "b", 401).await;
+    assert_eq!((over.verdict, over.usage.spent), (Verdict::Budget, 600));
+    assert_eq!(ask_money(store, "b", "b", 400).await.verdict, Verdict::Granted);
+    assert!(store.settle_with(&lease("b"), 0, 0, Some(Money { name: "b", amount: 1, lease_ms: 1 })).await.unwrap());
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    let ended = ask_money(store, "c", "c", 400).await;
+    assert_eq!((ended.verdict, ended.usage.spent), (Verdict::Granted, 600), "its time is over");
+}
+
+#[tokio::test]
+async fn a_job_s_money_is_reserved_once_however_often_it_is_submitted() {
+    let redis = Redis::start().await;
+    for id in ["a", "b", "c"] {
+        let granted = ask_money(&redis.store, id, "job", 800).await;
+        assert_eq!((granted.verdict, granted.usage.spent), (Verdict::Granted, 0), "{id}");
+    }
+    assert_eq!(ask_money(&redis.store, "d", "other", 201).await.verdict, Verdict::Budget);
 }
 
 /// The window as it is meant: every request that was granted, with the slice that it came in.

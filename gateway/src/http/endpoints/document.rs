@@ -10,7 +10,7 @@ use axum::{
 };
 use serde_json::{Map, Value};
 
-use super::{embeddings, generate, health, jobs, models, rerank, tei};
+use super::{cohere, embeddings, events, generate, health, jobs, models, rerank, tei, usage};
 use crate::document::{Document, Operation, Page, Tag};
 
 /// The whole document. It has every path of the router; a test compares the two.
@@ -23,6 +23,8 @@ pub fn document() -> Value {
         .path("/v1/chat/completions", [(Method::POST, generate::described("createChatCompletion"))])
         .path("/v1/completions", [(Method::POST, generate::described("createCompletion"))])
         .path("/v1/responses", [(Method::POST, generate::described("createResponse"))])
+        .path("/v1/embed", [(Method::POST, cohere::described("embedV1"))])
+        .path("/v2/embed", [(Method::POST, cohere::described("embedV2"))])
         .path("/v1/rerank", [(Method::POST, rerank::described("rerankV1"))])
         .path("/v2/rerank", [(Method::POST, rerank::described("rerankV2"))])
         .path("/rerank", [(Method::POST, rerank::described_bare())])
@@ -36,6 +38,8 @@ pub fn document() -> Value {
             "/v1/jobs/{id}",
             [(Method::GET, jobs::described_retrieve()), (Method::DELETE, jobs::described_cancel())],
         )
+        .path("/v1/jobs/{id}/events", [(Method::GET, events::described())])
+        .path("/v1/usage", [(Method::GET, usage::described())])
         .path("/health", [(Method::GET, alive("health"))])
         .path("/healthz", [(Method::GET, alive("healthz"))])
         .path("/readyz", [(Method::GET, health::described_ready())])

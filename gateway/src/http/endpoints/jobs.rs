@@ -9,32 +9,42 @@ use axum::{
 };
 use forebay_client::{JobId, Outcome, WaitError};
 use serde_json::json;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    access::Scope,
+    access::{Scope, SubmittedJob},
     document::{Operation, Tag},
     error::ApiError,
     failures,
     http::{
         answer,
-        app::App,
-        body,
-        governed::{Caller, expected_tokens},
+        app::{App, check_inputs},
+        body::{self, Held},
+        governed::{Caller, expected_of},
         path_id::PathId,
     },
     native::{self, Ended, JobBody, NativeJob, Pending, PendingState, Submitted},
+    routing::{Answered, Named, Route},
+    trace,
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Says that the request was answered before, as other interfaces say it.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
+/// How long the money of a job without a deadline stays reserved, in milliseconds, if it does not end before.
+const MONEY_HELD_MS: u64 = 24 * 3_600_000;
+/// How much longer than its deadline, until its record is there and its usage summed up.
+const MONEY_LATE_MS: u64 = 10 * 60_000;
+/// Redis forgets reservations after 40 days.
+const MONEY_HELD_MS_MAX: u64 = 30 * 24 * 3_600_000;
 /// `POST /v1/jobs` in the document.
 pub fn described_create() -> Operation {
     let body = json!({"model": "all-minilm-l6-v2", "task": "embed", "input": ["water in a pool"]});
     Operation::keyed(Scope::Submit, "submitJob", Tag::Jobs, "Submits a job")
         .describe("Answers once the broker has confirmed the job: from then on it is not lost.")
         .limited()
+        .routed()
         .parameter("IdempotencyKey")
         .parameter("ReadTimeout")
         .body::<JobBody>(vec![("vectors of a list of texts", body)])
@@ -67,17 +77,36 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     let (head, body) = request.into_parts();
     let caller = app.gate.admit(&head.headers, Scope::Submit).await?;
     let tenant = caller.tenant();
-    let body::Held { bytes, permit: _permit } = body::read(&app, &head.headers, body).await?;
+    let held = body::read(&app, &head.headers, body).await?;
     let key = idempotency_key(&head.headers)?;
-    let id = match key {
-        Some(key) => native::idempotent_id(tenant, key, &bytes)?,
-        None => native::random_id(tenant)?,
+    let (routed, held) = routed(&app, &caller, &head.headers, held).await?;
+    let (route, answered) = routed.unzip();
+    let parse = {
+        let (tenant, key) = (tenant.to_owned(), key.map(ToOwned::to_owned));
+        let model = answered.as_ref().map(|answered: &Answered| answered.model.clone());
+        let limits = app.limits.clone();
+        move |bytes: &[u8]| {
+            let id = match key {
+                Some(key) => native::idempotent_id(&tenant, &key, bytes)?,
+                None => native::random_id(&tenant)?,
+            };
+            Ok((NativeJob::parse(bytes, &id, model.as_ref(), &limits)?, id))
+        }
     };
-    let NativeJob { mut job, lane } = NativeJob::parse(&bytes, &id, &app.limits)?;
-    drop(bytes);
+    let ((NativeJob { mut job, lane }, id), _permit) = body::parsed(&app, held, parse).await?;
+    if let Some(route) = route {
+        check_inputs(&Named::Route(route.clone()), "input", job.work.inputs())?;
+        let most = route.config.expires_ms_max;
+        job.expires_in_ms = job.expires_in_ms.into_iter().chain(most).min();
+    }
     job.tenant = Some(tenant.to_owned());
-    let tokens = expected_tokens(job.work.texts());
-    let grant = app.gate.reserve(&caller, tokens, app.wait_of(&head.headers)).await?;
+    let tokens = expected_of(&job.work);
+    let lease_ms = job.expires_in_ms.unwrap_or(MONEY_HELD_MS).saturating_add(MONEY_LATE_MS);
+    let lease_ms = lease_ms.min(MONEY_HELD_MS_MAX);
+    let cost = app.cost(&job.model, Some(SubmittedJob { id: id.clone(), lease_ms }));
+    let wait = app.wait_of(&head.headers);
+    let deadline = Instant::now() + wait;
+    let grant = app.gate.reserve(&caller, tokens, cost, wait).await?;
     let answer = Submitted {
         id: id.clone(),
         object: "job",
@@ -89,7 +118,13 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     // A job that has ended is not computed once more. One that is under way may be, and its first result stands.
     let has_ended = key.is_some() && found(&app, &id).await?.is_some();
     if !has_ended {
-        app.fleet.client.submit(job, lane).await.map_err(|e| failures::of_submit(&e))?;
+        let client = app.fleet.client.clone().in_trace(trace::current());
+        // A broker that is away is waited for no longer than the caller waits.
+        let submitted = client.submit_as(job, lane, caller.api_key());
+        timeout_at(deadline, submitted)
+            .await
+            .map_err(|_| failures::unreachable())?
+            .map_err(|error| failures::of_submit(&error))?;
     }
     let mut response = answer::json(StatusCode::ACCEPTED, &answer);
     let headers = response.headers_mut();
@@ -99,7 +134,31 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     if has_ended {
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
     }
-    Ok(grant.kept(response))
+    let response = if has_ended { grant.kept(response) } else { grant.submitted(response) };
+    Ok(match answered {
+        Some(answered) => answered.said(response),
+        None => response,
+    })
+}
+
+/// The route that a body names, and the model that it leads to; with the body. A job that was submitted goes to no
+/// other.
+async fn routed(
+    app: &App,
+    caller: &Caller,
+    headers: &HeaderMap,
+    held: Held,
+) -> Result<(Option<(Arc<Route>, Answered)>, Held), ApiError> {
+    if app.routes.is_empty() {
+        return Ok((None, held));
+    }
+    let (named, held) = body::peeked(app, held, native::named).await?;
+    let found = named.and_then(|(lane, name)| Some((lane, app.routes.get(&name)?.clone())));
+    let Some((lane, route)) = found else { return Ok((None, held)) };
+    let deadline = Instant::now() + route.wait(app.wait_of(headers));
+    let named = Named::Route(route.clone());
+    let attempts = app.attempts(caller, &named, deadline, lane, "input").await;
+    Ok((Some((route, attempts.first())), held))
 }
 
 /// A job's record, or 202 while there is none. `?wait=30` waits for it as many seconds.
@@ -140,7 +199,7 @@ pub async fn cancel(
     Ok(answer::json(StatusCode::ACCEPTED, &Pending { id, state: PendingState::Cancelling }))
 }
 
-async fn found(app: &App, id: &JobId) -> Result<Option<Outcome>, ApiError> {
+pub(super) async fn found(app: &App, id: &JobId) -> Result<Option<Outcome>, ApiError> {
     app.fleet.client.get(id).await.map_err(|error| failures::of_wait(&error))
 }
 
@@ -156,7 +215,12 @@ async fn waited(app: &App, id: &JobId, wait: Duration) -> Result<Option<Outcome>
 }
 
 /// A job that the caller may ask about: one of its tenant's, or any while there are no keys.
-async fn job_of(app: &App, headers: &HeaderMap, scope: Scope, id: &str) -> Result<JobId, ApiError> {
+pub(super) async fn job_of(
+    app: &App,
+    headers: &HeaderMap,
+    scope: Scope,
+    id: &str,
+) -> Result<JobId, ApiError> {
     let caller = app.gate.admit(headers, scope).await?;
     let id = job_id(id)?;
     match caller {

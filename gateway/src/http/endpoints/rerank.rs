@@ -13,7 +13,12 @@ use crate::{
     access::Scope,
     document::{Operation, Tag},
     error::ApiError,
-    http::{answer, app::App, body, governed::expected_tokens},
+    http::{
+        answer,
+        app::{App, Asked},
+        body,
+        governed::expected_tokens,
+    },
     rerank::{self, Answer, BareRerankBody, Path, RerankBody, RerankRequest},
 };
 
@@ -74,20 +79,25 @@ pub async fn bare(State(app): State<Arc<App>>, request: Request) -> Result<Respo
 async fn create(app: &App, request: Request, path: Path) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
     let caller = app.gate.admit(&head.headers, Scope::Submit).await?;
-    let body::Held { bytes, permit: _permit } = body::read(app, &head.headers, body).await?;
-    let mut asked = RerankRequest::parse(&bytes, path, app.config.inputs_max)?;
-    drop(bytes);
+    let held = body::read(app, &head.headers, body).await?;
+    let inputs_max = app.config.inputs_max;
+    let parse = move |bytes: &[u8]| RerankRequest::parse(bytes, path, inputs_max);
+    let (mut asked, _permit) = body::parsed(app, held, parse).await?;
     let model = app.model(asked.model.take(), app.config.rerank_model.as_ref()).await?;
     let field = asked.documents_field();
     // Every document is read together with the query.
     let pairs = asked.documents.iter().flat_map(|document| [asked.query.as_str(), document]);
     let tokens = expected_tokens(pairs);
-    let (call, grant) = app.call(&caller, &head.headers, model, field, tokens).await?;
+    let size = Asked { field, inputs: asked.documents.len(), tokens };
+    let (attempts, grant) = app.call(&caller, &head.headers, &model, size).await?;
     let documents = std::mem::take(&mut asked.documents);
     let returned = asked.with_documents.then(|| documents.clone());
-    let ranking = app.fleet.rerank(&call, &asked.query, documents).await?;
-    let model = call.model.as_str();
+    let fleet = &app.fleet;
+    let query = &asked.query;
+    let rank = |call, documents| async move { fleet.rerank(&call, query, documents).await };
+    let (ranking, answered) = attempts.run(documents, rank).await?;
+    let model = answered.model.as_str();
     let answer =
         rerank::answer(&asked, model, &ranking.scores, returned.as_deref(), ranking.tokens);
-    Ok(grant.settled(ranking.tokens, answer::json(StatusCode::OK, &answer)))
+    Ok(answered.said(grant.settled(ranking.tokens, answer::json(StatusCode::OK, &answer))))
 }

@@ -14,13 +14,13 @@ use crate::{
     access::Scope,
     document::{Operation, Tag},
     error::ApiError,
-    fleet::Call,
     http::{
         answer,
-        app::App,
+        app::{App, Asked},
         body,
         governed::{Caller, Grant, expected_tokens},
     },
+    routing::{Attempts, Named},
     tei::{
         self, EmbedBody, EmbedRequest, Info, Labels, PredictBody, PredictRequest, SparseBody,
         SparseRequest, SparseValue,
@@ -64,31 +64,41 @@ pub fn described_info() -> Operation {
         .errors(&[400])
 }
 
-/// The call that a request to one of these makes, and what was reserved for it.
+/// The models to ask for a request to one of these, and what was reserved for it.
 async fn call(
     app: &App,
     caller: &Caller,
     headers: &HeaderMap,
     model: (Option<String>, Option<&ModelId>),
     inputs: &[String],
-) -> Result<(Call, Grant), ApiError> {
+) -> Result<(Attempts, Grant), ApiError> {
     let (named, unnamed) = model;
     let model = app.model(named, unnamed).await?;
     let tokens = expected_tokens(inputs.iter().map(String::as_str));
-    app.call(caller, headers, model, "inputs", tokens).await
+    let size = Asked { field: "inputs", inputs: inputs.len(), tokens };
+    app.call(caller, headers, &model, size).await
 }
 
 /// One vector for each text.
 pub async fn embed(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
     let caller = app.gate.admit(&head.headers, Scope::Submit).await?;
-    let body::Held { bytes, permit: _permit } = body::read(&app, &head.headers, body).await?;
-    let asked = EmbedRequest::parse(&bytes, app.config.inputs_max)?;
-    drop(bytes);
+    let held = body::read(&app, &head.headers, body).await?;
+    let inputs_max = app.config.inputs_max;
+    let parse = move |bytes: &[u8]| EmbedRequest::parse(bytes, inputs_max);
+    let (asked, _permit) = body::parsed(&app, held, parse).await?;
     let model = (asked.model, app.config.embed_model.as_ref());
-    let (call, grant) = call(&app, &caller, &head.headers, model, &asked.inputs).await?;
-    let vectors = app.fleet.embed(&call, asked.inputs, &asked.params).await?;
-    Ok(grant.settled(vectors.tokens, answer::written(tei::vectors(&vectors.parts))?))
+    let (attempts, grant) = call(&app, &caller, &head.headers, model, &asked.inputs).await?;
+    let fleet = &app.fleet;
+    let mut params = asked.params;
+    params.truncate &= attempts.may_cut();
+    let params = &params;
+    let embed = |call, texts| async move { fleet.embed(&call, texts, params).await };
+    let (vectors, answered) = attempts.run(asked.inputs, embed).await?;
+    let tokens = vectors.tokens;
+    let bytes = vectors.bytes();
+    let written = app.long_work.run(bytes, move || tei::vectors(&vectors.rows())).await?;
+    Ok(answered.said(grant.settled(tokens, answer::written(written)?)))
 }
 
 /// One sparse vector for each text.
@@ -98,31 +108,45 @@ pub async fn embed_sparse(
 ) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
     let caller = app.gate.admit(&head.headers, Scope::Submit).await?;
-    let body::Held { bytes, permit: _permit } = body::read(&app, &head.headers, body).await?;
-    let asked = SparseRequest::parse(&bytes, app.config.inputs_max)?;
-    drop(bytes);
+    let held = body::read(&app, &head.headers, body).await?;
+    let inputs_max = app.config.inputs_max;
+    let parse = move |bytes: &[u8]| SparseRequest::parse(bytes, inputs_max);
+    let (asked, _permit) = body::parsed(&app, held, parse).await?;
     let model = (asked.model, app.config.sparse_model.as_ref());
-    let (call, grant) = call(&app, &caller, &head.headers, model, &asked.inputs).await?;
-    let (vectors, tokens) = app.fleet.embed_sparse(&call, asked.inputs, &asked.params).await?;
-    Ok(grant.settled(tokens, answer::written(tei::sparse_vectors(&vectors))?))
+    let (attempts, grant) = call(&app, &caller, &head.headers, model, &asked.inputs).await?;
+    let fleet = &app.fleet;
+    let mut params = asked.params;
+    params.truncate &= attempts.may_cut();
+    let params = &params;
+    let embed = |call, texts| async move { fleet.embed_sparse(&call, texts, params).await };
+    let ((vectors, tokens), answered) = attempts.run(asked.inputs, embed).await?;
+    Ok(answered.said(grant.settled(tokens, answer::written(tei::sparse_vectors(&vectors))?)))
 }
 
 /// All labels of each text.
 pub async fn predict(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
     let caller = app.gate.admit(&head.headers, Scope::Submit).await?;
-    let body::Held { bytes, permit: _permit } = body::read(&app, &head.headers, body).await?;
-    let asked = PredictRequest::parse(&bytes, app.config.inputs_max)?;
-    drop(bytes);
+    let held = body::read(&app, &head.headers, body).await?;
+    let inputs_max = app.config.inputs_max;
+    let parse = move |bytes: &[u8]| PredictRequest::parse(bytes, inputs_max);
+    let (asked, _permit) = body::parsed(&app, held, parse).await?;
     let model = (asked.model, app.config.classify_model.as_ref());
-    let (call, grant) = call(&app, &caller, &head.headers, model, &asked.inputs).await?;
-    let (labels, tokens) = app.fleet.classify(&call, asked.inputs).await?;
-    Ok(grant.settled(tokens, answer::written(tei::labels(&labels, asked.is_single))?))
+    let (attempts, grant) = call(&app, &caller, &head.headers, model, &asked.inputs).await?;
+    let fleet = &app.fleet;
+    let classify = |call, texts| async move { fleet.classify(&call, texts).await };
+    let ((labels, tokens), answered) = attempts.run(asked.inputs, classify).await?;
+    let answer = answer::written(tei::labels(&labels, asked.is_single))?;
+    Ok(answered.said(grant.settled(tokens, answer)))
 }
 
 /// The model of requests that name none.
 pub async fn info(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, ApiError> {
     app.gate.admit(&headers, Scope::Read).await?;
-    let model = app.model(None, app.config.embed_model.as_ref()).await?;
-    Ok(answer::json(StatusCode::OK, &tei::info(model.as_str(), app.config.inputs_max)))
+    let named = app.model(None, app.config.embed_model.as_ref()).await?;
+    let name = match &named {
+        Named::Model(model) => model.as_str(),
+        Named::Route(route) => route.name.as_str(),
+    };
+    Ok(answer::json(StatusCode::OK, &tei::info(name, app.config.inputs_max)))
 }

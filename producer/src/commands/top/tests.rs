@@ -45,6 +45,8 @@ fn worker(id: &str, heartbeat: u64) -> WorkerRecord {
         load_ms: 0,
         slots_free_tokens: 0,
         gpu: None,
+        remote: None,
+        revision: None,
     }
 }
 
@@ -91,11 +93,13 @@ fn status() -> FleetStatus {
             ready: 2,
             draining: 0,
             jobs_ready: Some(1),
+            jobs_ready_interactive: None,
             jobs_unacknowledged: Some(9),
             arrivals_per_s: 12.5,
             worker_jobs_per_s: 10.0,
             cold_start_s: 4.0,
             drain_time_s: Some(40.0),
+            circuits_open: 0,
             problems: vec!["no slot is free".to_owned()],
             decisions: vec![
                 decision(5_000, 2, 3, "800 jobs wait for 2 workers"),
