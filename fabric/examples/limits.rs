@@ -38,8 +38,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
             lease_ms: 30_000,
             window_ms: WINDOW_MS,
         };
-        let request =
-            Request { lease: &lease, limits, tokens: 100, money: None, waiting_max: 0, patience_ms: 0 };
+        let request = Request {
+            lease: &lease,
+            limits,
+            tokens: 100,
+            money: None,
+            waiting_max: 0,
+            patience_ms: 0,
+        };
         let began = Instant::now();
         let answer = store.reserve(&request).await?;
         reserves.push(began.elapsed());

@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, panic::resume_unwind, sync::Arc, time::Duration};
 
 use forebay_schemas::{
-    ErrorCode, JobError, KeyId, Lane, ModelId, Outcome, Output, ResultPointer, UsageEntry, names::HEADER_API_KEY,
-    topology::RETRY_STEPS, usage::UNKNOWN,
+    ErrorCode, JobError, KeyId, Lane, ModelId, Outcome, Output, ResultPointer, UsageEntry,
+    names::HEADER_API_KEY, topology::RETRY_STEPS, usage::UNKNOWN,
 };
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use metrics::counter;

@@ -33,11 +33,11 @@ pub enum TextsOrIds {
 
 /// A sequence of token ids.
 #[derive(JsonSchema)]
-pub struct Sequence(#[schemars(length(min = 1))] Vec<TokenId>);
+pub struct Sequence(#[schemars(length(min = 1))] pub Vec<TokenId>);
 
 /// A token id: a whole number below 2^32.
 #[derive(JsonSchema)]
-pub struct TokenId(#[schemars(range(min = 0, max = u32::MAX))] u32);
+pub struct TokenId(#[schemars(range(min = 0, max = u32::MAX))] pub u32);
 
 /// A document to rank.
 #[derive(JsonSchema)]

@@ -159,12 +159,16 @@ mod tests {
         let Asked { from, until, tenant } = query.asked("acme");
         assert_eq!(from.to_string(), "2026-11-01T00:00:00Z");
         assert_eq!(until.to_string(), "2026-11-29T14:00:00Z");
-        assert_eq!((tenant.as_deref(), query.by, query.scope()), (Some("acme"), By::Model, Scope::Read));
+        assert_eq!(
+            (tenant.as_deref(), query.by, query.scope()),
+            (Some("acme"), By::Model, Scope::Read)
+        );
     }
 
     #[test]
     fn parameters_are_read_with_their_escapes() {
-        let query = parse("start=2026-11-29T10%3A00%3A00Z&end=2026-11-30&by=hour&tenant=a%26b").unwrap();
+        let query =
+            parse("start=2026-11-29T10%3A00%3A00Z&end=2026-11-30&by=hour&tenant=a%26b").unwrap();
         let Asked { from, until, tenant } = query.asked("acme");
         assert_eq!(from.to_string(), "2026-11-29T10:00:00Z");
         assert_eq!(until.to_string(), "2026-11-30T00:00:00Z");
@@ -200,7 +204,11 @@ mod tests {
             ("by=day&by=day", "by"),
         ] {
             let error = parse(query).unwrap_err();
-            assert_eq!((error.status.as_u16(), error.param.as_deref()), (400, Some(param)), "{query}");
+            assert_eq!(
+                (error.status.as_u16(), error.param.as_deref()),
+                (400, Some(param)),
+                "{query}"
+            );
         }
     }
 

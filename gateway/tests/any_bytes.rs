@@ -64,8 +64,19 @@ fn any_value() -> impl Strategy<Value = Value> {
         (0..4_u32).prop_map(Value::from),
         any::<f64>().prop_map(|number| json!(number)),
         ".{0,8}".prop_map(Value::from),
-        prop_oneof!["embed", "rerank", "float", "base64", "m", "interactive", "right", "Left", "END", "NONE"]
-            .prop_map(Value::from),
+        prop_oneof![
+            "embed",
+            "rerank",
+            "float",
+            "base64",
+            "m",
+            "interactive",
+            "right",
+            "Left",
+            "END",
+            "NONE"
+        ]
+        .prop_map(Value::from),
     ];
     leaf.prop_recursive(3, 24, 5, |inner| {
         let texts = prop_oneof![Just("text".to_owned()), ".{0,4}"];
@@ -162,9 +173,9 @@ fn a_body_is_taken_if_and_only_if_the_document_says_so() {
             let mistake = parser(written.as_bytes(), 100);
             taken.borrow_mut()[at][usize::from(mistake.is_none())] += 1;
             // How long documents are compared with it, no schema says.
-            let is_length = mistake.as_ref().is_some_and(|mistake| {
-                mistake.param.as_deref() == Some("max_tokens_per_doc")
-            });
+            let is_length = mistake
+                .as_ref()
+                .is_some_and(|mistake| mistake.param.as_deref() == Some("max_tokens_per_doc"));
             prop_assert!(
                 !is_valid || mistake.is_none() || is_job || is_length,
                 "{}: {} but {:?}",

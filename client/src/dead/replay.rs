@@ -111,7 +111,13 @@ impl Client {
             let Some(bytes) = self.record_to_remove(id).await? else { return Ok(None) };
             let retracted = self.inner.store.retract_result(id, &bytes).await;
             if let Some(ttl_s) = retracted.map_err(ClientError::from)? {
-                return Ok(Some(ResultRecord { id: id.clone(), bytes, ttl_s, notify: None, usage: None }));
+                return Ok(Some(ResultRecord {
+                    id: id.clone(),
+                    bytes,
+                    ttl_s,
+                    notify: None,
+                    usage: None,
+                }));
             }
         }
         Err(Kept::Contested.into())

@@ -222,7 +222,8 @@ impl Compute {
 /// The tokens of each piece of a batch.
 fn tokens_of(pieces: &[Piece], packed: &PackedBatch) -> Vec<usize> {
     let mut sequences = packed.cu_seqlens().ranges();
-    let tokens = |piece: &Piece| sequences.by_ref().take(piece.count).map(|range| range.len()).sum();
+    let tokens =
+        |piece: &Piece| sequences.by_ref().take(piece.count).map(|range| range.len()).sum();
     pieces.iter().map(tokens).collect()
 }
 

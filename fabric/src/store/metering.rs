@@ -97,7 +97,8 @@ mod tests {
 
     #[test]
     fn a_cost_is_exact_to_the_nearest_billionth() {
-        let price = |input_per_million, output_per_million| Price { input_per_million, output_per_million };
+        let price =
+            |input_per_million, output_per_million| Price { input_per_million, output_per_million };
         assert_eq!(cost(price(20_000_000, 0), 21, 9), 420);
         assert_eq!(cost(price(1, 0), 499_999, 0), 0);
         assert_eq!(cost(price(1, 0), 500_000, 0), 1);

@@ -185,7 +185,13 @@ mod tests {
     use super::*;
 
     fn record(bytes: usize) -> ResultRecord {
-        ResultRecord { id: JobId::random(), bytes: vec![0; bytes], ttl_s: 1, notify: None, usage: None }
+        ResultRecord {
+            id: JobId::random(),
+            bytes: vec![0; bytes],
+            ttl_s: 1,
+            notify: None,
+            usage: None,
+        }
     }
 
     #[test]

@@ -207,7 +207,10 @@ mod tests {
         let days: Vec<String> =
             day.to(parse_time("2024-03-01").unwrap().day()).map(|day| day.to_string()).collect();
         assert_eq!(days, ["2024-02-28", "2024-02-29", "2024-03-01"]);
-        assert_eq!((day.month().as_str(), day.first_of_month().to_string().as_str()), ("2024-02", "2024-02-01"));
+        assert_eq!(
+            (day.month().as_str(), day.first_of_month().to_string().as_str()),
+            ("2024-02", "2024-02-01")
+        );
         assert_eq!(parse_time("2024-03-01").unwrap().day().to(day).len(), 0);
     }
 

@@ -18,7 +18,7 @@ mod roller;
 mod sums;
 
 pub use calendar::{Day, Hour, TimeError, parse_time};
-pub use read::{Asked, DAYS_READ_MAX, Used, UsageError};
+pub use read::{Asked, DAYS_READ_MAX, UsageError, Used};
 pub use report::{By, Report, Row, UnknownBy, WrittenRow};
 pub use roll::Round;
 pub use roller::keep_rolling;

@@ -60,11 +60,7 @@ pub enum UsageError {
 
 impl Store {
     /// Passes all usage that is asked for to `each`, in no particular order.
-    pub async fn usage(
-        &self,
-        asked: &Asked,
-        mut each: impl FnMut(Used),
-    ) -> Result<(), UsageError> {
+    pub async fn usage(&self, asked: &Asked, mut each: impl FnMut(Used)) -> Result<(), UsageError> {
         if asked.until <= asked.from {
             return Ok(());
         }
@@ -76,10 +72,8 @@ impl Store {
         if days.len().saturating_mul(tenants.len()) > DAYS_READ_MAX {
             return Err(UsageError::TooMuch { days: days.len(), tenants: tenants.len() });
         }
-        let all: Vec<(&String, Day)> = tenants
-            .iter()
-            .flat_map(|tenant| days.clone().map(move |day| (tenant, day)))
-            .collect();
+        let all: Vec<(&String, Day)> =
+            tenants.iter().flat_map(|tenant| days.clone().map(move |day| (tenant, day))).collect();
         for some in all.chunks(READ_AT_ONCE) {
             let mut commands = pipe();
             for (tenant, day) in some {

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use forebay_schemas::usage::UNKNOWN;
 use serde::Serialize;
 
-use super::{read::Used, sums::{OTHER, Sums}};
+use super::{
+    read::Used,
+    sums::{OTHER, Sums},
+};
 use crate::config::format_decimal;
 
 /// The most rows of a report. What is beyond is in one row, so that the total is right.
@@ -32,15 +35,8 @@ pub enum By {
 
 impl By {
     /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Tenant,
-        Self::Key,
-        Self::Model,
-        Self::Lane,
-        Self::Price,
-        Self::Day,
-        Self::Hour,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Tenant, Self::Key, Self::Model, Self::Lane, Self::Price, Self::Day, Self::Hour];
 
     /// Its name, and that of its column.
     pub fn as_str(self) -> &'static str {
@@ -170,8 +166,9 @@ impl Report {
             self.by
         );
         for (of, row) in &self.rows {
-            let Sums { jobs, failed_jobs, input_tokens, output_tokens, truncated, device_us, .. } =
-                row.sums;
+            let Sums {
+                jobs, failed_jobs, input_tokens, output_tokens, truncated, device_us, ..
+            } = row.sums;
             let numbers = [
                 jobs,
                 failed_jobs,
@@ -257,7 +254,10 @@ mod tests {
         assert_eq!((&rows[1]["model"], &rows[1]["cost"]), (&"m".into(), &"0.00000042".into()));
         assert!(rows[2]["cost"].is_null(), "{rows}");
         let csv = report.csv();
-        assert!(csv.starts_with("model,jobs,") && csv.contains("\r\nm,3,0,1,20,0,0,0,0.00000042\r\n"), "{csv}");
+        assert!(
+            csv.starts_with("model,jobs,") && csv.contains("\r\nm,3,0,1,20,0,0,0,0.00000042\r\n"),
+            "{csv}"
+        );
         assert_eq!(Report::new(By::Day).total.cost(), cost("0"));
     }
 

@@ -155,13 +155,8 @@ mod tests {
             in_flight: Some(4),
             budget: Some(5_000_000_000),
         };
-        let usage = Usage {
-            requests: 60,
-            tokens: 1_200,
-            in_flight: 4,
-            reset_us: 59_000_001,
-            spent: 0,
-        };
+        let usage =
+            Usage { requests: 60, tokens: 1_200, in_flight: 4, reset_us: 59_000_001, spent: 0 };
         let standing = Standing::new(&limits, &usage);
         Refusal { tenant: "acme".parse().unwrap(), reason, standing, retry_ms }
     }

@@ -95,7 +95,8 @@ const ROWS: [Row; 18] = [
 pub(super) fn of(status: u16, is_limited: bool, others: &[&'static str]) -> Value {
     let limited = if is_limited || status == 429 { &LIMITED[..] } else { &[] };
     let retry = if matches!(status, 429 | 503) { &RETRY[..] } else { &[] };
-    let final_for_all = if matches!(status, 409 | 429 | 500) { &["x-should-retry"][..] } else { &[] };
+    let final_for_all =
+        if matches!(status, 409 | 429 | 500) { &["x-should-retry"][..] } else { &[] };
     let allow = if status == 405 { &["allow"][..] } else { &[] };
     let names = [&ALWAYS, limited, retry, final_for_all, allow, others].concat().into_iter();
     let entry =

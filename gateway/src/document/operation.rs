@@ -279,7 +279,8 @@ pub(super) fn parameters() -> Value {
 
 /// Those of the query of `GET /v1/usage`.
 fn usage_parameters() -> Value {
-    let time = json!({"type": "string", "examples": ["2026-11", "2026-11-29", "2026-11-29T13:00:00Z"]});
+    let time =
+        json!({"type": "string", "examples": ["2026-11", "2026-11-29", "2026-11-29T13:00:00Z"]});
     json!({
         "UsageStart": parameter(
             "start",

@@ -110,7 +110,8 @@ impl App {
         match named {
             Named::Model(model) => self.cost(model, None),
             Named::Route(route) => {
-                let costs = route.targets.iter().filter_map(|target| self.cost(&target.model, None));
+                let costs =
+                    route.targets.iter().filter_map(|target| self.cost(&target.model, None));
                 costs.max_by_key(|cost| cost.per_million)
             }
         }

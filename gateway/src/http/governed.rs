@@ -15,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{answer, local};
 use crate::{
-    access::{self, Cost, Denied, Limiter, Need, Outcome, Permit, Reason, Scope, Verifier, headers},
+    access::{
+        self, Cost, Denied, Limiter, Need, Outcome, Permit, Reason, Scope, Verifier, headers,
+    },
     error::{ApiError, Retry},
 };
 

@@ -31,7 +31,8 @@ pub struct EmbeddingsBody {
 
 /// Token ids are taken where `tokenizer` says whose they are.
 fn ids_have_a_tokenizer() -> Value {
-    let texts = json!({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]});
+    let texts =
+        json!({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]});
     json!([
         {"properties": {"tokenizer": {"type": "string"}}, "required": ["tokenizer"]},
         {"properties": {"input": texts}},

@@ -187,7 +187,15 @@ fn show(tenants: &[Tenant], context: &mut Context) -> CommandResult {
     }
     let now_ms = now_ms();
     let rows: Vec<_> = tenants.iter().map(|tenant| row(tenant, now_ms)).collect();
-    let heads = ["TENANT", "REQUESTS/MIN>", "TOKENS/MIN>", "IN FLIGHT>", "BUDGET/MONTH>", "CREATED>", "NAME"];
+    let heads = [
+        "TENANT",
+        "REQUESTS/MIN>",
+        "TOKENS/MIN>",
+        "IN FLIGHT>",
+        "BUDGET/MONTH>",
+        "CREATED>",
+        "NAME",
+    ];
     Ok(context.output.table(heads, &rows)?)
 }
 

@@ -160,7 +160,8 @@ mod tests {
 
     #[test]
     fn money_and_time_are_printed_to_their_last_digit() {
-        let sums = Sums { jobs: 1_000, cost: 1_000_000_001, device_us: 61_000_002, ..Sums::default() };
+        let sums =
+            Sums { jobs: 1_000, cost: 1_000_000_001, device_us: 61_000_002, ..Sums::default() };
         let row = Row { sums, unpriced_jobs: 0 };
         assert_eq!(cells("acme", &row)[5..], ["61.000002 s", "1.000000001"]);
         let none = Row { unpriced_jobs: 1_000, ..row };

@@ -6,7 +6,10 @@
 
 use std::sync::LazyLock;
 
-use forebay_schemas::{TenantId, names::{TURNS_CHANNEL, usage_key}};
+use forebay_schemas::{
+    TenantId,
+    names::{TURNS_CHANNEL, usage_key},
+};
 use redis::{Script, ScriptInvocation};
 
 use super::record::TenantLimits;
@@ -23,7 +26,8 @@ const SLICES: u64 = 240;
 macro_rules! script {
     ($name:literal) => {
         LazyLock::new(|| {
-            let parts = [include_str!("window.lua"), include_str!("money.lua"), include_str!($name)];
+            let parts =
+                [include_str!("window.lua"), include_str!("money.lua"), include_str!($name)];
             Script::new(&parts.concat())
         })
     };

@@ -211,7 +211,12 @@ async fn money_is_settled_to_what_it_cost_until_that_is_summed_up() {
     let over = ask_money(store, "b", "b", 401).await;
     assert_eq!((over.verdict, over.usage.spent), (Verdict::Budget, 600));
     assert_eq!(ask_money(store, "b", "b", 400).await.verdict, Verdict::Granted);
-    assert!(store.settle_with(&lease("b"), 0, 0, Some(Money { name: "b", amount: 1, lease_ms: 1 })).await.unwrap());
+    assert!(
+        store
+            .settle_with(&lease("b"), 0, 0, Some(Money { name: "b", amount: 1, lease_ms: 1 }))
+            .await
+            .unwrap()
+    );
     tokio::time::sleep(Duration::from_millis(2)).await;
     let ended = ask_money(store, "c", "c", 400).await;
     assert_eq!((ended.verdict, ended.usage.spent), (Verdict::Granted, 600), "its time is over");

@@ -82,8 +82,7 @@ async fn two_that_write_the_same_jobs_and_two_that_sum_up_at_once_count_each_job
     let redis = Redis::start().await;
     let other = Store::new(&redis.config()).unwrap();
     let tenants = ["acme", "globex", "-"];
-    let entries: Vec<UsageEntry> =
-        (0..3_000).map(|n| entry(tenants[n % 3], n as u64)).collect();
+    let entries: Vec<UsageEntry> = (0..3_000).map(|n| entry(tenants[n % 3], n as u64)).collect();
     let tokens: u64 = entries.iter().map(|entry| entry.input_tokens).sum();
     let writes = async |store: &Store| {
         for some in entries.chunks(100) {
@@ -175,10 +174,9 @@ async fn an_entry_that_can_t_be_read_holds_up_no_other() {
 async fn what_jobs_cost_is_by_the_price_of_their_model_and_failures_cost_nothing() {
     let redis = Redis::start().await;
     let mut config = redis.config();
-    let priced: Config = toml::from_str(
-        "[models.m]\nsource = \"folder:/m\"\nprice = { input_per_million = 0.02 }",
-    )
-    .unwrap();
+    let priced: Config =
+        toml::from_str("[models.m]\nsource = \"folder:/m\"\nprice = { input_per_million = 0.02 }")
+            .unwrap();
     config.models = priced.models;
     let store = Store::new(&config).unwrap();
     let other = UsageEntry { model: "other".into(), ..entry("acme", 1_000) };
@@ -187,8 +185,10 @@ async fn what_jobs_cost_is_by_the_price_of_their_model_and_failures_cost_nothing
     roll(&store).await;
     let mut found = all(&store, Some("acme")).await;
     found.sort_by(|a, b| a.line.cmp(&b.line));
-    let costs: Vec<_> =
-        found.iter().map(|used| (used.line.price.as_str(), used.sums.jobs, used.sums.cost)).collect();
+    let costs: Vec<_> = found
+        .iter()
+        .map(|used| (used.line.price.as_str(), used.sums.jobs, used.sums.cost))
+        .collect();
     assert_eq!(costs, [("0.02/0", 3, 24 * 20), ("-", 1, 0)]);
     assert_eq!(found[0].sums.failed_jobs, 1);
     let month = Hour::of_ms(crate::clock::now_ms()).day().month();

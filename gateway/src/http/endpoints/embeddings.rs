@@ -82,8 +82,7 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     let hits = vectors.hits.map(|hits| format!("hits={hits} of={}", vectors.count()));
     let bytes = vectors.bytes();
     let model = answered.model.clone();
-    let write =
-        move || embeddings::answer(model.as_str(), &vectors.rows(), asked.encoding, tokens);
+    let write = move || embeddings::answer(model.as_str(), &vectors.rows(), asked.encoding, tokens);
     let written = app.long_work.run(bytes, write).await?;
     let mut response = answer::written(written)?;
     answer::add(&mut response, hits.map(|hits| (CACHE, hits)).into_iter().collect());

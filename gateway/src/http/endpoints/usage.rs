@@ -26,7 +26,8 @@ const CSV: HeaderValue = HeaderValue::from_static("text/csv; charset=utf-8");
 pub fn described() -> Operation {
     let about = "Sums by a property, of whole hours. A key with the scope `read` sees its own tenant's; `tenant` and \
                  `by=tenant` need the scope `admin`.";
-    let operation = Operation::keyed(Scope::Read, "readUsage", Tag::Usage, "What was used").describe(about);
+    let operation =
+        Operation::keyed(Scope::Read, "readUsage", Tag::Usage, "What was used").describe(about);
     let parameters = ["UsageStart", "UsageEnd", "UsageBy", "UsageTenant", "UsageFormat"];
     parameters
         .into_iter()
@@ -40,8 +41,7 @@ pub fn described() -> Operation {
 pub async fn report(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let headers = request.headers();
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    let query =
-        UsageQuery::parse(request.uri().query().unwrap_or_default(), accept, now_ms())?;
+    let query = UsageQuery::parse(request.uri().query().unwrap_or_default(), accept, now_ms())?;
     let caller = app.gate.admit(headers, query.scope()).await?;
     let mut report = Report::new(query.by);
     let read = app.store.usage(&query.asked(caller.tenant()), |used| report.add(&used)).await;
