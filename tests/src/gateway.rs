@@ -155,7 +155,9 @@ impl Gateway {
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        request.send(body.to_string().as_bytes()).ok().and_then(read)
+        let body = body.to_string();
+        let answer = request.send(body.as_bytes()).ok().and_then(read)?;
+        Some(judged(("POST", path, Some(body.as_bytes())), answer))
     }
 
     /// The vectors that `/v1/embeddings` makes of `input`.

@@ -191,11 +191,12 @@ fn answers(document: &Value, operation: &Value) -> String {
             let shape = if response["$ref"].is_string() {
                 "<a href=\"#errors\">an error</a>".to_owned()
             } else {
-                let content = map(&target["content"]).next();
-                content.map_or(String::new(), |(kind_of, content)| match kind_of.as_str() {
+                let contents = map(&target["content"]);
+                let kinds = contents.map(|(kind_of, content)| match kind_of.as_str() {
                     "application/json" => kind(&content["schema"]),
                     other => escaped(other),
-                })
+                });
+                kinds.collect::<Vec<_>>().join(" or ")
             };
             format!("<tr><td>{status}</td><td>{shape}</td><td>{about}</td></tr>\n")
         })
