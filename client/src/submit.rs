@@ -125,7 +125,7 @@ impl Client {
         self.submit_as(job, lane, None).await
     }
 
-    /// Submits one job that came with an API key, by whose id its usage is told apart.
+    /// Submits one job that came with an API key, by whose id its usage is grouped.
     pub async fn submit_as(
         &self,
         mut job: Job,
@@ -140,7 +140,6 @@ impl Client {
         if let Some(headers) = headers(self.trace.as_ref(), api_key) {
             message.properties = message.properties.with_headers(headers);
         }
-        let message = message;
         let broker = self.broker().await?;
         let attempt = || async {
             // A message sent into a blocked connection stays there until the broker unblocks it.

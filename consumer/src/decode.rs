@@ -92,8 +92,9 @@ impl Decode {
         source.stop().await;
     }
 
-    /// The next delivery. Without a store to hold its result, or an endpoint to call, a job is better left in its queue. Where memory is short
-    /// it waits for jobs in hand to be done; with none in hand, waiting would make none free.
+    /// The next delivery. Without a store to hold its result, or an endpoint to call, a job is better left in its
+    /// queue. Where memory is short it waits for jobs in hand to be done; with none in hand, waiting would make none
+    /// free.
     async fn next(&self, source: &mut Box<dyn JobSource>) -> Option<Delivery> {
         self.health.until(&["store", REMOTE]).await;
         tokio::select! {

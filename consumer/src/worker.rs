@@ -137,13 +137,7 @@ pub async fn run(
         let Some(started) = stop.run_until_cancelled(starting).await else { return Ok(()) };
         let model = started?;
         health.set("model", Ok(()));
-        let memory = match &model {
-            Started::Local(model, batch_tokens_max) => {
-                config.worker.batch_tokens_max = *batch_tokens_max;
-                memory_limit(&config, model)
-            }
-            Started::Remote(_) => MemoryLimit::new(config.worker.memory_bytes_max, 0),
-        };
+        let memory = model.memory_limit(&mut config);
         tokio::spawn(memory.watch(health.clone(), background.clone()));
         watch_over(&config, calls.clone(), in_hand.clone(), &store, &stop)?;
         let grace = Duration::from_secs(config.worker.grace_s);
@@ -162,15 +156,7 @@ pub async fn run(
             calls,
             clock: Clock::default(),
         };
-        let mut pipeline = match model {
-            Started::Local(model, _) => Pipeline::start(&parts, *model, sources, &Threads),
-            Started::Remote(remote) => {
-                let (health, registry) = (health.clone(), registry.clone());
-                let gate = remote.gate.clone();
-                tokio::spawn(watch::report(gate, health, registry, background.clone()));
-                Pipeline::start_remote(&parts, remote, sources)
-            }
-        };
+        let mut pipeline = model.start(&parts, sources, &registry, &background);
         registry.update(|record| record.state = WorkerState::Ready).await;
         work_and_drain(&mut pipeline, &stop, &registry, &health, grace).await
     }
@@ -187,6 +173,38 @@ pub async fn run(
     trace::stop(traces).await;
     server.stop().await;
     result
+}
+
+impl Started {
+    /// The limit of this process's memory. From here on the configuration has the size of the model's batches.
+    fn memory_limit(&self, config: &mut Config) -> MemoryLimit {
+        match self {
+            Self::Local(model, batch_tokens_max) => {
+                config.worker.batch_tokens_max = *batch_tokens_max;
+                memory_limit(config, model)
+            }
+            Self::Remote(_) => MemoryLimit::new(config.worker.memory_bytes_max, 0),
+        }
+    }
+
+    /// Starts the stages.
+    fn start(
+        self,
+        parts: &Parts,
+        sources: [Source; 2],
+        registry: &Registry,
+        background: &CancellationToken,
+    ) -> Pipeline {
+        match self {
+            Self::Local(model, _) => Pipeline::start(parts, *model, sources, &Threads),
+            Self::Remote(remote) => {
+                let gate = remote.gate.clone();
+                let health = parts.health.clone();
+                tokio::spawn(watch::report(gate, health, registry.clone(), background.clone()));
+                Pipeline::start_remote(parts, remote, sources)
+            }
+        }
+    }
 }
 
 /// The limit of this process's memory. A GPU's memory is not this process's: its encoder checks it.

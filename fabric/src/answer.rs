@@ -5,20 +5,17 @@
 
 use std::{collections::BTreeMap, panic::resume_unwind, sync::Arc, time::Duration};
 
-use forebay_schemas::{
-    ErrorCode, JobError, KeyId, Lane, ModelId, Outcome, Output, ResultPointer, UsageEntry,
-    names::HEADER_API_KEY, topology::RETRY_STEPS, usage::UNKNOWN,
-};
+use forebay_schemas::{ErrorCode, JobError, Outcome, Output, ResultPointer, topology::RETRY_STEPS};
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use metrics::counter;
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use crate::{
     backoff::Backoff,
-    broker::{Acker, HeaderValue, Message, PublishError, Publisher},
+    broker::{Acker, Message, PublishError, Publisher},
     clock::Clock,
     disposition::{Disposition, uncounted_time},
-    fail, retry,
+    fail, metered, retry,
     store::{ResultRecord, ResultStore, Written},
     ticket::Ticket,
 };
@@ -155,7 +152,7 @@ impl Answerer {
             bytes,
             ttl_s: ticket.result_ttl_s,
             notify: ticket.notify.clone(),
-            usage: Some(usage(&ticket, outcome)),
+            usage: Some(metered::entry(&ticket, outcome)),
         };
         (Answered { ticket, state, copy, pointer }, record)
     }
@@ -288,49 +285,6 @@ fn values(output: &Output) -> usize {
         Output::Rerank { scores, order } => scores.len() + order.len(),
         Output::Classify { labels } => labels.iter().map(Vec::len).sum(),
         Output::Generate { .. } => 0,
-    }
-}
-
-/// What a job took, to be written with its record. The store adds what it costs.
-fn usage(ticket: &Ticket, outcome: Outcome) -> UsageEntry {
-    let Outcome { id, tenant, model, state, usage, finished_at_ms, .. } = outcome;
-    let named = |name: Option<String>| name.filter(|name| !name.is_empty());
-    // A job that could not be read may name anything as its model.
-    let model = model.filter(|model| model.parse::<ModelId>().is_ok());
-    let lane = lane(&ticket.message.routing_key, model.as_deref());
-    UsageEntry {
-        id,
-        tenant: named(tenant).unwrap_or_else(|| UNKNOWN.to_owned()),
-        api_key: api_key(&ticket.message).unwrap_or_else(|| UNKNOWN.to_owned()),
-        model: model.unwrap_or_else(|| UNKNOWN.to_owned()),
-        lane,
-        state,
-        input_tokens: usage.input_tokens,
-        output_tokens: usage.output_tokens,
-        truncated: usage.truncated,
-        device_us: usage.device_us,
-        cost: 0,
-        price: UNKNOWN.to_owned(),
-        finished_at_ms,
-    }
-}
-
-/// The id of the API key that a message came with, if it is one.
-fn api_key(message: &Message) -> Option<String> {
-    let headers = message.properties.headers().as_ref()?;
-    let id = match headers.inner().get(HEADER_API_KEY)? {
-        HeaderValue::LongString(id) => id.to_string(),
-        HeaderValue::ShortString(id) => id.to_string(),
-        _ => return None,
-    };
-    id.parse::<KeyId>().ok().map(String::from)
-}
-
-/// The lane that a routing key leads to. A model's id may end as a lane's key does.
-fn lane(routing_key: &str, model: Option<&str>) -> Lane {
-    match routing_key.strip_suffix(".interactive") {
-        Some(rest) if model.is_none_or(|model| model == rest) => Lane::Interactive,
-        _ => Lane::Batch,
     }
 }
 
@@ -469,35 +423,6 @@ mod tests {
         let log = Log::default();
         answerer(&log).settle_all(vec![make(&log)]).await;
         log.0.lock().unwrap().clone()
-    }
-
-    #[test]
-    fn a_job_s_lane_is_read_off_its_routing_key() {
-        assert_eq!(lane("m.interactive", Some("m")), Lane::Interactive);
-        assert_eq!(lane("m.interactive", None), Lane::Interactive);
-        assert_eq!(lane("m.interactive", Some("m.interactive")), Lane::Batch);
-        assert_eq!(lane("m.batch", Some("m")), Lane::Batch);
-        assert_eq!(lane("m", Some("m")), Lane::Batch);
-    }
-
-    #[test]
-    fn what_a_job_took_is_written_under_its_tenant_and_its_key() {
-        let log = Log::default();
-        let job = Job { tenant: Some("acme".into()), ..Job::embed("m".parse().unwrap(), vec![]) };
-        let error = JobError::new(ErrorCode::NumericalError, "not finite");
-        let entry = |key: &str, model: &str| {
-            let mut ticket = ticket(None, &log);
-            let mut headers = crate::broker::Headers::default();
-            headers.insert(HEADER_API_KEY.into(), HeaderValue::LongString(key.into()));
-            ticket.message.properties = Properties::default().with_headers(headers);
-            let model = Some(model.to_owned());
-            usage(&ticket, Outcome { model, ..Outcome::failed(&job, error.clone()) })
-        };
-        let known = entry("k3mz8q2v7x4a", "m");
-        assert_eq!((known.tenant.as_str(), known.api_key.as_str()), ("acme", "k3mz8q2v7x4a"));
-        assert_eq!((known.model.as_str(), known.state), ("m", State::Failed));
-        let odd = entry("any text", "NO MODEL");
-        assert_eq!((odd.api_key.as_str(), odd.model.as_str()), (UNKNOWN, UNKNOWN));
     }
 
     fn answer(ticket: Ticket) -> Disposition {

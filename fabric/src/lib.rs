@@ -34,6 +34,7 @@ mod http_tls;
 pub mod intake;
 #[cfg(feature = "management")]
 pub mod management;
+mod metered;
 pub mod retry;
 pub mod rng;
 pub mod shutdown;

@@ -67,7 +67,7 @@ pub struct EmbedRequest {
     pub params: EmbedParams,
     /// The version of the interface.
     version: Version,
-    /// Whether the answer names the type of the vectors: always in the second version, in the first if it was asked for.
+    /// Whether the answer names the type of the vectors: always in the second version, in the first if it is asked for.
     is_by_type: bool,
 }
 

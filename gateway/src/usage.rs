@@ -23,7 +23,7 @@ pub struct UsageAnswer {
     start: String,
     /// Until when, not included.
     end: String,
-    /// The property by which usage is told apart; each row has its value under this name.
+    /// The property by which usage is grouped; each row has its value under this name.
     by: String,
     data: Vec<UsageRow>,
     total: UsageRow,
@@ -52,7 +52,7 @@ struct UsageRow {
 /// The query of `GET /v1/usage`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageQuery {
-    /// The property by which usage is told apart.
+    /// The property by which usage is grouped.
     pub by: By,
     /// Whether the answer is CSV, and not JSON.
     pub is_csv: bool,

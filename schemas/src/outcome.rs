@@ -30,7 +30,7 @@ pub struct Outcome {
     /// The task as the job named it; absent when the job could not be read that far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<String>,
-    /// The tenant whom the job is accounted to, as the job named it; absent where it named none.
+    /// The tenant that the job is accounted to, as the job named it; absent where it named none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
     /// The job's metadata, unchanged.

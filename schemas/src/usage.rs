@@ -19,7 +19,7 @@ pub const UNKNOWN: &str = "-";
 pub struct UsageEntry {
     /// The job.
     pub id: JobId,
-    /// Whom it is accounted to, as its publisher named it.
+    /// The tenant that it is accounted to, as its publisher named it.
     pub tenant: String,
     /// The public id of the API key that it came with.
     pub api_key: String,

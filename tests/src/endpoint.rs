@@ -36,11 +36,13 @@ impl Endpoint {
         let port = listener.local_addr().unwrap().port();
         let script = Arc::<Mutex<VecDeque<Reply>>>::default();
         let calls = Arc::<AtomicUsize>::default();
-        let (replies, counted) = (script.clone(), calls.clone());
+        let replies = script.clone();
+        let counted = calls.clone();
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(stream) = stream else { return };
-                let (replies, counted) = (replies.clone(), counted.clone());
+                let replies = replies.clone();
+                let counted = counted.clone();
                 // A caller that is gone ends it.
                 thread::spawn(move || serve(stream, &replies, &counted, gateway));
             }

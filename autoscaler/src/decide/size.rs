@@ -196,6 +196,11 @@ mod tests {
 
     /// The size that four workers shrink to after this many were needed for a minute.
     fn shrunk(demand: f64) -> (u32, Code) {
+        shrunk_while(demand, 0.0)
+    }
+
+    /// That size while so many workers are busy.
+    fn shrunk_while(demand: f64, workers_busy: f64) -> (u32, Code) {
         let ready = WorkerSeen { phase: Phase::Ready, ..WorkerSeen::default() };
         let workers = [(); 4].map(|()| ready.clone());
         let capacity = Capacity {
@@ -209,6 +214,7 @@ mod tests {
         }
         let measured = Measured {
             now_ms: 60_000,
+            workers_busy,
             jobs_per_s: 1.0,
             target_wait_s: 10.0,
             idle_s: 30.0,
@@ -226,5 +232,12 @@ mod tests {
         assert_eq!(shrunk(0.1), (1, Code::Idle), "any work at all needs one");
         assert_eq!(shrunk(0.0), (0, Code::Idle));
         assert_eq!(shrunk(3.4), (4, Code::Steady));
+    }
+
+    #[test]
+    fn busy_workers_stay_also_where_the_last_minutes_needed_fewer() {
+        assert_eq!(shrunk_while(0.1, 1.2), (1, Code::Idle));
+        assert_eq!(shrunk_while(0.1, 1.5), (2, Code::Idle));
+        assert_eq!(shrunk_while(0.1, 2.4), (3, Code::Idle));
     }
 }

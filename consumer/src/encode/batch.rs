@@ -2,8 +2,8 @@
 //! for batch-mates, and for as long as the device is busy.
 //!
 //! A batch is packed only when the device has room for another one of its lane, so an urgent input that comes meanwhile
-//! can still join the next. All that is tokenized is taken: it waits here, where tenants go in fair order, and not in the
-//! order in which it came. What the worker may hold bounds it, in deliveries and in bytes.
+//! can still join the next. All that is tokenized is taken: it waits here, where tenants go in fair order, and not in
+//! the order in which it came. What the worker may hold bounds it, in deliveries and in bytes.
 
 use std::{sync::Arc, time::Duration};
 

@@ -2,7 +2,6 @@
 //!
 //! [`batch`] packs tokenized jobs with [`packer`]; [`compute`] gives the batches to the engine; [`assemble`] puts the
 //! rows back into their jobs and makes their [`output`], and [`batch_trace`] the batch's span. [`budget`] is how many
-//! rows back into their jobs and makes their [`output`], and [`batch_trace`] the batch's span. [`budget`] is how many
 //! tokens a batch may have, [`calibrate`] finds its best value by measuring, [`device_time`] shares a batch's time out
 //! to its jobs, [`faults`] are those that tests ask for, and [`command`] runs the engine alone.
 

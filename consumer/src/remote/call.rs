@@ -320,7 +320,7 @@ fn expired() -> Ending {
     Ending::Failed(JobError::new(ErrorCode::DeadlineExceeded, message))
 }
 
-/// What the end of a call says of the endpoint.
+/// The verdict on the endpoint by the end of a call.
 fn verdict(read: &Result<Answer, Failure>, timeout: Duration) -> Verdict {
     match read {
         Ok(_) | Err(Failure::Refused(_) | Failure::Limited) => Verdict::Alive,

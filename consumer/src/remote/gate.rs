@@ -33,7 +33,7 @@ pub struct Turn<'a> {
     is_reported: bool,
 }
 
-/// What a call says of the endpoint.
+/// The verdict of a call on the endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It answers.

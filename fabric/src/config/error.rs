@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use super::routes::RouteError;
+use super::route_error::RouteError;
 use crate::tls::TlsError;
 
 /// A configuration that can't be used.

@@ -11,6 +11,8 @@ mod pools;
 mod price;
 mod remote;
 mod renamed;
+mod route_error;
+mod route_name;
 mod routes;
 mod secret;
 mod sections;
@@ -27,7 +29,9 @@ pub use pools::{
 };
 pub use price::{NANOS, NotDecimal, Price, format_decimal, parse_decimal};
 pub use remote::{RemoteConfig, RemoteEncoding, RemoteScores, RemoteTask};
-pub use routes::{Preference, RouteConfig, RouteError, RouteName, RouteTarget, Truncation};
+pub use route_error::RouteError;
+pub use route_name::{InvalidRouteName, RouteName};
+pub use routes::{Preference, RouteConfig, RouteTarget, Truncation};
 pub use secret::SecretUrl;
 pub use sections::{
     BrokerConfig, LogFormat, ModelConfig, NumberType, StoreConfig, TelemetryConfig, WorkerConfig,

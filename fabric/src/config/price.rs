@@ -63,7 +63,8 @@ pub fn parse_decimal(text: &str) -> Result<u64, NotDecimal> {
 
 /// The decimal of so many units of 1e-9, without digits that say nothing.
 pub fn format_decimal(nanos: u64) -> String {
-    let (whole, fraction) = (nanos / NANOS, nanos % NANOS);
+    let whole = nanos / NANOS;
+    let fraction = nanos % NANOS;
     if fraction == 0 {
         return whole.to_string();
     }

@@ -2,16 +2,12 @@
 //!
 //! A target is a model and never a route, so there are no circles.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    str::FromStr,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use forebay_schemas::ModelId;
 use serde::{Deserialize, Serialize};
 
-use super::sections::ModelConfig;
+use super::{route_error::RouteError, route_name::RouteName, sections::ModelConfig};
 
 /// The most routes: each is a label of metrics.
 pub const ROUTES_MAX: usize = 1_000;
@@ -19,61 +15,6 @@ pub const ROUTES_MAX: usize = 1_000;
 pub const TARGETS_MAX: usize = 32;
 /// The most aliases of a route.
 pub const ALIASES_MAX: usize = 64;
-/// The longest name, in bytes: clients know models by `owner/name`.
-const NAME_BYTES_MAX: usize = 128;
-
-/// The name of a route, or an alias.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct RouteName(String);
-
-/// A text that can't be the name of a route.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{0}` can't be the name of a route: use 1 to 128 of a-z, A-Z, 0-9 and . _ : / @ + -, the first of \
-     them a letter or a digit"
-)]
-pub struct InvalidRouteName(String);
-
-impl RouteName {
-    /// The name as a text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for RouteName {
-    type Err = InvalidRouteName;
-
-    fn from_str(text: &str) -> Result<Self, InvalidRouteName> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/@+-".contains(&byte);
-        let is_name = text.len() <= NAME_BYTES_MAX
-            && text.bytes().all(allowed)
-            && text.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric());
-        let shown = || text.chars().take(NAME_BYTES_MAX).collect();
-        is_name.then(|| Self(text.to_owned())).ok_or_else(|| InvalidRouteName(shown()))
-    }
-}
-
-impl TryFrom<String> for RouteName {
-    type Error = InvalidRouteName;
-
-    fn try_from(text: String) -> Result<Self, InvalidRouteName> {
-        text.parse()
-    }
-}
-
-impl From<RouteName> for String {
-    fn from(name: RouteName) -> Self {
-        name.0
-    }
-}
-
-impl fmt::Display for RouteName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// The models that answer one name, and which of them when.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -96,7 +37,7 @@ pub struct RouteConfig {
     pub fallback_after_ms: Option<u64>,
     /// Whether the next target is asked when one fails.
     pub fallback_on_failure: bool,
-    /// What becomes of texts that are longer than the model reads.
+    /// Whether texts that are longer than the model reads are cut.
     pub truncate: Truncation,
     /// The longest that a synchronous request waits for its result, in milliseconds; the gateway's own unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -157,7 +98,7 @@ pub enum Preference {
     Price,
 }
 
-/// What becomes of texts that are longer than a model reads.
+/// Whether texts that are longer than a model reads are cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Truncation {
@@ -165,86 +106,6 @@ pub enum Truncation {
     Cut,
     /// They are refused, whatever the request says.
     Refuse,
-}
-
-/// A route that can't be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RouteError {
-    /// There are too many of something.
-    #[error("`{key}` has {count} {kind}: {max} is the most")]
-    TooMany {
-        /// The key.
-        key: String,
-        /// The things counted.
-        kind: &'static str,
-        /// How many there are.
-        count: usize,
-        /// How many there may be.
-        max: usize,
-    },
-    /// It has no target.
-    #[error("`routes.{0}` has no targets: write targets = [{{ model = \"NAME\" }}]")]
-    NoTargets(RouteName),
-    /// A target is no model.
-    #[error("`routes.{route}.targets`: `{model}` is {found}; there are these models: {known}")]
-    UnknownModel {
-        /// The route.
-        route: RouteName,
-        /// The target.
-        model: ModelId,
-        /// How the name is known, if it is.
-        found: &'static str,
-        /// The models.
-        known: String,
-    },
-    /// A target is there twice.
-    #[error("`routes.{route}.targets` has `{model}` twice: keep one of them, in its lower tier")]
-    Twice {
-        /// The route.
-        route: RouteName,
-        /// The target.
-        model: ModelId,
-    },
-    /// A number is zero that can't be.
-    #[error("`routes.{route}.{key}` is 0: use 1 or more, or leave it out")]
-    Zero {
-        /// The route.
-        route: RouteName,
-        /// The key.
-        key: String,
-    },
-    /// A name stands for two things.
-    #[error(
-        "`routes.{route}`: the name `{name}` is a model of its own: a route may have it only if that model is one of \
-         its targets; rename one of them"
-    )]
-    NameOfModel {
-        /// The route.
-        route: RouteName,
-        /// The name, or an alias.
-        name: RouteName,
-    },
-    /// A name stands for two routes.
-    #[error("the name `{name}` is that of two routes, `{one}` and `{other}`: keep one")]
-    NameTwice {
-        /// The name, or an alias.
-        name: RouteName,
-        /// A route.
-        one: RouteName,
-        /// Another, or the same one.
-        other: RouteName,
-    },
-    /// A target has no price.
-    #[error(
-        "`routes.{route}.prefer` is \"price\", and `{model}` has none: add [models.{model}.price], or prefer = \
-         \"weight\""
-    )]
-    NoPrice {
-        /// The route.
-        route: RouteName,
-        /// The target.
-        model: ModelId,
-    },
 }
 
 /// Checks all routes.
@@ -302,8 +163,8 @@ fn check_targets(
             let found = if is_route { "a route, and targets are models" } else { "no model" };
             let known: Vec<&str> = models.keys().map(ModelId::as_str).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            let (route, model) = (route.clone(), model.clone());
-            return Err(RouteError::UnknownModel { route, model, found, known });
+            let model = model.clone();
+            return Err(RouteError::UnknownModel { route: route.clone(), model, found, known });
         };
         if !seen.insert(model) {
             return Err(RouteError::Twice { route: route.clone(), model: model.clone() });

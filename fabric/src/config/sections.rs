@@ -272,7 +272,8 @@ impl WorkerConfig {
             }
             if !(1..=TENANT_WEIGHT_MAX).contains(weight) {
                 return Err(format!(
-                    "`worker.tenant_weights.{tenant}` is {weight}: use 1 to {TENANT_WEIGHT_MAX}; all other tenants have 1"
+                    "`worker.tenant_weights.{tenant}` is {weight}: use 1 to {TENANT_WEIGHT_MAX}; \
+                     tenants that are not listed have 1"
                 ));
             }
         }

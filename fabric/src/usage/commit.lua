@@ -3,7 +3,8 @@
 --
 -- KEYS: the tenant's position and months (a hash), its reservations of money and their amounts, then the days (hashes).
 -- ARGV: the position that the part begins after, the one that it ends with, how many months, each month with what it
--- cost; how many jobs, each job's id; then for each day when it is forgotten, how many lines, and each line with its new sums.
+-- cost; how many jobs, each job's id; then for each day when it is forgotten, how many lines, and each line with its
+-- new sums.
 if (redis.call('HGET', KEYS[1], 'position') or '') ~= ARGV[1] then return 0 end
 local at = 4
 for _ = 1, tonumber(ARGV[3]) do

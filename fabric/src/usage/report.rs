@@ -1,4 +1,4 @@
-//! A report: usage by tenant, key, model, or what else it is to be told apart by.
+//! A report: usage by tenant, key, model, or what else it is to be grouped by.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -14,7 +14,7 @@ use crate::config::format_decimal;
 /// The most rows of a report. What is beyond is in one row, so that the total is right.
 const ROWS_MAX: usize = 10_000;
 
-/// The property by which a report tells usage apart.
+/// The property by which a report groups usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
     /// The tenant.
@@ -72,7 +72,7 @@ impl fmt::Display for By {
 
 /// A name of no [`By`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("usage is told apart by tenant, key, model, lane, price, day or hour, not by `{0}`")]
+#[error("usage is grouped by tenant, key, model, lane, price, day or hour, not by `{0}`")]
 pub struct UnknownBy(String);
 
 impl FromStr for By {
@@ -123,7 +123,7 @@ pub struct WrittenRow<'a> {
     cost: Option<String>,
 }
 
-/// Usage told apart by one property, with the total.
+/// Usage grouped by one property, with the total.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// The property.
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_adds_up_and_tells_unpriced_jobs_from_free_ones() {
+    fn a_report_adds_up_and_keeps_unpriced_jobs_apart_from_free_ones() {
         let sums = |jobs, cost| Sums { jobs, cost, input_tokens: 10, ..Sums::default() };
         let mut report = Report::new(By::Model);
         for used in [

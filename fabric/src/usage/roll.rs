@@ -183,7 +183,7 @@ impl Store {
         if parts.is_empty() {
             return Ok(true);
         }
-        // Read after the positions: whoever has changed them since has moved the position too.
+        // Read after the positions: a program that has changed them since has moved the position too.
         let parts = self.with_present(parts).await?;
         let mut commands = pipe();
         for Added { tenant, from, jobs, costs, days } in &parts {

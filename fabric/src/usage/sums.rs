@@ -3,7 +3,7 @@
 use forebay_schemas::{State, UsageEntry};
 use serde::{Deserialize, Serialize};
 
-/// Whom, or which key and model, jobs are summed up under that are beyond a bound.
+/// The tenant, or the key and model, of jobs that are beyond a bound of the sums.
 pub const OTHER: &str = "(other)";
 
 /// What jobs took together.

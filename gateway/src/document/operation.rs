@@ -292,7 +292,7 @@ fn usage_parameters() -> Value {
         "UsageBy": parameter(
             "by",
             "query",
-            "The property by which usage is told apart; `tenant` is that of all tenants, and needs the scope `admin`.",
+            "The property by which usage is grouped; `tenant` is that of all tenants, and needs the scope `admin`.",
             &json!({"enum": By::ALL.map(By::as_str), "default": By::Model.as_str()}),
         ),
         "UsageTenant": parameter(

@@ -165,7 +165,8 @@ impl Attempts {
 
     fn failed(&self, target: &Next, error: &ApiError) {
         let Some(route) = &self.route else { return };
-        let (route, model) = (route.name.to_string(), target.model.to_string());
+        let route = route.name.to_string();
+        let model = target.model.to_string();
         tracing::debug!(route, model, %error, "a model failed; the next one is asked");
         counter!(
             "forebay_gateway_route_failures_total",

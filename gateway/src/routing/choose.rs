@@ -124,7 +124,7 @@ pub fn choose(
     Choice { order, reason }
 }
 
-/// What comes before weights: the tier, then the prices.
+/// The rank, which comes before weights: the tier, then the prices.
 fn rank(target: &Target) -> (u32, u64, u64) {
     let price = |of: fn(&Price) -> u64| target.price.as_ref().map_or(0, of);
     (target.tier, price(|price| price.input_per_million), price(|price| price.output_per_million))

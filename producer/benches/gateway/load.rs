@@ -58,7 +58,7 @@ pub(crate) struct Rate {
     pub(crate) connections: usize,
     pub(crate) per_s: f64,
     pub(crate) times: Times,
-    /// Microseconds of processor time of the program for each request, and of the load with what else is in its process.
+    /// Microseconds of processor time of the program for each request, and of this process.
     pub(crate) program_us: f64,
     pub(crate) load_us: f64,
     pub(crate) memory_mb: f64,

@@ -3,10 +3,10 @@
 //!
 //! `make bench` runs it against a broker and a Redis of its own. Every request has a key, and its tenant has limits on
 //! requests, tokens and requests in flight, which are reserved and settled and never reached. The other gateways have a
-//! key and limits too, as far as they go without a database, and a server behind them that answers at once: no queue, no
-//! store. What each adds is measured at one connection, in turns with the way that has no gateway.
+//! key and limits too, as far as they go without a database, and a server behind them that answers at once: no queue,
+//! no store. What each adds is measured at one connection, in turns with the way that has no gateway.
 //!
-//! It prints a table and, last, one line of JSON; it takes some five minutes, two of which are for the limit's exactness.
+//! It prints a table and, last, one line of JSON; it takes some five minutes, two of them for the limit's exactness.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // it is a command that prints tables
 
 mod backend;

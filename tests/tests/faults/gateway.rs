@@ -101,7 +101,7 @@ async fn all_confirmed_succeed(redis: &mut MultiplexedConnection, answers: &[Opt
     }
 }
 
-/// What failed says so as documented: a status that clients retry, a code, and when to come back.
+/// Each failure says so as documented: a status that clients retry, a code, and when to come back.
 fn failures_are_as_documented(answers: &[Option<Answer>], codes: &[&str]) {
     let failed = answers.iter().flatten().filter(|answer| ![200, 202].contains(&answer.status));
     let failed: Vec<&Answer> = failed.collect();

@@ -93,7 +93,7 @@ impl Fleet {
         record
     }
 
-    /// What a client prints.
+    /// The answer that a client prints.
     async fn drive(&self, driver: &Driver, asked: &Path) -> Result<Value, String> {
         let (variable, environment) = driver.environment;
         let mut command = Command::new("sh");
@@ -132,7 +132,7 @@ fn two_models(stack: &Stack) -> std::path::PathBuf {
     models
 }
 
-/// What is wrong with a client's answer.
+/// The first mistake in a client's answer.
 fn problem(
     driver: &Driver,
     answer: &Value,

@@ -157,9 +157,10 @@ async fn a_model_that_does_not_answer_in_its_time_is_given_up_for_the_next() {
 
 #[tokio::test]
 async fn a_remote_model_that_fails_is_followed_by_the_own_one() {
-    let rest = "[routes.r]\ntargets = [{ model = \"far\" }, { model = \"tiny\", tier = 2 }]\n\
-                [routes.never]\nfallback_on_failure = false\ntargets = [{ model = \"far\" }, { model = \"tiny\", tier = 2 }]\n";
-    let both = TwoFleets::start("bert", "tries_max = 1\ncircuit_failures = 1000", rest).await;
+    let targets = "targets = [{ model = \"far\" }, { model = \"tiny\", tier = 2 }]";
+    let rest =
+        format!("[routes.r]\n{targets}\n[routes.never]\nfallback_on_failure = false\n{targets}\n");
+    let both = TwoFleets::start("bert", "tries_max = 1\ncircuit_failures = 1000", &rest).await;
     let _far = both.worker(FAR, &[("FOREBAY_WORKER__ATTEMPTS_MAX", "1")]).await;
     let _own = both.worker(TINY, &[]).await;
     let gateway = Gateway::of(&both.near, &[]).await;

@@ -1,4 +1,4 @@
-//! Metering: every job that has a record is on the bill, once, whoever was killed meanwhile.
+//! Metering: every job that has a record is on the bill, once, whichever program was killed meanwhile.
 
 use std::fs;
 use std::process::Command;

@@ -26,6 +26,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ),
     ("python3", "makes an environment for packages from the network"),
     (".forebay/venv-bench/bin/pip", "fetches packages from the network"),
+    (".forebay/venv-gateways/bin/pip", "fetches packages from the network"),
 ];
 
 /// A command, and where a document shows it.

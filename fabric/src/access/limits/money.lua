@@ -23,7 +23,8 @@ local function hold(reservation, amount, for_ms)
   redis.call('EXPIRE', AMOUNTS, MONEY_TTL_S)
 end
 
--- All that is reserved, after those have ended whose time is over. A thousand at once: the others end with the next call.
+-- All that is reserved, after those have ended whose time is over. A thousand at once: the others end with the next
+-- call.
 local function held()
   for _, reservation in ipairs(redis.call('ZRANGEBYSCORE', MONEY, '-inf', now_us, 'LIMIT', 0, 1000)) do
     release(reservation)

@@ -1,6 +1,7 @@
 -- Ends a request that was in flight: ARGV[4] is the slice that its tokens were counted in, ARGV[5] how many more (or
--- fewer) it took. ARGV[6] is its reservation of money, if it is to be changed: to ARGV[7] for ARGV[8] more milliseconds,
--- until what it cost is summed up, or to nothing. Answers 1, or 0 if it was settled before or its lease is over: then nothing changes.
+-- fewer) it took. ARGV[6] is its reservation of money, if it is to be changed: to ARGV[7] for ARGV[8] more
+-- milliseconds, until what it cost is summed up, or to nothing. Answers 1, or 0 if it was settled before or its lease
+-- is over: then nothing changes.
 if redis.call('ZREM', IN_FLIGHT, id) == 0 then return 0 end
 local slice, more = tonumber(ARGV[4]), tonumber(ARGV[5])
 if more ~= 0 then

@@ -1,3 +1,5 @@
+//! Routes as files have them, and the mistakes in them.
+
 use std::path::Path;
 
 use super::*;

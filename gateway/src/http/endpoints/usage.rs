@@ -37,7 +37,7 @@ pub fn described() -> Operation {
         .errors(&[400])
 }
 
-/// Usage by the hour, told apart by one property.
+/// Usage by the hour, grouped by one property.
 pub async fn report(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let headers = request.headers();
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());

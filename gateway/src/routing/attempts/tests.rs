@@ -1,3 +1,5 @@
+//! Which errors ask the next model, and how much time each has.
+
 use std::{cell::RefCell, path::Path};
 
 use forebay_fabric::Config;

@@ -1,3 +1,5 @@
+//! The choice by examples, and its properties over any targets, outlooks and callers.
+
 use proptest::prelude::*;
 
 use super::*;
