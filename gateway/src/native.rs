@@ -52,7 +52,7 @@ impl JsonSchema for JobBody {
         let lane = json!({"enum": ["batch", "interactive", null], "default": "batch",
                           "description": "Interactive jobs go before those of batches."});
         wire["properties"]["lane"] = lane;
-        // The decoder takes one sequence without a list around it, which the wire's schema, of what is written, has not.
+        // One sequence may come without a list around it; the wire's schema is that of what is written.
         let ids = &mut wire["properties"]["input_ids"];
         let sequence = ids["items"].clone();
         if let Some(about) = ids.as_object_mut().map(|ids| ids.remove("description")) {

@@ -99,8 +99,8 @@ const ROWS: [Row; 12] = [
         429,
         "RateLimited",
         &["rate_limit_exceeded", "insufficient_quota"],
-        "A limit of the tenant is reached, and the headers say when to come back; or its budget for the month is spent, \
-         and they say that trying again is of no use.",
+        "A limit of the tenant is reached, and the headers say when to come back; or its month's budget is spent, and \
+         they say that trying again is of no use.",
     ),
     Row(
         500,

@@ -285,7 +285,7 @@ fn usage_parameters() -> Value {
         "UsageStart": parameter(
             "start",
             "query",
-            "From when on, in whole hours of UTC: a month, a day, an hour, or seconds of Unix time; this month unless set.",
+            "From when on: a month, a day, an hour of UTC, or seconds of Unix time; this month unless set.",
             &time,
         ),
         "UsageEnd": parameter("end", "query", "Until when, not included; now unless set.", &time),

@@ -24,8 +24,8 @@ pub struct EmbeddingsBody {
     /// Keep only this many of the first dimensions.
     #[schemars(range(min = 1, max = u32::MAX))]
     pub dimensions: Option<u32>,
-    /// The model whose tokenizer made the token ids, which is the one that reads them. Token ids without it are refused:
-    /// which tokenizer made them can't be seen.
+    /// The model whose tokenizer made the token ids, which is the one that reads them. Token ids without it are
+    /// refused: which tokenizer made them can't be seen.
     pub tokenizer: Option<String>,
 }
 
