@@ -1,4 +1,4 @@
-//! What a request to the gateway has in its head, whatever it is: keys, time-outs, ids, queries.
+//! The head of a request to the gateway, whatever it has: keys, time-outs, ids, queries.
 //!
 //! The first byte says which of them it is.
 #![no_main]

@@ -29,7 +29,7 @@ pub struct UsageAnswer {
     total: UsageRow,
 }
 
-/// What was used; a row of `data` has the value of the property beside it.
+/// Sums of what was used; a row of `data` has the value of the property beside it.
 #[derive(Serialize, JsonSchema)]
 #[allow(dead_code)] // only the schema is made of it
 struct UsageRow {

@@ -108,7 +108,7 @@ impl Api {
         }
     }
 
-    /// What the document has against this answer, or against the request that got it.
+    /// The fault that the document finds with this answer, or with the request that got it.
     pub fn check(&self, exchange: &Exchange<'_>) -> Result<(), String> {
         let method = exchange.method.to_ascii_lowercase();
         let found = self.item(exchange.path);

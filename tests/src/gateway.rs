@@ -202,7 +202,7 @@ pub fn floats(value: &Value) -> Vec<f32> {
     value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap() as f32).collect()
 }
 
-/// What came back, once it is known that the document has it.
+/// The answer that came back, once it is known that the document has it.
 fn answer(
     (method, path, sent): (&str, &str, Option<&[u8]>),
     called: Result<ureq::http::Response<ureq::Body>, ureq::Error>,

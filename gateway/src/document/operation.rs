@@ -22,7 +22,7 @@ pub enum Tag {
     Tei,
     /// Jobs as the wire has them.
     Jobs,
-    /// What was used, and what it costs.
+    /// Sums of what was used, and what it costs.
     Usage,
     /// The gateway itself.
     Service,

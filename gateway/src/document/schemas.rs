@@ -21,12 +21,12 @@ fn of<T: JsonSchema>(mut settings: SchemaSettings) -> Schema {
     Schema { value, definitions: generator.take_definitions(true) }
 }
 
-/// What a client may send: fields that may be left out are not required.
+/// The schema of what a client may send: fields that may be left out are not required.
 pub(super) fn sent<T: JsonSchema>() -> Schema {
     of::<T>(SchemaSettings::draft2020_12().for_deserialize())
 }
 
-/// What the gateway answers: fields that are always there are required.
+/// The schema of what the gateway answers: fields that are always there are required.
 pub(super) fn answered<T: JsonSchema>() -> Schema {
     of::<T>(SchemaSettings::draft2020_12().for_serialize())
 }

@@ -1,7 +1,8 @@
 //! Room for as many descriptors as there may be connections.
 //!
 //! Systems start programs with a soft limit of 1,024 or so, for the sake of old ones that use `select`, and a hard
-//! limit far above it. Without this a gateway took no connection beyond the soft limit, whatever its configuration said.
+//! limit far above it. Without this a gateway took no connection beyond the soft limit, whatever its configuration
+//! said.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

@@ -16,7 +16,7 @@ mod path_id;
 mod routes;
 mod streamed;
 
-/// What reads a request's head: for the tests and `fuzz/`, which hand it anything.
+/// The readers of a request's head: for the tests and `fuzz/`, which hand it anything.
 pub mod heads {
     pub use super::{
         app::client_timeout,

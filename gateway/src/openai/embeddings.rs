@@ -121,7 +121,7 @@ pub struct Answer<'a> {
 pub struct Usage {
     /// Those that the model read.
     pub prompt_tokens: u64,
-    /// The same number: nothing is generated.
+    /// As many: nothing is generated.
     pub total_tokens: u64,
 }
 

@@ -61,7 +61,7 @@ pub struct TeiRerankBody {
     /// Texts that are longer than the model reads are always cut.
     #[schemars(extend("enum" = [true, null]))]
     pub truncate: Option<bool>,
-    /// The same as `truncate`.
+    /// Means `truncate`.
     #[schemars(extend("enum" = [true, null]))]
     pub truncation: Option<bool>,
     /// The most tokens of a document. One that may have more is refused: documents are cut to what the model reads.

@@ -48,7 +48,7 @@ pub fn check_body(body: &[u8]) {
 /// How many kinds of text [`check_head`] knows.
 pub const HEADS: u8 = 6;
 
-/// What a request's head has is read, or refused, or ignored.
+/// All that a request's head has is read, or refused, or ignored.
 pub fn check_head(kind: u8, value: &[u8]) {
     let text = std::str::from_utf8(value).unwrap_or_default();
     match kind {

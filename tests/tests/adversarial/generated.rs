@@ -10,7 +10,7 @@ use forebay_tests::model::TINY;
 
 use super::ground::{Ground, Tally};
 
-/// What answers are held to: no fault, and nothing but what the document has.
+/// The checks that answers are held to: no fault, and nothing but what the document has.
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
                       response_headers_conformance,response_schema_conformance,ignored_auth,unsupported_method";
 

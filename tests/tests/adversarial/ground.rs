@@ -33,7 +33,7 @@ pub(super) struct Ground {
     descriptors: usize,
 }
 
-/// What came back from one attack.
+/// The answers to one attack.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     by_status: BTreeMap<u16, usize>,

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 /// Longer than any limit of the gateway under test: an answer, or the end of the connection, comes sooner.
 pub(super) const ENDS_WITHIN: Duration = Duration::from_secs(20);
 
-/// What came back on one connection.
+/// All that came back on one connection.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// The status of each answer.

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use super::ground::{Ground, Tally};
 use super::raw::{Seen, request, send};
 
-/// What has to come back on the connection.
+/// The answer that has to come back on the connection.
 #[derive(Debug)]
 enum Expected {
     /// Answers with these statuses, and the end.
