@@ -87,7 +87,8 @@ mod tests {
                 routing_key: "m.batch".into(),
                 properties: Properties::default(),
                 body: Vec::new(),
-            }),
+                trace: None,
+        }),
         }
     }
 
