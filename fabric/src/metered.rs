@@ -88,7 +88,7 @@ mod tests {
                 properties: Properties::default(),
                 body: Vec::new(),
                 trace: None,
-        }),
+            }),
         }
     }
 
