@@ -1,7 +1,7 @@
 # Every target starts from a fresh clone and installs what it needs. The work is done by the scripts in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help build model up down status demo test chaos soak fuzz lint kernels cuda gpu-check bench scaling
+.PHONY: help build model up down status demo test chaos soak adversarial fuzz lint kernels cuda gpu-check bench scaling
 .PHONY: compose-check checks compat mutants examples
 
 MODEL ?= all-minilm-l6-v2
@@ -41,6 +41,9 @@ compat: ## run the service and fault suites on other versions of RabbitMQ, Redis
 
 soak: ## send a million small jobs through one worker and watch its memory (FOREBAY_SOAK_JOBS=1000000)
 	@scripts/soak
+
+adversarial: ## attack a gateway in every known way, and show what is left afterwards (FOREBAY_ADVERSARIAL_POLLS=10000)
+	@scripts/adversarial
 
 fuzz: ## fuzz every parser of outside bytes (SECONDS_EACH=60)
 	@scripts/fuzz

@@ -1,13 +1,60 @@
 //! Cohere's `/v1/embed` and `/v2/embed`: requests for vectors and their answers. Its rankings are in [`crate::rerank`].
 
 use forebay_schemas::{EmbedParams, JobId};
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Value, json, value::RawValue};
+use serde_json::value::RawValue;
 
 use crate::{
     error::ApiError,
     fields::{Fields, each, text, texts},
 };
+
+/// The body of a request, as the document has it.
+#[derive(JsonSchema)]
+#[schemars(rename = "CohereEmbedBody")]
+pub struct CohereBody {
+    /// The model; may be left out where `gateway.embed_model` names one, or the fleet has only one.
+    pub model: Option<String>,
+    /// The texts.
+    #[schemars(length(min = 1))]
+    pub texts: Vec<String>,
+    /// The types of the vectors: `float` alone. In the first version an answer names the type only if this is there.
+    #[schemars(length(min = 1, max = TYPES_MAX))]
+    pub embedding_types: Option<Vec<VectorType>>,
+    /// Cut texts that are longer than the model reads at their end, which is what happens unless set, or refuse them.
+    pub truncate: Option<Cut>,
+    /// Keep only this many of the first dimensions.
+    #[schemars(range(min = 1, max = u32::MAX))]
+    pub output_dimension: Option<u32>,
+    /// Not supported.
+    #[schemars(extend("type" = "null"))]
+    pub images: Option<bool>,
+    /// Not supported.
+    #[schemars(extend("type" = "null"))]
+    pub inputs: Option<bool>,
+    /// Not supported.
+    #[schemars(extend("type" = "null"))]
+    pub max_tokens: Option<bool>,
+}
+
+/// A type of vectors.
+#[derive(JsonSchema)]
+#[schemars(rename = "CohereVectorType", rename_all = "lowercase")]
+pub enum VectorType {
+    /// Lists of numbers.
+    Float,
+}
+
+/// The fate of a text that is too long.
+#[derive(JsonSchema)]
+#[schemars(rename = "CohereTruncate", rename_all = "UPPERCASE")]
+pub enum Cut {
+    /// It is cut at its end.
+    End,
+    /// It is refused.
+    None,
+}
 
 /// A request for vectors.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +80,8 @@ pub enum Version {
     V2,
 }
 
-const NAMES: [&str; 8] = [
+/// The fields that `parse` reads.
+pub const NAMES: [&str; 8] = [
     "model",
     "texts",
     "embedding_types",
@@ -115,20 +163,57 @@ impl From<&EmbedRequest> for Shape {
     }
 }
 
-#[derive(Serialize)]
-struct Answer<'a> {
+/// One vector for each text, in their order.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "CohereEmbeddings")]
+pub struct Answer<'a> {
+    /// The answer's id.
     id: JobId,
+    /// The shape of `embeddings`.
+    #[schemars(extend("enum" = ["embeddings_floats", "embeddings_by_type"]))]
     response_type: &'static str,
     embeddings: Embeddings<'a>,
+    /// The texts that were sent.
     texts: &'a [String],
-    meta: Value,
+    meta: Meta,
 }
 
-#[derive(Serialize)]
+/// The vectors.
+#[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "CohereVectors")]
 enum Embeddings<'a> {
+    /// Without their type, in the first version.
     Floats(Vec<&'a [f32]>),
-    ByType { float: Vec<&'a [f32]> },
+    /// By their type.
+    ByType {
+        /// Lists of numbers.
+        float: Vec<&'a [f32]>,
+    },
+}
+
+/// About the answer.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "CohereEmbedMeta")]
+struct Meta {
+    api_version: ApiVersion,
+    billed_units: BilledUnits,
+}
+
+/// The version of the interface.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "CohereEmbedVersion")]
+struct ApiVersion {
+    #[schemars(extend("enum" = ["1", "2"]))]
+    version: &'static str,
+}
+
+/// The size of a request.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "CohereEmbedUnits")]
+struct BilledUnits {
+    /// The tokens that the model read.
+    input_tokens: u64,
 }
 
 /// The body of the answer: one vector for each of `texts`, in their order.
@@ -144,13 +229,17 @@ pub fn answer(
         ("embeddings_floats", Embeddings::Floats(float))
     };
     let version = if shape.version == Version::V1 { "1" } else { "2" };
-    let meta =
-        json!({"api_version": {"version": version}, "billed_units": {"input_tokens": tokens}});
+    let meta = Meta {
+        api_version: ApiVersion { version },
+        billed_units: BilledUnits { input_tokens: tokens },
+    };
     serde_json::to_vec(&Answer { id: JobId::random(), response_type, embeddings, texts, meta })
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     fn parsed(body: &Value, version: Version) -> Result<EmbedRequest, ApiError> {

@@ -1,5 +1,6 @@
 //! Inputs to embed as clients send them: a text, or a list of texts; or token ids, where the request says whose.
 
+use schemars::JsonSchema;
 use serde_json::value::RawValue;
 
 use crate::{
@@ -7,6 +8,49 @@ use crate::{
     fields::{Fields, Kind, each, kind, text, texts, top, unexpected},
     token_ids,
 };
+
+/// One text, or a list of them; a text may be empty.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+pub enum Texts {
+    /// One text.
+    One(String),
+    /// A list.
+    Many(#[schemars(length(min = 1))] Vec<String>),
+}
+
+/// Texts as in [`Texts`], or sequences of token ids.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+pub enum TextsOrIds {
+    /// Texts.
+    Texts(Texts),
+    /// One sequence of token ids, whole, with its special tokens.
+    Ids(#[schemars(length(min = 1))] Vec<TokenId>),
+    /// A list of sequences.
+    Sequences(#[schemars(length(min = 1))] Vec<Sequence>),
+}
+
+/// A sequence of token ids.
+#[derive(JsonSchema)]
+pub struct Sequence(#[schemars(length(min = 1))] pub Vec<TokenId>);
+
+/// A token id: a whole number below 2^32.
+#[derive(JsonSchema)]
+pub struct TokenId(#[schemars(range(min = 0, max = u32::MAX))] pub u32);
+
+/// A document to rank.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+pub enum RankedDocument {
+    /// Its text.
+    Text(String),
+    /// Its text in an object, whose other fields are ignored.
+    Object {
+        /// Its text.
+        text: String,
+    },
+}
 
 /// Inputs to embed.
 #[derive(Debug, Clone, PartialEq, Eq)]

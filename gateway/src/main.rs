@@ -13,7 +13,7 @@ use clap::Parser;
 use forebay_fabric::{
     Config, broker::BrokerError, config::ConfigError, store::StoreError, telemetry,
 };
-use forebay_gateway::service;
+use forebay_gateway::{http, service};
 
 /// Serves the fleet over HTTP: the requests of OpenAI's, Cohere's, Jina's, Voyage's and Hugging Face's clients become
 /// jobs of the interactive lane, and native jobs can be submitted, awaited and cancelled.
@@ -29,6 +29,9 @@ struct Arguments {
     /// Print the effective configuration, secrets hidden, and exit.
     #[arg(long)]
     print_config: bool,
+    /// Print the OpenAPI document of its endpoints, as GET /openapi.json answers it, and exit.
+    #[arg(long)]
+    print_openapi: bool,
 }
 
 fn main() -> ExitCode {
@@ -46,6 +49,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if arguments.print_openapi {
+        return writeln!(io::stdout(), "{:#}", http::document()).context("printing");
+    }
     forebay_fabric::install_crypto();
     let loaded = Config::load(arguments.config.as_deref())?;
     if arguments.print_config {

@@ -1,7 +1,12 @@
 //! Jobs as the wire has them, over HTTP: the body of `POST /v1/jobs`, and the ids of a tenant's jobs.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use forebay_schemas::{ContentType, Job, JobId, Lane, Limits, ModelId, Refusal, decode_job};
+use forebay_schemas::{
+    ContentType, Job, JobId, Lane, Limits, ModelId, Refusal, State, Task, decode_job, export,
+};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Serialize;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -25,6 +30,101 @@ pub struct NativeJob {
     pub job: Job,
     /// The lane: `batch` unless the body says otherwise.
     pub lane: Lane,
+}
+
+/// The body of a job, as the document has it: the wire's own, without what is the gateway's to set.
+#[derive(Debug)]
+pub struct JobBody;
+
+impl JsonSchema for JobBody {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "JobBody".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let definitions = format!("#{}/", generator.settings().definitions_path);
+        let wire = export::job().replace("#/$defs/", &definitions);
+        // It was written a line before: it can be read.
+        let mut wire: Value = serde_json::from_str(&wire).unwrap_or_default();
+        if let Some(Value::Object(found)) = wire.get_mut("$defs").map(Value::take) {
+            generator.definitions_mut().extend(found);
+        }
+        let lane = json!({"enum": ["batch", "interactive", null], "default": "batch",
+                          "description": "Interactive jobs go before those of batches."});
+        wire["properties"]["lane"] = lane;
+        // One sequence may come without a list around it; the wire's schema is that of what is written.
+        let ids = &mut wire["properties"]["input_ids"];
+        let sequence = ids["items"].clone();
+        if let Some(about) = ids.as_object_mut().map(|ids| ids.remove("description")) {
+            *ids = json!({"anyOf": [ids.take(), sequence], "description": about});
+        }
+        if let Some(properties) = wire["properties"].as_object_mut() {
+            properties.retain(|name, _| !OURS.contains(&name.as_str()));
+        }
+        let is_needed =
+            |name: &Value| name.as_str().is_some_and(|n| n != "v" && !OURS.contains(&n));
+        let required = wire["required"].as_array().into_iter().flatten().filter(|n| is_needed(n));
+        let required: Value = required.cloned().collect();
+        json!({
+            "type": "object",
+            "description": "A job as the wire has it, without what is the gateway's to set.",
+            "properties": wire["properties"],
+            "required": required,
+        })
+        .try_into()
+        .unwrap_or_default()
+    }
+}
+
+/// The answer to a job that was taken.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "SubmittedJob")]
+pub struct Submitted {
+    /// The job's id.
+    pub id: JobId,
+    /// Always the same.
+    #[schemars(extend("const" = "job"))]
+    pub object: &'static str,
+    /// Its state.
+    #[schemars(extend("const" = "queued"))]
+    pub state: &'static str,
+    /// The model that computes it.
+    pub model: ModelId,
+    /// The kind of work that is asked for.
+    pub task: Task,
+    /// The lane that it waits in.
+    #[schemars(with = "String", extend("enum" = ["batch", "interactive"]))]
+    pub lane: Lane,
+}
+
+/// The answer about a job that has no record yet.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "PendingJob")]
+pub struct Pending {
+    /// The job's id.
+    pub id: JobId,
+    /// Its state, as far as the gateway knows it.
+    pub state: PendingState,
+}
+
+/// The state of a job that has no record yet.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PendingState {
+    /// It has no record: it waits, is computed, or was never submitted.
+    Pending,
+    /// It was asked to be cancelled.
+    Cancelling,
+}
+
+/// The answer to a request to cancel a job that has ended.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "EndedJob")]
+pub struct Ended {
+    /// The job's id.
+    pub id: JobId,
+    /// How it ended.
+    pub state: State,
 }
 
 impl NativeJob {
@@ -145,8 +245,6 @@ pub fn idempotent_id(tenant: &str, key: &str, body: &[u8]) -> Result<JobId, ApiE
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
-
     use super::*;
 
     fn parsed(body: &Value) -> Result<NativeJob, ApiError> {

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     fleet::{Cache, Canceller, Fleet},
-    http::{App, BYTES_PER_PERMIT, Gate, Listener, LongWork, router},
+    http::{App, BYTES_PER_PERMIT, Gate, Listener, LongWork, make_room, router},
     routing::{Outlooks, Table},
 };
 
@@ -31,6 +31,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let server = Server::start(config.telemetry.listen, metrics, health.clone()).await?;
     let instance = format!("{}-{}", host::name(), std::process::id());
     let traces = trace::start(&config.telemetry, &config.tls, "forebay-gateway", &instance)?;
+    make_room(config.gateway.connections_max);
     let listener = Listener::bind(&config.gateway).await?;
     let client = Client::connect(&config)?;
     let background = CancellationToken::new();

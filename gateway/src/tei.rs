@@ -2,15 +2,89 @@
 //! `/predict`, `/` with `inputs`, and `/info`.
 
 use forebay_schemas::{EmbedParams, LabelScore, SparseParams, SparseVector};
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Value, json, value::RawValue};
+use serde_json::value::RawValue;
 
 use crate::{
     error::ApiError,
     fields::{Fields, Kind, each, kind, text, texts, unexpected},
-    inputs,
+    inputs::{self, Texts},
     rerank::only_true,
 };
+
+/// The body of a request for vectors, as the document has it.
+#[derive(JsonSchema)]
+pub struct EmbedBody {
+    /// The model; may be left out where `gateway.embed_model` names one, or the fleet has only one.
+    pub model: Option<String>,
+    /// The texts.
+    pub inputs: Texts,
+    /// Scale each vector to length 1: true unless set.
+    pub normalize: Option<bool>,
+    /// Cut texts that are longer than the model reads: true unless set. Otherwise they are refused.
+    pub truncate: Option<bool>,
+    /// Keep only this many of the first dimensions.
+    #[schemars(range(min = 1, max = u32::MAX))]
+    pub dimensions: Option<u32>,
+    /// Texts are cut at their end only.
+    #[schemars(regex(pattern = "^[Rr][Ii][Gg][Hh][Tt]$"))]
+    pub truncation_direction: Option<String>,
+    /// Not supported.
+    #[schemars(extend("type" = "null"))]
+    pub prompt_name: Option<bool>,
+}
+
+/// The body of a request for sparse vectors, as the document has it.
+#[derive(JsonSchema)]
+pub struct SparseBody {
+    /// The model; may be left out where `gateway.sparse_model` names one, or the fleet has only one.
+    pub model: Option<String>,
+    /// The texts.
+    pub inputs: Texts,
+    /// Cut texts that are longer than the model reads: true unless set. Otherwise they are refused.
+    pub truncate: Option<bool>,
+    /// Texts are cut at their end only.
+    #[schemars(regex(pattern = "^[Rr][Ii][Gg][Hh][Tt]$"))]
+    pub truncation_direction: Option<String>,
+    /// Not supported.
+    #[schemars(extend("type" = "null"))]
+    pub prompt_name: Option<bool>,
+}
+
+/// The body of a request for labels, as the document has it.
+#[derive(JsonSchema)]
+pub struct PredictBody {
+    /// The model; may be left out where `gateway.classify_model` names one, or the fleet has only one.
+    pub model: Option<String>,
+    /// The texts.
+    pub inputs: TextsToClassify,
+    /// Texts that are longer than the model reads are always cut.
+    #[schemars(extend("enum" = [true, null]))]
+    pub truncate: Option<bool>,
+    /// Scores are probabilities.
+    #[schemars(extend("enum" = [false, null]))]
+    pub raw_scores: Option<bool>,
+    /// Texts are cut at their end only.
+    #[schemars(regex(pattern = "^[Rr][Ii][Gg][Hh][Tt]$"))]
+    pub truncation_direction: Option<String>,
+    /// Not supported.
+    #[schemars(extend("type" = "null"))]
+    pub prompt_name: Option<bool>,
+}
+
+/// One text, which may stand in a list, or a batch: a list of lists of one text. Two texts in one list would be a pair,
+/// which is not supported.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+pub enum TextsToClassify {
+    /// One text.
+    One(String),
+    /// One text in a list.
+    OneInList([String; 1]),
+    /// A batch.
+    Batch(#[schemars(length(min = 1))] Vec<[String; 1]>),
+}
 
 /// A request for vectors.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +119,8 @@ pub struct PredictRequest {
     pub is_single: bool,
 }
 
-const NAMES: [&str; 8] = [
+/// The fields that the parsers read.
+pub const NAMES: [&str; 8] = [
     "model",
     "inputs",
     "normalize",
@@ -157,8 +232,10 @@ pub fn vectors(rows: &[&[f32]]) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec(rows)
 }
 
-#[derive(Serialize)]
-struct SparseValue {
+/// One value of a sparse vector.
+#[derive(Serialize, JsonSchema)]
+pub struct SparseValue {
+    /// The token that it is for.
     index: u32,
     value: f32,
 }
@@ -180,18 +257,39 @@ pub fn labels(labels: &[Vec<LabelScore>], is_single: bool) -> serde_json::Result
     }
 }
 
-/// `GET /info` of `model`: the fields of TEI's that are known here.
-pub fn info(model: &str, inputs_max: usize) -> Value {
-    json!({
-        "model_id": model,
-        "version": env!("CARGO_PKG_VERSION"),
-        "max_client_batch_size": inputs_max,
-        "auto_truncate": true,
-    })
+/// All labels of each text, best first: a flat list for one text, a list of lists for a batch.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+pub enum Labels {
+    /// Of one text.
+    Flat(Vec<LabelScore>),
+    /// Of a batch.
+    Batch(Vec<Vec<LabelScore>>),
+}
+
+/// The answer of `GET /info`: the fields of TEI's that are known here.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Info<'a> {
+    /// The model of requests for vectors that name none.
+    model_id: &'a str,
+    /// The gateway's version.
+    version: &'static str,
+    /// The most texts in one request.
+    max_client_batch_size: usize,
+    /// Texts that are too long are cut unless a request says otherwise.
+    auto_truncate: bool,
+}
+
+/// `GET /info` of `model`.
+pub fn info(model: &str, inputs_max: usize) -> Info<'_> {
+    let version = env!("CARGO_PKG_VERSION");
+    Info { model_id: model, version, max_client_batch_size: inputs_max, auto_truncate: true }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     fn predict(inputs: &Value) -> Result<PredictRequest, ApiError> {

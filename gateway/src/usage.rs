@@ -1,6 +1,8 @@
 //! Usage over HTTP: the query of `GET /v1/usage`, and its answers.
 
 use forebay_fabric::usage::{Asked, By, Hour, Report, parse_time};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{access::Scope, error::ApiError};
@@ -9,6 +11,43 @@ use crate::{access::Scope, error::ApiError};
 const ALL: &str = "*";
 /// The parameters of the query.
 const PARAMETERS: [&str; 5] = ["start", "end", "by", "tenant", "format"];
+
+/// The answer in JSON, as the document has it.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Usage")]
+#[allow(dead_code)] // only the schema is made of it
+pub struct UsageAnswer {
+    #[schemars(extend("const" = "usage"))]
+    object: String,
+    /// From when on.
+    start: String,
+    /// Until when, not included.
+    end: String,
+    /// The property by which usage is grouped; each row has its value under this name.
+    by: String,
+    data: Vec<UsageRow>,
+    total: UsageRow,
+}
+
+/// Sums of what was used; a row of `data` has the value of the property beside it.
+#[derive(Serialize, JsonSchema)]
+#[allow(dead_code)] // only the schema is made of it
+struct UsageRow {
+    /// Jobs that ended in any state.
+    jobs: u64,
+    /// Those that did not succeed.
+    failed_jobs: u64,
+    /// Those of models without a price, whose cost is not known.
+    unpriced_jobs: u64,
+    input_tokens: u64,
+    output_tokens: u64,
+    /// Jobs with a text that was cut.
+    truncated: u64,
+    /// Microseconds of devices.
+    device_us: u64,
+    /// Exact, in units of 1e-9; null where no job had a price.
+    cost: Option<String>,
+}
 
 /// The query of `GET /v1/usage`.
 #[derive(Debug, Clone, PartialEq, Eq)]

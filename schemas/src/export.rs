@@ -12,10 +12,15 @@ fn schema<T: JsonSchema>() -> String {
     format!("{:#}\n", schema.as_value())
 }
 
+/// The schema of a job's body.
+pub fn job() -> String {
+    schema::<WireJob<'_>>()
+}
+
 /// File names and contents.
 pub fn json_schemas() -> [(&'static str, String); 3] {
     [
-        ("job.schema.json", schema::<WireJob<'_>>()),
+        ("job.schema.json", job()),
         ("result.schema.json", schema::<Outcome>()),
         ("worker.schema.json", schema::<WorkerRecord>()),
     ]

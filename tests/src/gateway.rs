@@ -1,12 +1,14 @@
 //! The gateway under test, and plain HTTP requests to it.
 
 use std::fmt::Write as _;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::api::{Api, Exchange};
 use crate::ports;
 use crate::probe::agent;
 use crate::service::Service;
@@ -59,8 +61,28 @@ impl Gateway {
 
     /// Starts a gateway and does not wait until it is ready.
     pub fn starting(stack: &Stack, overrides: &[(&str, &str)]) -> Self {
+        Self::by(stack.program("forebay-gateway", &[]), stack, overrides)
+    }
+
+    /// A gateway that starts with a soft limit on its open files, ready.
+    pub async fn with_open_files(stack: &Stack, most: u32, overrides: &[(&str, &str)]) -> Self {
+        let program = stack.program("forebay-gateway", &[]);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -S -n \"$0\" && exec \"$@\"", &most.to_string()]);
+        shell.arg(program.get_program()).args(program.get_args());
+        for (name, value) in program.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        let mut gateway = Self::by(shell, stack, overrides);
+        gateway.service = gateway.service.ready().await;
+        gateway
+    }
+
+    fn by(mut command: Command, stack: &Stack, overrides: &[(&str, &str)]) -> Self {
         let port = ports::free_port();
-        let mut command = stack.program("forebay-gateway", &[]);
         command.env("FOREBAY_GATEWAY__LISTEN", format!("127.0.0.1:{port}"));
         command.envs(overrides.iter().copied());
         let service = Service::start("forebay-gateway", command, stack.store.folder());
@@ -83,7 +105,8 @@ impl Gateway {
         let add = |request: ureq::RequestBuilder<_>, (name, value): &(&str, &str)| {
             request.header(*name, *value)
         };
-        answer(headers.iter().fold(request, add).call())
+        let called = headers.iter().fold(request, add).call();
+        answer(("GET", path, None), called)
     }
 
     /// A DELETE.
@@ -97,7 +120,8 @@ impl Gateway {
         let add = |request: ureq::RequestBuilder<_>, (name, value): &(&str, &str)| {
             request.header(*name, *value)
         };
-        answer(headers.iter().fold(request, add).call())
+        let called = headers.iter().fold(request, add).call();
+        answer(("DELETE", path, None), called)
     }
 
     /// A POST of a JSON body.
@@ -116,7 +140,7 @@ impl Gateway {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        answer(request.send(body))
+        answer(("POST", path, Some(body)), request.send(body))
     }
 
     /// A POST by another thread, which finds no gateway or loses it: then there is no answer.
@@ -131,7 +155,9 @@ impl Gateway {
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        request.send(body.to_string().as_bytes()).ok().and_then(read)
+        let body = body.to_string();
+        let answer = request.send(body.as_bytes()).ok().and_then(read)?;
+        Some(judged(("POST", path, Some(body.as_bytes())), answer))
     }
 
     /// The vectors that `/v1/embeddings` makes of `input`.
@@ -176,8 +202,22 @@ pub fn floats(value: &Value) -> Vec<f32> {
     value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap() as f32).collect()
 }
 
-fn answer(called: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Answer {
-    read(called.expect("the gateway answers")).expect("a body of text")
+/// The answer that came back, once it is known that the document has it.
+fn answer(
+    (method, path, sent): (&str, &str, Option<&[u8]>),
+    called: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+) -> Answer {
+    let answer = read(called.expect("the gateway answers")).expect("a body of text");
+    judged((method, path, sent), answer)
+}
+
+/// The answer, once it is known that the document has it.
+fn judged((method, path, sent): (&str, &str, Option<&[u8]>), answer: Answer) -> Answer {
+    let sent: Option<Value> = sent.and_then(|sent| serde_json::from_slice(sent).ok());
+    let (status, headers, body) = (answer.status, &answer.headers, &answer.body);
+    let exchange = Exchange { method, path, sent: sent.as_ref(), status, headers, body };
+    Api::of_the_gateway().judge(&exchange);
+    answer
 }
 
 /// The whole answer; `None` if it breaks off.

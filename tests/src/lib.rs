@@ -11,7 +11,8 @@
 //! - [`certificates`] makes what both need to speak TLS.
 //! - [`binaries`] builds and finds the programs under test; [`model`] says what they run.
 //! - [`service`] is one of them as it runs, with its telemetry and its log; [`stack`] puts all together:
-//!   servers for one test, and the services and commands that use them; [`gateway`] is the one that speaks HTTP.
+//!   servers for one test, and the services and commands that use them; [`gateway`] is the one that speaks HTTP, and
+//!   [`api`] the document that it keeps to.
 //! - [`collector`] takes the traces that programs export.
 //! - [`job`], [`publisher`], [`record`] and [`oracle`] speak the wire format without the project's own
 //!   codecs, so that a mistake in those can't hide itself; [`raw`] publishes what no library would.
@@ -26,6 +27,7 @@
 //! Everything panics on failure with a message that says what was awaited: this is test code.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+pub mod api;
 pub mod binaries;
 pub mod broker;
 pub mod certificates;

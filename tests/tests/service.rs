@@ -17,6 +17,8 @@ mod service {
     mod foreign;
     mod full;
     mod gateway;
+    mod gateway_connections;
+    mod gateway_document;
     mod gateway_events;
     mod gateway_keys;
     mod gateway_limits;

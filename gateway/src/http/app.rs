@@ -197,7 +197,8 @@ pub fn check_inputs(named: &Named, field: &'static str, inputs: usize) -> Result
     }
 }
 
-fn client_timeout(headers: &HeaderMap) -> Option<Duration> {
+/// How long a client says that it reads.
+pub fn client_timeout(headers: &HeaderMap) -> Option<Duration> {
     let written = READ_TIMEOUTS.iter().find_map(|name| headers.get(*name)?.to_str().ok());
     let s: f64 = written?.trim().parse().ok()?;
     // Neither zero, which is no time to do anything in, nor more than a Duration holds.

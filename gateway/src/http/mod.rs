@@ -5,16 +5,30 @@ mod answer;
 mod app;
 mod body;
 mod connections;
+mod descriptors;
 mod endpoints;
 mod governed;
 mod listener;
 mod local;
 mod long_work;
 mod observe;
+mod path_id;
 mod routes;
 mod streamed;
 
+/// The readers of a request's head: for the tests and `fuzz/`, which hand it anything.
+pub mod heads {
+    pub use super::{
+        app::client_timeout,
+        endpoints::jobs::{idempotency_key, wait_of},
+        governed::bearer,
+        observe::request_id,
+    };
+}
+
 pub use app::{App, BYTES_PER_PERMIT};
+pub use descriptors::make_room;
+pub use endpoints::document::document;
 pub use governed::Gate;
 pub use listener::Listener;
 pub use long_work::LongWork;

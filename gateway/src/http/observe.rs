@@ -90,7 +90,7 @@ fn method_of(method: &Method) -> &'static str {
 }
 
 /// The client's own id, if it is one that can stand in a header and a log line; else a new one.
-fn request_id(headers: &HeaderMap) -> String {
+pub fn request_id(headers: &HeaderMap) -> String {
     let named = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
     let is_sane = |id: &&str| {
         (1..=REQUEST_ID_CHARS_MAX).contains(&id.len())

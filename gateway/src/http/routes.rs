@@ -12,7 +12,9 @@ use axum::{
 
 use super::{
     app::App,
-    endpoints::{cohere, embeddings, events, generate, health, jobs, models, rerank, tei, usage},
+    endpoints::{
+        cohere, document, embeddings, events, generate, health, jobs, models, rerank, tei, usage,
+    },
     observe::observe,
 };
 use crate::error::ApiError;
@@ -44,6 +46,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/health", get(health::alive))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
+        .route("/openapi.json", get(document::openapi))
+        .route("/docs", get(document::page))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(observe))

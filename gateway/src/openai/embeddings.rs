@@ -1,9 +1,43 @@
 //! `POST /v1/embeddings`: its request and its answer.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer, ser::SerializeSeq};
+use serde_json::{Value, json};
 
-use crate::{error::ApiError, fields::Fields, inputs::Input};
+use crate::{
+    error::ApiError,
+    fields::Fields,
+    inputs::{Input, TextsOrIds},
+};
+
+/// The body of a request, as the document has it.
+#[derive(JsonSchema)]
+#[schemars(extend("anyOf" = ids_have_a_tokenizer()))]
+pub struct EmbeddingsBody {
+    /// The model; may be left out where `gateway.embed_model` names one, or the fleet has only one.
+    pub model: Option<String>,
+    /// The texts; or token ids, beside `tokenizer`.
+    pub input: TextsOrIds,
+    /// How vectors are written: `float` unless set.
+    pub encoding_format: Option<Encoding>,
+    /// Keep only this many of the first dimensions.
+    #[schemars(range(min = 1, max = u32::MAX))]
+    pub dimensions: Option<u32>,
+    /// The model whose tokenizer made the token ids, which is the one that reads them. Token ids without it are
+    /// refused: which tokenizer made them can't be seen.
+    pub tokenizer: Option<String>,
+}
+
+/// Token ids are taken where `tokenizer` says whose they are.
+fn ids_have_a_tokenizer() -> Value {
+    let texts =
+        json!({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]});
+    json!([
+        {"properties": {"tokenizer": {"type": "string"}}, "required": ["tokenizer"]},
+        {"properties": {"input": texts}},
+    ])
+}
 
 /// A request for vectors.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +53,8 @@ pub struct EmbeddingsRequest {
 }
 
 /// How the vectors of an answer are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
 pub enum Encoding {
     /// Lists of numbers.
     Float,
@@ -27,7 +62,8 @@ pub enum Encoding {
     Base64,
 }
 
-const NAMES: [&str; 5] = ["model", "input", "encoding_format", "dimensions", "tokenizer"];
+/// The fields that `parse` reads.
+pub const NAMES: [&str; 5] = ["model", "input", "encoding_format", "dimensions", "tokenizer"];
 
 impl EmbeddingsRequest {
     /// Reads a body with at most `inputs_max` texts.
@@ -66,18 +102,27 @@ pub fn answer(
     })
 }
 
-#[derive(Serialize)]
-struct Answer<'a> {
+/// One vector for each input, in the inputs' order.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Embeddings")]
+pub struct Answer<'a> {
+    #[schemars(extend("const" = "list"))]
     object: &'static str,
+    #[schemars(with = "Vec<Element<'static>>")]
     data: Data<'a>,
+    /// The model that made them.
     model: &'a str,
     usage: Usage,
 }
 
-#[derive(Serialize)]
-struct Usage {
-    prompt_tokens: u64,
-    total_tokens: u64,
+/// The tokens of a request.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "TokenUsage")]
+pub struct Usage {
+    /// Those that the model read.
+    pub prompt_tokens: u64,
+    /// As many: nothing is generated.
+    pub total_tokens: u64,
 }
 
 struct Data<'a> {
@@ -96,11 +141,25 @@ impl Serialize for Data<'_> {
     }
 }
 
-#[derive(Serialize)]
+/// The vector of one input.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Embedding")]
 struct Element<'a> {
+    #[schemars(extend("const" = "embedding"))]
     object: &'static str,
+    /// The input's position.
     index: usize,
+    #[schemars(with = "WrittenVector")]
     embedding: Vector<'a>,
+}
+
+/// Numbers, or the padded base64 of little-endian 32-bit floats.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[allow(dead_code)] // the schema of what `Vector` writes
+enum WrittenVector {
+    Float(Vec<f32>),
+    Base64(#[schemars(extend("contentEncoding" = "base64"))] String),
 }
 
 struct Vector<'a> {
@@ -123,8 +182,6 @@ impl Serialize for Vector<'_> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
-
     use super::*;
 
     fn parsed(body: &Value) -> Result<EmbeddingsRequest, ApiError> {

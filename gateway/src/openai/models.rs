@@ -1,12 +1,14 @@
 //! `GET /v1/models` and `GET /v1/models/{id}`: their answers.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// One model as OpenAI's clients read it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Model {
     /// Its id.
     pub id: String,
+    #[schemars(extend("const" = "model"))]
     object: &'static str,
     /// Seconds of Unix time; below 2^32, as some clients read it.
     created: u32,
@@ -21,8 +23,9 @@ impl Model {
 }
 
 /// The list of models: all in one page.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ModelList {
+    #[schemars(extend("const" = "list"))]
     object: &'static str,
     data: Vec<Model>,
     has_more: bool,

@@ -169,6 +169,10 @@ async fn models_are_listed_and_found_by_their_id() {
         assert_eq!(none.mistake(), (404, "model_not_found", Some("model")), "{none:?}");
         assert!(none.message().contains("`BAAI/bge`"), "{none:?}");
     }
+    for path in ["/v1/models/%ff", "/v1/jobs/%ff"] {
+        let refused = gateway.get(path);
+        assert_eq!(refused.mistake(), (400, "invalid_request", Some("id")), "{refused:?}");
+    }
     let own_id = gateway.post_with("/v1/models", &json!({}), &[("x-request-id", "req-7")]);
     assert_eq!(own_id.header("x-request-id"), Some("req-7"));
 }

@@ -6,10 +6,12 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
+use serde_json::json;
 
 use crate::{
     access::Scope,
-    cohere::{self, EmbedRequest, Shape, Version},
+    cohere::{self, Answer, CohereBody, EmbedRequest, Shape, Version},
+    document::{Operation, Tag},
     error::ApiError,
     http::{
         answer,
@@ -18,6 +20,19 @@ use crate::{
         governed::expected_tokens,
     },
 };
+
+/// `POST /v1/embed` and `/v2/embed` in the document.
+pub fn described(id: &'static str) -> Operation {
+    let texts = json!(["water in a pool", "the gates open"]);
+    let typed = json!({"model": "all-minilm-l6-v2", "texts": texts, "input_type": "search_document",
+                       "embedding_types": ["float"]});
+    Operation::work(id, Tag::Cohere, "One vector for each text")
+        .body::<CohereBody>(vec![
+            ("several texts", json!({"model": "all-minilm-l6-v2", "texts": texts})),
+            ("vectors by their type", typed),
+        ])
+        .answers::<Answer<'_>>(200, "The vectors, in the order of the texts.")
+}
 
 /// `POST /v1/embed`
 pub async fn v1(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {

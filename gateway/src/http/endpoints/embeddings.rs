@@ -7,9 +7,11 @@ use axum::{
     response::Response,
 };
 use forebay_schemas::EmbedParams;
+use serde_json::json;
 
 use crate::{
     access::Scope,
+    document::{Operation, Tag},
     error::ApiError,
     http::{
         answer,
@@ -18,11 +20,28 @@ use crate::{
         governed::{expected_ids, expected_tokens},
     },
     inputs::Input,
-    openai::embeddings::{self, EmbeddingsRequest},
+    openai::embeddings::{self, Answer, EmbeddingsBody, EmbeddingsRequest},
 };
 
 /// Says for how many of the texts the vector was there before.
 const CACHE: &str = "x-forebay-cache";
+
+/// `POST /v1/embeddings` in the document.
+pub fn described() -> Operation {
+    let texts = json!(["water in a pool", "the gates open"]);
+    let packed = json!({"model": "all-minilm-l6-v2", "input": "water in a pool", "encoding_format": "base64",
+                        "dimensions": 8});
+    Operation::work("createEmbeddings", Tag::OpenAi, "One vector for each text, or for each sequence of token ids")
+        .describe(
+            "Long lists are split into several jobs, and their results joined in order. Token ids, whole with their \
+             special tokens, are taken where `tokenizer` names the model that reads them.",
+        )
+        .body::<EmbeddingsBody>(vec![
+            ("several texts", json!({"model": "all-minilm-l6-v2", "input": texts})),
+            ("eight dimensions, as base64", packed),
+        ])
+        .answers_with::<Answer<'_>>(200, "The vectors, in the order of the inputs.", &["x-forebay-cache"])
+}
 
 /// One vector for each text, or for each sequence of token ids.
 pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {

@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, HeaderValue, header},
     response::Response,
 };
@@ -18,7 +18,13 @@ use tokio::{
 };
 
 use super::jobs::{found, job_of};
-use crate::{access::Scope, error::ApiError, failures, http::app::App};
+use crate::{
+    access::Scope,
+    document::{Operation, Tag},
+    error::ApiError,
+    failures,
+    http::{app::App, path_id::PathId},
+};
 
 /// How often a stream without news has a comment. Proxies close a connection on which nothing moves, few of them before
 /// half a minute.
@@ -27,10 +33,22 @@ const PING: &str = ": ping\n\n";
 /// The end of every stream, as clients of OpenAI's API know it.
 const DONE: &str = "data: [DONE]\n\n";
 
+/// `GET /v1/jobs/{id}/events` in the document.
+pub fn described() -> Operation {
+    Operation::keyed(Scope::Read, "followJob", Tag::Jobs, "A job's states as they come")
+        .describe(
+            "Server-sent events: each `data` is JSON, `PendingJob` while there is no record, then the record or an \
+             error; the last is `[DONE]`. A stream ends after `gateway.stream_wait_ms_max` also without a record.",
+        )
+        .parameter("JobId")
+        .answers_text_with("text/event-stream", "The events.", &["x-accel-buffering"])
+        .errors(&[400, 404, 500])
+}
+
 /// The states of a job, each as an event: first the one that it has, last its record.
 pub async fn follow(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
+    PathId(id): PathId,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let id = job_of(&app, &headers, Scope::Read, &id).await?;

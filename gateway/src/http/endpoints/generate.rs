@@ -2,7 +2,20 @@
 
 use axum::http::StatusCode;
 
-use crate::error::ApiError;
+use serde_json::{Map, Value};
+
+use crate::{
+    document::{Operation, Tag},
+    error::ApiError,
+};
+
+/// An endpoint that would generate text, in the document; its body is not read.
+pub fn described(id: &'static str) -> Operation {
+    Operation::open(id, Tag::OpenAi, "Not available: no model generates text")
+        .describe("Answers 400 with the code `task_not_supported`, whatever comes.")
+        .body::<Map<String, Value>>(Vec::new())
+        .errors(&[400])
+}
 
 /// The answer while the engine has no model that generates. It is final, so that clients don't try again.
 pub async fn not_supported() -> ApiError {

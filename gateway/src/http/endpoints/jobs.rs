@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    extract::{Path, Request, State},
+    extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::Response,
 };
@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     access::{Scope, SubmittedJob},
+    document::{Operation, Tag},
     error::ApiError,
     failures,
     http::{
@@ -20,8 +21,9 @@ use crate::{
         app::{App, check_inputs},
         body::{self, Held},
         governed::{Caller, expected_of},
+        path_id::PathId,
     },
-    native::{self, NativeJob},
+    native::{self, Ended, JobBody, NativeJob, Pending, PendingState, Submitted},
     routing::{Answered, Named, Route},
     trace,
 };
@@ -36,6 +38,39 @@ const MONEY_HELD_MS: u64 = 24 * 3_600_000;
 const MONEY_LATE_MS: u64 = 10 * 60_000;
 /// Redis forgets reservations after 40 days.
 const MONEY_HELD_MS_MAX: u64 = 30 * 24 * 3_600_000;
+/// `POST /v1/jobs` in the document.
+pub fn described_create() -> Operation {
+    let body = json!({"model": "all-minilm-l6-v2", "task": "embed", "input": ["water in a pool"]});
+    Operation::keyed(Scope::Submit, "submitJob", Tag::Jobs, "Submits a job")
+        .describe("Answers once the broker has confirmed the job: from then on it is not lost.")
+        .limited()
+        .routed()
+        .parameter("IdempotencyKey")
+        .parameter("ReadTimeout")
+        .body::<JobBody>(vec![("vectors of a list of texts", body)])
+        .answers_with::<Submitted>(202, "It is queued.", &["location", "idempotent-replayed"])
+        .errors(&[400, 404, 408, 413, 500])
+}
+
+/// `GET /v1/jobs/{id}` in the document.
+pub fn described_retrieve() -> Operation {
+    Operation::keyed(Scope::Read, "retrieveJob", Tag::Jobs, "A job's record, once there is one")
+        .parameter("JobId")
+        .parameter("Wait")
+        .answers::<Outcome>(200, "The record: what the job ended with.")
+        .answers::<Pending>(202, "There is no record yet, or the id was never given out.")
+        .errors(&[400, 404, 500])
+}
+
+/// `DELETE /v1/jobs/{id}` in the document.
+pub fn described_cancel() -> Operation {
+    Operation::keyed(Scope::Submit, "cancelJob", Tag::Jobs, "Asks for a job to be cancelled")
+        .describe("It takes effect unless the job is being computed.")
+        .parameter("JobId")
+        .answers::<Ended>(200, "It has ended before, and keeps its record.")
+        .answers::<Pending>(202, "It is not computed, if no worker has begun.")
+        .errors(&[400, 404, 500])
+}
 
 /// Submits a job. The answer comes once the broker has confirmed it: from then on it is not lost.
 pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
@@ -73,10 +108,14 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     let wait = app.wait_of(&head.headers);
     let deadline = Instant::now() + wait;
     let grant = app.gate.reserve(&caller, tokens, cost, wait).await?;
-    let answer = json!({
-        "id": id, "object": "job", "state": "queued",
-        "model": job.model, "task": job.work.task(), "lane": lane,
-    });
+    let answer = Submitted {
+        id: id.clone(),
+        object: "job",
+        state: "queued",
+        model: job.model.clone(),
+        task: job.work.task(),
+        lane,
+    };
     // A job that has ended is not computed once more. One that is under way may be, and its first result stands.
     let has_ended = key.is_some() && found(&app, &id).await?.is_some();
     if !has_ended {
@@ -126,7 +165,7 @@ async fn routed(
 /// A job's record, or 202 while there is none. `?wait=30` waits for it as many seconds.
 pub async fn retrieve(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
+    PathId(id): PathId,
     request: Request,
 ) -> Result<Response, ApiError> {
     let id = job_of(&app, request.headers(), Scope::Read, &id).await?;
@@ -136,7 +175,7 @@ pub async fn retrieve(
         if wait.is_zero() { found(&app, &id).await? } else { waited(&app, &id, wait).await? };
     Ok(match record {
         Some(outcome) => answer::json(StatusCode::OK, &outcome),
-        None => answer::json(StatusCode::ACCEPTED, &json!({"id": id, "state": "pending"})),
+        None => answer::json(StatusCode::ACCEPTED, &Pending { id, state: PendingState::Pending }),
     })
 }
 
@@ -144,12 +183,12 @@ pub async fn retrieve(
 /// record.
 pub async fn cancel(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
+    PathId(id): PathId,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let id = job_of(&app, &headers, Scope::Submit, &id).await?;
     if let Some(outcome) = found(&app, &id).await? {
-        return Ok(answer::json(StatusCode::OK, &json!({"id": id, "state": outcome.state})));
+        return Ok(answer::json(StatusCode::OK, &Ended { id, state: outcome.state }));
     }
     app.fleet.client.cancel(&id).await.map_err(|error| {
         tracing::warn!(%error, "a request to cancel failed");
@@ -158,7 +197,7 @@ pub async fn cancel(
             "the fleet can't be reached at present: try again soon",
         )
     })?;
-    Ok(answer::json(StatusCode::ACCEPTED, &json!({"id": id, "state": "cancelling"})))
+    Ok(answer::json(StatusCode::ACCEPTED, &Pending { id, state: PendingState::Cancelling }))
 }
 
 pub(super) async fn found(app: &App, id: &JobId) -> Result<Option<Outcome>, ApiError> {
@@ -201,7 +240,8 @@ fn not_found(message: String) -> ApiError {
     ApiError::mistake(StatusCode::NOT_FOUND, "job_not_found", message).at("id")
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+/// The `Idempotency-Key`, if one came.
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
     value.to_str().map(Some).map_err(|_| {
         let message = "`Idempotency-Key` is not visible ASCII: send a UUID's text, for example";
@@ -210,7 +250,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
 }
 
 /// The seconds of `wait` in a query.
-fn wait_of(query: &str) -> Result<Duration, ApiError> {
+pub fn wait_of(query: &str) -> Result<Duration, ApiError> {
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let Some((_, written)) = pairs.into_iter().find(|(name, _)| *name == "wait") else {
         return Ok(Duration::ZERO);

@@ -1,6 +1,7 @@
 //! The endpoints: each reads a request, asks the fleet, and writes the answer.
 
 pub mod cohere;
+pub mod document;
 pub mod embeddings;
 pub mod events;
 pub mod generate;

@@ -3,18 +3,34 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, StatusCode},
     response::Response,
 };
 
 use crate::{
     access::Scope,
+    document::{Operation, Tag},
     error::ApiError,
     failures,
-    http::{answer, app::App},
+    http::{answer, app::App, path_id::PathId},
     openai::models::{Model, ModelList},
 };
+
+/// `GET /v1/models` in the document.
+pub fn described_list() -> Operation {
+    Operation::keyed(Scope::Read, "listModels", Tag::OpenAi, "All models and routes of the fleet")
+        .describe("Those of the configuration those of live workers, and routes with their aliases, in one page.")
+        .answers::<ModelList>(200, "The models.")
+}
+
+/// `GET /v1/models/{id}` in the document.
+pub fn described_one() -> Operation {
+    Operation::keyed(Scope::Read, "retrieveModel", Tag::OpenAi, "One model or route")
+        .parameter("ModelId")
+        .answers::<Model>(200, "The model.")
+        .errors(&[400, 404])
+}
 
 /// All models of the fleet, and all routes with their aliases.
 pub async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, ApiError> {
@@ -27,7 +43,7 @@ pub async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Res
 /// One model or route.
 pub async fn retrieve(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
+    PathId(id): PathId,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     app.gate.admit(&headers, Scope::Read).await?;

@@ -7,9 +7,11 @@ use axum::{
     http::StatusCode,
     response::Response,
 };
+use serde_json::json;
 
 use crate::{
     access::Scope,
+    document::{Operation, Tag},
     error::ApiError,
     http::{
         answer,
@@ -17,8 +19,47 @@ use crate::{
         body,
         governed::expected_tokens,
     },
-    rerank::{self, Path, RerankRequest},
+    rerank::{self, Answer, BareRerankBody, Path, RerankBody, RerankRequest},
 };
+
+/// `POST /v1/rerank` and `/v2/rerank` in the document.
+pub fn described(id: &'static str) -> Operation {
+    let documents = json!(["The gates open at noon.", {"text": "A pool of water."}]);
+    let mut voyage =
+        json!({"query": "when do the gates open?", "documents": documents, "top_k": 1});
+    voyage["return_documents"] = json!(true);
+    common(id)
+        .describe(
+            "With `top_k` or `truncation` the answer is Voyage's, otherwise Cohere's, which Jina's \
+             clients read too.",
+        )
+        .body::<RerankBody>(vec![
+            (
+                "Cohere's and Jina's",
+                json!({"query": "when do the gates open?", "documents": documents, "top_n": 2}),
+            ),
+            ("Voyage's", voyage),
+        ])
+}
+
+/// `POST /rerank` in the document.
+pub fn described_bare() -> Operation {
+    let texts = json!(["The gates open at noon.", "A pool of water."]);
+    common("rerank").describe("With `texts` the answer is TEI's bare list.").body::<BareRerankBody>(
+        vec![
+            (
+                "TEI's",
+                json!({"query": "when do the gates open?", "texts": texts, "return_text": true}),
+            ),
+            ("Jina's", json!({"query": "when do the gates open?", "documents": texts})),
+        ],
+    )
+}
+
+fn common(id: &'static str) -> Operation {
+    Operation::work(id, Tag::Rankings, "Documents, the most relevant first")
+        .answers::<Answer<'_>>(200, "The documents' positions with their scores, the best first.")
+}
 
 /// `POST /v1/rerank`
 pub async fn v1(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {

@@ -8,9 +8,11 @@ use axum::{
     response::Response,
 };
 use forebay_schemas::ModelId;
+use serde_json::json;
 
 use crate::{
     access::Scope,
+    document::{Operation, Tag},
     error::ApiError,
     http::{
         answer,
@@ -19,8 +21,48 @@ use crate::{
         governed::{Caller, Grant, expected_tokens},
     },
     routing::{Attempts, Named},
-    tei::{self, EmbedRequest, PredictRequest, SparseRequest},
+    tei::{
+        self, EmbedBody, EmbedRequest, Info, Labels, PredictBody, PredictRequest, SparseBody,
+        SparseRequest, SparseValue,
+    },
 };
+
+/// `POST /embed` and `/` in the document.
+pub fn described_embed(id: &'static str) -> Operation {
+    Operation::work(id, Tag::Tei, "One vector for each text")
+        .body::<EmbedBody>(vec![
+            ("one text", json!({"inputs": "water in a pool"})),
+            (
+                "several texts, refused if too long",
+                json!({"inputs": ["a", "b"], "truncate": false}),
+            ),
+        ])
+        .answers::<Vec<Vec<f32>>>(200, "The vectors, in the order of the texts.")
+}
+
+/// `POST /embed_sparse` in the document.
+pub fn described_sparse() -> Operation {
+    Operation::work("embedSparse", Tag::Tei, "One sparse vector for each text")
+        .body::<SparseBody>(vec![("one text", json!({"inputs": "water in a pool"}))])
+        .answers::<Vec<Vec<SparseValue>>>(200, "The values of each text's vector.")
+}
+
+/// `POST /predict` in the document.
+pub fn described_predict() -> Operation {
+    Operation::work("predict", Tag::Tei, "All labels of each text, with their scores")
+        .body::<PredictBody>(vec![
+            ("one text", json!({"inputs": "water in a pool"})),
+            ("a batch", json!({"inputs": [["water in a pool"], ["the gates open"]]})),
+        ])
+        .answers::<Labels>(200, "The labels, best first.")
+}
+
+/// `GET /info` in the document.
+pub fn described_info() -> Operation {
+    Operation::keyed(Scope::Read, "info", Tag::Tei, "The model of requests that name none")
+        .answers::<Info<'_>>(200, "The model.")
+        .errors(&[400])
+}
 
 /// The models to ask for a request to one of these, and what was reserved for it.
 async fn call(

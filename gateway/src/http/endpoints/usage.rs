@@ -13,12 +13,29 @@ use forebay_fabric::{
 };
 
 use crate::{
+    access::Scope,
+    document::{Operation, Tag},
     error::ApiError,
     http::{answer, app::App},
-    usage::UsageQuery,
+    usage::{UsageAnswer, UsageQuery},
 };
 
 const CSV: HeaderValue = HeaderValue::from_static("text/csv; charset=utf-8");
+
+/// `GET /v1/usage` in the document.
+pub fn described() -> Operation {
+    let about = "Sums by a property, of whole hours. A key with the scope `read` sees its own tenant's; `tenant` and \
+                 `by=tenant` need the scope `admin`.";
+    let operation =
+        Operation::keyed(Scope::Read, "readUsage", Tag::Usage, "What was used").describe(about);
+    let parameters = ["UsageStart", "UsageEnd", "UsageBy", "UsageTenant", "UsageFormat"];
+    parameters
+        .into_iter()
+        .fold(operation, Operation::parameter)
+        .answers::<UsageAnswer>(200, "The sums.")
+        .or_text("text/csv")
+        .errors(&[400])
+}
 
 /// Usage by the hour, grouped by one property.
 pub async fn report(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {

@@ -1,10 +1,4 @@
-//! Rankings in the shapes of Cohere, Jina, Voyage and TEI: requests and answers.
-//!
-//! Cohere and Jina read the same answer; Voyage's client and TEI's each have a shape of their own, known by fields that
-//! only they send.
-
-use forebay_schemas::JobId;
-use serde_json::{Value, json};
+//! Requests for a ranking.
 
 use crate::{
     error::ApiError,
@@ -53,7 +47,8 @@ pub enum Path {
     Bare,
 }
 
-const NAMES: [&str; 13] = [
+/// The fields that `parse` reads.
+pub const NAMES: [&str; 13] = [
     "model",
     "query",
     "documents",
@@ -99,6 +94,11 @@ impl RerankRequest {
             Shape::Tei => texts(list, raw, documents_max)?,
             _ => inputs::documents(list, raw, documents_max)?,
         };
+        if shape != Shape::Tei {
+            // Those of both shapes: which of them counts depends on the others, and a mistake is a mistake.
+            fields.count("top_n")?;
+            fields.count("top_k")?;
+        }
         if let Some(tokens_max) = fields.count("max_tokens_per_doc")? {
             check_lengths(list, &documents, tokens_max)?;
         }
@@ -149,78 +149,10 @@ pub fn only_true(fields: &Fields<'_>, name: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// The documents' indices with their scores, the best first.
-pub fn ranked(scores: &[f32], top_n: Option<u32>) -> Vec<(usize, f32)> {
-    let mut ranked: Vec<(usize, f32)> = scores.iter().copied().enumerate().collect();
-    // Stable: of equal scores the earlier document is first.
-    ranked.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-    ranked.truncate(top_n.map_or(usize::MAX, |n| n as usize));
-    ranked
-}
-
-/// The logistic function: rerankers score without bounds, and clients expect numbers from 0 to 1.
-fn relevance(score: f32) -> f32 {
-    (1.0 / (1.0 + f64::from(-score).exp())) as f32
-}
-
-/// The body of the answer. `documents` are the texts, if they are wanted.
-pub fn answer(
-    request: &RerankRequest,
-    model: &str,
-    scores: &[f32],
-    documents: Option<&[String]>,
-    tokens: u64,
-) -> Value {
-    let ranked = ranked(scores, request.top_n).into_iter();
-    let score = |score| if request.raw_scores { score } else { relevance(score) };
-    let text = |index: usize| documents.and_then(|documents| documents.get(index));
-    match request.shape {
-        Shape::Cohere(version) => {
-            let results = ranked.map(|(index, raw)| {
-                let mut result = json!({"index": index, "relevance_score": score(raw)});
-                if let Some(text) = text(index) {
-                    result["document"] = json!({"text": text});
-                }
-                result
-            });
-            json!({
-                "id": JobId::random(),
-                "object": "list",
-                "model": model,
-                "results": results.collect::<Vec<_>>(),
-                "meta": {"api_version": {"version": version.to_string()}},
-                "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-            })
-        }
-        Shape::Voyage => {
-            let data = ranked.map(|(index, raw)| {
-                let mut result = json!({"index": index, "relevance_score": score(raw)});
-                if let Some(text) = text(index) {
-                    result["document"] = json!(text);
-                }
-                result
-            });
-            json!({
-                "object": "list",
-                "data": data.collect::<Vec<_>>(),
-                "model": model,
-                "usage": {"total_tokens": tokens},
-            })
-        }
-        Shape::Tei => ranked
-            .map(|(index, raw)| {
-                let mut result = json!({"index": index, "score": score(raw)});
-                if let Some(text) = text(index) {
-                    result["text"] = json!(text);
-                }
-                result
-            })
-            .collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     fn parsed(body: &Value, path: Path) -> Result<RerankRequest, ApiError> {
@@ -235,14 +167,6 @@ mod tests {
         body
     }
 
-    const SCORES: [f32; 3] = [-1.0, 4.0, 0.0];
-
-    fn answered(body: &Value, path: Path) -> Value {
-        let request = parsed(body, path).unwrap();
-        let documents = request.with_documents.then_some(request.documents.as_slice());
-        answer(&request, "m", &SCORES, documents, 9)
-    }
-
     #[test]
     fn the_shape_is_known_by_the_path_and_by_what_only_one_client_sends() {
         let shape = |extra: &Value, path| parsed(&asked(extra), path).unwrap().shape;
@@ -253,23 +177,6 @@ mod tests {
         let tei = json!({"query": "q", "texts": ["a"]});
         assert_eq!(parsed(&tei, Path::Bare).unwrap().shape, Shape::Tei);
         assert!(parsed(&tei, Path::V1).unwrap_err().message.contains("`documents` is missing"));
-    }
-
-    #[test]
-    fn cohere_and_jina_read_one_answer_sorted_and_cut() {
-        let body =
-            asked(&json!({"top_n": 2, "return_documents": true, "max_tokens_per_doc": null}));
-        let answer = answered(&body, Path::V2);
-        let results = answer["results"].as_array().unwrap();
-        assert_eq!(results.len(), 2);
-        assert_eq!(results[0]["index"], 1);
-        assert_eq!(results[0]["document"], json!({"text": "b"}));
-        assert_eq!(results[1]["relevance_score"], 0.5);
-        assert_eq!(answer["meta"]["api_version"]["version"], "2");
-        assert_eq!(answer["usage"]["total_tokens"], 9);
-        let without = answered(&asked(&json!({})), Path::V1);
-        assert!(without["results"][0].get("document").is_none());
-        assert_eq!(without["results"].as_array().unwrap().len(), 3);
     }
 
     #[test]
@@ -291,24 +198,6 @@ mod tests {
     }
 
     #[test]
-    fn voyage_reads_data_and_total_tokens() {
-        let body = asked(&json!({"top_k": 1, "truncation": true, "return_documents": true}));
-        let answer = answered(&body, Path::V1);
-        assert_eq!(answer["data"].as_array().unwrap().len(), 1);
-        assert_eq!(answer["data"][0]["document"], "b");
-        assert_eq!(answer["usage"], json!({"total_tokens": 9}));
-    }
-
-    #[test]
-    fn tei_reads_a_bare_list_with_scores_of_its_choice() {
-        let body = |raw| json!({"query": "q", "texts": ["a", "b", "c"], "raw_scores": raw, "return_text": true});
-        let raw = answered(&body(true), Path::Bare);
-        assert_eq!(raw[0], json!({"index": 1, "score": 4.0, "text": "b"}));
-        let normal = answered(&body(false), Path::Bare);
-        assert_eq!(normal[1]["score"], 0.5);
-    }
-
-    #[test]
     fn requests_that_cannot_be_honoured_are_refused_by_the_field() {
         for (extra, param) in [
             (json!({"truncation": false}), "truncation"),
@@ -320,10 +209,5 @@ mod tests {
             let error = parsed(&asked(&extra), Path::V1).unwrap_err();
             assert_eq!(error.param.as_deref(), Some(param), "{error}");
         }
-    }
-
-    #[test]
-    fn equal_scores_keep_the_documents_order() {
-        assert_eq!(ranked(&[1.0, 2.0, 1.0], None), [(1, 2.0), (0, 1.0), (2, 1.0)]);
     }
 }
