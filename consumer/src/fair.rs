@@ -22,8 +22,8 @@ pub const TURN_TOKENS: usize = 256;
 /// Bytes of text of such a turn, where tokens are not known yet: about as many tokens.
 pub const TURN_BYTES: usize = 4 * TURN_TOKENS;
 
-/// An item that has waited for so long gets every second turn. A sixth of the broker's time-out of half an hour: after that it
-/// would deliver the job again, with all others of the channel.
+/// An item that has waited for so long gets every second turn. A sixth of the broker's time-out of half an hour: after
+/// that it would deliver the job again, with all others of the channel.
 const OVERDUE: Duration = Duration::from_secs(300);
 /// The most tenants whose tags are kept although they have nothing that waits. Beyond it those are forgotten that were
 /// served least, and with them at most one turn of each.

@@ -14,7 +14,7 @@ const PARAMETERS: [&str; 5] = ["start", "end", "by", "tenant", "format"];
 
 /// The answer in JSON, as the document has it.
 #[derive(Serialize, JsonSchema)]
-#[schemars(rename = "Usage")]
+#[schemars(rename = "UsageReport")]
 #[allow(dead_code)] // only the schema is made of it
 pub struct UsageAnswer {
     #[schemars(extend("const" = "usage"))]

@@ -214,8 +214,14 @@ fn answer(
 /// The answer, once it is known that the document has it.
 fn judged((method, path, sent): (&str, &str, Option<&[u8]>), answer: Answer) -> Answer {
     let sent: Option<Value> = sent.and_then(|sent| serde_json::from_slice(sent).ok());
-    let (status, headers, body) = (answer.status, &answer.headers, &answer.body);
-    let exchange = Exchange { method, path, sent: sent.as_ref(), status, headers, body };
+    let exchange = Exchange {
+        method,
+        path,
+        sent: sent.as_ref(),
+        status: answer.status,
+        headers: &answer.headers,
+        body: &answer.body,
+    };
     Api::of_the_gateway().judge(&exchange);
     answer
 }

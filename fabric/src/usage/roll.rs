@@ -145,8 +145,8 @@ impl Store {
         Ok(kept)
     }
 
-    /// The additions of each tenant's entries to its sums, with those already there. Entries that another round has added are
-    /// left out.
+    /// The additions of each tenant's entries to its sums, with those already there. Entries that another round has
+    /// added are left out.
     async fn parts(
         &self,
         by_tenant: BTreeMap<String, Vec<Numbered>>,

@@ -9,7 +9,8 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::WIDTH;
+/// Numbers of a vector, as the worker's model has.
+const WIDTH: usize = 384;
 
 /// Starts it in this process; it ends with it. Returns its port.
 pub(crate) async fn start(model: &str) -> Result<u16> {

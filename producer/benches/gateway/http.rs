@@ -10,6 +10,8 @@ use tokio::{
     net::TcpStream,
 };
 
+/// The text of each request.
+pub(crate) const TEXT: &str = "A forebay is the pool in front of a turbine: water waits there.";
 /// Answers are some 2 to 10 KB.
 const BUFFER_BYTES: usize = 16 * 1024;
 /// An answer that is longer is none of an embedding.

@@ -33,16 +33,13 @@ use forebay_schemas::{ModelId, State};
 use serde_json::{Value, json};
 
 use crate::{
-    http::{Connection, Target},
+    http::{Connection, TEXT, Target},
     load::{Rate, Times, in_turns, rate},
     peers::Peer,
     program::Program,
     worker::{Fixture, MODEL},
 };
 
-const TEXT: &str = "A forebay is the pool in front of a turbine: water waits there.";
-/// Numbers of a vector, as the worker's model has.
-const WIDTH: usize = 384;
 const STARTS: usize = 5;
 /// Requests of each way at one connection; a tenth as many where each takes long.
 const ROUNDS: usize = 2_000;

@@ -9,7 +9,11 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use crate::{MODEL, TEXT, http::Target, program::Program};
+use crate::{
+    http::{TEXT, Target},
+    program::Program,
+    worker::MODEL,
+};
 
 const KEY: &str = "sk-bench-7d1f";
 

@@ -15,19 +15,22 @@ fn nested(open: &str, inner: &str, close: &str) -> String {
     format!("{}{inner}{}", open.repeat(DEEP), close.repeat(DEEP))
 }
 
-/// Bodies for an endpoint, with the status that each has to get.
-fn bodies() -> Vec<(&'static str, &'static str, Vec<u8>, u16)> {
+/// Its name, the endpoint, the body, and the status that it has to get.
+type Case = (&'static str, &'static str, Vec<u8>, u16);
+
+fn job(field: &str, value: &str) -> Vec<u8> {
+    format!(r#"{{"model":"{TINY}","task":"embed","input":"x","{field}":{value}}}"#).into_bytes()
+}
+
+/// Bodies that are deep, long, or have very many parts.
+fn large() -> Vec<Case> {
     let embeddings = "/v1/embeddings";
     let deep_list = nested("[", "", "]");
     let deep_map = nested(r#"{"a":"#, "1", "}");
-    let job = |field: &str, value: &str| {
-        format!(r#"{{"model":"{TINY}","task":"embed","input":"x","{field}":{value}}}"#).into_bytes()
-    };
     let many_keys = (0..100_000).fold(String::new(), |mut keys, n| {
         let _ = write!(keys, r#""k{n}":1,"#);
         keys
     });
-    let utf16: Vec<u8> = r#"{"input":"x"}"#.encode_utf16().flat_map(u16::to_le_bytes).collect();
     let texts = |count: usize| Value::from(vec!["x"; count]);
     vec![
         ("a list of lists", embeddings, format!(r#"{{"input":{deep_list}}}"#).into(), 400),
@@ -83,6 +86,14 @@ fn bodies() -> Vec<(&'static str, &'static str, Vec<u8>, u16)> {
             json!({"model": "m".repeat(1 << 20), "input": "x"}).to_string().into(),
             404,
         ),
+    ]
+}
+
+/// Small bodies that are not what is asked for.
+fn wrong() -> Vec<Case> {
+    let embeddings = "/v1/embeddings";
+    let utf16: Vec<u8> = r#"{"input":"x"}"#.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    vec![
         ("an id of a tokenizer", embeddings, br#"{"input":[[9906]]}"#.into(), 400),
         ("half of a surrogate pair", embeddings, br#"{"input":"\ud800"}"#.into(), 400),
         ("bytes that are not UTF-8", embeddings, b"{\"input\":\"\xff\xfe\"}".into(), 400),
@@ -105,7 +116,7 @@ fn bodies() -> Vec<(&'static str, &'static str, Vec<u8>, u16)> {
 pub(super) async fn run(ground: &mut Ground) {
     let began = Instant::now();
     let mut tally = Tally::default();
-    for (name, path, body, expected) in bodies() {
+    for (name, path, body, expected) in large().into_iter().chain(wrong()) {
         let answer = ground.gateway.post_bytes(path, &body, &[ground.key()]);
         assert_eq!(answer.status, expected, "{name}: {answer:?}");
         assert!(answer.message().len() < 4_096, "{name}: an answer of {}", answer.message().len());

@@ -1,6 +1,6 @@
 //! Very many clients that wait at once, for jobs and for results.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use forebay_tests::model::TINY;
 use forebay_tests::patience::{PATIENT, until_true};
@@ -39,14 +39,12 @@ pub(super) async fn run(ground: &mut Ground) {
     let wanted = polls.len() + results.len();
     let all_wait = async || ground.open_files() >= wanted;
     until_true("all of them are connected", PATIENT, all_wait).await;
-    // Long enough for the last of them to be read, and for what they allocate to show.
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let what = format!("{} polls, {} results", polls.len(), results.len());
-    ground.show(&what, began.elapsed().as_secs_f64(), &Tally::default());
     let asked = Instant::now();
     let served = ground.gateway.get_with("/v1/models", &[ground.key()]);
     println!("  beside them, /v1/models is answered after {:?}", asked.elapsed());
     assert_eq!(served.status, 200, "{served:?}");
+    let what = format!("{} polls, {} results", polls.len(), results.len());
+    ground.show(&what, began.elapsed().as_secs_f64(), &Tally::default());
     ground.worker = Some(ground.stack.worker(&[]).await);
     let mut tally = Tally::default();
     for mut stream in results.into_iter().chain(polls) {

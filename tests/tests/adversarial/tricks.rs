@@ -25,7 +25,10 @@ pub(super) async fn run(ground: &mut Ground) {
     let port = ground.gateway.port;
     let key = format!("authorization: {}\r\n", ground.keys[0]);
     let tricks: Vec<Trick> =
-        [paths(&key), heads(&key), framing(&key), versions(&key)].into_iter().flatten().collect();
+        [paths(&key), heads(&key), framing(&key), endless(&key), versions(&key)]
+            .into_iter()
+            .flatten()
+            .collect();
     let seen = join_all(tricks.iter().map(|(_, bytes, _)| send(port, bytes))).await;
     let mut tally = Tally::default();
     let mut surprises = Vec::new();
@@ -96,7 +99,7 @@ fn heads(key: &str) -> Vec<Trick> {
         ("a carriage return in a header", with("x-a: a\rb\r\n"), Refused),
         ("bytes above ASCII in a header", with("x-request-id: \u{e4}\u{f6}\r\n"), Statuses(&[200])),
         (
-            "line feeds alone",
+            "lines that end in LF alone",
             b"GET /health HTTP/1.1\nhost: h\nconnection: close\n\n".to_vec(),
             Statuses(&[200]),
         ),
@@ -116,8 +119,6 @@ fn framing(key: &str) -> Vec<Trick> {
     let chunked = "transfer-encoding: chunked\r\n";
     let whole = format!("{:x}\r\n{good}\r\n0\r\n\r\n", good.len());
     let hidden = "GET /v1/models HTTP/1.1\r\nhost: h\r\n\r\n";
-    let keep = request("GET", "/health", &[], b"");
-    let piped = String::from_utf8_lossy(&keep).replace("connection: close\r\n", "").repeat(99);
     vec![
         ("chunks", post(key, chunked, &whole), Statuses(&[200])),
         ("two equal lengths", post(key, &length.repeat(2), good), Statuses(&[200])),
@@ -150,6 +151,17 @@ fn framing(key: &str) -> Vec<Trick> {
             post(key, "transfer-encoding: xchunked\r\n", &whole),
             Refused,
         ),
+    ]
+}
+
+/// Chunks without end, and more than one request in a write.
+fn endless(key: &str) -> Vec<Trick> {
+    let good = r#"{"input": "x"}"#;
+    let length = format!("content-length: {}\r\n", good.len());
+    let chunked = "transfer-encoding: chunked\r\n";
+    let keep = request("GET", "/health", &[], b"");
+    let piped = String::from_utf8_lossy(&keep).replace("connection: close\r\n", "").repeat(99);
+    vec![
         ("a chunk of 2^64 bytes", post(key, chunked, "10000000000000000\r\n"), Refused),
         ("a negative chunk", post(key, chunked, "-1\r\n"), Refused),
         (
