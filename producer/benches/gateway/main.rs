@@ -20,7 +20,6 @@ mod worker;
 
 use std::{
     ffi::OsStr,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -36,7 +35,7 @@ use crate::{
     http::{Connection, TEXT, Target},
     load::{Rate, Times, in_turns, rate},
     peers::Peer,
-    program::Program,
+    program::{Program, free_port},
     worker::{Fixture, MODEL},
 };
 
@@ -132,11 +131,6 @@ fn gateway(fixture: &Fixture, folder: &Path, key: &str) -> Result<(Program, Targ
     command.env("FOREBAY_TELEMETRY__LISTEN", OsStr::new("127.0.0.1:0"));
     let program = Program::start(&format!("gateway-{port}"), command, folder)?;
     Ok((program, Target::embeddings(port, MODEL, TEXT, key)))
-}
-
-/// A port that nothing listens on now.
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 async fn ours(fixture: &Fixture, folder: &Path, key: &str) -> Result<Figures> {

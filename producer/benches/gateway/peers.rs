@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::{
     http::{TEXT, Target},
-    program::Program,
+    program::{Program, free_port},
     worker::MODEL,
 };
 
@@ -53,7 +53,7 @@ impl Peer {
         folder: &Path,
         backend: u16,
     ) -> Result<(Program, Target)> {
-        let port = crate::free_port()?;
+        let port = free_port()?;
         let program = environment.join("bin").join(self.package());
         ensure!(program.exists(), "no {}", program.display());
         let mut command = Command::new(program);
@@ -72,7 +72,7 @@ impl Peer {
             }
             Self::Smg => {
                 let url = format!("http://127.0.0.1:{backend}");
-                let metrics = crate::free_port()?.to_string();
+                let metrics = free_port()?.to_string();
                 let tenant = format!("bench:{KEY}");
                 command.args([
                     "launch",

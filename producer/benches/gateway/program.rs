@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::TcpListener,
     os::unix::process::CommandExt,
     path::Path,
     process::{Child, Command, Stdio},
@@ -21,6 +22,11 @@ const TICKS_PER_S: u64 = 100;
 const GROUP: usize = 2;
 const USER_AND_SYSTEM: std::ops::RangeInclusive<usize> = 11..=12;
 const RESIDENT_PAGES: usize = 21;
+
+/// A port that nothing listens on now.
+pub(crate) fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
 
 /// A running program with all that it started, killed when this is dropped.
 pub(crate) struct Program {
