@@ -190,7 +190,8 @@ async fn a_remote_model_whose_circuit_is_open_is_passed_over() {
         "[models.tiny]\nsource = \"folder:{}\"\npool.launcher = \"none\"\n\
          [models.far.pool]\nmin = 1\nmax = 1\n[models.far.remote]\nurl = \"{url}\"\nmodel = \"tiny\"\n\
          tries_max = 1\ncircuit_failures = 1\ncircuit_open_ms = 20000\n\
-         [routes.r]\ntargets = [{{ model = \"far\" }}, {{ model = \"tiny\", tier = 2 }}]\n{}attempts_max = 1\n\
+         [routes.r]\nfallback_after_ms = 3000\n\
+         targets = [{{ model = \"far\" }}, {{ model = \"tiny\", tier = 2 }}]\n{}attempts_max = 1\n\
          batch_tokens_max = 4096\n",
         source.display(),
         settings(&pools),

@@ -91,6 +91,7 @@ async fn a_result_has_the_fields_of_the_contract_and_no_others() {
                 "output",
                 "state",
                 "task",
+                "tenant",
                 "timing",
                 "usage",
                 "v",
@@ -99,7 +100,7 @@ async fn a_result_has_the_fields_of_the_contract_and_no_others() {
         );
         assert_eq!(fields["v"], 1);
         assert_eq!(fields["state"], "succeeded");
-        for same in ["id", "model", "task", "metadata"] {
+        for same in ["id", "model", "task", "metadata", "tenant"] {
             assert_eq!(fields[same], job.fields()[same], "{same}");
         }
         assert_eq!(fields["attempts"], 1);
@@ -201,10 +202,12 @@ fn assert_output(record: &Record) {
 fn assert_counts(record: &Record) {
     assert_fields(&record.fields["usage"], &["input_tokens", "output_tokens", "truncated"]);
     // `[CLS] one [SEP]` and `[CLS] two words [SEP]`
+    let device_us = record.count("/usage/device_us");
     assert_eq!(
         record.fields["usage"],
-        json!({"input_tokens": 7, "output_tokens": 0, "truncated": 0})
+        json!({"input_tokens": 7, "output_tokens": 0, "truncated": 0, "device_us": device_us})
     );
+    assert!(device_us > 0);
     let timing = &record.fields["timing"];
     assert_fields(
         timing,

@@ -206,6 +206,12 @@ async fn hear_of_keys(guarded: &Guarded, heard: &mut Heard) {
         let kind: String = redis::cmd("TYPE").arg(&key).query_async(&mut redis).await.unwrap();
         let said = match kind.as_str() {
             "hash" => redis.hgetall::<_, Vec<String>>(&key).await.unwrap().join(" "),
+            "set" => redis.smembers::<_, Vec<String>>(&key).await.unwrap().join(" "),
+            "stream" => {
+                let mut range = redis::cmd("XRANGE");
+                range.arg(&key).arg("-").arg("+");
+                format!("{:?}", range.query_async::<redis::Value>(&mut redis).await.unwrap())
+            }
             "zset" => redis.zrange::<_, Vec<String>>(&key, 0, -1).await.unwrap().join(" "),
             _ => String::from_utf8_lossy(&redis.get::<_, Vec<u8>>(&key).await.unwrap()).into(),
         };

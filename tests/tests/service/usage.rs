@@ -100,7 +100,8 @@ async fn usage_is_that_of_the_records_though_workers_and_gateways_are_killed_at_
         (totals(&used(stack, "tenant").await) == expected).then_some(expected)
     })
     .await;
-    assert!(expected[0] >= 1_520, "those of the gateway that lives are there too: {expected:?}");
+    // Equal requests of a moment are one job.
+    assert!(expected[0] > 1_500, "that of the gateway that lives is there too: {expected:?}");
     let rows = used(stack, "tenant").await;
     let acme = rows.iter().find(|row| row["tenant"] == "acme").expect("a row of acme");
     assert_eq!((&acme["jobs"], &acme["failed_jobs"]), (&json!(1_500), &json!(0)));
@@ -207,7 +208,10 @@ async fn a_spent_budget_is_refused_and_the_official_openai_package_does_not_try_
     let _worker = stack.worker(&[]).await;
     let bearer = format!("Bearer {key}");
     let header = [("authorization", bearer.as_str())];
-    let body = |texts: usize| json!({"model": TINY, "input": vec!["water in a pool"; texts]});
+    let body = |texts: usize| {
+        let texts: Vec<String> = (0..texts).map(|n| format!("water in pool {n}")).collect();
+        json!({"model": TINY, "input": texts})
+    };
     let fits = gateway.post_with("/v1/embeddings", &body(100), &header);
     assert_eq!(fits.status, 200, "{fits:?}");
     let tokens = fits.body["usage"]["total_tokens"].as_u64().unwrap();
