@@ -200,7 +200,10 @@ fn assert_output(record: &Record) {
 }
 
 fn assert_counts(record: &Record) {
-    assert_fields(&record.fields["usage"], &["input_tokens", "output_tokens", "truncated"]);
+    assert_fields(
+        &record.fields["usage"],
+        &["device_us", "input_tokens", "output_tokens", "truncated"],
+    );
     // `[CLS] one [SEP]` and `[CLS] two words [SEP]`
     let device_us = record.count("/usage/device_us");
     assert_eq!(

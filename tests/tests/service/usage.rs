@@ -208,10 +208,10 @@ async fn a_spent_budget_is_refused_and_the_official_openai_package_does_not_try_
     let _worker = stack.worker(&[]).await;
     let bearer = format!("Bearer {key}");
     let header = [("authorization", bearer.as_str())];
-    let body = |texts: usize| {
-        let texts: Vec<String> = (0..texts).map(|n| format!("water in pool {n}")).collect();
-        json!({"model": TINY, "input": texts})
-    };
+    // Different texts of four words, one token each: equal ones would be read once.
+    let word = |n: usize| ["a", "in", "pool", "water"][n % 4];
+    let text = |n| [n / 64, n / 16, n / 4, n].map(word).join(" ");
+    let body = |texts| json!({"model": TINY, "input": (0..texts).map(text).collect::<Vec<_>>()});
     let fits = gateway.post_with("/v1/embeddings", &body(100), &header);
     assert_eq!(fits.status, 200, "{fits:?}");
     let tokens = fits.body["usage"]["total_tokens"].as_u64().unwrap();
