@@ -10,12 +10,14 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use super::ground::{Ground, Tally};
-use super::raw::{connect, request, until_closed};
+use super::raw::{closed_within, connect, request};
 
 /// One request that waits for a result to ten that wait for a record.
 const RESULTS: usize = 10;
-/// How long a poll waits: longer than it takes to make them all.
-const POLL_S: usize = 30;
+/// Polls that are made in a second, at least: each waits until all others are there.
+const PER_S: usize = 150;
+/// How long a poll waits beyond that, in seconds.
+const BESIDE_S: usize = 10;
 /// Connections that are made at once: fewer than a listener's backlog holds.
 const AT_ONCE: usize = 100;
 
@@ -28,8 +30,9 @@ pub(super) async fn run(ground: &mut Ground) {
     let body = json!({"model": TINY, "task": "embed", "input": "x"});
     let submitted = ground.gateway.post_with("/v1/jobs", &body, &[ground.key()]);
     let owner = submitted.body["id"].as_str().unwrap()[..12].to_owned();
+    let wait_s = (ground.polls / PER_S + BESIDE_S).min(60);
     let poll = |n: usize| {
-        let target = format!("/v1/jobs/{owner}-{n}?wait={POLL_S}");
+        let target = format!("/v1/jobs/{owner}-{n}?wait={wait_s}");
         request("GET", &target, &[("authorization", &key)], b"")
     };
     let text = json!({"model": TINY, "input": "x"}).to_string();
@@ -48,7 +51,7 @@ pub(super) async fn run(ground: &mut Ground) {
     ground.worker = Some(ground.stack.worker(&[]).await);
     let mut tally = Tally::default();
     for mut stream in results.into_iter().chain(polls) {
-        tally.count(&until_closed(&mut stream).await);
+        tally.count(&closed_within(&mut stream, PATIENT).await);
     }
     ground.after("they have ended", began, &tally).await;
 }

@@ -42,9 +42,14 @@ pub(super) async fn send(port: u16, bytes: &[u8]) -> Seen {
 
 /// Everything that comes until the connection ends.
 pub(super) async fn until_closed(stream: &mut TcpStream) -> Seen {
+    closed_within(stream, ENDS_WITHIN).await
+}
+
+/// Everything that comes until the connection ends, which it has to do in this time.
+pub(super) async fn closed_within(stream: &mut TcpStream, longest: Duration) -> Seen {
     let mut bytes = Vec::new();
-    let end = tokio::time::timeout(ENDS_WITHIN, stream.read_to_end(&mut bytes)).await;
-    assert!(end.is_ok(), "still open after {ENDS_WITHIN:?}: {}", String::from_utf8_lossy(&bytes));
+    let end = tokio::time::timeout(longest, stream.read_to_end(&mut bytes)).await;
+    assert!(end.is_ok(), "still open after {longest:?}: {}", String::from_utf8_lossy(&bytes));
     Seen::of(&bytes)
 }
 
