@@ -330,8 +330,8 @@ async fn prepare_remote(
     tracing::info!(url = %remote.endpoint.url(), model = remote.config.model, "calls an endpoint");
     registry
         .update(|record| {
-            record.device = "remote".to_owned();
-            record.dtype = "remote".to_owned();
+            "remote".clone_into(&mut record.device);
+            "remote".clone_into(&mut record.dtype);
         })
         .await;
     Ok(Started::Remote(remote))

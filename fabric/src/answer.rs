@@ -220,7 +220,9 @@ impl Answerer {
         let end_of_trace = ticket.end_of_trace("retried");
         ticket.acker.ack().await;
         counter!("forebay_settle_retries_total", "delay" => delay).increment(1);
-        end_of_trace.into_iter().for_each(|end| end());
+        if let Some(end) = end_of_trace {
+            end();
+        }
     }
 
     /// Publishes the message to the dead letters: without an answer, that copy is all there is.
@@ -302,7 +304,9 @@ async fn acknowledge(answers: Vec<Answered>) {
         counter!("forebay_settle_jobs_total", "state" => state).increment(jobs);
     }
     Acker::ack_all(ackers).await;
-    traces.into_iter().for_each(|end| end());
+    for end in traces {
+        end();
+    }
 }
 
 fn reply(answer: &mut Answered) -> Option<Message> {

@@ -6,7 +6,7 @@
 //! - [`openai`], [`cohere`], [`rerank`], [`tei`], [`native`]: requests and answers of each interface;
 //! - [`fields`], [`inputs`] and [`token_ids`] read JSON bodies, within bounds, with errors that name the field;
 //! - [`access`] is who may ask, and how much;
-//! - [`document`] is the OpenAPI document, which endpoints add themselves to;
+//! - [`document`] is the `OpenAPI` document, which endpoints add themselves to;
 //! - [`routing`] is which model answers, and which one when it can't;
 //! - [`trace`] is the distributed trace that a request is part of;
 //! - [`usage`] is what was used, as a report;

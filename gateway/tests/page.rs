@@ -1,4 +1,4 @@
-//! The page of the OpenAPI document: it has all of it, and loads nothing.
+//! The page of the `OpenAPI` document: it has all of it, and loads nothing.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};

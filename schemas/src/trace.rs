@@ -1,7 +1,7 @@
 //! [`TraceContext`]: the position of a job in a distributed trace, as W3C Trace Context writes it in the headers
 //! `traceparent` and `tracestate`. What comes from outside is checked against every rule before it is passed on.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// The header of trace, span and flags: `00-<trace id>-<span id>-<flags>`.
 pub const TRACEPARENT: &str = "traceparent";
@@ -88,13 +88,12 @@ impl TraceContext {
 
     /// The trace's id as log lines have it.
     pub fn trace_id_text(&self) -> String {
-        self.trace_id.iter().map(|byte| format!("{byte:02x}")).collect()
+        written(&self.trace_id)
     }
 
     /// The value of [`TRACEPARENT`].
     pub fn traceparent(&self) -> String {
-        let span: String = self.span_id.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("00-{}-{span}-{:02x}", self.trace_id_text(), self.flags)
+        format!("00-{}-{}-{:02x}", self.trace_id_text(), written(&self.span_id), self.flags)
     }
 
     /// The value of [`TRACESTATE`], if there is one.
@@ -148,6 +147,14 @@ fn is_member(member: &str) -> bool {
         && key.starts_with(|first: char| first.is_ascii_lowercase() || first.is_ascii_digit())
         && key.bytes().all(of_key)
         && value.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b'=')
+}
+
+fn written(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a text does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The gateway's OpenAPI document, to which every answer that a test gets is held.
+//! The gateway's `OpenAPI` document, to which every answer that a test gets is held.
 
 use std::collections::HashMap;
 use std::process::Command;
@@ -40,7 +40,9 @@ struct Compiled {
 
 impl std::fmt::Debug for Compiled {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Compiled").field("by_pointer", &self.by_pointer.len()).finish()
+        f.debug_struct("Compiled")
+            .field("by_pointer", &self.by_pointer.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -117,7 +119,7 @@ impl Api {
                 let operation =
                     format!("/paths/{}/{method}", path.replace('~', "~0").replace('/', "~1"));
                 self.check_request(&operation, exchange)?;
-                self.resolved(format!("{operation}/responses/{}", exchange.status))
+                self.resolved(&format!("{operation}/responses/{}", exchange.status))
             }
             None if found.is_some() => "/components/responses/WrongMethod".to_owned(),
             None => "/components/responses/NotFound".to_owned(),
@@ -168,9 +170,9 @@ impl Api {
     }
 
     /// The pointer, or the one that it refers to.
-    fn resolved(&self, pointer: String) -> String {
-        let reference = self.document.pointer(&pointer).and_then(|found| found["$ref"].as_str());
-        reference.map_or(pointer.clone(), |reference| reference.trim_start_matches('#').to_owned())
+    fn resolved(&self, pointer: &str) -> String {
+        let reference = self.document.pointer(pointer).and_then(|found| found["$ref"].as_str());
+        reference.map_or(pointer, |reference| reference.trim_start_matches('#')).to_owned()
     }
 }
 

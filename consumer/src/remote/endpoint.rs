@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn a_connection_that_is_refused_cut_or_silent_is_a_passing_failure() {
         let is_passing = |called: Called| {
-            assert!(matches!(called.result, Err(Failure::Passing(_))), "{called:?}")
+            assert!(matches!(called.result, Err(Failure::Passing(_))), "{called:?}");
         };
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         is_passing(endpoint(free, "").unwrap().call("j", b"{}", 1, SECOND * 30));

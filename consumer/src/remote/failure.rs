@@ -62,7 +62,7 @@ struct Said {
 }
 
 /// Message and code of an error's body, in the shapes of OpenAI (`error.message`), TEI (`error`), Cohere (`message`)
-/// and FastAPI (`detail`).
+/// and `FastAPI` (`detail`).
 fn said(body: &[u8]) -> Said {
     let value: Value = serde_json::from_slice(body).unwrap_or_default();
     let texts = [&value["error"]["message"], &value["error"], &value["message"], &value["detail"]];

@@ -1,4 +1,4 @@
-//! The OpenAPI document of the gateway, without any I/O.
+//! The `OpenAPI` document of the gateway, without any I/O.
 //!
 //! An endpoint describes itself by an [`Operation`] beside its handler; `http::document` puts them together. Schemas
 //! come from the types of requests and answers. Bodies are parsed by hand, for the sake of their errors, so their

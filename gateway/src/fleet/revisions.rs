@@ -45,7 +45,7 @@ impl Revisions {
                     match client.workers().await {
                         Ok(workers) => seen.set(&workers, asked_at),
                         Err(error) => {
-                            tracing::debug!(%error, "can't look at the workers' revisions")
+                            tracing::debug!(%error, "can't look at the workers' revisions");
                         }
                     }
                     tokio::time::sleep(LOOK_EVERY).await;

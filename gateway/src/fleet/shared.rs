@@ -91,7 +91,9 @@ impl Parts {
     }
 
     fn all(&mut self, texts: &[String]) {
-        texts.iter().for_each(|text| self.add(text.as_bytes()));
+        for text in texts {
+            self.add(text.as_bytes());
+        }
     }
 }
 
@@ -265,9 +267,9 @@ mod tests {
         }
     }
 
-    fn outcome() -> Landed {
+    fn outcome() -> Arc<Outcome> {
         let job = Job::embed("m".parse().unwrap(), vec!["x".into()]);
-        Ok(Arc::new(Outcome::failed(&job, JobError::invalid("x"))))
+        Arc::new(Outcome::failed(&job, JobError::invalid("x")))
     }
 
     fn some_key() -> Key {
@@ -286,7 +288,7 @@ mod tests {
         assert!(first.unused.is_none() && second.unused.is_some());
         let first = tokio::spawn(first.flight);
         tokio::task::yield_now().await;
-        land.send(outcome()).unwrap();
+        land.send(Ok(outcome())).unwrap();
         let first = first.await.unwrap().unwrap();
         let second = second.flight.await.unwrap();
         assert!(Arc::ptr_eq(&first, &second));
@@ -315,7 +317,7 @@ mod tests {
         assert_eq!(work.counts(), [1, 0]);
         let second = tokio::spawn(second);
         tokio::task::yield_now().await;
-        land.send(outcome()).unwrap();
+        land.send(Ok(outcome())).unwrap();
         assert!(second.await.unwrap().is_ok());
 
         let (_land, lands) = oneshot::channel();

@@ -76,7 +76,9 @@ impl Fleet {
         let (texts, keys) = keyed(view, texts).await;
         let Distinct { items, firsts, order } = texts;
         let mut inputs = vec![0; items.len()];
-        order.iter().for_each(|&item| inputs[item] += 1);
+        for &item in &order {
+            inputs[item] += 1;
+        }
         let found = view.get(&keys, &inputs);
         let is_hit = |item: &usize| found.get(*item).is_some_and(Option::is_some);
         let hits = order.iter().copied().filter(&is_hit).count();

@@ -89,7 +89,9 @@ pub(crate) async fn rate(
     let took = before.2.elapsed();
     let after = (used()?, own()?);
     let count = ms.len() as f64;
-    let us_each = |later: Duration, sooner: Duration| (later - sooner).as_secs_f64() * 1e6 / count;
+    let us_each = |later: Duration, sooner: Duration| {
+        later.saturating_sub(sooner).as_secs_f64() * 1e6 / count
+    };
     Ok(Rate {
         connections,
         per_s: count / took.as_secs_f64(),

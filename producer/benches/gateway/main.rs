@@ -84,7 +84,7 @@ async fn main() -> Result<()> {
                     all.push(theirs(peer, name, started, &direct).await?);
                 }
                 None => {
-                    eprintln!("A peer is missing in {}: see scripts/bench.", environment.display())
+                    eprintln!("A peer is missing in {}: see scripts/bench.", environment.display());
                 }
             }
         }

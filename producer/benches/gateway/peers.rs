@@ -1,4 +1,4 @@
-//! The other gateways, in front of a server that answers at once: LiteLLM's proxy and SMG, where they are installed.
+//! The other gateways, in front of a server that answers at once: `LiteLLM`'s proxy and SMG, where they are installed.
 
 use std::{
     fs,
@@ -45,7 +45,7 @@ impl Peer {
     }
 
     /// Starts it in front of the server on `backend`, with a key and with limits that are counted and never reached.
-    /// LiteLLM has keys and budgets of tenants only with a database: here it checks its master key and counts what its
+    /// `LiteLLM` has keys and budgets of tenants only with a database: here it checks its master key and counts what its
     /// one deployment does.
     pub(crate) fn start(
         self,

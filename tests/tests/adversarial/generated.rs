@@ -1,4 +1,4 @@
-//! Requests that a generator makes of the OpenAPI document: schemathesis, if `FOREBAY_SCHEMATHESIS` names it.
+//! Requests that a generator makes of the `OpenAPI` document: schemathesis, if `FOREBAY_SCHEMATHESIS` names it.
 
 use std::env;
 use std::fs;

@@ -93,7 +93,7 @@ impl Ground {
     }
 
     /// Requests as clients make them; what is open and allocated afterwards is the measure of what attacks leave.
-    pub(super) async fn usual_work(&mut self) {
+    pub(super) fn usual_work(&mut self) {
         let began = Instant::now();
         let mut tally = Tally::default();
         for n in 0..USUAL_REQUESTS {

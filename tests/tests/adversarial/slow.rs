@@ -65,7 +65,9 @@ pub(super) async fn run(ground: &mut Ground) {
     };
     let (seen, ()) = tokio::join!(join_all(clients), polite);
     let mut tally = Tally::default();
-    seen.iter().for_each(|seen| tally.count(seen));
+    for seen in &seen {
+        tally.count(seen);
+    }
     ground.after("slow and half-open clients", began, &tally).await;
 }
 

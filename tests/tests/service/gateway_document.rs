@@ -1,4 +1,4 @@
-//! The gateway's OpenAPI document: it is served, and what it shows works.
+//! The gateway's `OpenAPI` document: it is served, and what it shows works.
 //!
 //! That every other answer keeps to it is checked wherever a test asks the gateway: see `forebay_tests::api`.
 

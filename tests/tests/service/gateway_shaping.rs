@@ -159,7 +159,7 @@ async fn until_closed_by_us(stream: &mut tokio::net::TcpStream) -> String {
     use tokio::io::AsyncReadExt as _;
     let mut text = String::new();
     let whole = async {
-        let mut bytes = [0; 65_536];
+        let mut bytes = vec![0; 65_536];
         while !text.ends_with("}}") {
             let count = stream.read(&mut bytes).await.unwrap();
             assert_ne!(count, 0, "it ended early: {text}");

@@ -88,12 +88,13 @@ pub fn continues_clients() -> bool {
 /// Whether a trace that this program begins is recorded. It goes by the trace's id, so that all who go by the same
 /// ratio agree.
 pub(super) fn samples(trace_id: [u8; 16]) -> bool {
-    let [.., a, b, c, d, e, f, g, h] = trace_id;
-    EXPORT.get().is_some_and(|export| is_below([a, b, c, d, e, f, g, h], export.threshold))
+    // Its last 64 bits.
+    let end = u128::from_be_bytes(trace_id) as u64;
+    EXPORT.get().is_some_and(|export| is_below(end, export.threshold))
 }
 
-fn is_below(bytes: [u8; 8], threshold: u64) -> bool {
-    threshold == u64::MAX || u64::from_be_bytes(bytes) < threshold
+fn is_below(end: u64, threshold: u64) -> bool {
+    threshold == u64::MAX || end < threshold
 }
 
 fn threshold(ratio: f64) -> u64 {
@@ -326,10 +327,10 @@ mod tests {
 
     #[test]
     fn the_ratio_decides_by_the_trace_s_id() {
-        let ids = (0..=u8::MAX).map(|first| [first, 0, 0, 0, 0, 0, 0, 1]);
+        let ids = (0..=u8::MAX).map(|first| u64::from_be_bytes([first, 0, 0, 0, 0, 0, 0, 1]));
         let recorded = |ratio| ids.clone().filter(|id| is_below(*id, threshold(ratio))).count();
         assert_eq!([recorded(0.0), recorded(0.25), recorded(1.0)], [0, 64, 256]);
-        assert!(is_below([0xff; 8], threshold(1.0)), "1 is all of them");
+        assert!(is_below(u64::MAX, threshold(1.0)), "1 is all of them");
     }
 
     #[test]

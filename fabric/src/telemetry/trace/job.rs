@@ -147,7 +147,9 @@ fn step(
 ) -> SystemTime {
     let mut step = Span::child(job.context(), SpanKind::Internal, name);
     step.began(from);
-    links.iter().for_each(|link| step.link(link));
+    for link in links {
+        step.link(link);
+    }
     step.end_at(to);
     to
 }

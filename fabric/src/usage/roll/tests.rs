@@ -63,7 +63,9 @@ async fn all(store: &Store, tenant: Option<&str>) -> Vec<Used> {
 /// Jobs and tokens of all that is found.
 fn totals(found: &[Used]) -> (u64, u64) {
     let mut sums = Sums::default();
-    found.iter().for_each(|used| sums.add(&used.sums));
+    for used in found {
+        sums.add(&used.sums);
+    }
     (sums.jobs, sums.input_tokens)
 }
 
