@@ -85,8 +85,7 @@ pub struct Submitted {
     /// Always the same.
     #[schemars(extend("const" = "job"))]
     pub object: &'static str,
-    /// Its state.
-    #[schemars(extend("const" = "queued"))]
+    /// `queued`, or the state in which a job of this `Idempotency-Key` has ended.
     pub state: &'static str,
     /// The model that computes it.
     pub model: ModelId,

@@ -1,5 +1,8 @@
 //! An answer that was read: the rows of its inputs, and the tokens that it counted.
 
+/// More tokens than any call can have: such a count is none.
+const TOKENS_MAX: u64 = 1 << 40;
+
 /// An answer to one call.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Answer {
@@ -7,6 +10,13 @@ pub struct Answer {
     pub rows: Vec<Vec<f32>>,
     /// The tokens that the endpoint counted; `None` where it names none.
     pub tokens: Option<u64>,
+}
+
+impl Answer {
+    /// With the tokens that the endpoint says it counted, if it can have.
+    pub fn new(rows: Vec<Vec<f32>>, tokens: Option<u64>) -> Self {
+        Self { rows, tokens: tokens.filter(|tokens| *tokens <= TOKENS_MAX) }
+    }
 }
 
 /// Why an answer can't be used.

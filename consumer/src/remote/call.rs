@@ -168,7 +168,8 @@ impl Calls {
             if answer.tokens.is_none() {
                 counter!("forebay_remote_usage_missing_total").increment(1);
             }
-            all.tokens = all.tokens.zip(answer.tokens).map(|(sum, tokens)| sum + tokens);
+            all.tokens =
+                all.tokens.zip(answer.tokens).map(|(sum, tokens)| sum.saturating_add(tokens));
             all.rows.extend(answer.rows);
         }
         Ok(all)

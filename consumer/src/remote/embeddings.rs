@@ -105,7 +105,7 @@ pub fn read(body: &[u8], inputs: usize) -> Result<Answer, Unusable> {
         return Err(Unusable::Lengths(dim, other));
     }
     let tokens = read.usage.and_then(|usage| usage.prompt_tokens.or(usage.total_tokens));
-    Ok(Answer { rows, tokens })
+    Ok(Answer::new(rows, tokens))
 }
 
 /// Cuts a vector to its first dimensions and scales it to length 1, as far as a job asks for it.

@@ -67,7 +67,7 @@ pub fn read(body: &[u8], documents: usize, scale: RemoteScores) -> Result<Answer
     }
     let of_usage = read.usage.and_then(|usage| usage.total_tokens);
     let of_meta = || read.meta?.tokens?.input_tokens.map(|tokens| tokens as u64);
-    Ok(Answer { rows: ordered(rows, documents)?, tokens: of_usage.or_else(of_meta) })
+    Ok(Answer::new(ordered(rows, documents)?, of_usage.or_else(of_meta)))
 }
 
 /// The score without bounds whose logistic function is this one: scores of this fleet are a model's own, and the

@@ -5,10 +5,15 @@
 -- ARGV: the position that the part begins after, the one that it ends with, how many months, each month with what it
 -- cost; how many jobs, each job's id; then for each day when it is forgotten, how many lines, and each line with its
 -- new sums.
+local function add(field, more)
+  -- A sum without room stays at its end: an entry that failed here would hold up all others for good.
+  local sum = redis.pcall('HINCRBY', KEYS[1], field, more)
+  if type(sum) == 'table' then redis.call('HSET', KEYS[1], field, '9223372036854775807') end
+end
 if (redis.call('HGET', KEYS[1], 'position') or '') ~= ARGV[1] then return 0 end
 local at = 4
 for _ = 1, tonumber(ARGV[3]) do
-  redis.call('HINCRBY', KEYS[1], 'cost:' .. ARGV[at], ARGV[at + 1])
+  add('cost:' .. ARGV[at], ARGV[at + 1])
   at = at + 2
 end
 local jobs_end = at + tonumber(ARGV[at])

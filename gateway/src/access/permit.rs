@@ -106,8 +106,8 @@ impl Held {
         let is_submitted = matches!(ended, Some(Ended::Submitted));
         let money = self.cost.as_ref();
         let money = money.and_then(|cost| cost.settled(&self.lease, tokens, is_submitted));
-        // A limit keeps the difference far within the range.
-        let more = tokens as i64 - self.tokens as i64;
+        let signed = |tokens: u64| i64::try_from(tokens).unwrap_or(i64::MAX);
+        let more = signed(tokens) - signed(self.tokens);
         settle(&self.store, &self.lease, self.slice, more, money).await;
     }
 }

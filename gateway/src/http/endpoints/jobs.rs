@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::Response,
 };
-use forebay_client::{JobId, Outcome, WaitError};
+use forebay_client::{Job, JobId, Lane, Outcome, WaitError, Work};
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
@@ -99,16 +99,16 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
         check_inputs(&Named::Route(route.clone()), "input", job.work.inputs())?;
         let most = route.config.expires_ms_max;
         job.expires_in_ms = job.expires_in_ms.into_iter().chain(most).min();
+        keep_whole(&mut job.work, &route);
     }
     job.tenant = Some(tenant.to_owned());
     let tokens = expected_of(&job.work);
-    let lease_ms = job.expires_in_ms.unwrap_or(MONEY_HELD_MS).saturating_add(MONEY_LATE_MS);
-    let lease_ms = lease_ms.min(MONEY_HELD_MS_MAX);
+    let lease_ms = money_ms(job.expires_in_ms);
     let cost = app.cost(&job.model, Some(SubmittedJob { id: id.clone(), lease_ms }));
     let wait = app.wait_of(&head.headers);
     let deadline = Instant::now() + wait;
     let grant = app.gate.reserve(&caller, tokens, cost, wait).await?;
-    let answer = Submitted {
+    let mut answer = Submitted {
         id: id.clone(),
         object: "job",
         state: "queued",
@@ -117,15 +117,14 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
         lane,
     };
     // A job that has ended is not computed once more. One that is under way may be, and its first result stands.
-    let has_ended = key.is_some() && found(&app, &id).await?.is_some();
-    if !has_ended {
-        let client = app.fleet.client.clone().in_trace(trace::current());
-        // A broker that is away is waited for no longer than the caller waits.
-        let submitted = client.submit_as(job, lane, caller.api_key());
-        timeout_at(deadline, submitted)
-            .await
-            .map_err(|_| failures::unreachable())?
-            .map_err(|error| failures::of_submit(&error))?;
+    let ended = if key.is_some() { found(&app, &id).await? } else { None };
+    let has_ended = ended.is_some();
+    if let Some(record) = ended {
+        // A route may lead elsewhere by now.
+        answer.state = record.state.as_str();
+        answer.model = record.model.and_then(|model| model.parse().ok()).unwrap_or(answer.model);
+    } else {
+        submit(&app, &caller, job, lane, deadline).await?;
     }
     let mut response = answer::json(StatusCode::ACCEPTED, &answer);
     let headers = response.headers_mut();
@@ -134,12 +133,47 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     }
     if has_ended {
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
+        return Ok(grant.kept(response));
     }
-    let response = if has_ended { grant.kept(response) } else { grant.submitted(response) };
+    let response = grant.submitted(response);
     Ok(match answered {
         Some(answered) => answered.said(response),
         None => response,
     })
+}
+
+/// Returns once the broker has confirmed it. A broker that is away is waited for no longer than the caller waits.
+async fn submit(
+    app: &App,
+    caller: &Caller,
+    job: Job,
+    lane: Lane,
+    deadline: Instant,
+) -> Result<(), ApiError> {
+    let client = app.fleet.client.clone().in_trace(trace::current());
+    match timeout_at(deadline, client.submit_as(job, lane, caller.api_key())).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(failures::of_submit(&error)),
+        Err(_) => Err(failures::unreachable()),
+    }
+}
+
+/// How long the money of a job stays reserved that expires after so long, in milliseconds.
+fn money_ms(expires_in_ms: Option<u64>) -> u64 {
+    let ends = expires_in_ms.unwrap_or(MONEY_HELD_MS);
+    ends.saturating_add(MONEY_LATE_MS).min(MONEY_HELD_MS_MAX)
+}
+
+/// Keeps a model from cutting texts where the route has them refused.
+fn keep_whole(work: &mut Work, route: &Route) {
+    match work {
+        Work::Embed { params, .. } | Work::EmbedIds { params, .. } => {
+            params.truncate &= route.may_cut();
+        }
+        Work::EmbedSparse { params, .. } => params.truncate &= route.may_cut(),
+        Work::EmbedTokens { params, .. } => params.truncate &= route.may_cut(),
+        Work::Rerank { .. } | Work::Classify { .. } | Work::Generate { .. } => {}
+    }
 }
 
 /// The route that a body names, and the model that it leads to; with the body. A job that was submitted goes to no

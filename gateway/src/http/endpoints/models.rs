@@ -20,7 +20,7 @@ use crate::{
 /// `GET /v1/models` in the document.
 pub fn described_list() -> Operation {
     Operation::keyed(Scope::Read, "listModels", Tag::OpenAi, "All models and routes of the fleet")
-        .describe("Those of the configuration those of live workers, and routes with their aliases, in one page.")
+        .describe("Those of the configuration, those of live workers, and routes with their aliases, in one page.")
         .answers::<ModelList>(200, "The models.")
 }
 
