@@ -69,6 +69,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_count_that_no_call_can_have_is_none() {
+        let counted = |tokens| Answer::new(Vec::new(), Some(tokens)).tokens;
+        assert_eq!(counted(TOKENS_MAX), Some(TOKENS_MAX));
+        assert_eq!([counted(TOKENS_MAX + 1), counted(u64::MAX)], [None, None]);
+    }
+
+    #[test]
     fn rows_are_put_into_the_order_of_their_inputs() {
         let rows = |indices: &[Option<usize>]| {
             indices.iter().enumerate().map(|(n, index)| (*index, vec![n as f32])).collect()

@@ -45,8 +45,8 @@ impl Peer {
     }
 
     /// Starts it in front of the server on `backend`, with a key and with limits that are counted and never reached.
-    /// `LiteLLM` has keys and budgets of tenants only with a database: here it checks its master key and counts what its
-    /// one deployment does.
+    /// `LiteLLM` has keys and budgets of tenants only with a database: here it checks its master key and counts what
+    /// its one deployment does.
     pub(crate) fn start(
         self,
         environment: &Path,

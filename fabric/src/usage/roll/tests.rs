@@ -201,6 +201,22 @@ async fn what_jobs_cost_is_by_the_price_of_their_model_and_failures_cost_nothing
 }
 
 #[tokio::test]
+async fn a_sum_without_room_stays_at_its_end_and_holds_up_nothing() {
+    let redis = Redis::start().await;
+    let mut config = redis.config();
+    let price = "price = { input_per_million = 999999999 }";
+    let models = format!("[models.m]\nsource = \"folder:/m\"\n{price}");
+    config.models = toml::from_str::<Config>(&models).unwrap().models;
+    let store = Store::new(&config).unwrap();
+    for tenant in ["acme", "acme", "globex"] {
+        write(&store, &[entry(tenant, 1 << 50)]).await;
+        roll(&store).await;
+    }
+    assert_eq!(totals(&all(&store, Some("acme")).await).0, 2);
+    assert_eq!(totals(&all(&store, Some("globex")).await).0, 1);
+}
+
+#[tokio::test]
 async fn what_was_reserved_for_a_job_ends_when_its_usage_is_added() {
     let mut redis = Redis::start().await;
     let [done, waits] = [entry("acme", 1), entry("acme", 1)];
