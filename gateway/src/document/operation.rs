@@ -192,7 +192,12 @@ impl Operation {
         meaning: &'static str,
         headers: &'static [&'static str],
     ) -> Self {
-        let content = vec![(kind, schemas::answered::<String>())];
+        let schema = match kind {
+            // Its events are read one by one, and a schema would be each event's: OpenAPI has none for a stream.
+            "text/event-stream" => schemas::answered::<Value>(),
+            _ => schemas::answered::<String>(),
+        };
+        let content = vec![(kind, schema)];
         self.answers.push(Answer { status: 200, meaning, content, headers });
         self
     }
