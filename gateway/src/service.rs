@@ -98,7 +98,6 @@ fn app(
         gate,
         routes: Table::new(config),
         outlooks: Outlooks::new(client.clone()),
-        store: client.store().clone(),
         prices: config
             .models
             .iter()

@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::http::HeaderMap;
 use forebay_fabric::{
-    Store,
     config::{GatewayConfig, Price},
     telemetry::Health,
 };
@@ -46,8 +45,6 @@ pub struct App {
     pub routes: Table,
     /// How long requests to each model will wait.
     pub outlooks: Outlooks,
-    /// Where usage is read.
-    pub store: Store,
     /// The price of each model's tokens, where it is known.
     pub prices: BTreeMap<ModelId, Price>,
     /// The settings.

@@ -55,15 +55,10 @@ impl Caller {
             Self::Known(caller) => Some(caller.key()),
         }
     }
-}
 
-impl Caller {
     /// Who stays with one variant of a test: the key, or where there is none the tenant.
     pub fn sticky_key(&self) -> &str {
-        match self {
-            Self::Local => TENANT,
-            Self::Known(caller) => caller.key().as_str(),
-        }
+        self.api_key().map_or_else(|| self.tenant(), KeyId::as_str)
     }
 }
 

@@ -44,7 +44,8 @@ pub async fn report(State(app): State<Arc<App>>, request: Request) -> Result<Res
     let query = UsageQuery::parse(request.uri().query().unwrap_or_default(), accept, now_ms())?;
     let caller = app.gate.admit(headers, query.scope()).await?;
     let mut report = Report::new(query.by);
-    let read = app.store.usage(&query.asked(caller.tenant()), |used| report.add(&used)).await;
+    let store = app.fleet.client.store();
+    let read = store.usage(&query.asked(caller.tenant()), |used| report.add(&used)).await;
     read.map_err(|error| failed(&error))?;
     if query.is_csv {
         let mut response = answer::bytes(StatusCode::OK, report.csv().into_bytes());
