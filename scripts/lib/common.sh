@@ -17,15 +17,22 @@ have() { command -v "$1" >/dev/null 2>&1; }
 # The folder of the built programs: binaries release|debug.
 binaries() { printf '%s/%s\n' "${CARGO_TARGET_DIR:-$root/target}" "$1"; }
 
-# build release|dev: every program, and optimised the demo too. Always with the same selection of packages: another one
-# would unify features differently and build the dependencies once more. In `dev` it is the selection of the tests.
+# The places where a test may make a program fail; no released program has them.
+fail_points=forebay-consumer/fail-points,forebay-autoscaler/fail-points
+
+# build release|dev: every program, and the examples. Always with the same selection of packages and features: another
+# one would unify features differently and build the dependencies once more. In `dev` it is what `run_tests` builds,
+# and the tests of the programs they drive (tests/src/binaries.rs).
 build() {
-    local selection=(--workspace --bins)
+    local selection=(--workspace --bins --examples)
     need_c_compiler
     have cargo || die "cargo is not installed: get a Rust toolchain from https://rustup.rs"
-    [[ $1 == dev ]] || selection+=(--examples)
+    [[ $1 != dev ]] || selection+=(--features "$fail_points")
     (cd "$root" && cargo build --locked "${selection[@]}" --profile "$1")
 }
+
+# run_tests ARGUMENTS...: `cargo test` on the programs that `build dev` makes.
+run_tests() { cargo test --locked --workspace --features "$fail_points" "$@"; }
 
 # shellcheck source=scripts/lib/install.sh
 . "$root/scripts/lib/install.sh"

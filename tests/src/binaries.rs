@@ -36,6 +36,7 @@ fn build() -> PathBuf {
         "build",
         "--workspace",
         "--bins",
+        "--examples", // as `scripts/test` does: with the features of the tests, nothing is built twice
         "--quiet",
         "--features",
         "forebay-consumer/fail-points,forebay-autoscaler/fail-points",
