@@ -47,7 +47,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Standard error may be gone; then there is nothing to write to.
-            let _ = writeln!(io::stderr(), "forebay-autoscaler: {error:#}");
+            let error_line = forebay_fabric::with_causes(error.as_ref());
+            let _ = writeln!(io::stderr(), "forebay-autoscaler: {error_line}");
             let wrong_setting = error.is::<ConfigError>()
                 || error.is::<SimulateError>()
                 || error.downcast_ref::<StoreError>().is_some_and(StoreError::is_final)

@@ -69,7 +69,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Standard error may be gone; then there is no other way to report this.
-            let _ = writeln!(io::stderr(), "forebay-worker: {error:#}");
+            let error_line = forebay_fabric::with_causes(error.as_ref());
+            let _ = writeln!(io::stderr(), "forebay-worker: {error_line}");
             ExitCode::from(error.downcast_ref::<WorkerError>().map_or(1, WorkerError::exit_code))
         }
     }

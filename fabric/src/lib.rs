@@ -16,6 +16,7 @@
 //! - [`shutdown`]: signals as a cancellation token
 //! - [`backoff`], [`clock`]: pauses and time
 //! - [`host`]: the machine
+//! - [`with_causes`]: an error as one line
 //! - [`rng`]: randomness that a test can repeat
 //! - [`fail`]: fail points, at which tests make a program die
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -24,6 +25,7 @@ pub mod access;
 pub mod answer;
 pub mod backoff;
 pub mod broker;
+mod causes;
 pub mod clock;
 pub mod config;
 pub mod death;
@@ -45,6 +47,7 @@ pub mod tls;
 pub mod usage;
 
 pub use broker::Broker;
+pub use causes::with_causes;
 pub use config::Config;
 pub use store::Store;
 

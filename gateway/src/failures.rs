@@ -92,7 +92,7 @@ pub fn of_wait(error: &WaitError) -> ApiError {
 /// The answer to a request that had no result in its time.
 pub fn too_late(after: Duration) -> ApiError {
     let message = format!(
-        "there was no result within {:.1} s: the model may still be starting; try again",
+        "there was no result within {:.1} s: the model is starting, busy, or behind an endpoint that fails; try again",
         after.as_secs_f64()
     );
     ApiError::unavailable("deadline_exceeded", message)

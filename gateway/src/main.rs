@@ -39,7 +39,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Standard error may be gone; then there is nothing to write to.
-            let _ = writeln!(io::stderr(), "forebay-gateway: {error:#}");
+            let error_line = forebay_fabric::with_causes(error.as_ref());
+            let _ = writeln!(io::stderr(), "forebay-gateway: {error_line}");
             let wrong_setting = error.is::<ConfigError>()
                 || error.downcast_ref::<StoreError>().is_some_and(StoreError::is_final)
                 || error.downcast_ref::<BrokerError>().is_some_and(BrokerError::is_final);

@@ -1,9 +1,9 @@
 //! Clients of other interfaces, unmodified, by their defaults or by the one setting that `docs/gateway.md` names: each
 //! gets the worker's own vectors, bit by bit, and the worker's own ranking.
 
-use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
 use forebay_tests::binaries::checkout;
 use forebay_tests::gateway::{Gateway, floats};
@@ -26,23 +26,32 @@ const OPENAI_2: (&str, &str) = ("FOREBAY_TEST_OPENAI_2", "venv-openai-2");
 /// Where all others are.
 const CLIENTS: (&str, &str) = ("FOREBAY_TEST_CLIENTS", "venv-clients");
 
-/// A client: its function in `tests/clients/drivers.py`, and the version that has to answer.
+/// The one that is written in Rust: a package of its own, built by the test.
+const ASYNC_OPENAI: &str = "async-openai";
+
+/// A client: its function in `tests/clients/drivers.py` and the Python that has it, or a package of Rust in
+/// `tests/clients`, and the version that has to answer.
 struct Driver {
-    environment: (&'static str, &'static str),
+    python: Option<(&'static str, &'static str)>,
     function: &'static str,
     version: &'static str,
 }
 
 const fn driver(function: &'static str, version: &'static str) -> Driver {
-    Driver { environment: CLIENTS, function, version }
+    Driver { python: Some(CLIENTS), function, version }
+}
+
+const fn openai_2(function: &'static str) -> Driver {
+    Driver { python: Some(OPENAI_2), function, version: "2.54.0" }
 }
 
 /// The table of `docs/gateway.md` names the same versions.
-const DRIVERS: [Driver; 13] = [
+const DRIVERS: [Driver; 14] = [
     driver("openai", "3.57.0"),
     driver("openai_async", "3.57.0"),
-    Driver { environment: OPENAI_2, function: "openai", version: "2.54.0" },
-    Driver { environment: OPENAI_2, function: "openai_async", version: "2.54.0" },
+    openai_2("openai"),
+    openai_2("openai_async"),
+    Driver { python: None, function: ASYNC_OPENAI, version: "0.43.0" },
     driver("langchain", "1.7.4"),
     driver("llama_index", "0.4.0"),
     driver("haystack", "3.4.1"),
@@ -95,11 +104,17 @@ impl Fleet {
 
     /// The answer that a client prints.
     async fn drive(&self, driver: &Driver, asked: &Path) -> Result<Value, String> {
-        let (variable, environment) = driver.environment;
         let mut command = Command::new("sh");
-        command.args(["-c", "exec \"$0\" \"$1\" \"$2\" <\"$3\""]);
-        command.arg(interpreter_of(variable, environment));
-        command.arg(checkout().join("tests/clients/drivers.py")).arg(driver.function).arg(asked);
+        command.args(["-c", "exec <\"$0\" \"$@\""]).arg(asked);
+        match driver.python {
+            Some((variable, environment)) => {
+                command.arg(interpreter_of(variable, environment));
+                command.arg(checkout().join("tests/clients/drivers.py")).arg(driver.function);
+            }
+            None => {
+                command.arg(package(driver.function));
+            }
+        }
         self.workload.stack.address(&mut command);
         command.env("FOREBAY_GATEWAY_URL", self.gateway.url("")).env("FOREBAY_API_KEY", &self.key);
         command.env("FOREBAY_MODEL", MODEL).env("FOREBAY_RERANKER", TINY);
@@ -110,6 +125,18 @@ impl Fleet {
             (code, _) => Err(format!("ended with {code}: {}{}", finished.output, finished.errors)),
         }
     }
+}
+
+/// Builds the package in `tests/clients`, beside the programs under test. The path of its program.
+fn package(name: &str) -> PathBuf {
+    let profile = env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned();
+    let target = profile.with_file_name("clients");
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
+    cargo.args(["build", "--locked", "--quiet", "--manifest-path"]);
+    cargo.arg(checkout().join("tests/clients").join(name).join("Cargo.toml"));
+    let built = cargo.arg("--target-dir").arg(&target).status().unwrap();
+    assert!(built.success(), "cargo can't build tests/clients/{name}");
+    target.join("debug").join(format!("forebay-client-{name}"))
 }
 
 /// A folder with the real model and a small reranker, and a configuration that names both.
