@@ -1,4 +1,4 @@
-//! An error with its causes as one line, for whoever started a program.
+//! An error with its causes as one line, for the person who started a program.
 
 use std::error::Error;
 

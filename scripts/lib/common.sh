@@ -17,7 +17,7 @@ have() { command -v "$1" >/dev/null 2>&1; }
 # The folder of the built programs: binaries release|debug.
 binaries() { printf '%s/%s\n' "${CARGO_TARGET_DIR:-$root/target}" "$1"; }
 
-# The places where a test may make a program fail; no released program has them.
+# The points at which a test may make a program fail; no released program has them.
 fail_points=forebay-consumer/fail-points,forebay-autoscaler/fail-points
 
 # build release|dev: every program, and the examples. Always with the same selection of packages and features: another
