@@ -204,6 +204,7 @@ pub async fn retrieve(
 ) -> Result<Response, ApiError> {
     let id = job_of(&app, request.headers(), Scope::Read, &id).await?;
     let asked = wait_of(request.uri().query().unwrap_or_default())?;
+    drop(request); // thousands wait, and the head of each is a buffer of 8 KiB
     let wait = asked.min(Duration::from_millis(app.config.poll_wait_ms_max));
     let record =
         if wait.is_zero() { found(&app, &id).await? } else { waited(&app, &id, wait).await? };
