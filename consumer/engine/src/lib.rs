@@ -67,6 +67,9 @@ pub use encode::batch::{PackedBatch, Rows};
 pub use encode::encoder::{Encoder, Pending};
 pub use error::EngineError;
 pub use forebay_kernels::Finish;
+pub use generate::generator::{
+    Chunk, Generator, Keep, Opened, PendingPicks, Pick, Picks, Room, SequenceId, Step,
+};
 pub use generate::sample::{History, PickError, Picked, Sampling, TokenMask, pick};
 pub use info::{KindInfo, ModelInfo, ModelTask};
 pub use load::fields::Ignored;
