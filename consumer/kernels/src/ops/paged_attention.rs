@@ -132,7 +132,8 @@ impl<'a> PagedAttention<'a> {
         let mut sums = vec![0.0; dim];
         for (key, score) in (first..=query).zip(scores) {
             let probability = (score - max).exp() / total;
-            for (sum, value) in sums.iter_mut().zip(part(key, self.heads + self.kv_heads + kv_head)) {
+            for (sum, value) in sums.iter_mut().zip(part(key, self.heads + self.kv_heads + kv_head))
+            {
                 *sum += probability * value;
             }
         }

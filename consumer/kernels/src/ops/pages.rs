@@ -63,8 +63,11 @@ impl Pages {
     /// Bytes that a page of one layer takes. Values are stored in lines of 32, so heads of other sizes take a little
     /// more than they hold. Saturates where a page can't exist.
     pub fn page_bytes(kv_heads: usize, head_dim: usize, dtype: DType) -> usize {
-        let values = head_dim.saturating_add(head_dim.checked_next_multiple_of(32).unwrap_or(usize::MAX));
-        [kv_heads, PAGE_TOKENS, dtype.size_in_bytes()].into_iter().fold(values, usize::saturating_mul)
+        let values =
+            head_dim.saturating_add(head_dim.checked_next_multiple_of(32).unwrap_or(usize::MAX));
+        [kv_heads, PAGE_TOKENS, dtype.size_in_bytes()]
+            .into_iter()
+            .fold(values, usize::saturating_mul)
     }
 
     /// How many pages there are.

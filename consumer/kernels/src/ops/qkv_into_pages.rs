@@ -59,7 +59,8 @@ impl QkvIntoPages<'_> {
         }
         pages.check(OP, self.kv_heads, dtype)?;
         let dim = pages.head_dim();
-        let expected = self.heads.checked_add(2 * self.kv_heads).and_then(|all| all.checked_mul(dim));
+        let expected =
+            self.heads.checked_add(2 * self.kv_heads).and_then(|all| all.checked_mul(dim));
         if self.heads == 0 || Some(width) != expected {
             let [heads, kv_heads] = [self.heads, self.kv_heads];
             return Err(operand.shape_error(format!("{heads} + 2 x {kv_heads} heads of {dim}")));

@@ -47,9 +47,7 @@ impl Span {
 impl<'a> StepRows<'a> {
     /// The rows of these sequences, in order. Refused are page tables that end before the new tokens, and a page that
     /// two of these sequences would write to.
-    pub fn new(
-        sequences: impl IntoIterator<Item = SequenceRows<'a>>,
-    ) -> Result<Self, KernelError> {
+    pub fn new(sequences: impl IntoIterator<Item = SequenceRows<'a>>) -> Result<Self, KernelError> {
         let mut step = Self::default();
         for sequence in sequences {
             step.push(sequence)?;
@@ -65,9 +63,11 @@ impl<'a> StepRows<'a> {
     fn push(&mut self, sequence: SequenceRows<'a>) -> Result<(), KernelError> {
         let SequenceRows { tokens, position, pages } = sequence;
         let index = self.sequences.len();
-        let short = KernelError::PageTable { sequence: index, pages: pages.len(), position, tokens };
+        let short =
+            KernelError::PageTable { sequence: index, pages: pages.len(), position, tokens };
         // Rows are counted together, so their sum has to be a number too.
-        let end = position.checked_add(tokens).filter(|_| self.tokens().checked_add(tokens).is_some());
+        let end =
+            position.checked_add(tokens).filter(|_| self.tokens().checked_add(tokens).is_some());
         let Some(end) = end.filter(|end| end.div_ceil(PAGE_TOKENS) <= pages.len()) else {
             return Err(short);
         };
@@ -116,7 +116,8 @@ impl<'a> StepRows<'a> {
             return Err(KernelError::OutsideTable { op, what: "page", value: page, rows: pages });
         }
         let ends = self.sequences.iter().filter(|sequence| sequence.tokens > 0);
-        let end = ends.map(|sequence| sequence.position + sequence.tokens).max().unwrap_or_default();
+        let end =
+            ends.map(|sequence| sequence.position + sequence.tokens).max().unwrap_or_default();
         match positions {
             Some(rows) if end > rows => {
                 Err(KernelError::OutsideTable { op, what: "position", value: end - 1, rows })
@@ -137,7 +138,12 @@ impl<'a> StepRows<'a> {
             let end = (sequence.position + sequence.tokens).div_ceil(PAGE_TOKENS);
             let seen = sequence.pages[first..end].iter().map(|&page| page as usize);
             if let Some(page) = seen.into_iter().find(|&page| page >= pages) {
-                return Err(KernelError::OutsideTable { op, what: "page", value: page, rows: pages });
+                return Err(KernelError::OutsideTable {
+                    op,
+                    what: "page",
+                    value: page,
+                    rows: pages,
+                });
             }
         }
         Ok(())
@@ -172,7 +178,8 @@ mod tests {
 
     #[test]
     fn tables_that_end_too_early_and_pages_with_two_writers_are_refused() {
-        let make = |position, tokens, pages: &'static [u32]| SequenceRows { tokens, position, pages };
+        let make =
+            |position, tokens, pages: &'static [u32]| SequenceRows { tokens, position, pages };
         let short = StepRows::new([make(0, 32, &[0]), make(32, 1, &[1])]);
         assert!(matches!(short, Err(KernelError::PageTable { sequence: 1, .. })));
         let huge = StepRows::new([make(usize::MAX, 2, &[1])]);
