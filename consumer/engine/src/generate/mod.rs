@@ -1,3 +1,5 @@
 //! Text generation: everything between the logits of a step and the text of an answer, and what keeps sequences.
 
+pub(crate) mod detokenize;
 pub(crate) mod sample;
+pub(crate) mod stop;
