@@ -3,6 +3,7 @@
 mod beginning;
 mod ids;
 mod kinds;
+pub(crate) mod vocabulary;
 mod wordpiece;
 
 use std::borrow::Cow;

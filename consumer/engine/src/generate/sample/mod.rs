@@ -4,10 +4,17 @@
 //! and random numbers are a function of seed and position (`philox`), so a resumed sequence goes on as if it had never
 //! stopped.
 
+mod adjust;
+mod candidates;
 mod mask;
+mod math;
+mod philox;
 mod pick;
 mod sampling;
 
 pub use mask::TokenMask;
 pub use pick::{History, PickError, Picked, pick};
 pub use sampling::Sampling;
+
+#[cfg(test)]
+mod tests;
