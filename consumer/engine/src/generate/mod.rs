@@ -5,5 +5,8 @@ pub(crate) mod generator;
 pub(crate) mod pages;
 
 pub(crate) mod detokenize;
+pub(crate) mod guide;
 pub(crate) mod sample;
 pub(crate) mod stop;
+pub(crate) mod template;
+pub(crate) mod tool_calls;

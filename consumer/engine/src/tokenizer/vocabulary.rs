@@ -137,7 +137,7 @@ impl Decoding {
         };
         let single = std::slice::from_ref(decoder);
         let parts = match decoder["decoders"].as_array() {
-            Some(parts) => parts,
+            Some(parts) => parts.as_slice(),
             None if decoder.is_null() => &[],
             None => single,
         };
