@@ -76,7 +76,8 @@ impl Decoder {
         let layers = (0..config.layers.len())
             .map(|index| Layer::load(&config, index, &named))
             .collect::<Result<_, _>>()?;
-        let ropes = config.ropes.iter().map(|rope| rope.table(positions)).collect::<Result<_, _>>()?;
+        let ropes =
+            config.ropes.iter().map(|rope| rope.table(positions)).collect::<Result<_, _>>()?;
         Ok(Self {
             words: words.to_dtype(dtype.tensor())?,
             ropes,
@@ -93,7 +94,11 @@ impl Decoder {
     }
 
     /// Pages for keys and values: one store a layer.
-    pub(crate) fn memory(&self, pages: usize, dtype: TensorType) -> Result<Vec<Pages>, EngineError> {
+    pub(crate) fn memory(
+        &self,
+        pages: usize,
+        dtype: TensorType,
+    ) -> Result<Vec<Pages>, EngineError> {
         let DecoderConfig { kv_heads, head_dim, .. } = self.config;
         let layer = |_| Ok(Pages::new(pages, kv_heads, head_dim, dtype, &Device::Cpu)?);
         self.layers.iter().map(layer).collect()
@@ -223,8 +228,11 @@ impl Layer {
         };
         let norm = |part: &str| named.norm(&name(part), hidden);
         let after = |part: &str| config.normalizes_after.then(|| norm(part)).transpose();
-        let before_feed_forward =
-            if config.normalizes_after { "pre_feedforward_layernorm" } else { "post_attention_layernorm" };
+        let before_feed_forward = if config.normalizes_after {
+            "pre_feedforward_layernorm"
+        } else {
+            "post_attention_layernorm"
+        };
         let last = index + 1 == config.layers.len();
         let next = format!("layers.{}.input_layernorm", index + 1);
         Ok(Self {
@@ -232,7 +240,11 @@ impl Layer {
             qkv: named.linear(&qkv, hidden, config.qkv_bias)?,
             q_norm: head_norm("self_attn.q_norm")?,
             k_norm: head_norm("self_attn.k_norm")?,
-            attention_out: named.linear(&one("self_attn.o_proj", hidden), query, config.out_bias)?,
+            attention_out: named.linear(
+                &one("self_attn.o_proj", hidden),
+                query,
+                config.out_bias,
+            )?,
             after_attention: after("post_attention_layernorm")?,
             middle: AddRmsNorm { norm: norm(before_feed_forward)? },
             up: named.linear(&up, hidden, config.mlp_bias)?,

@@ -3,7 +3,8 @@
 //!
 //! Fields, names and defaults are those of transformers 5, with the older names of fields beside them.
 
-use forebay_kernels::Activation;
+use candle_core::DType as TensorType;
+use forebay_kernels::{Activation, Pages};
 use serde_json::{Map, Value};
 
 use crate::error::EngineError;
@@ -37,7 +38,7 @@ pub(crate) struct DecoderConfig {
     pub(crate) heads: usize,
     pub(crate) kv_heads: usize,
     pub(crate) head_dim: usize,
-    /// The most tokens of a sequence.
+    /// The most tokens of a sequence that the model can read.
     pub(crate) positions: usize,
     pub(crate) eps: f64,
     /// Of the gate.
@@ -109,7 +110,11 @@ impl DecoderConfig {
             _ => false,
         };
         let mlp_bias = matches!(name, "llama" | "smollm3") && fields.or("mlp_bias", false)?;
-        let acts = if is_gemma { ["hidden_activation", "gelu_pytorch_tanh"] } else { ["hidden_act", "silu"] };
+        let acts = if is_gemma {
+            ["hidden_activation", "gelu_pytorch_tanh"]
+        } else {
+            ["hidden_act", "silu"]
+        };
         let mut config = Self {
             name,
             vocabulary: fields.required("vocab_size")?,
@@ -147,9 +152,6 @@ impl DecoderConfig {
         let layers = layers(name, fields)?;
         config.ropes = ropes(&config, fields)?;
         config.layers = layers;
-        if let Some(most) = config.ropes.iter().filter_map(DecoderRope::positions_max).min() {
-            config.positions = config.positions.min(most);
-        }
         Ok(config)
     }
 
@@ -179,6 +181,27 @@ impl DecoderConfig {
         Err(fields.problem(problem))
     }
 
+    /// The most tokens of a sequence that the model is meant for as it is: of one that turns longer texts otherwise,
+    /// the trained length.
+    pub(crate) fn positions_meant(&self) -> usize {
+        let most = self.ropes.iter().filter_map(DecoderRope::positions_max).min();
+        most.map_or(self.positions, |most| most.min(self.positions))
+    }
+
+    /// Bytes of a page in all layers.
+    pub(crate) fn page_bytes(&self, dtype: TensorType) -> u64 {
+        let layer = Pages::page_bytes(self.kv_heads, self.head_dim, dtype);
+        (layer as u64).saturating_mul(self.layers.len() as u64)
+    }
+
+    /// An upper bound of the memory, in bytes, that a row of a step takes while it is computed: states of one layer, and
+    /// the logits of a row that picks.
+    pub(crate) fn bytes_per_token(&self, dtype: TensorType) -> usize {
+        let attention = self.qkv_width() + self.heads * self.head_dim;
+        let values = 4 * self.hidden + attention + 3 * self.inner + self.vocabulary;
+        values * dtype.size_in_bytes() + self.vocabulary * TensorType::F32.size_in_bytes()
+    }
+
     /// Values that a linear layer makes of a token for attention: queries, keys and values.
     pub(crate) fn qkv_width(&self) -> usize {
         (self.heads + 2 * self.kv_heads) * self.head_dim
@@ -189,7 +212,9 @@ impl DecoderConfig {
 fn layers(name: &str, fields: &mut Fields) -> Result<Vec<LayerConfig>, EngineError> {
     let count: usize = fields.required("num_hidden_layers")?;
     if count == 0 || count > LAYERS_MAX {
-        return Err(fields.problem(format!("{count} num_hidden_layers; 1 to {LAYERS_MAX} are supported")));
+        return Err(
+            fields.problem(format!("{count} num_hidden_layers; 1 to {LAYERS_MAX} are supported"))
+        );
     }
     let is_null = fields.is_null("sliding_window");
     let window: Option<usize> = fields.get("sliding_window")?;
@@ -228,8 +253,7 @@ fn layers(name: &str, fields: &mut Fields) -> Result<Vec<LayerConfig>, EngineErr
             let first: usize = fields.or("max_window_layers", 28)?;
             let window = slides.then_some(window.or((!is_null).then_some(4096))).flatten();
             let local = is_local(fields, count, |index| window.is_some() && index >= first)?;
-            let layer =
-                |local| LayerConfig { rope: Some(0), window: window.filter(|_| local) };
+            let layer = |local| LayerConfig { rope: Some(0), window: window.filter(|_| local) };
             Ok(local.into_iter().map(layer).collect())
         }
     }
@@ -273,11 +297,14 @@ fn is_local(
 /// The rotations: one; of Gemma that of global layers, then that of local ones.
 fn ropes(config: &DecoderConfig, fields: &mut Fields) -> Result<Vec<DecoderRope>, EngineError> {
     let is_gemma = config.name == "gemma3_text";
-    let theta = fields.or("rope_theta", match config.name {
-        "smollm3" => 2e6,
-        "gemma3_text" => 1e6,
-        _ => 1e4,
-    })?;
+    let theta = fields.or(
+        "rope_theta",
+        match config.name {
+            "smollm3" => 2e6,
+            "gemma3_text" => 1e6,
+            _ => 1e4,
+        },
+    )?;
     let local_theta = fields.or("rope_local_base_freq", 1e4)?;
     let beside = Beside {
         theta,

@@ -146,7 +146,11 @@ impl DecoderRope {
 
     /// The angles of so many positions.
     pub(super) fn table(&self, positions: usize) -> Result<Rotary, EngineError> {
-        Ok(Rotary::of_scaled_frequencies(&self.frequencies(positions), self.amplitude(), positions)?)
+        Ok(Rotary::of_scaled_frequencies(
+            &self.frequencies(positions),
+            self.amplitude(),
+            positions,
+        )?)
     }
 
     fn amplitude(&self) -> f64 {
@@ -222,8 +226,11 @@ impl Parameters {
                 let table = |name: &str, factors: Option<Vec<f64>>| {
                     let factors = factors.unwrap_or_default();
                     if factors.len() != turned / 2 {
-                        let problem =
-                            format!("{FIELD}: {name} has {} values, not {}", factors.len(), turned / 2);
+                        let problem = format!(
+                            "{FIELD}: {name} has {} values, not {}",
+                            factors.len(),
+                            turned / 2
+                        );
                         return Err(fields.problem(problem));
                     }
                     factors.into_iter().map(|factor| number(name, Some(factor))).collect()
@@ -299,9 +306,15 @@ mod tests {
     fn old_names_and_new_ones_are_one() {
         let one = parse(r#"{"type": "linear", "factor": 2.0}"#).unwrap();
         assert_eq!(one, parse(r#"{"rope_type": "linear", "factor": 2.0}"#).unwrap());
-        assert_eq!(one, parse(r#"{"rope_type": "linear", "type": "linear", "factor": 2}"#).unwrap());
+        assert_eq!(
+            one,
+            parse(r#"{"rope_type": "linear", "type": "linear", "factor": 2}"#).unwrap()
+        );
         assert_eq!(one.frequencies(10)[0], 0.5);
-        assert_eq!(parse("{}").unwrap(), parse(r#"{"rope_type": "default", "rope_theta": 1e4}"#).unwrap());
+        assert_eq!(
+            parse("{}").unwrap(),
+            parse(r#"{"rope_type": "default", "rope_theta": 1e4}"#).unwrap()
+        );
     }
 
     #[test]
@@ -313,7 +326,8 @@ mod tests {
         ] {
             let scaled = parse(scaled).unwrap().frequencies(4096);
             let plain = parse("{}").unwrap().frequencies(4096);
-            let ratios: Vec<f64> = plain.iter().zip(&scaled).map(|(plain, scaled)| plain / scaled).collect();
+            let ratios: Vec<f64> =
+                plain.iter().zip(&scaled).map(|(plain, scaled)| plain / scaled).collect();
             assert!((ratios[0] - 1.0).abs() < 1e-9 && (ratios[7] - 8.0).abs() < 1e-9, "{ratios:?}");
             assert!(ratios.is_sorted(), "{ratios:?}");
         }
@@ -340,7 +354,10 @@ mod tests {
             (r#"{"rope_type": "default", "surprise": 1}"#, "surprise"),
             (r#"{"rope_theta": 0.5}"#, "rope_theta"),
             (r#"{"partial_rotary_factor": 1.5}"#, "turn"),
-            (r#"{"rope_type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}"#, "short_factor"),
+            (
+                r#"{"rope_type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}"#,
+                "short_factor",
+            ),
         ] {
             let error = parse(json).unwrap_err().to_string();
             assert!(error.contains(named), "{json}: {error}");

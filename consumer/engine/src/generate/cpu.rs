@@ -86,7 +86,10 @@ impl CpuGenerator {
             }
             let tokens = sequence.tokens.len() + chunk.tokens.len();
             if tokens > self.tokens_max {
-                return refused(format!("{tokens} tokens, at most {} are supported", self.tokens_max));
+                return refused(format!(
+                    "{tokens} tokens, at most {} are supported",
+                    self.tokens_max
+                ));
             }
             if let Some(pick) = chunk.pick
                 && pick.prompt_tokens > tokens
@@ -169,9 +172,7 @@ impl CpuGenerator {
             picks.zip(logits.chunks_exact_mut(vocabulary)).collect();
         let pick = |(chunk, logits)| (chunk.id, self.pick_one(chunk, logits));
         let made: Vec<(SequenceId, Result<Picked, PickError>)> = match &self.pool {
-            Some(pool) => pool.install(|| {
-                rows.into_par_iter().with_max_len(1).map(pick).collect()
-            }),
+            Some(pool) => pool.install(|| rows.into_par_iter().with_max_len(1).map(pick).collect()),
             None => rows.into_iter().map(pick).collect(),
         };
         let mut picks = Picks::default();

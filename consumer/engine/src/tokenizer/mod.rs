@@ -3,6 +3,7 @@
 mod beginning;
 mod ids;
 mod kinds;
+mod prompts;
 pub(crate) mod vocabulary;
 mod wordpiece;
 

@@ -41,7 +41,10 @@ fn every_fourth_layer_of_a_smollm3_has_no_positions_unless_it_is_listed() {
         config.layers.iter().map(|layer| layer.rope.is_some()).collect()
     };
     assert_eq!(turns(json!({})), [true, true, true, false, true, true]);
-    assert_eq!(turns(json!({"no_rope_layers": [0, 1, 0, 1, 0, 1]})), [false, true, false, true, false, true]);
+    assert_eq!(
+        turns(json!({"no_rope_layers": [0, 1, 0, 1, 0, 1]})),
+        [false, true, false, true, false, true]
+    );
 }
 
 #[test]
@@ -59,10 +62,13 @@ fn both_bases_of_gemma_are_read_in_the_words_of_both_versions() {
 
 #[test]
 fn a_phi_reads_as_many_tokens_as_its_first_factors_are_for() {
-    let config = parse("phi3", &json!({"original_max_position_embeddings": 512, "rope_scaling": {
+    let config = parse(
+        "phi3",
+        &json!({"original_max_position_embeddings": 512, "rope_scaling": {
         "type": "longrope", "short_factor": [1, 1, 1, 1, 1, 1], "long_factor": [2, 2, 2, 2, 2, 2]},
-        "partial_rotary_factor": 0.75}));
-    assert_eq!(config.unwrap().positions, 512);
+        "partial_rotary_factor": 0.75}),
+    );
+    assert_eq!(config.unwrap().positions_meant(), 512);
 }
 
 #[test]
@@ -74,7 +80,11 @@ fn what_cannot_be_computed_is_refused_by_name() {
         ("llama", json!({"head_dim": 15}), "even"),
         ("llama", json!({"num_hidden_layers": 1_000_000}), "num_hidden_layers"),
         ("llama", json!({"quantization_config": {"bits": 4}}), "quantization_config"),
-        ("gemma3_text", json!({"use_bidirectional_attention": true}), "use_bidirectional_attention"),
+        (
+            "gemma3_text",
+            json!({"use_bidirectional_attention": true}),
+            "use_bidirectional_attention",
+        ),
         ("gemma3_text", json!({"attn_logit_softcapping": 50.0}), "attn_logit_softcapping"),
         ("qwen2", json!({"layer_types": ["full_attention"]}), "layer_types"),
         ("qwen3", json!({"layer_types": vec!["linear_attention"; 6]}), "linear_attention"),

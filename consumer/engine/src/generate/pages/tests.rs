@@ -158,10 +158,12 @@ enum Act {
 
 fn act() -> impl Strategy<Value = Act> {
     // Few different tokens, so that prefixes meet.
-    let text = || vec(0_u32..2, 0..3).prop_flat_map(|parts| {
-        let long: Vec<u32> = parts.iter().flat_map(|&part| [part; PAGE_TOKENS]).collect();
-        vec(0_u32..2, 0..5).prop_map(move |more| [&long[..], &more].concat())
-    });
+    let text = || {
+        vec(0_u32..2, 0..3).prop_flat_map(|parts| {
+            let long: Vec<u32> = parts.iter().flat_map(|&part| [part; PAGE_TOKENS]).collect();
+            vec(0_u32..2, 0..5).prop_map(move |more| [&long[..], &more].concat())
+        })
+    };
     prop_oneof![
         (0_u64..2, text()).prop_map(|(salt, tokens)| Act::Open { salt, tokens }),
         (0_usize..4, text()).prop_map(|(at, tokens)| Act::Append { at, tokens }),
