@@ -170,7 +170,8 @@ impl CpuGenerator {
         let picks = step.rows.iter().filter(|chunk| chunk.pick.is_some());
         let rows: Vec<(&Chunk<'_>, &mut [f32])> =
             picks.zip(logits.chunks_exact_mut(vocabulary)).collect();
-        let pick = |(chunk, logits)| (chunk.id, self.pick_one(chunk, logits));
+        let pick =
+            |(chunk, logits): (&Chunk<'_>, &mut [f32])| (chunk.id, self.pick_one(chunk, logits));
         let made: Vec<(SequenceId, Result<Picked, PickError>)> = match &self.pool {
             Some(pool) => pool.install(|| rows.into_par_iter().with_max_len(1).map(pick).collect()),
             None => rows.into_iter().map(pick).collect(),
