@@ -1,10 +1,11 @@
 //! The families of models that a GGUF may hold, and transformers' names for their tensors.
 
-use crate::load::gguf::metadata::Metadata;
 use crate::error::EngineError;
+use crate::load::gguf::metadata::Metadata;
 
 /// The families that are read, by the names that files give them.
-const FAMILIES: &str = "llama (also SmolLM2 and Mistral), smollm3, qwen2, qwen3, gemma3, phi3 (also Phi-4)";
+const FAMILIES: &str =
+    "llama (also SmolLM2 and Mistral), smollm3, qwen2, qwen3, gemma3, phi3 (also Phi-4)";
 
 /// A family of dense decoders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

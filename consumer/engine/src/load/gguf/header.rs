@@ -116,7 +116,9 @@ impl<R: Read> Source<R> {
     fn value(&mut self) -> Result<Value, Problem> {
         let kind = self.u32()?;
         match (Number::of(kind), kind) {
-            (Some(number), _) => Ok(Value::Scalar(number.read(&self.bytes(number.bytes() as u64)?))),
+            (Some(number), _) => {
+                Ok(Value::Scalar(number.read(&self.bytes(number.bytes() as u64)?)))
+            }
             (None, TEXT) => Ok(Value::Text(self.text()?)),
             (None, ARRAY) => self.values(),
             _ => broken(format!("a value of type {kind} at {}", self.at)),
@@ -236,7 +238,8 @@ fn tensor<R: Read>(source: &mut Source<R>, name: &str) -> Result<TensorInfo, Pro
                 ));
             }
             let values = shape.iter().try_fold(1_usize, |all, &size| all.checked_mul(size));
-            let bytes = values.and_then(|values| (values / kind.values()).checked_mul(kind.bytes()));
+            let bytes =
+                values.and_then(|values| (values / kind.values()).checked_mul(kind.bytes()));
             bytes.ok_or_else(|| Problem::Broken(format!("tensor {name:?} of shape {shape:?}")))?
         }
     };

@@ -64,12 +64,7 @@ pub(crate) fn q5_k(block: &[u8], values: &mut [f32]) {
 }
 
 /// Values of four bits and perhaps a fifth; `head` has both scales and those of parts.
-fn of_four_bits(
-    head: &[u8],
-    quants: &[u8],
-    fifth: impl Fn(usize) -> u8,
-    values: &mut [f32],
-) {
+fn of_four_bits(head: &[u8], quants: &[u8], fifth: impl Fn(usize) -> u8, values: &mut [f32]) {
     let scale = half_at(head, 0);
     let minimum = half_at(head, 2);
     for (part, values) in values.chunks_exact_mut(32).enumerate() {

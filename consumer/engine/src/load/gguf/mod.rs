@@ -106,7 +106,11 @@ impl GgufModel {
         self.tensors.values().map(|(info, _)| info.bytes as u64).sum()
     }
 
-    fn find(&self, name: &str, shape: &[usize]) -> Result<(&TensorInfo, Kind, Change), EngineError> {
+    fn find(
+        &self,
+        name: &str,
+        shape: &[usize],
+    ) -> Result<(&TensorInfo, Kind, Change), EngineError> {
         let path = || self.path.clone();
         let name = || name.to_owned();
         let Some((info, change)) = self.tensors.get(&name()) else {

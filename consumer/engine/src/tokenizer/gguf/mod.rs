@@ -83,43 +83,43 @@ impl<'a> Words<'a> {
     }
 }
 
-/// The tokenizer of a file. It puts special tokens before and behind texts where the file says so.
-pub(crate) fn tokenizer(model: &GgufModel) -> Result<Tokenizer, EngineError> {
-    let metadata = model.metadata();
-    let words = Words::of(metadata)?;
-    let listed = words.merges()?;
-    let around = around(&words)?;
-    let in_library = |part: &mut dyn FnMut() -> tokenizers::Result<Tokenizer>| {
-        contained(part).map_err(|problem| EngineError::Tokenizer {
-            problem: format!("{}: {problem}", model.path().display()),
+impl GgufModel {
+    /// The tokenizer of the file. It puts special tokens before and behind texts where the file says so.
+    pub(crate) fn tokenizer(&self) -> Result<Tokenizer, EngineError> {
+        let metadata = self.metadata();
+        let words = Words::of(metadata)?;
+        let listed = words.merges()?;
+        let around = around(&words)?;
+        let problem = |problem| EngineError::Tokenizer {
+            problem: format!("{}: {problem}", self.path().display()),
+        };
+        let mut tokenizer = match metadata.required_text("tokenizer.ggml.model")? {
+            "gpt2" => {
+                let split = pre::Split::of(metadata)?;
+                contained(|| byte_level(&words, listed.unwrap_or_default(), &split))
+            }
+            "llama" => {
+                let way = sentence_piece::Way::of(metadata)?;
+                let merges = match listed {
+                    Some(merges) => merges,
+                    None => sentence_piece::merges(&words, &way)?,
+                };
+                contained(|| sentence_piece::tokenizer(&words, merges, &way))
+            }
+            other => {
+                return Err(metadata.problem(format!(
+                    "tokenizer.ggml.model = {other} is not supported; supported: gpt2, llama"
+                )));
+            }
+        }
+        .map_err(problem)?;
+        contained(|| {
+            tokenizer.add_tokens(words.added())?;
+            tokenizer.with_post_processor(around);
+            Ok(tokenizer)
         })
-    };
-    let mut tokenizer = match metadata.required_text("tokenizer.ggml.model")? {
-        "gpt2" => {
-            let split = pre::Split::of(metadata)?;
-            let mut merges = listed.unwrap_or_default();
-            in_library(&mut || byte_level(&words, std::mem::take(&mut merges), &split))?
-        }
-        "llama" => {
-            let way = sentence_piece::Way::of(metadata)?;
-            let mut merges = match listed {
-                Some(merges) => merges,
-                None => sentence_piece::merges(&words, &way)?,
-            };
-            in_library(&mut || sentence_piece::tokenizer(&words, std::mem::take(&mut merges), &way))?
-        }
-        other => {
-            return Err(metadata.problem(format!(
-                "tokenizer.ggml.model = {other} is not supported; supported: gpt2, llama"
-            )));
-        }
-    };
-    let added = words.added();
-    in_library(&mut || {
-        tokenizer.add_tokens(added.iter().cloned())?;
-        tokenizer.with_post_processor(around.clone());
-        Ok(tokenizer.clone())
-    })
+        .map_err(problem)
+    }
 }
 
 /// A tokenizer of bytes that are spelt as printable characters.
@@ -170,3 +170,6 @@ fn around(words: &Words<'_>) -> Result<Option<TemplateProcessing>, EngineError> 
         .map(Some)
         .map_err(|error| problem(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests;

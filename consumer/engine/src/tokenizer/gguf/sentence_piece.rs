@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use tokenizers::models::bpe::{BPE, Merges};
-use tokenizers::normalizers::{Prepend, Replace, Sequence};
 use tokenizers::decoders::byte_fallback::ByteFallback;
 use tokenizers::decoders::fuse::Fuse;
 use tokenizers::decoders::sequence::Sequence as DecoderSequence;
 use tokenizers::decoders::strip::Strip;
+use tokenizers::models::bpe::{BPE, Merges};
+use tokenizers::normalizers::{Prepend, Replace, Sequence};
 use tokenizers::{DecoderWrapper, NormalizerWrapper, Tokenizer};
 
 use crate::error::EngineError;
