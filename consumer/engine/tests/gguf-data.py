@@ -1,6 +1,6 @@
 """Makes tests/data/gguf: files as GGUF's own library writes them, with what transformers and the reference read there.
 
-    pip install transformers==5.24.0 torch gguf==0.19.0 sentencepiece
+    pip install transformers==5.24.0 torch gguf==0.19.0 sentencepiece accelerate
     python gguf-data.py texts.txt [smollm2.gguf]
 
 `texts.txt` has one text a line; 40 of them go into the data. With SmolLM2's file, which is too large to keep, the
@@ -72,7 +72,7 @@ def blocks():
     for name in ["F32", "F16", "BF16", *halves, "MXFP4"]:
         kind = Kind[name]
         values, size = gguf.GGML_QUANT_SIZES[kind]
-        count = max(2, 64 // values) if values > 1 else 256
+        count = {1: 256, 32: 16, 256: 6}[values]
         raw = random.integers(0, 256, (count, size), dtype=np.uint8)
         if name in ("F32", "F16", "BF16"):
             floats = random.normal(size=(count,)).astype(np.float32)
@@ -84,7 +84,8 @@ def blocks():
         for at in halves.get(name, []):
             raw[:, at : at + 2] = random.choice(scales, count).view(np.uint8).reshape(count, 2)
         if name == "MXFP4":
-            raw[:, 0] = [0, 1] if count == 2 else random.integers(0, 255, count)
+            raw[:, 0] = random.integers(0, 255, count)
+            raw[:3, 0] = [0, 1, 254]
         data = raw.reshape(1, -1)
         tensors.append((f"stored.{name}", data, kind))
         tensors.append((f"values.{name}", gguf.dequantize(data, kind), Kind.F32))
