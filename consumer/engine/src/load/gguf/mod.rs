@@ -101,9 +101,10 @@ impl GgufModel {
         GenerationFacts::read(&self.metadata)
     }
 
-    /// Bytes of all tensors as they are stored.
-    pub(crate) fn stored_bytes(&self) -> u64 {
-        self.tensors.values().map(|(info, _)| info.bytes as u64).sum()
+    /// The tensors' names in transformers, with their shapes.
+    #[cfg(fuzzing)]
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.tensors.iter().map(|(name, (info, _))| (name.as_str(), &*info.shape))
     }
 
     fn find(
