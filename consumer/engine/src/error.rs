@@ -51,6 +51,14 @@ pub enum EngineError {
         /// The problem that was found.
         problem: String,
     },
+    /// The model's file is not a whole GGUF.
+    #[error("{} is not a whole GGUF ({problem}); fetch the model again", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// The problem that was found.
+        problem: String,
+    },
     /// The weights file lacks a tensor that the architecture needs.
     #[error("{} has no tensor {name:?}, which this architecture needs", path.display())]
     TensorMissing {
@@ -72,7 +80,7 @@ pub enum EngineError {
         actual: Vec<usize>,
     },
     /// A tensor is stored in a type that the engine does not read.
-    #[error("{}: tensor {name:?} is stored as {dtype}; readable: F32, F16, BF16, F64", path.display())]
+    #[error("{}: tensor {name:?} is stored as {dtype}; readable: {readable}", path.display())]
     TensorDType {
         /// The file.
         path: PathBuf,
@@ -80,6 +88,8 @@ pub enum EngineError {
         name: String,
         /// The type in the file.
         dtype: String,
+        /// The types that are read.
+        readable: &'static str,
     },
     /// The tokenizer file is broken, or a text could not be tokenized.
     #[error("tokenizer: {problem}")]
