@@ -57,16 +57,15 @@ fn qkv_into_pages_names_the_operand_that_does_not_fit() {
     let qkv = noisy(1, &[2, 8 * 8]).0;
     let store = pages(2, 2, 8);
     op.apply(&qkv, &step, &store).unwrap();
-    const OP: &str = "qkv_into_pages";
-    assert_shape_refused(op.apply(&noisy(1, &[3, 64]).0, &step, &store), OP, "qkv");
-    assert_shape_refused(op.apply(&noisy(1, &[2, 56]).0, &step, &store), OP, "qkv");
-    assert_shape_refused(op.apply(&qkv, &step, &pages(2, 1, 8)), OP, "pages");
-    assert_shape_refused(op.apply(&qkv, &step, &pages(2, 2, 4)), OP, "qkv");
+    assert_shape_refused(op.apply(&noisy(1, &[3, 64]).0, &step, &store), "qkv_into_pages", "qkv");
+    assert_shape_refused(op.apply(&noisy(1, &[2, 56]).0, &step, &store), "qkv_into_pages", "qkv");
+    assert_shape_refused(op.apply(&qkv, &step, &pages(2, 1, 8)), "qkv_into_pages", "pages");
+    assert_shape_refused(op.apply(&qkv, &step, &pages(2, 2, 4)), "qkv_into_pages", "qkv");
     let normed = QkvIntoPages { k_norm: Some(&norm), ..op };
-    assert_shape_refused(normed.apply(&qkv, &step, &store), OP, "k_norm");
+    assert_shape_refused(normed.apply(&qkv, &step, &store), "qkv_into_pages", "k_norm");
     let wide = Rotary::new(10, 1e4, 40).unwrap();
     let turned = QkvIntoPages { rotary: Some(&wide), ..op };
-    assert_shape_refused(turned.apply(&qkv, &step, &store), OP, "rotary");
+    assert_shape_refused(turned.apply(&qkv, &step, &store), "qkv_into_pages", "rotary");
     let outside = |result: Result<(), KernelError>| match result.unwrap_err() {
         KernelError::OutsideTable { what, value, rows, .. } => (what, value, rows),
         other => panic!("{other}"),
@@ -86,18 +85,17 @@ fn paged_attention_names_the_operand_that_does_not_fit() {
     let qkv = noisy(1, &[2, 8 * 8]).0;
     let store = pages(2, 2, 8);
     op.forward(&qkv, &store).unwrap();
-    const OP: &str = "paged_attention";
-    assert_shape_refused(op.forward(&noisy(1, &[3, 64]).0, &store), OP, "qkv");
-    assert_shape_refused(op.forward(&noisy(1, &[2, 31]).0, &store), OP, "qkv");
-    assert_shape_refused(op.forward(&qkv, &pages(2, 1, 8)), OP, "pages");
+    assert_shape_refused(op.forward(&noisy(1, &[3, 64]).0, &store), "paged_attention", "qkv");
+    assert_shape_refused(op.forward(&noisy(1, &[2, 31]).0, &store), "paged_attention", "qkv");
+    assert_shape_refused(op.forward(&qkv, &pages(2, 1, 8)), "paged_attention", "pages");
     let heads = PagedAttention { heads: 5, ..op };
-    assert_shape_refused(heads.forward(&qkv, &store), OP, "kv_heads");
+    assert_shape_refused(heads.forward(&qkv, &store), "paged_attention", "kv_heads");
     let window = PagedAttention { window: Some(0), ..op };
-    assert_shape_refused(window.forward(&qkv, &store), OP, "window");
+    assert_shape_refused(window.forward(&qkv, &store), "paged_attention", "window");
     let sinks = noisy(1, &[3]).0;
     let sunk = PagedAttention { sinks: Some(&sinks), ..op };
-    assert_shape_refused(sunk.forward(&qkv, &store), OP, "sinks");
-    assert_shape_refused(op.forward_into(&qkv, &store, &noisy(1, &[2, 31]).0), OP, "out");
+    assert_shape_refused(sunk.forward(&qkv, &store), "paged_attention", "sinks");
+    assert_shape_refused(op.forward_into(&qkv, &store, &noisy(1, &[2, 31]).0), "paged_attention", "out");
     for factor in [0.0, -1.0, f32::NAN, f32::INFINITY] {
         let scaled = PagedAttention { scale: Some(factor), ..op }.forward(&qkv, &store);
         assert!(matches!(scaled, Err(KernelError::Factor { name: "scale", .. })));

@@ -1,6 +1,6 @@
 //! `paged_attention` on the processor against its reference.
 
-use candle_core::DType;
+use candle_core::{DType, Device};
 use proptest::prelude::*;
 
 use super::super::super::{DTYPES, assert_close, doubles, tensor, values};
@@ -14,7 +14,7 @@ fn reference(layer: &Layer, pages: &Pages, sequence: &Sequence) -> Vec<f64> {
     let rows = StepRows::new([whole]).unwrap();
     let qkv = sequence.qkv.copy().unwrap();
     let [keys, lines] = stored(layer, pages, sequence);
-    layer.into_pages().apply(&qkv, &rows, pages).unwrap();
+    layer.op().apply(&qkv, &rows, pages).unwrap();
     let mut qkv = doubles(&values(&qkv));
     let kv = layer.kv_heads * layer.dim;
     let stored = doubles(&keys);
@@ -94,11 +94,7 @@ fn heads_of_an_odd_size_agree_in_f32_and_are_refused_in_bf16() {
         let output = tensor(&output, &[output.len()]);
         assert_close(&output, &reference(&layer, &pages, &sequences[0]), 3e-6);
     });
-    assert!(Pages::new(1, 2, 7, DType::BF16, pages_device()).is_err());
-}
-
-fn pages_device() -> &'static candle_core::Device {
-    &candle_core::Device::Cpu
+    assert!(Pages::new(1, 2, 7, DType::BF16, &Device::Cpu).is_err());
 }
 
 #[test]

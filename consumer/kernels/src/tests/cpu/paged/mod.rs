@@ -74,7 +74,7 @@ impl Layer {
         (self.heads + 2 * self.kv_heads) * self.dim
     }
 
-    fn into_pages(&self) -> QkvIntoPages<'_> {
+    fn op(&self) -> QkvIntoPages<'_> {
         QkvIntoPages {
             rotary: self.rotary.as_ref(),
             q_norm: self.norms.as_ref().map(|norms| &norms[0]),
@@ -134,7 +134,7 @@ impl Layer {
             .collect();
         // A copy: queries change in place.
         let qkv = Tensor::cat(&chunks, 0).unwrap().copy().unwrap();
-        self.into_pages().apply(&qkv, &rows, pages).unwrap();
+        self.op().apply(&qkv, &rows, pages).unwrap();
         let out = values(&self.attention(&rows).forward(&qkv, pages).unwrap());
         let hidden = self.heads * self.dim;
         rows.cu_seqlens()

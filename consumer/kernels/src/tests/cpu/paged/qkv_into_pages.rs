@@ -44,7 +44,7 @@ proptest! {
                         pages: &sequence.table,
                     };
                     let rows = StepRows::new([whole]).unwrap();
-                    layer.into_pages().reference(&mut expected, &rows, dim);
+                    layer.op().reference(&mut expected, &rows, dim);
                     let part = |first: usize, heads: usize| -> Vec<f64> {
                         let rows = expected.chunks_exact(layer.width());
                         rows.flat_map(|row| row[first * dim..][..heads * dim].to_vec()).collect()
@@ -57,7 +57,7 @@ proptest! {
                         assert_close(&stored, &expected, rounding + 1e-5);
                     }
                     let qkv = sequence.qkv.copy().unwrap();
-                    layer.into_pages().apply(&qkv, &rows, &pages).unwrap();
+                    layer.op().apply(&qkv, &rows, &pages).unwrap();
                     let qkv = values(&qkv);
                     let queries: Vec<f32> = qkv
                         .chunks_exact(layer.width())
@@ -83,7 +83,7 @@ fn an_amplitude_stretches_what_is_turned_and_nothing_else() {
         let pages = layer.pages(DType::F32, &sequences);
         let whole = SequenceRows { tokens: 40, position: 0, pages: &sequences[0].table };
         let qkv = sequences[0].qkv.copy().unwrap();
-        let op = QkvIntoPages { rotary: Some(rotary), ..layer.into_pages() };
+        let op = QkvIntoPages { rotary: Some(rotary), ..layer.op() };
         op.apply(&qkv, &StepRows::new([whole]).unwrap(), &pages).unwrap();
         values(&qkv.narrow(1, 0, DIM).unwrap().contiguous().unwrap())
     };
