@@ -95,7 +95,11 @@ fn paged_attention_names_the_operand_that_does_not_fit() {
     let sinks = noisy(1, &[3]).0;
     let sunk = PagedAttention { sinks: Some(&sinks), ..op };
     assert_shape_refused(sunk.forward(&qkv, &store), "paged_attention", "sinks");
-    assert_shape_refused(op.forward_into(&qkv, &store, &noisy(1, &[2, 31]).0), "paged_attention", "out");
+    assert_shape_refused(
+        op.forward_into(&qkv, &store, &noisy(1, &[2, 31]).0),
+        "paged_attention",
+        "out",
+    );
     for factor in [0.0, -1.0, f32::NAN, f32::INFINITY] {
         let scaled = PagedAttention { scale: Some(factor), ..op }.forward(&qkv, &store);
         assert!(matches!(scaled, Err(KernelError::Factor { name: "scale", .. })));
