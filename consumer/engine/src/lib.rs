@@ -83,8 +83,9 @@ pub use generate::sample::{History, PickError, Picked, Sampling, TokenMask, pick
 pub use generate::stop::StopStrings;
 pub use generate::template::{ChatInput, ChatTemplate, TemplateError};
 pub use generate::tool_calls::{AnswerPart, ToolCall, ToolCalls, ToolFormat};
-pub use info::{GenerationInfo, KindInfo, ModelInfo, ModelTask, Recommended};
+pub use info::{KindInfo, ModelInfo, ModelTask};
 pub use load::fields::Ignored;
+pub use load::generation::{GenerationInfo, Recommended};
 pub use load::options::{DType, Device, LoadOptions};
 pub use load::per_token::{SPARSE_VALUES_MAX, SpladePooling};
 pub use load::pooling::Pooling;
