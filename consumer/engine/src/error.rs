@@ -51,6 +51,14 @@ pub enum EngineError {
         /// The problem that was found.
         problem: String,
     },
+    /// The model's file is not a whole GGUF.
+    #[error("{} is not a whole GGUF ({problem}); fetch the model again", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// The problem that was found.
+        problem: String,
+    },
     /// The weights file lacks a tensor that the architecture needs.
     #[error("{} has no tensor {name:?}, which this architecture needs", path.display())]
     TensorMissing {
@@ -72,7 +80,7 @@ pub enum EngineError {
         actual: Vec<usize>,
     },
     /// A tensor is stored in a type that the engine does not read.
-    #[error("{}: tensor {name:?} is stored as {dtype}; readable: F32, F16, BF16, F64", path.display())]
+    #[error("{}: tensor {name:?} is stored as {dtype}; readable: {readable}", path.display())]
     TensorDType {
         /// The file.
         path: PathBuf,
@@ -80,6 +88,8 @@ pub enum EngineError {
         name: String,
         /// The type in the file.
         dtype: String,
+        /// The types that are read.
+        readable: &'static str,
     },
     /// The tokenizer file is broken, or a text could not be tokenized.
     #[error("tokenizer: {problem}")]
@@ -168,6 +178,24 @@ pub enum EngineError {
         needed: u64,
         /// Bytes that are left.
         left: u64,
+    },
+    /// A step needs more pages than are free. Nothing was computed: close a sequence, or begin a smaller step.
+    #[error(
+        "the step needs {needed} more pages of memory and {left} are left; close a sequence or begin a smaller step"
+    )]
+    NoPages {
+        /// Pages that it would take.
+        needed: usize,
+        /// Pages that are free or could be freed.
+        left: usize,
+    },
+    /// A model of another kind than the caller needs.
+    #[error("the model {found}; one that {expected} is needed")]
+    OtherEngine {
+        /// What it does.
+        found: &'static str,
+        /// What was asked of it.
+        expected: &'static str,
     },
     /// An item that no batch can hold: leave it out and compute the others.
     #[error("item {index} of the batch: {problem}")]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::device::Gpu;
 use crate::load::fields::Ignored;
+use crate::load::generation::GenerationInfo;
 use crate::load::options::{DType, Device};
 use crate::load::per_token::{SPARSE_VALUES_MAX, SpladePooling};
 use crate::load::pooling::Pooling;
@@ -21,6 +22,8 @@ pub enum ModelTask {
     Classify,
     /// The row is one score: how well the text answers a query, the first text of a pair.
     Rerank,
+    /// There is no row: the model continues texts.
+    Generate,
 }
 
 /// How a model of token vectors reads texts of one kind.
@@ -80,6 +83,8 @@ pub struct ModelInfo {
     pub threads: usize,
     /// An upper bound of the device memory, in bytes, that a token of a batch takes while it is computed.
     pub bytes_per_token: usize,
+    /// What a model that generates text says about that; `None` for others.
+    pub generation: Option<GenerationInfo>,
 }
 
 impl ModelInfo {
@@ -89,6 +94,7 @@ impl ModelInfo {
             ModelTask::EmbedSparse => 2 * SPARSE_VALUES_MAX.min(self.dim),
             ModelTask::EmbedTokens => self.dim.saturating_mul(self.tokens_max),
             ModelTask::Embed | ModelTask::Classify | ModelTask::Rerank => self.dim,
+            ModelTask::Generate => 0,
         }
     }
 }

@@ -1,8 +1,11 @@
 //! Texts to token ids: one text on the calling thread, cut to the model's length with its closing tokens kept.
 
 mod beginning;
+pub(crate) mod gguf;
 mod ids;
 mod kinds;
+mod prompts;
+pub(crate) mod vocabulary;
 mod wordpiece;
 
 use std::borrow::Cow;
