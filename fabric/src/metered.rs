@@ -25,6 +25,7 @@ pub(crate) fn entry(ticket: &Ticket, outcome: Outcome) -> UsageEntry {
         state,
         input_tokens: usage.input_tokens,
         output_tokens: usage.output_tokens,
+        cached_tokens: usage.cached_tokens,
         truncated: usage.truncated,
         device_us: usage.device_us,
         cost: 0,

@@ -7,16 +7,15 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use crate::{
     bounded::{BoundedMap, BoundedText, Number, OptionalText, Version},
     came::{Came, Refuse, refuse_others},
+    generate::Prompt,
     ids::IdsSeed,
-    input::{InputSeed, ParamsSeed, WireInputs, WireParamsRead},
-    job::{
-        EmbedParams, GenerateParams, Job, Prompt, RerankParams, SparseParams, Task, TokensParams,
-        Work,
-    },
+    input::{InputSeed, WireInputs},
+    job::{EmbedParams, Job, RerankParams, SparseParams, Task, TokensParams, Work},
     key::{Key, Seen, fields},
     limits::{self, Limits},
     names::ModelId,
     outcome::{ErrorCode, JobError},
+    params::{ParamsSeed, WireParamsRead},
     version::VERSION,
 };
 
@@ -176,7 +175,10 @@ fn work(task: Task, input: WireInputs, params: WireParamsRead) -> Result<Work, J
         }
         (Task::EmbedSparse, WireInputs::Texts(input)) => Ok(Work::EmbedSparse {
             input,
-            params: SparseParams { truncate: params.truncate.unwrap_or(true), top_k: params.top_k },
+            params: SparseParams {
+                truncate: params.truncate.unwrap_or(true),
+                top_k: params.generate.top_k,
+            },
         }),
         (Task::EmbedTokens, WireInputs::Texts(input)) => Ok(Work::EmbedTokens {
             input,
@@ -195,15 +197,11 @@ fn work(task: Task, input: WireInputs, params: WireParamsRead) -> Result<Work, J
                 (None, Some(messages)) => Prompt::Messages(messages),
                 _ => return Err(wrong_input(task)),
             };
-            let params = GenerateParams {
-                max_tokens: params.max_tokens,
-                temperature: params.temperature,
-                top_p: params.top_p,
-                top_k: params.top_k,
-                stop: params.stop,
-                seed: params.seed,
-            };
-            Ok(Work::Generate { prompt, params })
+            if let Some(n) = params.n.filter(|&n| n != 1) {
+                let message = format!("`n` is {n}: a job has one output, send a job for each");
+                return Err(JobError::invalid(message));
+            }
+            Ok(Work::Generate { prompt, params: params.generate })
         }
         _ => Err(wrong_input(task)),
     }

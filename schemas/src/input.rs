@@ -1,17 +1,15 @@
-//! Seeds for `input` and `params`, which may precede the task that says how to read them.
+//! Seeds for `input`, which may precede the task that says how to read it.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::{
-    bounded::{
-        BoundedList, BoundedText, Flag, Number, OptionalText, Real, SmallNumber, What, empty_list,
-    },
+    bounded::{BoundedList, BoundedText, OptionalText, What},
     came::{Came, Refuse, refuse_others},
-    job::{InputType, Message},
+    generate::{Message, ToolCall},
     key::{Key, Seen, fields},
-    limits::{Limits, STOP_CHARS_MAX, STOPS_MAX},
+    limits::{CALL_NAME_CHARS_MAX, Limits, TOOL_CALLS_MAX},
 };
 
 /// The `input` of a job, before its task is known.
@@ -121,7 +119,16 @@ impl<'de> Visitor<'de> for InputSeed<'_> {
 /// The n-th message of a conversation.
 struct MessageSeed(usize);
 
-fields!(MessageField { Role = "role", Content = "content" });
+fields!(MessageField {
+    Role = "role",
+    Content = "content",
+    ToolCalls = "tool_calls",
+    ToolCallId = "tool_call_id",
+    Name = "name",
+});
+
+const TOOL_CALL_ID: OptionalText<'static> = BoundedText::field("tool_call_id", CALL_NAME_CHARS_MAX);
+const NAME: OptionalText<'static> = BoundedText::field("name", CALL_NAME_CHARS_MAX);
 
 impl Refuse for MessageSeed {
     fn refuse<E: Error>(&self, came: &Came) -> E {
@@ -147,6 +154,7 @@ impl<'de> Visitor<'de> for MessageSeed {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Message, A::Error> {
         let mut role = None;
         let mut content = None;
+        let mut message = Message::default();
         let mut seen = Seen::default();
         while let Some(field) = map.next_key_seed(Key::<MessageField>::new())? {
             seen.add(field)?;
@@ -155,6 +163,18 @@ impl<'de> Visitor<'de> for MessageSeed {
                 MessageField::Content => {
                     content = map.next_value_seed(BoundedText::field("content", usize::MAX))?;
                 }
+                MessageField::ToolCalls => {
+                    let calls = BoundedList {
+                        what: "tool_calls",
+                        len_max: TOOL_CALLS_MAX,
+                        element: ToolCallSeed,
+                    };
+                    message.tool_calls = map.next_value_seed(calls)?.unwrap_or_default();
+                }
+                MessageField::ToolCallId => {
+                    message.tool_call_id = map.next_value_seed(TOOL_CALL_ID)?;
+                }
+                MessageField::Name => message.name = map.next_value_seed(NAME)?,
                 MessageField::Other => {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -166,161 +186,77 @@ impl<'de> Visitor<'de> for MessageSeed {
                 self.0
             ))
         };
+        // A turn that only calls tools has no text.
+        let content = content.or_else(|| (!message.tool_calls.is_empty()).then(String::new));
         Ok(Message {
             role: role.ok_or_else(|| missing("role"))?,
             content: content.ok_or_else(|| missing("content"))?,
+            ..message
         })
     }
 
     refuse_others!(flag, number, text, null, list, extension);
 }
 
-/// The `params` of a job, before its task is known.
-#[derive(Default)]
-pub(crate) struct WireParamsRead {
-    pub(crate) normalize: Option<bool>,
-    pub(crate) truncate: Option<bool>,
-    pub(crate) dimensions: Option<u32>,
-    pub(crate) top_n: Option<u32>,
-    pub(crate) max_tokens: Option<u32>,
-    pub(crate) temperature: Option<f32>,
-    pub(crate) top_p: Option<f32>,
-    pub(crate) top_k: Option<u32>,
-    pub(crate) input_type: Option<InputType>,
-    pub(crate) stop: Vec<String>,
-    pub(crate) seed: Option<u64>,
-}
+/// The n-th tool call of a message.
+struct ToolCallSeed(usize);
 
-/// No name is longer.
-const INPUT_TYPE: OptionalText<'static> = BoundedText::field("input_type", 32);
+fields!(ToolCallField { Id = "id", Name = "name", Arguments = "arguments" });
 
-/// `params`, or null.
-pub(crate) struct ParamsSeed;
-
-impl Refuse for ParamsSeed {
+impl Refuse for ToolCallSeed {
     fn refuse<E: Error>(&self, came: &Came) -> E {
-        came.instead_of("params", "a map")
+        let what = What::Element("tool_calls", self.0);
+        came.instead_of(what, "a map with `id`, `name` and `arguments`")
     }
 }
 
-fields!(ParamsField {
-    Normalize = "normalize",
-    Truncate = "truncate",
-    Dimensions = "dimensions",
-    TopN = "top_n",
-    MaxTokens = "max_tokens",
-    Temperature = "temperature",
-    TopP = "top_p",
-    TopK = "top_k",
-    InputType = "input_type",
-    Stop = "stop",
-    Seed = "seed",
-});
+impl<'de> DeserializeSeed<'de> for ToolCallSeed {
+    type Value = ToolCall;
 
-impl<'de> DeserializeSeed<'de> for ParamsSeed {
-    type Value = WireParamsRead;
-
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<WireParamsRead, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<ToolCall, D::Error> {
         from.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for ParamsSeed {
-    type Value = WireParamsRead;
+impl<'de> Visitor<'de> for ToolCallSeed {
+    type Value = ToolCall;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("`params` to be a map")
+        f.write_str("each tool call to be a map with `id`, `name` and `arguments`")
     }
 
-    fn visit_unit<E: Error>(self) -> Result<WireParamsRead, E> {
-        Ok(WireParamsRead::default())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<WireParamsRead, A::Error> {
-        empty_list(seq)?.then(WireParamsRead::default).ok_or_else(|| self.refuse(&Came::List))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WireParamsRead, A::Error> {
-        let mut read = WireParamsRead::default();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ToolCall, A::Error> {
+        let mut id = None;
+        let mut name = None;
+        let mut arguments = None;
         let mut seen = Seen::default();
-        while let Some(field) = map.next_key_seed(Key::<ParamsField>::new())? {
+        while let Some(field) = map.next_key_seed(Key::<ToolCallField>::new())? {
             seen.add(field)?;
             match field {
-                ParamsField::Normalize => {
-                    read.normalize = map.next_value_seed(Flag("normalize"))?;
+                ToolCallField::Id => {
+                    id = map.next_value_seed(BoundedText::field("id", CALL_NAME_CHARS_MAX))?;
                 }
-                ParamsField::Truncate => read.truncate = map.next_value_seed(Flag("truncate"))?,
-                ParamsField::Dimensions => {
-                    read.dimensions = map.next_value_seed(SmallNumber("dimensions"))?;
+                ToolCallField::Name => name = map.next_value_seed(NAME)?,
+                ToolCallField::Arguments => {
+                    arguments = map.next_value_seed(BoundedText::field("arguments", usize::MAX))?;
                 }
-                ParamsField::TopN => read.top_n = map.next_value_seed(SmallNumber("top_n"))?,
-                ParamsField::MaxTokens => {
-                    read.max_tokens = map.next_value_seed(SmallNumber("max_tokens"))?;
-                }
-                ParamsField::Temperature => {
-                    read.temperature = map.next_value_seed(Real("temperature"))?;
-                }
-                ParamsField::TopP => read.top_p = map.next_value_seed(Real("top_p"))?,
-                ParamsField::TopK => read.top_k = map.next_value_seed(SmallNumber("top_k"))?,
-                ParamsField::InputType => {
-                    let text = map.next_value_seed(INPUT_TYPE)?;
-                    let parse = |text: String| text.parse().map_err(A::Error::custom);
-                    read.input_type = text.map(parse).transpose()?;
-                }
-                ParamsField::Stop => read.stop = map.next_value_seed(StopSeed)?,
-                ParamsField::Seed => read.seed = map.next_value_seed(Number("seed"))?,
-                ParamsField::Other => {
+                ToolCallField::Other => {
                     map.next_value::<IgnoredAny>()?;
                 }
             }
         }
-        Ok(read)
+        let missing = |name| {
+            A::Error::custom(format_args!(
+                "`tool_calls[{}]` has no `{name}`: every call has `id`, `name` and `arguments`",
+                self.0
+            ))
+        };
+        Ok(ToolCall {
+            id: id.ok_or_else(|| missing("id"))?,
+            name: name.ok_or_else(|| missing("name"))?,
+            arguments: arguments.ok_or_else(|| missing("arguments"))?,
+        })
     }
 
-    refuse_others!(flag, number, text, extension);
-}
-
-/// The `stop` strings of a generation: a list, a single one, or null.
-struct StopSeed;
-
-impl Refuse for StopSeed {
-    fn refuse<E: Error>(&self, came: &Came) -> E {
-        came.instead_of("stop", "a list of strings")
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for StopSeed {
-    type Value = Vec<String>;
-
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
-        from.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for StopSeed {
-    type Value = Vec<String>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("`stop` to be a list of strings")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(Vec::new())
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        BoundedText::new(What::Field("stop"), STOP_CHARS_MAX).visit_str(text).map(|stop| vec![stop])
-    }
-
-    fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Self::Value, E> {
-        let text = std::str::from_utf8(bytes).map_err(|_| self.refuse(&Came::bytes(bytes)))?;
-        self.visit_str(text)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-        let element = |index| BoundedText::new(What::Element("stop", index), STOP_CHARS_MAX);
-        BoundedList { what: "stop", len_max: STOPS_MAX, element }.read(seq)
-    }
-
-    refuse_others!(flag, number, map, extension);
+    refuse_others!(flag, number, text, null, list, extension);
 }

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    generate::{GenerateParams, Prompt},
     limits::RESULT_TTL_S_DEFAULT,
     names::{JobId, ModelId, shown},
 };
@@ -299,41 +300,6 @@ impl FromStr for InputType {
 pub struct RerankParams {
     /// Return only this many documents, the best first.
     pub top_n: Option<u32>,
-}
-
-/// The start of a generation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Prompt {
-    /// Text that is continued.
-    Text(String),
-    /// A conversation that is answered.
-    Messages(Vec<Message>),
-}
-
-/// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Message {
-    /// The speaker: `system`, `user` or `assistant`.
-    pub role: String,
-    /// The text of the turn.
-    pub content: String,
-}
-
-/// How text is sampled. An absent parameter is left to the model's own default.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct GenerateParams {
-    /// Stop after this many tokens.
-    pub max_tokens: Option<u32>,
-    /// 0 always takes the likeliest token.
-    pub temperature: Option<f32>,
-    /// Sample from the likeliest tokens that together have this probability.
-    pub top_p: Option<f32>,
-    /// Sample from this many of the likeliest tokens.
-    pub top_k: Option<u32>,
-    /// End where one of these begins.
-    pub stop: Vec<String>,
-    /// Makes sampling repeatable.
-    pub seed: Option<u64>,
 }
 
 impl Job {

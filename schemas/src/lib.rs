@@ -7,6 +7,8 @@
 //! - [`names`]: model and job ids, lanes, queue and key names
 //! - [`limits`]: the bounds that a job must keep
 //! - [`job`]: the job, and [`decode`]: its bounded decoder
+//! - [`generate`]: prompts, sampling and outputs of generation, [`tokens`]: what a running one has written so far, and
+//!   [`json`]: JSON values in the order in which they came
 //! - [`outcome`]: the terminal record of a job, [`output`]: its output by task, and [`pointer`]: where to find one that
 //!   is too large for a reply
 //! - [`vectors`]: sparse vectors and token vectors
@@ -24,16 +26,21 @@ pub mod decode;
 mod diagnosis;
 pub mod export;
 mod fields;
+pub mod generate;
+mod guide;
 mod ids;
 mod input;
 pub mod job;
+pub mod json;
 mod key;
 pub mod limits;
 pub mod names;
 pub mod outcome;
 pub mod output;
+mod params;
 pub mod pointer;
 pub mod status;
+pub mod tokens;
 pub mod topology;
 pub mod trace;
 pub mod usage;
@@ -46,16 +53,18 @@ pub mod worker;
 pub use codec::{CodecError, ContentType};
 pub use decode::{Refusal, decode_job};
 pub use diagnosis::Head;
-pub use job::{
-    EmbedParams, GenerateParams, InputType, Job, Message, Prompt, RerankParams, SparseParams, Task,
-    TokensParams, Work,
+pub use generate::{
+    FinishReason, GenerateParams, Likely, Message, Prompt, ResponseFormat, TokenLogprob, ToolCall,
 };
+pub use job::{EmbedParams, InputType, Job, RerankParams, SparseParams, Task, TokensParams, Work};
+pub use json::Json;
 pub use limits::Limits;
 pub use names::{JobId, KeyId, Lane, ModelId, NameError, TenantId};
 pub use outcome::{ErrorCode, JobError, Outcome, State, Timing, Unanswerable, Usage};
 pub use output::{EmbedOutput, LabelScore, Output};
 pub use pointer::ResultPointer;
 pub use status::{DecisionReport, FleetStatus, PoolStatus};
+pub use tokens::TokenChunk;
 pub use trace::TraceContext;
 pub use usage::UsageEntry;
 pub use vectors::{SparseOutput, SparseVector, TokensOutput};

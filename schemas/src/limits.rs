@@ -35,6 +35,26 @@ pub const NOTIFY_CHARS_MAX: usize = 256;
 pub const STOPS_MAX: usize = 16;
 /// The longest `stop` string, in characters.
 pub const STOP_CHARS_MAX: usize = 256;
+/// The most `stop_token_ids` of a generation.
+pub const STOP_TOKENS_MAX: usize = 256;
+/// The most token ids that a `logit_bias` has.
+pub const LOGIT_BIAS_MAX: usize = 1_024;
+/// The most that a `logit_bias` adds to a logit, or takes off it: as much as forbids a token or leaves no other.
+pub const LOGIT_BIAS_ABS_MAX: f32 = 100.0;
+/// The most alternatives for which log-probabilities are returned beside a token's own.
+pub const LOGPROBS_MAX: u32 = 20;
+/// The most `tools` that a prompt is given.
+pub const TOOLS_MAX: usize = 128;
+/// The most texts of a `choice`.
+pub const CHOICES_MAX: usize = 1_024;
+/// The longest text of a `choice`, and the longest `regex`, in characters.
+pub const GUIDE_CHARS_MAX: usize = 8_192;
+/// The most tool calls of one message.
+pub const TOOL_CALLS_MAX: usize = 128;
+/// The longest name of a speaker or a tool, and the longest id of a tool's call, in characters.
+pub const CALL_NAME_CHARS_MAX: usize = 256;
+/// The most values of a field that is any JSON: each takes some dozen bytes of memory, even if it is one on the wire.
+pub const JSON_VALUES_MAX: usize = 65_536;
 /// The most values of a sparse vector; the largest of a text that has more are kept.
 pub const SPARSE_VALUES_MAX: u32 = 1_024;
 /// The most token ids in one job, all its sequences together: as many sequences of 512 tokens as a job may have texts.

@@ -183,6 +183,11 @@ impl JobId {
         format!("forebay:result:{self}")
     }
 
+    /// The Redis key of the stream of the tokens that this job has generated so far.
+    pub fn tokens_key(&self) -> String {
+        format!("forebay:tokens:{self}")
+    }
+
     /// The Redis key of the set of workers that this job is suspected to have crashed (crash attribution).
     pub fn suspect_key(&self) -> String {
         format!("forebay:suspect:{self}")
@@ -397,6 +402,7 @@ mod tests {
         let id: JobId = "j1".parse().unwrap();
         assert_eq!(id.result_key(), "forebay:result:j1");
         assert_eq!(id.cancel_key(), "forebay:cancel:j1");
+        assert_eq!(id.tokens_key(), "forebay:tokens:j1");
         assert_eq!(worker_key("w"), "forebay:worker:w");
     }
 }

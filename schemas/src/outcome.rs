@@ -251,12 +251,21 @@ pub struct Usage {
     pub input_tokens: u64,
     /// Tokens written.
     pub output_tokens: u64,
+    /// Tokens of the prompt that the worker remembered from an earlier one, and so did not compute again; they are
+    /// among `input_tokens`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cached_tokens: u64,
     /// Inputs that were cut to the model's length.
     pub truncated: u64,
     /// The job's share of the time that its device computed, in microseconds: each batch's time is shared out by
     /// tokens. Of the attempt that ended the job.
     #[serde(default)]
     pub device_us: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's way to call it
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Where the time went, and the size of the job's last batch.

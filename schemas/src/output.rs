@@ -5,7 +5,10 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct};
 
-use crate::vectors::{SparseOutput, SparseVector, TokensOutput, floats};
+use crate::{
+    generate::{FinishReason, TokenLogprob, ToolCall},
+    vectors::{SparseOutput, SparseVector, TokensOutput, floats},
+};
 
 /// The output of a job that succeeded; each task has a shape of its own.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -33,8 +36,14 @@ pub enum Output {
     Generate {
         /// The text.
         text: String,
-        /// Why it ended: `stop` or `length`.
-        finish_reason: String,
+        /// Why it ended.
+        finish_reason: FinishReason,
+        /// The tools that the model called; the text has no more of them.
+        tool_calls: Vec<ToolCall>,
+        /// The text's token ids, if the job asks for them.
+        token_ids: Option<Vec<u32>>,
+        /// The tokens' log-probabilities, if the job asks for them.
+        logprobs: Option<Vec<TokenLogprob>>,
     },
 }
 
@@ -85,10 +94,21 @@ impl Serialize for Output {
                 map.serialize_field("labels", labels)?;
                 map.end()
             }
-            Self::Generate { text, finish_reason } => {
-                let mut map = to.serialize_struct("output", 2)?;
+            Self::Generate { text, finish_reason, tool_calls, token_ids, logprobs } => {
+                let optional = [!tool_calls.is_empty(), token_ids.is_some(), logprobs.is_some()];
+                let len = 2 + optional.iter().filter(|is_there| **is_there).count();
+                let mut map = to.serialize_struct("output", len)?;
                 map.serialize_field("text", text)?;
                 map.serialize_field("finish_reason", finish_reason)?;
+                if !tool_calls.is_empty() {
+                    map.serialize_field("tool_calls", tool_calls)?;
+                }
+                if let Some(ids) = token_ids {
+                    map.serialize_field("token_ids", ids)?;
+                }
+                if let Some(logprobs) = logprobs {
+                    map.serialize_field("logprobs", logprobs)?;
+                }
                 map.end()
             }
         }
@@ -121,6 +141,9 @@ impl JsonSchema for Output {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let labels = generator.subschema_for::<Vec<Vec<LabelScore>>>();
         let numbers = generator.subschema_for::<Vec<f32>>();
+        let finish_reason = generator.subschema_for::<FinishReason>();
+        let tool_calls = generator.subschema_for::<Vec<ToolCall>>();
+        let logprobs = generator.subschema_for::<Vec<TokenLogprob>>();
         let sparse = json_schema!({
             "type": "object", "required": ["indices", "values"],
             "properties": {"indices": {"type": "array", "items": {"type": "integer"}}, "values": numbers},
@@ -145,7 +168,9 @@ impl JsonSchema for Output {
                 {"title": "classify", "type": "object", "required": ["labels"],
                  "properties": {"labels": labels}},
                 {"title": "generate", "type": "object", "required": ["text", "finish_reason"],
-                 "properties": {"text": {"type": "string"}, "finish_reason": {"type": "string"}}},
+                 "properties": {"text": {"type": "string"}, "finish_reason": finish_reason, "tool_calls": tool_calls,
+                                "token_ids": {"type": "array", "items": {"type": "integer"}},
+                                "logprobs": logprobs}},
             ],
         })
     }
@@ -168,7 +193,10 @@ struct OutputFields {
     order: Option<Vec<u32>>,
     labels: Option<Vec<Vec<LabelScore>>>,
     text: Option<String>,
-    finish_reason: Option<String>,
+    finish_reason: Option<FinishReason>,
+    tool_calls: Option<Vec<ToolCall>>,
+    token_ids: Option<Vec<u32>>,
+    logprobs: Option<Vec<TokenLogprob>>,
 }
 
 impl TryFrom<OutputFields> for Output {
@@ -188,8 +216,16 @@ impl TryFrom<OutputFields> for Output {
                 Ok(Self::Rerank { scores, order })
             }
             OutputFields { labels: Some(labels), .. } => Ok(Self::Classify { labels }),
-            OutputFields { text: Some(text), finish_reason: Some(finish_reason), .. } => {
-                Ok(Self::Generate { text, finish_reason })
+            OutputFields {
+                text: Some(text),
+                finish_reason: Some(finish_reason),
+                tool_calls,
+                token_ids,
+                logprobs,
+                ..
+            } => {
+                let tool_calls = tool_calls.unwrap_or_default();
+                Ok(Self::Generate { text, finish_reason, tool_calls, token_ids, logprobs })
             }
             _ => Err("the output has the fields of no known task".into()),
         }

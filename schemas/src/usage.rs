@@ -33,6 +33,9 @@ pub struct UsageEntry {
     pub input_tokens: u64,
     /// Tokens written.
     pub output_tokens: u64,
+    /// Tokens read that the worker remembered from an earlier prompt; 0 in entries of versions without them.
+    #[serde(default)]
+    pub cached_tokens: u64,
     /// Inputs that were cut.
     pub truncated: u64,
     /// Its share of the device's time, in microseconds.
@@ -57,7 +60,7 @@ pub struct UsageEntryError {
 
 impl UsageEntry {
     /// The names of all fields, in their order.
-    pub const FIELDS: [&'static str; 13] = [
+    pub const FIELDS: [&'static str; 14] = [
         "id",
         "tenant",
         "api_key",
@@ -66,6 +69,7 @@ impl UsageEntry {
         "state",
         "input_tokens",
         "output_tokens",
+        "cached_tokens",
         "truncated",
         "device_us",
         "cost",
@@ -75,7 +79,7 @@ impl UsageEntry {
 
     /// The values of all fields, as the stream has them. Every entry has every field: Redis then keeps their names
     /// once for many entries.
-    pub fn values(&self) -> [String; 13] {
+    pub fn values(&self) -> [String; 14] {
         [
             self.id.to_string(),
             self.tenant.clone(),
@@ -85,6 +89,7 @@ impl UsageEntry {
             self.state.to_string(),
             self.input_tokens.to_string(),
             self.output_tokens.to_string(),
+            self.cached_tokens.to_string(),
             self.truncated.to_string(),
             self.device_us.to_string(),
             self.cost.to_string(),
@@ -114,6 +119,10 @@ impl UsageEntry {
             },
             input_tokens: parsed("input_tokens", fields)?,
             output_tokens: parsed("output_tokens", fields)?,
+            cached_tokens: match fields.get("cached_tokens") {
+                Some(_) => parsed("cached_tokens", fields)?,
+                None => 0,
+            },
             truncated: parsed("truncated", fields)?,
             device_us: parsed("device_us", fields)?,
             cost: parsed("cost", fields)?,
@@ -152,6 +161,7 @@ mod tests {
             state: State::Expired,
             input_tokens: u64::MAX,
             output_tokens: 2,
+            cached_tokens: 1,
             truncated: 3,
             device_us: 4,
             cost: 5,

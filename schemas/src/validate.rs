@@ -1,11 +1,14 @@
 //! Checks of a job beyond its shape, made before it is sent and after it is read.
 
 use crate::{
-    job::{GenerateParams, Job, Prompt, SparseParams, Work},
+    generate::{GenerateParams, Prompt, ResponseFormat},
+    job::{Job, SparseParams, Work},
+    json::Json,
     limits::{
-        Limits, METADATA_KEY_CHARS_MAX, METADATA_PAIRS_MAX, METADATA_VALUE_CHARS_MAX,
-        NOTIFY_CHARS_MAX, RESULT_TTL_S_MAX, SPARSE_VALUES_MAX, STOP_CHARS_MAX, STOPS_MAX,
-        SUBMITTED_AT_MS_MAX, SUBMITTED_AT_MS_MIN, TENANT_CHARS_MAX, TOKEN_IDS_MAX,
+        CHOICES_MAX, GUIDE_CHARS_MAX, LOGIT_BIAS_ABS_MAX, LOGIT_BIAS_MAX, LOGPROBS_MAX, Limits,
+        METADATA_KEY_CHARS_MAX, METADATA_PAIRS_MAX, METADATA_VALUE_CHARS_MAX, NOTIFY_CHARS_MAX,
+        RESULT_TTL_S_MAX, SPARSE_VALUES_MAX, STOP_CHARS_MAX, STOP_TOKENS_MAX, STOPS_MAX,
+        SUBMITTED_AT_MS_MAX, SUBMITTED_AT_MS_MIN, TENANT_CHARS_MAX, TOKEN_IDS_MAX, TOOLS_MAX,
     },
     outcome::JobError,
 };
@@ -135,20 +138,91 @@ fn sparse(params: &SparseParams) -> Check {
 fn generate(params: &GenerateParams) -> Check {
     positive("max_tokens", params.max_tokens)?;
     positive("top_k", params.top_k)?;
-    if let Some(temperature) = params.temperature {
-        require((0.0..=2.0).contains(&temperature), || {
-            format!("`temperature` is {temperature}: use 0 to 2")
-        })?;
-    }
+    let most = params.max_tokens.unwrap_or(u32::MAX);
+    let least = params.min_tokens.unwrap_or(0);
+    require(least <= most, || {
+        format!(
+            "`min_tokens` is {least}, more than `max_tokens`, which is {most}: use at most that"
+        )
+    })?;
+    within("temperature", params.temperature, 0.0, 2.0)?;
     if let Some(top_p) = params.top_p {
         require(top_p > 0.0 && top_p <= 1.0, || {
             format!("`top_p` is {top_p}: use more than 0 and at most 1")
         })?;
     }
+    within("min_p", params.min_p, 0.0, 1.0)?;
+    within("presence_penalty", params.presence_penalty, -2.0, 2.0)?;
+    within("frequency_penalty", params.frequency_penalty, -2.0, 2.0)?;
+    if let Some(penalty) = params.repetition_penalty {
+        require(penalty > 0.0 && penalty <= 2.0, || {
+            format!("`repetition_penalty` is {penalty}: use more than 0 and at most 2")
+        })?;
+    }
+    let alternatives = params.logprobs.unwrap_or(0);
+    require(alternatives <= LOGPROBS_MAX, || {
+        format!("`logprobs` is {alternatives}: use at most {LOGPROBS_MAX}")
+    })?;
+    ends(params)?;
+    biases(params)?;
+    let tools = params.tools.iter().all(|tool| matches!(tool, Json::Map(_)));
+    require(tools, || "each of `tools` must be a map".to_owned())?;
+    require(params.tools.len() <= TOOLS_MAX, || {
+        format!("`tools` has {} elements: use at most {TOOLS_MAX}", params.tools.len())
+    })?;
+    params.response_format.as_ref().map_or(Ok(()), response_format)
+}
+
+fn within(field: &str, value: Option<f32>, from: f32, to: f32) -> Check {
+    let Some(value) = value else { return Ok(()) };
+    require((from..=to).contains(&value), || format!("`{field}` is {value}: use {from} to {to}"))
+}
+
+fn ends(params: &GenerateParams) -> Check {
     require(params.stop.len() <= STOPS_MAX, || {
         format!("`stop` has {} elements: use at most {STOPS_MAX}", params.stop.len())
     })?;
     let short =
         params.stop.iter().all(|stop| !stop.is_empty() && chars_within(stop, STOP_CHARS_MAX));
-    require(short, || format!("each `stop` must have 1 to {STOP_CHARS_MAX} characters"))
+    require(short, || format!("each `stop` must have 1 to {STOP_CHARS_MAX} characters"))?;
+    let ids = params.stop_token_ids.len();
+    require(ids <= STOP_TOKENS_MAX, || {
+        format!("`stop_token_ids` has {ids} elements: use at most {STOP_TOKENS_MAX}")
+    })
+}
+
+fn biases(params: &GenerateParams) -> Check {
+    let count = params.logit_bias.len();
+    require(count <= LOGIT_BIAS_MAX, || {
+        format!("`logit_bias` has {count} pairs: use at most {LOGIT_BIAS_MAX}")
+    })?;
+    let most = LOGIT_BIAS_ABS_MAX;
+    let wrong = params.logit_bias.iter().find(|(_, bias)| !(-most..=most).contains(*bias));
+    require(wrong.is_none(), || {
+        let (id, bias) = wrong.map_or((0, 0.0), |(id, bias)| (*id, *bias));
+        format!("`logit_bias.{id}` is {bias}: use -{most} to {most}")
+    })
+}
+
+fn response_format(format: &ResponseFormat) -> Check {
+    let guide = |text: &String| !text.is_empty() && chars_within(text, GUIDE_CHARS_MAX);
+    match format {
+        ResponseFormat::JsonSchema(schema) => {
+            require(matches!(schema, Json::Map(_) | Json::Flag(_)), || {
+                "`json_schema` must be a map: send the schema itself".to_owned()
+            })
+        }
+        ResponseFormat::Regex(regex) => {
+            require(guide(regex), || format!("`regex` must have 1 to {GUIDE_CHARS_MAX} characters"))
+        }
+        ResponseFormat::Choice(choice) => {
+            require(!choice.is_empty(), || "`choice` is empty: send at least one".to_owned())?;
+            require(choice.len() <= CHOICES_MAX, || {
+                format!("`choice` has {} elements: use at most {CHOICES_MAX}", choice.len())
+            })?;
+            require(choice.iter().all(guide), || {
+                format!("each `choice` must have 1 to {GUIDE_CHARS_MAX} characters")
+            })
+        }
+    }
 }

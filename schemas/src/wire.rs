@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use schemars::JsonSchema;
-use serde::Serialize;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Serialize, Serializer};
 
 use crate::{
     codec::{self, CodecError, ContentType},
-    job::{
-        EmbedParams, GenerateParams, InputType, Job, Message, Prompt, RerankParams, SparseParams,
-        Task, TokensParams, Work,
-    },
+    generate::{GenerateParams, Message, Prompt, ResponseFormat},
+    job::{EmbedParams, InputType, Job, RerankParams, SparseParams, Task, TokensParams, Work},
+    json::Json,
     names::{JobId, ModelId},
     version::VERSION,
 };
@@ -88,7 +87,7 @@ enum WireInput<'a> {
     },
 }
 
-#[derive(Default, Serialize, JsonSchema)]
+#[derive(Default, PartialEq, Serialize, JsonSchema)]
 #[serde(default)]
 struct WireParams<'a> {
     /// `embed`: scale each vector to length 1; true when absent.
@@ -123,32 +122,93 @@ struct WireParams<'a> {
     /// `embed_tokens`: what the texts are; `document` when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     input_type: Option<InputType>,
-    /// `generate`: end where one of these begins.
+    /// `generate`: don't end before this many tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
-    stop: Option<&'a [String]>,
+    min_tokens: Option<u32>,
+    /// `generate`: sample from tokens that have at least this share of the likeliest token's probability.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1))]
+    min_p: Option<f32>,
+    /// `generate`: taken off the logit of each token that the output has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = -2, max = 2))]
+    presence_penalty: Option<f32>,
+    /// `generate`: taken off the logit of each token for each time that the output has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = -2, max = 2))]
+    frequency_penalty: Option<f32>,
+    /// `generate`: divides the positive logits, and multiplies the negative ones, of tokens that prompt or output have;
+    /// more than 0 and at most 2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repetition_penalty: Option<f32>,
+    /// `generate`: added to the logits of these token ids, -100 to 100 each; at most 1,024.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logit_bias: Option<Biases<'a>>,
+    /// `generate`: end where one of these begins.
+    #[serde(skip_serializing_if = "is_empty")]
+    #[schemars(length(max = 16))]
+    stop: &'a [String],
+    /// `generate`: end at one of these token ids, beside the model's own ends.
+    #[serde(skip_serializing_if = "is_empty")]
+    #[schemars(length(max = 256))]
+    stop_token_ids: &'a [u32],
+    /// `generate`: go on past the model's own ends.
+    #[serde(skip_serializing_if = "is_false")]
+    ignore_eos: bool,
     /// `generate`: makes sampling repeatable.
     #[serde(skip_serializing_if = "Option::is_none")]
     seed: Option<u64>,
+    /// `generate`: return each token's log-probability, beside those of this many of the likeliest tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 20))]
+    logprobs: Option<u32>,
+    /// `generate`: return the output's token ids.
+    #[serde(skip_serializing_if = "is_false")]
+    return_token_ids: bool,
+    /// `generate`: what the whole text must be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_format: Option<&'a ResponseFormat>,
+    /// `generate`: the tools that the model may call, as its template takes them.
+    #[serde(skip_serializing_if = "is_empty")]
+    #[schemars(length(max = 128))]
+    tools: &'a [Json],
+    /// `generate`: write tokens to the job's token stream as they come.
+    #[serde(skip_serializing_if = "is_false")]
+    stream: bool,
 }
 
 impl WireParams<'_> {
     fn is_empty(&self) -> bool {
-        matches!(
-            self,
-            Self {
-                normalize: None,
-                truncate: None,
-                dimensions: None,
-                top_n: None,
-                max_tokens: None,
-                temperature: None,
-                top_p: None,
-                top_k: None,
-                input_type: None,
-                stop: None,
-                seed: None,
-            }
-        )
+        *self == Self::default()
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's way to call it
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+fn is_empty<T>(list: &&[T]) -> bool {
+    list.is_empty()
+}
+
+/// A `logit_bias` with its ids as texts, which JSON has no other keys than.
+#[derive(Clone, Copy, PartialEq)]
+struct Biases<'a>(&'a BTreeMap<u32, f32>);
+
+impl Serialize for Biases<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(self.0.iter().map(|(id, bias)| (id.to_string(), bias)))
+    }
+}
+
+impl JsonSchema for Biases<'_> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "LogitBias".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "object", "additionalProperties": {"type": "number"}})
     }
 }
 
@@ -221,18 +281,34 @@ impl<'a> From<&'a Work> for WireParams<'a> {
                 Self { top_n: *top_n, ..Self::default() }
             }
             Work::Classify { .. } => Self::default(),
-            Work::Generate {
-                params: GenerateParams { max_tokens, temperature, top_p, top_k, stop, seed },
-                ..
-            } => Self {
-                max_tokens: *max_tokens,
-                temperature: *temperature,
-                top_p: *top_p,
-                top_k: *top_k,
-                stop: (!stop.is_empty()).then_some(stop),
-                seed: *seed,
-                ..Self::default()
-            },
+            Work::Generate { params, .. } => Self::from(params),
+        }
+    }
+}
+
+impl<'a> From<&'a GenerateParams> for WireParams<'a> {
+    fn from(params: &'a GenerateParams) -> Self {
+        Self {
+            max_tokens: params.max_tokens,
+            temperature: params.temperature,
+            top_p: params.top_p,
+            top_k: params.top_k,
+            min_tokens: params.min_tokens,
+            min_p: params.min_p,
+            presence_penalty: params.presence_penalty,
+            frequency_penalty: params.frequency_penalty,
+            repetition_penalty: params.repetition_penalty,
+            logit_bias: Some(&params.logit_bias).filter(|bias| !bias.is_empty()).map(Biases),
+            stop: &params.stop,
+            stop_token_ids: &params.stop_token_ids,
+            ignore_eos: params.ignore_eos,
+            seed: params.seed,
+            logprobs: params.logprobs,
+            return_token_ids: params.return_token_ids,
+            response_format: params.response_format.as_ref(),
+            tools: &params.tools,
+            stream: params.stream,
+            ..Self::default()
         }
     }
 }

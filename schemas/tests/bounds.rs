@@ -28,6 +28,14 @@ fn generate(params: &Value) -> Value {
     json!({"task": "generate", "input": {"prompt": "p"}, "params": params})
 }
 
+fn guided(by: &str, guide: Value) -> Value {
+    generate(&json!({"response_format": {by: guide}}))
+}
+
+fn biases(count: usize) -> Map<String, Value> {
+    (0..count).map(|id| (id.to_string(), json!(0.5))).collect()
+}
+
 fn messages(count: usize) -> Value {
     let all = vec![json!({"role": "user", "content": "x"}); count];
     json!({"task": "generate", "input": {"messages": all}})
@@ -57,6 +65,43 @@ const BOUNDS: &[(Make, usize, &str)] = &[
     (|n| generate(&json!({"stop": texts(n)})), 16, "`stop` has more than 16 elements"),
     (|n| generate(&json!({"stop": [text(n)]})), 256, "`stop[0]` is longer than 256 characters"),
     (|n| generate(&json!({"stop": text(n)})), 256, "`stop` is longer than 256 characters"),
+    (
+        |n| generate(&json!({"stop_token_ids": vec![7; n]})),
+        256,
+        "`stop_token_ids` has more than 256",
+    ),
+    (|n| generate(&json!({"stop_token_ids": [n]})), 4_294_967_295, "whole numbers below 2^32"),
+    (
+        |n| generate(&json!({"logit_bias": biases(n)})),
+        1_024,
+        "`logit_bias` has more than 1024 pairs",
+    ),
+    (|n| generate(&json!({"logit_bias": {"7": n}})), 100, "`logit_bias.7` is 101: use -100 to 100"),
+    (|n| generate(&json!({"logprobs": n})), 20, "`logprobs` is 21: use at most 20"),
+    (|n| generate(&json!({"n": n})), 1, "`n` is 2: a job has one output"),
+    (
+        |n| generate(&json!({"max_tokens": 8, "min_tokens": n})),
+        8,
+        "`min_tokens` is 9, more than `max_tokens`, which is 8",
+    ),
+    (
+        |n| generate(&json!({"tools": vec![json!({}); n]})),
+        128,
+        "`tools` has more than 128 elements",
+    ),
+    (
+        |n| generate(&json!({"tools": [{"x": vec![0; n]}]})),
+        65_534,
+        "`tools` has more than 65536 values",
+    ),
+    (|n| guided("choice", json!(texts(n))), 1_024, "`choice` has more than 1024 elements"),
+    (|n| guided("choice", json!([text(n)])), 8_192, "`choice[0]` is longer than 8192 characters"),
+    (|n| guided("regex", json!(text(n))), 8_192, "`regex` is longer than 8192 characters"),
+    (
+        |n| guided("json_schema", json!({"enum": vec![0; n]})),
+        65_534,
+        "`json_schema` has more than 65536 values",
+    ),
     (|n| json!({"result_ttl_s": n}), 2_592_000, "`result_ttl_s` is 2592001"),
     (|n| json!({"submitted_at_ms": n}), 99_999_999_999_999, "micro- or nanoseconds"),
     (|n| json!({"params": {"dimensions": n}}), 4_294_967_295, "a whole number below 2^32"),
@@ -134,19 +179,25 @@ fn each_lower_bound_holds_at_its_first_value_and_is_refused_below() {
 }
 
 #[test]
-fn temperature_and_top_p_are_held_to_their_ranges() {
-    for (params, is_right) in [
-        (json!({"temperature": 0.0}), true),
-        (json!({"temperature": 2.0}), true),
-        (json!({"temperature": 2.1}), false),
-        (json!({"temperature": -0.1}), false),
-        (json!({"top_p": 1.0}), true),
-        (json!({"top_p": 0.1}), true),
-        (json!({"top_p": 0.0}), false),
-        (json!({"top_p": 1.1}), false),
+fn numbers_of_sampling_are_held_to_their_ranges() {
+    for (param, right, wrong) in [
+        ("temperature", [0.0, 2.0], [-0.1, 2.1]),
+        ("top_p", [0.1, 1.0], [0.0, 1.1]),
+        ("min_p", [0.0, 1.0], [-0.1, 1.1]),
+        ("presence_penalty", [-2.0, 2.0], [-2.1, 2.1]),
+        ("frequency_penalty", [-2.0, 2.0], [-2.1, 2.1]),
+        ("repetition_penalty", [0.1, 2.0], [0.0, 2.1]),
     ] {
-        for job in decode(&generate(&params)) {
-            assert_eq!(job.is_ok(), is_right, "{params}");
+        for value in right {
+            for job in decode(&generate(&json!({param: value}))) {
+                assert!(job.is_ok(), "{param} {value}");
+            }
+        }
+        for value in wrong {
+            for job in decode(&generate(&json!({param: value}))) {
+                let message = job.unwrap_err().error.message;
+                assert!(message.contains(&format!("`{param}` is {value}")), "{message}");
+            }
         }
     }
 }

@@ -246,3 +246,59 @@ fn a_refusal_never_repeats_a_whole_body() {
     let message = change("params", json!(long)).error.message;
     assert!(message.contains("must be a map"), "the remedy is lost: {message}");
 }
+
+#[test]
+fn a_generation_s_maps_are_held_to_their_shapes() {
+    let decoded = |input: &Value, params: &Value| {
+        let mut job = good();
+        job["task"] = json!("generate");
+        job["input"] = input.clone();
+        job["params"] = params.clone();
+        let packed = rmp_serde::to_vec_named(&job).unwrap();
+        let json = decode_job(job.to_string().as_bytes(), ContentType::Json, &Limits::default());
+        let msgpack = decode_job(&packed, ContentType::Msgpack, &Limits::default());
+        [json, msgpack].map(|job| job.map_err(|refusal| refusal.error.message))
+    };
+    let prompt = json!({"prompt": "p"});
+    for (params, says) in [
+        (json!({"response_format": {}}), "a map with one of `json_schema`, `regex` and `choice`"),
+        (json!({"response_format": {"regex": "a", "choice": ["b"]}}), "and no more of them"),
+        (json!({"response_format": "json"}), "a map with one of"),
+        (json!({"response_format": {"json_schema": [1]}}), "`json_schema` must be a map"),
+        (json!({"response_format": {"choice": []}}), "`choice` is empty"),
+        (json!({"response_format": {"choice": [""]}}), "each `choice` must have 1 to"),
+        (json!({"response_format": {"regex": ""}}), "`regex` must have 1 to"),
+        (json!({"logit_bias": {"x": 1}}), "`logit_bias` must be a map of token ids to numbers"),
+        (json!({"logit_bias": {"-1": 1}}), "a map of token ids"),
+        (json!({"logit_bias": [1]}), "a map of token ids to numbers, not a list"),
+        (json!({"logit_bias": {"7": "x"}}), "`logit_bias` must be a number"),
+        (json!({"stop_token_ids": [-1]}), "token ids, whole numbers below 2^32"),
+        (json!({"tools": ["x"]}), "each of `tools` must be a map"),
+        (json!({"tools": {}}), "`tools` must be a list"),
+        (json!({"n": 0}), "`n` is 0"),
+    ] {
+        for message in decoded(&prompt, &params) {
+            let message = message.expect_err(says);
+            assert!(message.contains(says), "{params}: {message}");
+        }
+    }
+    for (message, says) in [
+        (json!({"role": "assistant", "content": null}), "has no `content`"),
+        (
+            json!({"role": "assistant", "tool_calls": [{"id": "c"}]}),
+            "`tool_calls[0]` has no `name`",
+        ),
+        (json!({"role": "assistant", "tool_calls": [7]}), "`tool_calls[0]` must be a map"),
+        (json!({"role": "tool", "content": "", "name": 7}), "`name` must be a string"),
+    ] {
+        for refused in decoded(&json!({"messages": [message]}), &json!({})) {
+            let refused = refused.expect_err(says);
+            assert!(refused.contains(says), "{message}: {refused}");
+        }
+    }
+    let call = json!({"id": "c", "name": "f", "arguments": "{}"});
+    let turn = json!({"role": "assistant", "content": null, "tool_calls": [call]});
+    for job in decoded(&json!({"messages": [turn]}), &json!({"n": 1, "logit_bias": []})) {
+        assert_eq!(job.unwrap().work.texts(), [""]);
+    }
+}

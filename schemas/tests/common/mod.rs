@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use forebay_schemas::{
-    EmbedOutput, EmbedParams, ErrorCode, GenerateParams, InputType, Job, JobError, JobId,
-    LabelScore, Message, ModelId, Outcome, Output, Prompt, RerankParams, SparseOutput,
-    SparseParams, SparseVector, Timing, TokensOutput, TokensParams, Usage, Work,
+    EmbedOutput, EmbedParams, ErrorCode, FinishReason, GenerateParams, InputType, Job, JobError,
+    JobId, Json, LabelScore, Likely, Message, ModelId, Outcome, Output, Prompt, RerankParams,
+    ResponseFormat, SparseOutput, SparseParams, SparseVector, Timing, TokenLogprob, TokensOutput,
+    TokensParams, ToolCall, Usage, Work,
 };
 use proptest::{collection, option, prelude::*};
 
@@ -20,6 +21,72 @@ pub fn model(text: &str) -> ModelId {
 
 fn texts(texts: &[&str]) -> Vec<String> {
     texts.iter().map(ToString::to_string).collect()
+}
+
+fn conversation_with_tools() -> Prompt {
+    let call = ToolCall {
+        id: "call_1".into(),
+        name: "weather".into(),
+        arguments: r#"{"city":"Oslo"}"#.into(),
+    };
+    Prompt::Messages(vec![
+        Message::new("system", "Be brief."),
+        Message { name: Some("kim".into()), ..Message::new("user", "Is it warm in Oslo?") },
+        Message { tool_calls: vec![call], ..Message::new("assistant", "") },
+        Message { tool_call_id: Some("call_1".into()), ..Message::new("tool", "12 °C") },
+    ])
+}
+
+fn every_param() -> GenerateParams {
+    let tool = r#"{"type":"function","function":{"name":"weather","parameters":{"z":{},"a":1.5}}}"#;
+    let schema = r#"{"type":"object","properties":{"warm":{"type":"boolean"},"by":{}}}"#;
+    GenerateParams {
+        max_tokens: Some(64),
+        min_tokens: Some(2),
+        temperature: Some(1.0),
+        top_p: Some(0.5),
+        top_k: Some(20),
+        min_p: Some(0.125),
+        presence_penalty: Some(0.5),
+        frequency_penalty: Some(-0.5),
+        repetition_penalty: Some(1.25),
+        logit_bias: BTreeMap::from([(7, -100.0), (50_000, 1.5)]),
+        stop: texts(&["\n\n", "END"]),
+        stop_token_ids: vec![2, 0],
+        ignore_eos: true,
+        seed: Some(u64::MAX),
+        logprobs: Some(2),
+        return_token_ids: true,
+        response_format: Some(ResponseFormat::JsonSchema(serde_json::from_str(schema).unwrap())),
+        tools: vec![serde_json::from_str::<Json>(tool).unwrap()],
+        stream: true,
+    }
+}
+
+/// An output with each of its parts.
+fn generated() -> Output {
+    let likely = |id, text: &str, bytes| Likely { id, text: text.into(), bytes, logprob: -1.5 };
+    let logprob = |top| TokenLogprob {
+        id: 7,
+        text: "\u{fffd}".into(),
+        bytes: Some(vec![0xc3]),
+        logprob: -0.25,
+        top,
+    };
+    Output::Generate {
+        text: "Grüße".into(),
+        finish_reason: FinishReason::ToolCalls,
+        tool_calls: vec![ToolCall {
+            id: "call_1".into(),
+            name: "weather".into(),
+            arguments: "{}".into(),
+        }],
+        token_ids: Some(vec![7, 11]),
+        logprobs: Some(vec![
+            logprob(vec![]),
+            logprob(vec![likely(7, "\u{fffd}", Some(vec![0xc3])), likely(8, "a", None)]),
+        ]),
+    }
 }
 
 /// One job a task, the first with every option set.
@@ -59,7 +126,7 @@ pub fn sample_jobs() -> Vec<(&'static str, Job)> {
         params: EmbedParams { dimensions: Some(64), ..EmbedParams::default() },
     };
     let chat = Work::Generate {
-        prompt: Prompt::Messages(vec![Message { role: "user".into(), content: "Hello".into() }]),
+        prompt: Prompt::Messages(vec![Message::new("user", "Hello")]),
         params: GenerateParams {
             max_tokens: Some(16),
             temperature: Some(0.5),
@@ -67,6 +134,15 @@ pub fn sample_jobs() -> Vec<(&'static str, Job)> {
             top_k: Some(40),
             stop: texts(&["\n"]),
             seed: Some(7),
+            ..GenerateParams::default()
+        },
+    };
+    let tools = Work::Generate { prompt: conversation_with_tools(), params: every_param() };
+    let choice = Work::Generate {
+        prompt: Prompt::Text("Yes or no?".into()),
+        params: GenerateParams {
+            response_format: Some(ResponseFormat::Choice(texts(&["yes", "no"]))),
+            ..GenerateParams::default()
         },
     };
     let prompt =
@@ -81,6 +157,8 @@ pub fn sample_jobs() -> Vec<(&'static str, Job)> {
         ("job-embed-tokens", job("tokens", tokens)),
         ("job-embed-ids", job("ids", ids)),
         ("job-chat", job("chat", chat)),
+        ("job-tools", job("tools", tools)),
+        ("job-choice", job("choice", choice)),
         ("job-prompt", job("prompt", prompt)),
     ]
 }
@@ -88,7 +166,7 @@ pub fn sample_jobs() -> Vec<(&'static str, Job)> {
 /// One outcome for each shape of output, and two without.
 pub fn sample_outcomes() -> Vec<(&'static str, Outcome)> {
     let jobs: BTreeMap<_, _> = sample_jobs().into_iter().collect();
-    let usage = Usage { input_tokens: 21, output_tokens: 0, truncated: 1, device_us: 1_250 };
+    let usage = Usage { input_tokens: 21, truncated: 1, device_us: 1_250, ..Usage::default() };
     let timing = Timing {
         queued_ms: 12,
         batch_wait_ms: 3,
@@ -124,8 +202,18 @@ pub fn sample_outcomes() -> Vec<(&'static str, Outcome)> {
         ("outcome-classify", done("job-classify", Output::Classify { labels })),
         (
             "outcome-generate",
-            done("job-chat", Output::Generate { text: "Hi".into(), finish_reason: "stop".into() }),
+            done(
+                "job-chat",
+                Output::Generate {
+                    text: "Hi".into(),
+                    finish_reason: FinishReason::Stop,
+                    tool_calls: Vec::new(),
+                    token_ids: None,
+                    logprobs: None,
+                },
+            ),
         ),
+        ("outcome-tools", done("job-tools", generated())),
         ("outcome-failed", Outcome::failed(&jobs["job-embed"], wrong).stamped("w1", 3, 5)),
         ("outcome-refused", Outcome::refused(id("unread"), unread).stamped("w1", 1, 5)),
     ]
@@ -183,23 +271,86 @@ fn any_work() -> impl Strategy<Value = Work> {
         Work::EmbedTokens { input, params: TokensParams { truncate, input_type } }
     });
     let classify = texts().prop_map(|input| Work::Classify { input });
-    let message = ("[a-z]{1,32}", ".{0,40}").prop_map(|(role, content)| Message { role, content });
+    let message = ("[a-z]{1,32}", ".{0,40}", option::of("[a-z]{1,9}"), any::<bool>()).prop_map(
+        |(role, content, name, calls)| {
+            let call = |name: &str| ToolCall {
+                id: "c".into(),
+                name: name.into(),
+                arguments: content.clone(),
+            };
+            let tool_calls = name.iter().filter(|_| calls).map(|name| call(name)).collect();
+            Message { role, content: content.clone(), tool_calls, tool_call_id: name.clone(), name }
+        },
+    );
     let prompt = prop_oneof![
         ".{0,40}".prop_map(Prompt::Text),
         collection::vec(message, 1..4).prop_map(Prompt::Messages),
     ];
-    let params =
-        (
-            option::of(1_u32..),
-            option::of(0.0_f32..=2.0),
-            option::of(0.01_f32..=1.0),
-            option::of(1_u32..),
-            collection::vec(".{1,20}", 0..4),
-            option::of(any::<u64>()),
-        )
-            .prop_map(|(max_tokens, temperature, top_p, top_k, stop, seed)| {
-                GenerateParams { max_tokens, temperature, top_p, top_k, stop, seed }
-            });
-    let generate = (prompt, params).prop_map(|(prompt, params)| Work::Generate { prompt, params });
+    let generate =
+        (prompt, any_params()).prop_map(|(prompt, params)| Work::Generate { prompt, params });
     prop_oneof![embed, embed_ids, sparse, tokens, rerank, classify, generate]
+}
+
+fn any_params() -> impl Strategy<Value = GenerateParams> {
+    let sizes = (option::of(1_u32..), option::of(1_u32..), option::of(any::<u64>()));
+    let shares = (
+        option::of(0.0_f32..=2.0),
+        option::of(0.01_f32..=1.0),
+        option::of(0.0_f32..=1.0),
+        option::of(-2.0_f32..=2.0),
+        option::of(0.01_f32..=2.0),
+    );
+    let ends =
+        (collection::vec(".{1,20}", 0..4), collection::vec(any::<u32>(), 0..4), any::<bool>());
+    let biases = collection::btree_map(any::<u32>(), -100.0_f32..=100.0, 0..4);
+    let format = prop_oneof![
+        ".{1,20}".prop_map(ResponseFormat::Regex),
+        collection::vec(".{1,20}", 1..4).prop_map(ResponseFormat::Choice),
+        any_map().prop_map(ResponseFormat::JsonSchema),
+    ];
+    let returned = (option::of(0_u32..=20), any::<bool>(), any::<bool>());
+    let guides = (option::of(format), collection::vec(any_map(), 0..3));
+    (sizes, shares, ends, biases, returned, guides).prop_map(
+        |(sizes, shares, ends, logit_bias, returned, guides)| GenerateParams {
+            max_tokens: sizes.0,
+            min_tokens: sizes.0.map(|most| most / 2),
+            top_k: sizes.1,
+            seed: sizes.2,
+            temperature: shares.0,
+            top_p: shares.1,
+            min_p: shares.2,
+            presence_penalty: shares.3,
+            frequency_penalty: shares.3.map(|penalty| -penalty),
+            repetition_penalty: shares.4,
+            logit_bias,
+            stop: ends.0,
+            stop_token_ids: ends.1,
+            ignore_eos: ends.2,
+            logprobs: returned.0,
+            return_token_ids: returned.1,
+            stream: returned.2,
+            response_format: guides.0,
+            tools: guides.1,
+        },
+    )
+}
+
+/// A JSON map.
+fn any_map() -> impl Strategy<Value = Json> {
+    let leaf = prop_oneof![
+        Just(Json::Null),
+        any::<bool>().prop_map(Json::Flag),
+        any::<u64>().prop_map(|number| Json::Number(number.into())),
+        (-1_000_i64..0).prop_map(|number| Json::Number(number.into())),
+        ".{0,10}".prop_map(Json::Text),
+    ];
+    let value = leaf.prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![
+            collection::vec(inner.clone(), 0..4).prop_map(Json::List),
+            collection::hash_map(".{0,5}", inner, 0..4)
+                .prop_map(|pairs| Json::Map(pairs.into_iter().collect())),
+        ]
+    });
+    collection::hash_map(".{0,5}", value, 0..3)
+        .prop_map(|pairs| Json::Map(pairs.into_iter().collect()))
 }

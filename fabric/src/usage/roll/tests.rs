@@ -20,6 +20,7 @@ fn entry(tenant: &str, tokens: u64) -> UsageEntry {
         state: State::Succeeded,
         input_tokens: tokens,
         output_tokens: 0,
+        cached_tokens: 0,
         truncated: 0,
         device_us: 7,
         cost: 0,
