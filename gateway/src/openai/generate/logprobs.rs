@@ -49,8 +49,9 @@ impl From<Likely> for Alternative {
 
 impl From<TokenLogprob> for ChatLogprob {
     fn from(logprob: TokenLogprob) -> Self {
-        let top_logprobs = logprob.top.into_iter().map(Alternative::from).collect();
-        Self { token: logprob.token.into(), top_logprobs }
+        let TokenLogprob { id, text, bytes, logprob, top } = logprob;
+        let top_logprobs = top.into_iter().map(Alternative::from).collect();
+        Self { token: Likely { id, text, bytes, logprob }.into(), top_logprobs }
     }
 }
 
@@ -79,13 +80,13 @@ impl CompletionLogprobs {
     /// Of these tokens, of which the first begins after `offset` characters.
     pub fn of(tokens: Vec<TokenLogprob>, mut offset: usize) -> Self {
         let mut lists = Self::default();
-        for TokenLogprob { token, top } in tokens {
+        for TokenLogprob { text, logprob, top, .. } in tokens {
             let top = top.into_iter().map(|likely| (likely.text, finite(likely.logprob).into()));
             lists.top_logprobs.push(top.collect());
-            lists.token_logprobs.push(finite(token.logprob));
+            lists.token_logprobs.push(finite(logprob));
             lists.text_offset.push(offset);
-            offset += token.text.chars().count();
-            lists.tokens.push(token.text);
+            offset += text.chars().count();
+            lists.tokens.push(text);
         }
         lists
     }
@@ -112,10 +113,10 @@ mod tests {
     }
 
     fn tokens() -> Vec<TokenLogprob> {
-        let broken = Likely { bytes: Some(vec![0xe2, 0x82]), ..likely("\u{fffd}", -1.5) };
+        let token = |text: &str, bytes, logprob, top| TokenLogprob { id: 7, text: text.into(), bytes, logprob, top };
         vec![
-            TokenLogprob { token: likely("é", -0.5), top: vec![likely("a", -0.25), likely("é", -0.5)] },
-            TokenLogprob { token: broken, top: vec![likely("b", f32::NEG_INFINITY)] },
+            token("é", None, -0.5, vec![likely("a", -0.25), likely("é", -0.5)]),
+            token("\u{fffd}", Some(vec![0xe2, 0x82]), -1.5, vec![likely("b", f32::NEG_INFINITY)]),
         ]
     }
 

@@ -12,6 +12,6 @@ pub mod held;
 pub mod logprobs;
 pub mod messages;
 pub mod output;
-pub mod responses;
+// responses
 pub mod sampling;
 pub mod tools;

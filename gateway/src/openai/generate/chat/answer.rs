@@ -157,7 +157,7 @@ pub fn answer(
 
 #[cfg(test)]
 pub(super) mod tests {
-    use forebay_schemas::{Likely, TokenLogprob};
+    use forebay_schemas::TokenLogprob;
     use serde_json::{Value, json};
 
     use super::*;
@@ -215,8 +215,8 @@ pub(super) mod tests {
 
     #[test]
     fn log_probabilities_come_where_they_were_asked_for() {
-        let token = Likely { id: 1, text: "Hi".into(), bytes: None, logprob: -0.5 };
-        let found = Generated { logprobs: vec![TokenLogprob { token, top: Vec::new() }], ..generated("Hi") };
+        let token = TokenLogprob { id: 1, text: "Hi".into(), bytes: None, logprob: -0.5, top: Vec::new() };
+        let found = Generated { logprobs: vec![token], ..generated("Hi") };
         let form = ChatForm { has_logprobs: true, ..ChatForm::default() };
         let choice = written(&form, found.clone())["choices"][0].clone();
         assert_eq!(choice["logprobs"]["content"][0]["token"], "Hi");

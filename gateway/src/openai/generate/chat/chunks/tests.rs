@@ -1,4 +1,4 @@
-use forebay_schemas::{FinishReason, Likely, ToolCall};
+use forebay_schemas::{FinishReason, ToolCall};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -85,8 +85,7 @@ fn a_call_that_has_to_be_waits_for_its_end() {
 
 #[test]
 fn each_log_probability_comes_once() {
-    let likely = |text: &str| Likely { id: 1, text: text.into(), bytes: None, logprob: -0.5 };
-    let logprob = |text: &str| TokenLogprob { token: likely(text), top: Vec::new() };
+    let logprob = |text: &str| TokenLogprob { id: 1, text: text.into(), bytes: None, logprob: -0.5, top: Vec::new() };
     let form = ChatForm { has_logprobs: true, ..ChatForm::default() };
     let mut chunks = Chunks::new(form, head());
     let first = TokenChunk { logprobs: Some(vec![logprob("Hi")]), ..came(0, "") };
