@@ -11,11 +11,13 @@ use std::{
 use forebay_fabric::{
     Config, Store,
     broker::{Acker, Message, Properties, Settlement},
-    store::{Asked, ResultRecord, ResultStore, Standing, StoreError, Written},
+    store::{
+        Appended, Asked, ResultRecord, ResultStore, Standing, StoreError, TokenAppend, Written,
+    },
     ticket::Ticket,
 };
 use forebay_schemas::{
-    ContentType, JobId, WorkerRecord, WorkerState, limits::RESULT_TTL_S_DEFAULT,
+    ContentType, JobId, TokenChunk, WorkerRecord, WorkerState, limits::RESULT_TTL_S_DEFAULT,
 };
 use futures_util::FutureExt as _;
 use tokio::{
@@ -127,6 +129,14 @@ impl ResultStore for FakeStore {
 
     fn name_taken_over<'a>(&'a self, _: &'a str) -> Asked<'a, ()> {
         self.answer(())
+    }
+
+    fn append_tokens<'a>(&'a self, appends: &'a [TokenAppend]) -> Asked<'a, Vec<Appended>> {
+        self.answer(vec![Appended::Written; appends.len()])
+    }
+
+    fn claim_tokens<'a>(&'a self, _: &'a JobId, _: &'a str) -> Asked<'a, Vec<TokenChunk>> {
+        self.answer(Vec::new())
     }
 
     fn standings<'a>(&'a self, _: &'a str, ids: &'a [JobId]) -> Asked<'a, Vec<Standing>> {

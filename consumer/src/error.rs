@@ -68,12 +68,14 @@ pub enum WorkerError {
         source: std::io::Error,
     },
     /// A line of the input can't be read.
-    #[error("line {line} of the input: {reason}; write {{\"id\": \"...\", \"text\": \"...\"}}")]
+    #[error("line {line} of the input: {reason}; write {{\"id\": \"...\", \"{expected}\": ...}}")]
     Line {
         /// The line, counted from 1.
         line: usize,
         /// The reason.
         reason: String,
+        /// The field that a line needs.
+        expected: &'static str,
     },
     /// The API key of a remote model can't be read.
     #[error("the API key of the model's endpoint can't be read from {source_name}: {reason}")]

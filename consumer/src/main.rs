@@ -14,7 +14,8 @@ use clap::{Parser, Subcommand};
 use forebay_consumer::{
     WorkerError,
     encode::{command, packer::BatchLimits},
-    worker,
+    generate::{self, prompts::Settings},
+    loading, worker,
 };
 use forebay_engine::{DType, Device, LoadOptions, ModelTask};
 use forebay_fabric::{Config, shutdown, telemetry};
@@ -45,6 +46,19 @@ struct Arguments {
 enum Command {
     /// Run the engine alone: {"id", "text"} lines in, {"id", "embedding"} lines out, in order.
     Embed,
+    /// Run the generator alone: {"id", "prompt"} or {"id", "messages"} lines in, with "params" where wanted; {"id",
+    /// "text", "token_ids", "finish_reason"} lines out, in order.
+    Generate {
+        /// How many sequences are computed at once.
+        #[arg(long, default_value_t = 32)]
+        concurrency: usize,
+        /// The most tokens of an answer, where a line does not say it.
+        #[arg(long, default_value_t = 256)]
+        max_tokens: usize,
+        /// 0 for the likeliest token each time, where a line does not say it.
+        #[arg(long, default_value_t = 0.0)]
+        temperature: f32,
+    },
 }
 
 #[derive(clap::Args)]
@@ -89,9 +103,13 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let EngineArguments { model, device, dtype, threads } = arguments.engine;
     let model = worker::choose_model(&config, model)?;
     let dtype = dtype.or_else(|| worker::dtype_of(&config, &model));
-    let options = LoadOptions { device, dtype, threads };
+    let options = LoadOptions { device, dtype, threads, ..LoadOptions::default() };
     match arguments.command {
         Some(Command::Embed) => run_embed(&config, &model, &options),
+        Some(Command::Generate { concurrency, max_tokens, temperature }) => {
+            let settings = Settings { concurrency, tokens_max: max_tokens, temperature };
+            run_generate(&config, &model, &options, settings)
+        }
         None => run_worker(config, model, options, arguments.name),
     }
 }
@@ -137,6 +155,22 @@ fn run_embed(config: &Config, model: &ModelId, options: &LoadOptions) -> anyhow:
     let input = io::BufReader::new(io::stdin());
     let output = BufWriter::new(io::stdout().lock());
     let summary = command::run(model, load, limits, input, output)?;
+    let line = serde_json::to_string(&summary).context("writing the summary")?;
+    writeln!(io::stderr(), "{line}").context("writing the summary")
+}
+
+fn run_generate(
+    config: &Config,
+    model: &ModelId,
+    options: &LoadOptions,
+    settings: Settings,
+) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let model = loading::load_generator(config, model, options)?;
+    let load = started.elapsed();
+    let input = io::BufReader::new(io::stdin());
+    let output = BufWriter::new(io::stdout().lock());
+    let summary = generate::command::run(model, load, settings, input, output)?;
     let line = serde_json::to_string(&summary).context("writing the summary")?;
     writeln!(io::stderr(), "{line}").context("writing the summary")
 }

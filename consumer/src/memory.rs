@@ -90,6 +90,14 @@ fn used_bytes() -> u64 {
     pages.unwrap_or(0) * PAGE_BYTES
 }
 
+/// The most memory that this process had; 0 where the system does not report it.
+pub(crate) fn peak_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1_024
+}
+
 /// The least limit of this process's control group and of those around it, of version 2 or 1, if there is one.
 fn control_group_bytes_max() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
@@ -130,6 +138,7 @@ mod tests {
     fn a_batch_over_what_is_left_is_refused_and_one_within_it_is_not() {
         let used = used_bytes();
         assert!(used > 1_000_000, "this process uses some memory: {used}");
+        assert!(peak_bytes() > 1_000_000);
         let memory = MemoryLimit::new(used + (1 << 30), 1 << 20);
         assert!(memory.check(16).is_ok());
         let error = memory.check(2_000).unwrap_err();

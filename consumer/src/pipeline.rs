@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use forebay_engine::{Model, ModelTask};
+use forebay_engine::{Encoder, EngineError, Model, ModelTask};
 use forebay_fabric::{
     answer::Answerer,
     broker::{JobSource, Publisher},
@@ -147,7 +147,7 @@ impl Pipeline {
         model: Model,
         sources: [Source; 2],
         executor: &impl Executor,
-    ) -> Self {
+    ) -> Result<Self, EngineError> {
         let take_no_more = CancellationToken::new();
         let (to_admit, from_decode) = lanes::channel(JOBS_BETWEEN_STAGES);
         let (to_tokenize, from_admit) = lanes::channel(JOBS_BETWEEN_STAGES);
@@ -183,12 +183,12 @@ impl Pipeline {
         stages.spawn(named("journal", journaling.run(from_batch)));
         let labels = model.info.labels.clone();
         let dim = model.info.dim;
-        let compute = parts.compute(model, budget);
+        let compute = parts.compute(model.engine.into_encoder()?, budget);
         let ports = Ports { batches, done, computed };
         stages.spawn(named("compute", executor.compute(compute, ports)));
         let whole = move |batch| assemble(batch, dim, &labels);
         stages.spawn(named("settle", parts.settle().run(from_compute, from_all, whole)));
-        Self { stages, journal, take_no_more }
+        Ok(Self { stages, journal, take_no_more })
     }
 
     /// Starts the stages of a remote model.
@@ -324,8 +324,7 @@ impl Parts {
         }
     }
 
-    fn compute(&self, model: Model, budget: Budget) -> Compute {
-        let Model { encoder, .. } = model;
+    fn compute(&self, encoder: Box<dyn Encoder>, budget: Budget) -> Compute {
         let stats = self.stats.clone();
         Compute::new(encoder, budget, self.memory, stats, self.calls.clone())
     }
@@ -371,6 +370,7 @@ fn task(model: &Model) -> Task {
         ModelTask::EmbedTokens => Task::EmbedTokens,
         ModelTask::Classify => Task::Classify,
         ModelTask::Rerank => Task::Rerank,
+        ModelTask::Generate => Task::Generate,
     }
 }
 

@@ -8,10 +8,10 @@ use std::{
 
 use forebay_fabric::{
     broker::{Acker, Message, Properties, Settlement},
-    store::{Asked, ResultRecord, ResultStore, Standing, Written},
+    store::{Appended, Asked, ResultRecord, ResultStore, Standing, TokenAppend, Written},
     ticket::Ticket,
 };
-use forebay_schemas::{ContentType, JobId, limits::RESULT_TTL_S_DEFAULT};
+use forebay_schemas::{ContentType, JobId, TokenChunk, limits::RESULT_TTL_S_DEFAULT};
 use futures_util::FutureExt;
 use tokio::sync::Semaphore;
 
@@ -72,6 +72,12 @@ pub struct Kept {
     pub asked: Vec<JobId>,
     /// The jobs that are cancelled.
     pub cancelled: BTreeSet<JobId>,
+    /// The entries that were appended to token streams.
+    pub appends: Vec<TokenAppend>,
+    /// The token streams that were claimed, and by whom.
+    pub claims: Vec<(JobId, String)>,
+    /// The entries that token streams have from the beginning.
+    pub tokens: BTreeMap<JobId, Vec<TokenChunk>>,
     /// The connections for results, if they are bounded; each write takes `write_takes`.
     pub connections: Option<Arc<Semaphore>>,
 }
@@ -117,6 +123,24 @@ impl ResultStore for FakeStore {
         async {
             self.kept().taken_over.push(worker.into());
             Ok(())
+        }
+        .boxed()
+    }
+
+    fn append_tokens<'a>(&'a self, appends: &'a [TokenAppend]) -> Asked<'a, Vec<Appended>> {
+        async {
+            let mut kept = self.kept();
+            kept.appends.extend_from_slice(appends);
+            Ok(vec![Appended::Written; appends.len()])
+        }
+        .boxed()
+    }
+
+    fn claim_tokens<'a>(&'a self, id: &'a JobId, owner: &'a str) -> Asked<'a, Vec<TokenChunk>> {
+        async {
+            let mut kept = self.kept();
+            kept.claims.push((id.clone(), owner.to_owned()));
+            Ok(kept.tokens.get(id).cloned().unwrap_or_default())
         }
         .boxed()
     }

@@ -1,7 +1,6 @@
 //! A worker's life: load, connect, work, drain.
 
 use std::{
-    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -24,6 +23,7 @@ use crate::{
     error::WorkerError,
     idle,
     in_hand::InHand,
+    loading::{folder_of, warn_of_ignored},
     memory::MemoryLimit,
     pace,
     pipeline::{Parts, Pipeline, Source, Threads},
@@ -74,25 +74,12 @@ pub fn load(
     name: &ModelId,
     options: &LoadOptions,
 ) -> Result<(Model, usize), WorkerError> {
-    if config.models.get(name).is_some_and(|model| model.remote.is_some()) {
-        return Err(WorkerError::IsRemote(name.clone()));
-    }
-    let folder = config.model_dir(name)?;
-    if !Path::new(&folder).join("config.json").is_file() {
-        return Err(WorkerError::NotPulled { model: name.clone(), folder });
-    }
+    let folder = folder_of(config, name)?;
     let mut model = forebay_engine::load(&folder, options)?;
-    for field in model.info.ignored.iter().filter(|field| !field.is_known) {
-        tracing::warn!(
-            file = field.file,
-            field = field.field,
-            value = field.value,
-            "a field of the model is not known and was ignored; `forebay check` compares vectors"
-        );
-    }
+    warn_of_ignored(&model);
     let mut batch = PackedBatch::new();
     batch.push(&model.tokenizer.encode("warm up")?.ids, Finish::default());
-    let warm = model.encoder.compute(&batch)?;
+    let warm = model.engine.encoder()?.compute(&batch)?;
     // A model that fails on two words fails on any text.
     if warm.data.iter().any(|value| !value.is_finite()) {
         return Err(WorkerError::NotFinite { model: name.clone(), folder });
@@ -156,7 +143,7 @@ pub async fn run(
             calls,
             clock: Clock::default(),
         };
-        let mut pipeline = model.start(&parts, sources, &registry, &background);
+        let mut pipeline = model.start(&parts, sources, &registry, &background)?;
         registry.update(|record| record.state = WorkerState::Ready).await;
         work_and_drain(&mut pipeline, &stop, &registry, &health, grace).await
     }
@@ -194,16 +181,16 @@ impl Started {
         sources: [Source; 2],
         registry: &Registry,
         background: &CancellationToken,
-    ) -> Pipeline {
-        match self {
-            Self::Local(model, _) => Pipeline::start(parts, *model, sources, &Threads),
+    ) -> Result<Pipeline, WorkerError> {
+        Ok(match self {
+            Self::Local(model, _) => Pipeline::start(parts, *model, sources, &Threads)?,
             Self::Remote(remote) => {
                 let gate = remote.gate.clone();
                 let health = parts.health.clone();
                 tokio::spawn(watch::report(gate, health, registry.clone(), background.clone()));
                 Pipeline::start_remote(parts, remote, sources)
             }
-        }
+        })
     }
 }
 

@@ -286,7 +286,10 @@ fn values(output: &Output) -> usize {
         Output::EmbedTokens(tokens) => tokens.inputs.iter().map(Vec::len).sum(),
         Output::Rerank { scores, order } => scores.len() + order.len(),
         Output::Classify { labels } => labels.iter().map(Vec::len).sum(),
-        Output::Generate { .. } => 0,
+        Output::Generate { text, token_ids, logprobs, .. } => {
+            let likely = logprobs.iter().flatten().map(|logprob| 1 + logprob.top.len());
+            text.len() / 4 + token_ids.iter().flatten().count() + 4 * likely.sum::<usize>()
+        }
     }
 }
 
@@ -321,12 +324,12 @@ fn reply(answer: &mut Answered) -> Option<Message> {
 mod tests {
     use std::sync::Mutex;
 
-    use forebay_schemas::{ContentType, EmbedOutput, Job, JobId, State};
+    use forebay_schemas::{ContentType, EmbedOutput, Job, JobId, State, TokenChunk};
 
     use super::*;
     use crate::{
         broker::{Properties, PublishError, Settlement},
-        store::{Asked, Standing, Written},
+        store::{Appended, Asked, Standing, TokenAppend, Written},
         ticket::ReplyTo,
     };
 
@@ -384,6 +387,14 @@ mod tests {
 
         fn name_taken_over<'a>(&'a self, _: &'a str) -> Asked<'a, ()> {
             async { Ok(()) }.boxed()
+        }
+
+        fn append_tokens<'a>(&'a self, appends: &'a [TokenAppend]) -> Asked<'a, Vec<Appended>> {
+            async { Ok(vec![Appended::Written; appends.len()]) }.boxed()
+        }
+
+        fn claim_tokens<'a>(&'a self, _: &'a JobId, _: &'a str) -> Asked<'a, Vec<TokenChunk>> {
+            async { Ok(Vec::new()) }.boxed()
         }
 
         fn standings<'a>(&'a self, _: &'a str, _: &'a [JobId]) -> Asked<'a, Vec<Standing>> {

@@ -64,7 +64,8 @@ fn use_model(folder: &Path) {
     assert!(tokens.ids.len() <= model.tokenizer.tokens_max());
     let mut batch = PackedBatch::new();
     batch.push(&tokens.ids, Finish::default());
-    if let Ok(vectors) = model.encoder.compute(&batch) {
+    let Ok(encoder) = model.engine.encoder() else { return };
+    if let Ok(vectors) = encoder.compute(&batch) {
         assert_eq!(vectors.row(0).len(), model.info.dim);
     }
 }

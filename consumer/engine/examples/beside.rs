@@ -103,7 +103,7 @@ impl Batches<'_> {
     }
 
     fn compute(&mut self) -> Result<(), EngineError> {
-        let rows = self.model.encoder.compute(&self.batch)?;
+        let rows = self.model.engine.encoder()?.compute(&self.batch)?;
         self.rows.extend(rows.rows().map(<[f32]>::to_vec));
         self.batch.clear();
         Ok(())

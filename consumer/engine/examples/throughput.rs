@@ -92,13 +92,13 @@ fn embed_all(model: &mut Model, texts: &[String], budget: Budget) -> Result<usiz
         batch.push(&sequence.ids, Finish::default());
         if budget.is_reached(&batch) {
             tokens += batch.tokens();
-            model.encoder.compute(&batch)?;
+            model.engine.encoder()?.compute(&batch)?;
             batch.clear();
         }
     }
     if !batch.is_empty() {
         tokens += batch.tokens();
-        model.encoder.compute(&batch)?;
+        model.engine.encoder()?.compute(&batch)?;
     }
     Ok(tokens)
 }

@@ -169,6 +169,24 @@ pub enum EngineError {
         /// Bytes that are left.
         left: u64,
     },
+    /// A step needs more pages than are free. Nothing was computed: close a sequence, or begin a smaller step.
+    #[error(
+        "the step needs {needed} more pages of memory and {left} are left; close a sequence or begin a smaller step"
+    )]
+    NoPages {
+        /// Pages that it would take.
+        needed: usize,
+        /// Pages that are free or could be freed.
+        left: usize,
+    },
+    /// A model of another kind than the caller needs.
+    #[error("the model {found}; one that {expected} is needed")]
+    OtherEngine {
+        /// What it does.
+        found: &'static str,
+        /// What was asked of it.
+        expected: &'static str,
+    },
     /// An item that no batch can hold: leave it out and compute the others.
     #[error("item {index} of the batch: {problem}")]
     Item {

@@ -21,6 +21,8 @@ pub enum ModelTask {
     Classify,
     /// The row is one score: how well the text answers a query, the first text of a pair.
     Rerank,
+    /// There is no row: the model continues texts.
+    Generate,
 }
 
 /// How a model of token vectors reads texts of one kind.
@@ -80,6 +82,36 @@ pub struct ModelInfo {
     pub threads: usize,
     /// An upper bound of the device memory, in bytes, that a token of a batch takes while it is computed.
     pub bytes_per_token: usize,
+    /// What a model that generates text says about that; `None` for others.
+    pub generation: Option<GenerationInfo>,
+}
+
+/// What a model says about generating text with it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct GenerationInfo {
+    /// Tokens that end a text.
+    pub end_token_ids: Vec<u32>,
+    /// The template of a chat, in Jinja.
+    pub chat_template: Option<String>,
+    /// The texts of special tokens by the names that templates know them by, such as `bos_token`.
+    pub special_tokens: Vec<(String, String)>,
+    /// Parameters that the model's makers recommend.
+    pub recommended: Recommended,
+}
+
+/// Parameters of sampling that a model's makers recommend; `None` where they don't say.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Recommended {
+    /// 0 for the likeliest token.
+    pub temperature: Option<f32>,
+    /// As [`crate::Sampling::top_k`].
+    pub top_k: Option<usize>,
+    /// As [`crate::Sampling::top_p`].
+    pub top_p: Option<f32>,
+    /// As [`crate::Sampling::min_p`].
+    pub min_p: Option<f32>,
+    /// As [`crate::Sampling::repetition_penalty`].
+    pub repetition_penalty: Option<f32>,
 }
 
 impl ModelInfo {
@@ -89,6 +121,7 @@ impl ModelInfo {
             ModelTask::EmbedSparse => 2 * SPARSE_VALUES_MAX.min(self.dim),
             ModelTask::EmbedTokens => self.dim.saturating_mul(self.tokens_max),
             ModelTask::Embed | ModelTask::Classify | ModelTask::Rerank => self.dim,
+            ModelTask::Generate => 0,
         }
     }
 }

@@ -36,7 +36,11 @@
 //!   implement; `layers` is the trait that a family implements; `head` pools hidden states into vectors or scores;
 //!   `per_token` is the encoder of sparse vectors (`splade`) and of `token_vectors`; `thread_pool` spreads a batch over
 //!   worker threads; `workspace` keeps buffers from batch to batch.
-//! - `families`: the encoder families, each a file with its configuration and its layers.
+//! - `families`: the encoder families, each a file with its configuration and its layers, and the dense decoders, which
+//!   are one: `decoder` has the layers, `decoder_config` what differs among them, `decoder_rope` their rotations.
+//! - `generate`: tokens to more tokens, a step at a time. `generator` is the trait [`Generator`], which `cpu`
+//!   implements; `pages` deals out the memory of sequences and finds common prefixes; `sample` picks tokens.
+//! - `generator_model`: loads models that generate text.
 //! - `per_token_model`: loads models of sparse and token vectors.
 //! - `model`: [`load`], which puts all of this together.
 //!
@@ -47,14 +51,15 @@
 //! # Generation
 //!
 //! An [`Encoder`] is a pure function of a batch: nothing of a sequence stays in it from one call to the next. A model
-//! that generates text keeps memory for each sequence over many steps, so it does not implement [`Encoder`]. It gets a
-//! second trait beside it, `Generator`, in a module `generate` beside `encode`; decoder families go beside the encoder
-//! families, and [`Model`] then holds one or the other.
+//! that generates text keeps memory for each sequence over many steps, so it is a second trait beside it,
+//! [`Generator`], and a [`Model`] holds one or the other as its [`Engine`].
 
 mod device;
 mod encode;
 mod error;
 mod families;
+mod generate;
+mod generator_model;
 mod info;
 mod load;
 mod model;
@@ -66,11 +71,19 @@ pub use encode::batch::{PackedBatch, Rows};
 pub use encode::encoder::{Encoder, Pending};
 pub use error::EngineError;
 pub use forebay_kernels::Finish;
-pub use info::{KindInfo, ModelInfo, ModelTask};
+pub use generate::detokenize::Detokenizer;
+pub use generate::generator::{
+    Chunk, Generator, Keep, Opened, PendingPicks, Pick, Picks, Room, SequenceId, Step,
+};
+pub use generate::sample::{History, PickError, Picked, Sampling, TokenMask, pick};
+pub use generate::stop::StopStrings;
+pub use generate::template::{ChatInput, ChatTemplate, TemplateError};
+pub use info::{GenerationInfo, KindInfo, ModelInfo, ModelTask, Recommended};
 pub use load::fields::Ignored;
 pub use load::options::{DType, Device, LoadOptions};
 pub use load::per_token::{SPARSE_VALUES_MAX, SpladePooling};
 pub use load::pooling::Pooling;
 pub use load::token_reading::InputType;
-pub use model::{Model, load};
+pub use model::{Engine, Model, load};
+pub use tokenizer::vocabulary::Vocabulary;
 pub use tokenizer::{FirstOfPairs, Tokenizer, Tokens};

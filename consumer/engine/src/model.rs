@@ -12,6 +12,8 @@ use crate::encode::head::Head;
 use crate::error::EngineError;
 use crate::families::architecture::Architecture;
 use crate::families::classifier::ClassifierConfig;
+use crate::generate::generator::Generator;
+use crate::generator_model::{self, Source};
 use crate::info::{ModelInfo, ModelTask};
 use crate::load::folder::ModelFolder;
 use crate::load::options::LoadOptions;
@@ -23,19 +25,71 @@ use crate::tokenizer::Tokenizer;
 pub struct Model {
     /// Turns texts into token ids, on any thread.
     pub tokenizer: Arc<Tokenizer>,
-    /// Turns token ids into vectors or scores.
-    pub encoder: Box<dyn Encoder>,
+    /// Computes with token ids.
+    pub engine: Engine,
     /// The facts of the model, and how it was loaded.
     pub info: ModelInfo,
 }
 
+/// Computes with token ids, in one of two ways.
+pub enum Engine {
+    /// Turns them into vectors or scores.
+    Encoder(Box<dyn Encoder>),
+    /// Continues them.
+    Generator(Box<dyn Generator>),
+}
+
+impl Engine {
+    /// The encoder, or [`EngineError::OtherEngine`] of a model that generates text.
+    pub fn encoder(&mut self) -> Result<&mut dyn Encoder, EngineError> {
+        match self {
+            Self::Encoder(encoder) => Ok(&mut **encoder),
+            Self::Generator(_) => Err(NO_ENCODER),
+        }
+    }
+
+    /// As [`Self::encoder`], to keep.
+    pub fn into_encoder(self) -> Result<Box<dyn Encoder>, EngineError> {
+        match self {
+            Self::Encoder(encoder) => Ok(encoder),
+            Self::Generator(_) => Err(NO_ENCODER),
+        }
+    }
+
+    /// The generator, or [`EngineError::OtherEngine`] of a model of vectors or scores.
+    pub fn generator(&mut self) -> Result<&mut dyn Generator, EngineError> {
+        match self {
+            Self::Generator(generator) => Ok(&mut **generator),
+            Self::Encoder(_) => Err(NO_GENERATOR),
+        }
+    }
+
+    /// As [`Self::generator`], to keep.
+    pub fn into_generator(self) -> Result<Box<dyn Generator>, EngineError> {
+        match self {
+            Self::Generator(generator) => Ok(generator),
+            Self::Encoder(_) => Err(NO_GENERATOR),
+        }
+    }
+}
+
+const NO_ENCODER: EngineError =
+    EngineError::OtherEngine { found: "generates text", expected: "gives vectors or scores" };
+const NO_GENERATOR: EngineError =
+    EngineError::OtherEngine { found: "gives vectors or scores", expected: "generates text" };
+
 /// Loads the model in `folder` (`config.json`, `model.safetensors` or its shards, `tokenizer.json`, and what
-/// sentence-transformers keeps beside them).
+/// sentence-transformers keeps beside them). A model that generates text may also be one GGUF file: the only one of the
+/// folder, or `folder` itself.
 pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> {
+    if let Some(source) = Source::find(folder)? {
+        return generator_model::load(&source, options);
+    }
     let folder = ModelFolder::open(folder)?;
     if let Some(modules) = folder.per_token() {
         let (tokenizer, encoder, info) = per_token_model::load(&folder, modules, options)?;
-        return Ok(Model { tokenizer: Arc::new(tokenizer), encoder: Box::new(encoder), info });
+        let engine = Engine::Encoder(Box::new(encoder));
+        return Ok(Model { tokenizer: Arc::new(tokenizer), engine, info });
     }
     let (architecture, mut fields, classes) = Architecture::read(&folder.config_path())?;
     let name = architecture.name();
@@ -93,13 +147,14 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
         gpu: Gpu::of(&device),
         threads,
         bytes_per_token,
+        generation: None,
     };
     let encoder: Box<dyn Encoder> = match device {
         #[cfg(feature = "cuda")]
         device if device.is_cuda() => Box::new(GpuEncoder::new(device, &info, sizes, layers, head)),
         _ => Box::new(CpuEncoder::new(sizes, layers, head, threads, dtype.tensor())?),
     };
-    Ok(Model { tokenizer: Arc::new(tokenizer), encoder, info })
+    Ok(Model { tokenizer: Arc::new(tokenizer), engine: Engine::Encoder(encoder), info })
 }
 
 fn gives_scores(task: ModelTask) -> bool {

@@ -92,6 +92,7 @@ pub(crate) fn load(
         gpu: None,
         threads,
         bytes_per_token: architecture.bytes_per_token(dtype),
+        generation: None,
     };
     let layers = architecture.layers(weights, dtype, &candle_core::Device::Cpu)?;
     let encoder = PerTokenEncoder::new(sizes, layers, head, unseen, threads, dtype.tensor())?;

@@ -87,7 +87,7 @@ fn each_item_of_a_batch_is_finished_as_it_asks() {
     for finish in [raw, Finish::default(), Finish { normalize: true, dimensions: Some(10) }] {
         batch.push(&ids, finish);
     }
-    let embeddings = model.encoder.compute(&batch).unwrap();
+    let embeddings = model.engine.encoder().unwrap().compute(&batch).unwrap();
     let scaled = |row: &[f32]| {
         let norm = row.iter().map(|value| value * value).sum::<f32>().sqrt();
         row.iter().map(|value| value / norm).collect::<Vec<_>>()
@@ -105,12 +105,12 @@ fn each_item_of_a_batch_is_finished_as_it_asks() {
 fn empty_sequences_and_empty_batches_give_zeros_and_nothing() {
     let mut model = load_f32(&tiny_folder());
     let mut batch = PackedBatch::new();
-    assert_eq!(model.encoder.compute(&batch).unwrap().rows().len(), 0);
+    assert_eq!(model.engine.encoder().unwrap().compute(&batch).unwrap().rows().len(), 0);
     batch.push(&[], Finish::default());
-    assert_eq!(model.encoder.compute(&batch).unwrap().row(0), [0.0; 64]);
+    assert_eq!(model.engine.encoder().unwrap().compute(&batch).unwrap().row(0), [0.0; 64]);
     batch.push(&[2, 61, 3], Finish::default());
     batch.push(&[], Finish::default());
-    let embeddings = model.encoder.compute(&batch).unwrap();
+    let embeddings = model.engine.encoder().unwrap().compute(&batch).unwrap();
     assert_eq!(embeddings.row(0), [0.0; 64]);
     assert_eq!(embeddings.row(2), [0.0; 64]);
     assert!(embeddings.row(1).iter().any(|value| *value != 0.0));
@@ -152,8 +152,8 @@ fn weights_under_the_prefix_of_a_task_model_are_found() {
     std::fs::write(&path, safetensors::serialize(renamed, None).unwrap()).unwrap();
     let mut batch = PackedBatch::new();
     batch.push(&[2, 61, 3], Finish::default());
-    let plain = load_f32(&tiny_folder()).encoder.compute(&batch).unwrap();
-    assert_eq!(load_f32(folder.path()).encoder.compute(&batch).unwrap(), plain);
+    let plain = load_f32(&tiny_folder()).engine.encoder().unwrap().compute(&batch).unwrap();
+    assert_eq!(load_f32(folder.path()).engine.encoder().unwrap().compute(&batch).unwrap(), plain);
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn lines(file: &str) -> Vec<Value> {
 fn compute(model: &mut Model, ids: &[u32], first_len: usize) -> Vec<f32> {
     let mut batch = PackedBatch::new();
     batch.push_pair(ids, first_len, Finish::default());
-    model.encoder.compute(&batch).unwrap().data
+    model.engine.encoder().unwrap().compute(&batch).unwrap().data
 }
 
 /// A change of a field, and what the library makes of it.
@@ -164,7 +164,7 @@ fn folders_of_sentence_transformers_give_its_vectors() {
         let cut = Finish { dimensions: Some(5), ..Finish::default() };
         let mut batch = PackedBatch::new();
         batch.push(&tokens.ids, cut);
-        let row = model.encoder.compute(&batch).unwrap().data;
+        let row = model.engine.encoder().unwrap().compute(&batch).unwrap().data;
         let norm: f32 = row.iter().map(|value| value * value).sum();
         assert!((norm - 1.0).abs() < 1e-5 && row[5..].iter().all(|&value| value == 0.0));
     }

@@ -62,7 +62,7 @@ fn row(model: &mut Model, input_type: InputType, text: &str) -> Vec<f32> {
     let tokens = model.tokenizer.of(input_type).encode(text).unwrap();
     let mut batch = PackedBatch::new();
     batch.push_as(input_type, &tokens.ids, tokens.first_len, Finish::default());
-    model.encoder.compute(&batch).unwrap().data
+    model.engine.encoder().unwrap().compute(&batch).unwrap().data
 }
 
 fn near(actual: f32, expected: &Value) -> bool {

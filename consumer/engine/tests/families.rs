@@ -43,11 +43,11 @@ fn compute(model: &mut Model, rows: &[Expected]) -> Vec<Vec<f32>> {
     for row in rows {
         all.push_pair(&row.token_ids, row.first_len, Finish::default());
     }
-    let together = model.encoder.compute(&all).unwrap();
+    let together = model.engine.encoder().unwrap().compute(&all).unwrap();
     for (row, expected) in rows.iter().zip(together.rows()) {
         let mut alone = PackedBatch::new();
         alone.push_pair(&row.token_ids, row.first_len, Finish::default());
-        assert_eq!(model.encoder.compute(&alone).unwrap().row(0), expected);
+        assert_eq!(model.engine.encoder().unwrap().compute(&alone).unwrap().row(0), expected);
     }
     together.rows().map(<[f32]>::to_vec).collect()
 }

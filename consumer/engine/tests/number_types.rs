@@ -18,7 +18,7 @@ fn vectors(folder: &Path, options: &LoadOptions, sequences: &[Vec<u32>]) -> Vec<
     for ids in sequences {
         batch.push(ids, Finish::default());
     }
-    model.encoder.compute(&batch).unwrap().rows().map(<[f32]>::to_vec).collect()
+    model.engine.encoder().unwrap().compute(&batch).unwrap().rows().map(<[f32]>::to_vec).collect()
 }
 
 /// The smallest cosine between a sequence's vectors in f32 and in `dtype`.

@@ -30,11 +30,11 @@ fn compute(model: &mut Model, texts: &[(InputType, &[u32])]) -> Vec<Vec<f32>> {
     for (input_type, ids) in texts {
         all.push_as(*input_type, ids, ids.len(), Finish::default());
     }
-    let together = model.encoder.compute(&all).unwrap();
+    let together = model.engine.encoder().unwrap().compute(&all).unwrap();
     for (index, row) in together.rows().enumerate() {
         let mut alone = PackedBatch::new();
         alone.push_from(&all, index);
-        assert_eq!(model.encoder.compute(&alone).unwrap().row(0), row);
+        assert_eq!(model.engine.encoder().unwrap().compute(&alone).unwrap().row(0), row);
         assert!(row.len() <= model.info.row_values_max());
     }
     together.rows().map(<[f32]>::to_vec).collect()
@@ -181,9 +181,9 @@ fn an_empty_sequence_has_an_empty_row_beside_others() {
         let mut model = load_f32(&data().join("tiny").join(name));
         let mut batch = PackedBatch::new();
         batch.push(&[], Finish::default());
-        assert_eq!(model.encoder.compute(&batch).unwrap().row(0), [0.0; 0]);
+        assert_eq!(model.engine.encoder().unwrap().compute(&batch).unwrap().row(0), [0.0; 0]);
         batch.push(&[2, 460, 3], Finish::default());
-        let rows = model.encoder.compute(&batch).unwrap();
+        let rows = model.engine.encoder().unwrap().compute(&batch).unwrap();
         assert!(rows.row(0).is_empty() && !rows.row(1).is_empty());
         assert!(rows.row(1).len().is_multiple_of(width));
     }

@@ -191,10 +191,10 @@ fn an_item_that_cannot_be_computed_is_named_and_the_others_can_go_on() {
         let mut batch = PackedBatch::new();
         batch.push(&[2, 61, 3], Finish::default());
         batch.push(ids, finish);
-        let error = model.encoder.compute(&batch).unwrap_err();
+        let error = model.engine.encoder().unwrap().compute(&batch).unwrap_err();
         assert!(matches!(error, EngineError::Item { index: 1, .. }), "{error}");
     }
     let mut batch = PackedBatch::new();
     batch.push(&[2, 61, 3], Finish::default());
-    assert_eq!(model.encoder.compute(&batch).unwrap().rows().len(), 1);
+    assert_eq!(model.engine.encoder().unwrap().compute(&batch).unwrap().rows().len(), 1);
 }

@@ -65,6 +65,44 @@ pub enum KernelError {
         /// Rows of the table.
         rows: usize,
     },
+    /// A factor that is not a finite number above zero.
+    #[error("{op}: {name} is {value}, expected a finite number above zero")]
+    Factor {
+        /// The operation.
+        op: &'static str,
+        /// The factor's name.
+        name: &'static str,
+        /// Its value.
+        value: f32,
+    },
+    /// A page table that ends before the sequence's new tokens do.
+    #[error(
+        "sequence {sequence}: {tokens} tokens from position {position} on need more than the {pages} pages of its table"
+    )]
+    PageTable {
+        /// The sequence's index in the step.
+        sequence: usize,
+        /// Pages of its table.
+        pages: usize,
+        /// The position of its first new token.
+        position: usize,
+        /// New tokens.
+        tokens: usize,
+    },
+    /// A page that two sequences of a step would write to.
+    #[error("page {page} would be written twice in one step; give each sequence a page of its own")]
+    SharedPage {
+        /// The page.
+        page: usize,
+    },
+    /// An operation that the operands' device has no back-end for.
+    #[error("{op}: decoders run on the processor, and have no operations on {device} yet")]
+    NoBackend {
+        /// The operation.
+        op: &'static str,
+        /// The kind of device.
+        device: &'static str,
+    },
     /// More dimensions asked of a vector than it has, or none.
     #[error(
         "sequence {sequence}: {dimensions} dimensions asked of vectors of {hidden}; ask for 1 to {hidden}"

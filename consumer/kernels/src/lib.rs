@@ -1,9 +1,10 @@
-//! Fused operations on packed tokens: what an encoder needs between its matrices, with the bytes moved once.
+//! Fused operations on packed tokens: what encoders and decoders need between their matrices, with the bytes moved once.
 //!
 //! Each operation is a struct whose fields are its parameters. `forward` takes the tensors, checks every shape with
 //! a typed error, and computes on the tensors' device into a new output; `forward_into` writes an output that the
 //! caller keeps from batch to batch. An operation's file in `ops` has its formula and its float64 reference; `cpu` and
-//! `cuda` compute it, and `dispatch` chooses between them. Work on the processor is spread over the rayon thread pool
+//! `cuda` compute it, and `dispatch` chooses between them. Those of decoders alone (`dispatch_decoder`) run on the
+//! processor and are refused on other devices. Work on the processor is spread over the rayon thread pool
 //! that the caller is in, or stays on its thread ([`alone`]).
 //!
 //! Batches are packed: the tokens of all sequences lie end to end and [`CuSeqlens`] says where each begins,
@@ -22,6 +23,7 @@ mod cpu;
 #[cfg(any(test, feature = "cuda"))]
 mod cuda;
 mod dispatch;
+mod dispatch_decoder;
 mod error;
 mod failure;
 mod ops;
@@ -38,6 +40,7 @@ pub use error::KernelError;
 pub use failure::DeviceFailure;
 pub use ops::activation::Activation;
 pub use ops::add_layer_norm::AddLayerNorm;
+pub use ops::add_rms_norm::AddRmsNorm;
 pub use ops::cu_seqlens::CuSeqlens;
 pub use ops::embed_layer_norm::EmbedLayerNorm;
 pub use ops::feed_forward::FeedForward;
@@ -48,6 +51,11 @@ pub use ops::linear::Linear;
 pub use ops::linear::LinearKernels;
 pub use ops::linear_layer_norm::LinearLayerNorm;
 pub use ops::mask::Mask;
+pub use ops::paged_attention::PagedAttention;
+pub use ops::pages::{PAGE_TOKENS, Pages};
 pub use ops::pool_normalize::{Finish, PoolNormalize, Pooling};
+pub use ops::qkv_into_pages::QkvIntoPages;
+pub use ops::rms_norm::RmsNorm;
 pub use ops::rotary::Rotary;
+pub use ops::step_rows::{SequenceRows, StepRows};
 pub use ops::varlen_attention::VarlenAttention;

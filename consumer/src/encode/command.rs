@@ -86,7 +86,7 @@ pub fn run(
             let next = held.take().or_else(|| texts.recv().ok());
             let full = next.as_ref().is_none_or(|text| !fits(&batch, text, limits));
             if full && !batch.is_empty() {
-                let vectors = model.encoder.compute(&batch)?;
+                let vectors = model.engine.encoder()?.compute(&batch)?;
                 for (id, embedding) in ids.drain(..).zip(vectors.rows()) {
                     write(&mut output, &id, embedding)?;
                 }
@@ -146,8 +146,11 @@ fn read(
         if line.trim().is_empty() {
             continue;
         }
-        let Line { id, text } = serde_json::from_str(&line)
-            .map_err(|error| WorkerError::Line { line: number + 1, reason: error.to_string() })?;
+        let Line { id, text } = serde_json::from_str(&line).map_err(|error| WorkerError::Line {
+            line: number + 1,
+            reason: error.to_string(),
+            expected: "text",
+        })?;
         let ids = tokenizer.encode(&text)?.ids;
         if texts.send(Text { id, ids }).is_err() {
             break; // the receiving side has failed and returns its error

@@ -105,7 +105,7 @@ impl Beside {
             clock,
         };
         let model = model(life, Instant::now());
-        let pipeline = Pipeline::start(&parts, model, sources, &MACHINE);
+        let pipeline = Pipeline::start(&parts, model, sources, &MACHINE).unwrap();
         Self { broker, store, jobs: 0, _pipeline: pipeline, _deaths: deaths }
     }
 

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::LazyLock};
 
 use forebay_engine::{
-    Encoder, EngineError, LoadOptions, Model, ModelInfo, PackedBatch, Pending, Rows,
+    Encoder, Engine, EngineError, LoadOptions, Model, ModelInfo, PackedBatch, Pending, Rows,
 };
 use tokio::time::{Duration, Instant};
 
@@ -76,7 +76,8 @@ pub fn model(life: Life, began: Instant) -> Model {
         });
     let (tokenizer, info) = REAL.clone();
     let dim = info.dim;
-    Model { tokenizer, info, encoder: Box::new(Simulated { life, began, dim }) }
+    let engine = Engine::Encoder(Box::new(Simulated { life, began, dim }));
+    Model { tokenizer, info, engine }
 }
 
 /// Gives each input a row of its number of tokens.

@@ -8,9 +8,11 @@ use std::{
 
 use forebay_fabric::{
     rng,
-    store::{Asked, ResultRecord, ResultStore, Standing, StoreError, Written},
+    store::{
+        Appended, Asked, ResultRecord, ResultStore, Standing, StoreError, TokenAppend, Written,
+    },
 };
-use forebay_schemas::JobId;
+use forebay_schemas::{JobId, TokenChunk};
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
@@ -116,6 +118,14 @@ impl ResultStore for Connection {
     fn name_taken_over<'a>(&'a self, worker: &'a str) -> Asked<'a, ()> {
         // Each worker of the simulation has a name of its own.
         self.ask(|kept| assert!(!kept.journals.contains_key(worker)))
+    }
+
+    fn append_tokens<'a>(&'a self, appends: &'a [TokenAppend]) -> Asked<'a, Vec<Appended>> {
+        self.ask(|_| vec![Appended::Written; appends.len()])
+    }
+
+    fn claim_tokens<'a>(&'a self, _: &'a JobId, _: &'a str) -> Asked<'a, Vec<TokenChunk>> {
+        self.ask(|_| Vec::new())
     }
 
     fn standings<'a>(&'a self, worker: &'a str, ids: &'a [JobId]) -> Asked<'a, Vec<Standing>> {

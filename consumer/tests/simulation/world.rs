@@ -280,7 +280,7 @@ impl World {
             clock,
         };
         let model = model(life.clone(), self.began);
-        let pipeline = Pipeline::start(&parts, model, sources, &MACHINE);
+        let pipeline = Pipeline::start(&parts, model, sources, &MACHINE).unwrap();
         self.running.push(Running { life, work: Doing::Working(Box::new(pipeline)) });
     }
 

@@ -74,6 +74,9 @@ pub enum StoreError {
         "the fleet's status in {STATUS_KEY} can't be read: {0}; run the autoscalers and this program at one version"
     )]
     Status(String),
+    /// An entry of a token stream can't be read or written.
+    #[error("an entry of a token stream is wrong: {0}; run all programs at one version")]
+    Tokens(String),
     /// A record can't be written as JSON.
     #[error("can't write the record: {0}")]
     Record(#[from] serde_json::Error),

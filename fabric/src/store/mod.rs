@@ -1,4 +1,4 @@
-//! Redis: results, cancel requests, the worker registry, leader election, the fleet's status, and the
+//! Redis: results, token streams, cancel requests, the worker registry, leader election, the fleet's status, and the
 //! channels that wake waiters.
 //!
 //! Every command has a time-out, after which its outcome is unknown; every write is therefore idempotent.
@@ -18,6 +18,7 @@ pub(crate) mod scripts;
 mod status;
 #[cfg(test)]
 pub(crate) mod testing;
+mod tokens;
 
 pub use connection::Store;
 pub use error::StoreError;
@@ -27,3 +28,4 @@ pub use notices::Notices;
 pub use registry::Registered;
 pub use result_store::{Asked, ResultStore};
 pub use results::{ResultRecord, Written};
+pub use tokens::{Appended, TokenAppend};

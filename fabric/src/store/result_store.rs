@@ -1,9 +1,9 @@
 //! The part of the store that a worker needs, as a trait, so that a test can stand in for Redis.
 
-use forebay_schemas::JobId;
+use forebay_schemas::{JobId, TokenChunk};
 use futures_util::{FutureExt, future::BoxFuture};
 
-use super::{ResultRecord, Standing, Store, StoreError, Written};
+use super::{Appended, ResultRecord, Standing, Store, StoreError, TokenAppend, Written};
 
 /// The answer to one request to the store.
 pub type Asked<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -26,6 +26,10 @@ pub trait ResultStore: Send + Sync {
     fn name_taken_over<'a>(&'a self, worker: &'a str) -> Asked<'a, ()>;
     /// Crash attribution: the standing of each of these jobs, for `worker`, which lives and asks.
     fn standings<'a>(&'a self, worker: &'a str, ids: &'a [JobId]) -> Asked<'a, Vec<Standing>>;
+    /// Appends entries to token streams, which is idempotent.
+    fn append_tokens<'a>(&'a self, appends: &'a [TokenAppend]) -> Asked<'a, Vec<Appended>>;
+    /// Makes `owner` the only one that appends to a job's token stream, and returns the entries that it has.
+    fn claim_tokens<'a>(&'a self, id: &'a JobId, owner: &'a str) -> Asked<'a, Vec<TokenChunk>>;
 }
 
 impl ResultStore for Store {
@@ -52,5 +56,13 @@ impl ResultStore for Store {
 
     fn standings<'a>(&'a self, worker: &'a str, ids: &'a [JobId]) -> Asked<'a, Vec<Standing>> {
         Store::standings(self, worker, ids).boxed()
+    }
+
+    fn append_tokens<'a>(&'a self, appends: &'a [TokenAppend]) -> Asked<'a, Vec<Appended>> {
+        Store::append_tokens(self, appends).boxed()
+    }
+
+    fn claim_tokens<'a>(&'a self, id: &'a JobId, owner: &'a str) -> Asked<'a, Vec<TokenChunk>> {
+        Store::claim_tokens(self, id, owner).boxed()
     }
 }

@@ -33,9 +33,11 @@ impl Store {
         Ok(left_s.map(|s| u64::try_from(s).map_or(RESULT_TTL_S_DEFAULT, |s| s.max(1))))
     }
 
-    /// Forgets which workers this job is suspected to have crashed, so that its attempts start over.
+    /// Forgets which workers this job is suspected to have crashed, and the tokens that earlier attempts wrote, so that
+    /// its attempts start over.
     pub async fn forget_suspicion(&self, id: &JobId) -> Result<(), StoreError> {
-        let key = id.suspect_key();
-        self.run(async |connection| redis::cmd("DEL").arg(&key).query_async(connection).await).await
+        let mut commands = redis::pipe();
+        commands.del(id.suspect_key()).ignore().del(id.tokens_key()).ignore();
+        self.run(async |connection| commands.query_async(connection).await).await
     }
 }

@@ -180,6 +180,7 @@ fn task_name(task: ModelTask) -> &'static str {
         ModelTask::EmbedTokens => "embed_tokens",
         ModelTask::Classify => "classify",
         ModelTask::Rerank => "rerank",
+        ModelTask::Generate => "generate",
     }
 }
 

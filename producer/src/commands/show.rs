@@ -64,7 +64,9 @@ fn output_lines(output: &JobOutput) -> Vec<String> {
                 shown.collect::<Vec<_>>().join(", ")
             })
             .collect(),
-        JobOutput::Generate { text, finish_reason } => vec![format!("{text} ({finish_reason})")],
+        JobOutput::Generate { text, finish_reason, .. } => {
+            vec![format!("{text} ({finish_reason})")]
+        }
     }
 }
 

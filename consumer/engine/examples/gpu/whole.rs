@@ -36,9 +36,9 @@ pub fn agree(ordinal: usize, folder: &str, oracle: &str, report: &mut Value) -> 
             together.push(&tokens.ids, Finish::default());
             let mut single = PackedBatch::new();
             single.push(&tokens.ids, Finish::default());
-            alone.push(model.encoder.compute(&single)?.data);
+            alone.push(model.engine.encoder()?.compute(&single)?.data);
         }
-        let vectors = model.encoder.compute(&together)?;
+        let vectors = model.engine.encoder()?.compute(&together)?;
         for ((row, vector), alone) in rows.iter().zip(vectors.rows()).zip(&alone) {
             let expected: Vec<f32> = serde_json::from_value(row["embedding"].clone())?;
             least = least.min(cosine(vector, &expected)).min(cosine(alone, &expected));
@@ -116,16 +116,16 @@ fn rate(model: &mut Model, length: usize, tokens: usize) -> Result<f64> {
     const TOKENS_ALL: usize = 4 << 20;
     let batch = batch(model, length, tokens)?;
     // Whether fused kernels pay is measured at their first use.
-    model.encoder.compute(&batch)?;
+    model.engine.encoder()?.compute(&batch)?;
     let rounds = TOKENS_ALL / tokens;
     let mut on_the_way = VecDeque::new();
     let began = Instant::now();
     for _ in 0..rounds {
-        if on_the_way.len() == model.encoder.ahead() {
+        if on_the_way.len() == model.engine.encoder()?.ahead() {
             wait(on_the_way.pop_front())?;
         }
         // A clone, as a worker passes a fresh batch each time.
-        on_the_way.push_back(model.encoder.begin(&batch.clone())?);
+        on_the_way.push_back(model.engine.encoder()?.begin(&batch.clone())?);
     }
     while !on_the_way.is_empty() {
         wait(on_the_way.pop_front())?;
@@ -145,7 +145,7 @@ fn latency_us(model: &mut Model, length: usize) -> Result<(f64, f64)> {
     let mut done = Vec::new();
     for _ in 0..RUNS {
         let began = Instant::now();
-        let pending = model.encoder.begin(&batch.clone())?;
+        let pending = model.engine.encoder()?.begin(&batch.clone())?;
         begun.push(began.elapsed().as_secs_f64() * 1e6);
         pending.wait()?;
         done.push(began.elapsed().as_secs_f64() * 1e6);

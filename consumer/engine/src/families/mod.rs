@@ -1,11 +1,15 @@
-//! The encoder families. Each reads its own fields of `config.json` and implements
+//! The model families. Each encoder family reads its own fields of `config.json` and implements
 //! [`Layers`](crate::encode::layers::Layers); [`architecture`] chooses among them by `model_type`, and [`classifier`]
-//! has the names of their classification heads. The steps for adding one are in
-//! `CONTRIBUTING.md`, "Add a model family".
+//! has the names of their classification heads. The dense decoders are one file of layers, [`decoder`], with their
+//! differences as data in [`decoder_config`]. The steps for adding a family are in `CONTRIBUTING.md`, "Add a model
+//! family".
 
 pub(crate) mod architecture;
 pub(crate) mod classifier;
 mod deberta;
+pub(crate) mod decoder;
+pub(crate) mod decoder_config;
+mod decoder_rope;
 mod gte;
 pub(crate) mod masked_lm;
 mod modernbert;

@@ -29,12 +29,12 @@ pub(crate) struct Fields {
 impl Fields {
     /// Reads a file's JSON; `path` names it in errors.
     pub(crate) fn parse(path: &Path, json: &[u8]) -> Result<Self, EngineError> {
-        Ok(Self {
-            path: path.to_owned(),
-            left: from_json(path, json)?,
-            idle: Vec::new(),
-            within: None,
-        })
+        Ok(Self::of(path, from_json(path, json)?))
+    }
+
+    /// Fields that a file of another format has; `path` names it in errors.
+    pub(crate) fn of(path: &Path, left: Map<String, Value>) -> Self {
+        Self { path: path.to_owned(), left, idle: Vec::new(), within: None }
     }
 
     /// Reads a file's JSON; there are no fields where there is no file.

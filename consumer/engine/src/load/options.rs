@@ -99,6 +99,11 @@ pub struct LoadOptions {
     pub dtype: Option<DType>,
     /// Worker threads that compute; `None` takes as many as the system says are available.
     pub threads: Option<usize>,
+    /// Bytes for the keys and values of all sequences that a model which generates text holds; `None` takes a gibibyte.
+    pub cache_bytes: Option<u64>,
+    /// The most tokens of a sequence of a model that generates text; `None` takes those that it is meant for, up to
+    /// 32,768. It is never more than the model has positions, or than the cache holds.
+    pub context_max: Option<usize>,
 }
 
 impl LoadOptions {
@@ -210,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_gpu_computes_in_halves() {
-        let with = |dtype| LoadOptions { device: Device::Cuda(0), dtype, threads: None };
+        let with = |dtype| LoadOptions { device: Device::Cuda(0), dtype, ..LoadOptions::default() };
         assert_eq!(with(None).resolve_dtype(false, None).unwrap(), DType::Bf16);
         assert_eq!(with(None).resolve_dtype(true, None).unwrap(), DType::F16);
         assert_eq!(with(Some(DType::F16)).resolve_dtype(false, None).unwrap(), DType::F16);

@@ -17,6 +17,7 @@ use serde::Deserialize;
 
 use crate::error::EngineError;
 use crate::load::files::{from_json, read_if_there};
+use crate::load::tensors::Tensors;
 
 /// The largest header that is read; the safetensors format's own limit.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
@@ -179,5 +180,19 @@ impl Shard {
             .and_then(|_| file.read_exact(&mut bytes))
             .map_err(|source| EngineError::File { path: self.path.clone(), source })?;
         Ok(bytes)
+    }
+}
+
+impl Tensors for Weights {
+    fn contains(&self, name: &str) -> bool {
+        Self::contains(self, name)
+    }
+
+    fn f32(&self, name: &str, shape: &[usize]) -> Result<Tensor, EngineError> {
+        Self::f32(self, name, shape)
+    }
+
+    fn dtypes(&self) -> Vec<String> {
+        Self::dtypes(self)
     }
 }

@@ -3,6 +3,8 @@
 mod beginning;
 mod ids;
 mod kinds;
+mod prompts;
+pub(crate) mod vocabulary;
 mod wordpiece;
 
 use std::borrow::Cow;

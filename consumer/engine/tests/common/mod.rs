@@ -107,7 +107,7 @@ pub fn embed<'a>(
     for ids in sequences {
         batch.push(ids, Finish::default());
     }
-    model.encoder.compute(&batch).unwrap().rows().map(<[f32]>::to_vec).collect()
+    model.engine.encoder().unwrap().compute(&batch).unwrap().rows().map(<[f32]>::to_vec).collect()
 }
 
 /// Cosine at least 0.99999 and no value off by more than 1e-5.

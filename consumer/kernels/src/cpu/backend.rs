@@ -5,12 +5,17 @@ use candle_core::{DType, Result, Tensor};
 use super::prefers_bf16::prefers_bf16;
 use crate::cpu;
 use crate::ops::add_layer_norm::{self, AddLayerNorm};
+use crate::ops::add_rms_norm::{self, AddRmsNorm};
 use crate::ops::backend::Backend;
+use crate::ops::decoder_backend::DecoderBackend;
 use crate::ops::embed_layer_norm::{self, EmbedLayerNorm};
 use crate::ops::gate::{self, Gate};
 use crate::ops::layer_norm::{self, LayerNorm};
 use crate::ops::linear::{self, Linear, PackedWeight};
+use crate::ops::paged_attention::{self, PagedAttention};
 use crate::ops::pool_normalize::{self, PoolNormalize};
+use crate::ops::qkv_into_pages::{self, QkvIntoPages};
+use crate::ops::rms_norm::{self, RmsNorm};
 use crate::ops::rotary::{self, Rotary};
 use crate::ops::varlen_attention::{self, VarlenAttention};
 
@@ -80,5 +85,31 @@ impl Backend for Cpu {
         operands: pool_normalize::Operands<'_>,
     ) -> Result<()> {
         cpu::pool_normalize::pool_normalize(op, operands)
+    }
+}
+
+impl DecoderBackend for Cpu {
+    fn rms_norm(&self, op: &RmsNorm, operands: rms_norm::Operands<'_>) -> Result<()> {
+        cpu::rms_norm::rms_norm(op, operands)
+    }
+
+    fn add_rms_norm(&self, op: &AddRmsNorm, operands: add_rms_norm::Operands<'_>) -> Result<()> {
+        cpu::add_rms_norm::add_rms_norm(op, operands)
+    }
+
+    fn qkv_into_pages(
+        &self,
+        op: &QkvIntoPages<'_>,
+        operands: qkv_into_pages::Operands<'_>,
+    ) -> Result<()> {
+        cpu::qkv_into_pages::qkv_into_pages(op, operands)
+    }
+
+    fn paged_attention(
+        &self,
+        op: &PagedAttention<'_>,
+        operands: paged_attention::Operands<'_>,
+    ) -> Result<()> {
+        cpu::paged_attention::paged_attention(op, operands)
     }
 }

@@ -79,15 +79,35 @@ pub(crate) fn multiply<T: Target, E: Element>(
     panel: PanelOf<'_, E>,
     sums: Block<'_, f32>,
 ) {
+    multiply_any::<T, E, false>(rows, panel, sums);
+}
+
+/// As [`multiply`], but each sum starts from what `sums` holds; [`PanelOf::start`] does not count. A product whose
+/// depth lies in several panels gives the same bits as one whose depth lies in one.
+#[inline(always)]
+pub(crate) fn multiply_onto<T: Target, E: Element>(
+    rows: RowsOf<'_, E>,
+    panel: PanelOf<'_, E>,
+    sums: Block<'_, f32>,
+) {
+    multiply_any::<T, E, true>(rows, panel, sums);
+}
+
+#[inline(always)]
+fn multiply_any<T: Target, E: Element, const ONTO: bool>(
+    rows: RowsOf<'_, E>,
+    panel: PanelOf<'_, E>,
+    sums: Block<'_, f32>,
+) {
     // Sizes in between run as the next larger one; what they compute beside is not used.
     match rows.count {
         0 => {}
-        1 => multiply_rows::<T, E, 1>(rows, panel, sums),
-        2 => multiply_rows::<T, E, 2>(rows, panel, sums),
-        3 | 4 => multiply_rows::<T, E, 4>(rows, panel, sums),
-        5 | 6 => multiply_rows::<T, E, 6>(rows, panel, sums),
-        7 | 8 => multiply_rows::<T, E, 8>(rows, panel, sums),
-        _ => multiply_rows::<T, E, ROWS_MAX>(rows, panel, sums),
+        1 => multiply_rows::<T, E, 1, ONTO>(rows, panel, sums),
+        2 => multiply_rows::<T, E, 2, ONTO>(rows, panel, sums),
+        3 | 4 => multiply_rows::<T, E, 4, ONTO>(rows, panel, sums),
+        5 | 6 => multiply_rows::<T, E, 6, ONTO>(rows, panel, sums),
+        7 | 8 => multiply_rows::<T, E, 8, ONTO>(rows, panel, sums),
+        _ => multiply_rows::<T, E, ROWS_MAX, ONTO>(rows, panel, sums),
     }
 }
 
@@ -113,7 +133,7 @@ pub(crate) const fn fetched<E: Element>(depth: usize) -> usize {
 }
 
 #[inline(always)]
-fn multiply_rows<T: Target, E: Element, const ROWS: usize>(
+fn multiply_rows<T: Target, E: Element, const ROWS: usize, const ONTO: bool>(
     rows: RowsOf<'_, E>,
     panel: PanelOf<'_, E>,
     mut sums: Block<'_, f32>,
@@ -141,6 +161,14 @@ fn multiply_rows<T: Target, E: Element, const ROWS: usize>(
             *register = T::load(start.as_ptr().add(index * T::WIDTH));
         }
         let mut registers = [first; ROWS];
+        if ONTO {
+            for (index, registers) in registers.iter_mut().enumerate().take(rows.count) {
+                let sums = sums.row(index).as_ptr();
+                for (index, register) in registers.iter_mut().enumerate() {
+                    *register = T::load(sums.add(index * T::WIDTH));
+                }
+            }
+        }
         let mut line = panel.values.as_ptr().add(panel.column * E::STEP);
         for step in 0..steps {
             // (Closures such as `array::from_fn` takes would not be compiled for the set.)

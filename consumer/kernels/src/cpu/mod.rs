@@ -7,6 +7,7 @@
 
 pub(crate) mod activation;
 mod add_layer_norm;
+mod add_rms_norm;
 pub(crate) mod backend;
 pub(crate) mod block;
 pub(crate) mod element;
@@ -16,9 +17,13 @@ pub(crate) mod gemm;
 mod layer_norm;
 pub(crate) mod linear;
 pub(crate) mod math;
+pub(crate) mod page;
+mod paged_attention;
 pub(crate) mod parallel;
 mod pool_normalize;
 pub(crate) mod prefers_bf16;
+mod qkv_into_pages;
+mod rms_norm;
 mod rotary;
 mod rows;
 pub(crate) mod scratch;

@@ -68,7 +68,8 @@ impl Operand<'_> {
     }
 }
 
-fn dtype_name(dtype: DType) -> &'static str {
+/// A number type by the name that errors give it.
+pub(super) fn dtype_name(dtype: DType) -> &'static str {
     match dtype {
         DType::BF16 => "BF16",
         DType::F16 => "F16",

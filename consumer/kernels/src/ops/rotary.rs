@@ -41,12 +41,22 @@ impl Rotary {
 
     /// With frequencies of the model's own, one for each pair of a head's values: `t = position * frequency`.
     pub fn of_frequencies(frequencies: &[f64], positions: usize) -> Result<Self, KernelError> {
+        Self::of_scaled_frequencies(frequencies, 1.0, positions)
+    }
+
+    /// As [`Self::of_frequencies`], and what is turned is stretched by `amplitude` too, as models do that were made
+    /// for longer texts afterwards (`YaRN`, `LongRoPE`).
+    pub fn of_scaled_frequencies(
+        frequencies: &[f64],
+        amplitude: f64,
+        positions: usize,
+    ) -> Result<Self, KernelError> {
         let half = frequencies.len();
         let mut table = Vec::with_capacity(positions * 2 * half);
         for position in 0..positions {
             let angles = || frequencies.iter().map(|frequency| position as f64 * frequency);
-            table.extend(angles().map(|angle| angle.cos() as f32));
-            table.extend(angles().map(|angle| angle.sin() as f32));
+            table.extend(angles().map(|angle| (angle.cos() * amplitude) as f32));
+            table.extend(angles().map(|angle| (angle.sin() * amplitude) as f32));
         }
         let table = Tensor::from_vec(table, (positions, 2 * half), &Device::Cpu)?;
         Ok(Self { table })
@@ -55,6 +65,20 @@ impl Rotary {
     /// A copy with its angles on another device.
     pub fn on(&self, device: &Device) -> Result<Self, KernelError> {
         Ok(Self { table: self.table.to_device(device)? })
+    }
+
+    /// Turns the first values of a head at `position` in float64, with the angles of the table.
+    #[cfg(test)]
+    pub(crate) fn reference_head(&self, head: &mut [f64], position: usize) {
+        let turned = self.table.dims()[1];
+        let row = self.table.get(position).unwrap_or_else(|error| panic!("{error}"));
+        let row = super::operand::doubles(&row);
+        let (cosines, sines) = row.split_at(turned / 2);
+        for i in 0..turned / 2 {
+            let [a, b] = [head[i], head[turned / 2 + i]];
+            head[i] = a * cosines[i] - b * sines[i];
+            head[turned / 2 + i] = b * cosines[i] + a * sines[i];
+        }
     }
 
     pub(crate) fn check(

@@ -112,7 +112,7 @@ pub(super) fn compare(
             ModelTask::Embed | ModelTask::EmbedSparse | ModelTask::EmbedTokens => {
                 Row { text, cosine: Some(cosine(ours, theirs)), difference: None, problem: None }
             }
-            ModelTask::Classify | ModelTask::Rerank => {
+            ModelTask::Classify | ModelTask::Rerank | ModelTask::Generate => {
                 Row { text, cosine: None, difference: Some(farthest(ours, theirs)), problem: None }
             }
         }

@@ -27,7 +27,7 @@ pub(super) fn rows(
         } else {
             batch.push_pair(&tokens.ids, tokens.first_len, Finish::default());
         }
-        let row = model.encoder.compute(&batch)?.data;
+        let row = model.engine.encoder()?.compute(&batch)?.data;
         rows.push(if task == ModelTask::EmbedSparse { written_out(&row, dim) } else { row });
         Ok::<_, EngineError>(())
     };

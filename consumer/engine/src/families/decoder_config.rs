@@ -1,0 +1,342 @@
+//! The dense decoders as data: every family is one way of filling in [`DecoderConfig`], which `decoder` turns into
+//! layers.
+//!
+//! Fields, names and defaults are those of transformers 5, with the older names of fields beside them.
+
+use candle_core::DType as TensorType;
+use forebay_kernels::{Activation, Pages};
+use serde_json::{Map, Value};
+
+use crate::error::EngineError;
+use crate::families::decoder_rope::{Beside, DecoderRope};
+use crate::load::config::{activation, common};
+use crate::load::fields::Fields;
+
+/// The decoders that the engine runs, as `model_type` names them.
+pub(crate) const DECODERS: &[&str] =
+    &["llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma3_text", "phi3"];
+
+/// The kinds of layers, as `layer_types` and `rope_parameters` name them.
+const GLOBAL: &str = "full_attention";
+const LOCAL: &str = "sliding_attention";
+
+/// Several times as many layers as the largest dense model has.
+const LAYERS_MAX: usize = 512;
+/// No size of a model comes near it.
+const SIZE_MAX: usize = 1 << 24;
+/// Twice the largest in use.
+const HEAD_SIZE_MAX: usize = 1 << 10;
+
+/// A decoder's configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct DecoderConfig {
+    pub(crate) name: &'static str,
+    pub(crate) vocabulary: usize,
+    pub(crate) hidden: usize,
+    /// Values of the state inside the feed-forward half, after its gate.
+    pub(crate) inner: usize,
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head_dim: usize,
+    /// The most tokens of a sequence that the model can read.
+    pub(crate) positions: usize,
+    pub(crate) eps: f64,
+    /// Of the gate.
+    pub(crate) activation: Activation,
+    /// Whether the head is the table of words; `None` where the weights decide.
+    pub(crate) is_tied: Option<bool>,
+    pub(crate) qkv_bias: bool,
+    pub(crate) out_bias: bool,
+    pub(crate) mlp_bias: bool,
+    /// Whether queries, keys and values are one tensor, and the two halves of the feed-forward layer's input too.
+    pub(crate) is_fused: bool,
+    /// Whether each head of queries and keys is normalised.
+    pub(crate) normalizes_heads: bool,
+    /// Whether each half's result is normalised before it is added, too.
+    pub(crate) normalizes_after: bool,
+    /// Whether norms multiply by `1 + weight`.
+    pub(crate) adds_one: bool,
+    /// Whether words are multiplied by the root of the hidden size.
+    pub(crate) scales_words: bool,
+    /// The factor of scores, where it isn't one over the root of a head's size.
+    pub(crate) scale: Option<f32>,
+    /// Logits are bent to stay within it.
+    pub(crate) logit_cap: Option<f32>,
+    /// The rotations, which `layers` choose from.
+    pub(super) ropes: Vec<DecoderRope>,
+    pub(crate) layers: Vec<LayerConfig>,
+}
+
+/// What differs from layer to layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LayerConfig {
+    /// Which rotation; `None` for none.
+    pub(crate) rope: Option<usize>,
+    /// How many tokens attention sees, the own one among them; `None` for all.
+    pub(crate) window: Option<usize>,
+}
+
+impl DecoderConfig {
+    /// Takes the fields of a decoder's configuration, whose `model_type` is one of [`DECODERS`].
+    pub(crate) fn parse(model_type: &str, fields: &mut Fields) -> Result<Self, EngineError> {
+        let Some(&name) = DECODERS.iter().find(|name| **name == model_type) else {
+            return Err(fields.not_supported("model_type", &model_type, &DECODERS.join(", ")));
+        };
+        let is_tied = fields.get("tie_word_embeddings")?;
+        common(fields)?;
+        fields.without_effect(&[
+            "attention_dropout",
+            "embd_pdrop",
+            "pad_token_id",
+            "pretraining_tp", // of other weights' layout, which nothing has today
+            "resid_pdrop",
+        ]);
+        let is_gemma = name == "gemma3_text";
+        let [hidden, heads]: [usize; 2] =
+            [fields.required("hidden_size")?, fields.required("num_attention_heads")?];
+        let kv_heads = fields.get("num_key_value_heads")?.unwrap_or(match name {
+            "mistral" => 8,
+            "smollm3" | "gemma3_text" => 4,
+            "qwen2" | "qwen3" => 32,
+            _ => heads,
+        });
+        let head_dim = fields.get("head_dim")?.unwrap_or(match name {
+            "qwen3" => 128,
+            "gemma3_text" => 256,
+            _ => hidden.checked_div(heads).unwrap_or_default(),
+        });
+        let attention_bias = match name {
+            "llama" | "smollm3" | "qwen3" | "gemma3_text" => fields.or("attention_bias", false)?,
+            _ => false,
+        };
+        let mlp_bias = matches!(name, "llama" | "smollm3") && fields.or("mlp_bias", false)?;
+        let acts = if is_gemma {
+            ["hidden_activation", "gelu_pytorch_tanh"]
+        } else {
+            ["hidden_act", "silu"]
+        };
+        let mut config = Self {
+            name,
+            vocabulary: fields.required("vocab_size")?,
+            hidden,
+            inner: fields.required("intermediate_size")?,
+            heads,
+            kv_heads,
+            head_dim,
+            positions: fields.required("max_position_embeddings")?,
+            eps: fields.or("rms_norm_eps", if name == "phi3" { 1e-5 } else { 1e-6 })?,
+            activation: activation(fields, acts[0], acts[1])?,
+            is_tied,
+            qkv_bias: attention_bias || name == "qwen2",
+            out_bias: attention_bias,
+            mlp_bias,
+            is_fused: name == "phi3",
+            normalizes_heads: is_gemma || name == "qwen3",
+            normalizes_after: is_gemma,
+            adds_one: is_gemma,
+            scales_words: is_gemma,
+            scale: None,
+            logit_cap: None,
+            ropes: Vec::new(),
+            layers: Vec::new(),
+        };
+        if is_gemma {
+            let scalar: f32 = fields.or("query_pre_attn_scalar", 256.0)?;
+            config.scale = Some(scalar.sqrt().recip());
+            config.logit_cap = fields.get("final_logit_softcapping")?;
+            // Nothing reads the first since Gemma 3, and the second makes another model (an encoder) of it.
+            fields.only_empty("attn_logit_softcapping")?;
+            fields.only("use_bidirectional_attention", &false)?;
+        }
+        config.check(fields)?;
+        let layers = layers(name, fields)?;
+        config.ropes = ropes(&config, fields)?;
+        config.layers = layers;
+        Ok(config)
+    }
+
+    /// Refuses sizes that nothing can be computed with, or that no model has.
+    fn check(&self, fields: &Fields) -> Result<(), EngineError> {
+        let Self { vocabulary, hidden, inner, heads, kv_heads, head_dim, positions, .. } = *self;
+        let sizes = [vocabulary, hidden, inner, heads, kv_heads, head_dim, positions];
+        let problem = if sizes.contains(&0) {
+            "a size is zero".to_owned()
+        } else if sizes.iter().any(|&size| size > SIZE_MAX) {
+            format!("a size is above {SIZE_MAX}")
+        } else if !heads.is_multiple_of(kv_heads) {
+            format!("{heads} heads of queries are not a multiple of {kv_heads} heads of keys")
+        } else if head_dim > HEAD_SIZE_MAX || !head_dim.is_multiple_of(2) {
+            format!("heads of {head_dim} values; even numbers up to {HEAD_SIZE_MAX} are supported")
+        } else if heads.saturating_mul(head_dim) > SIZE_MAX {
+            format!("{heads} heads of {head_dim} values")
+        } else if self.scale.is_some_and(|scale| !(scale.is_finite() && scale > 0.0))
+            || self.logit_cap.is_some_and(|cap| !(cap.is_finite() && cap > 0.0))
+        {
+            "query_pre_attn_scalar or final_logit_softcapping is not above 0".to_owned()
+        } else if !(self.eps > 0.0 && self.eps < 1.0) {
+            format!("rms_norm_eps is {}", self.eps)
+        } else {
+            return Ok(());
+        };
+        Err(fields.problem(problem))
+    }
+
+    /// The most tokens of a sequence that the model is meant for as it is: of one that turns longer texts otherwise,
+    /// the trained length.
+    pub(crate) fn positions_meant(&self) -> usize {
+        let most = self.ropes.iter().filter_map(DecoderRope::positions_max).min();
+        most.map_or(self.positions, |most| most.min(self.positions))
+    }
+
+    /// Bytes of a page in all layers.
+    pub(crate) fn page_bytes(&self, dtype: TensorType) -> u64 {
+        let layer = Pages::page_bytes(self.kv_heads, self.head_dim, dtype);
+        (layer as u64).saturating_mul(self.layers.len() as u64)
+    }
+
+    /// An upper bound of the memory, in bytes, that a row of a step takes while it is computed: states of one layer, and
+    /// the logits of a row that picks.
+    pub(crate) fn bytes_per_token(&self, dtype: TensorType) -> usize {
+        let attention = self.qkv_width() + self.heads * self.head_dim;
+        let values = 4 * self.hidden + attention + 3 * self.inner + self.vocabulary;
+        values * dtype.size_in_bytes() + self.vocabulary * TensorType::F32.size_in_bytes()
+    }
+
+    /// Values that a linear layer makes of a token for attention: queries, keys and values.
+    pub(crate) fn qkv_width(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+}
+
+/// The layers: their windows, and which of the rotations they turn by.
+fn layers(name: &str, fields: &mut Fields) -> Result<Vec<LayerConfig>, EngineError> {
+    let count: usize = fields.required("num_hidden_layers")?;
+    if count == 0 || count > LAYERS_MAX {
+        return Err(
+            fields.problem(format!("{count} num_hidden_layers; 1 to {LAYERS_MAX} are supported"))
+        );
+    }
+    let is_null = fields.is_null("sliding_window");
+    let window: Option<usize> = fields.get("sliding_window")?;
+    if window == Some(0) {
+        return Err(fields.problem("sliding_window is 0".to_owned()));
+    }
+    let all = |rope, window| vec![LayerConfig { rope, window }; count];
+    match name {
+        "llama" => Ok(all(Some(0), None)),
+        "phi3" => Ok(all(Some(0), window)),
+        "mistral" => Ok(all(Some(0), window.or((!is_null).then_some(4096)))),
+        "gemma3_text" => {
+            let every = fields.or("sliding_window_pattern", 6)?;
+            let every = fields.or("_sliding_window_pattern", every)?;
+            let local = |index: usize| every == 0 || !(index + 1).is_multiple_of(every);
+            let local = is_local(fields, count, local)?;
+            let window = window.unwrap_or(4096);
+            let layer = |&local: &bool| LayerConfig {
+                rope: Some(usize::from(local)),
+                window: local.then_some(window),
+            };
+            Ok(local.iter().map(layer).collect())
+        }
+        "smollm3" => {
+            let turns = turns(fields, count)?;
+            let slides = fields.or("use_sliding_window", false)? && window.is_some();
+            let local = is_local(fields, count, |index| slides && !turns[index])?;
+            let layer = |(&turns, local): (&bool, bool)| LayerConfig {
+                rope: turns.then_some(0),
+                window: window.filter(|_| slides && local),
+            };
+            Ok(turns.iter().zip(local).map(layer).collect())
+        }
+        _ => {
+            let slides = fields.or("use_sliding_window", false)?;
+            let first: usize = fields.or("max_window_layers", 28)?;
+            let window = slides.then_some(window.or((!is_null).then_some(4096))).flatten();
+            let local = is_local(fields, count, |index| window.is_some() && index >= first)?;
+            let layer = |local| LayerConfig { rope: Some(0), window: window.filter(|_| local) };
+            Ok(local.into_iter().map(layer).collect())
+        }
+    }
+}
+
+/// Which layers of a SmolLM3 have positions: as `no_rope_layers` says, in which 1 means that a layer has them, or all
+/// but every so many.
+fn turns(fields: &mut Fields, count: usize) -> Result<Vec<bool>, EngineError> {
+    let every: usize = fields.or("no_rope_layer_interval", 4)?;
+    let Some(listed) = fields.get::<Vec<u8>>("no_rope_layers")? else {
+        return Ok((1..=count).map(|index| every == 0 || !index.is_multiple_of(every)).collect());
+    };
+    if listed.len() < count {
+        let problem = format!("{} no_rope_layers for {count} num_hidden_layers", listed.len());
+        return Err(fields.problem(problem));
+    }
+    Ok(listed[..count].iter().map(|&turns| turns != 0).collect())
+}
+
+/// For each layer whether it attends to a window, as `layer_types` says, else by `default`.
+fn is_local(
+    fields: &mut Fields,
+    count: usize,
+    default: impl Fn(usize) -> bool,
+) -> Result<Vec<bool>, EngineError> {
+    let Some(kinds) = fields.get::<Vec<String>>("layer_types")? else {
+        return Ok((0..count).map(default).collect());
+    };
+    if kinds.len() != count {
+        let problem = format!("{} layer_types for {count} num_hidden_layers", kinds.len());
+        return Err(fields.problem(problem));
+    }
+    let is_local = |kind: &String| match kind.as_str() {
+        GLOBAL => Ok(false),
+        LOCAL => Ok(true),
+        _ => Err(fields.not_supported("layer_types", kind, &format!("{GLOBAL}, {LOCAL}"))),
+    };
+    kinds.iter().map(is_local).collect()
+}
+
+/// The rotations: one; of Gemma that of global layers, then that of local ones.
+fn ropes(config: &DecoderConfig, fields: &mut Fields) -> Result<Vec<DecoderRope>, EngineError> {
+    let is_gemma = config.name == "gemma3_text";
+    let theta = fields.or(
+        "rope_theta",
+        match config.name {
+            "smollm3" => 2e6,
+            "gemma3_text" => 1e6,
+            _ => 1e4,
+        },
+    )?;
+    let local_theta = fields.or("rope_local_base_freq", 1e4)?;
+    let beside = Beside {
+        theta,
+        partial: fields.or("partial_rotary_factor", 1.0)?,
+        head_dim: config.head_dim,
+        positions: config.positions,
+        trained: fields.get("original_max_position_embeddings")?,
+    };
+    let scaling: Option<Map<String, Value>> = fields.get("rope_scaling")?;
+    let parameters: Option<Map<String, Value>> = fields.get("rope_parameters")?;
+    if !is_gemma {
+        let parameters = scaling.or(parameters).unwrap_or_default();
+        return Ok(vec![DecoderRope::parse(fields, parameters, beside)?]);
+    }
+    let mut kinds = parameters.unwrap_or_default();
+    let mut of_kind = |kind: &str| match kinds.remove(kind).unwrap_or_default() {
+        Value::Null => Ok(Map::new()),
+        Value::Object(parameters) => Ok(parameters),
+        other => Err(fields.not_supported("rope_parameters", &other, &"an object")),
+    };
+    let [mut global, local] = [of_kind(GLOBAL)?, of_kind(LOCAL)?];
+    // Older versions scale the global layers alone.
+    global.extend(scaling.unwrap_or_default());
+    if let Some(other) = kinds.keys().next() {
+        return Err(fields.not_supported("rope_parameters", other, &format!("{GLOBAL}, {LOCAL}")));
+    }
+    let local_beside = Beside { theta: local_theta, ..beside };
+    Ok(vec![
+        DecoderRope::parse(fields, global, beside)?,
+        DecoderRope::parse(fields, local, local_beside)?,
+    ])
+}
+
+#[cfg(test)]
+mod tests;

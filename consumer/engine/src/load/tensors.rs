@@ -1,0 +1,23 @@
+//! Weights by the names that transformers gives them, whatever format a file has.
+
+use candle_core::Tensor;
+
+use crate::error::EngineError;
+use crate::load::gguf::blocks::Blocks;
+
+/// A model's weights, in a file of any format.
+pub(crate) trait Tensors {
+    /// True when there is a tensor of that name.
+    fn contains(&self, name: &str) -> bool;
+
+    /// The tensor in f32, on the processor; of another shape it is refused.
+    fn f32(&self, name: &str, shape: &[usize]) -> Result<Tensor, EngineError>;
+
+    /// A matrix `[outputs, inputs]` in the blocks that it is stored in; `None` where the file has plain numbers.
+    fn blocks(&self, _name: &str, _shape: [usize; 2]) -> Result<Option<Blocks>, EngineError> {
+        Ok(None)
+    }
+
+    /// The number types that tensors are stored in.
+    fn dtypes(&self) -> Vec<String>;
+}

@@ -1,0 +1,94 @@
+//! The public calls of decoders' operations, as `dispatch` has those of encoders'.
+
+use candle_core::{Device, Tensor};
+
+use crate::cpu::backend::Cpu;
+use crate::error::KernelError;
+use crate::ops::add_rms_norm::{self, AddRmsNorm};
+use crate::ops::decoder_backend::DecoderBackend;
+use crate::ops::operand::output;
+use crate::ops::paged_attention::{self, PagedAttention};
+use crate::ops::pages::Pages;
+use crate::ops::qkv_into_pages::{self, QkvIntoPages};
+use crate::ops::rms_norm::{self, RmsNorm};
+use crate::ops::step_rows::StepRows;
+
+/// The back-end of a device for `op`.
+fn backend_of(
+    op: &'static str,
+    device: &Device,
+) -> Result<&'static dyn DecoderBackend, KernelError> {
+    match device {
+        Device::Cpu => Ok(&Cpu),
+        Device::Cuda(_) => Err(KernelError::NoBackend { op, device: "CUDA" }),
+        Device::Metal(_) => Err(KernelError::NoBackend { op, device: "Metal" }),
+    }
+}
+
+impl RmsNorm {
+    /// `x`: `[rows, width]`; gives the normalised rows, of the same shape.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, KernelError> {
+        let out = output(x, x.dims2().unwrap_or_default())?;
+        self.forward_into(x, &out)?;
+        Ok(out)
+    }
+
+    /// `x`: `[rows, width]`; writes `out` of the same shape.
+    pub fn forward_into(&self, x: &Tensor, out: &Tensor) -> Result<(), KernelError> {
+        let operands = rms_norm::Operands { x, out };
+        self.check(operands)?;
+        Ok(backend_of(rms_norm::OP, x.device())?.rms_norm(self, operands)?)
+    }
+}
+
+impl AddRmsNorm {
+    /// Adds `x` to `sum`, then writes `sum` normalised to `out`: all `[tokens, hidden]`.
+    pub fn forward_both_into(
+        &self,
+        x: &Tensor,
+        sum: &Tensor,
+        out: &Tensor,
+    ) -> Result<(), KernelError> {
+        let operands = add_rms_norm::Operands { x, sum, out };
+        self.check(operands)?;
+        Ok(backend_of(add_rms_norm::OP, x.device())?.add_rms_norm(self, operands)?)
+    }
+}
+
+impl QkvIntoPages<'_> {
+    /// `qkv`: `[tokens, (heads + 2 kv_heads) * dim]`, `dim` as of `pages`. Changes its queries in place and writes its
+    /// keys and values to `pages`.
+    pub fn apply(
+        &self,
+        qkv: &Tensor,
+        rows: &StepRows<'_>,
+        pages: &Pages,
+    ) -> Result<(), KernelError> {
+        let operands = qkv_into_pages::Operands { qkv, rows, pages };
+        self.check(operands)?;
+        Ok(backend_of(qkv_into_pages::OP, qkv.device())?.qkv_into_pages(self, operands)?)
+    }
+}
+
+impl PagedAttention<'_> {
+    /// `qkv`: `[tokens, heads * dim or more]`, `dim` as of `pages`, a token's queries first; gives
+    /// `[tokens, heads * dim]`.
+    pub fn forward(&self, qkv: &Tensor, pages: &Pages) -> Result<Tensor, KernelError> {
+        let tokens = qkv.dims().first().copied().unwrap_or_default();
+        let out = output(qkv, (tokens, self.heads * pages.head_dim()))?;
+        self.forward_into(qkv, pages, &out)?;
+        Ok(out)
+    }
+
+    /// As [`Self::forward`], but writes `out`: `[tokens, heads * dim]`.
+    pub fn forward_into(
+        &self,
+        qkv: &Tensor,
+        pages: &Pages,
+        out: &Tensor,
+    ) -> Result<(), KernelError> {
+        let operands = paged_attention::Operands { qkv, pages, out };
+        self.check(operands)?;
+        Ok(backend_of(paged_attention::OP, qkv.device())?.paged_attention(self, operands)?)
+    }
+}

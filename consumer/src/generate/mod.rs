@@ -1,0 +1,4 @@
+//! The stages of generators: models whose sequences live for many steps.
+
+pub mod command;
+pub mod prompts;

@@ -1,0 +1,51 @@
+//! Finding a model's files, and loading one that generates text.
+
+use std::path::PathBuf;
+
+use forebay_engine::{LoadOptions, Model};
+use forebay_fabric::Config;
+use forebay_schemas::ModelId;
+
+use crate::error::WorkerError;
+
+/// The folder of a model that this process can load.
+pub(crate) fn folder_of(config: &Config, name: &ModelId) -> Result<PathBuf, WorkerError> {
+    if config.models.get(name).is_some_and(|model| model.remote.is_some()) {
+        return Err(WorkerError::IsRemote(name.clone()));
+    }
+    let folder = config.model_dir(name)?;
+    let files = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+    let is_model = |file: std::fs::DirEntry| {
+        let path = file.path();
+        path.extension().is_some_and(|extension| extension == "gguf")
+            || path.ends_with("config.json")
+    };
+    if files.map(is_model).any(|is_model| is_model) {
+        Ok(folder)
+    } else {
+        Err(WorkerError::NotPulled { model: name.clone(), folder })
+    }
+}
+
+/// Loads a model that generates text from the cache.
+pub fn load_generator(
+    config: &Config,
+    name: &ModelId,
+    options: &LoadOptions,
+) -> Result<Model, WorkerError> {
+    let model = forebay_engine::load(&folder_of(config, name)?, options)?;
+    warn_of_ignored(&model);
+    Ok(model)
+}
+
+/// Warns of fields of a model's files that nobody here knows.
+pub(crate) fn warn_of_ignored(model: &Model) {
+    for field in model.info.ignored.iter().filter(|field| !field.is_known) {
+        tracing::warn!(
+            file = field.file,
+            field = field.field,
+            value = field.value,
+            "a field of the model is not known and was ignored; `forebay check` compares vectors"
+        );
+    }
+}
