@@ -81,12 +81,9 @@ impl Grant {
         response
     }
 
-    /// An answer that begins, with how the tenant stands; [`Self::ended`] settles it.
-    pub fn begun(&self, mut response: Response) -> Response {
-        if let Some(permit) = &self.0 {
-            answer::add(&mut response, headers::limits(permit.standing()));
-        }
-        response
+    /// How the tenant stands, for the head of an answer that goes on; [`Self::ended`] settles it.
+    pub fn standing(&self) -> Vec<headers::Header> {
+        self.0.as_ref().map(|permit| headers::limits(permit.standing())).unwrap_or_default()
     }
 
     /// The end of an answer that began before, which took so many tokens.

@@ -12,6 +12,6 @@ pub mod held;
 pub mod logprobs;
 pub mod messages;
 pub mod output;
-// responses
+pub mod responses;
 pub mod sampling;
 pub mod tools;

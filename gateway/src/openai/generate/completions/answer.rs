@@ -151,7 +151,7 @@ impl Events for Chunks {
     }
 
     fn fail(&mut self, error: &ApiError) -> String {
-        sse::of_error(error) + DONE
+        sse::of_error(error)
     }
 }
 
