@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, OnceCell, watch};
 use crate::{
     backpressure::{HeldUp, WhenFull},
     error::ClientError,
+    follow::TokenNotices,
     routes::Routes,
     waiter::Waiter,
 };
@@ -36,6 +37,7 @@ pub(crate) struct Inner {
     questions: OnceCell<Broker>,
     routes: Mutex<Routes>,
     waiter: OnceLock<Waiter>,
+    token_notices: OnceLock<TokenNotices>,
     /// The cause for which submits wait at present.
     pub(crate) held_up: watch::Sender<Option<HeldUp>>,
     /// The Redis channel on which this client is notified of results.
@@ -62,6 +64,7 @@ impl Client {
             questions: OnceCell::new(),
             routes: Mutex::default(),
             waiter: OnceLock::new(),
+            token_notices: OnceLock::new(),
             held_up: watch::Sender::new(None),
             // As unguessable as a job's id, and shared with no other client.
             channel: format!("forebay:notify:{}", JobId::random()),
@@ -148,6 +151,12 @@ impl Client {
     pub(crate) fn waiter(&self) -> &Waiter {
         let start = || Waiter::start(&self.inner.store, &self.inner.channel);
         self.inner.waiter.get_or_init(start)
+    }
+
+    /// The subscription to notices of tokens. The first generation that is followed starts it.
+    pub(crate) fn token_notices(&self) -> &TokenNotices {
+        let start = || TokenNotices::start(&self.inner.store, &self.inner.channel);
+        self.inner.token_notices.get_or_init(start)
     }
 
     /// Whether the model has queues: looked up once, then remembered.

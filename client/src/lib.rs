@@ -27,6 +27,7 @@
 //! - `submit.rs`: submitting jobs, which are checked here and confirmed by the broker; [`WhenFull`] chooses between
 //!   failing and waiting for room: the backpressure of `backpressure.rs`
 //! - `wait.rs`: outcomes of one job or of many, found by notification and by polling with growing pauses
+//! - `follow.rs`: the tokens of a generation as they come
 //! - `inspect.rs`: workers, models, queues and the autoscaler's status; cancelling a job
 //! - `dead/`: browsing, replaying and discarding dead letters
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -35,6 +36,7 @@ mod backpressure;
 mod client;
 mod dead;
 mod error;
+mod follow;
 mod inspect;
 mod routes;
 mod submit;
@@ -45,10 +47,11 @@ pub use backpressure::{HeldUp, WhenFull};
 pub use client::Client;
 pub use dead::{DeadLetter, DeadLetterFilter, DeadLetterInfo, DeadLetters, Kept, ReplayError};
 pub use error::ClientError;
+pub use follow::{Following, Progress};
 pub use forebay_fabric::Config;
 pub use forebay_schemas::{
-    EmbedParams, InputType, Job, JobId, Lane, ModelId, Outcome, Output, SparseOutput, SparseParams,
-    SparseVector, State, TokensOutput, TokensParams, TraceContext, Work,
+    EmbedParams, FinishReason, GenerateParams, InputType, Job, JobId, Lane, Message, ModelId, Outcome, Output, Prompt, SparseOutput, SparseParams,
+    SparseVector, State, TokenChunk, TokensOutput, TokensParams, TraceContext, Work,
 };
 pub use inspect::{ModelInfo, QueueInfo};
 pub use submit::SubmitError;

@@ -15,7 +15,7 @@ use tokio::{runtime::Handle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    cost::Cost,
+    cost::{Cost, Tokens},
     line::{Line, Waiter},
     permit::{Held, LEASE_MS, Permit},
     standing::{Reason, Refusal, Standing},
@@ -39,7 +39,7 @@ pub struct Unavailable(#[source] Box<StoreError>);
 #[derive(Debug, Clone, Default)]
 pub struct Need {
     /// The tokens that it is expected to take: rather too many, since more than these are counted only when it ends.
-    pub tokens: u64,
+    pub tokens: Tokens,
     /// The cost of these; nothing where the model has no price.
     pub cost: Option<Cost>,
     /// How long it may wait for an in-flight slot; not at all unless set.
@@ -88,8 +88,8 @@ impl Limiter {
         if limits.is_empty() {
             return Ok(Outcome::Granted(Permit::unlimited()));
         }
-        if let Some(limit) = limits.tokens_per_minute.filter(|limit| need.tokens > *limit) {
-            let reason = Reason::NeverFits { tokens: need.tokens, limit };
+        if let Some(limit) = limits.tokens_per_minute.filter(|limit| need.tokens.total() > *limit) {
+            let reason = Reason::NeverFits { tokens: need.tokens.total(), limit };
             // Redis was not asked: how the tenant stands is not known.
             let standing = Standing::default();
             let tenant = tenant.id.clone();
@@ -173,7 +173,7 @@ impl<'a> Attempt<'a> {
         let request = Request {
             lease: &self.lease,
             limits: tenant.limits,
-            tokens: need.tokens,
+            tokens: need.tokens.total(),
             money: need.cost.as_ref().map(|cost| cost.reserved(&self.lease, need.tokens)),
             waiting_max: if waits { WAITING_PER_TENANT_MAX } else { 0 },
             patience_ms: PATIENCE_MS,

@@ -17,7 +17,7 @@ mod standing;
 mod subscribe;
 mod verify;
 
-pub use cost::{Cost, SubmittedJob};
+pub use cost::{Cost, SubmittedJob, Tokens};
 pub use forebay_fabric::access::{Scope, Tenant, TenantLimits};
 pub use limiter::{Limiter, Need, Outcome};
 pub use permit::Permit;

@@ -10,7 +10,10 @@ use forebay_fabric::{
 use tokio::{sync::oneshot, time::Instant};
 use tokio_util::task::TaskTracker;
 
-use super::{cost::Cost, standing::Standing};
+use super::{
+    cost::{Cost, Tokens},
+    standing::Standing,
+};
 
 /// How long a lease holds: the slots of a gateway that died are free so long after.
 pub(super) const LEASE_MS: u64 = 30_000;
@@ -34,7 +37,7 @@ pub struct Permit {
 #[derive(Debug, Clone, Copy)]
 enum Ended {
     /// With its answer, for so many tokens.
-    Took(u64),
+    Took(Tokens),
     /// With a job that goes on without it.
     Submitted,
 }
@@ -58,10 +61,10 @@ impl Permit {
     }
 
     /// Ends the request, which took so many tokens: fewer than reserved are returned, more are counted.
-    pub fn settle(mut self, tokens: u64) {
+    pub fn settle(mut self, tokens: impl Into<Tokens>) {
         if let Some(ended) = self.ended.take() {
             // Its task ends last: it has received.
-            let _ = ended.send(Ended::Took(tokens));
+            let _ = ended.send(Ended::Took(tokens.into()));
         }
     }
 
@@ -81,7 +84,7 @@ pub(super) struct Held {
     /// The slice of the window in which it is counted.
     pub(super) slice: u64,
     /// The tokens that are counted for it.
-    pub(super) tokens: u64,
+    pub(super) tokens: Tokens,
     /// The cost of its tokens.
     pub(super) cost: Option<Cost>,
 }
@@ -107,7 +110,7 @@ impl Held {
         let money = self.cost.as_ref();
         let money = money.and_then(|cost| cost.settled(&self.lease, tokens, is_submitted));
         let signed = |tokens: u64| i64::try_from(tokens).unwrap_or(i64::MAX);
-        let more = signed(tokens) - signed(self.tokens);
+        let more = signed(tokens.total()) - signed(self.tokens.total());
         settle(&self.store, &self.lease, self.slice, more, money).await;
     }
 }

@@ -85,7 +85,7 @@ const ROWS: [Row; 18] = [
         "hits=3 of=5",
         "For how many of the inputs the vector was there before.",
     ),
-    ("x-accel-buffering", true, "string", "no", "Asks a proxy to pass each event on at once."),
+    ("x-accel-buffering", false, "string", "no", "Asks a proxy to pass each event on at once."),
     ("allow", true, "string", "GET,HEAD", "The methods that the path takes."),
     ("location", true, "string", "/v1/jobs/A1b2", "The path of the job."),
     ("idempotent-replayed", false, "string", "true", "The job was there before, and has ended."),

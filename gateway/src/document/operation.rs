@@ -192,12 +192,7 @@ impl Operation {
         meaning: &'static str,
         headers: &'static [&'static str],
     ) -> Self {
-        let schema = match kind {
-            // Its events are read one by one, and a schema would be each event's: OpenAPI has none for a stream.
-            "text/event-stream" => schemas::answered::<Value>(),
-            _ => schemas::answered::<String>(),
-        };
-        let content = vec![(kind, schema)];
+        let content = vec![(kind, of_text(kind))];
         self.answers.push(Answer { status: 200, meaning, content, headers });
         self
     }
@@ -206,7 +201,7 @@ impl Operation {
     #[must_use]
     pub fn or_text(mut self, kind: &'static str) -> Self {
         if let Some(answer) = self.answers.last_mut() {
-            answer.content.push((kind, schemas::answered::<String>()));
+            answer.content.push((kind, of_text(kind)));
         }
         self
     }
@@ -260,6 +255,15 @@ impl Operation {
             });
         }
         written
+    }
+}
+
+/// The schema of an answer that is text of a type.
+fn of_text(kind: &str) -> Schema {
+    match kind {
+        // Its events are read one by one, and a schema would be each event's: OpenAPI has none for a stream.
+        "text/event-stream" => schemas::answered::<Value>(),
+        _ => schemas::answered::<String>(),
     }
 }
 

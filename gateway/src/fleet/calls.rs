@@ -3,7 +3,7 @@
 
 use std::{hash::Hash, sync::Arc, time::Duration};
 
-use forebay_client::{Client, Job, Lane, ModelId, Outcome, Output, SubmitError, Work};
+use forebay_client::{Client, Job, JobId, Lane, ModelId, Outcome, Output, SubmitError, Work};
 use forebay_schemas::{
     ErrorCode, JobError, KeyId, LabelScore, RerankParams, SparseParams, SparseVector, State,
 };
@@ -12,7 +12,7 @@ use metrics::counter;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    abandon::Canceller,
+    abandon::{Canceller, Pending},
     cache::Cache,
     distinct::{Distinct, spread},
     shared::{Boarded, Flights, Key, Landed},
@@ -63,6 +63,15 @@ pub struct Ranking {
     pub scores: Vec<f32>,
     /// Tokens read.
     pub tokens: u64,
+}
+
+/// A job that the broker has confirmed.
+#[derive(Debug)]
+pub(super) struct Submitted {
+    pub(super) id: JobId,
+    /// Dropped before it is settled, it cancels the job.
+    pub(super) pending: Pending,
+    pub(super) trace: CallTrace,
 }
 
 /// One job's share of a request and its result.
@@ -201,7 +210,7 @@ impl Fleet {
     }
 
     /// Runs work to its end, or waits for equal work of the tenant that is under way.
-    async fn run(
+    pub(super) async fn run(
         &self,
         call: &Call,
         work: Work,
@@ -233,10 +242,26 @@ impl Fleet {
 
     /// Runs one job to its end. Dropped before that, or out of time, it is cancelled.
     async fn compute(self, call: Call, work: Work, deadline: Instant) -> Landed {
-        let Call { model, tenant, api_key, .. } = call;
         let left = deadline.saturating_duration_since(Instant::now());
-        let mut job = Job::new(model, work);
-        job.tenant = Some(tenant);
+        let Submitted { id, pending, trace } = self.submit(&call, work, left, deadline).await?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let outcome = self.client.wait(&id, left).await.map_err(|e| failures::of_wait(&e))?;
+        pending.settled();
+        trace.ended(&outcome);
+        Ok(Arc::new(outcome))
+    }
+
+    /// Submits one job of the interactive lane that is of use for so long, and returns once the broker has confirmed
+    /// it, which is waited for until `deadline`.
+    pub(super) async fn submit(
+        &self,
+        call: &Call,
+        work: Work,
+        left: Duration,
+        deadline: Instant,
+    ) -> Result<Submitted, ApiError> {
+        let mut job = Job::new(call.model.clone(), work);
+        job.tenant = Some(call.tenant.clone());
         // At least 1: 0 would be no deadline at all.
         job.expires_in_ms = Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1));
         job.result_ttl_s = Some(RESULT_TTL_S);
@@ -244,24 +269,17 @@ impl Fleet {
         let trace = CallTrace::begin(&job);
         let client = trace.client(&self.client);
         // A broker that is away is waited for no longer than the caller waits.
-        let submitted = client.submit_as(job, Lane::Interactive, api_key.as_ref());
-        let id = match timeout_at(deadline, submitted).await {
-            Ok(Ok(id)) => id,
+        let submitted = client.submit_as(job, Lane::Interactive, call.api_key.as_ref());
+        match timeout_at(deadline, submitted).await {
+            Ok(Ok(id)) => Ok(Submitted { id, pending, trace }),
             // It may be in its queue.
-            Err(_) => return Err(failures::unreachable()),
-            Ok(Err(error @ SubmitError::Unconfirmed { .. })) => {
-                return Err(failures::of_submit(&error));
-            }
+            Err(_) => Err(failures::unreachable()),
+            Ok(Err(error @ SubmitError::Unconfirmed { .. })) => Err(failures::of_submit(&error)),
             Ok(Err(error)) => {
                 pending.settled();
-                return Err(failures::of_submit(&error));
+                Err(failures::of_submit(&error))
             }
-        };
-        let left = deadline.saturating_duration_since(Instant::now());
-        let outcome = self.client.wait(&id, left).await.map_err(|e| failures::of_wait(&e))?;
-        pending.settled();
-        trace.ended(&outcome);
-        Ok(Arc::new(outcome))
+        }
     }
 }
 
@@ -290,12 +308,12 @@ pub(super) async fn elsewhere<T: Send + 'static>(work: impl FnOnce() -> T + Send
     }
 }
 
-fn unexplained() -> JobError {
+pub(super) fn unexplained() -> JobError {
     JobError::new(ErrorCode::Internal, "the job failed without a reason")
 }
 
 /// The error of a part whose inputs stand at these positions of the request.
-fn failed(error: &JobError, field: &'static str, positions: &[usize]) -> ApiError {
+pub(super) fn failed(error: &JobError, field: &'static str, positions: &[usize]) -> ApiError {
     let answer = failures::of_job(error);
     match error.index.and_then(|index| positions.get(index)) {
         Some(position) => {

@@ -16,7 +16,7 @@ use super::{
     long_work::LongWork,
 };
 use crate::{
-    access::{Cost, SubmittedJob},
+    access::{Cost, SubmittedJob, Tokens},
     error::ApiError,
     failures,
     fleet::Fleet,
@@ -31,7 +31,7 @@ pub struct Asked {
     /// The texts or documents.
     pub inputs: usize,
     /// The tokens that they are expected to take.
-    pub tokens: u64,
+    pub tokens: Tokens,
 }
 
 /// The state that all endpoints share.
@@ -91,25 +91,24 @@ impl App {
         let wait = self.wait_of(headers);
         let deadline = Instant::now() + named.route().map_or(wait, |route| route.wait(wait));
         let left = deadline.saturating_duration_since(Instant::now());
-        let grant = self.gate.reserve(caller, tokens, self.dearest(named), left).await?;
+        let grant = self.gate.reserve(caller, tokens, self.dearest(named, tokens), left).await?;
         let attempts = self.attempts(caller, named, deadline, Lane::Interactive, field).await;
         Ok((attempts, grant))
     }
 
     /// The cost of a model's tokens, if its price is known; and the job that a request submits without waiting for it.
     pub fn cost(&self, model: &ModelId, job: Option<SubmittedJob>) -> Option<Cost> {
-        let per_million = self.prices.get(model)?.input_per_million;
-        Some(Cost { per_million, job })
+        Some(Cost { price: *self.prices.get(model)?, job })
     }
 
     /// The most that tokens may cost, whichever model answers.
-    fn dearest(&self, named: &Named) -> Option<Cost> {
+    fn dearest(&self, named: &Named, tokens: Tokens) -> Option<Cost> {
         match named {
             Named::Model(model) => self.cost(model, None),
             Named::Route(route) => {
                 let costs =
                     route.targets.iter().filter_map(|target| self.cost(&target.model, None));
-                costs.max_by_key(|cost| cost.per_million)
+                costs.max_by_key(|cost| cost.of(tokens))
             }
         }
     }

@@ -9,14 +9,14 @@ use axum::{
     response::Response,
 };
 use forebay_fabric::Store;
-use forebay_schemas::{KeyId, Work};
+use forebay_schemas::{GenerateParams, KeyId, Prompt, Work};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{answer, local};
 use crate::{
     access::{
-        self, Cost, Denied, Limiter, Need, Outcome, Permit, Reason, Scope, Verifier, headers,
+        self, Cost, Denied, Limiter, Need, Outcome, Permit, Reason, Scope, Tokens, Verifier, headers,
     },
     error::{ApiError, Retry},
 };
@@ -29,6 +29,11 @@ const BYTES_PER_TOKEN: usize = 3;
 const TOKENS_BESIDE: usize = 2;
 /// The most tokens that are reserved for a text. Models cut longer ones, most of them far sooner.
 const TOKENS_PER_TEXT_MAX: usize = 8_192;
+
+/// Tokens that a template puts around a message.
+const TOKENS_PER_MESSAGE: u64 = 4;
+/// The tokens that are reserved for an answer whose request does not bound it.
+const TOKENS_UNSAID: u64 = 1_024;
 
 /// The caller of a request.
 #[derive(Debug, Clone)]
@@ -68,12 +73,32 @@ pub struct Grant(Option<Permit>);
 
 impl Grant {
     /// The answer of a request that took so many tokens, with how the tenant stands.
-    pub fn settled(self, tokens: u64, mut response: Response) -> Response {
+    pub fn settled(self, tokens: impl Into<Tokens>, mut response: Response) -> Response {
         if let Some(permit) = self.0 {
             answer::add(&mut response, headers::limits(permit.standing()));
             permit.settle(tokens);
         }
         response
+    }
+
+    /// How the tenant stands, for the head of an answer that goes on; [`Self::ended`] settles it.
+    pub fn standing(&self) -> Vec<headers::Header> {
+        self.0.as_ref().map(|permit| headers::limits(permit.standing())).unwrap_or_default()
+    }
+
+    /// The end of an answer that began before, which took so many tokens.
+    pub fn ended(self, tokens: impl Into<Tokens>) {
+        if let Some(permit) = self.0 {
+            permit.settle(tokens);
+        }
+    }
+
+    /// The end of a request that was refused as a mistake: nothing was computed for it.
+    pub fn failed(self, error: ApiError) -> ApiError {
+        if error.status.is_client_error() {
+            self.ended(0_u64);
+        }
+        error
     }
 
     /// The answer of a request that has submitted a job: its tokens are not known yet, and stay counted as they were
@@ -131,7 +156,7 @@ impl Gate {
     pub async fn reserve(
         &self,
         caller: &Caller,
-        tokens: u64,
+        tokens: Tokens,
         cost: Option<Cost>,
         wait: Duration,
     ) -> Result<Grant, ApiError> {
@@ -163,11 +188,26 @@ pub fn expected_ids(sequences: &[Vec<u32>]) -> u64 {
 }
 
 /// The tokens that a job is expected to take.
-pub fn expected_of(work: &Work) -> u64 {
+pub fn expected_of(work: &Work) -> Tokens {
     match work {
-        Work::EmbedIds { input_ids, .. } => expected_ids(input_ids),
-        _ => expected_tokens(work.texts()),
+        Work::EmbedIds { input_ids, .. } => expected_ids(input_ids).into(),
+        Work::Generate { prompt, params } => expected_text(prompt, params),
+        _ => expected_tokens(work.texts()).into(),
     }
+}
+
+/// The tokens that an answer to a prompt is expected to take: those that it may have at most.
+pub fn expected_text(prompt: &Prompt, params: &GenerateParams) -> Tokens {
+    let of = |bytes: usize| (bytes / BYTES_PER_TOKEN + TOKENS_BESIDE) as u64;
+    let prompt = match prompt {
+        Prompt::Text(text) => of(text.len()),
+        Prompt::Messages(messages) => {
+            messages.iter().map(|message| TOKENS_PER_MESSAGE + of(message.content.len())).sum()
+        }
+    };
+    let tools: u64 = params.tools.iter().map(|tool| of(tool.to_string().len())).sum();
+    let output = params.max_tokens.map_or(TOKENS_UNSAID, u64::from);
+    Tokens { input: prompt + tools, output }
 }
 
 /// The key of the header `Authorization`.
@@ -201,6 +241,8 @@ fn refused(refusal: &access::Refusal) -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use forebay_schemas::Message;
+
     use super::*;
 
     fn bearer_of(value: &str) -> Option<String> {
@@ -218,6 +260,15 @@ mod tests {
             assert_eq!(bearer_of(value), None, "{value}");
         }
         assert_eq!(bearer(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn an_answer_is_expected_to_be_as_long_as_it_may() {
+        let prompt = Prompt::Messages(vec![Message::new("user", "three bytes a token")]);
+        let mut params = GenerateParams::default();
+        assert_eq!(expected_text(&prompt, &params), Tokens { input: 12, output: 1_024 });
+        params.max_tokens = Some(7);
+        assert_eq!(expected_text(&Prompt::Text(String::new()), &params), Tokens { input: 2, output: 7 });
     }
 
     #[test]

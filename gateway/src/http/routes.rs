@@ -26,9 +26,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/models", get(models::list))
         // An id may have slashes, percent-encoded or not.
         .route("/v1/models/{*id}", get(models::retrieve))
-        .route("/v1/chat/completions", post(generate::not_supported))
-        .route("/v1/completions", post(generate::not_supported))
-        .route("/v1/responses", post(generate::not_supported))
+        .route("/v1/chat/completions", post(generate::chat::create))
+        .route("/v1/completions", post(generate::completions::create))
+        .route("/v1/responses", post(generate::responses::create))
         .route("/v1/embed", post(cohere::v1))
         .route("/v2/embed", post(cohere::v2))
         .route("/v1/rerank", post(rerank::v1))

@@ -89,6 +89,11 @@ impl Attempts {
         self.route.as_ref().is_none_or(|route| route.may_cut())
     }
 
+    /// Whether there is but one model to ask.
+    pub fn is_one(&self) -> bool {
+        self.next.len() == 1
+    }
+
     /// Those of one model alone, if it is among them; otherwise all.
     #[must_use]
     pub fn only(mut self, model: &str) -> Self {

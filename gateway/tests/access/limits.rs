@@ -28,7 +28,7 @@ async fn replicas(redis: &Redis) -> [Limiter; 2] {
 }
 
 fn tokens(tokens: u64) -> Need {
-    Need { tokens, ..Need::default() }
+    Need { tokens: tokens.into(), ..Need::default() }
 }
 
 fn waits() -> Need {
@@ -70,7 +70,7 @@ async fn a_limit_holds_over_all_replicas_and_settling_returns_what_was_not_used(
     let refusal = refused(&two, &tenant, tokens(11)).await;
     assert_eq!(refusal.reason, Reason::Tokens);
     assert!((50_000..=60_250).contains(&refusal.retry_ms.unwrap()), "{refusal:?}");
-    permit.settle(20);
+    permit.settle(20_u64);
     until("the rest is returned", async || {
         matches!(two.reserve(&tenant, tokens(80)).await.unwrap(), Outcome::Granted(_))
     })
@@ -94,7 +94,7 @@ async fn one_over_the_limit_waits_for_a_slot_of_another_replica_and_gets_it_at_o
         async move { granted(&two, &tenant, waits()).await }
     });
     until("it stands in the line", async || line(&redis).await == 1).await;
-    first.settle(0);
+    first.settle(0_u64);
     let _second = waiting.await.unwrap();
     assert_eq!((line(&redis).await, in_flight(&redis).await), (0, 1));
 }
@@ -113,12 +113,12 @@ async fn those_that_wait_on_two_replicas_are_admitted_in_the_order_in_which_they
         tokio::spawn(async move {
             let permit = granted(&limiter, &tenant, waits()).await;
             admitted.send(n).await.unwrap();
-            permit.settle(0);
+            permit.settle(0_u64);
         });
         until("it stands in the line", async || line(&redis).await == n + 1).await;
     }
     let began = Instant::now();
-    first.settle(0);
+    first.settle(0_u64);
     for n in 0..6 {
         assert_eq!(order.recv().await, Some(n));
     }

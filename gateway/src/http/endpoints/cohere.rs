@@ -54,7 +54,7 @@ async fn create(app: &App, request: Request, version: Version) -> Result<Respons
     let shape = Shape::from(&asked);
     let model = app.model(asked.model, app.config.embed_model.as_ref()).await?;
     let tokens = expected_tokens(asked.texts.iter().map(String::as_str));
-    let size = Asked { field: "texts", inputs: asked.texts.len(), tokens };
+    let size = Asked { field: "texts", inputs: asked.texts.len(), tokens: tokens.into() };
     let (attempts, grant) = app.call(&caller, &head.headers, &model, size).await?;
     let mut params = asked.params;
     params.truncate &= attempts.may_cut();

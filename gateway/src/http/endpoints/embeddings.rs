@@ -56,7 +56,7 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
         Input::Texts(texts) => expected_tokens(texts.iter().map(String::as_str)),
         Input::Ids { sequences, .. } => expected_ids(sequences),
     };
-    let size = Asked { field: "input", inputs: asked.input.count(), tokens };
+    let size = Asked { field: "input", inputs: asked.input.count(), tokens: tokens.into() };
     let (attempts, grant) = app.call(&caller, &head.headers, &model, size).await?;
     let params = &EmbedParams {
         dimensions: asked.dimensions,

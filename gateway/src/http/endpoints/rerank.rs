@@ -88,7 +88,7 @@ async fn create(app: &App, request: Request, path: Path) -> Result<Response, Api
     // Every document is read together with the query.
     let pairs = asked.documents.iter().flat_map(|document| [asked.query.as_str(), document]);
     let tokens = expected_tokens(pairs);
-    let size = Asked { field, inputs: asked.documents.len(), tokens };
+    let size = Asked { field, inputs: asked.documents.len(), tokens: tokens.into() };
     let (attempts, grant) = app.call(&caller, &head.headers, &model, size).await?;
     let documents = std::mem::take(&mut asked.documents);
     let returned = asked.with_documents.then(|| documents.clone());

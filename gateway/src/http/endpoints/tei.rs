@@ -75,7 +75,7 @@ async fn call(
     let (named, unnamed) = model;
     let model = app.model(named, unnamed).await?;
     let tokens = expected_tokens(inputs.iter().map(String::as_str));
-    let size = Asked { field: "inputs", inputs: inputs.len(), tokens };
+    let size = Asked { field: "inputs", inputs: inputs.len(), tokens: tokens.into() };
     app.call(caller, headers, &model, size).await
 }
 
