@@ -7,6 +7,7 @@
 pub(crate) mod activation;
 pub(crate) mod add_layer_norm;
 pub(crate) mod backend;
+pub(crate) mod blocks;
 pub(crate) mod cu_seqlens;
 pub(crate) mod embed_layer_norm;
 pub(crate) mod feed_forward;

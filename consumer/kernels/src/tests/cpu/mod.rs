@@ -1,7 +1,8 @@
 //! The processor's back-end, on every instruction set that the processor has: a module for each operation, by its name;
-//! `linear` in int8 in `int8`.
+//! `linear` in int8 in `int8`, and of weights in blocks in `blocks`.
 
 mod add_layer_norm;
+mod blocks;
 mod embed_layer_norm;
 mod feed_forward;
 mod gate;
@@ -13,6 +14,7 @@ mod math;
 mod pool_normalize;
 mod rotary;
 mod simd;
+mod spin_pool;
 mod threads;
 mod varlen_attention;
 
