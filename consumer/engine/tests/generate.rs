@@ -71,7 +71,7 @@ impl Run {
 
     /// The next tokens, at most so many.
     fn chunk<'a>(&'a self, sampling: &'a Sampling, most: usize) -> Chunk<'a> {
-        let end = self.tokens.len().min(self.done + most);
+        let end = self.tokens.len().min(self.done.saturating_add(most));
         let pick = Pick { sampling, prompt_tokens: self.prompt, mask: None };
         Chunk {
             id: self.id,
@@ -87,7 +87,7 @@ fn step(generator: &mut dyn Generator, runs: &mut [&mut Run], sampling: &Samplin
     let picks = generator.begin(&Step { rows }).unwrap().wait().unwrap();
     assert_eq!(picks.failed, []);
     for run in runs.iter_mut() {
-        run.done = run.tokens.len().min(run.done + most);
+        run.done = run.tokens.len().min(run.done.saturating_add(most));
     }
     for (id, picked) in picks.picked {
         let run = runs.iter_mut().find(|run| run.id == id).unwrap();
