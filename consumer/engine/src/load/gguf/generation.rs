@@ -9,6 +9,9 @@ pub(crate) const CONTROL: i64 = 3;
 pub(crate) const USER_DEFINED: i64 = 4;
 pub(crate) const BYTE: i64 = 6;
 
+/// The most words of a vocabulary; the largest that is known has 262,144.
+pub(crate) const WORDS_MAX: usize = 1 << 21;
+
 /// Control tokens that end an answer in every model that has them. Files name one end at most two, and models end
 /// their answers with others too.
 const ENDS: [&str; 9] = [
@@ -46,7 +49,7 @@ impl GenerationFacts {
         for name in ["eos_token_id", "eot_token_id", "eom_token_id"] {
             eos.extend(id(name)?.filter(|id| !eos.contains(id)));
         }
-        let tokens = metadata.texts("tokenizer.ggml.tokens")?.unwrap_or_default();
+        let tokens = metadata.texts("tokenizer.ggml.tokens", WORDS_MAX)?.unwrap_or_default();
         let kinds = metadata.integers("tokenizer.ggml.token_type")?.unwrap_or_default();
         for (at, token) in tokens.iter().enumerate() {
             let is_control = kinds.get(at) == Some(&CONTROL);

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use crate::load::gguf::kind::Kind;
-use crate::load::gguf::metadata::{Metadata, Number, Texts, Value};
+use crate::load::gguf::metadata::{Metadata, Number, Scalar, Texts, Value};
 
 /// The longest header that is read. Vocabularies of 262,144 tokens with their merges take some 20 MiB.
 const HEADER_BYTES_MAX: u64 = 256 << 20;
@@ -197,7 +197,6 @@ impl Header {
 }
 
 fn alignment(values: &BTreeMap<String, Value>) -> Result<u64, Problem> {
-    use crate::load::gguf::metadata::Scalar;
     match values.get(ALIGNMENT_KEY) {
         None => Ok(ALIGNMENT),
         Some(Value::Scalar(Scalar::Integer(value))) => match u64::try_from(*value) {

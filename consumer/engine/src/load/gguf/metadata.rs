@@ -223,10 +223,14 @@ impl Metadata {
         }
     }
 
-    /// Texts; of those that aren't UTF-8 the first is refused.
-    pub(crate) fn texts(&self, key: &str) -> Result<Option<Vec<&str>>, EngineError> {
+    /// At most `max` texts; of those that aren't UTF-8 the first is refused.
+    pub(crate) fn texts(&self, key: &str, max: usize) -> Result<Option<Vec<&str>>, EngineError> {
         match self.values.get(key) {
             None => Ok(None),
+            Some(Value::Texts(texts)) if texts.len() > max => {
+                Err(self
+                    .problem(format!("{key} has {} texts, expected at most {max}", texts.len())))
+            }
             Some(Value::Texts(texts)) => {
                 texts.iter().map(|text| self.utf8(key, text)).collect::<Result<_, _>>().map(Some)
             }

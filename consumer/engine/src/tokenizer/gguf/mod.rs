@@ -12,12 +12,10 @@ use tokenizers::{AddedToken, Tokenizer};
 
 use crate::error::EngineError;
 use crate::load::gguf::GgufModel;
-use crate::load::gguf::generation::{CONTROL, USER_DEFINED, adds_bos, token_id};
+use crate::load::gguf::generation::{CONTROL, USER_DEFINED, WORDS_MAX, adds_bos, token_id};
 use crate::load::gguf::metadata::Metadata;
 use crate::tokenizer::contained;
 
-/// The most words of a vocabulary; the largest that is known has 262,144.
-const WORDS_MAX: usize = 1 << 21;
 /// The most merges of two words.
 const MERGES_MAX: usize = 1 << 22;
 
@@ -31,16 +29,16 @@ pub(super) struct Words<'a> {
 
 impl<'a> Words<'a> {
     fn of(metadata: &'a Metadata) -> Result<Self, EngineError> {
-        let texts = metadata.texts("tokenizer.ggml.tokens")?;
+        let texts = metadata.texts("tokenizer.ggml.tokens", WORDS_MAX)?;
         let Some(texts) = texts.filter(|texts| !texts.is_empty()) else {
             return Err(metadata.problem("tokenizer.ggml.tokens is missing".to_owned()));
         };
         let kinds = metadata.integers("tokenizer.ggml.token_type")?.unwrap_or_default();
         let words = texts.len();
-        if words > WORDS_MAX || !(kinds.is_empty() || kinds.len() == words) {
+        if !kinds.is_empty() && kinds.len() != words {
             let kinds = kinds.len();
             return Err(metadata.problem(format!(
-                "tokenizer.ggml.tokens has {words} words of at most {WORDS_MAX}, token_type {kinds}"
+                "tokenizer.ggml.tokens has {words} words, tokenizer.ggml.token_type {kinds}"
             )));
         }
         Ok(Self { metadata, texts, kinds })
@@ -57,11 +55,7 @@ impl<'a> Words<'a> {
     /// The merges that the file lists.
     fn merges(&self) -> Result<Option<Merges>, EngineError> {
         let key = "tokenizer.ggml.merges";
-        let Some(lines) = self.metadata.texts(key)? else { return Ok(None) };
-        if lines.len() > MERGES_MAX {
-            let problem = format!("{key} has {} lines, at most {MERGES_MAX}", lines.len());
-            return Err(self.metadata.problem(problem));
-        }
+        let Some(lines) = self.metadata.texts(key, MERGES_MAX)? else { return Ok(None) };
         let pair = |line: &&str| {
             // A word may begin with a space, so that it isn't what separates them.
             let space = line.char_indices().skip(1).find(|(_, c)| *c == ' ');
@@ -73,12 +67,13 @@ impl<'a> Words<'a> {
         lines.iter().map(pair).collect::<Result<_, _>>().map(Some)
     }
 
-    /// Tokens that are found in texts before anything else: control tokens, which aren't text, and the user's.
-    fn added(&self) -> Vec<AddedToken> {
-        let kinds = self.texts.iter().enumerate().map(|(id, text)| (*text, self.kind(id)));
-        kinds
-            .filter(|(text, kind)| matches!(*kind, CONTROL | USER_DEFINED) && !text.is_empty())
-            .map(|(text, kind)| AddedToken::from(text, kind == CONTROL).normalized(false))
+    /// Tokens that are found in texts before anything else: control tokens, which aren't text, and the user's. One
+    /// that the tokenizer knows by another spelling, as it does Gemma's spaces, is left to its merges.
+    fn added(&self, tokenizer: &Tokenizer) -> Vec<AddedToken> {
+        let all = self.texts.iter().enumerate().map(|(id, text)| (id, *text, self.kind(id)));
+        all.filter(|(_, text, kind)| matches!(*kind, CONTROL | USER_DEFINED) && !text.is_empty())
+            .filter(|(id, text, _)| tokenizer.token_to_id(text) == Some(*id as u32))
+            .map(|(_, text, kind)| AddedToken::from(text, kind == CONTROL).normalized(false))
             .collect()
     }
 }
@@ -114,7 +109,8 @@ impl GgufModel {
         }
         .map_err(problem)?;
         contained(|| {
-            tokenizer.add_tokens(words.added())?;
+            let added = words.added(&tokenizer);
+            tokenizer.add_tokens(added)?;
             tokenizer.with_post_processor(around);
             Ok(tokenizer)
         })

@@ -17,8 +17,8 @@ use crate::tokenizer::gguf::Words;
 
 /// The character that stands for a space.
 const SPACE: &str = "\u{2581}";
-/// The longest word that merges are made for, in characters; those that are known have 16, or 31 of spaces.
-const CHARACTERS_MAX: usize = 256;
+/// The longest word that merges are made for, in characters; those that are known have at most 48.
+const CHARACTERS_MAX: usize = 128;
 
 /// What differs among SentencePiece's tokenizers.
 pub(super) struct Way {

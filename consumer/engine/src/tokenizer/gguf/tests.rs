@@ -83,9 +83,24 @@ fn control_tokens_are_special_and_a_user_s_are_not() {
     assert_eq!(tokenizer.decode(&ids, false).unwrap(), text);
 }
 
+#[test]
+fn gemma_s_runs_of_spaces_are_words_of_its_vocabulary() {
+    let mut writer = Writer::of("gemma3");
+    writer.texts("tokenizer.ggml.tokens", &["<unk>", "<bos>", "a", "\u{2581}", "  ", "   ", "<b>"]);
+    writer.integers("tokenizer.ggml.token_type", &[2, 3, 1, 1, 4, 4, 4]);
+    writer.text("tokenizer.ggml.model", "llama").size("tokenizer.ggml.unknown_token_id", 0);
+    writer.size("tokenizer.ggml.bos_token_id", 1);
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer = of(&writer.write(folder.path()));
+    assert_eq!(tokenizer.get_vocab_size(true), 7, "none is added");
+    let ids = |text: &str| tokenizer.encode_fast(text, true).unwrap().get_ids().to_vec();
+    assert_eq!(ids("a  a   a a<b>"), [1, 2, 4, 2, 5, 2, 3, 2, 6]);
+    assert_eq!(tokenizer.decode(&[2, 4, 2, 6], true).unwrap(), "a  a<b>");
+}
+
 fn refusal(writer: &Writer) -> String {
     let folder = tempfile::tempdir().unwrap();
-    GgufModel::open(&writer.into(folder.path())).unwrap().tokenizer().unwrap_err().to_string()
+    GgufModel::open(&writer.write(folder.path())).unwrap().tokenizer().unwrap_err().to_string()
 }
 
 #[test]
@@ -104,7 +119,7 @@ fn vocabularies_that_cannot_be_read_are_refused_by_name() {
     let error = refusal(writer.clone().texts("tokenizer.ggml.merges", &["a c"]));
     assert!(error.contains("model.gguf") && error.contains('c'), "{error}");
     let error = refusal(writer.clone().integers("tokenizer.ggml.token_type", &[1]));
-    assert!(error.contains("token_type 1"), "{error}");
+    assert!(error.contains("3 words, tokenizer.ggml.token_type 1"), "{error}");
     writer.size("tokenizer.ggml.bos_token_id", 3).bool("tokenizer.ggml.add_bos_token", true);
     assert!(refusal(&writer).contains("bos_token_id = 3"));
 }

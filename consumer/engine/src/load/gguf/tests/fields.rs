@@ -8,7 +8,7 @@ use crate::load::gguf::GgufModel;
 
 fn config(writer: &Writer) -> Result<Value, EngineError> {
     let folder = tempfile::tempdir().unwrap();
-    GgufModel::open(&writer.into(folder.path()))?.config().map(Value::Object)
+    GgufModel::open(&writer.write(folder.path()))?.config().map(Value::Object)
 }
 
 fn refusal(writer: &Writer) -> String {
@@ -133,7 +133,7 @@ fn ends_of_answers_are_the_named_ones_and_those_that_models_end_with() {
     writer.text("tokenizer.chat_template", "{{ messages }}");
     let folder = tempfile::tempdir().unwrap();
     let facts = |writer: &Writer| {
-        GgufModel::open(&writer.into(folder.path())).unwrap().generation().unwrap()
+        GgufModel::open(&writer.write(folder.path())).unwrap().generation().unwrap()
     };
     let these = facts(&writer);
     assert_eq!(these.eos, [3, 1], "<|im_end|> is ordinary text here");
@@ -144,6 +144,6 @@ fn ends_of_answers_are_the_named_ones_and_those_that_models_end_with() {
     writer.bool("tokenizer.ggml.add_bos_token", false);
     assert!(!facts(&writer).adds_bos);
     writer.size("tokenizer.ggml.bos_token_id", 5);
-    let error = GgufModel::open(&writer.into(folder.path())).unwrap().generation();
+    let error = GgufModel::open(&writer.write(folder.path())).unwrap().generation();
     assert!(error.unwrap_err().to_string().contains("bos_token_id = 5, expected 0 to 4"));
 }

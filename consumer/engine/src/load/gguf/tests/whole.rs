@@ -11,7 +11,7 @@ use crate::load::tensors::Tensors;
 
 fn open(writer: &Writer) -> Result<GgufModel, EngineError> {
     let folder = tempfile::tempdir().unwrap();
-    GgufModel::open(&writer.into(folder.path()))
+    GgufModel::open(&writer.write(folder.path()))
 }
 
 fn refusal(bytes: &[u8]) -> String {
@@ -142,7 +142,7 @@ fn what_is_no_whole_file_is_refused() {
 fn a_file_that_is_cut_after_it_was_opened_gives_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let mut writer = Writer::of("llama");
-    let path = writer.floats("output_norm.weight", &[8], &[1.0; 8]).into(folder.path());
+    let path = writer.floats("output_norm.weight", &[8], &[1.0; 8]).write(folder.path());
     let model = GgufModel::open(&path).unwrap();
     let length = std::fs::metadata(&path).unwrap().len();
     std::fs::File::options().write(true).open(&path).unwrap().set_len(length - 8).unwrap();

@@ -109,7 +109,7 @@ impl Writer {
     }
 
     /// Writes the file into a folder.
-    pub(crate) fn into(&self, folder: &Path) -> PathBuf {
+    pub(crate) fn write(&self, folder: &Path) -> PathBuf {
         let path = folder.join("model.gguf");
         std::fs::write(&path, self.bytes()).unwrap();
         path
