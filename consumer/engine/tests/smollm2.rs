@@ -60,7 +60,8 @@ fn continued(generator: &mut dyn Generator, lines: &[Line]) -> Vec<Vec<(u32, f32
             (*id, tokens.clone(), Pick { sampling: &sampling, prompt_tokens, mask: None })
         };
         let rows: Vec<_> = running.iter().map(row).collect();
-        let rows = rows.iter().map(|(id, tokens, pick)| Chunk { id: *id, tokens, pick: Some(*pick) });
+        let rows =
+            rows.iter().map(|(id, tokens, pick)| Chunk { id: *id, tokens, pick: Some(*pick) });
         let picks = generator.begin(&Step { rows: rows.collect() }).unwrap().wait().unwrap();
         for (id, picked) in picks.picked {
             let (index, _, tokens) = running.iter_mut().find(|(_, of, _)| *of == id).unwrap();
@@ -91,7 +92,8 @@ fn answers_are_those_of_transformers_token_for_token() {
         }
         compared += 1;
         assert_eq!(tokens, line.tokens, "{}", line.value);
-        for ((_, logprob), expected) in made.iter().zip(line.value["logprobs"].as_array().unwrap()) {
+        for ((_, logprob), expected) in made.iter().zip(line.value["logprobs"].as_array().unwrap())
+        {
             let expected = expected.as_f64().unwrap();
             assert!((f64::from(*logprob) - expected).abs() < 1e-3, "{logprob}, not {expected}");
         }
