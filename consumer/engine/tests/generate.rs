@@ -138,7 +138,7 @@ fn every_family_continues_as_transformers_does() {
 #[test]
 fn chunks_company_threads_and_cached_prefixes_change_no_bit() {
     for family in FAMILIES {
-        for dtype in [DType::F32, DType::Bf16] {
+        for dtype in [DType::F32, DType::Bf16, DType::Q4] {
             let options = |threads| LoadOptions {
                 dtype: Some(dtype),
                 threads: Some(threads),
