@@ -155,7 +155,7 @@ pub enum EngineError {
         problem: String,
     },
     /// A number type that means nothing.
-    #[error("unknown dtype {0:?}; use f32, bf16, f16 or int8")]
+    #[error("unknown dtype {0:?}; use f32, bf16, f16, int8 or q4")]
     DTypeUnknown(String),
     /// A number type that the device cannot compute in.
     #[error("dtype {dtype} is not supported by {device}; use {supported}")]

@@ -100,7 +100,7 @@ pub(crate) fn load(
             supported: "--device cpu".to_owned(),
         });
     }
-    let dtype = options.resolve_dtype(false, None)?;
+    let dtype = options.resolve_generator_dtype()?;
     let Parts { config, tensors, tokenizer, generation, ignored } = match source {
         Source::Folder(folder) => of_folder(folder)?,
         Source::Gguf(file) => of_gguf(file)?,

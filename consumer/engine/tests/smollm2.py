@@ -14,6 +14,7 @@ import pathlib
 import sys
 
 import torch
+from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 PROMPTS = 50
@@ -43,6 +44,10 @@ def continued(model, ids, ends):
 def main():
     path, texts = pathlib.Path(sys.argv[1]), sys.argv[2]
     tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    # The file says `smollm`, whose digits stand alone; transformers 5.24 takes every file for GPT-2's.
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
     model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
     ends = {tokenizer.convert_tokens_to_ids("<|im_end|>"), tokenizer.eos_token_id}
     for number, line in enumerate(open(texts)):

@@ -60,7 +60,8 @@ fn continued(generator: &mut dyn Generator, lines: &[Line]) -> Vec<Vec<(u32, f32
             (*id, tokens.clone(), Pick { sampling: &sampling, prompt_tokens, mask: None })
         };
         let rows: Vec<_> = running.iter().map(row).collect();
-        let rows = rows.iter().map(|(id, tokens, pick)| Chunk { id: *id, tokens, pick: Some(*pick) });
+        let rows =
+            rows.iter().map(|(id, tokens, pick)| Chunk { id: *id, tokens, pick: Some(*pick) });
         let picks = generator.begin(&Step { rows: rows.collect() }).unwrap().wait().unwrap();
         for (id, picked) in picks.picked {
             let (index, _, tokens) = running.iter_mut().find(|(_, of, _)| *of == id).unwrap();
@@ -91,7 +92,8 @@ fn answers_are_those_of_transformers_token_for_token() {
         }
         compared += 1;
         assert_eq!(tokens, line.tokens, "{}", line.value);
-        for ((_, logprob), expected) in made.iter().zip(line.value["logprobs"].as_array().unwrap()) {
+        for ((_, logprob), expected) in made.iter().zip(line.value["logprobs"].as_array().unwrap())
+        {
             let expected = expected.as_f64().unwrap();
             assert!((f64::from(*logprob) - expected).abs() < 1e-3, "{logprob}, not {expected}");
         }
@@ -137,16 +139,18 @@ fn prompts_chats_and_answers_are_read_as_transformers_reads_them() {
 }
 
 #[test]
-fn in_bf16_answers_begin_as_in_f32_and_company_changes_no_bit() {
+fn in_fewer_bits_answers_begin_as_in_f32_and_company_changes_no_bit() {
     let lines: Vec<Line> = lines().into_iter().take(12).collect();
-    let mut model = open(DType::Bf16);
-    let generator = model.engine.generator().unwrap();
-    let together = continued(generator, &lines);
-    let mut equal = 0;
-    for (line, together) in lines.iter().zip(&together) {
-        let alone = continued(generator, std::slice::from_ref(line)).remove(0);
-        assert_eq!(alone, *together);
-        equal += usize::from(together[0].0 == line.tokens[0]);
+    for dtype in [DType::Bf16, DType::Q4] {
+        let mut model = open(dtype);
+        let generator = model.engine.generator().unwrap();
+        let together = continued(generator, &lines);
+        let mut equal = 0;
+        for (line, together) in lines.iter().zip(&together) {
+            let alone = continued(generator, std::slice::from_ref(line)).remove(0);
+            assert_eq!(alone, *together, "{dtype}");
+            equal += usize::from(together[0].0 == line.tokens[0]);
+        }
+        assert!(equal * 4 >= lines.len() * 3, "{dtype}: {equal} of {} first tokens", lines.len());
     }
-    assert!(equal * 4 >= lines.len() * 3, "{equal} of {} first tokens", lines.len());
 }

@@ -29,7 +29,7 @@ mod ops;
 #[cfg(test)]
 mod tests;
 
-pub use cpu::parallel::alone;
+pub use cpu::parallel::{alone, for_each};
 pub use cpu::prefers_bf16::prefers_bf16;
 pub use cpu::spin_pool::SpinPool;
 #[cfg(feature = "cuda")]

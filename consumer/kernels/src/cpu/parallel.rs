@@ -61,8 +61,8 @@ pub(crate) fn threads() -> usize {
     sharing().map_or_else(rayon::current_num_threads, |sharing| sharing.threads())
 }
 
-/// Runs every task below `tasks`, in any order.
-pub(crate) fn for_each(tasks: usize, work: impl Fn(usize) + Sync) {
+/// Runs every task below `tasks`, in any order, shared as operations are.
+pub fn for_each(tasks: usize, work: impl Fn(usize) + Sync) {
     if tasks <= 1 || threads() == 1 {
         (0..tasks).for_each(work);
     } else if let Some(sharing) = sharing() {

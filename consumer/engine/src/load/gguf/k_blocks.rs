@@ -43,7 +43,7 @@ pub(crate) fn q3_k(block: &[u8], values: &mut [f32]) {
 }
 
 /// The scale and the minimum of the 32 values of a part: six bits each of twelve bytes.
-fn scale_and_minimum(scales: &[u8], part: usize) -> (u8, u8) {
+pub(crate) fn scale_and_minimum(scales: &[u8], part: usize) -> (u8, u8) {
     if part < 4 {
         return (scales[part] & 63, scales[part + 4] & 63);
     }

@@ -16,6 +16,7 @@ mod header;
 mod k_blocks;
 pub(crate) mod kind;
 pub(crate) mod metadata;
+pub(crate) mod packed;
 #[cfg(test)]
 pub(crate) mod tests;
 
