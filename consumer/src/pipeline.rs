@@ -262,6 +262,7 @@ impl Parts {
                 Lane::Interactive => self.config.prefetch_interactive,
                 Lane::Batch => self.config.prefetch_batch,
             },
+            prefetch_least: 0,
             row_values_max,
             limits: self.limits.clone(),
             health: self.health.clone(),

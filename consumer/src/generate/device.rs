@@ -9,7 +9,7 @@ use std::{
 use forebay_engine::{EngineError, Generator, Keep, SequenceId};
 use forebay_fabric::{clock::Clock, disposition::Disposition, fail};
 use forebay_schemas::{
-    ErrorCode, FinishReason, JobError,
+    ErrorCode, FinishReason, GenerateRecord, JobError,
     tokens::{TOKENS_AFTER_RESULT_TTL_S, TOKENS_TTL_S},
 };
 use metrics::{counter, gauge};
@@ -71,6 +71,8 @@ pub(super) struct Run {
     pub(super) keys: HashMap<SequenceId, Key>,
     pub(super) last_key: Key,
     pub(super) time: DeviceTime,
+    /// Tokens of output so far.
+    pub(super) tokens: u64,
     pub(super) looked_at: Instant,
     pub(super) is_draining: bool,
     pub(super) input_ended: bool,
@@ -178,8 +180,16 @@ impl Run {
         gauge!("forebay_generate_pages_free").set(room.pages_left() as f64);
         gauge!("forebay_generate_pages_cached").set(room.pages_cached as f64);
         let running = self.stage.schedule.running();
+        let waiting = self.jobs.len().saturating_sub(running);
         gauge!("forebay_generate_running").set(running as f64);
-        gauge!("forebay_generate_waiting").set(self.jobs.len().saturating_sub(running) as f64);
+        gauge!("forebay_generate_waiting").set(waiting as f64);
+        self.stage.stats.generates(GenerateRecord {
+            pages: room.pages() as u64,
+            pages_free: room.pages_left() as u64,
+            running: running as u64,
+            waiting: waiting as u64,
+            tokens: self.tokens,
+        });
     }
 }
 

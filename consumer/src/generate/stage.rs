@@ -44,6 +44,7 @@ impl Generate {
             keys: HashMap::new(),
             last_key: 0,
             time: DeviceTime::default(),
+            tokens: 0,
             looked_at: Instant::now(),
             is_draining: false,
             input_ended: false,
@@ -55,6 +56,7 @@ impl Generate {
 
 impl Run {
     fn run(mut self, runtime: &Handle) {
+        self.report();
         while !self.is_lost && !(self.input_ended && self.jobs.is_empty()) {
             self.take_all();
             self.admit();

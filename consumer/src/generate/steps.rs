@@ -98,6 +98,7 @@ impl Run {
         self.stage.stats.computed(all as u64, busy_us);
         counter!("forebay_compute_tokens_total").increment(all as u64);
         counter!("forebay_compute_busy_us_total").increment(busy_us);
+        self.tokens += picks.picked.len() as u64;
         counter!("forebay_generate_tokens_total").increment(picks.picked.len() as u64);
         histogram!("forebay_generate_step_ms").record((ended - began).as_secs_f64() * 1_000.0);
         histogram!("forebay_generate_step_tokens").record(all as f64);

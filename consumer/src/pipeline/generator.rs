@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{JOBS_BETWEEN_STAGES, Parts, Pipeline, Source, named, on_thread};
 use crate::{
+    decode::Decode,
     generate::{
         checkpoint::{Entry, Writing},
         device::{Generate, Ports},
@@ -23,7 +24,7 @@ use crate::{
 };
 
 /// The most sequences that a generator has at once, if the configuration allows more.
-const SEQUENCES_MAX: usize = 256;
+const SEQUENCES_MAX: usize = 64;
 /// What a generator's stage has asked of the store and has no answer to, at most.
 const ORDERS: usize = 1_024;
 
@@ -53,6 +54,7 @@ impl Pipeline {
         let mut stages = JoinSet::new();
         for (lane, source) in sources {
             let decode = parts.decode(lane, 0, to_admit.clone(), ended.clone());
+            let decode = Decode { prefetch_least: sequences_max as u16, ..decode };
             stages.spawn(named("decode", decode.run(source, take_no_more.clone())));
         }
         drop(to_admit);
