@@ -1,5 +1,7 @@
 //! The stages and the channels between them.
 
+mod generator;
+
 use std::{sync::Arc, time::Duration};
 
 use forebay_engine::{Encoder, EngineError, Model, ModelTask};
@@ -121,14 +123,19 @@ impl Executor for Threads {
     }
 
     fn compute(&self, stage: Compute, ports: Ports) -> impl Future<Output = ()> + Send + 'static {
-        let thread = tokio::task::spawn_blocking(move || stage.run(ports));
-        async {
-            // A panic of the stage becomes the task's. Only the end of the runtime cancels the thread.
-            if let Err(error) = thread.await
-                && let Ok(panic) = error.try_into_panic()
-            {
-                std::panic::resume_unwind(panic);
-            }
+        on_thread(move || stage.run(ports))
+    }
+}
+
+/// Runs a stage that blocks, on a thread of its own.
+fn on_thread(stage: impl FnOnce() + Send + 'static) -> impl Future<Output = ()> + Send + 'static {
+    let thread = tokio::task::spawn_blocking(stage);
+    async {
+        // A panic of the stage becomes the task's. Only the end of the runtime cancels the thread.
+        if let Err(error) = thread.await
+            && let Ok(panic) = error.try_into_panic()
+        {
+            std::panic::resume_unwind(panic);
         }
     }
 }
@@ -148,6 +155,9 @@ impl Pipeline {
         sources: [Source; 2],
         executor: &impl Executor,
     ) -> Result<Self, EngineError> {
+        if model.info.task == ModelTask::Generate {
+            return Self::start_generator(parts, model, sources);
+        }
         let take_no_more = CancellationToken::new();
         let (to_admit, from_decode) = lanes::channel(JOBS_BETWEEN_STAGES);
         let (to_tokenize, from_admit) = lanes::channel(JOBS_BETWEEN_STAGES);
@@ -252,6 +262,7 @@ impl Parts {
                 Lane::Interactive => self.config.prefetch_interactive,
                 Lane::Batch => self.config.prefetch_batch,
             },
+            prefetch_least: 0,
             row_values_max,
             limits: self.limits.clone(),
             health: self.health.clone(),

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use forebay_engine::{DType, Device, Finish, LoadOptions, Model, PackedBatch};
+use forebay_engine::{DType, Device, Finish, LoadOptions, Model, ModelTask, PackedBatch};
 use forebay_fabric::{
     Broker, Config, Store,
     broker::{JobSource, Window},
@@ -23,7 +23,7 @@ use crate::{
     error::WorkerError,
     idle,
     in_hand::InHand,
-    loading::{folder_of, warn_of_ignored},
+    loading::{STEP_TOKENS, folder_of, warm_up, warn_of_ignored},
     memory::MemoryLimit,
     pace,
     pipeline::{Parts, Pipeline, Source, Threads},
@@ -77,6 +77,14 @@ pub fn load(
     let folder = folder_of(config, name)?;
     let mut model = forebay_engine::load(&folder, options)?;
     warn_of_ignored(&model);
+    if model.info.task == ModelTask::Generate {
+        let tokens_max = match config.worker.batch_tokens_max {
+            0 => STEP_TOKENS,
+            tokens_max => tokens_max,
+        };
+        warm_up(&mut model)?;
+        return Ok((model, tokens_max));
+    }
     let mut batch = PackedBatch::new();
     batch.push(&model.tokenizer.encode("warm up")?.ids, Finish::default());
     let warm = model.engine.encoder()?.compute(&batch)?;

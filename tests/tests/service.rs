@@ -25,6 +25,7 @@ mod service {
     mod gateway_routes;
     mod gateway_shaping;
     mod gateway_tasks;
+    mod generate;
     mod given_up;
     mod journey;
     mod killer;

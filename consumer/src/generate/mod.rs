@@ -1,4 +1,15 @@
 //! The stages of generators: models whose sequences live for many steps.
 
+pub mod answer;
+pub mod checkpoint;
 pub mod command;
+pub mod device;
+pub mod expect;
+mod places;
+pub mod prepare;
+pub mod prompting;
 pub mod prompts;
+pub mod schedule;
+pub mod sequence;
+pub mod stage;
+mod steps;
