@@ -25,6 +25,8 @@ mod service {
     mod gateway_routes;
     mod gateway_shaping;
     mod gateway_tasks;
+    mod gateway_text;
+    mod gateway_text_streams;
     mod given_up;
     mod journey;
     mod killer;
