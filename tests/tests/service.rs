@@ -9,6 +9,7 @@ mod service {
     mod batching;
     mod bounds;
     mod clients;
+    mod clients_text;
     mod commands;
     mod dead;
     mod disturbance;

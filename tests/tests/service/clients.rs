@@ -22,9 +22,9 @@ use super::python::interpreter_of;
 const AT_ONCE: usize = 2;
 
 /// Where OpenAI's 2.x line is.
-const OPENAI_2: (&str, &str) = ("FOREBAY_TEST_OPENAI_2", "venv-openai-2");
+pub(super) const OPENAI_2: (&str, &str) = ("FOREBAY_TEST_OPENAI_2", "venv-openai-2");
 /// Where all others are.
-const CLIENTS: (&str, &str) = ("FOREBAY_TEST_CLIENTS", "venv-clients");
+pub(super) const CLIENTS: (&str, &str) = ("FOREBAY_TEST_CLIENTS", "venv-clients");
 
 /// A client: its function in `tests/clients/drivers.py`, and the version that has to answer.
 struct Driver {
