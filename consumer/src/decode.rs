@@ -110,14 +110,24 @@ impl Decode {
 /// number in the record.
 const RESULT_VALUE_BYTES: u64 = 16;
 
+/// Tokens of a generation whose job names no limit, as far as its memory is counted before.
+const TOKENS_EXPECTED: u32 = 1_024;
+/// The most tokens of a generation that are counted before: a limit above is one that nobody means.
+const TOKENS_COUNTED_MAX: u32 = 1 << 17;
+
 /// Bytes that a job's results will take, at most.
 fn result_bytes(work: &Work, row_values_max: usize) -> u64 {
     let values = (work.inputs() as u64).saturating_mul(row_values_max as u64);
     let values = match work {
         // More is refused as soon as its texts are tokenized.
         Work::EmbedTokens { .. } => values.min(TOKEN_VECTORS_BYTES_MAX / 4),
-        // It is refused.
-        Work::Generate { .. } => 0,
+        // Of each token its id, about four bytes of text, and what it is returned with. Where the job doesn't say how
+        // many it is to have, few have more than this.
+        Work::Generate { params, .. } => {
+            let tokens =
+                u64::from(params.max_tokens.unwrap_or(TOKENS_EXPECTED).min(TOKENS_COUNTED_MAX));
+            tokens * (2 + params.logprobs.map_or(0, |top| 4 * (1 + u64::from(top))))
+        }
         _ => values,
     };
     values.saturating_mul(RESULT_VALUE_BYTES)

@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use forebay_engine::{DType, Device, Finish, LoadOptions, Model, PackedBatch};
+use forebay_engine::{
+    Chunk, DType, Device, Finish, Keep, LoadOptions, Model, ModelTask, PackedBatch, Pick, Sampling,
+    Step,
+};
 use forebay_fabric::{
     Broker, Config, Store,
     broker::{JobSource, Window},
@@ -77,6 +80,14 @@ pub fn load(
     let folder = folder_of(config, name)?;
     let mut model = forebay_engine::load(&folder, options)?;
     warn_of_ignored(&model);
+    if model.info.task == ModelTask::Generate {
+        let tokens_max = match config.worker.batch_tokens_max {
+            0 => STEP_TOKENS,
+            tokens_max => tokens_max,
+        };
+        warm_up(&mut model)?;
+        return Ok((model, tokens_max));
+    }
     let mut batch = PackedBatch::new();
     batch.push(&model.tokenizer.encode("warm up")?.ids, Finish::default());
     let warm = model.engine.encoder()?.compute(&batch)?;
@@ -89,6 +100,24 @@ pub fn load(
         tokens_max => tokens_max,
     };
     Ok((model, tokens_max))
+}
+
+/// Tokens of a generator's step where the configuration does not say: enough that weights are read for many rows, few
+/// enough that those who wait for their next token wait for little.
+const STEP_TOKENS: usize = 256;
+
+/// Computes one token, so that the first job finds warm memory.
+fn warm_up(model: &mut Model) -> Result<(), WorkerError> {
+    let tokens = model.tokenizer.encode_prompt("warm up", false)?;
+    let generator = model.engine.generator()?;
+    let opened = generator.open(&tokens, 0)?;
+    let sampling = Sampling::default();
+    let pick = Pick { sampling: &sampling, prompt_tokens: tokens.len(), mask: None };
+    let chunk = Chunk { id: opened.id, tokens: &tokens[opened.cached..], pick: Some(pick) };
+    let picks = generator.begin(&Step { rows: vec![chunk] })?.wait();
+    generator.close(opened.id, Keep::Nothing);
+    picks?;
+    Ok(())
 }
 
 /// Runs a worker until `stop`, or until it was idle for too long, then drains it. Its name is `id`, or one that it

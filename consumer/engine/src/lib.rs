@@ -75,9 +75,11 @@ pub use generate::detokenize::Detokenizer;
 pub use generate::generator::{
     Chunk, Generator, Keep, Opened, PendingPicks, Pick, Picks, Room, SequenceId, Step,
 };
+pub use generate::guide::{Guide, GuideError, Guided, Guides, Tokenize};
 pub use generate::sample::{History, PickError, Picked, Sampling, TokenMask, pick};
 pub use generate::stop::StopStrings;
 pub use generate::template::{ChatInput, ChatTemplate, TemplateError};
+pub use generate::tool_calls::{AnswerPart, ToolCall, ToolCalls, ToolFormat};
 pub use info::{GenerationInfo, KindInfo, ModelInfo, ModelTask, Recommended};
 pub use load::fields::Ignored;
 pub use load::options::{DType, Device, LoadOptions};

@@ -1,4 +1,12 @@
 //! The stages of generators: models whose sequences live for many steps.
 
+pub mod answer;
+pub mod checkpoint;
 pub mod command;
+pub mod expect;
+pub mod prepare;
+pub mod prompting;
 pub mod prompts;
+pub mod schedule;
+pub mod sequence;
+pub mod stage;

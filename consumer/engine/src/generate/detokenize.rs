@@ -107,7 +107,7 @@ mod tests {
     use tokenizers::Tokenizer as Library;
 
     use super::*;
-    use crate::tokenizer::vocabulary::tests::{BYTE_LEVEL, GEMMA, LLAMA, METASPACE, byte_characters, library};
+    use crate::tokenizer::vocabulary::tests::{BYTE_LEVEL, GEMMA, LLAMA, METASPACE, byte_characters, library_of};
 
     /// Tokens of one and two bytes, some words, a special token.
     fn byte_level() -> Library {
@@ -119,13 +119,13 @@ mod tests {
         tokens.extend(["Ġwater", "<tool call>", "Ċ"].map(str::to_owned));
         tokens.sort();
         tokens.dedup();
-        library(&tokens, &["<|end|>"], BYTE_LEVEL)
+        library_of(&tokens, &["<|end|>"], BYTE_LEVEL)
     }
 
     fn byte_fallback(decoder: &str) -> Library {
         let mut tokens: Vec<String> = (0..256).map(|byte| format!("<0x{byte:02X}>")).collect();
         tokens.extend(["▁water", "▁", "▁▁", "é", "水", "a▁b", "x"].map(str::to_owned));
-        library(&tokens, &["</s>"], decoder)
+        library_of(&tokens, &["</s>"], decoder)
     }
 
     /// All text of these tokens, with checks of what was returned on the way.

@@ -55,6 +55,7 @@ pub type Tokenize = Box<dyn Fn(&str) -> Vec<u32> + Send + Sync>;
 /// Makes guides for a model. It is thread-safe.
 pub struct Guides {
     factory: ParserFactory,
+    ends: Arc<[u32]>,
 }
 
 impl Guides {
@@ -80,24 +81,26 @@ impl Guides {
             let environment: TokEnv = Arc::new(Environment { trie, tokenize, is_canonical });
             let capabilities = InferenceCapabilities { ff_tokens: true, ..InferenceCapabilities::default() };
             let slices = llguidance::earley::SlicedBiasComputer::general_slices();
-            let mut factory = ParserFactory::new(&environment, capabilities, &slices)?;
+            let mut factory = ParserFactory::new(&environment, capabilities, &slices)
+                .map_err(|error| error.to_string())?;
             factory.quiet();
             let limits = factory.limits_mut();
             limits.max_lexer_states = STATES_MAX;
             limits.verbose_errors = false;
             Ok(factory)
         });
-        Ok(Self { factory: factory.map_err(GuideError::Model)? })
+        Ok(Self { factory: factory.map_err(GuideError::Model)?, ends: ends.into() })
     }
 
     /// A guide at the beginning of an answer.
     pub fn guide(&self, guided: &Guided) -> Result<Guide, GuideError> {
         let grammar = grammar(guided)?;
-        let parser = contained(|| self.factory.create_parser(grammar)).map_err(GuideError::Unreadable)?;
+        let parser = contained(|| self.factory.create_parser(grammar).map_err(|error| error.to_string()))
+            .map_err(GuideError::Unreadable)?;
         let matcher = Matcher::new(Ok(parser));
         match matcher.get_error() {
             Some(problem) => Err(GuideError::Unreadable(problem)),
-            None => Ok(Guide { matcher }),
+            None => Ok(Guide { matcher, ends: Arc::clone(&self.ends) }),
         }
     }
 }
@@ -158,6 +161,7 @@ fn escaped(text: &str) -> String {
 /// The grammar of one answer, and how far the answer is.
 pub struct Guide {
     matcher: Matcher,
+    ends: Arc<[u32]>,
 }
 
 impl Guide {
@@ -170,7 +174,13 @@ impl Guide {
 
     /// Goes on by these tokens: one that was picked, those that are forced, or all of a sequence that is resumed.
     pub fn take(&mut self, tokens: &[u32]) -> Result<(), GuideError> {
-        self.matcher.consume_tokens(tokens).map_err(broken)
+        for token in tokens {
+            // The library takes no more tokens after a complete answer, its end included.
+            if !(self.matcher.is_stopped() && self.ends.contains(token)) {
+                self.matcher.consume_token(*token).map_err(broken)?;
+            }
+        }
+        Ok(())
     }
 
     /// The tokens that come next in any case, often none. They need not be picked, but taken.
@@ -214,11 +224,9 @@ impl TokenizerEnv for Environment {
 }
 
 /// Runs a part of llguidance, which panics at some input. Nothing that it was building is used afterwards.
-fn contained<T, E: std::fmt::Display>(part: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
-    match panic::catch_unwind(AssertUnwindSafe(part)) {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err("the grammar library can't cope with it".to_owned()),
-    }
+fn contained<T>(part: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    let result = panic::catch_unwind(AssertUnwindSafe(part));
+    result.unwrap_or_else(|_| Err("the grammar library can't cope with it".to_owned()))
 }
 
 #[cfg(test)]

@@ -67,6 +67,8 @@ pub struct ToolCalls {
     format: ToolFormat,
     /// Text that may belong to a call.
     held: String,
+    /// White space before a mark: no text for the reader if a call follows.
+    space: String,
     at: At,
     has_calls: bool,
 }
@@ -94,14 +96,19 @@ enum Found {
 impl ToolCalls {
     /// At the beginning of an answer.
     pub fn new(format: ToolFormat) -> Self {
-        Self { format, held: String::new(), at: At::Text, has_calls: false }
+        Self { format, held: String::new(), space: String::new(), at: At::Text, has_calls: false }
     }
 
     /// All parts of a whole answer.
     pub fn parse(format: ToolFormat, text: &str) -> Vec<AnswerPart> {
         let mut calls = Self::new(format);
-        let mut parts = calls.push(text);
-        parts.extend(calls.finish());
+        let mut parts = Vec::new();
+        for part in calls.push(text).into_iter().chain(calls.finish()) {
+            match part {
+                AnswerPart::Text(text) => append(text, &mut parts),
+                call @ AnswerPart::Call(_) => parts.push(call),
+            }
+        }
         parts
     }
 
@@ -155,7 +162,8 @@ impl ToolCalls {
         let text = self.held[..certain].trim_end().len();
         append(self.held.drain(..text).collect(), parts);
         let Some(found) = found else { return false };
-        self.held.drain(..found - text + mark.len());
+        self.space = self.held.drain(..found - text).collect();
+        self.held.drain(..mark.len());
         self.at = At::Call;
         true
     }
@@ -181,28 +189,35 @@ impl ToolCalls {
         let found = match self.format {
             ToolFormat::Hermes => hermes(&self.held, is_end),
             ToolFormat::Mistral => mistral(&self.held),
-            ToolFormat::Llama => json_call(&self.held, 0),
+            ToolFormat::Llama => json_call(&self.held),
         };
         match found {
             Found::Incomplete if !is_end => return false,
             Found::Incomplete => {
-                let text = self.mark().to_owned() + &std::mem::take(&mut self.held);
-                append(text, parts);
+                let length = self.held.len();
+                self.no_call(length, parts);
                 self.at = At::Text;
             }
             Found::Calls(calls, length) => {
                 parts.extend(calls.into_iter().map(AnswerPart::Call));
                 self.held.drain(..length);
+                self.space.clear();
                 self.has_calls = true;
                 self.at = At::Text;
             }
             Found::Text(length) => {
-                let text: String = self.held.drain(..length).collect();
-                append(self.mark().to_owned() + &text, parts);
+                self.no_call(length, parts);
                 self.at = if self.format == ToolFormat::Llama { At::Rest } else { At::Text };
             }
         }
         !self.held.is_empty()
+    }
+
+    /// What looked like a call is text, with its mark and what came before that.
+    fn no_call(&mut self, length: usize, parts: &mut Vec<AnswerPart>) {
+        let text = std::mem::take(&mut self.space) + self.mark() + &self.held[..length];
+        self.held.drain(..length);
+        append(text, parts);
     }
 }
 
@@ -241,32 +256,37 @@ fn mistral(text: &str) -> Found {
                 }
             }
             Ok(None) => Found::Incomplete,
-            _ => Found::Text(text.len()),
+            _ => Found::Text(0),
         };
     }
     let Some(brace) = trimmed.find('{') else { return Found::Incomplete };
-    let head = &trimmed[..brace];
-    let name = head.find('[').map_or(head, |end| &head[..end]).trim();
+    let Some(name) = name_of(&trimmed[..brace]) else { return Found::Text(0) };
     match json(&trimmed[brace..]) {
-        Ok(Some((arguments @ Json::Object(_), length))) if !name.is_empty() => {
+        Ok(Some((arguments @ Json::Object(_), length))) => {
             let call = ToolCall { name: name.to_owned(), arguments: arguments.to_string() };
             Found::Calls(vec![call], start + brace + length)
         }
         Ok(None) => Found::Incomplete,
-        Ok(Some((_, length))) => Found::Text(start + brace + length),
-        Err(()) => Found::Text(text.len()),
+        _ => Found::Text(0),
     }
 }
 
-/// A call as a JSON object, from `start` on.
-fn json_call(text: &str, start: usize) -> Found {
-    match json(&text[start..]) {
+/// The name before the arguments, without marks such as `[CALL_ID]` and `[ARGS]`.
+fn name_of(head: &str) -> Option<&str> {
+    let name = head.find('[').map_or(head, |end| &head[..end]).trim();
+    let is_name = |character: char| character.is_alphanumeric() || "_-.:/".contains(character);
+    (!name.is_empty() && name.chars().all(is_name)).then_some(name)
+}
+
+/// A call as a JSON object.
+fn json_call(text: &str) -> Found {
+    match json(text) {
         Ok(Some((value, length))) => match call_of(value) {
-            Some(call) => Found::Calls(vec![call], start + length),
-            None => Found::Text(start + length),
+            Some(call) => Found::Calls(vec![call], length),
+            None => Found::Text(length),
         },
         Ok(None) => Found::Incomplete,
-        Err(()) => Found::Text(text.len()),
+        Err(()) => Found::Text(0),
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokenizers::Tokenizer as Library;
 
 use crate::error::EngineError;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Tokenizer, library};
 
 /// The largest id that is read, to bound the memory of a broken file: ten times the largest vocabulary known.
 const TOKENS_MAX: usize = 1 << 22;
@@ -60,6 +60,11 @@ impl Vocabulary {
     /// Whether a token is a control token, such as the end of a turn.
     pub fn is_special(&self, token: u32) -> bool {
         self.special.get(token as usize).copied().unwrap_or(false)
+    }
+
+    /// Of the bytes of a `tokenizer.json`.
+    pub fn from_tokenizer_json(bytes: &[u8]) -> Result<Self, EngineError> {
+        Self::of(&library(|| Library::from_bytes(bytes))?)
     }
 
     /// Takes the library's tokenizer apart.
@@ -232,7 +237,7 @@ pub(crate) mod tests {
     use super::*;
 
     /// A tokenizer that has these tokens in this order, and this decoder.
-    pub(crate) fn library(tokens: &[String], special: &[&str], decoder: &str) -> Library {
+    pub(crate) fn library_of(tokens: &[String], special: &[&str], decoder: &str) -> Library {
         let vocabulary = tokens.iter().enumerate().map(|(id, token)| (token.clone(), id as u32)).collect();
         let model = WordLevel::builder().vocab(vocabulary).unk_token(tokens[0].clone()).build().unwrap();
         let mut library = Library::new(model);
@@ -283,7 +288,7 @@ pub(crate) mod tests {
     #[test]
     fn tokens_are_the_bytes_that_the_decoder_makes_of_them() {
         let tokens = strings(&["Ġwater", "Ã", "<|a b|>", "Ċ"]);
-        let vocabulary = Vocabulary::of(&library(&tokens, &["<|end|>", "Ġwater"], BYTE_LEVEL)).unwrap();
+        let vocabulary = Vocabulary::of(&library_of(&tokens, &["<|end|>", "Ġwater"], BYTE_LEVEL)).unwrap();
         assert_eq!(vocabulary.len(), 5);
         assert_eq!(vocabulary.bytes(0), b" water");
         assert_eq!(vocabulary.bytes(1), [0xC3]);
@@ -294,7 +299,7 @@ pub(crate) mod tests {
         assert!(vocabulary.is_special(4) && vocabulary.is_special(0) && !vocabulary.is_special(1));
 
         let tokens = strings(&["▁water", "<0xC3>", "<0xG3>", "a▁b"]);
-        let vocabulary = Vocabulary::of(&library(&tokens, &[], LLAMA)).unwrap();
+        let vocabulary = Vocabulary::of(&library_of(&tokens, &[], LLAMA)).unwrap();
         assert_eq!(vocabulary.bytes(0), b" water");
         assert_eq!(vocabulary.bytes(1), [0xC3]);
         assert_eq!(vocabulary.bytes(2), b"<0xG3>");
@@ -309,7 +314,7 @@ pub(crate) mod tests {
             r#"{"type": "Replace", "pattern": {"Regex": "a+"}, "content": " "}"#,
             r#"{"type": "Strip", "content": " ", "start": 1, "stop": 0}"#,
         ] {
-            let error = Vocabulary::of(&library(&strings(&["a"]), &[], decoder)).unwrap_err();
+            let error = Vocabulary::of(&library_of(&strings(&["a"]), &[], decoder)).unwrap_err();
             assert!(error.to_string().contains("is not supported"), "{error}");
         }
     }

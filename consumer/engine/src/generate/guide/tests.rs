@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::generate::sample::{History, Sampling, pick};
-use crate::tokenizer::vocabulary::tests::{BYTE_LEVEL, byte_characters, library};
+use crate::tokenizer::vocabulary::tests::{BYTE_LEVEL, byte_characters, library_of};
 
 const LONGER: [&str; 9] = ["{\"", "\":", "name", "true", "null", "water", "\", \"", "12", "}}"];
 
@@ -34,7 +34,7 @@ fn model() -> Model {
     let characters = byte_characters();
     let mut tokens: Vec<String> = characters.iter().map(ToString::to_string).collect();
     tokens.extend(LONGER.iter().map(|token| token.bytes().map(|byte| characters[byte as usize]).collect()));
-    let library = library(&tokens, &["<|end|>", "true"], BYTE_LEVEL);
+    let library = library_of(&tokens, &["<|end|>", "true"], BYTE_LEVEL);
     let vocabulary = Vocabulary::of(&library).unwrap();
     let end = library.token_to_id("<|end|>").unwrap();
     let copy = vocabulary.clone();
@@ -53,10 +53,12 @@ impl Model {
         let mut guide = self.guides.guide(guided).unwrap();
         // Closing is likelier than going on, or random answers would hardly end.
         let mut logits = vec![0.0f32; self.vocabulary.len()];
-        for closing in ["}", "]", "\"", "}}"] {
-            logits[greedy(&self.vocabulary, closing)[0] as usize] = 4.0;
+        if matches!(guided, Guided::JsonSchema(_)) {
+            for closing in ["}", "]", "\"", "}}"] {
+                logits[greedy(&self.vocabulary, closing)[0] as usize] = 4.0;
+            }
+            logits[self.end as usize] = 6.0;
         }
-        logits[self.end as usize] = 6.0;
         let sampling = Sampling { temperature: 1.0, seed, ..Sampling::default() };
         let mut output = Vec::new();
         while output.len() < 1_000 {

@@ -25,7 +25,6 @@ pub(super) fn tojson(
     ensure_ascii: Option<Value>,
     indent: Option<Value>,
     separators: Option<Value>,
-    sort_keys: Option<Value>,
     kwargs: Kwargs,
 ) -> Result<String, Error> {
     let is_true = |value: Option<Value>| value.is_some_and(|value| value.is_true());
@@ -50,7 +49,7 @@ pub(super) fn tojson(
         indent,
         between_items,
         after_keys,
-        sorts_keys: is_true(argument(&kwargs, "sort_keys", sort_keys)?),
+        sorts_keys: is_true(kwargs.get("sort_keys")?),
     };
     kwargs.assert_all_used()?;
     let mut text = String::new();

@@ -2,8 +2,12 @@
 
 use serde_json::Value as Json;
 
+/// The names that reasoning goes by; templates read the first, that of gpt-oss the second.
+const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+
 /// The messages with these differences, as vLLM makes them too: the arguments of tool calls are objects instead of
 /// JSON in a string, a content of text parts is one text with a line for each part, and null is an empty text.
+/// Reasoning has all of the names that templates read, as in transformers.
 pub(super) fn prepared(messages: &Json) -> Json {
     let mut messages = messages.clone();
     for message in messages.as_array_mut().into_iter().flatten() {
@@ -16,6 +20,13 @@ pub(super) fn prepared(messages: &Json) -> Json {
                     }
                 }
                 _ => {}
+            }
+        }
+        if let Json::Object(message) = message {
+            let reasoning = REASONING.iter().find_map(|&name| message.get(name).filter(|text| !text.is_null()));
+            if let Some(reasoning) = reasoning.cloned() {
+                message.entry("thinking").or_insert_with(|| reasoning.clone());
+                message.insert("reasoning_content".to_owned(), reasoning);
             }
         }
         for call in message.get_mut("tool_calls").and_then(Json::as_array_mut).into_iter().flatten() {
@@ -57,6 +68,7 @@ mod tests {
                 {},
             ]},
             {"role": "tool"},
+            {"role": "assistant", "reasoning": "hm", "content": "a"},
             "no message",
         ]);
         let right = json!([
@@ -69,6 +81,7 @@ mod tests {
                 {},
             ]},
             {"role": "tool"},
+            {"role": "assistant", "reasoning": "hm", "thinking": "hm", "reasoning_content": "hm", "content": "a"},
             "no message",
         ]);
         assert_eq!(prepared(&messages), right);

@@ -14,6 +14,7 @@ use std::error::Error as _;
 use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
 
+use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
 use serde_json::{Map, Value as Json};
@@ -22,8 +23,9 @@ use serde_json::{Map, Value as Json};
 const SOURCE_BYTES_MAX: usize = 1 << 20;
 /// The longest prompt that is written: four times the largest body of a job.
 const OUTPUT_BYTES_MAX: usize = 32 << 20;
-/// Instructions of one rendering. A message takes some hundred, and the fuel is used up within a second.
-const FUEL: u64 = 10_000_000;
+/// Instructions of one rendering, of which a message takes some hundred, with one added for each 64 bytes that it makes:
+/// no more than 256 MiB.
+const FUEL: u64 = 4 << 20;
 /// Calls of macros within macros. The library's 500 need more stack than a thread of the worker has to spare.
 const RECURSION_MAX: usize = 100;
 const NAME: &str = "chat_template";
@@ -87,8 +89,8 @@ impl ChatTemplate {
             return Err(TemplateError::Unreadable { problem });
         }
         let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|error| TemplateError::Unreadable { problem: described(&error) })?);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment.set_unknown_method_callback(python::method);
         environment.set_formatter(python::write);
@@ -179,7 +181,7 @@ fn failure(error: &Error) -> TemplateError {
         }
         match current.downcast_ref().map(Error::kind) {
             Some(ErrorKind::OutOfFuel) => {
-                let problem = format!("it takes more than {FUEL} steps; send fewer or shorter messages");
+                let problem = format!("it takes more than {FUEL} steps and pieces of 64 bytes; send fewer or shorter messages");
                 return TemplateError::TooMuch { problem };
             }
             Some(ErrorKind::WriteFailure) => {

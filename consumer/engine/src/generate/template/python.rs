@@ -13,10 +13,12 @@ pub(super) fn method(
     method: &str,
     args: &[Value],
 ) -> Result<Value, Error> {
-    if let Some(text) = value.as_str()
-        && let Some(result) = of_text(text, method, args)?
-    {
-        return Ok(result);
+    if let Some(text) = value.as_str() {
+        // As much as the library takes for a text that a filter works on.
+        state.consume_fuel(text.len() as u64 / 64)?;
+        if let Some(result) = of_text(text, method, args)? {
+            return Ok(result);
+        }
     }
     pycompat::unknown_method_callback(state, value, method, args)
 }
@@ -27,7 +29,7 @@ fn of_text(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Er
     let one = || from_args::<(&str,)>(args).map(|(what,)| what);
     let all = |is: fn(char) -> bool| {
         let () = from_args(args)?;
-        Ok(Value::from(!text.is_empty() && text.chars().all(is)))
+        Ok::<_, Error>(Value::from(!text.is_empty() && text.chars().all(is)))
     };
     Ok(Some(match method {
         "find" => Value::from(position(text.find(one()?)).unwrap_or(-1)),
