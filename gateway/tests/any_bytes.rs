@@ -11,7 +11,14 @@ use forebay_gateway::{
     cohere::{self, CohereBody},
     document::read,
     native::JobBody,
-    openai::embeddings::{self, EmbeddingsBody},
+    openai::{
+        embeddings::{self, EmbeddingsBody},
+        generate::{
+            chat::{self, ChatBody},
+            completions::{self, CompletionBody},
+            responses::{self, ResponseBody},
+        },
+    },
     rerank::{self, BareRerankBody, RerankBody, TeiRerankBody},
     tei::{self, EmbedBody, PredictBody, SparseBody},
 };
@@ -20,7 +27,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 /// The schemas that the document has for them, in their order.
-fn schemas() -> [Value; 8] {
+fn schemas() -> [Value; 11] {
     [
         read::<EmbeddingsBody>(),
         read::<EmbedBody>(),
@@ -30,6 +37,9 @@ fn schemas() -> [Value; 8] {
         read::<BareRerankBody>(),
         read::<JobBody>(),
         read::<CohereBody>(),
+        read::<ChatBody>(),
+        read::<CompletionBody>(),
+        read::<ResponseBody>(),
     ]
 }
 
@@ -94,8 +104,9 @@ fn any_value() -> impl Strategy<Value = Value> {
 /// All names that one of the parsers reads.
 fn names() -> Vec<String> {
     let own = [&embeddings::NAMES[..], &tei::NAMES, &rerank::NAMES, &cohere::NAMES].concat();
+    let text = [chat::NAMES.concat(), completions::NAMES.concat(), responses::NAMES.to_vec()].concat();
     let of_jobs = ["task", "params", "metadata", "lane", "v", "id", "expires_in_ms", "input_ids"];
-    own.into_iter().chain(of_jobs).map(ToOwned::to_owned).collect()
+    own.into_iter().chain(text).chain(of_jobs).map(ToOwned::to_owned).collect()
 }
 
 /// A name that one of the parsers reads, mostly.
@@ -103,12 +114,22 @@ fn any_name() -> impl Strategy<Value = String> {
     prop_oneof![9 => proptest::sample::select(names()), 1 => ".{0,6}"]
 }
 
+/// The turns of a conversation, mostly right.
+fn messages() -> impl Strategy<Value = Value> {
+    let roles = prop_oneof!["user", "system", "developer", "tool", "assistant", "robot"];
+    let message = (roles, "[a-z]{0,3}").prop_map(|(role, content)| json!({"role": role, "content": content}));
+    prop_oneof![
+        4 => proptest::collection::vec(message, 1..3).prop_map(Value::from),
+        1 => any_value(),
+    ]
+}
+
 /// A body with what is needed, mostly right, and anything beside it.
 fn any_body() -> impl Strategy<Value = Value> {
     let texts = || {
         prop_oneof![
-            3 => proptest::collection::vec("[a-z]{0,3}", 1..4).prop_map(Value::from),
-            1 => ".{0,3}".prop_map(Value::from),
+            2 => proptest::collection::vec("[a-z]{0,3}", 1..4).prop_map(Value::from),
+            2 => ".{0,3}".prop_map(Value::from),
             1 => any_value(),
         ]
     };
@@ -120,8 +141,9 @@ fn any_body() -> impl Strategy<Value = Value> {
         prop_oneof![3 => "q".prop_map(Value::from), 1 => any_value()],
     );
     let others = proptest::collection::vec((any_name(), any_value()), 0..3);
-    (needed, others, any::<[bool; 5]>()).prop_map(|((a, b, c, d, q), others, kept)| {
-        let needed = [("input", a), ("inputs", b), ("documents", c), ("texts", d), ("query", q)];
+    let spoken = (messages(), texts());
+    (needed, spoken, others, any::<[bool; 7]>()).prop_map(|((a, b, c, d, q), (m, p), others, kept)| {
+        let needed = [("input", a), ("inputs", b), ("documents", c), ("texts", d), ("query", q), ("messages", m), ("prompt", p)];
         let needed = needed.into_iter().zip(kept).filter(|(_, kept)| *kept);
         let needed = needed.map(|((name, value), _)| (name.to_owned(), value));
         needed.chain(others).collect::<Map<_, _>>().into()
@@ -163,7 +185,7 @@ proptest! {
 fn a_body_is_taken_if_and_only_if_the_document_says_so() {
     let compiled = Compiled::new();
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(2_000));
-    let taken = std::cell::RefCell::new([[0_u32; 2]; 8]);
+    let taken = std::cell::RefCell::new([[0_u32; 2]; 11]);
     let checked = runner.run(&any_body(), |body| {
         let written = body.to_string();
         for (at, (name, parser)) in PARSERS.iter().enumerate() {
@@ -172,10 +194,14 @@ fn a_body_is_taken_if_and_only_if_the_document_says_so() {
             let is_valid = compiled.is_valid(at, &body);
             let mistake = parser(written.as_bytes(), 100);
             taken.borrow_mut()[at][usize::from(mistake.is_none())] += 1;
-            // How long documents are compared with it, no schema says.
-            let is_length = mistake
-                .as_ref()
-                .is_some_and(|mistake| mistake.param.as_deref() == Some("max_tokens_per_doc"));
+            // How long documents are compared with it, no schema says; nor which fields a kind of item or format has,
+            // or go together.
+            let unsaid = ["max_tokens_per_doc", "response_format", "structured_outputs", "text", "tools", "tool_choice"];
+            let is_length = mistake.as_ref().is_some_and(|mistake| {
+                let param = mistake.param.as_deref().unwrap_or_default();
+                unsaid.contains(&param) || ["chat", "completions", "responses"].contains(name) && body["stream"] == true
+                    || *name == "responses" && param == "input" && body["input"].is_array()
+            });
             prop_assert!(
                 !is_valid || mistake.is_none() || is_job || is_length,
                 "{}: {} but {:?}",
@@ -213,6 +239,9 @@ fn every_field_that_a_parser_reads_is_in_the_document() {
         |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(properties(read::<EmbeddingsBody>()), named(&embeddings::NAMES));
     assert_eq!(properties(read::<CohereBody>()), named(&cohere::NAMES));
+    assert_eq!(properties(read::<ChatBody>()), named(&chat::NAMES.concat()));
+    assert_eq!(properties(read::<CompletionBody>()), named(&completions::NAMES.concat()));
+    assert_eq!(properties(read::<ResponseBody>()), named(&responses::NAMES));
     let bodies = [read::<EmbedBody>(), read::<SparseBody>(), read::<PredictBody>()];
     assert_eq!(
         bodies.into_iter().flat_map(properties).collect::<BTreeSet<_>>(),

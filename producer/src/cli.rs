@@ -7,7 +7,7 @@ use forebay_fabric::{Config, shutdown, telemetry};
 
 use crate::{
     commands::{
-        cancel, check, dead, get, keys, models, pull, queues, submit, tenants, top, usage, wait,
+        cancel, chat, check, dead, get, keys, models, pull, queues, submit, tenants, top, usage, wait,
         workers,
     },
     context::Context,
@@ -51,6 +51,8 @@ enum Command {
     Wait(wait::Args),
     /// Ask for jobs to be cancelled
     Cancel(cancel::Args),
+    /// Talk with a model that generates text
+    Chat(chat::Args),
     /// List the models: configured, cached, served
     Models,
     /// Fetch configured models into the cache folder
@@ -111,6 +113,7 @@ pub(crate) async fn run(cli: Cli) -> CommandResult {
         Command::Get(args) => get::run(args, &mut context).await,
         Command::Wait(args) => wait::run(args, &mut context).await,
         Command::Cancel(args) => cancel::run(args, &mut context).await,
+        Command::Chat(args) => chat::run(args, &mut context).await,
         Command::Models => models::run(&mut context).await,
         Command::Pull(args) => pull::run(args, &mut context).await,
         Command::Check(args) => check::run(args, &mut context).await,

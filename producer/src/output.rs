@@ -24,6 +24,12 @@ impl Output {
         writeln!(self.to, "{text}")
     }
 
+    /// A piece of text within a line, at once.
+    pub(crate) fn piece(&mut self, text: &str) -> io::Result<()> {
+        self.to.write_all(text.as_bytes())?;
+        self.to.flush()
+    }
+
     /// One line of JSON.
     pub(crate) fn json_line(&mut self, value: &impl Serialize) -> io::Result<()> {
         let mut line = serde_json::to_vec(value)?;

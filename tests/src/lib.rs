@@ -16,6 +16,7 @@
 //! - [`collector`] takes the traces that programs export.
 //! - [`job`], [`publisher`], [`record`] and [`oracle`] speak the wire format without the project's own
 //!   codecs, so that a mistake in those can't hide itself; [`raw`] publishes what no library would.
+//! - [`writer`] stands in for a worker that generates text.
 //! - [`workload`] is a stack with jobs to do; [`pools`] lets an autoscaler launch its workers.
 //! - [`far`] is a fleet with a remote model, whose endpoint is another fleet's gateway; [`endpoint`] stands before it
 //!   and fails by a script.
@@ -57,5 +58,6 @@ pub mod service;
 pub mod stack;
 pub mod store;
 pub mod workload;
+pub mod writer;
 
 pub use model::MODEL;

@@ -113,7 +113,7 @@ fn packed_vectors(record: &rmpv::Value) -> Vec<Vec<f32>> {
     floats.chunks(width).map(<[f32]>::to_vec).collect()
 }
 
-fn to_json(value: &rmpv::Value) -> Value {
+pub(crate) fn to_json(value: &rmpv::Value) -> Value {
     match value {
         rmpv::Value::Nil => Value::Null,
         rmpv::Value::Boolean(yes) => (*yes).into(),

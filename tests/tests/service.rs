@@ -9,6 +9,7 @@ mod service {
     mod batching;
     mod bounds;
     mod clients;
+    mod clients_text;
     mod commands;
     mod dead;
     mod disturbance;
@@ -25,6 +26,8 @@ mod service {
     mod gateway_routes;
     mod gateway_shaping;
     mod gateway_tasks;
+    mod gateway_text;
+    mod gateway_text_streams;
     mod generate;
     mod given_up;
     mod journey;

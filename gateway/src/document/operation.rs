@@ -351,6 +351,12 @@ fn common_parameters() -> Value {
             "The job, as `POST /v1/jobs` named it.",
             &json!({"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}),
         ),
+        "LastEventId": parameter(
+            "Last-Event-ID",
+            "header",
+            "The id of the last event that came: tokens after it follow.",
+            &json!({"type": "string", "pattern": "^[0-9]{0,9}$"}),
+        ),
         "Wait": parameter(
             "wait",
             "query",

@@ -20,7 +20,10 @@ mod streamed;
 pub mod heads {
     pub use super::{
         app::client_timeout,
-        endpoints::jobs::{idempotency_key, wait_of},
+        endpoints::{
+            events::last_event_id,
+            jobs::{idempotency_key, wait_of},
+        },
         governed::bearer,
         observe::request_id,
     };

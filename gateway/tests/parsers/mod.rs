@@ -7,7 +7,12 @@ use forebay_gateway::{
     error::ApiError,
     http::heads,
     native::{self, NativeJob},
-    openai::embeddings::EmbeddingsRequest,
+    openai::{
+        embeddings::EmbeddingsRequest,
+        generate::{
+            chat::ChatRequest, completions::CompletionRequest, responses::ResponseRequest,
+        },
+    },
     rerank::{Path, RerankRequest},
     tei::{EmbedRequest, PredictRequest, SparseRequest},
 };
@@ -17,7 +22,7 @@ use serde_json::Value;
 /// A parser of bodies, with the most texts that one may have; `None` is a request.
 pub type Parser = fn(&[u8], usize) -> Option<ApiError>;
 
-pub const PARSERS: [(&str, Parser); 8] = [
+pub const PARSERS: [(&str, Parser); 11] = [
     ("embeddings", |body, max| EmbeddingsRequest::parse(body, max).err()),
     ("embed", |body, max| EmbedRequest::parse(body, max).err()),
     ("sparse", |body, max| SparseRequest::parse(body, max).err()),
@@ -29,6 +34,9 @@ pub const PARSERS: [(&str, Parser); 8] = [
         NativeJob::parse(body, &id, None, &Limits { inputs_max: max, ..Limits::default() }).err()
     }),
     ("cohere", |body, max| cohere::EmbedRequest::parse(body, cohere::Version::V2, max).err()),
+    ("chat", |body, max| ChatRequest::parse(body, max).err()),
+    ("completions", |body, max| CompletionRequest::parse(body, max).err()),
+    ("responses", |body, max| ResponseRequest::parse(body, max).err()),
 ];
 
 /// The most texts: few, so that the bound is met.
@@ -46,7 +54,7 @@ pub fn check_body(body: &[u8]) {
 }
 
 /// How many kinds of text [`check_head`] knows.
-pub const HEADS: u8 = 6;
+pub const HEADS: u8 = 7;
 
 /// All that a request's head has is read, or refused, or ignored.
 pub fn check_head(kind: u8, value: &[u8]) {
@@ -88,10 +96,18 @@ pub fn check_head(kind: u8, value: &[u8]) {
             let id = heads::request_id(&headers);
             assert!((1..=128).contains(&id.len()) && HeaderValue::try_from(&id).is_ok(), "{id}");
         }
-        _ => match heads::wait_of(text) {
+        5 => match heads::wait_of(text) {
             Ok(wait) => assert!(wait.as_secs_f64() <= 1e9, "{wait:?}"),
             Err(mistake) => assert!(mistake.status.is_client_error(), "{mistake}"),
         },
+        _ => {
+            let Some(headers) = with(HeaderName::from_static("last-event-id"), value) else {
+                return;
+            };
+            if let Err(mistake) = heads::last_event_id(&headers) {
+                assert!(mistake.status.is_client_error(), "{mistake}");
+            }
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The subcommands, one file each, and the parts that several of them use.
 
 pub(crate) mod cancel;
+pub(crate) mod chat;
 pub(crate) mod check;
 pub(crate) mod dead;
 mod duration;
@@ -12,6 +13,7 @@ pub(crate) mod models;
 mod progress;
 pub(crate) mod pull;
 pub(crate) mod queues;
+mod sampling;
 mod show;
 pub(crate) mod submit;
 pub(crate) mod tenants;

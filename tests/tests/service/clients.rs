@@ -22,9 +22,9 @@ use super::python::interpreter_of;
 const AT_ONCE: usize = 2;
 
 /// Where OpenAI's 2.x line is.
-const OPENAI_2: (&str, &str) = ("FOREBAY_TEST_OPENAI_2", "venv-openai-2");
+pub(super) const OPENAI_2: (&str, &str) = ("FOREBAY_TEST_OPENAI_2", "venv-openai-2");
 /// Where all others are.
-const CLIENTS: (&str, &str) = ("FOREBAY_TEST_CLIENTS", "venv-clients");
+pub(super) const CLIENTS: (&str, &str) = ("FOREBAY_TEST_CLIENTS", "venv-clients");
 
 /// The one that is written in Rust: a package of its own, built by the test.
 const ASYNC_OPENAI: &str = "async-openai";

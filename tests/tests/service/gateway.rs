@@ -135,7 +135,7 @@ async fn mistakes_are_answered_at_once_by_their_field() {
         (
             "/v1/chat/completions",
             json!({"model": TINY, "messages": []}),
-            (400, "task_not_supported", None),
+            (400, "invalid_request", Some("messages")),
         ),
         ("/v1/nothing", json!({}), (404, "unknown_path", None)),
         ("/v1/models", json!({}), (405, "wrong_method", None)),

@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use forebay_client::{EmbedParams, Job, ModelId, Work};
 use forebay_schemas::{
-    GenerateParams, InputType, Prompt, RerankParams, SparseParams, Task, TokensParams,
+    GenerateParams, InputType, Message, Prompt, RerankParams, SparseParams, Task, TokensParams,
     limits::METADATA_VALUE_CHARS_MAX,
 };
 
-use super::super::{duration, input::Label};
+use super::super::{duration, input::Label, sampling::SamplingArgs};
 use crate::error::CommandError;
 
 /// Options of the job itself.
@@ -39,6 +39,14 @@ pub(super) struct JobArgs {
     /// The kind of the texts, for `embed_tokens`: `document` or `query`
     #[arg(long, value_name = "TYPE", default_value = "document", value_parser = parse_input_type)]
     input_type: InputType,
+    /// The texts are messages to a model, for `generate`: its template is put around them
+    #[arg(long)]
+    chat: bool,
+    /// What the model is to be, for `generate`; implies --chat
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    #[command(flatten)]
+    sampling: SamplingArgs,
     /// Give the job up if no worker has computed it after this time
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     expires_in: Option<Duration>,
@@ -67,6 +75,9 @@ pub(super) struct Template {
     embed: EmbedParams,
     sparse: SparseParams,
     tokens: TokensParams,
+    generate: GenerateParams,
+    /// The turns in front of each text, where the texts are messages.
+    chat: Option<Vec<Message>>,
     expires_in_ms: Option<u64>,
     result_ttl_s: Option<u64>,
     tenant: Option<String>,
@@ -107,6 +118,10 @@ impl Template {
             },
             sparse: SparseParams { truncate: !args.no_truncate, top_k: args.top_k },
             tokens: TokensParams { truncate: !args.no_truncate, input_type: args.input_type },
+            generate: args.sampling.params(),
+            chat: (args.chat || args.system.is_some()).then(|| {
+                args.system.iter().map(|text| Message::new("system", text)).collect()
+            }),
             expires_in_ms: args.expires_in.map(|time| time.as_millis() as u64),
             result_ttl_s: args.ttl.map(|time| time.as_secs()),
             tenant: args.tenant.clone(),
@@ -148,8 +163,15 @@ impl Template {
             },
             Task::Generate => Work::Generate {
                 // One text: `new` refuses larger batches.
-                prompt: Prompt::Text(texts.concat()),
-                params: GenerateParams::default(),
+                prompt: match &self.chat {
+                    None => Prompt::Text(texts.concat()),
+                    Some(before) => {
+                        let mut messages = before.clone();
+                        messages.push(Message::new("user", texts.concat()));
+                        Prompt::Messages(messages)
+                    }
+                },
+                params: self.generate.clone(),
             },
         }
     }

@@ -3,5 +3,5 @@
 mod answer;
 mod request;
 
-pub use answer::{Chunks, CompletionAnswer, answer};
+pub use answer::{Chunks, CompletionAnswer, answer, sum};
 pub use request::{CompletionBody, CompletionForm, CompletionRequest, NAMES};
