@@ -6,10 +6,9 @@
 //!   not depend on the rows beside
 //! - source: Frantar et al. 2022 and the file format GGUF for the blocks; Jacob et al. 2018 for sums of integers
 //!
-//! The weights are exact: nothing is rounded that a checkpoint's block says. Formats with a scale and a minimum fit
-//! [`Q4Block`] (GGUF's Q4_0 with a minimum of -8 scales, `Q4_1`, `Q4_K`) or [`Q8Block`] (Q5_0, Q5_1, `Q5_K`, Q8_0), and
-//! so do those with a scale for each half of a block (`Q6_K`, `Q3_K`) and tables of small integers (IQ4_NL, MXFP4
-//! doubled).
+//! The weights are exact: nothing is rounded that a checkpoint's block says. Of GGUF's formats `Q4_0` (with a minimum of
+//! -8 scales), `Q4_1` and `Q4_K` fit [`Q4Block`]. [`Q8Block`] takes `Q5_0`, `Q5_1`, `Q5_K` and `Q8_0`, those with a
+//! scale for each half of a block, `Q3_K` and `Q6_K`, and tables of small integers, `IQ4_NL` and, doubled, `MXFP4`.
 
 /// Weights of a block.
 pub const BLOCK: usize = 32;
@@ -66,7 +65,7 @@ impl Q8Block {
     }
 }
 
-/// `x` in float64 as a layer in blocks sees it, and `y` of that by `linear`'s own reference: quantized by block.
+/// `x` in float64 as a layer in blocks sees it, quantized by block: `linear`'s reference does the rest.
 #[cfg(test)]
 pub(crate) fn quantized(x: &[f32]) -> Vec<f64> {
     let mut seen = Vec::with_capacity(x.len());

@@ -208,7 +208,10 @@ impl Linear {
     pub(crate) fn check(&self, Operands { x, out }: Operands<'_>) -> Result<(), KernelError> {
         let inputs = self.inputs();
         if self.weight.blocks.is_some() && !x.device().is_cpu() {
-            return Err(Error::Msg("a weight in blocks computes on the processor alone".to_owned()).into());
+            return Err(Error::Msg(
+                "a weight in blocks computes on the processor alone".to_owned(),
+            )
+            .into());
         }
         let operand = Operand { op: OP, name: "x", tensor: x };
         let (tokens, width, _) = operand.matrix()?;

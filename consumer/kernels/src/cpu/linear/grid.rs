@@ -22,9 +22,8 @@ impl Grid {
         let threads = threads();
         let rows_max = (CHUNK_BYTES / row_bytes).max(ROWS_MAX);
         let first = Self::of_chunks(1, rows, rows_max, panels, threads);
-        let others = (2..=threads).map(|at_once| {
-            Self::of_chunks(at_once, rows, rows_max, panels, threads)
-        });
+        let others =
+            (2..=threads).map(|at_once| Self::of_chunks(at_once, rows, rows_max, panels, threads));
         others.fold(first, |best, other| {
             if other.longest(threads) < best.longest(threads) { other } else { best }
         })

@@ -7,18 +7,18 @@ use std::arch::aarch64::{
 };
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
-    __m128i, __m256, __m256i, __m512, __m512i, _mm_loadu_si128, _mm256_and_si256, _mm256_castps_si256,
-    _mm256_castsi256_ps, _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_loadu_si256, _mm256_mul_ps,
-    _mm256_or_si256, _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32, _mm256_srli_epi32,
-    _mm512_and_si512, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_mul_ps, _mm512_set1_epi32,
-    _mm512_srli_epi32,
+    __m256, __m256i, __m512, __m512i, _mm_loadu_si128, _mm256_and_si256, _mm256_castps_si256,
+    _mm256_castsi256_ps, _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_loadu_si256,
+    _mm256_mul_ps, _mm256_or_si256, _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32,
+    _mm256_srli_epi32, _mm512_and_si512, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_mul_ps,
+    _mm512_set1_epi32, _mm512_srli_epi32,
 };
 
-use super::{Portable, Target};
-#[cfg(target_arch = "x86_64")]
-use super::{Avx2, Avx512, Avx512Bf16, Avx512Vnni};
 #[cfg(target_arch = "aarch64")]
 use super::Neon;
+#[cfg(target_arch = "x86_64")]
+use super::{Avx2, Avx512, Avx512Bf16, Avx512Vnni};
+use super::{Portable, Target};
 
 /// The lower half of every byte of a word.
 const LOWER: u32 = 0x0F0F_0F0F;
@@ -49,12 +49,7 @@ impl Quads for Portable {
 
     #[inline(always)]
     unsafe fn upper_halves(words: [u32; 4]) -> [u32; 4] {
-        [
-            words[0] >> 4 & LOWER,
-            words[1] >> 4 & LOWER,
-            words[2] >> 4 & LOWER,
-            words[3] >> 4 & LOWER,
-        ]
+        [words[0] >> 4 & LOWER, words[1] >> 4 & LOWER, words[2] >> 4 & LOWER, words[3] >> 4 & LOWER]
     }
 
     #[inline(always)]
@@ -133,7 +128,7 @@ impl Quads for Neon {
 unsafe fn load_f16_8(from: *const u16) -> __m256 {
     // SAFETY: the caller's promise. As `widened`: the instruction for it is a feature of its own (F16C).
     unsafe {
-        let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast::<__m128i>()));
+        let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
         let size = _mm256_slli_epi32::<13>(_mm256_and_si256(bits, _mm256_set1_epi32(0x7FFF)));
         let scale = _mm256_set1_ps(f32::from_bits(SCALE_BITS));
         let size = _mm256_castps_si256(_mm256_mul_ps(_mm256_castsi256_ps(size), scale));

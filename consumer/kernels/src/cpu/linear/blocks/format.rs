@@ -75,7 +75,10 @@ impl Block for Q8Block {
 /// The smallest format that holds all factors as they are. 4-bit blocks always have their minimum: those without one
 /// count from -8 scales.
 fn format_of<B: Block>(blocks: &[B]) -> BlockFormat {
-    let narrow = |value: f32| value.is_finite() && f16::from_f32(value).to_f32() == value;
+    // Infinite ones are left to f32; f16 keeps the sign of zero.
+    let narrow = |value: f32| {
+        value.is_finite() && f16::from_f32(value).to_f32().to_bits() == value.to_bits()
+    };
     let mut format =
         BlockFormat { bits: B::BITS, wide: false, halves: false, minima: B::BITS == 4, skipped: 0 };
     for (scales, minimum) in blocks.iter().map(Block::factors) {

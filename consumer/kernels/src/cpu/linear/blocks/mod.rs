@@ -10,7 +10,7 @@ mod quantize;
 use std::cell::RefCell;
 
 pub(crate) use self::format::pack;
-use self::multiply::{ROWS_MAX, Task, multiply};
+use self::multiply::{AHEAD, ROWS_MAX, Task, multiply};
 use self::quantize::{Inputs, quantize};
 use super::grid::Grid;
 use crate::cpu::activation::activate;
@@ -122,7 +122,14 @@ fn pass<T: Target, E: Element>(
             let count = left.div_ceil(left.div_ceil(ROWS_MAX));
             let sums = &mut sums[..count * PANEL];
             let rows = &rows[first * depth..(first + count) * depth];
-            let task = Task { rows, count, format: panels.format, panel: bytes, start: &start };
+            // The last group, if the panel is in cache by then, fetches the next panel from memory.
+            let ahead = match (first, left) {
+                (0, _) => AHEAD,
+                (_, left) if left == count => panels.panel_bytes,
+                _ => 0,
+            };
+            let format = panels.format;
+            let task = Task { rows, count, format, panel: bytes, start: &start, ahead };
             multiply(isa, task, sums);
             activate::<T, E>(panels.activation, sums);
             let mut out = out.part(first..first + count, column..column + width);

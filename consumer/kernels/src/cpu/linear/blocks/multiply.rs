@@ -15,8 +15,8 @@ pub(super) const ROWS_MAX: usize = 6;
 const REGISTERS: usize = 2;
 /// Bytes of a panel's line of quants: a quad of each output, or two quads in halves of bytes.
 const LINE: usize = PANEL * QUAD;
-/// Bytes ahead at which a panel is asked for: it comes from memory when rows are few.
-const AHEAD: usize = 2_048;
+/// Bytes ahead at which a panel is prefetched where rows meet it first: it may come from memory.
+pub(super) const AHEAD: usize = 2_048;
 
 /// A few quantized rows, end to end, and the panel that they are multiplied with.
 #[derive(Clone, Copy)]
@@ -27,6 +27,8 @@ pub(super) struct Task<'a> {
     pub(super) panel: &'a [u8],
     /// The values that sums start from.
     pub(super) start: &'a [f32; PANEL],
+    /// Prefetch hint: what lies so many bytes after each line of the panel is needed next. May be out of bounds.
+    pub(super) ahead: usize,
 }
 
 /// Writes the sums of at most [`ROWS_MAX`] rows, [`PANEL`] each. Each sum is in the order of the blocks, whatever the
@@ -74,7 +76,9 @@ impl<const BITS: usize, const MINIMA: bool> Format for Narrow<BITS, MINIMA> {
     }
 }
 
-impl<const BITS: usize, const MINIMA: bool, const HALVES: bool> Format for Wide<BITS, MINIMA, HALVES> {
+impl<const BITS: usize, const MINIMA: bool, const HALVES: bool> Format
+    for Wide<BITS, MINIMA, HALVES>
+{
     const FORMAT: BlockFormat =
         BlockFormat { bits: BITS, wide: true, halves: HALVES, minima: MINIMA, skipped: 0 };
 
@@ -112,7 +116,7 @@ fn by_rows<T: Quads, F: Format>(task: Task<'_>, sums: &mut [f32]) {
             let count = most.min(task.count - first);
             let rows = &task.rows[first * depth..(first + count) * depth];
             let sums = &mut sums[first * PANEL..(first + count) * PANEL];
-            let loops = Loops { rows, depth, panel: task.panel, column, start: task.start };
+            let loops = Loops { rows, depth, column, task };
             match count {
                 1 => loops.multiply::<T, F, 1>(sums),
                 2 => loops.multiply::<T, F, 2>(sums),
@@ -132,9 +136,8 @@ fn by_rows<T: Quads, F: Format>(task: Task<'_>, sums: &mut [f32]) {
 struct Loops<'a> {
     rows: &'a [Inputs],
     depth: usize,
-    panel: &'a [u8],
     column: usize,
-    start: &'a [f32; PANEL],
+    task: Task<'a>,
 }
 
 /// A few rows' sums.
@@ -144,7 +147,7 @@ impl Loops<'_> {
     #[inline(always)]
     #[allow(clippy::cast_ptr_alignment)] // a target's words and numbers may lie anywhere
     fn multiply<T: Quads, F: Format, const ROWS: usize>(self, sums: &mut [f32]) {
-        let Self { rows, depth, panel, column, start } = self;
+        let Self { rows, depth, column, task: Task { panel, start, ahead, .. } } = self;
         assert!(rows.len() == ROWS * depth && sums.len() == ROWS * PANEL);
         assert!(panel.len() >= depth * F::FORMAT.bytes());
         assert!(column + REGISTERS * T::WIDTH <= PANEL);
@@ -163,7 +166,7 @@ impl Loops<'_> {
             let mut totals = [first; ROWS];
             let mut block = panel.as_ptr();
             for _ in 0..depth {
-                add_block::<T, F, ROWS>(rows_at, block, column, &mut totals);
+                add_block::<T, F, ROWS>(rows_at, block, [column, ahead], &mut totals);
                 block = block.add(F::FORMAT.bytes());
                 for at in &mut rows_at {
                     *at = at.add(1);
@@ -188,7 +191,7 @@ impl Loops<'_> {
 unsafe fn add_block<T: Quads, F: Format, const ROWS: usize>(
     rows: [*const Inputs; ROWS],
     block: *const u8,
-    column: usize,
+    [column, ahead]: [usize; 2],
     totals: &mut Sums<T::Register, ROWS>,
 ) {
     let format = F::FORMAT;
@@ -204,7 +207,7 @@ unsafe fn add_block<T: Quads, F: Format, const ROWS: usize>(
             for (register, words) in words.iter_mut().enumerate() {
                 let line = line.add(register * T::WIDTH * QUAD);
                 *words = T::load_words(line.cast());
-                T::prefetch(line.wrapping_add(AHEAD));
+                T::prefetch(line.wrapping_add(ahead));
             }
             if format.bits == 4 {
                 let mut halves = words;
