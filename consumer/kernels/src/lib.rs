@@ -1,4 +1,5 @@
-//! Fused operations on packed tokens: what encoders and decoders need between their matrices, with the bytes moved once.
+//! Fused operations on packed tokens: what encoders and decoders need between their matrices, with the bytes moved
+//! once.
 //!
 //! Each operation is a struct whose fields are its parameters. `forward` takes the tensors, checks every shape with
 //! a typed error, and computes on the tensors' device into a new output; `forward_into` writes an output that the

@@ -71,7 +71,7 @@ struct Angles<'a> {
     turned: usize,
 }
 
-/// What is done with the heads of a token.
+/// The norms and angles that a token's heads meet.
 #[derive(Clone, Copy)]
 struct Heads<'a> {
     angles: Option<Angles<'a>>,

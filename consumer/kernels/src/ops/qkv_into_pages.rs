@@ -21,7 +21,7 @@ use crate::error::KernelError;
 
 pub(crate) const OP: &str = "qkv_into_pages";
 
-/// What happens to a step's queries, keys and values between the linear layer and attention.
+/// The way of a step's queries, keys and values from the linear layer to attention.
 #[derive(Debug, Clone, Copy)]
 pub struct QkvIntoPages<'a> {
     /// The angles; `None` in layers without positions. Where the table is narrower than a head, only so many of a
