@@ -1,4 +1,5 @@
-//! `SentencePiece`'s vocabularies: words with scores, of which merges follow, and bytes for characters that no word has.
+//! `SentencePiece`'s vocabularies: words with scores, of which merges follow, and bytes for characters that no word
+//! has.
 
 use std::collections::HashMap;
 
