@@ -27,7 +27,8 @@ LINES = pathlib.Path(sys.argv[1]).read_text().splitlines()
 # Borders: spaces, line ends, digits, signs, letters of other scripts, characters of several code points, endings.
 HARD = [
     "", " ", "  ", "   a", "a   b", "\t\tx", "\n", "\n\n", "a\n\n\nb", "a \n b", "x\r\ny", " \r\n ",
-    "1", "12", "123", "1234567890", "3.14159", "year 2026, 7 of 12", "x86_64", "1,000,000.00", "v1.2.3-rc4", "٣٤٥", "½ ²",
+    "1", "12", "123", "1234567890", "3.14159", "year 2026, 7 of 12", "x86_64", "1,000,000.00", "v1.2.3-rc4",
+    "٣٤٥", "½ ²",
     "I'll we've can't don't I'M THEY'RE it's", "camelCase HTTPServer snake_case SCREAMING", "don’t", "o'clock '90s",
     "Hello, world!", " Hello", "Hello ", "émile naïve café", "e\u0301 a\u0308", "ﬁ ℌ ①", "Ⅷ", "привет мир", "こんにちは世界",
     "中文文本", "한국어 텍스트", "שלום", "مرحبا بالعالم", "नमस्ते", "🙂", "👩‍👩‍👧‍👦", "🇩🇪", "\u200b\ufeff", "\u0000", "a\u00a0b",
@@ -125,7 +126,8 @@ def byte_levels():
         tokenizer.train_from_iterator(LINES[:400] + HARD, trainer)
         made = json.loads(tokenizer.to_str())["model"]
         words = sorted(made["vocab"], key=made["vocab"].get) + [*SPECIAL, TOOL]
-        kinds = [gguf.TokenType.NORMAL] * (len(words) - 4) + [gguf.TokenType.CONTROL] * 3 + [gguf.TokenType.USER_DEFINED]
+        kinds = [gguf.TokenType.NORMAL] * (len(words) - 4) + [gguf.TokenType.CONTROL] * 3
+        kinds.append(gguf.TokenType.USER_DEFINED)
         merges = [" ".join(pair) for pair in made["merges"]]
         path = DATA / f"{pre}.gguf"
         settings = [
@@ -156,8 +158,8 @@ def sentence_pieces():
     for name, space in [("spm", True), ("spm-gemma", False)]:
         model = io.BytesIO()
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(LINES[:400]), model_writer=model, vocab_size=600, model_type="bpe", byte_fallback=True,
-            add_dummy_prefix=space, remove_extra_whitespaces=False, normalization_rule_name="identity",
+            sentence_iterator=iter(LINES[:400]), model_writer=model, vocab_size=600, model_type="bpe",
+            byte_fallback=True, add_dummy_prefix=space, remove_extra_whitespaces=False, normalization_rule_name="identity",
             split_digits=True, character_coverage=0.99, minloglevel=2, user_defined_symbols=["<start_of_turn>"],
             num_threads=1,
         )
@@ -203,8 +205,10 @@ def smollm2(path):
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     rows(DATA / "smollm2.jsonl", lambda text: backend.encode(text).ids, HARD + LINES[:40])
-    model = transformers.AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32)
-    sums = {name: [list(value.shape), zlib.crc32(value.numpy().tobytes())] for name, value in model.state_dict().items()}
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    model = load(str(path.parent), gguf_file=path.name, dtype=torch.float32)
+    stored = model.state_dict().items()
+    sums = {name: [list(value.shape), zlib.crc32(value.numpy().tobytes())] for name, value in stored}
     config = model.config.to_dict()
     keep = ["model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"]
     keep += ["num_key_value_heads", "head_dim", "max_position_embeddings", "tie_word_embeddings", "hidden_act"]

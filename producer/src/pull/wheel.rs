@@ -93,7 +93,7 @@ fn model_root(members: &[(usize, String)]) -> Option<&str> {
 
 fn gguf_root(members: &[(usize, String)]) -> Option<&str> {
     let paths = members.iter().map(|(_, path)| path.as_str());
-    let files = paths.filter(|path| path.ends_with(".gguf"));
+    let files = paths.filter(|path| path.strip_suffix(".gguf").is_some());
     let roots =
         files.map(|path| path.rsplit_once('/').map_or("", |(root, _)| &path[..=root.len()]));
     roots

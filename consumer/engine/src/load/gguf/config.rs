@@ -212,7 +212,7 @@ fn scaling(
     }
     let Some(kind) = keys.text("rope.scaling.type")?.filter(|kind| *kind != "none") else {
         // Files of old say only this of a linear scaling.
-        let factor = keys.float("rope.scale_linear")?.filter(|factor| *factor != 1.0);
+        let factor = keys.float("rope.scale_linear")?;
         return Ok(factor.map(|factor| json!({ "rope_type": "linear", "factor": factor })));
     };
     let factor = keys.float("rope.scaling.factor")?.unwrap_or(1.0);

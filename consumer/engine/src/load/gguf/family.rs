@@ -100,10 +100,11 @@ impl Family {
             ("ffn_up", Self::Phi3) => ("mlp.gate_up_proj", Change::None),
             ("ffn_up", _) => ("mlp.up_proj", Change::None),
             ("ffn_down", _) => ("mlp.down_proj", Change::None),
-            ("post_attention_norm", Self::Gemma3) => ("post_attention_layernorm", self.norm()),
             ("ffn_norm", Self::Gemma3) => ("pre_feedforward_layernorm", self.norm()),
             ("post_ffw_norm", Self::Gemma3) => ("post_feedforward_layernorm", self.norm()),
-            ("ffn_norm", _) => ("post_attention_layernorm", self.norm()),
+            ("post_attention_norm", Self::Gemma3) | ("ffn_norm", _) => {
+                ("post_attention_layernorm", self.norm())
+            }
             _ => return None,
         };
         Some((format!("model.layers.{layer}.{part}.{end}"), change))

@@ -82,7 +82,7 @@ pub(crate) fn token_id(metadata: &Metadata, name: &str) -> Result<Option<u32>, E
 }
 
 /// Whether the first token is put before texts. Files that don't say it mean what their tokenizer does: those with
-/// SentencePiece's vocabularies and Llama 3's and Mistral's do.
+/// `SentencePiece`'s vocabularies and Llama 3's and Mistral's do.
 pub(crate) fn adds_bos(metadata: &Metadata) -> Result<bool, EngineError> {
     if let Some(adds) = metadata.bool("tokenizer.ggml.add_bos_token")? {
         return Ok(adds);

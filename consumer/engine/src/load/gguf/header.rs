@@ -129,7 +129,7 @@ impl<R: Read> Source<R> {
         let kind = self.u32()?;
         let count = self.u64()?;
         if let Some(number) = Number::of(kind) {
-            let bytes = count.checked_mul(number.bytes() as u64).unwrap_or(u64::MAX);
+            let bytes = count.saturating_mul(number.bytes() as u64);
             return Ok(Value::Numbers(number, self.bytes(bytes)?));
         }
         if kind != TEXT {

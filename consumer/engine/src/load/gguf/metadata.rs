@@ -159,11 +159,6 @@ impl Metadata {
         std::str::from_utf8(bytes).map_err(|error| self.problem(format!("{key}: {error}")))
     }
 
-    /// Whether the key is there.
-    pub(crate) fn has(&self, key: &str) -> bool {
-        self.values.contains_key(key)
-    }
-
     /// A text.
     pub(crate) fn text(&self, key: &str) -> Result<Option<&str>, EngineError> {
         match self.values.get(key) {

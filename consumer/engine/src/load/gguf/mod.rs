@@ -168,7 +168,9 @@ impl Tensors for GgufModel {
         let (info, kind, change) = self.find(name, shape)?;
         let mut values = dequantize(kind, &self.bytes(name, info, change)?);
         if change == Change::OneLess {
-            values.iter_mut().for_each(|value| *value -= 1.0);
+            for value in &mut values {
+                *value -= 1.0;
+            }
         }
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
     }

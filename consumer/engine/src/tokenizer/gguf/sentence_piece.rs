@@ -1,4 +1,5 @@
-//! SentencePiece's vocabularies: words with scores, of which merges follow, and bytes for characters that no word has.
+//! `SentencePiece`'s vocabularies: words with scores, of which merges follow, and bytes for characters that no word
+//! has.
 
 use std::collections::HashMap;
 
@@ -20,7 +21,7 @@ const SPACE: &str = "\u{2581}";
 /// The longest word that merges are made for, in characters; those that are known have at most 48.
 const CHARACTERS_MAX: usize = 128;
 
-/// What differs among SentencePiece's tokenizers.
+/// What differs among `SentencePiece`'s tokenizers.
 pub(super) struct Way {
     /// Whether a space goes before texts.
     space_before: bool,
