@@ -3,7 +3,7 @@
 //! Each operation is a struct whose fields are its parameters. `forward` takes the tensors, checks every shape with
 //! a typed error, and computes on the tensors' device into a new output; `forward_into` writes an output that the
 //! caller keeps from batch to batch. An operation's file in `ops` has its formula and its float64 reference; `cpu` and
-//! `cuda` compute it, and `dispatch` chooses between them. Those of decoders alone (`dispatch_decoder`) run on the
+//! `cuda` compute it, and `dispatch` chooses between them. Those of decoders alone (`dispatch::decoder`) run on the
 //! processor and are refused on other devices. Work on the processor is spread over the rayon thread pool
 //! that the caller is in, or stays on its thread ([`alone`]).
 //!
@@ -23,7 +23,6 @@ mod cpu;
 #[cfg(any(test, feature = "cuda"))]
 mod cuda;
 mod dispatch;
-mod dispatch_decoder;
 mod error;
 mod failure;
 mod ops;

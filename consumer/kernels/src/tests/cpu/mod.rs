@@ -2,6 +2,7 @@
 //! `linear` in int8 in `int8`.
 
 mod add_layer_norm;
+mod add_rms_norm;
 mod embed_layer_norm;
 mod feed_forward;
 mod gate;
@@ -10,7 +11,9 @@ mod layer_norm;
 mod linear;
 mod linear_layer_norm;
 mod math;
+mod paged;
 mod pool_normalize;
+mod rms_norm;
 mod rotary;
 mod simd;
 mod threads;
