@@ -29,8 +29,9 @@ mod ops;
 #[cfg(test)]
 mod tests;
 
-pub use cpu::parallel::alone;
+pub use cpu::parallel::{alone, for_each};
 pub use cpu::prefers_bf16::prefers_bf16;
+pub use cpu::spin_pool::SpinPool;
 #[cfg(feature = "cuda")]
 pub use cuda::GPU_LIMITS;
 #[cfg(feature = "cuda")]
@@ -40,6 +41,7 @@ pub use failure::DeviceFailure;
 pub use ops::activation::Activation;
 pub use ops::add_layer_norm::AddLayerNorm;
 pub use ops::add_rms_norm::AddRmsNorm;
+pub use ops::blocks::{BLOCK, Q4Block, Q8Block};
 pub use ops::cu_seqlens::CuSeqlens;
 pub use ops::embed_layer_norm::EmbedLayerNorm;
 pub use ops::feed_forward::FeedForward;

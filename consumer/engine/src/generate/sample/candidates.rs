@@ -4,6 +4,8 @@
 //! and only that bucket's members are put in order. Weights are probabilities times a constant: the likeliest token's
 //! is 1, and an excluded token's 0.
 
+use std::cmp::Ordering;
+
 use super::math;
 
 /// Buckets are the leading bits of a weight: its exponent and four bits of its mantissa, so that the weights of a
@@ -22,7 +24,11 @@ struct Last {
 
 impl Last {
     fn keeps(self, weight: f32, token: u32) -> bool {
-        weight > self.weight || (weight == self.weight && token <= self.token)
+        match weight.total_cmp(&self.weight) {
+            Ordering::Greater => true,
+            Ordering::Equal => token <= self.token,
+            Ordering::Less => false,
+        }
     }
 }
 
@@ -68,7 +74,10 @@ fn members(weights: &[f32], bucket: usize, last: Option<Last>) -> Vec<Last> {
     let mut members = Vec::new();
     for (token, &weight) in weights.iter().enumerate() {
         let token = token as u32;
-        if weight > 0.0 && bucket_of(weight) == bucket && last.is_none_or(|last| last.keeps(weight, token)) {
+        if weight > 0.0
+            && bucket_of(weight) == bucket
+            && last.is_none_or(|last| last.keeps(weight, token))
+        {
             members.push(Last { weight, token });
         }
     }
@@ -93,7 +102,12 @@ fn last_of_top_k(weights: &[f32], buckets: &mut [Bucket], top_k: usize) -> Optio
 }
 
 /// The last of the fewest likeliest tokens whose share reaches `top_p`: at least one token.
-fn last_of_top_p(weights: &[f32], buckets: &[Bucket], last: Option<Last>, top_p: f32) -> Option<Last> {
+fn last_of_top_p(
+    weights: &[f32],
+    buckets: &[Bucket],
+    last: Option<Last>,
+    top_p: f32,
+) -> Option<Last> {
     let total: f64 = buckets.iter().rev().map(|bucket| bucket.sum).sum();
     let wanted = f64::from(top_p) * total;
     let mut reached = 0.0;
@@ -112,7 +126,8 @@ fn last_of_top_p(weights: &[f32], buckets: &[Bucket], last: Option<Last>, top_p:
 
 /// The token at a share of [0, 1) of all weights, which lie end to end in the order of ids; `None` if all are 0.
 pub(super) fn draw(weights: &[f32], share: f64) -> Option<u32> {
-    let sums: Vec<f64> = weights.chunks(BLOCK).map(|block| math::sum_of(block, |weight| weight)).collect();
+    let sums: Vec<f64> =
+        weights.chunks(BLOCK).map(|block| math::sum_of(block, |weight| weight)).collect();
     let wanted = share * sums.iter().sum::<f64>();
     let mut before = 0.0;
     let mut found = None;

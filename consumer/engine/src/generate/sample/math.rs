@@ -82,6 +82,8 @@ pub(super) fn largest(numbers: &[f32]) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::float_cmp)]
+
     use super::*;
 
     #[test]
@@ -116,7 +118,10 @@ mod tests {
         let mut x = 1e-3;
         while x < 1e7 {
             let (ours, right) = (ln(x), f64::ln(x));
-            assert!((ours - right).abs() <= 4e-16 * right.abs().max(1.0), "ln({x}) = {ours}, not {right}");
+            assert!(
+                (ours - right).abs() <= 4e-16 * right.abs().max(1.0),
+                "ln({x}) = {ours}, not {right}"
+            );
             x *= 1.000_37;
         }
         assert_eq!(ln(1.0), 0.0);

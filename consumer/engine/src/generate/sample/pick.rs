@@ -40,7 +40,9 @@ pub enum PickError {
         token: usize,
     },
     /// Mask and bias together leave no token.
-    #[error("no token is allowed at output position {position}: mask and logit_bias exclude them all")]
+    #[error(
+        "no token is allowed at output position {position}: mask and logit_bias exclude them all"
+    )]
     NothingAllowed {
         /// The position in the output.
         position: usize,
@@ -101,7 +103,8 @@ impl ByModel {
         let sum = math::sum_of(logits, |logit| math::exp(logit - largest));
         let log_sum = if sum > 0.0 { math::ln(sum) } else { 0.0 };
         let mut it = Self { logits: logits.to_vec(), largest, log_sum, top: Vec::new() };
-        it.top = likeliest(logits, top).into_iter().map(|token| (token, it.logprob(token))).collect();
+        it.top =
+            likeliest(logits, top).into_iter().map(|token| (token, it.logprob(token))).collect();
         it
     }
 
@@ -134,8 +137,11 @@ fn choose(logits: &mut [f32], sampling: &Sampling, position: usize) -> Option<u3
         return None;
     }
     // NaN counts as 0.
-    if sampling.temperature.is_nan() || sampling.temperature < TEMPERATURE_MIN || sampling.top_k == 1 {
-        return logits.iter().position(|&logit| logit == largest).map(|token| token as u32);
+    if sampling.temperature.is_nan()
+        || sampling.temperature < TEMPERATURE_MIN
+        || sampling.top_k == 1
+    {
+        return logits.iter().position(|&logit| logit >= largest).map(|token| token as u32);
     }
     let inverse = 1.0 / sampling.temperature.min(TEMPERATURE_MAX);
     // The likeliest token always stays.
