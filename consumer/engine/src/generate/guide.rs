@@ -76,8 +76,8 @@ impl Guides {
         let words: Vec<Vec<u8>> = (0..count)
             .map(|token| match vocabulary.bytes(token) {
                 bytes if bytes.len() > TOKEN_BYTES_MAX => Vec::new(),
-                // Such a token is no part of any text.
-                bytes if vocabulary.is_special(token) => {
+                // Such a token is no part of any text, also where the vocabulary calls an end token ordinary.
+                bytes if vocabulary.is_special(token) || ends.contains(&token) => {
                     [&[TokTrie::SPECIAL_TOKEN_MARKER], bytes].concat()
                 }
                 bytes => bytes.to_vec(),

@@ -66,6 +66,21 @@ pub(super) fn sum_of(numbers: &[f32], of: impl Fn(f32) -> f32) -> f64 {
     lanes.iter().sum()
 }
 
+/// The sum of `exp(number - largest)` of each number.
+pub(super) fn sum_of_exp(numbers: &[f32], largest: f32) -> f64 {
+    /// Exponentials are written here before they are added up: either loop is vectorized, both in one are not.
+    const BLOCK: usize = 256;
+    let mut exponentials = [0.0f32; BLOCK];
+    let mut sum = 0.0;
+    for block in numbers.chunks(BLOCK) {
+        for (exponential, &number) in exponentials.iter_mut().zip(block) {
+            *exponential = exp(number - largest);
+        }
+        sum += sum_of(&exponentials[..block.len()], |exponential| exponential);
+    }
+    sum
+}
+
 /// The largest of numbers of which none is NaN; negative infinity of none.
 #[inline]
 pub(super) fn largest(numbers: &[f32]) -> f32 {

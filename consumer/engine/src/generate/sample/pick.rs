@@ -100,7 +100,7 @@ impl ByModel {
     fn of(logits: &[f32], top: usize) -> Self {
         let largest = math::largest(logits);
         // Without any allowed token nothing is asked of this.
-        let sum = math::sum_of(logits, |logit| math::exp(logit - largest));
+        let sum = math::sum_of_exp(logits, largest);
         let log_sum = if sum > 0.0 { math::ln(sum) } else { 0.0 };
         let mut it = Self { logits: logits.to_vec(), largest, log_sum, top: Vec::new() };
         it.top =
@@ -150,6 +150,6 @@ fn choose(logits: &mut [f32], sampling: &Sampling, position: usize) -> Option<u3
         let weight = math::exp((*logit - largest) * inverse);
         *logit = if weight < min_p { 0.0 } else { weight };
     }
-    candidates::restrict(logits, sampling.top_k, sampling.top_p);
-    candidates::draw(logits, philox::uniform(sampling.seed, position as u64))
+    let share = philox::uniform(sampling.seed, position as u64);
+    candidates::draw_restricted(logits, sampling.top_k, sampling.top_p, share)
 }
