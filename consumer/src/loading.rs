@@ -18,13 +18,13 @@ pub(crate) fn folder_of(config: &Config, name: &ModelId) -> Result<PathBuf, Work
         return Err(WorkerError::IsRemote(name.clone()));
     }
     let folder = config.model_dir(name)?;
-    let files = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+    let mut files = std::fs::read_dir(&folder).into_iter().flatten().flatten();
     let is_model = |file: std::fs::DirEntry| {
         let path = file.path();
         path.extension().is_some_and(|extension| extension == "gguf")
             || path.ends_with("config.json")
     };
-    if files.map(is_model).any(|is_model| is_model) {
+    if files.any(is_model) {
         Ok(folder)
     } else {
         Err(WorkerError::NotPulled { model: name.clone(), folder })

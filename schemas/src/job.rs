@@ -103,6 +103,7 @@ pub struct Job {
 
 /// A task with its input and its parameters.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant)] // a job has one, and the fewest have many jobs at once
 pub enum Work {
     /// One vector for each text.
     Embed {

@@ -162,7 +162,7 @@ impl GenerateParams {
             ParamsField::Logprobs => self.logprobs = map.next_value_seed(SmallNumber(name))?,
             ParamsField::ReturnTokenIds => self.return_token_ids = flag(map)?,
             ParamsField::ResponseFormat => {
-                self.response_format = map.next_value_seed(FormatSeed)?
+                self.response_format = map.next_value_seed(FormatSeed)?;
             }
             ParamsField::Tools => self.tools = map.next_value_seed(ToolsSeed)?,
             ParamsField::Stream => self.stream = flag(map)?,

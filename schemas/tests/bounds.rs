@@ -28,7 +28,7 @@ fn generate(params: &Value) -> Value {
     json!({"task": "generate", "input": {"prompt": "p"}, "params": params})
 }
 
-fn guided(by: &str, guide: Value) -> Value {
+fn guided(by: &str, guide: &Value) -> Value {
     generate(&json!({"response_format": {by: guide}}))
 }
 
@@ -94,11 +94,11 @@ const BOUNDS: &[(Make, usize, &str)] = &[
         65_534,
         "`tools` has more than 65536 values",
     ),
-    (|n| guided("choice", json!(texts(n))), 1_024, "`choice` has more than 1024 elements"),
-    (|n| guided("choice", json!([text(n)])), 8_192, "`choice[0]` is longer than 8192 characters"),
-    (|n| guided("regex", json!(text(n))), 8_192, "`regex` is longer than 8192 characters"),
+    (|n| guided("choice", &json!(texts(n))), 1_024, "`choice` has more than 1024 elements"),
+    (|n| guided("choice", &json!([text(n)])), 8_192, "`choice[0]` is longer than 8192 characters"),
+    (|n| guided("regex", &json!(text(n))), 8_192, "`regex` is longer than 8192 characters"),
     (
-        |n| guided("json_schema", json!({"enum": vec![0; n]})),
+        |n| guided("json_schema", &json!({"enum": vec![0; n]})),
         65_534,
         "`json_schema` has more than 65536 values",
     ),

@@ -44,7 +44,7 @@ pub struct Entering {
 }
 
 /// An answer to the device's stage.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub enum Reply {
     /// The sequence is in the journal.
     Entered(Key, Sequences),

@@ -107,11 +107,11 @@ impl Run {
         self.order(Order::Settle(disposition));
     }
 
-    pub(super) fn engine_failed(&mut self, key: Key, failure: Failure) {
+    pub(super) fn engine_failed(&mut self, key: Key, failure: &Failure) {
         if failure.is_lost() {
-            return self.lost(&failure);
+            return self.lost(failure);
         }
-        let code = match &failure {
+        let code = match failure {
             Failure::Engine(EngineError::Item { .. }) => ErrorCode::InvalidRequest,
             Failure::Engine(error) if error.is_out_of_memory() => ErrorCode::OutOfMemory,
             _ => ErrorCode::Internal,

@@ -75,48 +75,7 @@ impl Prompting {
         let began = Instant::now();
         match self.begun(&admitted, now_ms) {
             Err(error) => Prepared::Failed(Box::new((admitted, error))),
-            Ok(begun) => self.sequence(admitted, owner, written, begun, began),
-        }
-    }
-
-    fn sequence(
-        &self,
-        admitted: Admitted,
-        owner: String,
-        written: Vec<TokenChunk>,
-        begun: Begun,
-        began: Instant,
-    ) -> Prepared {
-        let Begun { tokens, sampling, guide, answer, output_max, is_streamed } = begun;
-        let Admitted { mut job, ticket, lane, queued_ms, at } = admitted;
-        if let Work::Generate { prompt, .. } = &mut job.work {
-            // From here on only the tokens are needed.
-            *prompt = Prompt::Text(String::new());
-        }
-        let now = Instant::now();
-        let mut sequence = Sequence {
-            job,
-            ticket,
-            lane,
-            queued_ms,
-            admitted_at: at,
-            owner,
-            prompt_tokens: tokens.len(),
-            tokens,
-            output_max,
-            logprobs: sampling.logprobs.map(|_| Vec::new()),
-            sampling,
-            guide,
-            mask: None,
-            answer,
-            open: None,
-            streamed: is_streamed.then_some(0),
-            streamed_at: now,
-            figures: Figures { tokenized: Some((began, now)), ..Figures::default() },
-        };
-        match sequence.resume(written) {
-            Ok(ended) => Prepared::Sequence(Box::new((sequence, ended))),
-            Err(error) => Prepared::Broken(Box::new((sequence, error))),
+            Ok(begun) => sequence(admitted, owner, written, begun, began),
         }
     }
 
@@ -246,6 +205,51 @@ impl Prompting {
             stop_token_ids: params.stop_token_ids.clone(),
             end_token_ids: self.info.end_token_ids.clone(),
         }
+    }
+}
+
+/// The sequence of a job, with the output of an earlier attempt.
+fn sequence(
+    admitted: Admitted,
+    owner: String,
+    written: Vec<TokenChunk>,
+    begun: Begun,
+    began: Instant,
+) -> Prepared {
+    let Begun { tokens, sampling, guide, answer, output_max, is_streamed } = begun;
+    let Admitted { mut job, ticket, lane, queued_ms, at } = admitted;
+    if let Work::Generate { prompt, .. } = &mut job.work {
+        // From here on only the tokens are needed.
+        *prompt = Prompt::Text(String::new());
+    }
+    let now = Instant::now();
+    let mut sequence = Sequence {
+        job,
+        ticket,
+        lane,
+        queued_ms,
+        admitted_at: at,
+        owner,
+        prompt_tokens: tokens.len(),
+        tokens,
+        output_max,
+        logprobs: sampling.logprobs.map(|_| Vec::new()),
+        sampling,
+        guide,
+        mask: None,
+        answer,
+        open: None,
+        streamed: is_streamed.then_some(0),
+        streamed_at: now,
+        alone_until: None,
+        figures: Figures { tokenized: Some((began, now)), ..Figures::default() },
+    };
+    match sequence.resume(written) {
+        Ok(ended) => {
+            sequence.suspect();
+            Prepared::Sequence(Box::new((sequence, ended)))
+        }
+        Err(error) => Prepared::Broken(Box::new((sequence, error))),
     }
 }
 

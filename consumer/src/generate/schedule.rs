@@ -217,10 +217,18 @@ impl Schedule {
 
     /// The youngest sequence, of the batch lane if that has one, gives way. Never the oldest of all: so that one ends.
     fn youngest(&self) -> Next {
-        let open = || self.running.iter().filter(|running| running.is_open);
-        let others = || open().skip(1);
-        let batch = others().rfind(|running| running.lane == Lane::Batch);
-        match batch.or_else(|| others().next_back()) {
+        let mut has_oldest = false;
+        let mut youngest = None;
+        for running in self.running.iter().filter(|running| running.is_open) {
+            if !has_oldest {
+                has_oldest = true;
+            } else if running.lane == Lane::Batch
+                || youngest.is_none_or(|it: &Running| it.lane == running.lane)
+            {
+                youngest = Some(running);
+            }
+        }
+        match youngest {
             Some(victim) => Next::GiveWay(victim.key),
             None => Next::Step(Vec::new()),
         }

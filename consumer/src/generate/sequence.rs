@@ -18,6 +18,14 @@ use crate::{
     journal::Sequences,
 };
 
+/// So many tokens further than what it had written, a job that is suspected of its worker's death has come past the
+/// place where that was: the tokens between two entries of its stream, and those between that were not written yet.
+/// Without it, all that ran on a worker that was killed would run one after the other to their ends.
+const CLEARED_TOKENS: usize = 2 * STREAM_TOKENS;
+
+/// Tokens of output after which an entry of the token stream is due.
+pub const STREAM_TOKENS: usize = 16;
+
 /// A sequence that the device holds.
 #[derive(Debug, Clone, Copy)]
 pub struct Open {
@@ -65,6 +73,8 @@ pub struct Sequence {
     pub streamed: Option<usize>,
     /// When an entry was made last.
     pub streamed_at: Instant,
+    /// The tokens of output up to which it runs alone.
+    pub alone_until: Option<usize>,
     /// Figures of it.
     pub figures: Figures,
 }
@@ -92,9 +102,27 @@ impl Sequence {
         self.tokens.len() - self.prompt_tokens
     }
 
-    /// Whether it must run alone: a worker died of it, or of those that ran beside it.
+    /// Whether it must run alone: a worker died of it, or of those that ran beside it, and it has not come past the
+    /// place where that was yet.
     pub fn alone(&self) -> bool {
-        self.ticket.deaths > 0
+        self.alone_until.is_some()
+    }
+
+    /// A worker that died of it, if it was this one, was at most so much further than what it had written. One that wrote
+    /// nothing runs alone to its end.
+    pub fn suspect(&mut self) {
+        let until = self.streamed.map_or(usize::MAX, |_| self.output() + CLEARED_TOKENS);
+        self.alone_until = (self.ticket.deaths > 0).then_some(until);
+    }
+
+    /// Whether it ran alone, and has come past the place where a worker died: from then on it may run beside others.
+    pub fn is_cleared(&mut self) -> bool {
+        let output = self.output();
+        let is_cleared = self.alone_until.is_some_and(|until| output >= until);
+        if is_cleared {
+            self.alone_until = None;
+        }
+        is_cleared
     }
 
     /// Takes a picked token. Returns why the output ends with it, if it does.

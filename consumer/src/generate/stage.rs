@@ -57,7 +57,7 @@ impl Generate {
 impl Run {
     fn run(mut self, runtime: &Handle) {
         self.report();
-        while !self.is_lost && !(self.input_ended && self.jobs.is_empty()) {
+        while !self.is_lost && (!self.input_ended || !self.jobs.is_empty()) {
             self.take_all();
             self.admit();
             self.look();
@@ -170,7 +170,7 @@ impl Run {
             }
             Err(failure) => {
                 self.stage.journal.leave(entry);
-                self.engine_failed(key, failure);
+                self.engine_failed(key, &failure);
             }
         }
     }
@@ -194,7 +194,9 @@ impl Run {
                 looked.push((*key, sequence.job.id.clone()));
             }
         }
-        lost.into_iter().for_each(|key| self.lose(key));
+        for key in lost {
+            self.lose(key);
+        }
         for key in expired {
             let error =
                 JobError::new(ErrorCode::DeadlineExceeded, "expired before its output was whole");
@@ -218,3 +220,6 @@ impl Ports {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,11 +13,10 @@ use crate::{
     generate::{
         device::{Failure, Run, called},
         schedule::{Key, Next},
+        sequence::STREAM_TOKENS,
     },
 };
 
-/// Tokens of output after which an entry of the token stream is due.
-const STREAM_TOKENS: usize = 16;
 /// The time after which one is due: what a worker that dies loses.
 const STREAM_PAUSE: Duration = Duration::from_millis(250);
 /// That time for a job that somebody follows.
@@ -78,7 +77,7 @@ impl Run {
             Err(failure) if failure.is_lost() => self.lost(&failure),
             Err(failure) => {
                 if let [(key, _)] = rows {
-                    return self.engine_failed(*key, failure);
+                    return self.engine_failed(*key, &failure);
                 }
                 tracing::warn!(sequences = rows.len(), error = %failure, "a step failed; halving it");
                 let (first, second) = rows.split_at(rows.len() / 2);
@@ -117,8 +116,14 @@ impl Run {
             match sequence.picked(&picked, &self.stage.words) {
                 Ok(Some(reason)) => self.finish(key, reason),
                 Ok(None) => {
+                    let is_cleared = sequence.is_cleared();
                     self.stage.schedule.picked(key);
                     self.stream_if_due(key, ended);
+                    if is_cleared {
+                        // It enters the journal again, beside others.
+                        self.stage.schedule.give_way(key);
+                        self.gave_way(key);
+                    }
                 }
                 Err(error) => self.fail(key, error, Keep::Prefix),
             }

@@ -79,6 +79,9 @@ pub enum Appended {
     Fenced,
 }
 
+/// An entry as Redis returns it: its id, and its fields with their names.
+type Entry = (String, Vec<(String, Vec<u8>)>);
+
 /// The most bytes of entries in one pipeline, as of records.
 const PIPELINE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The most entries in one pipeline.
@@ -175,7 +178,7 @@ impl Store {
         // one of for each attempt: they make a reader's page a little shorter.
         read.arg(id.tokens_key()).arg(format!("{}-0", u64::from(from) + 1)).arg("+");
         read.arg("COUNT").arg(max);
-        let entries: Vec<(String, Vec<(String, Vec<u8>)>)> =
+        let entries: Vec<Entry> =
             self.run(async |connection| read.query_async(connection).await).await?;
         let chunks = entries.into_iter().filter_map(|(_, fields)| {
             fields.into_iter().find(|(name, _)| name == "c").map(|(_, chunk)| chunk)

@@ -14,8 +14,8 @@ async fn a_kill_amid_generations_loses_no_job_and_changes_no_token() {
     let publisher = stack.publisher().await;
     let mut redis = stack.redis().await;
     let jobs: Vec<Job> = (0..8).map(|seed| long(seed, 120)).collect();
+    let mut first = worker(&stack, &[("FOREBAY_FAIL_POINTS", "after_step=kill:60")]).await;
     publisher.submit_all(GENERATOR, &jobs, Codec::Msgpack).await;
-    let mut first = starting_worker(&stack, &[("FOREBAY_FAIL_POINTS", "after_step=kill:60")]);
     assert_eq!(first.exit_code(PATIENT).await, KILLED, "{}", first.log());
     let mut written = Vec::new();
     for job in &jobs {
@@ -47,8 +47,8 @@ async fn an_output_whose_worker_died_before_its_result_is_answered_without_compu
     let publisher = stack.publisher().await;
     let mut redis = stack.redis().await;
     let job = long(7, 100);
+    let mut first = worker(&stack, &[("FOREBAY_FAIL_POINTS", "after_result_write=kill")]).await;
     publisher.submit(GENERATOR, &job, Codec::Json).await;
-    let mut first = starting_worker(&stack, &[("FOREBAY_FAIL_POINTS", "after_result_write=kill")]);
     assert_eq!(first.exit_code(PATIENT).await, KILLED, "{}", first.log());
     until_true("its tokens are all there", PATIENT, async || {
         whole(&stream(&mut redis, job.id()).await).0.len() == 100

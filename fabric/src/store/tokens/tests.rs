@@ -4,7 +4,7 @@ use super::*;
 use crate::store::testing::Redis;
 
 fn append(id: &JobId, owner: &str, at: u32, ids: &[u32]) -> TokenAppend {
-    let text = ids.iter().map(|id| format!(" {id}")).collect();
+    let text = format!("{ids:?}");
     let chunk = TokenChunk { at, ids: ids.to_vec(), text, logprobs: None };
     TokenAppend { id: id.clone(), owner: owner.into(), chunk, ttl_s: 60, notify: None }
 }
@@ -44,7 +44,10 @@ async fn an_entry_that_is_written_again_is_there_once_and_a_gap_is_named() {
     let store = &redis.store;
     let first = append(&id, "a", 0, &[10, 11]);
     for _ in 0..2 {
-        assert_eq!(store.append_tokens(&[first.clone()]).await.unwrap(), [Appended::Written]);
+        assert_eq!(
+            store.append_tokens(std::slice::from_ref(&first)).await.unwrap(),
+            [Appended::Written]
+        );
     }
     let gap = store.append_tokens(&[append(&id, "a", 4, &[14])]).await.unwrap();
     assert_eq!(gap, [Appended::Ends { at: 2 }]);
