@@ -126,10 +126,13 @@ mod tests {
         ]
     }
 
+    fn alternative(token: &str, logprob: f64, bytes: &[u8]) -> serde_json::Value {
+        json!({"token": token, "logprob": logprob, "bytes": bytes})
+    }
+
     #[test]
     fn chat_has_a_list_of_tokens_with_their_bytes() {
         let written = serde_json::to_value(ChatLogprobs::of(tokens())).unwrap();
-        let alternative = |token: &str, logprob: f64, bytes: &[u8]| json!({"token": token, "logprob": logprob, "bytes": bytes});
         let mut first = alternative("é", -0.5, &[0xc3, 0xa9]);
         first["top_logprobs"] =
             json!([alternative("a", -0.25, b"a"), alternative("é", -0.5, &[0xc3, 0xa9])]);

@@ -120,10 +120,13 @@ mod tests {
         read(&to_raw_value(input).unwrap(), 10)
     }
 
+    fn call(id: &str) -> Value {
+        json!({"type": "function_call", "call_id": id, "name": "f", "arguments": "{}", "id": "fc_1"})
+    }
+
     #[test]
     fn items_are_the_turns_of_a_conversation() {
         assert_eq!(parsed(&json!("Hi")).unwrap(), [Message::new("user", "Hi")]);
-        let call = |id: &str| json!({"type": "function_call", "call_id": id, "name": "f", "arguments": "{}", "id": "fc_1"});
         let said = json!([{"type": "output_text", "text": "So", "annotations": []}]);
         let found = parsed(&json!([
             {"role": "user", "content": [{"type": "input_text", "text": "Hi"}]},
