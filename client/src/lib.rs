@@ -40,6 +40,7 @@ mod follow;
 mod inspect;
 mod routes;
 mod submit;
+mod token_notices;
 mod wait;
 mod waiter;
 
