@@ -47,6 +47,7 @@ pub fn record(id: &str) -> WorkerRecord {
         slots_free_tokens: 0,
         gpu: None,
         remote: None,
+        generate: None,
         revision: None,
     }
 }

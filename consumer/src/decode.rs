@@ -26,6 +26,8 @@ pub struct Decode {
     pub lane: Lane,
     /// The most deliveries that it holds.
     pub prefetch_max: u16,
+    /// The fewest that it makes room for, if bytes suffice: as many as the device works on at once for seconds.
+    pub prefetch_least: u16,
     /// The most values in a row of the model's results.
     pub row_values_max: usize,
     /// The bounds that jobs must keep.
@@ -49,7 +51,7 @@ impl Decode {
         let window = source.window();
         tokio::select! {
             () = self.take(source, stop) => {}
-            () = pace::keep(window, self.lane, self.prefetch_max) => {}
+            () = pace::keep(window, self.lane, self.prefetch_least, self.prefetch_max) => {}
         }
     }
 

@@ -2,11 +2,15 @@
 
 use std::path::PathBuf;
 
-use forebay_engine::{LoadOptions, Model};
+use forebay_engine::{Chunk, Keep, LoadOptions, Model, Pick, Sampling, Step};
 use forebay_fabric::Config;
 use forebay_schemas::ModelId;
 
 use crate::error::WorkerError;
+
+/// Tokens of a generator's step where the configuration does not say: enough that weights are read for many rows, few
+/// enough that those who wait for their next token wait for little.
+pub(crate) const STEP_TOKENS: usize = 256;
 
 /// The folder of a model that this process can load.
 pub(crate) fn folder_of(config: &Config, name: &ModelId) -> Result<PathBuf, WorkerError> {
@@ -48,4 +52,18 @@ pub(crate) fn warn_of_ignored(model: &Model) {
             "a field of the model is not known and was ignored; `forebay check` compares vectors"
         );
     }
+}
+
+/// Computes one token, so that the first job finds warm memory.
+pub(crate) fn warm_up(model: &mut Model) -> Result<(), WorkerError> {
+    let tokens = model.tokenizer.encode_prompt("warm up", false)?;
+    let generator = model.engine.generator()?;
+    let opened = generator.open(&tokens, 0)?;
+    let sampling = Sampling::default();
+    let pick = Pick { sampling: &sampling, prompt_tokens: tokens.len(), mask: None };
+    let chunk = Chunk { id: opened.id, tokens: &tokens[opened.cached..], pick: Some(pick) };
+    let picks = generator.begin(&Step { rows: vec![chunk] })?.wait();
+    generator.close(opened.id, Keep::Nothing);
+    picks?;
+    Ok(())
 }

@@ -35,9 +35,9 @@ pub fn first(most: u16, bytes_max: u64, body_bytes_max: usize) -> u16 {
     FIRST.min(most).min(u16::try_from(fit).unwrap_or(u16::MAX)).max(1)
 }
 
-/// Keeps the window of a lane right, for ever.
-pub async fn keep(window: Arc<Window>, lane: Lane, most: u16) {
-    let mut pace = Pace::new(window.wanted(), most, window.bytes_max());
+/// Keeps the window of a lane right, for ever: at least so many deliveries, if its bytes suffice for them.
+pub async fn keep(window: Arc<Window>, lane: Lane, least: u16, most: u16) {
+    let mut pace = Pace::new(window.wanted(), most, window.bytes_max()).at_least(least);
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looked_at = Instant::now();
@@ -63,6 +63,8 @@ pub async fn keep(window: Arc<Window>, lane: Lane, most: u16) {
 pub struct Pace {
     first: u16,
     most: u16,
+    /// What a device works on at once; 0 where that says nothing of how many are worth holding.
+    together: u64,
     bytes_max: u64,
     asked: u16,
     rate: Rate,
@@ -76,12 +78,20 @@ impl Pace {
         Self {
             first,
             most,
+            together: 0,
             bytes_max,
             asked: first,
             rate: Rate::default(),
             idle_for: Duration::ZERO,
             since_shrunk: SHRINK_EVERY,
         }
+    }
+
+    /// Holds no fewer than a device works on at once for seconds, which a model that generates text does: the rate at
+    /// which such jobs are done does not say how many of them it has room for.
+    #[must_use]
+    pub fn at_least(self, together: u16) -> Self {
+        Self { together: together.into(), ..self }
     }
 
     /// The prefetch that is right after another look, so long after the one before.
@@ -110,7 +120,8 @@ impl Pace {
     fn adjusted(&self, now: u64, load: &Load) -> u64 {
         let fit = self.bytes_max.checked_div(load.bytes_mean).unwrap_or(u64::MAX).max(1);
         let most = fit.min(self.most.into());
-        let target = self.rate.jobs_in(WORK_S).map_or(now, |jobs| jobs.max(LEAST)).min(most);
+        let target = self.rate.jobs_in(WORK_S).map_or(now, |jobs| jobs.max(LEAST));
+        let target = target.max(self.together).min(most);
         let is_limit = load.deliveries_peak * 4 >= now * 3;
         let is_far_above = target * 2 >= now * 3 || (target == most && target > now);
         // A window that is not used needs no change: it costs a pause in which nothing is settled.
@@ -183,6 +194,22 @@ mod tests {
     use super::*;
 
     const LOOK_S: f64 = 0.1;
+
+    #[test]
+    fn a_lane_whose_jobs_run_together_for_long_holds_as_many_as_run() {
+        let mut pace = Pace::new(16, 256, 1 << 30).at_least(64);
+        let slow = |prefetch: u16| Load {
+            prefetch,
+            deliveries: u64::from(prefetch),
+            deliveries_peak: u64::from(prefetch),
+            ..Load::default()
+        };
+        let mut prefetch = 16;
+        for _ in 0..100 {
+            prefetch = pace.next(&slow(prefetch), Duration::from_millis(100));
+        }
+        assert_eq!(prefetch, 64, "none is done yet, and the device has room");
+    }
 
     /// A lane with an endless backlog, whose worker computes `together` jobs at once.
     struct Backlog {

@@ -1,5 +1,7 @@
 //! The stages and the channels between them.
 
+mod generator;
+
 use std::{sync::Arc, time::Duration};
 
 use forebay_engine::{Encoder, EngineError, Model, ModelTask};
@@ -31,15 +33,6 @@ use crate::{
         compute::{Compute, Ports},
         packer::{Batch, BatchLimits},
     },
-    generate::{
-        self,
-        checkpoint::{Entry, Writing},
-        prepare::Prepare,
-        prompting::Prompting,
-        schedule::{Bounds, Schedule},
-        sequence::Sequence,
-        stage::Generate,
-    },
     in_flight::Part,
     in_hand::InHand,
     job::{Admitted, Decoded},
@@ -68,11 +61,6 @@ const BATCHES_BEHIND: usize = 4;
 /// Batches that the device is done with before the journal has read that: more than the device can have been given, so
 /// that it does not wait for the journal while the store is away.
 const BATCHES_DONE: usize = 16;
-
-/// The most sequences that a generator has at once, if the configuration allows more.
-const SEQUENCES_MAX: usize = 256;
-/// What a generator's stage has asked of the store and has no answer to, at most.
-const ORDERS: usize = 1_024;
 
 /// The parts that stages are made of, apart from the model.
 pub struct Parts {
@@ -213,63 +201,6 @@ impl Pipeline {
         Ok(Self { stages, journal, take_no_more })
     }
 
-    /// Starts the stages of a model that generates text.
-    fn start_generator(
-        parts: &Parts,
-        mut model: Model,
-        sources: [Source; 2],
-    ) -> Result<Self, EngineError> {
-        let take_no_more = CancellationToken::new();
-        let room = model.engine.generator()?.room();
-        let prompting = Prompting::new(&model, room.tokens_max)?;
-        let words = prompting.words();
-        let sequences_max = parts.config.batch_items_max.clamp(1, SEQUENCES_MAX);
-        let bounds = Bounds::of(room, parts.config.batch_tokens_max, sequences_max);
-        let (to_admit, from_decode) = lanes::channel(JOBS_BETWEEN_STAGES);
-        let (to_prepare, from_admit) = lanes::channel(JOBS_BETWEEN_STAGES);
-        let (to_generate, sequences) = mpsc::channel(JOBS_BETWEEN_STAGES);
-        let (orders, from_device) = mpsc::channel(ORDERS);
-        let (entering, to_journal) = mpsc::channel(sequences_max);
-        // Each sequence that runs is asked about at most four times at once: whether it entered, where its stream ends,
-        // who writes it, and whether it is cancelled. So no answer waits for room, which would wait for an order's.
-        let (reply, replies) = mpsc::channel(4 * sequences_max + ORDERS);
-        let (ended, from_all) = mpsc::channel(JOBS_BETWEEN_STAGES);
-        let journal = SharedJournal::start(parts.worker.clone(), parts.store.clone());
-        let mut stages = JoinSet::new();
-        for (lane, source) in sources {
-            let decode = parts.decode(lane, 0, to_admit.clone(), ended.clone());
-            stages.spawn(named("decode", decode.run(source, take_no_more.clone())));
-        }
-        drop(to_admit);
-        let admit = parts.admit(Task::Generate, to_prepare, ended.clone());
-        stages.spawn(named("admit", admit.run(from_decode)));
-        let prepare = parts.prepare(prompting, journal.clone(), to_generate, ended.clone());
-        stages.spawn(named("prepare", prepare.run(from_admit)));
-        let store = parts.store.clone();
-        let entry =
-            Entry { store: store.clone(), journal: journal.clone(), replies: reply.clone() };
-        stages.spawn(named("journal", entry.run(to_journal)));
-        let writing = Writing { store, replies: reply, settle: ended };
-        stages.spawn(named("checkpoint", writing.run(from_device)));
-        let generate = Generate {
-            generator: model.engine.into_generator()?,
-            schedule: Schedule::new(bounds, &parts.config.tenant_weights),
-            words,
-            journal: journal.clone(),
-            attempts_max: parts.config.attempts_max,
-            clock: parts.clock,
-            stats: parts.stats.clone(),
-            calls: parts.calls.clone(),
-        };
-        let drain = take_no_more.clone();
-        let ports = generate::stage::Ports { sequences, replies, orders, entering, drain };
-        stages.spawn(named("generate", on_thread(move || generate.run(ports))));
-        // Each job ends with its disposition.
-        let (_, no_device) = mpsc::channel::<Vec<(Ticket, Outcome)>>(1);
-        stages.spawn(named("settle", parts.settle().run(no_device, from_all, |whole| whole)));
-        Ok(Self { stages, journal, take_no_more })
-    }
-
     /// Starts the stages of a remote model.
     pub fn start_remote(parts: &Parts, remote: Remote, sources: [Source; 2]) -> Self {
         let take_no_more = CancellationToken::new();
@@ -331,6 +262,7 @@ impl Parts {
                 Lane::Interactive => self.config.prefetch_interactive,
                 Lane::Batch => self.config.prefetch_batch,
             },
+            prefetch_least: 0,
             row_values_max,
             limits: self.limits.clone(),
             health: self.health.clone(),
@@ -376,27 +308,6 @@ impl Parts {
             memory: self.memory,
             journal,
             parts: to_batch,
-            not_computed,
-        }
-    }
-
-    fn prepare(
-        &self,
-        prompting: Prompting,
-        journal: SharedJournal,
-        sequences: mpsc::Sender<Box<Sequence>>,
-        not_computed: mpsc::Sender<Disposition>,
-    ) -> Prepare {
-        Prepare {
-            prompting: Arc::new(prompting),
-            threads: self.config.tokenize_threads,
-            worker: self.worker.clone(),
-            attempts_max: self.config.attempts_max,
-            memory: self.memory,
-            clock: self.clock,
-            journal,
-            store: self.store.clone(),
-            sequences,
             not_computed,
         }
     }

@@ -64,6 +64,7 @@ impl Registry {
             slots_free_tokens: 0,
             gpu: None,
             remote: None,
+            generate: None,
             revision: None,
         };
         Self {
@@ -139,6 +140,7 @@ impl Registry {
         record.busy_ms = now.busy_ms;
         record.slots_free_tokens =
             self.batch_tokens_max.load(Relaxed).saturating_sub(now.pending_tokens);
+        record.generate = self.stats.generation();
         record.gpu = self.gpu.get().and_then(|gpu| {
             let GpuMemory { used, total } = gpu.memory()?;
             let name = gpu.name().to_owned();

@@ -1,8 +1,12 @@
 //! Figures that the worker counts of itself and the registry reports. Nothing is decided by them.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use forebay_fabric::clock::Clock;
+use forebay_schemas::GenerateRecord;
 
 /// Running figures. Each is reported on its own, so their order among each other does not matter.
 #[derive(Debug, Default)]
@@ -11,6 +15,8 @@ pub struct Stats {
     busy_us: AtomicU64,
     computed_at_ms: AtomicU64,
     pending_tokens: AtomicU64,
+    /// Of a model that generates text.
+    generation: Mutex<Option<GenerateRecord>>,
     clock: Clock,
 }
 
@@ -43,6 +49,16 @@ impl Stats {
     /// So many tokens wait to be packed.
     pub fn pending(&self, tokens: usize) {
         self.pending_tokens.store(tokens as u64, Relaxed);
+    }
+
+    /// Generation is at this point.
+    pub fn generates(&self, record: GenerateRecord) {
+        *self.generation.lock().unwrap_or_else(PoisonError::into_inner) = Some(record);
+    }
+
+    /// Where generation is; `None` for a model that generates no text.
+    pub fn generation(&self) -> Option<GenerateRecord> {
+        *self.generation.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The figures now.

@@ -5,10 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use forebay_engine::{
-    Chunk, DType, Device, Finish, Keep, LoadOptions, Model, ModelTask, PackedBatch, Pick, Sampling,
-    Step,
-};
+use forebay_engine::{DType, Device, Finish, LoadOptions, Model, ModelTask, PackedBatch};
 use forebay_fabric::{
     Broker, Config, Store,
     broker::{JobSource, Window},
@@ -26,7 +23,7 @@ use crate::{
     error::WorkerError,
     idle,
     in_hand::InHand,
-    loading::{folder_of, warn_of_ignored},
+    loading::{STEP_TOKENS, folder_of, warm_up, warn_of_ignored},
     memory::MemoryLimit,
     pace,
     pipeline::{Parts, Pipeline, Source, Threads},
@@ -100,24 +97,6 @@ pub fn load(
         tokens_max => tokens_max,
     };
     Ok((model, tokens_max))
-}
-
-/// Tokens of a generator's step where the configuration does not say: enough that weights are read for many rows, few
-/// enough that those who wait for their next token wait for little.
-const STEP_TOKENS: usize = 256;
-
-/// Computes one token, so that the first job finds warm memory.
-fn warm_up(model: &mut Model) -> Result<(), WorkerError> {
-    let tokens = model.tokenizer.encode_prompt("warm up", false)?;
-    let generator = model.engine.generator()?;
-    let opened = generator.open(&tokens, 0)?;
-    let sampling = Sampling::default();
-    let pick = Pick { sampling: &sampling, prompt_tokens: tokens.len(), mask: None };
-    let chunk = Chunk { id: opened.id, tokens: &tokens[opened.cached..], pick: Some(pick) };
-    let picks = generator.begin(&Step { rows: vec![chunk] })?.wait();
-    generator.close(opened.id, Keep::Nothing);
-    picks?;
-    Ok(())
 }
 
 /// Runs a worker until `stop`, or until it was idle for too long, then drains it. Its name is `id`, or one that it

@@ -15,8 +15,9 @@ pub fn byte_level() -> Vocabulary {
     let mut others = 0x100..;
     let tokens = (0..=u8::MAX).map(|byte| {
         let is_printable = matches!(byte, 0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF);
-        let code = if is_printable { u32::from(byte) } else { others.next().expect("there are enough") };
-        char::from_u32(code).expect("a letter").to_string()
+        let code =
+            if is_printable { u32::from(byte) } else { others.next().expect("there are enough") };
+        char::from_u32(code).expect("a character").to_string()
     });
     let decoder = r#"{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true}"#;
     vocabulary(tokens, decoder)
@@ -24,7 +25,8 @@ pub fn byte_level() -> Vocabulary {
 
 /// Tokens such as `<0x0A>`.
 pub fn byte_tokens() -> Vocabulary {
-    let decoder = r#"{"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]}"#;
+    let decoder =
+        r#"{"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]}"#;
     vocabulary((0..=u8::MAX).map(|byte| format!("<0x{byte:02X}>")), decoder)
 }
 

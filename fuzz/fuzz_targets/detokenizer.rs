@@ -42,7 +42,8 @@ fuzz_target!(|bytes: &[u8]| {
     detokenizer.finish(&mut last);
     parts.push(last);
     let whole = parts.concat();
-    let byte_for_byte: Vec<u8> = tokens.iter().flat_map(|&token| vocabulary.bytes(u32::from(token))).copied().collect();
+    let byte_for_byte: Vec<u8> =
+        tokens.iter().flat_map(|&token| vocabulary.bytes(u32::from(token))).copied().collect();
     if let Ok(text) = String::from_utf8(byte_for_byte) {
         assert_eq!(whole, text);
     }
@@ -62,7 +63,8 @@ fuzz_target!(|bytes: &[u8]| {
     };
     assert_eq!(stopped(&parts), stopped(std::slice::from_ref(&whole)));
 
-    let format = [ToolFormat::Hermes, ToolFormat::Llama, ToolFormat::Mistral][usize::from(kind / 2 % 3)];
+    let format =
+        [ToolFormat::Hermes, ToolFormat::Llama, ToolFormat::Mistral][usize::from(kind / 2 % 3)];
     let mut calls = ToolCalls::new(format);
     let mut found: Vec<AnswerPart> = parts.iter().flat_map(|part| calls.push(part)).collect();
     found.extend(calls.finish());

@@ -17,7 +17,8 @@ fn guides() -> &'static Guides {
     static GUIDES: OnceLock<Guides> = OnceLock::new();
     GUIDES.get_or_init(|| {
         let tokenize = |text: &str| text.bytes().map(u32::from).collect();
-        Guides::new(&vocabulary::byte_level(), &[vocabulary::END], Box::new(tokenize)).expect("a small vocabulary")
+        Guides::new(&vocabulary::byte_level(), &[vocabulary::END], Box::new(tokenize))
+            .expect("a small vocabulary")
     })
 }
 
@@ -37,7 +38,8 @@ fuzz_target!(|bytes: &[u8]| {
     let mut state = u32::from(*seed);
     while taken.len() < TOKENS_MAX {
         let Ok(mask) = guide.mask() else { return };
-        let allowed: Vec<u32> = (0..vocabulary::COUNT).filter(|&token| mask.allows(token)).collect();
+        let allowed: Vec<u32> =
+            (0..vocabulary::COUNT).filter(|&token| mask.allows(token)).collect();
         let Some(&token) = allowed.get(state as usize % allowed.len().max(1)) else { break };
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223) >> 3;
         if guide.take(&[token]).is_err() {

@@ -69,4 +69,6 @@ pub use trace::TraceContext;
 pub use usage::UsageEntry;
 pub use vectors::{SparseOutput, SparseVector, TokensOutput};
 pub use version::{MESSAGE_TYPE, VERSION};
-pub use worker::{CircuitState, GpuRecord, RemoteRecord, WorkerRecord, WorkerState};
+pub use worker::{
+    CircuitState, GenerateRecord, GpuRecord, RemoteRecord, WorkerRecord, WorkerState,
+};

@@ -59,9 +59,27 @@ pub struct WorkerRecord {
     /// The endpoint that it calls; absent for a worker that computes itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<RemoteRecord>,
+    /// The memory and the sequences of a model that generates text; absent for others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generate: Option<GenerateRecord>,
     /// A hash of the model's files; absent until it is known, soon after the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
+}
+
+/// The memory and the sequences of a worker whose model generates text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GenerateRecord {
+    /// Pages for keys and values that it has.
+    pub pages: u64,
+    /// Those of them that a new sequence can have.
+    pub pages_free: u64,
+    /// Sequences that run.
+    pub running: u64,
+    /// Jobs that wait for their turn here.
+    pub waiting: u64,
+    /// Tokens of output since it started.
+    pub tokens: u64,
 }
 
 /// The endpoint of a remote model, as one of its workers finds it.

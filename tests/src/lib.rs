@@ -39,6 +39,7 @@ pub mod document;
 pub mod endpoint;
 pub mod far;
 pub mod gateway;
+pub mod generator;
 pub mod history;
 pub mod job;
 pub mod model;

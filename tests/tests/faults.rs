@@ -8,6 +8,7 @@ mod faults {
     mod cluster;
     mod deaths;
     mod gateway;
+    mod generate;
     mod hold;
     mod input;
     mod link;

@@ -28,6 +28,7 @@ mod service {
     mod gateway_tasks;
     mod gateway_text;
     mod gateway_text_streams;
+    mod generate;
     mod given_up;
     mod journey;
     mod killer;

@@ -51,6 +51,14 @@ pub enum EngineError {
         /// The problem that was found.
         problem: String,
     },
+    /// The model's file is not a whole GGUF.
+    #[error("{} is not a whole GGUF ({problem}); fetch the model again", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// The problem that was found.
+        problem: String,
+    },
     /// The weights file lacks a tensor that the architecture needs.
     #[error("{} has no tensor {name:?}, which this architecture needs", path.display())]
     TensorMissing {
@@ -72,7 +80,7 @@ pub enum EngineError {
         actual: Vec<usize>,
     },
     /// A tensor is stored in a type that the engine does not read.
-    #[error("{}: tensor {name:?} is stored as {dtype}; readable: F32, F16, BF16, F64", path.display())]
+    #[error("{}: tensor {name:?} is stored as {dtype}; readable: {readable}", path.display())]
     TensorDType {
         /// The file.
         path: PathBuf,
@@ -80,6 +88,8 @@ pub enum EngineError {
         name: String,
         /// The type in the file.
         dtype: String,
+        /// The types that are read.
+        readable: &'static str,
     },
     /// The tokenizer file is broken, or a text could not be tokenized.
     #[error("tokenizer: {problem}")]
@@ -145,7 +155,7 @@ pub enum EngineError {
         problem: String,
     },
     /// A number type that means nothing.
-    #[error("unknown dtype {0:?}; use f32, bf16, f16 or int8")]
+    #[error("unknown dtype {0:?}; use f32, bf16, f16, int8 or q4")]
     DTypeUnknown(String),
     /// A number type that the device cannot compute in.
     #[error("dtype {dtype} is not supported by {device}; use {supported}")]

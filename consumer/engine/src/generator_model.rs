@@ -2,7 +2,6 @@
 //! the processor.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -10,15 +9,14 @@ use crate::error::EngineError;
 use crate::families::decoder::Decoder;
 use crate::families::decoder_config::{DECODERS, DecoderConfig};
 use crate::generate::cpu::CpuGenerator;
-use crate::info::{GenerationInfo, ModelInfo, ModelTask};
+use crate::info::{ModelInfo, ModelTask};
 use crate::load::fields::{Fields, Ignored};
 use crate::load::files::{read, read_if_there};
-use crate::load::generation;
+use crate::load::generation::{self, GenerationInfo};
 use crate::load::gguf::GgufModel;
 use crate::load::options::{DType, Device, LoadOptions};
 use crate::load::safetensors::Weights;
 use crate::load::tensors::Tensors;
-use crate::model::{Engine, Model};
 use crate::tokenizer::Tokenizer;
 
 /// Memory for keys and values where the options don't say it. The system gives it as sequences need it.
@@ -87,7 +85,10 @@ struct Parts {
 }
 
 /// Loads a model.
-pub(crate) fn load(source: &Source, options: &LoadOptions) -> Result<Model, EngineError> {
+pub(crate) fn load(
+    source: &Source,
+    options: &LoadOptions,
+) -> Result<(Tokenizer, CpuGenerator, ModelInfo), EngineError> {
     let path = match source {
         Source::Folder(path) | Source::Gguf(path) => path,
     };
@@ -99,7 +100,7 @@ pub(crate) fn load(source: &Source, options: &LoadOptions) -> Result<Model, Engi
             supported: "--device cpu".to_owned(),
         });
     }
-    let dtype = options.resolve_dtype(false, None)?;
+    let dtype = options.resolve_generator_dtype()?;
     let Parts { config, tensors, tokenizer, generation, ignored } = match source {
         Source::Folder(folder) => of_folder(folder)?,
         Source::Gguf(file) => of_gguf(file)?,
@@ -116,12 +117,7 @@ pub(crate) fn load(source: &Source, options: &LoadOptions) -> Result<Model, Engi
     let info = ModelInfo { generation: Some(generation), ignored, ..info };
     let decoder = Decoder::load(config, &*tensors, dtype, tokens_max)?;
     let generator = CpuGenerator::new(decoder, pages, tokens_max, dtype.tensor(), threads)?;
-    let tokenizer = Tokenizer::of_library(tokenizer, tokens_max)?;
-    Ok(Model {
-        tokenizer: Arc::new(tokenizer),
-        engine: Engine::Generator(Box::new(generator)),
-        info,
-    })
+    Ok((Tokenizer::of_library(tokenizer, tokens_max)?, generator, info))
 }
 
 fn info(

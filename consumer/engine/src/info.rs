@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::device::Gpu;
 use crate::load::fields::Ignored;
+use crate::load::generation::GenerationInfo;
 use crate::load::options::{DType, Device};
 use crate::load::per_token::{SPARSE_VALUES_MAX, SpladePooling};
 use crate::load::pooling::Pooling;
@@ -84,34 +85,6 @@ pub struct ModelInfo {
     pub bytes_per_token: usize,
     /// What a model that generates text says about that; `None` for others.
     pub generation: Option<GenerationInfo>,
-}
-
-/// What a model says about generating text with it.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct GenerationInfo {
-    /// Tokens that end a text.
-    pub end_token_ids: Vec<u32>,
-    /// The template of a chat, in Jinja.
-    pub chat_template: Option<String>,
-    /// The texts of special tokens by the names that templates know them by, such as `bos_token`.
-    pub special_tokens: Vec<(String, String)>,
-    /// Parameters that the model's makers recommend.
-    pub recommended: Recommended,
-}
-
-/// Parameters of sampling that a model's makers recommend; `None` where they don't say.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Recommended {
-    /// 0 for the likeliest token.
-    pub temperature: Option<f32>,
-    /// As [`crate::Sampling::top_k`].
-    pub top_k: Option<usize>,
-    /// As [`crate::Sampling::top_p`].
-    pub top_p: Option<f32>,
-    /// As [`crate::Sampling::min_p`].
-    pub min_p: Option<f32>,
-    /// As [`crate::Sampling::repetition_penalty`].
-    pub repetition_penalty: Option<f32>,
 }
 
 impl ModelInfo {

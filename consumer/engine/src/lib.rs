@@ -27,10 +27,11 @@
 //! - `load`: reads a model from disk and knows no architecture. `folder` finds the files (read by `files`) and reads
 //!   the smaller ones with `pooling` and `tokenizer_config`, and for sparse and token vectors `per_token` and
 //!   `token_reading`; `fields` takes fields out of a configuration and says which were not taken, `config` and `sizes`
-//!   check them; `safetensors` reads weights, `options` says on which device and in which number type to compute. A
-//!   further file format of weights goes beside `safetensors`.
+//!   check them; `safetensors` and `gguf` read weights, `tensors` is the trait that both implement, `options` says on
+//!   which device and in which number type to compute. A further file format of weights goes beside these.
 //! - `device`: opens a device, measures its memory, and refuses a model that it cannot hold.
-//! - `tokenizer`: texts to token ids. `wordpiece` is the fast path for tokenizers of BERT's kind.
+//! - `tokenizer`: texts to token ids. `wordpiece` is the fast path for tokenizers of BERT's kind; `gguf` makes a
+//!   tokenizer of a GGUF's settings.
 //! - `info`: [`ModelInfo`], the facts of a loaded model.
 //! - `encode`: a batch to rows. `batch` packs sequences; `encoder` is the trait [`Encoder`], which `cpu` and `gpu`
 //!   implement; `layers` is the trait that a family implements; `head` pools hidden states into vectors or scores;
@@ -58,6 +59,8 @@ mod device;
 mod encode;
 mod error;
 mod families;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod generate;
 mod generator_model;
 mod info;
@@ -80,8 +83,9 @@ pub use generate::sample::{History, PickError, Picked, Sampling, TokenMask, pick
 pub use generate::stop::StopStrings;
 pub use generate::template::{ChatInput, ChatTemplate, TemplateError};
 pub use generate::tool_calls::{AnswerPart, ToolCall, ToolCalls, ToolFormat};
-pub use info::{GenerationInfo, KindInfo, ModelInfo, ModelTask, Recommended};
+pub use info::{KindInfo, ModelInfo, ModelTask};
 pub use load::fields::Ignored;
+pub use load::generation::{GenerationInfo, Recommended};
 pub use load::options::{DType, Device, LoadOptions};
 pub use load::per_token::{SPARSE_VALUES_MAX, SpladePooling};
 pub use load::pooling::Pooling;

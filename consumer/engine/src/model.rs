@@ -83,7 +83,9 @@ const NO_GENERATOR: EngineError =
 /// folder, or `folder` itself.
 pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> {
     if let Some(source) = Source::find(folder)? {
-        return generator_model::load(&source, options);
+        let (tokenizer, generator, info) = generator_model::load(&source, options)?;
+        let engine = Engine::Generator(Box::new(generator));
+        return Ok(Model { tokenizer: Arc::new(tokenizer), engine, info });
     }
     let folder = ModelFolder::open(folder)?;
     if let Some(modules) = folder.per_token() {

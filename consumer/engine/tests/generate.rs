@@ -71,7 +71,7 @@ impl Run {
 
     /// The next tokens, at most so many.
     fn chunk<'a>(&'a self, sampling: &'a Sampling, most: usize) -> Chunk<'a> {
-        let end = self.tokens.len().min(self.done + most);
+        let end = self.tokens.len().min(self.done.saturating_add(most));
         let pick = Pick { sampling, prompt_tokens: self.prompt, mask: None };
         Chunk {
             id: self.id,
@@ -87,7 +87,7 @@ fn step(generator: &mut dyn Generator, runs: &mut [&mut Run], sampling: &Samplin
     let picks = generator.begin(&Step { rows }).unwrap().wait().unwrap();
     assert_eq!(picks.failed, []);
     for run in runs.iter_mut() {
-        run.done = run.tokens.len().min(run.done + most);
+        run.done = run.tokens.len().min(run.done.saturating_add(most));
     }
     for (id, picked) in picks.picked {
         let run = runs.iter_mut().find(|run| run.id == id).unwrap();
@@ -138,7 +138,7 @@ fn every_family_continues_as_transformers_does() {
 #[test]
 fn chunks_company_threads_and_cached_prefixes_change_no_bit() {
     for family in FAMILIES {
-        for dtype in [DType::F32, DType::Bf16] {
+        for dtype in [DType::F32, DType::Bf16, DType::Q4] {
             let options = |threads| LoadOptions {
                 dtype: Some(dtype),
                 threads: Some(threads),

@@ -66,7 +66,10 @@ CALLS = [
     message(
         "assistant",
         "At once.",
-        tool_calls=[call("open_gate", {"gate": 1, "share": 1.0}, 2), call("open_gate", {"gate": 2, "why": "né\n<\"'>"}, 3)],
+        tool_calls=[
+            call("open_gate", {"gate": 1, "share": 1.0}, 2),
+            call("open_gate", {"gate": 2, "why": "né\n<\"'>"}, 3),
+        ],
     ),
     message("tool", "done", name="open_gate", tool_call_id="call00002"),
     message("tool", "stuck", name="open_gate", tool_call_id="call00003"),

@@ -1,5 +1,7 @@
 //! The public calls of each operation: they check its operands and hand them to the back-end of the tensors' device.
 
+mod decoder;
+
 use candle_core::{DType, Device, Error, Tensor};
 
 use crate::cpu::backend::Cpu;
@@ -9,6 +11,7 @@ use crate::error::KernelError;
 use crate::ops::activation::Activation;
 use crate::ops::add_layer_norm::{self, AddLayerNorm, Sum};
 use crate::ops::backend::Backend;
+use crate::ops::blocks::{Q4Block, Q8Block};
 use crate::ops::cu_seqlens::CuSeqlens;
 use crate::ops::embed_layer_norm::{self, EmbedLayerNorm};
 use crate::ops::feed_forward::{self, FeedForward};
@@ -60,6 +63,35 @@ impl Linear {
         let weight = weight.to_dtype(DType::F32)?;
         let parameters = Parameters::checked(&weight, bias, DType::F32)?;
         let packed = backend_of(weight.device())?.pack_int8(&weight)?;
+        Ok(Self::of(packed, parameters, activation, dtype))
+    }
+
+    /// Packs 4-bit blocks, `[out, in / 32]` in this order, for the processor. What goes in and comes out is of `dtype`;
+    /// in between, inputs are quantized by block.
+    pub fn of_q4(
+        outputs: usize,
+        inputs: usize,
+        blocks: &[Q4Block],
+        bias: Option<&Tensor>,
+        activation: Activation,
+        dtype: DType,
+    ) -> Result<Self, KernelError> {
+        let parameters = Parameters::of_blocks([outputs, inputs], blocks.len(), bias)?;
+        let packed = backend_of(&Device::Cpu)?.pack_q4([outputs, inputs], blocks)?;
+        Ok(Self::of(packed, parameters, activation, dtype))
+    }
+
+    /// As [`Self::of_q4`], of 8-bit blocks.
+    pub fn of_q8(
+        outputs: usize,
+        inputs: usize,
+        blocks: &[Q8Block],
+        bias: Option<&Tensor>,
+        activation: Activation,
+        dtype: DType,
+    ) -> Result<Self, KernelError> {
+        let parameters = Parameters::of_blocks([outputs, inputs], blocks.len(), bias)?;
+        let packed = backend_of(&Device::Cpu)?.pack_q8([outputs, inputs], blocks)?;
         Ok(Self::of(packed, parameters, activation, dtype))
     }
 

@@ -3,7 +3,7 @@
 //! Each operation is a struct whose fields are its parameters. `forward` takes the tensors, checks every shape with
 //! a typed error, and computes on the tensors' device into a new output; `forward_into` writes an output that the
 //! caller keeps from batch to batch. An operation's file in `ops` has its formula and its float64 reference; `cpu` and
-//! `cuda` compute it, and `dispatch` chooses between them. Those of decoders alone (`dispatch_decoder`) run on the
+//! `cuda` compute it, and `dispatch` chooses between them. Those of decoders alone (`dispatch::decoder`) run on the
 //! processor and are refused on other devices. Work on the processor is spread over the rayon thread pool
 //! that the caller is in, or stays on its thread ([`alone`]).
 //!
@@ -23,15 +23,15 @@ mod cpu;
 #[cfg(any(test, feature = "cuda"))]
 mod cuda;
 mod dispatch;
-mod dispatch_decoder;
 mod error;
 mod failure;
 mod ops;
 #[cfg(test)]
 mod tests;
 
-pub use cpu::parallel::alone;
+pub use cpu::parallel::{alone, for_each};
 pub use cpu::prefers_bf16::prefers_bf16;
+pub use cpu::spin_pool::SpinPool;
 #[cfg(feature = "cuda")]
 pub use cuda::GPU_LIMITS;
 #[cfg(feature = "cuda")]
@@ -41,6 +41,7 @@ pub use failure::DeviceFailure;
 pub use ops::activation::Activation;
 pub use ops::add_layer_norm::AddLayerNorm;
 pub use ops::add_rms_norm::AddRmsNorm;
+pub use ops::blocks::{BLOCK, Q4Block, Q8Block};
 pub use ops::cu_seqlens::CuSeqlens;
 pub use ops::embed_layer_norm::EmbedLayerNorm;
 pub use ops::feed_forward::FeedForward;

@@ -1,7 +1,7 @@
 //! The generator alone: prompts from a reader to answers on a writer, without broker or store.
 //!
-//! A step is either of prompts or of picked tokens, so that the speed of each can be told. Reading prompts runs ahead on
-//! a thread of its own, as it does in the worker.
+//! A step is either of prompts or of picked tokens, so that the speed of each can be told. Prompts are read ahead, on a
+//! thread of its own, as in the worker.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -368,3 +368,6 @@ impl Figures {
 fn writing(source: std::io::Error) -> WorkerError {
     WorkerError::Io { action: "writing the answers", source }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,10 +3,13 @@
 pub mod answer;
 pub mod checkpoint;
 pub mod command;
+pub mod device;
 pub mod expect;
+mod places;
 pub mod prepare;
 pub mod prompting;
 pub mod prompts;
 pub mod schedule;
 pub mod sequence;
 pub mod stage;
+mod steps;

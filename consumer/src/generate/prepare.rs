@@ -15,7 +15,7 @@ use forebay_fabric::{
     backoff::Backoff, clock::Clock, disposition::Disposition, store::ResultStore,
 };
 use forebay_schemas::{ErrorCode, JobError, TokenChunk};
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use metrics::counter;
 use tokio::sync::mpsc;
 
@@ -64,7 +64,7 @@ pub struct Prepare {
 impl Prepare {
     /// Runs until its input ends and all that it took is passed on.
     pub async fn run(self, mut admitted: LaneReceiver<Admitted>) {
-        let mut preparing = FuturesUnordered::new();
+        let mut preparing: FuturesUnordered<BoxFuture<'_, bool>> = FuturesUnordered::new();
         let mut is_ended = false;
         loop {
             tokio::select! {
@@ -74,7 +74,7 @@ impl Prepare {
                 },
                 job = admitted.recv(), if !is_ended && preparing.len() < self.threads.max(1) => {
                     match job {
-                        Some(job) => preparing.push(self.job(job)),
+                        Some(job) => preparing.push(self.job(job).boxed()),
                         None => is_ended = true,
                     }
                 }

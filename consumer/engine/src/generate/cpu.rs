@@ -1,10 +1,10 @@
 //! A generator on the processor: a decoder's layers over pages, all threads sharing each operation.
 
 use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 
 use candle_core::Device;
-use forebay_kernels::{PAGE_TOKENS, Pages, SequenceRows, StepRows, alone};
-use rayon::prelude::*;
+use forebay_kernels::{PAGE_TOKENS, Pages, SequenceRows, SpinPool, StepRows, for_each};
 
 use crate::encode::workspace::Workspace;
 use crate::error::EngineError;
@@ -24,8 +24,7 @@ pub(crate) struct CpuGenerator {
     sequences: HashMap<SequenceId, Sequence>,
     opened: u64,
     space: Workspace,
-    /// None where there is one thread: then the caller's own computes.
-    pool: Option<rayon::ThreadPool>,
+    pool: SpinPool,
     tokens_max: usize,
 }
 
@@ -38,6 +37,13 @@ struct Sequence {
     before: Before,
 }
 
+/// A chunk that picks, with the logits to pick from.
+struct Row<'a, 'b> {
+    chunk: &'a Chunk<'b>,
+    logits: &'a mut [f32],
+    made: Option<Result<Picked, PickError>>,
+}
+
 impl CpuGenerator {
     /// A generator with so many pages for the keys and values of all sequences, of up to `tokens_max` tokens each.
     pub(crate) fn new(
@@ -47,20 +53,15 @@ impl CpuGenerator {
         dtype: candle_core::DType,
         threads: usize,
     ) -> Result<Self, EngineError> {
-        let build = || {
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .thread_name(|index| format!("compute-{index}"))
-                .build()
-                .map_err(|error| EngineError::Threads { threads, problem: error.to_string() })
-        };
+        let pool = SpinPool::new(threads)
+            .map_err(|error| EngineError::Threads { threads, problem: error.to_string() })?;
         Ok(Self {
             memory: decoder.memory(pages as usize, dtype)?,
             allocator: PageAllocator::new(pages),
             sequences: HashMap::new(),
             opened: 0,
             space: Workspace::new(dtype, Device::Cpu),
-            pool: (threads > 1).then(build).transpose()?,
+            pool,
             tokens_max: tokens_max.min(pages as usize * PAGE_TOKENS),
             decoder,
         })
@@ -144,11 +145,7 @@ impl CpuGenerator {
         let rows = StepRows::new(sequences)?;
         let rows = Rows { token_ids: &token_ids, step: &rows, picked: &picked };
         let Self { decoder, memory, space, pool, .. } = self;
-        let forward = || decoder.forward(rows, memory, space);
-        match pool {
-            Some(pool) => pool.install(forward),
-            None => alone(forward),
-        }
+        pool.step(|| decoder.forward(rows, memory, space))
     }
 
     /// Counts the step's tokens as their sequences', and makes full pages known.
@@ -168,18 +165,25 @@ impl CpuGenerator {
     fn pick(&self, step: &Step<'_>, mut logits: Vec<f32>) -> Picks {
         let vocabulary = self.decoder.config().vocabulary;
         let picks = step.rows.iter().filter(|chunk| chunk.pick.is_some());
-        let rows: Vec<(&Chunk<'_>, &mut [f32])> =
-            picks.zip(logits.chunks_exact_mut(vocabulary)).collect();
-        let pick = |(chunk, logits)| (chunk.id, self.pick_one(chunk, logits));
-        let made: Vec<(SequenceId, Result<Picked, PickError>)> = match &self.pool {
-            Some(pool) => pool.install(|| rows.into_par_iter().with_max_len(1).map(pick).collect()),
-            None => rows.into_iter().map(pick).collect(),
-        };
+        // Each is taken once, by the thread that picks from it.
+        let rows: Vec<Mutex<Row<'_, '_>>> = picks
+            .zip(logits.chunks_exact_mut(vocabulary))
+            .map(|(chunk, logits)| Mutex::new(Row { chunk, logits, made: None }))
+            .collect();
+        self.pool.step(|| {
+            for_each(rows.len(), |at| {
+                let mut row = rows[at].lock().unwrap_or_else(PoisonError::into_inner);
+                let row = &mut *row;
+                row.made = Some(self.pick_one(row.chunk, row.logits));
+            });
+        });
         let mut picks = Picks::default();
-        for (id, made) in made {
-            match made {
-                Ok(picked) => picks.picked.push((id, picked)),
-                Err(error) => picks.failed.push((id, error)),
+        for row in rows {
+            let row = row.into_inner().unwrap_or_else(PoisonError::into_inner);
+            match row.made {
+                Some(Ok(picked)) => picks.picked.push((row.chunk.id, picked)),
+                Some(Err(error)) => picks.failed.push((row.chunk.id, error)),
+                None => {} // every task was run
             }
         }
         picks

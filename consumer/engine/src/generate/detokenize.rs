@@ -107,7 +107,9 @@ mod tests {
     use tokenizers::Tokenizer as Library;
 
     use super::*;
-    use crate::tokenizer::vocabulary::tests::{BYTE_LEVEL, GEMMA, LLAMA, METASPACE, byte_characters, library_of};
+    use crate::tokenizer::vocabulary::tests::{
+        BYTE_LEVEL, GEMMA, LLAMA, METASPACE, byte_characters, library_of,
+    };
 
     /// Tokens of one and two bytes, some words, a special token.
     fn byte_level() -> Library {

@@ -3,11 +3,14 @@
 //!
 //! A guide's state is a function of the tokens that it took, so the guide of a resumed sequence takes those again.
 
+use std::fmt::Write as _;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
 use llguidance::api::TopLevelGrammar;
-use llguidance::toktrie::{InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv};
+use llguidance::toktrie::{
+    InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv,
+};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Map, Value as Json, json};
 
@@ -24,7 +27,7 @@ const STATES_MAX: usize = 20_000;
 /// models write nothing else until their tokens are used up.
 const WHITE_SPACE: &str = r"\x20|\x0A\x20{0,24}";
 
-/// What an answer has to fit.
+/// The form that an answer has to have.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Guided {
     /// JSON that a schema describes.
@@ -38,7 +41,7 @@ pub enum Guided {
 /// Why there is no guide, or why it ended.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum GuideError {
-    /// What the answer has to fit can't be read: the request is at fault.
+    /// The form can't be read: the request is at fault.
     #[error("response_format can't be followed: {0}")]
     Unreadable(String),
     /// A grammar became too large on the way, or a token came that it doesn't allow.
@@ -60,7 +63,11 @@ pub struct Guides {
 
 impl Guides {
     /// Takes a second for the largest vocabularies. `end_tokens` are those that end an answer of the model.
-    pub fn new(vocabulary: &Vocabulary, end_tokens: &[u32], tokenize: Tokenize) -> Result<Self, GuideError> {
+    pub fn new(
+        vocabulary: &Vocabulary,
+        end_tokens: &[u32],
+        tokenize: Tokenize,
+    ) -> Result<Self, GuideError> {
         let count = vocabulary.len() as u32;
         let ends: Vec<u32> = end_tokens.iter().copied().filter(|&token| token < count).collect();
         let Some(&end) = ends.first() else {
@@ -69,8 +76,10 @@ impl Guides {
         let words: Vec<Vec<u8>> = (0..count)
             .map(|token| match vocabulary.bytes(token) {
                 bytes if bytes.len() > TOKEN_BYTES_MAX => Vec::new(),
-                // Such a token is no part of any text.
-                bytes if vocabulary.is_special(token) => [&[TokTrie::SPECIAL_TOKEN_MARKER], bytes].concat(),
+                // Such a token is no part of any text, also where the vocabulary calls an end token ordinary.
+                bytes if vocabulary.is_special(token) || ends.contains(&token) => {
+                    [&[TokTrie::SPECIAL_TOKEN_MARKER], bytes].concat()
+                }
                 bytes => bytes.to_vec(),
             })
             .collect();
@@ -79,7 +88,8 @@ impl Guides {
             // A tokenizer that puts a space before every text can't be asked for the tokens of a part.
             let is_canonical = vocabulary.beginning == Beginning::Whole;
             let environment: TokEnv = Arc::new(Environment { trie, tokenize, is_canonical });
-            let capabilities = InferenceCapabilities { ff_tokens: true, ..InferenceCapabilities::default() };
+            let capabilities =
+                InferenceCapabilities { ff_tokens: true, ..InferenceCapabilities::default() };
             let slices = llguidance::earley::SlicedBiasComputer::general_slices();
             let mut factory = ParserFactory::new(&environment, capabilities, &slices)
                 .map_err(|error| error.to_string())?;
@@ -95,8 +105,9 @@ impl Guides {
     /// A guide at the beginning of an answer.
     pub fn guide(&self, guided: &Guided) -> Result<Guide, GuideError> {
         let grammar = grammar(guided)?;
-        let parser = contained(|| self.factory.create_parser(grammar).map_err(|error| error.to_string()))
-            .map_err(GuideError::Unreadable)?;
+        let parser =
+            contained(|| self.factory.create_parser(grammar).map_err(|error| error.to_string()))
+                .map_err(GuideError::Unreadable)?;
         let matcher = Matcher::new(Ok(parser));
         match matcher.get_error() {
             Some(problem) => Err(GuideError::Unreadable(problem)),
@@ -114,7 +125,9 @@ fn grammar(guided: &Guided) -> Result<TopLevelGrammar, GuideError> {
         Guided::Choice(choices) => choices.iter().map(|choice| choice.len() + 1).sum(),
     };
     if bytes > SOURCE_BYTES_MAX {
-        return Err(GuideError::Unreadable(format!("it has {bytes} bytes, and the most are {SOURCE_BYTES_MAX}")));
+        return Err(GuideError::Unreadable(format!(
+            "it has {bytes} bytes, and the most are {SOURCE_BYTES_MAX}"
+        )));
     }
     Ok(match guided {
         Guided::JsonSchema(schema) => {
@@ -150,7 +163,8 @@ fn escaped(text: &str) -> String {
     let mut expression = String::with_capacity(text.len());
     for character in text.chars() {
         if character.is_ascii() && !character.is_ascii_alphanumeric() {
-            expression.push_str(&format!("\\x{:02x}", u32::from(character)));
+            // Writing to a string doesn't fail.
+            let _ = write!(expression, "\\x{:02x}", u32::from(character));
         } else {
             expression.push(character);
         }
@@ -165,8 +179,8 @@ pub struct Guide {
 }
 
 impl Guide {
-    /// The tokens that the answer can go on with. Where it is complete, those that end it are among them; where it can't
-    /// go on, there are no others.
+    /// The tokens that the answer can go on with. Where it is complete, those that end it are among them; where it
+    /// can't go on, there are no others.
     pub fn mask(&mut self) -> Result<TokenMask, GuideError> {
         let mask = self.matcher.compute_mask_or_eos().map_err(broken)?;
         Ok(TokenMask::from_words(mask.as_slice().to_vec()))

@@ -14,7 +14,10 @@ pub struct StopStrings {
 impl StopStrings {
     /// Looks for these; empty ones are ignored.
     pub fn new(stops: impl IntoIterator<Item = String>) -> Self {
-        Self { stops: stops.into_iter().filter(|stop| !stop.is_empty()).collect(), held: String::new() }
+        Self {
+            stops: stops.into_iter().filter(|stop| !stop.is_empty()).collect(),
+            held: String::new(),
+        }
     }
 
     /// Takes more text and appends to `text` what is certainly part of the answer. Returns the stop string that was
@@ -58,7 +61,10 @@ pub(super) fn overlap(text: &str, stop: &str) -> usize {
     let longest = text.len().min(stop.len() - 1);
     (1..=longest)
         .rev()
-        .find(|&length| text.is_char_boundary(text.len() - length) && stop.starts_with(&text[text.len() - length..]))
+        .find(|&length| {
+            text.is_char_boundary(text.len() - length)
+                && stop.starts_with(&text[text.len() - length..])
+        })
         .unwrap_or(0)
 }
 
@@ -72,7 +78,8 @@ mod tests {
     fn cut(text: &str, stops: &[String]) -> (String, bool) {
         for (at, character) in text.char_indices() {
             let so_far = &text[..at + character.len_utf8()];
-            let ended = stops.iter().filter(|stop| !stop.is_empty() && so_far.ends_with(stop.as_str()));
+            let ended =
+                stops.iter().filter(|stop| !stop.is_empty() && so_far.ends_with(stop.as_str()));
             if let Some(longest) = ended.map(String::len).max() {
                 return (so_far[..so_far.len() - longest].to_owned(), true);
             }

@@ -11,7 +11,7 @@ const LLAMA: &str = "<|python_tag|>";
 /// The way in which a family writes calls.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ToolFormat {
-    /// `<tool_call>{"name": …, "arguments": …}</tool_call>`: Hermes, Qwen, SmolLM3.
+    /// `<tool_call>{"name": …, "arguments": …}</tool_call>`: Hermes, Qwen, `SmolLM3`.
     Hermes,
     /// `{"name": …, "parameters": …}` as the whole answer, several with semicolons between them: Llama 3.x.
     Llama,
@@ -83,7 +83,7 @@ enum At {
     Rest,
 }
 
-/// What the held text is.
+/// The meaning of the held text.
 enum Found {
     /// The beginning of a call.
     Incomplete,
@@ -170,7 +170,11 @@ impl ToolCalls {
 
     /// Whether the answer begins as a call, or goes on with another one.
     fn begin_json(&mut self) -> bool {
-        let separators = if self.has_calls { &[';', ' ', '\n', '\t', '\r'][..] } else { &[' ', '\n', '\t', '\r'] };
+        let separators = if self.has_calls {
+            &[';', ' ', '\n', '\t', '\r'][..]
+        } else {
+            &[' ', '\n', '\t', '\r']
+        };
         let text = self.held.trim_start_matches(separators);
         let text = text.strip_prefix(LLAMA).unwrap_or(text).trim_start();
         if text.starts_with('{') {
@@ -213,7 +217,7 @@ impl ToolCalls {
         !self.held.is_empty()
     }
 
-    /// What looked like a call is text, with its mark and what came before that.
+    /// A text that looked like a call stays text, with its mark and the space before that.
     fn no_call(&mut self, length: usize, parts: &mut Vec<AnswerPart>) {
         let text = std::mem::take(&mut self.space) + self.mark() + &self.held[..length];
         self.held.drain(..length);
@@ -230,7 +234,7 @@ fn append(text: String, parts: &mut Vec<AnswerPart>) {
     }
 }
 
-/// What follows `<tool_call>`. At the end of an answer the closing tag may be missing: some models end with the call.
+/// Reads on after `<tool_call>`. At the end of an answer the closing tag may be missing: some models end with the call.
 fn hermes(text: &str, is_end: bool) -> Found {
     let (body, length) = match text.find(HERMES.1) {
         Some(end) => (&text[..end], end + HERMES.1.len()),
@@ -243,7 +247,7 @@ fn hermes(text: &str, is_end: bool) -> Found {
     }
 }
 
-/// What follows `[TOOL_CALLS]`: a list of calls, or a name and its arguments.
+/// Reads on after `[TOOL_CALLS]`: a list of calls, or a name and its arguments.
 fn mistral(text: &str) -> Found {
     let trimmed = text.trim_start();
     let start = text.len() - trimmed.len();

@@ -7,8 +7,35 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::error::EngineError;
-use crate::info::{GenerationInfo, Recommended};
 use crate::load::files::{from_json, read_if_there};
+
+/// What a model says about generating text with it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct GenerationInfo {
+    /// Tokens that end a text.
+    pub end_token_ids: Vec<u32>,
+    /// The template of a chat, in Jinja.
+    pub chat_template: Option<String>,
+    /// The texts of special tokens by the names that templates know them by, such as `bos_token`.
+    pub special_tokens: Vec<(String, String)>,
+    /// Parameters that the model's makers recommend.
+    pub recommended: Recommended,
+}
+
+/// Parameters of sampling that a model's makers recommend; `None` where they don't say.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Recommended {
+    /// 0 for the likeliest token.
+    pub temperature: Option<f32>,
+    /// As [`crate::Sampling::top_k`].
+    pub top_k: Option<usize>,
+    /// As [`crate::Sampling::top_p`].
+    pub top_p: Option<f32>,
+    /// As [`crate::Sampling::min_p`].
+    pub min_p: Option<f32>,
+    /// As [`crate::Sampling::repetition_penalty`].
+    pub repetition_penalty: Option<f32>,
+}
 
 /// `generation_config.json`, as far as it counts.
 #[derive(Default, Deserialize)]

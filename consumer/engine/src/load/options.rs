@@ -38,7 +38,7 @@ impl fmt::Display for Device {
     }
 }
 
-/// The number type that a model computes in. Parsed from `f32`, `bf16`, `f16` or `int8`.
+/// The number type that a model computes in. Parsed from `f32`, `bf16`, `f16`, `int8` or `q4`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DType {
     /// IEEE single precision.
@@ -50,14 +50,17 @@ pub enum DType {
     /// Quantized linear layers: int8 with a scale for each output and each token. Everything else is in `f32`, or in
     /// `bf16` where the processor computes that faster.
     Int8,
+    /// Linear layers in the quantised blocks of the model's file, of four bits or of up to eight, and the rest in int8
+    /// blocks. For models that generate text.
+    Q4,
 }
 
 impl DType {
     /// The type of hidden states, as tensors call it.
     pub(crate) fn tensor(self) -> candle_core::DType {
         match self {
-            Self::Int8 if forebay_kernels::prefers_bf16() => candle_core::DType::BF16,
-            Self::F32 | Self::Int8 => candle_core::DType::F32,
+            Self::Int8 | Self::Q4 if forebay_kernels::prefers_bf16() => candle_core::DType::BF16,
+            Self::F32 | Self::Int8 | Self::Q4 => candle_core::DType::F32,
             Self::Bf16 => candle_core::DType::BF16,
             Self::F16 => candle_core::DType::F16,
         }
@@ -73,6 +76,7 @@ impl FromStr for DType {
             "bf16" => Ok(Self::Bf16),
             "f16" => Ok(Self::F16),
             "int8" => Ok(Self::Int8),
+            "q4" => Ok(Self::Q4),
             _ => Err(EngineError::DTypeUnknown(text.to_owned())),
         }
     }
@@ -85,6 +89,7 @@ impl fmt::Display for DType {
             Self::Bf16 => "bf16",
             Self::F16 => "f16",
             Self::Int8 => "int8",
+            Self::Q4 => "q4",
         })
     }
 }
@@ -131,6 +136,14 @@ impl LoadOptions {
                 device: self.device.to_string(),
                 supported: "f32, bf16, int8",
             }),
+        }
+    }
+
+    /// As [`Self::resolve_dtype`], for a model that generates text.
+    pub(crate) fn resolve_generator_dtype(&self) -> Result<DType, EngineError> {
+        match self.dtype {
+            Some(DType::Q4) if self.device == Device::Cpu => Ok(DType::Q4),
+            _ => self.resolve_dtype(false, None),
         }
     }
 
@@ -188,7 +201,7 @@ mod tests {
 
     #[test]
     fn dtype_names_survive_a_round_trip_and_others_are_refused() {
-        for name in ["f32", "bf16", "f16", "int8"] {
+        for name in ["f32", "bf16", "f16", "int8", "q4"] {
             assert_eq!(name.parse::<DType>().unwrap().to_string(), name);
         }
         assert!(

@@ -169,6 +169,7 @@ impl Shard {
                 path: self.path.clone(),
                 name: name.to_owned(),
                 dtype: format!("{other:?}"),
+                readable: "F32, F16, BF16, F64",
             }),
         }
     }

@@ -77,7 +77,9 @@ impl Vocabulary {
         let highest = tokens.values().chain(added.keys()).copied().max();
         let count = highest.map_or(0, |highest| highest as usize + 1);
         if count > TOKENS_MAX {
-            return Err(invalid(format!("it has ids up to {count}, and the most that are read are {TOKENS_MAX}")));
+            return Err(invalid(format!(
+                "it has ids up to {count}, and the most that are read are {TOKENS_MAX}"
+            )));
         }
         // An added token may have the text of another id; the library looks for the added one first.
         let mut texts = vec![None; count];
@@ -101,7 +103,9 @@ impl Vocabulary {
                 how.append(&text, &mut it.bytes);
             }
             let end = u32::try_from(it.bytes.len());
-            it.ends.push(end.map_err(|_| invalid("its tokens have more than 4 GiB of text".to_owned()))?);
+            it.ends.push(
+                end.map_err(|_| invalid("its tokens have more than 4 GiB of text".to_owned()))?,
+            );
         }
         Ok(it)
     }
@@ -118,7 +122,7 @@ fn invalid(problem: String) -> EngineError {
     EngineError::Tokenizer { problem }
 }
 
-/// What the decoder does to the text of one token.
+/// The changes that the decoder makes to the text of one token.
 #[derive(Debug)]
 struct Decoding {
     /// Texts to replace and what with, in this order.
@@ -138,7 +142,11 @@ impl Decoding {
             is_byte_level: false,
             has_byte_tokens: false,
             words: decoder.is_null(),
-            beginning: if decoder.is_null() { Beginning::WithoutSpaces(1) } else { Beginning::Whole },
+            beginning: if decoder.is_null() {
+                Beginning::WithoutSpaces(1)
+            } else {
+                Beginning::Whole
+            },
         };
         let single = std::slice::from_ref(decoder);
         let parts = match decoder["decoders"].as_array() {
@@ -149,7 +157,9 @@ impl Decoding {
         let mut is_fused = false;
         for part in parts {
             it.add(part, &mut is_fused).ok_or_else(|| {
-                invalid(format!("its decoder {part} is not supported where it stands, for text is made of single tokens"))
+                invalid(format!(
+                    "its decoder {part} is not supported where it stands: tokens become text singly"
+                ))
             })?;
         }
         Ok(it)
@@ -173,7 +183,8 @@ impl Decoding {
                 }
             }
             "Strip" if *is_fused && part["content"] == " " && part["stop"] == 0 => {
-                self.beginning = Beginning::WithoutSpaces(usize::try_from(part["start"].as_u64()?).ok()?);
+                self.beginning =
+                    Beginning::WithoutSpaces(usize::try_from(part["start"].as_u64()?).ok()?);
             }
             _ => return None,
         }
@@ -185,7 +196,9 @@ impl Decoding {
         if self.words {
             bytes.push(b' ');
         }
-        if self.has_byte_tokens && let Some(byte) = byte_of(text) {
+        if self.has_byte_tokens
+            && let Some(byte) = byte_of(text)
+        {
             bytes.push(byte);
             return;
         }
@@ -196,15 +209,13 @@ impl Decoding {
         if self.is_byte_level {
             let start = bytes.len();
             for character in text.chars() {
-                match byte_level(character) {
-                    Some(byte) => bytes.push(byte),
-                    None => {
-                        // As the library does: a token with such a character is text as it stands.
-                        bytes.truncate(start);
-                        bytes.extend_from_slice(text.as_bytes());
-                        return;
-                    }
-                }
+                let Some(byte) = byte_level(character) else {
+                    // As the library does: a token with such a character is text as it stands.
+                    bytes.truncate(start);
+                    bytes.extend_from_slice(text.as_bytes());
+                    return;
+                };
+                bytes.push(byte);
             }
         } else {
             bytes.extend_from_slice(text.as_bytes());
@@ -224,7 +235,9 @@ fn byte_level(character: char) -> Option<u8> {
     let is_printable = |code: u32| matches!(code, 0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF);
     match u32::from(character) {
         code if is_printable(code) => Some(code as u8),
-        code @ 0x100..=0x143 => (0..=u8::MAX).filter(|&byte| !is_printable(byte.into())).nth(code as usize - 0x100),
+        code @ 0x100..=0x143 => {
+            (0..=u8::MAX).filter(|&byte| !is_printable(byte.into())).nth(code as usize - 0x100)
+        }
         _ => None,
     }
 }
@@ -238,17 +251,21 @@ pub(crate) mod tests {
 
     /// A tokenizer that has these tokens in this order, and this decoder.
     pub(crate) fn library_of(tokens: &[String], special: &[&str], decoder: &str) -> Library {
-        let vocabulary = tokens.iter().enumerate().map(|(id, token)| (token.clone(), id as u32)).collect();
-        let model = WordLevel::builder().vocab(vocabulary).unk_token(tokens[0].clone()).build().unwrap();
+        let vocabulary =
+            tokens.iter().enumerate().map(|(id, token)| (token.clone(), id as u32)).collect();
+        let model =
+            WordLevel::builder().vocab(vocabulary).unk_token(tokens[0].clone()).build().unwrap();
         let mut library = Library::new(model);
         let decoder: Option<DecoderWrapper> = serde_json::from_str(decoder).unwrap();
         library.with_decoder(decoder);
-        library.add_special_tokens(special.iter().map(|&token| AddedToken::from(token, true))).unwrap();
+        library
+            .add_special_tokens(special.iter().map(|&token| AddedToken::from(token, true)))
+            .unwrap();
         library
     }
 
-    pub(crate) const BYTE_LEVEL: &str =
-        r#"{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true}"#;
+    pub(crate) const BYTE_LEVEL: &str = r#"{"type": "ByteLevel",
+        "add_prefix_space": false, "trim_offsets": true, "use_regex": true}"#;
     pub(crate) const LLAMA: &str = r#"{"type": "Sequence", "decoders": [
         {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
         {"type": "ByteFallback"}, {"type": "Fuse"},
@@ -288,7 +305,8 @@ pub(crate) mod tests {
     #[test]
     fn tokens_are_the_bytes_that_the_decoder_makes_of_them() {
         let tokens = strings(&["Ġwater", "Ã", "<|a b|>", "Ċ"]);
-        let vocabulary = Vocabulary::of(&library_of(&tokens, &["<|end|>", "Ġwater"], BYTE_LEVEL)).unwrap();
+        let vocabulary =
+            Vocabulary::of(&library_of(&tokens, &["<|end|>", "Ġwater"], BYTE_LEVEL)).unwrap();
         assert_eq!(vocabulary.len(), 5);
         assert_eq!(vocabulary.bytes(0), b" water");
         assert_eq!(vocabulary.bytes(1), [0xC3]);

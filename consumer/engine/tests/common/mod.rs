@@ -72,14 +72,18 @@ fn copy_folder(from: &Path, to: &Path) {
 
 /// The folder of all-MiniLM-L6-v2, which is too large to keep beside the code.
 pub fn minilm_folder() -> PathBuf {
-    let models = std::env::var_os("FOREBAY_MODELS_DIR").map_or_else(cached_models, PathBuf::from);
-    let folder = models.join("all-minilm-l6-v2");
+    let folder = models_dir().join("all-minilm-l6-v2");
     assert!(
         folder.join("model.safetensors").is_file(),
         "no model in {}; run: make model",
         folder.display()
     );
     folder
+}
+
+/// The folder of models that are too large to keep beside the code.
+pub fn models_dir() -> PathBuf {
+    std::env::var_os("FOREBAY_MODELS_DIR").map_or_else(cached_models, PathBuf::from)
 }
 
 fn cached_models() -> PathBuf {

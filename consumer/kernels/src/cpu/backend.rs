@@ -7,6 +7,7 @@ use crate::cpu;
 use crate::ops::add_layer_norm::{self, AddLayerNorm};
 use crate::ops::add_rms_norm::{self, AddRmsNorm};
 use crate::ops::backend::Backend;
+use crate::ops::blocks::{Q4Block, Q8Block};
 use crate::ops::decoder_backend::DecoderBackend;
 use crate::ops::embed_layer_norm::{self, EmbedLayerNorm};
 use crate::ops::gate::{self, Gate};
@@ -33,6 +34,14 @@ impl Backend for Cpu {
 
     fn pack_int8(&self, weight: &Tensor) -> Result<PackedWeight> {
         cpu::linear::int8::pack(weight)
+    }
+
+    fn pack_q4(&self, sizes: [usize; 2], blocks: &[Q4Block]) -> Result<PackedWeight> {
+        cpu::linear::blocks::pack(sizes, blocks)
+    }
+
+    fn pack_q8(&self, sizes: [usize; 2], blocks: &[Q8Block]) -> Result<PackedWeight> {
+        cpu::linear::blocks::pack(sizes, blocks)
     }
 
     fn prefers_bias_in_attention(&self) -> bool {

@@ -82,8 +82,8 @@ pub(crate) fn multiply<T: Target, E: Element>(
     multiply_any::<T, E, false>(rows, panel, sums);
 }
 
-/// As [`multiply`], but each sum starts from what `sums` holds; [`PanelOf::start`] does not count. A product whose
-/// depth lies in several panels gives the same bits as one whose depth lies in one.
+/// As [`multiply`], but each sum starts from what `sums` holds; [`PanelOf::start`] does not count. A matrix product whose
+/// depth lies in several panels gives the bits of one whose depth lies in one.
 #[inline(always)]
 pub(crate) fn multiply_onto<T: Target, E: Element>(
     rows: RowsOf<'_, E>,

@@ -1,5 +1,5 @@
 //! The processor's back-end. Loops are compiled for AVX-512 with and without bf16 pairs, AVX2, NEON and the baseline,
-//! and chosen at run time ([`simd`]); work is spread over the rayon thread pool that the caller is in ([`parallel`]).
+//! and chosen at run time ([`simd`]); work is spread over the thread pool that the caller is in ([`parallel`]).
 //!
 //! One file an operation (`linear_layer_norm` and `feed_forward` have none: they are composed of others), over the
 //! matrix product of [`gemm`], the functions of [`math`], each thread's [`scratch`] memory and the number types of
@@ -28,5 +28,6 @@ mod rotary;
 mod rows;
 pub(crate) mod scratch;
 pub(crate) mod simd;
+pub(crate) mod spin_pool;
 pub(crate) mod storage;
 mod varlen_attention;

@@ -7,7 +7,7 @@ use super::block::Columns;
 use super::element::{Element, by_dtype};
 use super::page::{PageLayout, put_key, put_value};
 use super::parallel::{for_each, threads};
-use super::rms_norm::{RmsRow, borrow_rms};
+use super::rms_norm::{RmsParameters, RmsRow, borrow_rms};
 use super::scratch::sized;
 use super::simd::{Isa, Target, dispatched};
 use super::storage::{borrow, write};
@@ -30,9 +30,9 @@ pub(super) fn qkv_into_pages(
     let [q_norm, k_norm] = &norms;
     let heads = Heads {
         angles,
-        q_norm: q_norm.as_ref().map(|norm| norm.row()).transpose()?,
-        k_norm: k_norm.as_ref().map(|norm| norm.row()).transpose()?,
-        heads: op.heads,
+        q_norm: q_norm.as_ref().map(RmsParameters::row).transpose()?,
+        k_norm: k_norm.as_ref().map(RmsParameters::row).transpose()?,
+        queries: op.heads,
         layout: PageLayout::of(pages),
     };
     let width = qkv.dims()[1];
@@ -78,7 +78,7 @@ struct Heads<'a> {
     q_norm: Option<RmsRow<'a>>,
     k_norm: Option<RmsRow<'a>>,
     /// Heads of queries.
-    heads: usize,
+    queries: usize,
     layout: PageLayout,
 }
 
@@ -93,7 +93,7 @@ fn span_of<T: Target, E: Element>(heads: Heads<'_>, span: &Span, qkv: &mut [E], 
     if span.slot() == 0 {
         layout.clear_values(page);
     }
-    let width = (heads.heads + 2 * layout.kv_heads) * layout.dim;
+    let width = (heads.queries + 2 * layout.kv_heads) * layout.dim;
     E::with_scratch(|scratch| {
         let row = sized(&mut scratch.floats, layout.dim);
         for (index, token) in qkv.chunks_exact_mut(width).enumerate() {
@@ -101,7 +101,7 @@ fn span_of<T: Target, E: Element>(heads: Heads<'_>, span: &Span, qkv: &mut [E], 
                 &angles.table[(span.position + index) * angles.turned..][..angles.turned]
             });
             let slot = span.slot() + index;
-            let (queries, others) = token.split_at_mut(heads.heads * layout.dim);
+            let (queries, others) = token.split_at_mut(heads.queries * layout.dim);
             if heads.q_norm.is_some() || angles.is_some() {
                 for head in queries.chunks_exact_mut(layout.dim) {
                     prepare::<T, E>(row, head, heads.q_norm, angles);

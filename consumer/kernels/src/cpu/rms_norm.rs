@@ -51,7 +51,7 @@ fn normalize<T: Target, E: Element>(out: &mut [E], x: &[E], norm: RmsRow<'_>) {
     });
 }
 
-/// An RMSNorm's borrowed weight.
+/// An `RMSNorm`'s borrowed weight.
 pub(super) struct RmsParameters<'a, S> {
     weight: Borrowed<'a, S>,
     eps: f32,
@@ -64,7 +64,7 @@ impl<S: Deref<Target = Storage>> RmsParameters<'_, S> {
     }
 }
 
-/// An RMSNorm's parameters as values.
+/// An `RMSNorm`'s parameters as values.
 #[derive(Clone, Copy)]
 pub(super) struct RmsRow<'a> {
     pub(super) weight: &'a [f32],
@@ -83,7 +83,7 @@ impl RmsRow<'_> {
     }
 }
 
-/// The weight of an RMSNorm, borrowed for the time of one operation.
+/// The weight of an `RMSNorm`, borrowed for the time of one operation.
 pub(super) fn borrow_rms(op: &RmsNorm) -> RmsParameters<'_, impl Deref<Target = Storage> + '_> {
     RmsParameters { weight: borrow(&op.weight), eps: op.eps }
 }

@@ -24,7 +24,7 @@ pub(crate) struct Cuda;
 impl Backend for Cuda {
     /// Kernels take weights as they come.
     fn pack(&self, weight: &Tensor) -> Result<PackedWeight> {
-        Ok(PackedWeight { values: weight.clone(), scales: None })
+        Ok(PackedWeight { values: weight.clone(), scales: None, blocks: None })
     }
 
     fn pack_int8(&self, _: &Tensor) -> Result<PackedWeight> {

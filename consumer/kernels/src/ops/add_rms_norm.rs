@@ -1,11 +1,11 @@
-//! `add_rms_norm`: residual and RMSNorm, between the halves of a decoder layer.
+//! `add_rms_norm`: residual and `RMSNorm`, between the halves of a decoder layer.
 //!
 //! - formula: `sum = sum + x`, then `y = RMSNorm(sum)`
 //! - shapes: `x`, `sum`, `y`: `[tokens, hidden]`; `weight`: `[hidden]`
 //! - dtype: f32 or bf16; the weight and all that is in between are f32
 //! - memory traffic: `x` and `y` once, `sum` once each way
 //! - numerics: as `rms_norm`; the sum is normalised as it was rounded
-//! - source: Zhang and Sennrich 2019 (RMSNorm); Xiong et al. 2020 (norm before each half)
+//! - source: Zhang and Sennrich 2019 (`RMSNorm`); Xiong et al. 2020 (norm before each half)
 
 use candle_core::Tensor;
 
@@ -15,7 +15,7 @@ use crate::error::KernelError;
 
 pub(crate) const OP: &str = "add_rms_norm";
 
-/// Residual and RMSNorm in one pass; the sum is kept as the next residual.
+/// Residual and `RMSNorm` in one pass; the sum is kept as the next residual.
 #[derive(Debug, Clone)]
 pub struct AddRmsNorm {
     /// The normalisation.

@@ -1,8 +1,9 @@
 //! The interface of back-ends: all operations on one kind of device.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Error, Result, Tensor};
 
 use super::add_layer_norm::{self, AddLayerNorm};
+use super::blocks::{Q4Block, Q8Block};
 use super::embed_layer_norm::{self, EmbedLayerNorm};
 use super::feed_forward::{self, FeedForward};
 use super::gate::{self, Gate};
@@ -22,6 +23,18 @@ pub(crate) trait Backend {
 
     /// A weight `[out, in]` in f32 as int8 with a scale for each output, in the layout that [`Self::linear`] reads.
     fn pack_int8(&self, weight: &Tensor) -> Result<PackedWeight>;
+
+    /// 4-bit blocks, `[out, in / 32]` of these sizes, in the layout that [`Self::linear`] reads.
+    fn pack_q4(&self, sizes: [usize; 2], blocks: &[Q4Block]) -> Result<PackedWeight> {
+        let _ = (sizes, blocks);
+        Err(Error::Msg("weights in blocks have no kernels on this device".to_owned()))
+    }
+
+    /// As [`Self::pack_q4`], of 8-bit blocks.
+    fn pack_q8(&self, sizes: [usize; 2], blocks: &[Q8Block]) -> Result<PackedWeight> {
+        let _ = (sizes, blocks);
+        Err(Error::Msg("weights in blocks have no kernels on this device".to_owned()))
+    }
 
     /// Whether the bias of queries, keys and values is cheaper to add in attention than in the linear layer before it.
     fn prefers_bias_in_attention(&self) -> bool;

@@ -4,7 +4,8 @@
 //! - shapes: `x`: `[tokens, in]`; `weight`: `[out, in]`, as checkpoints store it; `bias`: `[out]`; `y`: `[tokens,
 //!   out]`
 //! - dtype: f32 or bf16 (on a GPU bf16 or f16; `in` even in bf16) with f32 sums, bias and activation; the bias is
-//!   f32. An int8 weight has a scale for each output, and inputs are quantized token by token
+//!   f32. An int8 weight has a scale for each output, and inputs are quantized token by token; of weights in blocks
+//!   see [`super::blocks`]
 //! - memory traffic: `x` and `y` once, the weight once for each chunk of rows
 //! - numerics: multiplied and added fused where the device can, summed in f32 in an order that does not depend on
 //!   the rows beside; activations as [`Activation`] states; int8 sums are exact integers
@@ -13,9 +14,10 @@
 //!
 //! The weight is packed once, when the layer is made, by the back-end that computes with it.
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Error, Tensor};
 
 use super::activation::Activation;
+use super::blocks::BLOCK;
 use super::operand::{Operand, share_no_memory};
 use crate::error::KernelError;
 
@@ -39,6 +41,30 @@ pub(crate) struct PackedWeight {
     pub(crate) values: Tensor,
     /// Of an int8 weight.
     pub(crate) scales: Option<Scales>,
+    /// Of a weight in blocks, whose `values` are bytes.
+    pub(crate) blocks: Option<BlockFormat>,
+}
+
+#[cfg(feature = "cuda")]
+impl PackedWeight {
+    fn is_unquantized(&self) -> bool {
+        self.scales.is_none() && self.blocks.is_none()
+    }
+}
+
+/// How a weight in blocks is packed: only as much as its blocks need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BlockFormat {
+    /// Of a weight: 4 or 8.
+    pub(crate) bits: usize,
+    /// Whether scales and minima are f32; f16 otherwise.
+    pub(crate) wide: bool,
+    /// Whether the halves of a block have a scale each.
+    pub(crate) halves: bool,
+    /// Whether blocks have a minimum.
+    pub(crate) minima: bool,
+    /// Bytes before the first panel, which begins a cache line.
+    pub(crate) skipped: usize,
 }
 
 /// The scales of an int8 weight, one for each output.
@@ -73,6 +99,34 @@ impl Parameters {
                 operand.shape_error("at least one input, and in bf16 an even number".to_owned())
             );
         }
+        Self::with_bias(inputs, outputs, bias)
+    }
+
+    /// Those of a layer of `blocks` blocks.
+    pub(crate) fn of_blocks(
+        [outputs, inputs]: [usize; 2],
+        blocks: usize,
+        bias: Option<&Tensor>,
+    ) -> Result<Self, KernelError> {
+        let fits = inputs > 0 && inputs.is_multiple_of(BLOCK);
+        if !fits || outputs.checked_mul(inputs / BLOCK) != Some(blocks) {
+            return Err(KernelError::Shape {
+                op: OP,
+                operand: "blocks",
+                actual: vec![blocks],
+                expected: format!(
+                    "a block for every {BLOCK} inputs of every output, of {outputs} outputs and {inputs} inputs"
+                ),
+            });
+        }
+        Self::with_bias(inputs, outputs, bias)
+    }
+
+    fn with_bias(
+        inputs: usize,
+        outputs: usize,
+        bias: Option<&Tensor>,
+    ) -> Result<Self, KernelError> {
         let bias = bias.map(|bias| bias.to_dtype(DType::F32)).transpose()?;
         if let Some(bias) = &bias {
             Operand { op: OP, name: "bias", tensor: bias }.expect(&[outputs], DType::F32)?;
@@ -148,11 +202,14 @@ impl Linear {
     /// Whether it is a matrix product of unquantized values and nothing else.
     #[cfg(feature = "cuda")]
     pub(crate) fn is_plain(&self) -> bool {
-        self.bias().is_none() && self.activation == Activation::None && self.weight.scales.is_none()
+        self.bias().is_none() && self.activation == Activation::None && self.weight.is_unquantized()
     }
 
     pub(crate) fn check(&self, Operands { x, out }: Operands<'_>) -> Result<(), KernelError> {
         let inputs = self.inputs();
+        if self.weight.blocks.is_some() && !x.device().is_cpu() {
+            return Err(Error::Msg("a weight in blocks computes on the processor alone".to_owned()).into());
+        }
         let operand = Operand { op: OP, name: "x", tensor: x };
         let (tokens, width, _) = operand.matrix()?;
         if width != inputs {

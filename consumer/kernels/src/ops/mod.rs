@@ -9,6 +9,7 @@ pub(crate) mod activation;
 pub(crate) mod add_layer_norm;
 pub(crate) mod add_rms_norm;
 pub(crate) mod backend;
+pub(crate) mod blocks;
 pub(crate) mod cu_seqlens;
 pub(crate) mod decoder_backend;
 pub(crate) mod embed_layer_norm;

@@ -14,7 +14,7 @@ use crate::error::KernelError;
 
 pub(crate) const OP: &str = "rms_norm";
 
-/// An RMSNorm over the last dimension. Families that multiply by `1 + weight` add the one when they load.
+/// An `RMSNorm` over the last dimension. Families that multiply by `1 + weight` add the one when they load.
 #[derive(Debug, Clone)]
 pub struct RmsNorm {
     /// `[width]`, multiplied; f32.

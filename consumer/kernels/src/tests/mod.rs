@@ -14,6 +14,7 @@ use crate::ops::activation::Activation;
 use crate::ops::cu_seqlens::CuSeqlens;
 use crate::ops::layer_norm::LayerNorm;
 use crate::ops::mask::Mask;
+use crate::ops::rms_norm::RmsNorm;
 use crate::ops::varlen_attention::VarlenAttention;
 
 /// Lengths of up to five sequences, empty ones among them.
@@ -60,6 +61,10 @@ const DTYPES: [(DType, f64); 2] = [(DType::F32, 1.2e-7), (DType::BF16, 8e-3)];
 
 fn layer_norm(seed: u64, hidden: usize) -> LayerNorm {
     LayerNorm { scale: noisy(seed, &[hidden]).0, shift: noisy(seed + 1, &[hidden]).0, eps: 1e-5 }
+}
+
+fn rms_norm(seed: u64, width: usize) -> RmsNorm {
+    RmsNorm { weight: noisy(seed, &[width]).0, eps: 1e-5 }
 }
 
 fn values(tensor: &Tensor) -> Vec<f32> {

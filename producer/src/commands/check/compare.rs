@@ -98,7 +98,7 @@ pub(super) fn compare(
     let (cosine_min, difference_max) = match dtype {
         DType::F32 => (0.999_99, 1e-3),
         DType::Bf16 | DType::F16 => (0.999, 0.05),
-        DType::Int8 => (0.99, 0.2),
+        DType::Int8 | DType::Q4 => (0.99, 0.2),
     };
     let row = |(index, text): (usize, &String)| {
         let text: String = text.chars().take(SHOWN).collect();

@@ -46,6 +46,7 @@ fn worker(id: &str, heartbeat: u64) -> WorkerRecord {
         slots_free_tokens: 0,
         gpu: None,
         remote: None,
+        generate: None,
         revision: None,
     }
 }

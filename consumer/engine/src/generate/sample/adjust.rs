@@ -1,4 +1,4 @@
-//! What changes single logits before a token is picked: the mask, bans, biases and penalties.
+//! Changes of single logits before a token is picked: the mask, bans, biases and penalties.
 
 use super::{History, Sampling, TokenMask};
 
@@ -23,7 +23,9 @@ pub(super) fn apply_mask(logits: &mut [f32], mask: &TokenMask) {
 /// Excludes the tokens that would end the sequence while it has too few, unless no others are allowed: a guide that is
 /// at its end allows nothing else.
 pub(super) fn ban_ends(logits: &mut [f32], sampling: &Sampling) {
-    let ends = || sampling.stop_token_ids.iter().chain(&sampling.end_token_ids).map(|&token| token as usize);
+    let ends = || {
+        sampling.stop_token_ids.iter().chain(&sampling.end_token_ids).map(|&token| token as usize)
+    };
     let mut banned = Vec::new();
     for token in ends() {
         if let Some(logit) = logits.get_mut(token) {
@@ -52,7 +54,8 @@ pub(super) fn add_biases(logits: &mut [f32], biases: &[(u32, f32)]) {
 pub(super) fn apply_penalties(logits: &mut [f32], sampling: &Sampling, history: History<'_>) {
     let Sampling { presence_penalty: presence, frequency_penalty: frequency, .. } = *sampling;
     let repetition = sampling.repetition_penalty;
-    if repetition == 1.0 && presence == 0.0 && frequency == 0.0 {
+    let repeats = (repetition - 1.0).abs() > 0.0;
+    if !repeats && presence == 0.0 && frequency == 0.0 {
         return;
     }
     // Times that the output has a token, with one added if the token was seen at all.
@@ -73,8 +76,11 @@ pub(super) fn apply_penalties(logits: &mut [f32], sampling: &Sampling, history: 
             continue; // it was handled when it came first
         }
         let logit = &mut logits[token as usize];
-        if repetition != 1.0 {
-            change(logit, |logit| if logit > 0.0 { logit / repetition } else { logit * repetition });
+        if repeats {
+            change(
+                logit,
+                |logit| if logit > 0.0 { logit / repetition } else { logit * repetition },
+            );
         }
         if count > 1 {
             change(logit, |logit| logit - frequency * (count - 1) as f32 - presence);
@@ -92,6 +98,8 @@ fn change(logit: &mut f32, by: impl FnOnce(f32) -> f32) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::float_cmp)]
+
     use super::*;
 
     const OUT: f32 = f32::NEG_INFINITY;
@@ -123,7 +131,8 @@ mod tests {
 
     #[test]
     fn the_last_tokens_are_not_banned() {
-        let sampling = Sampling { end_token_ids: vec![1, 9], stop_token_ids: vec![1], ..Sampling::default() };
+        let sampling =
+            Sampling { end_token_ids: vec![1, 9], stop_token_ids: vec![1], ..Sampling::default() };
         let mut logits = vec![1.0, 2.0, 3.0];
         ban_ends(&mut logits, &sampling);
         assert_eq!(logits, [1.0, OUT, 3.0]);
@@ -145,7 +154,10 @@ mod tests {
             let history = History { prompt: &[0, 1, 2, 3], output: &[0, 0, 1, 1, 2, 2, 3, 3] };
             apply_penalties(&mut logits, &sampling, history);
             add_biases(&mut logits, &[(0, number), (1, number), (2, number), (3, number)]);
-            assert!(logits.iter().all(|logit| !logit.is_nan() && *logit <= f32::MAX), "{number}: {logits:?}");
+            assert!(
+                logits.iter().all(|logit| !logit.is_nan() && *logit <= f32::MAX),
+                "{number}: {logits:?}"
+            );
             assert_eq!(logits[3], OUT);
         }
     }

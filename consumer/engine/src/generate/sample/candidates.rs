@@ -1,8 +1,11 @@
 //! Which tokens stay candidates by `top_k` and `top_p`, and the draw among them.
 //!
-//! Nothing is sorted but the tokens of about one likelihood: a histogram says in which of its buckets a limit falls,
-//! and only that bucket's members are put in order. Weights are probabilities times a constant: the likeliest token's
-//! is 1, and an excluded token's 0.
+//! Nothing is sorted but the tokens of about one likelihood. First the tokens are left out that no limit can reach,
+//! which are nearly all of a model's; of the others a histogram says in which of its buckets a limit falls, and only that
+//! bucket's members are put in order. Weights are probabilities times a constant: the likeliest token's is 1, and an
+//! excluded token's 0.
+
+use std::cmp::Ordering;
 
 use super::math;
 
@@ -12,17 +15,23 @@ const BUCKET_SHIFT: u32 = 19;
 const BUCKETS: usize = (1.0f32.to_bits() >> BUCKET_SHIFT) as usize + 1;
 /// Numbers whose sum is known, to find where a draw falls without adding up all.
 const BLOCK: usize = 256;
+/// Numbers of which the largest is compared for `top_k`.
+const GROUP: usize = 64;
 
-/// The last token that stays: likelier ones do too, and so do equally likely ones with lower ids.
+/// A token with its weight. In order the likeliest come first, and of equally likely ones those with lower ids.
 #[derive(Clone, Copy, Debug)]
-struct Last {
+struct Candidate {
     weight: f32,
     token: u32,
 }
 
-impl Last {
-    fn keeps(self, weight: f32, token: u32) -> bool {
-        weight > self.weight || (weight == self.weight && token <= self.token)
+impl Candidate {
+    fn order(&self, other: &Self) -> Ordering {
+        other.weight.total_cmp(&self.weight).then(self.token.cmp(&other.token))
+    }
+
+    fn bucket(&self) -> usize {
+        ((self.weight.to_bits() >> BUCKET_SHIFT) as usize).min(BUCKETS - 1)
     }
 }
 
@@ -32,87 +41,135 @@ struct Bucket {
     sum: f64,
 }
 
-fn bucket_of(weight: f32) -> usize {
-    ((weight.to_bits() >> BUCKET_SHIFT) as usize).min(BUCKETS - 1)
-}
-
-/// Sets the weights of all tokens to 0 that `top_k` (0: all stay) and then `top_p` (1: all stay) exclude. `top_p`
-/// counts in shares of what `top_k` left, as vLLM's does.
-pub(super) fn restrict(weights: &mut [f32], top_k: usize, top_p: f32) {
-    let limits_k = top_k > 0 && top_k < weights.len();
-    let limits_p = top_p < 1.0;
-    if !limits_k && !limits_p {
-        return;
-    }
-    let mut buckets = vec![Bucket::default(); BUCKETS];
-    for &weight in weights.iter().filter(|&&weight| weight > 0.0) {
-        let bucket = &mut buckets[bucket_of(weight)];
-        bucket.count += 1;
-        bucket.sum += f64::from(weight);
-    }
-    let mut last = None;
-    if limits_k {
-        last = last_of_top_k(weights, &mut buckets, top_k);
-    }
-    if limits_p {
-        last = last_of_top_p(weights, &buckets, last, top_p).or(last);
-    }
-    let Some(last) = last else { return };
-    for (token, weight) in weights.iter_mut().enumerate() {
-        *weight = if last.keeps(*weight, token as u32) { *weight } else { 0.0 };
-    }
-}
-
-/// The members of a bucket, likeliest first, without those that come after `last`.
-fn members(weights: &[f32], bucket: usize, last: Option<Last>) -> Vec<Last> {
-    let mut members = Vec::new();
-    for (token, &weight) in weights.iter().enumerate() {
-        let token = token as u32;
-        if weight > 0.0 && bucket_of(weight) == bucket && last.is_none_or(|last| last.keeps(weight, token)) {
-            members.push(Last { weight, token });
+/// Draws a token at a share of [0, 1) of the weights that `top_k` (0: all stay) and then `top_p` (1: all stay) leave.
+/// `top_p` counts in shares of what `top_k` left, as vLLM's does. `None` if all weights are 0.
+pub(super) fn draw_restricted(
+    weights: &[f32],
+    top_k: usize,
+    top_p: f32,
+    share: f64,
+) -> Option<u32> {
+    match restricted(weights, top_k, top_p) {
+        None => draw(weights, share),
+        Some(candidates) => {
+            let weights: Vec<f32> = candidates.iter().map(|candidate| candidate.weight).collect();
+            draw(&weights, share).map(|at| candidates[at as usize].token)
         }
     }
-    members.sort_unstable_by(|a, b| b.weight.total_cmp(&a.weight).then(a.token.cmp(&b.token)));
+}
+
+/// The candidates in the order of their ids; `None` if both limits leave all.
+fn restricted(weights: &[f32], top_k: usize, top_p: f32) -> Option<Vec<Candidate>> {
+    let limits_k = top_k > 0 && top_k < weights.len();
+    let limits_p = top_p < 1.0;
+    let mut candidates = if limits_k {
+        reachable(weights, least_of_top_k(weights, top_k))
+    } else if limits_p {
+        let total = math::sum_of(weights, |weight| weight);
+        // Together the tokens below this have less than the share that `top_p` leaves out. The factor is for rounding.
+        let least = (1.0 - f64::from(top_p)).min(1.0) * total / weights.len() as f64 * 0.999;
+        reachable(weights, least as f32)
+    } else {
+        return None;
+    };
+    if limits_k {
+        let last = last_of_top_k(&candidates, top_k);
+        keep_up_to(&mut candidates, last);
+    }
+    if limits_p {
+        let total = if limits_k {
+            candidates.iter().map(|candidate| f64::from(candidate.weight)).sum()
+        } else {
+            math::sum_of(weights, |weight| weight)
+        };
+        let last = last_of_share(&candidates, f64::from(top_p) * total);
+        keep_up_to(&mut candidates, last);
+    }
+    Some(candidates)
+}
+
+/// The tokens that have at least this weight, and any at all.
+fn reachable(weights: &[f32], least: f32) -> Vec<Candidate> {
+    let mut candidates = Vec::new();
+    for (token, &weight) in weights.iter().enumerate() {
+        if weight >= least && weight > 0.0 {
+            candidates.push(Candidate { weight, token: token as u32 });
+        }
+    }
+    candidates
+}
+
+/// A weight that the `top_k` likeliest tokens have at least: so many groups have a token that likely.
+fn least_of_top_k(weights: &[f32], top_k: usize) -> f32 {
+    let mut largest: Vec<f32> = weights.chunks(GROUP).map(math::largest).collect();
+    if top_k > largest.len() {
+        return 0.0;
+    }
+    let (_, least, _) = largest.select_nth_unstable_by(top_k - 1, |a, b| b.total_cmp(a));
+    *least
+}
+
+fn keep_up_to(candidates: &mut Vec<Candidate>, last: Option<Candidate>) {
+    if let Some(last) = last {
+        candidates.retain(|candidate| candidate.order(&last) != Ordering::Greater);
+    }
+}
+
+fn histogram(candidates: &[Candidate]) -> Vec<Bucket> {
+    let mut buckets = vec![Bucket::default(); BUCKETS];
+    for candidate in candidates {
+        let bucket = &mut buckets[candidate.bucket()];
+        bucket.count += 1;
+        bucket.sum += f64::from(candidate.weight);
+    }
+    buckets
+}
+
+/// The members of a bucket in order.
+fn members(candidates: &[Candidate], bucket: usize) -> Vec<Candidate> {
+    let members = candidates.iter().filter(|candidate| candidate.bucket() == bucket);
+    let mut members: Vec<Candidate> = members.copied().collect();
+    members.sort_unstable_by(Candidate::order);
     members
 }
 
-/// The last of the `top_k` likeliest; `None` if there are no more than those. What comes after it leaves the buckets.
-fn last_of_top_k(weights: &[f32], buckets: &mut [Bucket], top_k: usize) -> Option<Last> {
+/// The last of the `top_k` likeliest; `None` if there are no more than those.
+fn last_of_top_k(candidates: &[Candidate], top_k: usize) -> Option<Candidate> {
+    let buckets = histogram(candidates);
     let mut left = top_k;
-    let at = (0..BUCKETS).rev().find(|&at| {
-        let is_here = buckets[at].count >= left;
-        left -= if is_here { 0 } else { buckets[at].count };
-        is_here
-    })?;
-    let mut members = members(weights, at, None);
-    members.truncate(left);
-    buckets[..at].fill(Bucket::default());
-    buckets[at].count = members.len();
-    buckets[at].sum = members.iter().map(|member| f64::from(member.weight)).sum();
-    members.last().copied()
+    for at in (0..BUCKETS).rev() {
+        let count = buckets[at].count;
+        if count >= left {
+            return members(candidates, at).get(left - 1).copied();
+        }
+        left -= count;
+    }
+    None
 }
 
-/// The last of the fewest likeliest tokens whose share reaches `top_p`: at least one token.
-fn last_of_top_p(weights: &[f32], buckets: &[Bucket], last: Option<Last>, top_p: f32) -> Option<Last> {
-    let total: f64 = buckets.iter().rev().map(|bucket| bucket.sum).sum();
-    let wanted = f64::from(top_p) * total;
+/// The last of the fewest likeliest tokens whose weights reach `wanted`: at least one token.
+fn last_of_share(candidates: &[Candidate], wanted: f64) -> Option<Candidate> {
+    let buckets = histogram(candidates);
     let mut reached = 0.0;
-    let at = (0..BUCKETS).rev().find(|&at| {
-        let is_here = buckets[at].count > 0 && reached + buckets[at].sum >= wanted;
-        reached += if is_here { 0.0 } else { buckets[at].sum };
-        is_here
-    })?;
-    let members = members(weights, at, last);
-    let found = members.iter().find(|member| {
-        reached += f64::from(member.weight);
-        reached >= wanted
-    });
-    found.or(members.last()).copied()
+    for at in (0..BUCKETS).rev() {
+        if buckets[at].count == 0 || reached + buckets[at].sum < wanted {
+            reached += buckets[at].sum;
+            continue;
+        }
+        let members = members(candidates, at);
+        let last = members.iter().find(|member| {
+            reached += f64::from(member.weight);
+            reached >= wanted
+        });
+        return last.or(members.last()).copied();
+    }
+    None
 }
 
 /// The token at a share of [0, 1) of all weights, which lie end to end in the order of ids; `None` if all are 0.
-pub(super) fn draw(weights: &[f32], share: f64) -> Option<u32> {
-    let sums: Vec<f64> = weights.chunks(BLOCK).map(|block| math::sum_of(block, |weight| weight)).collect();
+fn draw(weights: &[f32], share: f64) -> Option<u32> {
+    let sums: Vec<f64> =
+        weights.chunks(BLOCK).map(|block| math::sum_of(block, |weight| weight)).collect();
     let wanted = share * sums.iter().sum::<f64>();
     let mut before = 0.0;
     let mut found = None;
@@ -153,7 +210,7 @@ mod tests {
     use super::*;
 
     /// The specification: sort everything.
-    fn restricted(weights: &[f32], top_k: usize, top_p: f32) -> Vec<f32> {
+    fn sorted(weights: &[f32], top_k: usize, top_p: f32) -> Vec<f32> {
         let mut order: Vec<usize> = (0..weights.len()).filter(|&at| weights[at] > 0.0).collect();
         order.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]).then(a.cmp(&b)));
         if top_k > 0 {
@@ -179,6 +236,16 @@ mod tests {
         left
     }
 
+    /// The weights with 0 for those that are left out.
+    fn ours(weights: &[f32], top_k: usize, top_p: f32) -> Vec<f32> {
+        let Some(candidates) = restricted(weights, top_k, top_p) else { return weights.to_vec() };
+        let mut left = vec![0.0; weights.len()];
+        for candidate in candidates {
+            left[candidate.token as usize] = candidate.weight;
+        }
+        left
+    }
+
     /// Weights whose sums are exact, so that both ways of adding agree; many are equal.
     fn weights() -> impl Strategy<Value = Vec<f32>> {
         let weight = prop_oneof![
@@ -197,9 +264,7 @@ mod tests {
             top_k in 0usize..750,
             top_p in prop_oneof![Just(1.0f32), Just(0.0f32), Just(0.5f32), 0.0f32..1.0],
         ) {
-            let mut ours = weights.clone();
-            restrict(&mut ours, top_k, top_p);
-            prop_assert_eq!(ours, restricted(&weights, top_k, top_p));
+            prop_assert_eq!(ours(&weights, top_k, top_p), sorted(&weights, top_k, top_p));
         }
 
         #[test]
@@ -227,11 +292,10 @@ mod tests {
 
     #[test]
     fn equally_likely_tokens_stay_by_their_ids() {
-        let mut weights = vec![1.0; 100];
-        restrict(&mut weights, 7, 1.0);
-        assert!((0..100).all(|at| (weights[at] > 0.0) == (at < 7)));
-        let mut weights = vec![1.0; 100];
-        restrict(&mut weights, 0, 0.25);
-        assert_eq!(weights.iter().filter(|&&weight| weight > 0.0).count(), 25);
+        let weights = vec![1.0; 100];
+        let left = ours(&weights, 7, 1.0);
+        assert!((0..100).all(|at| (left[at] > 0.0) == (at < 7)));
+        let left = ours(&weights, 0, 0.25);
+        assert_eq!(left.iter().filter(|&&weight| weight > 0.0).count(), 25);
     }
 }

@@ -66,6 +66,21 @@ pub(super) fn sum_of(numbers: &[f32], of: impl Fn(f32) -> f32) -> f64 {
     lanes.iter().sum()
 }
 
+/// The sum of `exp(number - largest)` of each number.
+pub(super) fn sum_of_exp(numbers: &[f32], largest: f32) -> f64 {
+    /// Exponentials are written here before they are added up: either loop is vectorized, both in one are not.
+    const BLOCK: usize = 256;
+    let mut exponentials = [0.0f32; BLOCK];
+    let mut sum = 0.0;
+    for block in numbers.chunks(BLOCK) {
+        for (exponential, &number) in exponentials.iter_mut().zip(block) {
+            *exponential = exp(number - largest);
+        }
+        sum += sum_of(&exponentials[..block.len()], |exponential| exponential);
+    }
+    sum
+}
+
 /// The largest of numbers of which none is NaN; negative infinity of none.
 #[inline]
 pub(super) fn largest(numbers: &[f32]) -> f32 {
@@ -82,6 +97,8 @@ pub(super) fn largest(numbers: &[f32]) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::float_cmp)]
+
     use super::*;
 
     #[test]
@@ -116,7 +133,10 @@ mod tests {
         let mut x = 1e-3;
         while x < 1e7 {
             let (ours, right) = (ln(x), f64::ln(x));
-            assert!((ours - right).abs() <= 4e-16 * right.abs().max(1.0), "ln({x}) = {ours}, not {right}");
+            assert!(
+                (ours - right).abs() <= 4e-16 * right.abs().max(1.0),
+                "ln({x}) = {ours}, not {right}"
+            );
             x *= 1.000_37;
         }
         assert_eq!(ln(1.0), 0.0);

@@ -1,7 +1,7 @@
 //! From a row of logits to a token: a pure function of the logits, the parameters and the tokens so far.
 //!
-//! The same arguments give the same token on every processor: `math` has its own exponential, sums have a fixed order,
-//! and random numbers are a function of seed and position (`philox`), so a resumed sequence goes on as if it had never
+//! Equal arguments give equal tokens on every processor: `math` has its own exponential, sums have a fixed order, and
+//! random numbers are a function of seed and position (`philox`), so a resumed sequence goes on as if it had never
 //! stopped.
 
 mod adjust;

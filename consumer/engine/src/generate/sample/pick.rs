@@ -40,7 +40,9 @@ pub enum PickError {
         token: usize,
     },
     /// Mask and bias together leave no token.
-    #[error("no token is allowed at output position {position}: mask and logit_bias exclude them all")]
+    #[error(
+        "no token is allowed at output position {position}: mask and logit_bias exclude them all"
+    )]
     NothingAllowed {
         /// The position in the output.
         position: usize,
@@ -98,10 +100,11 @@ impl ByModel {
     fn of(logits: &[f32], top: usize) -> Self {
         let largest = math::largest(logits);
         // Without any allowed token nothing is asked of this.
-        let sum = math::sum_of(logits, |logit| math::exp(logit - largest));
+        let sum = math::sum_of_exp(logits, largest);
         let log_sum = if sum > 0.0 { math::ln(sum) } else { 0.0 };
         let mut it = Self { logits: logits.to_vec(), largest, log_sum, top: Vec::new() };
-        it.top = likeliest(logits, top).into_iter().map(|token| (token, it.logprob(token))).collect();
+        it.top =
+            likeliest(logits, top).into_iter().map(|token| (token, it.logprob(token))).collect();
         it
     }
 
@@ -134,8 +137,11 @@ fn choose(logits: &mut [f32], sampling: &Sampling, position: usize) -> Option<u3
         return None;
     }
     // NaN counts as 0.
-    if sampling.temperature.is_nan() || sampling.temperature < TEMPERATURE_MIN || sampling.top_k == 1 {
-        return logits.iter().position(|&logit| logit == largest).map(|token| token as u32);
+    if sampling.temperature.is_nan()
+        || sampling.temperature < TEMPERATURE_MIN
+        || sampling.top_k == 1
+    {
+        return logits.iter().position(|&logit| logit >= largest).map(|token| token as u32);
     }
     let inverse = 1.0 / sampling.temperature.min(TEMPERATURE_MAX);
     // The likeliest token always stays.
@@ -144,6 +150,6 @@ fn choose(logits: &mut [f32], sampling: &Sampling, position: usize) -> Option<u3
         let weight = math::exp((*logit - largest) * inverse);
         *logit = if weight < min_p { 0.0 } else { weight };
     }
-    candidates::restrict(logits, sampling.top_k, sampling.top_p);
-    candidates::draw(logits, philox::uniform(sampling.seed, position as u64))
+    let share = philox::uniform(sampling.seed, position as u64);
+    candidates::draw_restricted(logits, sampling.top_k, sampling.top_p, share)
 }

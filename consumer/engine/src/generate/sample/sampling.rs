@@ -29,7 +29,7 @@ pub struct Sampling {
     pub ignore_eos: bool,
     /// Tokens that end the sequence, beside the model's own.
     pub stop_token_ids: Vec<u32>,
-    /// The model's own end tokens, such as `<|im_end|>`: whoever makes the parameters copies them from the model.
+    /// The model's own end tokens, such as `<|im_end|>`: they are copied here from the facts of the model.
     pub end_token_ids: Vec<u32>,
 }
 
@@ -57,6 +57,7 @@ impl Default for Sampling {
 impl Sampling {
     /// Whether picking `token` ends the sequence.
     pub fn ends(&self, token: u32) -> bool {
-        self.stop_token_ids.contains(&token) || (!self.ignore_eos && self.end_token_ids.contains(&token))
+        self.stop_token_ids.contains(&token)
+            || (!self.ignore_eos && self.end_token_ids.contains(&token))
     }
 }

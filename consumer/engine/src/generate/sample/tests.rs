@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// Draws of which the frequencies of tokens are counted.
+const DRAWS: u64 = 50_000;
 const NOTHING: History<'_> = History { prompt: &[], output: &[] };
 
 fn token(logits: &[f32], sampling: &Sampling, history: History<'_>) -> u32 {
@@ -12,7 +14,9 @@ fn token(logits: &[f32], sampling: &Sampling, history: History<'_>) -> u32 {
 
 /// Logits that look like a model's: most tokens are unlikely.
 fn spread(count: usize) -> Vec<f32> {
-    (0..count as u32).map(|at| ((at.wrapping_mul(2_654_435_761) >> 8) as f32 / 16_777_216.0 - 0.5) * 24.0).collect()
+    (0..count as u32)
+        .map(|at| ((at.wrapping_mul(2_654_435_761) >> 8) as f32 / 16_777_216.0 - 0.5) * 24.0)
+        .collect()
 }
 
 #[test]
@@ -34,7 +38,10 @@ fn drawn_tokens_are_the_bits_of_seed_and_position() {
     let drawn: Vec<u32> = (0..12)
         .map(|at| token(&logits, &sampling, History { prompt: &[1, 2], output: &output[..at] }))
         .collect();
-    assert_eq!(drawn, [47732, 20350, 309, 19528, 14517, 16965, 40132, 13538, 652, 28424, 37917, 39658]);
+    assert_eq!(
+        drawn,
+        [47732, 20350, 309, 19528, 14517, 16965, 40132, 13538, 652, 28424, 37917, 39658]
+    );
 }
 
 #[test]
@@ -43,7 +50,6 @@ fn tokens_are_drawn_as_often_as_they_are_likely() {
     let temperature = 0.7;
     let weights = logits.map(|logit: f32| f64::from(logit / temperature).exp());
     let sum: f64 = weights.iter().sum();
-    const DRAWS: u64 = 50_000;
     let mut counts = [0u32; 5];
     for seed in 0..DRAWS {
         let sampling = Sampling { temperature, seed, ..Sampling::default() };
@@ -80,7 +86,12 @@ fn log_probabilities_are_the_models_own() {
 
 #[test]
 fn ends_wait_until_there_are_enough_tokens() {
-    let sampling = Sampling { min_tokens: 2, end_token_ids: vec![1], stop_token_ids: vec![2], ..Sampling::default() };
+    let sampling = Sampling {
+        min_tokens: 2,
+        end_token_ids: vec![1],
+        stop_token_ids: vec![2],
+        ..Sampling::default()
+    };
     let logits = [0.0, 5.0, 4.0];
     assert_eq!(token(&logits, &sampling, History { prompt: &[], output: &[0] }), 0);
     assert_eq!(token(&logits, &sampling, History { prompt: &[], output: &[0, 0] }), 1);
@@ -106,24 +117,37 @@ fn what_cannot_be_picked_is_an_error() {
 fn any_sampling() -> impl Strategy<Value = Sampling> {
     let number = || prop_oneof![Just(0.0f32), Just(1.0), 0.0f32..2.0, -2.0f32..0.0, any::<f32>()];
     let numbers = (number(), number(), number(), number(), number(), number());
-    (numbers, 0usize..40, any::<u64>(), proptest::collection::vec((0u32..80, number()), 0..4), 0usize..4).prop_map(
-        |((temperature, top_p, min_p, presence, frequency, repetition), top_k, seed, logit_bias, min_tokens)| Sampling {
-            temperature,
-            top_k,
-            top_p,
-            min_p,
-            presence_penalty: presence,
-            frequency_penalty: frequency,
-            repetition_penalty: repetition,
-            logit_bias,
-            seed,
-            logprobs: (seed % 3 > 0).then_some(seed as usize % 7),
-            min_tokens,
-            ignore_eos: seed % 2 == 0,
-            stop_token_ids: vec![seed as u32 % 90],
-            end_token_ids: vec![2, 1_000],
-        },
+    (
+        numbers,
+        0usize..40,
+        any::<u64>(),
+        proptest::collection::vec((0u32..80, number()), 0..4),
+        0usize..4,
     )
+        .prop_map(
+            |(
+                (temperature, top_p, min_p, presence, frequency, repetition),
+                top_k,
+                seed,
+                logit_bias,
+                min_tokens,
+            )| Sampling {
+                temperature,
+                top_k,
+                top_p,
+                min_p,
+                presence_penalty: presence,
+                frequency_penalty: frequency,
+                repetition_penalty: repetition,
+                logit_bias,
+                seed,
+                logprobs: (seed % 3 > 0).then_some(seed as usize % 7),
+                min_tokens,
+                ignore_eos: seed % 2 == 0,
+                stop_token_ids: vec![seed as u32 % 90],
+                end_token_ids: vec![2, 1_000],
+            },
+        )
 }
 
 proptest! {
@@ -148,7 +172,9 @@ proptest! {
                 prop_assert!(picked.top.len() <= sampling.logprobs.unwrap_or(0));
             }
             Err(PickError::NothingAllowed { .. }) => {
-                let banned = |token| sampling.logit_bias.iter().any(|&(id, bias)| id == token && !(bias > -1e38));
+                let bans = |bias: f32| bias.is_nan() || bias <= -1e38;
+                let biases = &sampling.logit_bias;
+                let banned = |token| biases.iter().any(|&(id, bias)| id == token && bans(bias));
                 prop_assert!((0..logits.len() as u32).all(|token| !fits(token) || banned(token)
                     || sampling.stop_token_ids.contains(&token) || sampling.end_token_ids.contains(&token)));
             }

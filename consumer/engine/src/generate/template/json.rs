@@ -6,13 +6,14 @@ use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 
 use super::argument;
+use super::python::Exponential;
 
 /// Lists and objects within each other.
 const DEPTH_MAX: usize = 128;
 
 struct Style {
     ascii: bool,
-    /// What each level of depth begins its lines with; `None` for one line.
+    /// The beginning of lines, for each level of depth; `None` for one line.
     indent: Option<String>,
     between_items: String,
     after_keys: String,
@@ -20,6 +21,7 @@ struct Style {
 }
 
 /// The filter `tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
+#[allow(clippy::needless_pass_by_value)] // the library calls filters so
 pub(super) fn tojson(
     value: &Value,
     ensure_ascii: Option<Value>,
@@ -35,7 +37,8 @@ pub(super) fn tojson(
             None => Some(" ".repeat(usize::try_from(indent)?.min(64))),
         },
     };
-    let separators = argument(&kwargs, "separators", separators)?.filter(|separators| !separators.is_none());
+    let separators =
+        argument(&kwargs, "separators", separators)?.filter(|separators| !separators.is_none());
     let (between_items, after_keys) = match separators {
         Some(separators) => {
             let part = |at| separators.get_item_by_index(at).map(|part| part.to_string());
@@ -60,8 +63,14 @@ pub(super) fn tojson(
 impl Style {
     fn append(&self, value: &Value, depth: usize, text: &mut String) -> Result<(), Error> {
         if depth > DEPTH_MAX {
-            let problem = format!("tojson writes no more than {DEPTH_MAX} lists and objects within each other");
+            let problem = format!(
+                "tojson writes no more than {DEPTH_MAX} lists and objects within each other"
+            );
             return Err(Error::new(ErrorKind::InvalidOperation, problem));
+        }
+        if let Some(Exponential(number)) = value.downcast_object_ref() {
+            text.push_str(&float(*number));
+            return Ok(());
         }
         match value.kind() {
             ValueKind::None => text.push_str("null"),
@@ -137,7 +146,9 @@ impl Style {
                 '\t' => text.push_str("\\t"),
                 '\u{8}' => text.push_str("\\b"),
                 '\u{c}' => text.push_str("\\f"),
-                character if character < ' ' || (self.ascii && !(' '..='~').contains(&character)) => {
+                character
+                    if character < ' ' || (self.ascii && !(' '..='~').contains(&character)) =>
+                {
                     for unit in character.encode_utf16(&mut [0; 2]) {
                         // Writing to a string doesn't fail.
                         let _ = write!(text, "\\u{unit:04x}");
@@ -168,7 +179,9 @@ fn number(value: &Value) -> String {
     match f64::try_from(value.clone()) {
         Ok(number) if !value.is_integer() => match number {
             number if number.is_nan() => "NaN".to_owned(),
-            number if number.is_infinite() => if number > 0.0 { "Infinity" } else { "-Infinity" }.to_owned(),
+            number if number.is_infinite() => {
+                if number > 0.0 { "Infinity" } else { "-Infinity" }.to_owned()
+            }
             number => float(number),
         },
         _ => value.to_string(),
@@ -179,7 +192,14 @@ fn number(value: &Value) -> String {
 /// 1e16 on and below 1e-4.
 pub(super) fn float(number: f64) -> String {
     if !number.is_finite() {
-        return if number.is_nan() { "nan" } else if number > 0.0 { "inf" } else { "-inf" }.to_owned();
+        return if number.is_nan() {
+            "nan"
+        } else if number > 0.0 {
+            "inf"
+        } else {
+            "-inf"
+        }
+        .to_owned();
     }
     let scientific = format!("{number:e}");
     let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));

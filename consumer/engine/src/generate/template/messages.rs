@@ -23,13 +23,15 @@ pub(super) fn prepared(messages: &Json) -> Json {
             }
         }
         if let Json::Object(message) = message {
-            let reasoning = REASONING.iter().find_map(|&name| message.get(name).filter(|text| !text.is_null()));
+            let reasoning =
+                REASONING.iter().find_map(|&name| message.get(name).filter(|text| !text.is_null()));
             if let Some(reasoning) = reasoning.cloned() {
                 message.entry("thinking").or_insert_with(|| reasoning.clone());
                 message.insert("reasoning_content".to_owned(), reasoning);
             }
         }
-        for call in message.get_mut("tool_calls").and_then(Json::as_array_mut).into_iter().flatten() {
+        for call in message.get_mut("tool_calls").and_then(Json::as_array_mut).into_iter().flatten()
+        {
             let Some(arguments) = call.pointer_mut("/function/arguments") else { continue };
             let parsed = arguments.as_str().and_then(|text| serde_json::from_str(text).ok());
             if let Some(parsed @ Json::Object(_)) = parsed {

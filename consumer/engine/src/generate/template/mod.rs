@@ -15,7 +15,7 @@ use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde};
+use minijinja::value::Kwargs;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
 use serde_json::{Map, Value as Json};
 
@@ -23,8 +23,8 @@ use serde_json::{Map, Value as Json};
 const SOURCE_BYTES_MAX: usize = 1 << 20;
 /// The longest prompt that is written: four times the largest body of a job.
 const OUTPUT_BYTES_MAX: usize = 32 << 20;
-/// Instructions of one rendering, of which a message takes some hundred, with one added for each 64 bytes that it makes:
-/// no more than 256 MiB.
+/// Instructions of one rendering, of which a message takes some hundred, with one added for each 64 bytes that it
+/// makes: no more than 256 MiB.
 const FUEL: u64 = 4 << 20;
 /// Calls of macros within macros. The library's 500 need more stack than a thread of the worker has to spare.
 const RECURSION_MAX: usize = 100;
@@ -56,7 +56,7 @@ pub enum TemplateError {
     },
 }
 
-/// What a template is given.
+/// The variables that a template is given.
 #[derive(Clone, Copy, Debug)]
 pub struct ChatInput<'a> {
     /// The list of messages, as the OpenAI API has them.
@@ -67,8 +67,8 @@ pub struct ChatInput<'a> {
     pub add_generation_prompt: bool,
     /// Further variables, such as `enable_thinking`. They don't replace the ones above.
     pub arguments: &'a Map<String, Json>,
-    /// What `strftime_now` takes for now, in Unix milliseconds. A job has to be rendered with the same time on every
-    /// attempt: the one when it was submitted.
+    /// The time that `strftime_now` takes for now, in Unix milliseconds. A job has to be rendered with one time on
+    /// every attempt: when it was submitted.
     pub now_ms: i64,
 }
 
@@ -85,12 +85,15 @@ impl ChatTemplate {
     /// `bos_token`, with their text.
     pub fn new(source: &str, special_tokens: Vec<(String, String)>) -> Result<Self, TemplateError> {
         if source.len() > SOURCE_BYTES_MAX {
-            let problem = format!("it has {} bytes, and the most are {SOURCE_BYTES_MAX}", source.len());
+            let problem =
+                format!("it has {} bytes, and the most are {SOURCE_BYTES_MAX}", source.len());
             return Err(TemplateError::Unreadable { problem });
         }
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(|error| TemplateError::Unreadable { problem: described(&error) })?);
+        environment.set_syntax(
+            syntax.map_err(|error| TemplateError::Unreadable { problem: described(&error) })?,
+        );
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment.set_unknown_method_callback(python::method);
         environment.set_formatter(python::write);
@@ -99,6 +102,8 @@ impl ChatTemplate {
         environment.add_filter("tojson", json::tojson);
         environment.add_test("sequence", python::is_sequence);
         environment.add_test("iterable", python::is_sequence);
+        environment.add_test("number", python::is_number);
+        environment.add_test("float", python::is_float);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
         let source = generation::without_tags(source);
@@ -116,12 +121,16 @@ impl ChatTemplate {
 
     fn rendered(&self, input: &ChatInput<'_>) -> Result<String, TemplateError> {
         let has_tools = input.tools.as_array().is_none_or(|tools| !tools.is_empty());
-        let tools = if has_tools { Value::from(Serde(input.tools)) } else { Value::from(()) };
-        let special = self.special_tokens.iter().map(|(name, text)| (name.clone(), Value::from(text.as_str())));
-        let arguments = input.arguments.iter().map(|(name, value)| (name.clone(), Value::from(Serde(value))));
+        let tools = if has_tools { python::value_of(input.tools) } else { Value::from(()) };
+        let special = self
+            .special_tokens
+            .iter()
+            .map(|(name, text)| (name.clone(), Value::from(text.as_str())));
+        let arguments =
+            input.arguments.iter().map(|(name, value)| (name.clone(), python::value_of(value)));
         // Of two with one name the later counts.
         let fixed = [
-            ("messages", Value::from(Serde(messages::prepared(input.messages)))),
+            ("messages", python::value_of(&messages::prepared(input.messages))),
             ("tools", tools),
             ("documents", Value::from(())),
             ("add_generation_prompt", Value::from(input.add_generation_prompt)),
@@ -132,7 +141,8 @@ impl ChatTemplate {
         let template = self.environment.get_template(NAME).map_err(|error| failure(&error))?;
         let mut output = Output { bytes: Vec::new() };
         template.render_captured_to(context, &mut output).map_err(|error| failure(&error))?;
-        String::from_utf8(output.bytes).map_err(|error| TemplateError::Failed { problem: error.to_string() })
+        String::from_utf8(output.bytes)
+            .map_err(|error| TemplateError::Failed { problem: error.to_string() })
     }
 }
 
@@ -181,7 +191,9 @@ fn failure(error: &Error) -> TemplateError {
         }
         match current.downcast_ref().map(Error::kind) {
             Some(ErrorKind::OutOfFuel) => {
-                let problem = format!("it takes more than {FUEL} steps and pieces of 64 bytes; send fewer or shorter messages");
+                let problem = format!(
+                    "it takes more than {FUEL} steps and pieces of 64 bytes; send fewer or shorter messages"
+                );
                 return TemplateError::TooMuch { problem };
             }
             Some(ErrorKind::WriteFailure) => {
@@ -204,11 +216,16 @@ fn described(error: &Error) -> String {
 /// Runs a part of the template library, which is not proof against every program. Nothing that it was building is used
 /// afterwards.
 fn contained<T>(part: impl FnOnce() -> T) -> Result<T, String> {
-    panic::catch_unwind(AssertUnwindSafe(part)).map_err(|_| "the template library can't cope with it".to_owned())
+    panic::catch_unwind(AssertUnwindSafe(part))
+        .map_err(|_| "the template library can't cope with it".to_owned())
 }
 
 /// A keyword or positional argument of a filter.
-fn argument<'a, T>(kwargs: &'a Kwargs, name: &'a str, positional: Option<T>) -> Result<Option<T>, Error>
+fn argument<'a, T>(
+    kwargs: &'a Kwargs,
+    name: &'a str,
+    positional: Option<T>,
+) -> Result<Option<T>, Error>
 where
     Option<T>: minijinja::value::ArgType<'a, Output = Option<T>>,
 {

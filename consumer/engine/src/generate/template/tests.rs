@@ -4,10 +4,10 @@ use serde_json::json;
 
 use super::*;
 
-fn render(source: &str, messages: Json) -> Result<String, TemplateError> {
+fn render(source: &str, messages: &Json) -> Result<String, TemplateError> {
     let template = ChatTemplate::new(source, vec![("bos_token".to_owned(), "<s>".to_owned())])?;
     template.render(&ChatInput {
-        messages: &messages,
+        messages,
         tools: &Json::Null,
         add_generation_prompt: true,
         arguments: &Map::new(),
@@ -17,32 +17,39 @@ fn render(source: &str, messages: Json) -> Result<String, TemplateError> {
 
 #[test]
 fn a_refusal_is_the_templates_own_message() {
-    let source = "{% macro no() %}{{ raise_exception('roles must alternate') }}{% endmacro %}{{ no() }}";
-    assert_eq!(render(source, json!([])), Err(TemplateError::Refused("roles must alternate".to_owned())));
+    let source =
+        "{% macro no() %}{{ raise_exception('roles must alternate') }}{% endmacro %}{{ no() }}";
+    assert_eq!(
+        render(source, &json!([])),
+        Err(TemplateError::Refused("roles must alternate".to_owned()))
+    );
 }
 
 #[test]
 fn dates_are_those_of_the_job() {
-    assert_eq!(render("{{ strftime_now('%d %b %Y') }}", json!([])).unwrap(), "02 Jul 2026");
-    let failed = render("{{ strftime_now('%Q') }}", json!([]));
+    assert_eq!(render("{{ strftime_now('%d %b %Y') }}", &json!([])).unwrap(), "02 Jul 2026");
+    let failed = render("{{ strftime_now('%Q') }}", &json!([]));
     assert!(matches!(failed, Err(TemplateError::Failed { .. })), "{failed:?}");
 }
 
 #[test]
 fn no_template_runs_or_writes_without_end() {
     let long = "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}";
-    assert!(matches!(render(long, json!([])), Err(TemplateError::TooMuch { .. })));
+    assert!(matches!(render(long, &json!([])), Err(TemplateError::TooMuch { .. })));
     let large = "{% for a in range(9000) %}{{ '0123456789' * 900 }}{% endfor %}";
-    assert!(matches!(render(large, json!([])), Err(TemplateError::TooMuch { .. })));
+    assert!(matches!(render(large, &json!([])), Err(TemplateError::TooMuch { .. })));
     let deep = "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}";
-    assert!(render(deep, json!([])).is_err());
-    assert!(matches!(render(&" ".repeat(2 << 20), json!([])), Err(TemplateError::Unreadable { .. })));
+    assert!(render(deep, &json!([])).is_err());
+    assert!(matches!(
+        render(&" ".repeat(2 << 20), &json!([])),
+        Err(TemplateError::Unreadable { .. })
+    ));
 }
 
 #[test]
 fn other_files_are_not_reached() {
     for source in ["{% include '/etc/hosts' %}", "{% import 'x' as y %}", "{% extends 'x' %}"] {
-        assert!(render(source, json!([])).is_err(), "{source}");
+        assert!(render(source, &json!([])).is_err(), "{source}");
     }
 }
 
@@ -73,7 +80,11 @@ fn methods_are_pythons() {
         ("none", "None"),
         ("[true, none, 'a']", "[True, None, 'a']"),
     ] {
-        assert_eq!(render(&format!("{{{{ {expression} }}}}"), json!([])).as_deref(), Ok(right), "{expression}");
+        assert_eq!(
+            render(&format!("{{{{ {expression} }}}}"), &json!([])).as_deref(),
+            Ok(right),
+            "{expression}"
+        );
     }
 }
 
@@ -91,12 +102,15 @@ fn json_is_pythons() {
     ] {
         let source = format!("{{{{ messages|tojson{arguments} }}}}");
         let messages = json!({"b": [1, 2.5, null, true], "a": "é<\"\n\u{1}"});
-        assert_eq!(render(&source, messages).as_deref(), Ok(right));
+        assert_eq!(render(&source, &messages).as_deref(), Ok(right));
     }
-    assert_eq!(render("{{ []|tojson(indent=4) }}{{ {}|tojson }}", json!([])).as_deref(), Ok("[]{}"));
-    assert!(render("{{ nothing|tojson }}", json!([])).is_err());
+    assert_eq!(
+        render("{{ []|tojson(indent=4) }}{{ {}|tojson }}", &json!([])).as_deref(),
+        Ok("[]{}")
+    );
+    assert!(render("{{ nothing|tojson }}", &json!([])).is_err());
     let deep = "{% set n = namespace(x=[]) %}{% for i in range(500) %}{% set n.x = [n.x] %}{% endfor %}{{ n.x|tojson }}";
-    assert!(render(deep, json!([])).is_err());
+    assert!(render(deep, &json!([])).is_err());
 }
 
 #[test]

@@ -1,13 +1,26 @@
 //! Dates for templates, in UTC.
 
+use std::fmt::Write as _;
+
 /// The variable that holds the time.
 pub(super) const NOW: &str = "__forebay_now_ms";
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
-const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
+const DAYS: [&str; 7] =
+    ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 const MS_OF_SECOND: i64 = 1_000;
 const SECONDS_OF_DAY: i64 = 86_400;
 
@@ -32,7 +45,8 @@ impl Time {
         let shifted = days + 719_468;
         let era = shifted.div_euclid(146_097);
         let day_of_era = shifted.rem_euclid(146_097);
-        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let year_of_era =
+            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
         let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let month_from_march = (5 * day_of_year + 2) / 153;
         let month = (month_from_march + 2) % 12;
@@ -43,7 +57,11 @@ impl Time {
             month: month as usize,
             day: day_of_year - (153 * month_from_march + 2) / 5 + 1,
             // January and February come last in the years counted here: day 306 is the first of January.
-            day_of_year: if month < 2 { day_of_year - 306 } else { day_of_year + 59 + i64::from(is_leap) },
+            day_of_year: if month < 2 {
+                day_of_year - 306
+            } else {
+                day_of_year + 59 + i64::from(is_leap)
+            },
             weekday: (days + 4).rem_euclid(7) as usize,
             second_of_day: seconds.rem_euclid(SECONDS_OF_DAY),
             microsecond: unix_ms.rem_euclid(MS_OF_SECOND) * 1_000,
@@ -112,7 +130,10 @@ pub(super) fn strftime(unix_ms: i64, format: &str) -> Result<String, String> {
         }
         match directive.and_then(|directive| time.field(directive)) {
             Some(Field::Number(number, _)) if is_short => text.push_str(&number.to_string()),
-            Some(Field::Number(number, width)) => text.push_str(&format!("{number:0width$}")),
+            Some(Field::Number(number, width)) => {
+                // Writing to a string doesn't fail.
+                let _ = write!(text, "{number:0width$}");
+            }
             Some(Field::Text(field)) => text.push_str(field),
             None => {
                 let directive = directive.map_or_else(String::new, String::from);

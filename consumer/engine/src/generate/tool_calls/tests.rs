@@ -64,7 +64,7 @@ fn merged(parts: impl IntoIterator<Item = AnswerPart>) -> Vec<AnswerPart> {
     for part in parts {
         match part {
             AnswerPart::Text(text) => append(text, &mut all),
-            call => all.push(call),
+            call @ AnswerPart::Call(_) => all.push(call),
         }
     }
     all
@@ -99,7 +99,10 @@ fn formats_are_known_by_their_templates() {
 
 proptest! {
     #[test]
-    fn parts_make_no_difference(which in 0usize..16, cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..6)) {
+    fn parts_make_no_difference(
+        which in 0usize..16,
+        cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..6),
+    ) {
         let (format, answer, right) = answers().swap_remove(which);
         let boundaries: Vec<usize> = (0..=answer.len()).filter(|&at| answer.is_char_boundary(at)).collect();
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| *cut.get(&boundaries)).collect();

@@ -24,6 +24,10 @@ pub(crate) enum Kind {
 /// Values in a block of the types that share scales among blocks.
 pub(crate) const SUPER_BLOCK: usize = 256;
 
+/// The types that are read, for messages.
+pub(crate) const READABLE: &str =
+    "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, MXFP4";
+
 impl Kind {
     /// The type that a file means by this number; `None` for one that isn't read.
     pub(crate) fn of_number(number: u32) -> Option<Self> {

@@ -3,71 +3,192 @@
 //! [`GgufModel::open`] reads everything but the tensors. It gives the fields that transformers would have written into
 //! `config.json` and `generation_config.json`, and the tensors by transformers' names, in transformers' order of rows.
 //! `crate::tokenizer::gguf` makes a tokenizer of the same file.
+//!
+//! Tensors are read one by one into memory of their own. The file is not mapped: one that is replaced or cut while it
+//! is read then gives an error instead of a signal.
 
 pub(crate) mod blocks;
+mod config;
+mod dequantize;
+mod family;
+pub(crate) mod generation;
+mod header;
+mod k_blocks;
 pub(crate) mod kind;
+pub(crate) mod metadata;
+pub(crate) mod packed;
+#[cfg(test)]
+pub(crate) mod tests;
 
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::BufReader;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use serde_json::{Map, Value};
 
 use crate::error::EngineError;
 use crate::load::gguf::blocks::Blocks;
+use crate::load::gguf::config::Heads;
+use crate::load::gguf::dequantize::dequantize;
+use crate::load::gguf::family::{Change, Family, halves_apart};
+use crate::load::gguf::generation::GenerationFacts;
+use crate::load::gguf::header::{Header, Problem, TensorInfo};
+use crate::load::gguf::kind::Kind;
+use crate::load::gguf::metadata::Metadata;
 use crate::load::tensors::Tensors;
 
 /// An open GGUF of a model that generates text.
-pub(crate) struct GgufModel {}
-
-/// Settings of generation that a GGUF holds beside its model.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct GenerationFacts {
-    /// Tokens that end a text.
-    pub(crate) eos: Vec<u32>,
-    /// The token that begins a text.
-    pub(crate) bos: Option<u32>,
-    /// Whether the tokenizer puts it before a text. A chat template writes it itself.
-    pub(crate) adds_bos: bool,
-    /// The template of a chat, in Jinja.
-    pub(crate) chat_template: Option<String>,
+#[derive(Debug)]
+pub(crate) struct GgufModel {
+    path: PathBuf,
+    file: File,
+    metadata: Metadata,
+    family: Family,
+    heads: Heads,
+    /// Tensors by transformers' names.
+    tensors: BTreeMap<String, (TensorInfo, Change)>,
 }
 
 impl GgufModel {
     /// Opens the file and checks that it is whole.
-    pub(crate) fn open(_path: &Path) -> Result<Self, EngineError> {
-        Ok(Self {})
+    pub(crate) fn open(path: &Path) -> Result<Self, EngineError> {
+        let io = |source| EngineError::File { path: path.to_owned(), source };
+        let file = File::open(path).map_err(io)?;
+        let file_bytes = file.metadata().map_err(io)?.len();
+        let header = Header::read(BufReader::new(&file), file_bytes, path);
+        let Header { metadata, tensors } = header.map_err(|problem| match problem {
+            Problem::Io(source) => io(source),
+            Problem::Broken(problem) => EngineError::Gguf { path: path.to_owned(), problem },
+        })?;
+        let family = Family::of(&metadata)?;
+        let heads = Heads::of(&metadata, family)?;
+        let renamed = |(name, info): (String, TensorInfo)| {
+            let (name, change) = family.tensor(&name);
+            (name, (info, change))
+        };
+        let count = tensors.len();
+        let tensors: BTreeMap<_, _> = tensors.into_iter().map(renamed).collect();
+        if tensors.len() < count {
+            let problem = "two tensors have the same name in transformers".to_owned();
+            return Err(EngineError::Gguf { path: path.to_owned(), problem });
+        }
+        Ok(Self { path: path.to_owned(), file, metadata, family, heads, tensors })
+    }
+
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its settings.
+    pub(crate) fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    fn family(&self) -> Family {
+        self.family
     }
 
     /// The fields that `config.json` would have.
     pub(crate) fn config(&self) -> Result<Map<String, Value>, EngineError> {
-        Ok(Map::new())
+        config::config(self)
     }
 
     /// Settings of generation.
     pub(crate) fn generation(&self) -> Result<GenerationFacts, EngineError> {
-        Ok(GenerationFacts::default())
+        GenerationFacts::read(&self.metadata)
     }
 
-    /// The tokenizer.
-    pub(crate) fn tokenizer(&self) -> Result<tokenizers::Tokenizer, EngineError> {
-        Err(EngineError::Tokenizer { problem: String::new() })
+    /// The tensors' names in transformers, with their shapes.
+    #[cfg(fuzzing)]
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.tensors.iter().map(|(name, (info, _))| (name.as_str(), &*info.shape))
+    }
+
+    fn find(
+        &self,
+        name: &str,
+        shape: &[usize],
+    ) -> Result<(&TensorInfo, Kind, Change), EngineError> {
+        let path = || self.path.clone();
+        let name = || name.to_owned();
+        let Some((info, change)) = self.tensors.get(&name()) else {
+            return Err(EngineError::TensorMissing { path: path(), name: name() });
+        };
+        if info.shape != shape {
+            return Err(EngineError::TensorShape {
+                path: path(),
+                name: name(),
+                expected: shape.to_vec(),
+                actual: info.shape.clone(),
+            });
+        }
+        match info.kind {
+            Ok(kind) => Ok((info, kind, *change)),
+            Err(number) => Err(EngineError::TensorDType {
+                path: path(),
+                name: name(),
+                dtype: format!("GGUF's type {number}"),
+                readable: kind::READABLE,
+            }),
+        }
+    }
+
+    /// The tensor's bytes, its rows in transformers' order.
+    fn bytes(&self, name: &str, info: &TensorInfo, change: Change) -> Result<Vec<u8>, EngineError> {
+        let mut bytes = vec![0; info.bytes];
+        self.file
+            .read_exact_at(&mut bytes, info.begin)
+            .map_err(|source| EngineError::File { path: self.path.clone(), source })?;
+        let heads = match change {
+            Change::Queries => self.heads.queries,
+            Change::Keys => self.heads.keys,
+            Change::None | Change::OneLess => return Ok(bytes),
+        };
+        let rows = info.shape[0];
+        // A bias has one value a row, which is no row of quantised blocks.
+        if !rows.is_multiple_of(2 * heads) || !info.bytes.is_multiple_of(rows) {
+            let shape = &info.shape;
+            let problem = format!("{name} of shape {shape:?} does not have {heads} even heads");
+            return Err(self.metadata.problem(problem));
+        }
+        Ok(halves_apart(&bytes, info.bytes / rows, heads))
     }
 }
 
 impl Tensors for GgufModel {
-    fn contains(&self, _name: &str) -> bool {
-        false
+    fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
     }
 
-    fn f32(&self, name: &str, _shape: &[usize]) -> Result<Tensor, EngineError> {
-        Err(EngineError::TensorMissing { path: "".into(), name: name.to_owned() })
+    fn f32(&self, name: &str, shape: &[usize]) -> Result<Tensor, EngineError> {
+        let (info, kind, change) = self.find(name, shape)?;
+        let mut values = dequantize(kind, &self.bytes(name, info, change)?);
+        if change == Change::OneLess {
+            values.iter_mut().for_each(|value| *value -= 1.0);
+        }
+        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
     }
 
-    fn blocks(&self, _name: &str, _shape: [usize; 2]) -> Result<Option<Blocks>, EngineError> {
-        Ok(None)
+    fn blocks(&self, name: &str, shape: [usize; 2]) -> Result<Option<Blocks>, EngineError> {
+        let (info, kind, change) = self.find(name, &shape)?;
+        if !kind.is_quantised() {
+            return Ok(None);
+        }
+        let bytes = self.bytes(name, info, change)?;
+        let [outputs, inputs] = shape;
+        Ok(Some(Blocks { kind, outputs, inputs, bytes }))
     }
 
     fn dtypes(&self) -> Vec<String> {
-        Vec::new()
+        let name = |info: &TensorInfo| match info.kind {
+            Ok(kind) => kind.to_string(),
+            Err(number) => format!("type {number}"),
+        };
+        let names: BTreeSet<String> = self.tensors.values().map(|(info, _)| name(info)).collect();
+        names.into_iter().collect()
     }
 }

@@ -16,16 +16,41 @@ pub(super) struct Grid {
 }
 
 impl Grid {
+    /// The dealing whose threads are done first; of those that are equal, the one with the fewest chunks, since each
+    /// chunk reads the panels once more.
     pub(super) fn new(rows: usize, row_bytes: usize, panels: usize) -> Self {
         let threads = threads();
         let rows_max = (CHUNK_BYTES / row_bytes).max(ROWS_MAX);
-        let rounds = rows.div_ceil(threads * rows_max).max(1);
+        let first = Self::of_chunks(1, rows, rows_max, panels, threads);
+        let others = (2..=threads).map(|at_once| {
+            Self::of_chunks(at_once, rows, rows_max, panels, threads)
+        });
+        others.fold(first, |best, other| {
+            if other.longest(threads) < best.longest(threads) { other } else { best }
+        })
+    }
+
+    /// A dealing where `at_once` chunks are worked on at the same time, or some fewer.
+    fn of_chunks(
+        at_once: usize,
+        rows: usize,
+        rows_max: usize,
+        panels: usize,
+        threads: usize,
+    ) -> Self {
+        let rounds = rows.div_ceil(at_once * rows_max).max(1);
         // Whole groups of rows, for any number of rows that a target keeps in registers. Too few rows for
         // that stay together, and the panels are dealt out instead.
-        let chunks = (threads * rounds).min(rows.div_ceil(2 * ROWS_MAX)).max(1);
+        let chunks = (at_once * rounds).min(rows.div_ceil(2 * ROWS_MAX)).max(1);
         let rows_per_chunk = rows.div_ceil(chunks).max(1).next_multiple_of(ROWS_MAX);
-        let parts = threads.div_ceil(rows.div_ceil(rows_per_chunk).max(1));
+        let parts = threads.div_ceil(at_once);
         Self { rows, rows_per_chunk, panels, panels_per_part: panels.div_ceil(parts).max(1) }
+    }
+
+    /// The work of the thread with the most of it, in rows times panels.
+    fn longest(&self, threads: usize) -> usize {
+        let task = self.rows_per_chunk.min(self.rows) * self.panels_per_part.min(self.panels);
+        self.tasks().div_ceil(threads) * task
     }
 
     fn parts(&self) -> usize {

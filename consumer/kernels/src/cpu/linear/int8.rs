@@ -37,7 +37,7 @@ pub(crate) fn pack(weight: &Tensor) -> Result<PackedWeight> {
     let (bytes, scales) = quantize_weight(&weight.flatten_all()?.to_vec1()?, outputs, inputs);
     let count = bytes.len();
     let values = Tensor::from_vec(bytes, count, weight.device())?;
-    Ok(PackedWeight { values, scales: Some(scales) })
+    Ok(PackedWeight { values, scales: Some(scales), blocks: None })
 }
 
 fn quantize_weight(weight: &[f32], outputs: usize, inputs: usize) -> (Vec<u8>, Scales) {

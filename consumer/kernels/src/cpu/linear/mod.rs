@@ -5,6 +5,7 @@
 //! at a time, and every sum stays in registers from the first input to the bias and the activation.
 #![allow(unsafe_code)]
 
+pub(crate) mod blocks;
 mod grid;
 pub(crate) mod int8;
 
@@ -34,7 +35,7 @@ pub(crate) fn pack(weight: &Tensor, multiplied: DType) -> Result<PackedWeight> {
         let values = weight.flatten_all()?.to_vec1::<P>()?;
         Tensor::from_vec(pack_values(&values, outputs, inputs), shape, weight.device())?
     });
-    Ok(PackedWeight { values, scales: None })
+    Ok(PackedWeight { values, scales: None, blocks: None })
 }
 
 /// `[panels, inputs, PANEL]` from `[outputs, inputs]`, a step's values of each column side by side.
@@ -59,7 +60,9 @@ pub(crate) fn linear(op: &Linear, Operands { x, out }: Operands<'_>) -> Result<(
         by_dtype!(op.dtype, |E| {
             let x = x.values::<E>()?;
             let out = out.values::<E>()?;
-            if let Some(scales) = &op.weight.scales {
+            if let Some(format) = op.weight.blocks {
+                blocks::run::<E>(op, x, packed.bytes()?, format, bias, out);
+            } else if let Some(scales) = &op.weight.scales {
                 run_int8::<E>(op, x, packed.bytes()?, scales, bias, out);
             } else if op.weight.values.dtype() == op.dtype {
                 run::<E, E>(op, x, packed.values()?, bias, out);

@@ -114,7 +114,7 @@ struct Rows<'a, E> {
     window: Option<usize>,
 }
 
-impl<E> Rows<'_, E> {
+impl<E: Copy> Rows<'_, E> {
     fn count(self) -> usize {
         self.tokens * self.group
     }
@@ -132,15 +132,8 @@ impl<E> Rows<'_, E> {
     }
 }
 
-impl<E> Clone for Keys<'_, E> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<E> Copy for Keys<'_, E> {}
-
 /// One sequence's keys and values of one head.
+#[derive(Clone, Copy)]
 struct Keys<'a, E> {
     store: &'a [E],
     table: &'a [u32],
@@ -148,7 +141,7 @@ struct Keys<'a, E> {
     kv_head: usize,
 }
 
-impl<'a, E> Keys<'a, E> {
+impl<'a, E: Copy> Keys<'a, E> {
     /// This head's part of the page that holds the tokens from `index * PAGE_TOKENS` on.
     #[inline(always)]
     fn page(self, index: usize) -> &'a [E] {

@@ -46,7 +46,7 @@ impl Partial {
     pub(super) fn add<T: Target>(&mut self, tile: Self) -> [f32; 2] {
         let max = self.max.max(tile.max);
         // Not left to `exp2`, which gives 1 only nearly.
-        let factor = |of: f32| if of == max { 1.0 } else { exp2::<T, f32>(of - max) };
+        let factor = |of: f32| if of >= max { 1.0 } else { exp2::<T, f32>(of - max) };
         let factors = [factor(self.max), factor(tile.max)];
         *self = Self { max, sum: T::mul_add(self.sum, factors[0], tile.sum * factors[1]) };
         factors
@@ -67,7 +67,7 @@ pub(super) fn softmax_tile<T: Target, E: Element>(
         return Partial::NONE;
     }
     if let Some(bend) = exponents.bend {
-        for score in scores[seen.clone()].iter_mut() {
+        for score in &mut scores[seen.clone()] {
             *score = tanh::<T>(*score * bend);
         }
     }

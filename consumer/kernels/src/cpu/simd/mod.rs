@@ -9,6 +9,7 @@ mod isa;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
+mod quads;
 mod target;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -17,6 +18,7 @@ pub(crate) use self::isa::{Isa, IsaKind, multiplies_bf16};
 #[cfg(target_arch = "aarch64")]
 pub(crate) use self::neon::Neon;
 pub(crate) use self::portable::Portable;
+pub(crate) use self::quads::Quads;
 pub(crate) use self::target::Target;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use self::x86::{Avx2, Avx512, Avx512Bf16, Avx512Vnni};

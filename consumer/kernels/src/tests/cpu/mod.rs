@@ -1,7 +1,9 @@
 //! The processor's back-end, on every instruction set that the processor has: a module for each operation, by its name;
-//! `linear` in int8 in `int8`.
+//! `linear` in int8 in `int8`, and of weights in blocks in `blocks`.
 
 mod add_layer_norm;
+mod add_rms_norm;
+mod blocks;
 mod embed_layer_norm;
 mod feed_forward;
 mod gate;
@@ -10,9 +12,12 @@ mod layer_norm;
 mod linear;
 mod linear_layer_norm;
 mod math;
+mod paged;
 mod pool_normalize;
+mod rms_norm;
 mod rotary;
 mod simd;
+mod spin_pool;
 mod threads;
 mod varlen_attention;
 

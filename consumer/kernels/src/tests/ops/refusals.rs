@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::super::{cu_seqlens, layer_norm, noisy};
+use super::assert_shape_refused;
 use crate::{
     Activation, AddLayerNorm, EmbedLayerNorm, Finish, KernelError, Linear, PoolNormalize, Pooling,
     VarlenAttention,
@@ -10,19 +11,6 @@ use crate::{
 
 fn zeros(shape: &[usize]) -> Tensor {
     Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap()
-}
-
-fn assert_shape_refused<T: std::fmt::Debug>(
-    result: Result<T, KernelError>,
-    op: &str,
-    operand: &str,
-) {
-    match result.unwrap_err() {
-        KernelError::Shape { op: actual_op, operand: actual, .. } => {
-            assert_eq!((actual_op, actual), (op, operand));
-        }
-        other => panic!("{other}"),
-    }
 }
 
 #[test]

@@ -1,0 +1,105 @@
+//! Quantised blocks to floats, exactly as the format's reference does: the same products and sums in f32, in the same
+//! order, each rounded by itself.
+
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use crate::load::gguf::k_blocks;
+use crate::load::gguf::kind::Kind;
+
+/// Blocks that a thread takes at once.
+const BLOCKS_AT_ONCE: usize = 1024;
+
+/// The values of whole blocks.
+pub(crate) fn dequantize(kind: Kind, bytes: &[u8]) -> Vec<f32> {
+    let block: fn(&[u8], &mut [f32]) = match kind {
+        Kind::F32 => |x, y| y[0] = f32::from_le_bytes([x[0], x[1], x[2], x[3]]),
+        Kind::F16 => |x, y| y[0] = half_at(x, 0),
+        Kind::BF16 => |x, y| y[0] = bf16::from_le_bytes([x[0], x[1]]).to_f32(),
+        Kind::Q4_0 => q4_0,
+        Kind::Q4_1 => q4_1,
+        Kind::Q5_0 => q5_0,
+        Kind::Q5_1 => q5_1,
+        Kind::Q8_0 => q8_0,
+        Kind::Mxfp4 => mxfp4,
+        Kind::Q2K => k_blocks::q2_k,
+        Kind::Q3K => k_blocks::q3_k,
+        Kind::Q4K => k_blocks::q4_k,
+        Kind::Q5K => k_blocks::q5_k,
+        Kind::Q6K => k_blocks::q6_k,
+    };
+    let mut values = vec![0.0; bytes.len() / kind.bytes() * kind.values()];
+    let at_once = BLOCKS_AT_ONCE * (k_blocks::VALUES / kind.values());
+    values
+        .par_chunks_mut(kind.values() * at_once)
+        .zip(bytes.par_chunks(kind.bytes() * at_once))
+        .for_each(|(values, bytes)| {
+            let blocks = bytes.chunks_exact(kind.bytes());
+            for (values, bytes) in values.chunks_exact_mut(kind.values()).zip(blocks) {
+                block(bytes, values);
+            }
+        });
+    values
+}
+
+/// The f16 at a place.
+pub(crate) fn half_at(block: &[u8], at: usize) -> f32 {
+    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
+}
+
+/// The low and the high halves of bytes: values of the first half of a block, and of the second.
+fn nibbles(quants: &[u8], values: &mut [f32], mut value: impl FnMut(usize, u8) -> f32) {
+    let half = quants.len();
+    for (i, &byte) in quants.iter().enumerate() {
+        values[i] = value(i, byte & 15);
+        values[i + half] = value(i + half, byte >> 4);
+    }
+}
+
+fn q4_0(block: &[u8], values: &mut [f32]) {
+    let scale = half_at(block, 0);
+    nibbles(&block[2..], values, |_, quant| scale * (f32::from(quant) - 8.0));
+}
+
+fn q4_1(block: &[u8], values: &mut [f32]) {
+    let scale = half_at(block, 0);
+    let minimum = half_at(block, 2);
+    nibbles(&block[4..], values, |_, quant| scale * f32::from(quant) + minimum);
+}
+
+/// The fifth bit of the value at a place, where it belongs.
+fn fifth(block: &[u8], at: usize, i: usize) -> u8 {
+    ((block[at + i / 8] >> (i % 8)) & 1) << 4
+}
+
+fn q5_0(block: &[u8], values: &mut [f32]) {
+    let scale = half_at(block, 0);
+    let value = |i, low| scale * (f32::from(low | fifth(block, 2, i)) - 16.0);
+    nibbles(&block[6..], values, value);
+}
+
+fn q5_1(block: &[u8], values: &mut [f32]) {
+    let scale = half_at(block, 0);
+    let minimum = half_at(block, 2);
+    let value = |i, low| scale * f32::from(low | fifth(block, 4, i)) + minimum;
+    nibbles(&block[8..], values, value);
+}
+
+fn q8_0(block: &[u8], values: &mut [f32]) {
+    let scale = half_at(block, 0);
+    for (value, &quant) in values.iter_mut().zip(&block[2..]) {
+        *value = f32::from(quant as i8) * scale;
+    }
+}
+
+/// Twice the values of four bits: a sign, two bits of exponent, one of mantissa.
+const MXFP4: [f32; 16] =
+    [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0, -12.0];
+
+fn mxfp4(block: &[u8], values: &mut [f32]) {
+    // Half of the power of two that the byte says; the two smallest are subnormal.
+    let exponent = u32::from(block[0]);
+    let bits = if exponent < 2 { 0x0020_0000 << exponent } else { (exponent - 1) << 23 };
+    let scale = f32::from_bits(bits);
+    nibbles(&block[1..], values, |_, quant| scale * MXFP4[usize::from(quant)]);
+}

@@ -1,0 +1,108 @@
+//! A fleet whose model generates text, and what its jobs leave in the store.
+
+use redis::aio::MultiplexedConnection;
+use serde_json::{Value, json};
+
+use crate::job::Job;
+use crate::model::models_folder;
+use crate::service::Service;
+use crate::stack::Stack;
+
+/// A small model that generates text, fetched by `forebay pull smollm2-135m-instruct`.
+pub const GENERATOR: &str = "smollm2-135m-instruct";
+
+/// The routing key of its interactive lane.
+pub const INTERACTIVE: &str = "smollm2-135m-instruct.interactive";
+
+/// Fails with the remedy when the model is not where the services look for it.
+fn require_model() {
+    let folder = models_folder().join(GENERATOR);
+    assert!(folder.exists(), "no model at {}; run: forebay pull {GENERATOR}", folder.display());
+}
+
+/// A worker of the model, ready.
+pub async fn worker(stack: &Stack, overrides: &[(&str, &str)]) -> Service {
+    starting_worker(stack, overrides).ready().await
+}
+
+/// Starts a worker of the model and does not wait until it is ready.
+pub fn starting_worker(stack: &Stack, overrides: &[(&str, &str)]) -> Service {
+    require_model();
+    let mut command = stack.program("forebay-worker", overrides);
+    command.args(["--model", GENERATOR, "--threads", "1", "--dtype", "f32"]);
+    Service::start("forebay-worker", command, stack.store.folder())
+}
+
+/// A `generate` job that answers `question`, taking the likeliest tokens, with these parameters besides.
+pub fn chat(question: &str, params: &Value) -> Job {
+    let messages = json!([{"role": "user", "content": question}]);
+    let mut all = json!({"temperature": 0, "return_token_ids": true});
+    for (name, value) in params.as_object().expect("a map") {
+        all[name] = value.clone();
+    }
+    Job::embed("")
+        .of(GENERATOR)
+        .with("task", "generate")
+        .with("input", json!({"messages": messages}))
+        .with("params", all)
+}
+
+/// A job that goes on for so many tokens, whatever they are; each `seed` has others.
+pub fn long(seed: u64, tokens: u32) -> Job {
+    let params =
+        json!({"max_tokens": tokens, "ignore_eos": true, "temperature": 0.8, "seed": seed});
+    chat("Tell me of a river.", &params)
+}
+
+/// An entry of a token stream: the tokens before it, its tokens, and its text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chunk {
+    /// How many tokens came before.
+    pub at: u64,
+    /// Its tokens.
+    pub ids: Vec<u64>,
+    /// Its text.
+    pub text: String,
+}
+
+/// The entries of a job's token stream, read without the project's own codecs.
+pub async fn stream(redis: &mut MultiplexedConnection, id: &str) -> Vec<Chunk> {
+    let entries: Vec<(String, Vec<(String, Vec<u8>)>)> = redis::cmd("XRANGE")
+        .arg(format!("forebay:tokens:{id}"))
+        .arg("-")
+        .arg("+")
+        .query_async(redis)
+        .await
+        .expect("ask Redis");
+    let fields = entries.into_iter().flat_map(|(_, fields)| fields);
+    let chunks = fields.filter(|(name, bytes)| name == "c" && !bytes.is_empty());
+    chunks.map(|(_, bytes)| decode(&bytes)).collect()
+}
+
+fn decode(bytes: &[u8]) -> Chunk {
+    let value = rmpv::decode::read_value(&mut &*bytes).expect("a msgpack entry");
+    let ids = value["ids"].as_array().expect("token ids");
+    Chunk {
+        at: value["at"].as_u64().expect("a position"),
+        ids: ids.iter().map(|id| id.as_u64().expect("a token id")).collect(),
+        text: value["text"].as_str().expect("a text").to_owned(),
+    }
+}
+
+/// All tokens and all text of entries, which must follow each other.
+pub fn whole(chunks: &[Chunk]) -> (Vec<u64>, String) {
+    let mut ids = Vec::new();
+    let mut text = String::new();
+    for chunk in chunks {
+        assert_eq!(chunk.at, ids.len() as u64, "a gap or an overlap in {chunks:?}");
+        ids.extend_from_slice(&chunk.ids);
+        text.push_str(&chunk.text);
+    }
+    (ids, text)
+}
+
+/// The token ids of an output.
+pub fn ids(output: &Value) -> Vec<u64> {
+    let ids = output["token_ids"].as_array().unwrap_or_else(|| panic!("no token ids in {output}"));
+    ids.iter().map(|id| id.as_u64().expect("a token id")).collect()
+}
