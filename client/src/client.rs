@@ -12,8 +12,8 @@ use tokio::sync::{Mutex, OnceCell, watch};
 use crate::{
     backpressure::{HeldUp, WhenFull},
     error::ClientError,
-    follow::TokenNotices,
     routes::Routes,
+    token_notices::TokenNotices,
     waiter::Waiter,
 };
 

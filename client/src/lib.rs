@@ -40,6 +40,7 @@ mod follow;
 mod inspect;
 mod routes;
 mod submit;
+mod token_notices;
 mod wait;
 mod waiter;
 
@@ -50,8 +51,9 @@ pub use error::ClientError;
 pub use follow::{Following, Progress};
 pub use forebay_fabric::Config;
 pub use forebay_schemas::{
-    EmbedParams, FinishReason, GenerateParams, InputType, Job, JobId, Lane, Message, ModelId, Outcome, Output, Prompt, SparseOutput, SparseParams,
-    SparseVector, State, TokenChunk, TokensOutput, TokensParams, TraceContext, Work,
+    EmbedParams, FinishReason, GenerateParams, InputType, Job, JobId, Lane, Message, ModelId,
+    Outcome, Output, Prompt, SparseOutput, SparseParams, SparseVector, State, TokenChunk,
+    TokensOutput, TokensParams, TraceContext, Work,
 };
 pub use inspect::{ModelInfo, QueueInfo};
 pub use submit::SubmitError;

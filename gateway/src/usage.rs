@@ -40,6 +40,8 @@ struct UsageRow {
     /// Those of models without a price, whose cost is not known.
     unpriced_jobs: u64,
     input_tokens: u64,
+    /// Those that were remembered and not computed again; they are among `input_tokens`.
+    cached_tokens: u64,
     output_tokens: u64,
     /// Jobs with a text that was cut.
     truncated: u64,

@@ -104,7 +104,8 @@ fn any_value() -> impl Strategy<Value = Value> {
 /// All names that one of the parsers reads.
 fn names() -> Vec<String> {
     let own = [&embeddings::NAMES[..], &tei::NAMES, &rerank::NAMES, &cohere::NAMES].concat();
-    let text = [chat::NAMES.concat(), completions::NAMES.concat(), responses::NAMES.to_vec()].concat();
+    let text =
+        [chat::NAMES.concat(), completions::NAMES.concat(), responses::NAMES.to_vec()].concat();
     let of_jobs = ["task", "params", "metadata", "lane", "v", "id", "expires_in_ms", "input_ids"];
     own.into_iter().chain(text).chain(of_jobs).map(ToOwned::to_owned).collect()
 }
@@ -117,7 +118,8 @@ fn any_name() -> impl Strategy<Value = String> {
 /// The turns of a conversation, mostly right.
 fn messages() -> impl Strategy<Value = Value> {
     let roles = prop_oneof!["user", "system", "developer", "tool", "assistant", "robot"];
-    let message = (roles, "[a-z]{0,3}").prop_map(|(role, content)| json!({"role": role, "content": content}));
+    let message =
+        (roles, "[a-z]{0,3}").prop_map(|(role, content)| json!({"role": role, "content": content}));
     prop_oneof![
         4 => proptest::collection::vec(message, 1..3).prop_map(Value::from),
         1 => any_value(),
@@ -142,12 +144,22 @@ fn any_body() -> impl Strategy<Value = Value> {
     );
     let others = proptest::collection::vec((any_name(), any_value()), 0..3);
     let spoken = (messages(), texts());
-    (needed, spoken, others, any::<[bool; 7]>()).prop_map(|((a, b, c, d, q), (m, p), others, kept)| {
-        let needed = [("input", a), ("inputs", b), ("documents", c), ("texts", d), ("query", q), ("messages", m), ("prompt", p)];
-        let needed = needed.into_iter().zip(kept).filter(|(_, kept)| *kept);
-        let needed = needed.map(|((name, value), _)| (name.to_owned(), value));
-        needed.chain(others).collect::<Map<_, _>>().into()
-    })
+    (needed, spoken, others, any::<[bool; 7]>()).prop_map(
+        |((a, b, c, d, q), (m, p), others, kept)| {
+            let needed = [
+                ("input", a),
+                ("inputs", b),
+                ("documents", c),
+                ("texts", d),
+                ("query", q),
+                ("messages", m),
+                ("prompt", p),
+            ];
+            let needed = needed.into_iter().zip(kept).filter(|(_, kept)| *kept);
+            let needed = needed.map(|((name, value), _)| (name.to_owned(), value));
+            needed.chain(others).collect::<Map<_, _>>().into()
+        },
+    )
 }
 
 proptest! {
@@ -196,10 +208,18 @@ fn a_body_is_taken_if_and_only_if_the_document_says_so() {
             taken.borrow_mut()[at][usize::from(mistake.is_none())] += 1;
             // How long documents are compared with it, no schema says; nor which fields a kind of item or format has,
             // or go together.
-            let unsaid = ["max_tokens_per_doc", "response_format", "structured_outputs", "text", "tools", "tool_choice"];
+            let unsaid = [
+                "max_tokens_per_doc",
+                "response_format",
+                "structured_outputs",
+                "text",
+                "tools",
+                "tool_choice",
+            ];
             let is_length = mistake.as_ref().is_some_and(|mistake| {
                 let param = mistake.param.as_deref().unwrap_or_default();
-                unsaid.contains(&param) || ["chat", "completions", "responses"].contains(name) && body["stream"] == true
+                unsaid.contains(&param)
+                    || ["chat", "completions", "responses"].contains(name) && body["stream"] == true
                     || *name == "responses" && param == "input" && body["input"].is_array()
             });
             prop_assert!(

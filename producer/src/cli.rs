@@ -7,8 +7,8 @@ use forebay_fabric::{Config, shutdown, telemetry};
 
 use crate::{
     commands::{
-        cancel, chat, check, dead, get, keys, models, pull, queues, submit, tenants, top, usage, wait,
-        workers,
+        cancel, chat, check, dead, get, keys, models, pull, queues, submit, tenants, top, usage,
+        wait, workers,
     },
     context::Context,
     error::{CommandError, CommandResult},

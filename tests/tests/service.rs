@@ -27,6 +27,7 @@ mod service {
     mod gateway_shaping;
     mod gateway_tasks;
     mod gateway_text;
+    mod gateway_text_model;
     mod gateway_text_streams;
     mod generate;
     mod given_up;

@@ -117,6 +117,7 @@ pub struct WrittenRow<'a> {
     failed_jobs: u64,
     unpriced_jobs: u64,
     input_tokens: u64,
+    cached_tokens: u64,
     output_tokens: u64,
     truncated: u64,
     device_us: u64,
@@ -162,7 +163,7 @@ impl Report {
     /// The rows as CSV (RFC 4180), under their heads. There is no row of the total.
     pub fn csv(&self) -> String {
         let mut csv = format!(
-            "{},jobs,failed_jobs,unpriced_jobs,input_tokens,output_tokens,truncated,device_us,cost\r\n",
+            "{},jobs,failed_jobs,unpriced_jobs,input_tokens,output_tokens,truncated,device_us,cost,cached_tokens\r\n",
             self.by
         );
         for (of, row) in &self.rows {
@@ -185,6 +186,9 @@ impl Report {
             }
             csv.push(',');
             csv.push_str(&row.cost().unwrap_or_default());
+            // Behind the others, where readers by position don't look.
+            csv.push(',');
+            csv.push_str(&row.sums.cached_tokens.to_string());
             csv.push_str("\r\n");
         }
         csv
@@ -192,17 +196,17 @@ impl Report {
 }
 
 fn written<'a>(of: Option<(By, &'a String)>, row: &Row) -> WrittenRow<'a> {
-    let Sums { jobs, failed_jobs, input_tokens, output_tokens, truncated, device_us, .. } =
-        row.sums;
+    let sums = row.sums;
     WrittenRow {
         of: of.into_iter().map(|(by, of)| (by.as_str(), of.as_str())).collect(),
-        jobs,
-        failed_jobs,
+        jobs: sums.jobs,
+        failed_jobs: sums.failed_jobs,
         unpriced_jobs: row.unpriced_jobs,
-        input_tokens,
-        output_tokens,
-        truncated,
-        device_us,
+        input_tokens: sums.input_tokens,
+        cached_tokens: sums.cached_tokens,
+        output_tokens: sums.output_tokens,
+        truncated: sums.truncated,
+        device_us: sums.device_us,
         cost: row.cost(),
     }
 }
@@ -255,7 +259,7 @@ mod tests {
         assert!(rows[2]["cost"].is_null(), "{rows}");
         let csv = report.csv();
         assert!(
-            csv.starts_with("model,jobs,") && csv.contains("\r\nm,3,0,1,20,0,0,0,0.00000042\r\n"),
+            csv.starts_with("model,jobs,") && csv.contains("\r\nm,3,0,1,20,0,0,0,0.00000042,0\r\n"),
             "{csv}"
         );
         assert_eq!(Report::new(By::Day).total.cost(), cost("0"));

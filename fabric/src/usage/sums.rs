@@ -23,6 +23,8 @@ pub struct Sums {
     pub device_us: u64,
     /// Their cost, in units of 1e-9.
     pub cost: u64,
+    /// Tokens that were remembered and not computed again; they are among those read.
+    pub cached_tokens: u64,
 }
 
 impl Sums {
@@ -36,6 +38,7 @@ impl Sums {
             truncated: entry.truncated,
             device_us: entry.device_us,
             cost: entry.cost,
+            cached_tokens: entry.cached_tokens,
         }
     }
 
@@ -46,15 +49,40 @@ impl Sums {
         *self = Self::from_parts(std::array::from_fn(|n| own[n].saturating_add(more[n])));
     }
 
-    fn parts(&self) -> [u64; 7] {
-        let Self { jobs, failed_jobs, input_tokens, output_tokens, truncated, device_us, cost } =
-            *self;
-        [jobs, failed_jobs, input_tokens, output_tokens, truncated, device_us, cost]
+    fn parts(&self) -> [u64; 8] {
+        [
+            self.jobs,
+            self.failed_jobs,
+            self.input_tokens,
+            self.output_tokens,
+            self.truncated,
+            self.device_us,
+            self.cost,
+            self.cached_tokens,
+        ]
     }
 
-    fn from_parts(parts: [u64; 7]) -> Self {
-        let [jobs, failed_jobs, input_tokens, output_tokens, truncated, device_us, cost] = parts;
-        Self { jobs, failed_jobs, input_tokens, output_tokens, truncated, device_us, cost }
+    fn from_parts(parts: [u64; 8]) -> Self {
+        let [
+            jobs,
+            failed_jobs,
+            input_tokens,
+            output_tokens,
+            truncated,
+            device_us,
+            cost,
+            cached_tokens,
+        ] = parts;
+        Self {
+            jobs,
+            failed_jobs,
+            input_tokens,
+            output_tokens,
+            truncated,
+            device_us,
+            cost,
+            cached_tokens,
+        }
     }
 
     /// The sums as Redis keeps them: numbers with spaces between.
@@ -62,12 +90,18 @@ impl Sums {
         self.parts().map(|part| part.to_string()).join(" ")
     }
 
-    /// Reads what [`Self::written`] wrote. Numbers of a later version behind these are ignored.
+    /// Reads what [`Self::written`] wrote. Numbers of a later version behind these are ignored, and the last one, which
+    /// an earlier version did not write, is 0 where it is missing.
     pub(super) fn read(text: &str) -> Option<Self> {
         let mut numbers = text.split(' ').map(str::parse);
-        let mut parts = [0; 7];
-        for part in &mut parts {
-            *part = numbers.next()?.ok()?;
+        let mut parts = [0; 8];
+        let last = parts.len() - 1;
+        for (at, part) in parts.iter_mut().enumerate() {
+            *part = match numbers.next() {
+                Some(number) => number.ok()?,
+                None if at == last => 0,
+                None => return None,
+            };
         }
         Some(Self::from_parts(parts))
     }
@@ -107,8 +141,10 @@ mod tests {
 
     #[test]
     fn sums_and_lines_are_read_as_they_were_written() {
-        let sums = Sums::from_parts([1, 2, 3, 4, 5, 6, u64::MAX]);
+        let sums = Sums::from_parts([1, 2, 3, 4, 5, 6, u64::MAX, 8]);
         assert_eq!(Sums::read(&sums.written()), Some(sums));
+        let before = Sums { cached_tokens: 0, ..Sums::from_parts([1, 2, 3, 4, 5, 6, 7, 8]) };
+        assert_eq!(Sums::read("1 2 3 4 5 6 7"), Some(before));
         assert_eq!(Sums::read(&format!("{} 9", sums.written())), Some(sums));
         for wrong in ["", "1 2 3", "1 2 3 4 5 6 x", "-1 2 3 4 5 6 7"] {
             assert_eq!(Sums::read(wrong), None, "{wrong}");
@@ -126,8 +162,8 @@ mod tests {
 
     #[test]
     fn sums_add_up_and_stop_at_the_largest_number() {
-        let mut sums = Sums::from_parts([1, 2, 3, 4, 5, 6, u64::MAX - 1]);
-        sums.add(&Sums::from_parts([10, 20, 30, 40, 50, 60, 7]));
-        assert_eq!(sums, Sums::from_parts([11, 22, 33, 44, 55, 66, u64::MAX]));
+        let mut sums = Sums::from_parts([1, 2, 3, 4, 5, 6, u64::MAX - 1, 8]);
+        sums.add(&Sums::from_parts([10, 20, 30, 40, 50, 60, 7, 80]));
+        assert_eq!(sums, Sums::from_parts([11, 22, 33, 44, 55, 66, u64::MAX, 88]));
     }
 }

@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use super::{answer, local};
 use crate::{
     access::{
-        self, Cost, Denied, Limiter, Need, Outcome, Permit, Reason, Scope, Tokens, Verifier, headers,
+        self, Cost, Denied, Limiter, Need, Outcome, Permit, Reason, Scope, Tokens, Verifier,
+        headers,
     },
     error::{ApiError, Retry},
 };
@@ -268,7 +269,10 @@ mod tests {
         let mut params = GenerateParams::default();
         assert_eq!(expected_text(&prompt, &params), Tokens { input: 12, output: 1_024 });
         params.max_tokens = Some(7);
-        assert_eq!(expected_text(&Prompt::Text(String::new()), &params), Tokens { input: 2, output: 7 });
+        assert_eq!(
+            expected_text(&Prompt::Text(String::new()), &params),
+            Tokens { input: 2, output: 7 }
+        );
     }
 
     #[test]

@@ -9,9 +9,7 @@ use forebay_gateway::{
     native::{self, NativeJob},
     openai::{
         embeddings::EmbeddingsRequest,
-        generate::{
-            chat::ChatRequest, completions::CompletionRequest, responses::ResponseRequest,
-        },
+        generate::{chat::ChatRequest, completions::CompletionRequest, responses::ResponseRequest},
     },
     rerank::{Path, RerankRequest},
     tei::{EmbedRequest, PredictRequest, SparseRequest},

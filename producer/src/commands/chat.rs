@@ -31,7 +31,7 @@ pub(crate) struct Args {
     /// The model; the only one of the configuration when none is named
     #[arg(long, short)]
     model: Option<ModelId>,
-    /// What the model is to be, in front of the conversation
+    /// The part that the model is to play: a system turn in front of the conversation
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
     /// How long to wait for each answer

@@ -34,7 +34,8 @@ fn problem(answer: &Value, version: &str) -> Option<String> {
     let texts = answer["texts"].as_object()?;
     texts.iter().find_map(|(way, text)| {
         let is_object = ["call", "format"].iter().any(|word| way.contains(word));
-        let expected = if is_object { "{\"city\": \"Oslo\"}".to_owned() } else { reply_to(MESSAGE) };
+        let expected =
+            if is_object { "{\"city\": \"Oslo\"}".to_owned() } else { reply_to(MESSAGE) };
         (*text != expected).then(|| format!("{way}: {text}, not {expected}"))
     })
 }
@@ -65,7 +66,9 @@ async fn every_client_gets_the_texts_and_calls_that_were_written() {
             let printed = finished.output.lines().last().unwrap_or_default();
             let found = match (finished.code, serde_json::from_str(printed)) {
                 (0, Ok(answer)) => problem(&answer, version),
-                (code, _) => Some(format!("ended with {code}: {}{}", finished.output, finished.errors)),
+                (code, _) => {
+                    Some(format!("ended with {code}: {}{}", finished.output, finished.errors))
+                }
             };
             problems.extend(found.map(|found| format!("{function} {version}: {found}")));
         }

@@ -38,13 +38,19 @@ pub(super) async fn with_writer(stack: &Stack) -> (Gateway, Writer) {
 }
 
 /// The job of a request, and the connection that waits for its answer.
-async fn asked(gateway: &Gateway, writer: &mut Writer, path: &str, body: &Value) -> (Taken, TcpStream) {
+async fn asked(
+    gateway: &Gateway,
+    writer: &mut Writer,
+    path: &str,
+    body: &Value,
+) -> (Taken, TcpStream) {
     let stream = posting(gateway, path, body, "-").await;
     (writer.take().await, stream)
 }
 
 fn question() -> Value {
-    json!({"model": TINY, "messages": [{"role": "developer", "content": "Be kind."}, {"role": "user", "content": "Hi"}]})
+    let developer = json!({"role": "developer", "content": "Be kind."});
+    json!({"model": TINY, "messages": [developer, {"role": "user", "content": "Hi"}]})
 }
 
 #[tokio::test]
@@ -57,20 +63,33 @@ async fn a_chat_is_a_job_of_the_interactive_lane_and_its_record_the_answer() {
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let (taken, mut stream) = asked(&gateway, &mut writer, "/v1/chat/completions", &body).await;
     assert_eq!(taken.job["task"], "generate");
-    let messages = json!([{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]);
+    let messages =
+        json!([{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]);
     assert_eq!(taken.job["input"], json!({"messages": messages}));
     let params = &taken.job["params"];
-    assert_eq!((&params["max_tokens"], &params["seed"], &params["stop"]), (&json!(9), &json!(7), &json!(["x"])));
+    assert_eq!(
+        (&params["max_tokens"], &params["seed"], &params["stop"]),
+        (&json!(9), &json!(7), &json!(["x"]))
+    );
     assert_eq!((&params["logprobs"], &params["stream"]), (&json!(1), &Value::Null), "{params}");
     assert!(taken.job["expires_in_ms"].as_u64().unwrap() > 100_000, "{}", taken.job);
     let id = taken.id().to_owned();
-    let logprobs = json!([{"id": 1, "text": "Hello", "logprob": -0.5, "top": [{"id": 1, "text": "Hello", "logprob": -0.5}]}]);
-    taken.end_with(json!({"text": "Hello", "finish_reason": "length", "logprobs": logprobs}), 3).await;
+    let likely = json!({"id": 1, "text": "Hello", "logprob": -0.5});
+    let logprobs = json!([{"id": 1, "text": "Hello", "logprob": -0.5, "top": [likely]}]);
+    taken
+        .end_with(json!({"text": "Hello", "finish_reason": "length", "logprobs": logprobs}), 3)
+        .await;
     let (head, answer) = answered(&mut stream).await;
-    assert!(head.starts_with("http/1.1 200") && head.contains(&format!("x-forebay-model: {TINY}")), "{head}");
+    assert!(
+        head.starts_with("http/1.1 200") && head.contains(&format!("x-forebay-model: {TINY}")),
+        "{head}"
+    );
     assert_eq!(answer["id"], format!("chatcmpl-{id}"));
     let choice = &answer["choices"][0];
-    assert_eq!((&choice["message"]["content"], &choice["finish_reason"]), (&json!("Hello"), &json!("length")));
+    assert_eq!(
+        (&choice["message"]["content"], &choice["finish_reason"]),
+        (&json!("Hello"), &json!("length"))
+    );
     assert_eq!(choice["logprobs"]["content"][0]["top_logprobs"][0]["token"], "Hello");
     let usage = json!({"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14,
                        "prompt_tokens_details": {"cached_tokens": 4}});
@@ -88,17 +107,22 @@ async fn completions_have_an_answer_to_each_prompt_and_responses_their_items() {
         taken.end(&format!("{prompt}!"), 1).await;
     }
     let (_, answer) = answered(&mut stream).await;
-    let texts: Vec<&Value> = answer["choices"].as_array().unwrap().iter().map(|choice| &choice["text"]).collect();
+    let texts: Vec<&Value> =
+        answer["choices"].as_array().unwrap().iter().map(|choice| &choice["text"]).collect();
     assert_eq!(texts, ["one!", "two!"]);
     assert_eq!(answer["usage"]["total_tokens"], 24);
 
-    let body = json!({"model": TINY, "input": "Hi", "instructions": "Be kind.", "max_output_tokens": 5});
+    let body =
+        json!({"model": TINY, "input": "Hi", "instructions": "Be kind.", "max_output_tokens": 5});
     let (taken, mut stream) = asked(&gateway, &mut writer, "/v1/responses", &body).await;
     assert_eq!(taken.job["input"]["messages"][0], json!({"role": "system", "content": "Be kind."}));
     assert_eq!(taken.job["params"]["max_tokens"], 5);
     taken.end("Hello", 2).await;
     let (_, answer) = answered(&mut stream).await;
-    assert_eq!((&answer["status"], &answer["output"][0]["content"][0]["text"]), (&json!("completed"), &json!("Hello")));
+    assert_eq!(
+        (&answer["status"], &answer["output"][0]["content"][0]["text"]),
+        (&json!("completed"), &json!("Hello"))
+    );
     assert_eq!(answer["usage"]["total_tokens"], 13);
 }
 
@@ -106,22 +130,30 @@ async fn completions_have_an_answer_to_each_prompt_and_responses_their_items() {
 async fn a_job_s_failure_is_the_answer_s_by_its_code() {
     let stack = Stack::start().await.tiny();
     let (gateway, mut writer) = with_writer(&stack).await;
-    for (code, status, final_for_all) in
-        [("input_too_long", "400", false), ("out_of_memory", "500", true), ("task_not_supported", "400", false)]
-    {
-        let (taken, mut stream) = asked(&gateway, &mut writer, "/v1/chat/completions", &question()).await;
+    for (code, status, final_for_all) in [
+        ("input_too_long", "400", false),
+        ("out_of_memory", "500", true),
+        ("task_not_supported", "400", false),
+    ] {
+        let (taken, mut stream) =
+            asked(&gateway, &mut writer, "/v1/chat/completions", &question()).await;
         taken.fail(code, "`messages` are too long").await;
         let (head, answer) = answered(&mut stream).await;
         assert!(head.starts_with(&format!("http/1.1 {status}")), "{head}");
         assert_eq!(head.contains("x-should-retry: false"), final_for_all, "{head}");
         assert_eq!(answer["error"]["code"], code);
     }
-    let wrong = gateway.post("/v1/chat/completions", &json!({"model": TINY, "messages": [], "n": 1}));
+    let wrong =
+        gateway.post("/v1/chat/completions", &json!({"model": TINY, "messages": [], "n": 1}));
     assert_eq!(wrong.mistake(), (400, "invalid_request", Some("messages")), "{wrong:?}");
-    let image = json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]);
+    let image =
+        json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]);
     let wrong = gateway.post("/v1/chat/completions", &json!({"model": TINY, "messages": image}));
     assert_eq!(wrong.mistake(), (400, "invalid_request", Some("messages")), "{wrong:?}");
-    let unknown = gateway.post("/v1/chat/completions", &json!({"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}]}));
+    let unknown = gateway.post(
+        "/v1/chat/completions",
+        &json!({"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}]}),
+    );
     assert_eq!(unknown.mistake(), (404, "model_not_found", Some("model")), "{unknown:?}");
 }
 

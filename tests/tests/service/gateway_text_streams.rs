@@ -57,7 +57,8 @@ async fn tokens_come_before_the_end_and_the_body_ends_with_done() {
     taken.end("Hello!", 4).await;
     let rest = until_closed(&mut stream, SOON).await;
     let all = data(&format!("{head}{middle}{rest}"));
-    let text: String = all.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
+    let text: String =
+        all.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
     assert_eq!(text, "Hello!");
     assert!(rest.contains("data: [DONE]\n\n"), "{rest}");
     let usage = &all[all.len() - 2];
@@ -69,7 +70,11 @@ async fn a_mistake_in_the_prompt_is_an_answer_and_a_failure_later_an_event() {
     let stack = Stack::start().await.tiny();
     let (gateway, mut writer) = with_writer(&stack).await;
     let mut stream = posting(&gateway, "/v1/chat/completions", &question(), "-").await;
-    writer.take().await.fail("input_too_long", "`messages` have 9000 tokens, the model reads 8192").await;
+    writer
+        .take()
+        .await
+        .fail("input_too_long", "`messages` have 9000 tokens, the model reads 8192")
+        .await;
     let all = until_closed(&mut stream, SOON).await;
     assert!(all.starts_with("HTTP/1.1 400") && all.contains("\"param\":\"messages\""), "{all}");
 
@@ -101,7 +106,9 @@ async fn a_text_comes_whole_although_no_tokens_do() {
 
 fn following(id: &str, last: Option<&str>) -> String {
     let last = last.map(|last| format!("last-event-id: {last}\r\n")).unwrap_or_default();
-    format!("GET /v1/jobs/{id}/events HTTP/1.1\r\nhost: localhost\r\n{last}connection: close\r\n\r\n")
+    format!(
+        "GET /v1/jobs/{id}/events HTTP/1.1\r\nhost: localhost\r\n{last}connection: close\r\n\r\n"
+    )
 }
 
 #[tokio::test]
@@ -137,7 +144,10 @@ async fn a_job_s_tokens_are_events_and_a_client_that_comes_back_gets_those_after
     taken.end("Hello", 3).await;
     for stream in streams.iter_mut().chain([&mut back]) {
         let rest = data(&until_closed(stream, SOON).await);
-        assert_eq!((&rest[rest.len() - 2]["output"]["text"], &rest[rest.len() - 1]), (&json!("Hello"), &json!("[DONE]")));
+        assert_eq!(
+            (&rest[rest.len() - 2]["output"]["text"], &rest[rest.len() - 1]),
+            (&json!("Hello"), &json!("[DONE]"))
+        );
     }
     let wrong = gateway.get_with(&format!("/v1/jobs/{id}/events"), &[("last-event-id", "x")]);
     assert_eq!(wrong.mistake(), (400, "invalid_request", Some("Last-Event-ID")), "{wrong:?}");
@@ -150,15 +160,35 @@ async fn the_command_chat_prints_an_answer_and_submit_waits_for_one() {
     let writer = Writer::of(&stack, TINY).await;
     let asked = async {
         let said = stack.forebay(&["chat", "--max-tokens", "9", "--temperature", "0", "Hi"]).await;
-        assert_eq!((said.code, said.output), (0, format!("{}\n", reply_to("Hi"))), "{}", said.errors);
+        assert_eq!(
+            (said.code, said.output),
+            (0, format!("{}\n", reply_to("Hi"))),
+            "{}",
+            said.errors
+        );
         let said = stack.forebay(&["chat", "--system", "Be kind.", "--json", "Hi"]).await;
         let lines = json_lines(&said);
-        assert_eq!((&lines[0]["text"], &lines[0]["finish_reason"]), (&json!(reply_to("Hi")), &json!("stop")));
-        let submit = ["submit", "--task", "generate", "--wait", "--json", "--max-tokens", "9", "--stop", "x"];
+        assert_eq!(
+            (&lines[0]["text"], &lines[0]["finish_reason"]),
+            (&json!(reply_to("Hi")), &json!("stop"))
+        );
+        let submit = [
+            "submit",
+            "--task",
+            "generate",
+            "--wait",
+            "--json",
+            "--max-tokens",
+            "9",
+            "--stop",
+            "x",
+        ];
         let done = stack.forebay(&[&submit[..], &["one", "two"]].concat()).await;
         assert_eq!(done.code, 0, "{done:?}");
-        let texts: Vec<Value> =
-            json_lines(&done).into_iter().map(|line| line["result"]["output"]["text"].clone()).collect();
+        let texts: Vec<Value> = json_lines(&done)
+            .into_iter()
+            .map(|line| line["result"]["output"]["text"].clone())
+            .collect();
         assert_eq!(texts, [reply_to("one"), reply_to("two")]);
     };
     let all = beside_script(writer, asked);

@@ -188,7 +188,7 @@ async fn a_tenant_reads_its_own_usage_and_an_operator_that_of_all() {
     let csv = stack.forebay(&["usage", "--tenant", "acme", "--by", "model", "--csv"]).await;
     let cost = rows[0]["cost"].as_str().unwrap();
     let device_us = &rows[0]["device_us"];
-    let row = format!("{TINY},1,0,0,{tokens},0,0,{device_us},{cost}");
+    let row = format!("{TINY},1,0,0,{tokens},0,0,{device_us},{cost},0");
     assert!(csv.output.lines().any(|line| line.trim_end() == row), "{csv:?}");
     let table = stack.forebay(&["usage", "--since", "1d"]).await;
     assert!(table.code == 0 && table.output.contains("total"), "{table:?}");

@@ -38,8 +38,8 @@ pub fn described() -> Operation {
     Operation::keyed(Scope::Read, "followJob", Tag::Jobs, "A job's states as they come")
         .describe(
             "Server-sent events: each `data` is JSON, `PendingJob` while there is no record, then the record or an \
-             error; the last is `[DONE]`. Tokens of a job that asks for them by `stream` come in between, in events with \
-             an `id`. A stream ends after `gateway.stream_wait_ms_max` also without a record.",
+             error; the last is `[DONE]`. Tokens of a job that asks for them by `stream` come in between, in \
+             events with an `id`. A stream ends after `gateway.stream_wait_ms_max` also without a record.",
         )
         .parameter("JobId")
         .parameter("LastEventId")
@@ -145,7 +145,10 @@ impl Events {
 
     /// Tokens, with the number of them up to here: a client that comes back says it, and gets those after it.
     fn tokens(&self, chunk: &TokenChunk) -> String {
-        sse::numbered(chunk.next().into(), &json!({"id": self.id, "state": "running", "tokens": chunk}))
+        sse::numbered(
+            chunk.next().into(),
+            &json!({"id": self.id, "state": "running", "tokens": chunk}),
+        )
     }
 
     /// The end of the stream, after a last event: one piece, so that no client waits for the rest of it.
@@ -166,7 +169,8 @@ pub fn last_event_id(headers: &HeaderMap) -> Result<Option<u32>, ApiError> {
     }
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| is_number).map(Some).ok_or_else(|| {
-        let message = "`Last-Event-ID` is none of this stream's: send the id of the last event that came";
+        let message =
+            "`Last-Event-ID` is none of this stream's: send the id of the last event that came";
         ApiError::invalid("Last-Event-ID", message)
     })
 }

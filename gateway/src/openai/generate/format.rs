@@ -142,10 +142,15 @@ fn of_kind(
 
 fn structured(raw: &RawValue) -> Result<Option<ResponseFormat>, ApiError> {
     const NAME: &str = "structured_outputs";
-    let fields = object(NAME, raw, &["json", "regex", "choice", "grammar", "structural_tag", "json_object"])?;
+    let fields = object(
+        NAME,
+        raw,
+        &["json", "regex", "choice", "grammar", "structural_tag", "json_object"],
+    )?;
     for field in ["grammar", "structural_tag", "json_object"] {
         if fields.raw(field).is_some() {
-            let message = format!("`{NAME}.{field}` is not supported: send `json`, `regex` or `choice`");
+            let message =
+                format!("`{NAME}.{field}` is not supported: send `json`, `regex` or `choice`");
             return Err(ApiError::invalid(NAME, message));
         }
     }
@@ -207,7 +212,10 @@ mod tests {
     use super::*;
 
     fn parsed(body: &Value) -> Result<Option<ResponseFormat>, ApiError> {
-        read(&Fields::scan(body.to_string().as_bytes(), &["response_format", "structured_outputs"])?)
+        read(&Fields::scan(
+            body.to_string().as_bytes(),
+            &["response_format", "structured_outputs"],
+        )?)
     }
 
     fn schema(text: &str) -> Option<ResponseFormat> {
@@ -218,15 +226,25 @@ mod tests {
     fn formats_are_read_by_either_field() {
         let object = r#"{"type":"object","properties":{"b":{},"a":{}}}"#;
         let written: Value = serde_json::from_str(object).unwrap();
-        let named = json!({"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}, "strict": true}});
-        assert_eq!(parsed(&json!({"response_format": named})).unwrap(), schema(r#"{"type":"object"}"#));
+        let inner = json!({"name": "x", "schema": {"type": "object"}, "strict": true});
+        let named = json!({"type": "json_schema", "json_schema": inner});
+        assert_eq!(
+            parsed(&json!({"response_format": named})).unwrap(),
+            schema(r#"{"type":"object"}"#)
+        );
         assert_eq!(parsed(&json!({"response_format": {"type": "text"}})).unwrap(), None);
         assert_eq!(parsed(&json!({"response_format": null})).unwrap(), None);
         let json_object = json!({"response_format": {"type": "json_object"}});
         assert_eq!(parsed(&json_object).unwrap(), schema(r#"{"type":"object"}"#));
         let regex = Some(ResponseFormat::Regex("[a-z]+".into()));
-        assert_eq!(parsed(&json!({"structured_outputs": {"regex": "[a-z]+", "json": null}})).unwrap(), regex);
-        assert_eq!(parsed(&json!({"response_format": {"type": "regex", "regex": "[a-z]+"}})).unwrap(), regex);
+        assert_eq!(
+            parsed(&json!({"structured_outputs": {"regex": "[a-z]+", "json": null}})).unwrap(),
+            regex
+        );
+        assert_eq!(
+            parsed(&json!({"response_format": {"type": "regex", "regex": "[a-z]+"}})).unwrap(),
+            regex
+        );
         let choice = Some(ResponseFormat::Choice(vec!["a".into(), "b".into()]));
         assert_eq!(parsed(&json!({"structured_outputs": {"choice": ["a", "b"]}})).unwrap(), choice);
         assert!(parsed(&json!({"structured_outputs": {"json": written}})).unwrap().is_some());
@@ -234,7 +252,8 @@ mod tests {
 
     #[test]
     fn the_order_of_a_schema_s_keys_is_kept() {
-        let body = r#"{"response_format":{"type":"json_schema","json_schema":{"schema":{"z":1,"a":2}}}}"#;
+        let body =
+            r#"{"response_format":{"type":"json_schema","json_schema":{"schema":{"z":1,"a":2}}}}"#;
         let found = read(&Fields::scan(body.as_bytes(), &["response_format"]).unwrap()).unwrap();
         let Some(ResponseFormat::JsonSchema(found)) = found else { panic!("{found:?}") };
         assert_eq!(found.to_string(), r#"{"z":1,"a":2}"#);
@@ -248,8 +267,14 @@ mod tests {
             (format(json!({})), "`response_format.type` is missing"),
             (format(json!({"type": "xml"})), "`response_format.type` is `xml`"),
             (format(json!({"type": "json_schema"})), "`response_format.json_schema` is missing"),
-            (format(json!({"type": "json_schema", "json_schema": {}})), "`response_format.json_schema.schema` is missing"),
-            (format(json!({"type": "json_schema", "json_schema": {"schema": []}})), "`response_format.json_schema.schema` is a list"),
+            (
+                format(json!({"type": "json_schema", "json_schema": {}})),
+                "`response_format.json_schema.schema` is missing",
+            ),
+            (
+                format(json!({"type": "json_schema", "json_schema": {"schema": []}})),
+                "`response_format.json_schema.schema` is a list",
+            ),
             (format(json!({"type": "choice", "choice": []})), "`response_format.choice` is empty"),
         ];
         for (body, expected) in cases {
@@ -257,7 +282,9 @@ mod tests {
             assert!(error.message.starts_with(expected), "{error}");
             assert_eq!(error.param.as_deref(), Some("response_format"));
         }
-        for wrong in [json!({"json": {}, "regex": "a"}), json!({"grammar": "x"}), json!({"choice": [""]})] {
+        for wrong in
+            [json!({"json": {}, "regex": "a"}), json!({"grammar": "x"}), json!({"choice": [""]})]
+        {
             let error = parsed(&json!({"structured_outputs": wrong})).unwrap_err();
             assert_eq!(error.param.as_deref(), Some("structured_outputs"), "{error}");
         }

@@ -113,21 +113,29 @@ mod tests {
     }
 
     fn tokens() -> Vec<TokenLogprob> {
-        let token = |text: &str, bytes, logprob, top| TokenLogprob { id: 7, text: text.into(), bytes, logprob, top };
+        let token = |text: &str, bytes, logprob, top| TokenLogprob {
+            id: 7,
+            text: text.into(),
+            bytes,
+            logprob,
+            top,
+        };
         vec![
             token("é", None, -0.5, vec![likely("a", -0.25), likely("é", -0.5)]),
             token("\u{fffd}", Some(vec![0xe2, 0x82]), -1.5, vec![likely("b", f32::NEG_INFINITY)]),
         ]
     }
 
+    fn alternative(token: &str, logprob: f64, bytes: &[u8]) -> serde_json::Value {
+        json!({"token": token, "logprob": logprob, "bytes": bytes})
+    }
+
     #[test]
     fn chat_has_a_list_of_tokens_with_their_bytes() {
         let written = serde_json::to_value(ChatLogprobs::of(tokens())).unwrap();
-        let alternative = |token: &str, logprob: f64, bytes: &[u8]| {
-            json!({"token": token, "logprob": logprob, "bytes": bytes})
-        };
         let mut first = alternative("é", -0.5, &[0xc3, 0xa9]);
-        first["top_logprobs"] = json!([alternative("a", -0.25, b"a"), alternative("é", -0.5, &[0xc3, 0xa9])]);
+        first["top_logprobs"] =
+            json!([alternative("a", -0.25, b"a"), alternative("é", -0.5, &[0xc3, 0xa9])]);
         let mut second = alternative("\u{fffd}", -1.5, &[0xe2, 0x82]);
         second["top_logprobs"] = json!([alternative("b", -9_999.0, b"b")]);
         assert_eq!(written, json!({"content": [first, second], "refusal": null}));

@@ -213,11 +213,7 @@ pub fn optional(
 }
 
 /// A text of an object within a body, which has to be there.
-pub fn required(
-    name: &str,
-    fields: &Fields<'_>,
-    field: &'static str,
-) -> Result<String, ApiError> {
+pub fn required(name: &str, fields: &Fields<'_>, field: &'static str) -> Result<String, ApiError> {
     optional(name, fields, field)?.ok_or_else(|| missing(name, field))
 }
 

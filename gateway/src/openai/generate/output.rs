@@ -83,7 +83,9 @@ impl Streaming {
     pub fn read(fields: &Fields<'_>) -> Result<Self, ApiError> {
         const OPTIONS: &str = "stream_options";
         let is_on = fields.flag("stream")?.unwrap_or(false);
-        let Some(raw) = fields.raw(OPTIONS) else { return Ok(Self { is_on, include_usage: false }) };
+        let Some(raw) = fields.raw(OPTIONS) else {
+            return Ok(Self { is_on, include_usage: false });
+        };
         let options = super::messages::object(OPTIONS, raw, &["include_usage"])?;
         let include_usage = options.flag("include_usage").map_err(|error| error.at(OPTIONS))?;
         Ok(Self { is_on, include_usage: include_usage.unwrap_or(false) })
@@ -112,7 +114,9 @@ pub fn one_answer(fields: &Fields<'_>, name: &'static str) -> Result<(), ApiErro
     match fields.count(name)? {
         None | Some(1) => Ok(()),
         Some(count) => {
-            let message = format!("`{name}` is {count}: one answer comes to each request; send it again for another");
+            let message = format!(
+                "`{name}` is {count}: one answer comes to each request; send it again for another"
+            );
             Err(ApiError::invalid(name, message))
         }
     }

@@ -97,18 +97,29 @@ pub const NAMES: [&str; 13] = [
 
 /// The parameters of sampling; all others are at their defaults.
 pub fn read(fields: &Fields<'_>) -> Result<GenerateParams, ApiError> {
-    let penalty = |name| number(fields, name, |n| (-2.0..=2.0).contains(&n), "a number from -2 to 2");
+    let penalty =
+        |name| number(fields, name, |n| (-2.0..=2.0).contains(&n), "a number from -2 to 2");
     let share = |n: f64| (0.0..=1.0).contains(&n);
     let top_k = whole(fields, "top_k", -1, i64::from(u32::MAX))?;
     let factor = |n: f64| n > 0.0 && n <= 2.0;
     Ok(GenerateParams {
-        temperature: number(fields, "temperature", |n| (0.0..=2.0).contains(&n), "a number from 0 to 2")?,
+        temperature: number(
+            fields,
+            "temperature",
+            |n| (0.0..=2.0).contains(&n),
+            "a number from 0 to 2",
+        )?,
         top_p: number(fields, "top_p", |n| n > 0.0 && n <= 1.0, "a number above 0, up to 1")?,
         top_k: top_k.filter(|k| *k > 0).and_then(|k| u32::try_from(k).ok()),
         min_p: number(fields, "min_p", share, "a number from 0 to 1")?,
         presence_penalty: penalty("presence_penalty")?,
         frequency_penalty: penalty("frequency_penalty")?,
-        repetition_penalty: number(fields, "repetition_penalty", factor, "a number above 0, up to 2")?,
+        repetition_penalty: number(
+            fields,
+            "repetition_penalty",
+            factor,
+            "a number above 0, up to 2",
+        )?,
         logit_bias: fields.raw("logit_bias").map_or(Ok(BTreeMap::new()), biases)?,
         // A negative seed is as good as any other.
         seed: whole(fields, "seed", i64::MIN, i64::MAX)?.map(i64::cast_unsigned),

@@ -155,7 +155,8 @@ impl Tools {
             Forced::Named(name) => {
                 let tool = tools.iter().find(|tool| tool.name == *name).ok_or_else(|| {
                     let came: String = name.chars().take(80).collect();
-                    let message = format!("`tool_choice` names `{came}`, which is none of the `tools`");
+                    let message =
+                        format!("`tool_choice` names `{came}`, which is none of the `tools`");
                     ApiError::invalid("tool_choice", message)
                 })?;
                 tool.parameters()
@@ -266,7 +267,9 @@ fn tool(name: &str, raw: &RawValue, shape: Shape) -> Result<Tool, ApiError> {
     let kind = required(name, &fields, "type")?;
     if kind != "function" {
         let came: String = kind.chars().take(40).collect();
-        let message = format!("`{name}.type` is `{came}`: this fleet has no tools but yours, of the type `function`");
+        let message = format!(
+            "`{name}.type` is `{came}`: this fleet has no tools but yours, of the type `function`"
+        );
         return Err(ApiError::invalid("tools", message));
     }
     let nested = match shape {
@@ -308,7 +311,8 @@ fn choice(raw: &RawValue) -> Result<Choice, ApiError> {
             "required" => Ok(Choice::Required),
             other => {
                 let came: String = other.chars().take(40).collect();
-                let message = format!("`{NAME}` is `{came}`: send `auto`, `none`, `required` or a function");
+                let message =
+                    format!("`{NAME}` is `{came}`: send `auto`, `none`, `required` or a function");
                 Err(ApiError::invalid(NAME, message))
             }
         },

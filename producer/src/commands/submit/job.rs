@@ -42,7 +42,7 @@ pub(super) struct JobArgs {
     /// The texts are messages to a model, for `generate`: its template is put around them
     #[arg(long)]
     chat: bool,
-    /// What the model is to be, for `generate`; implies --chat
+    /// The part that the model is to play, for `generate`; implies --chat
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
     #[command(flatten)]
@@ -119,9 +119,8 @@ impl Template {
             sparse: SparseParams { truncate: !args.no_truncate, top_k: args.top_k },
             tokens: TokensParams { truncate: !args.no_truncate, input_type: args.input_type },
             generate: args.sampling.params(),
-            chat: (args.chat || args.system.is_some()).then(|| {
-                args.system.iter().map(|text| Message::new("system", text)).collect()
-            }),
+            chat: (args.chat || args.system.is_some())
+                .then(|| args.system.iter().map(|text| Message::new("system", text)).collect()),
             expires_in_ms: args.expires_in.map(|time| time.as_millis() as u64),
             result_ttl_s: args.ttl.map(|time| time.as_secs()),
             tenant: args.tenant.clone(),

@@ -24,7 +24,9 @@ pub fn described() -> Operation {
     let streamed = json!({"model": model, "messages": messages, "stream": true,
                           "stream_options": {"include_usage": true}, "max_completion_tokens": 64});
     let schema = json!({"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]});
-    let format = json!({"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}});
+    let format =
+        json!({"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}});
+    let kept = json!({"model": model, "messages": messages, "response_format": format});
     Operation::work("createChatCompletion", Tag::OpenAi, "An answer to a conversation")
         .describe(
             "With `stream` the answer comes as server-sent events: chunks, the last of them with the reason of the \
@@ -34,7 +36,7 @@ pub fn described() -> Operation {
         .body::<ChatBody>(vec![
             ("a question", json!({"model": model, "messages": messages})),
             ("an answer that comes as events", streamed),
-            ("an answer that keeps to a schema", json!({"model": model, "messages": messages, "response_format": format})),
+            ("an answer that keeps to a schema", kept),
         ])
         .answers_with::<ChatAnswer>(200, "The answer, or its chunks as they come.", &["x-accel-buffering"])
         .or_text("text/event-stream")

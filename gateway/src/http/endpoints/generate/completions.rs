@@ -24,7 +24,8 @@ const PROMPTS_MAX: usize = 128;
 
 /// `POST /v1/completions` in the document.
 pub fn described() -> Operation {
-    let body = json!({"model": "smollm2-135m-instruct", "prompt": "A forebay is", "max_tokens": 32});
+    let body =
+        json!({"model": "smollm2-135m-instruct", "prompt": "A forebay is", "max_tokens": 32});
     Operation::work("createCompletion", Tag::OpenAi, "Text that goes on from a prompt")
         .describe(
             "With `stream` the answer comes as server-sent events: chunks, the last of them with the reason of the \

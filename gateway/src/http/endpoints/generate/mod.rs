@@ -106,7 +106,8 @@ async fn streamed(
     let first = if attempts.is_one() { FIRST } else { longest };
     let fleet = &app.fleet;
     let params = &text.params;
-    let ask = |call, prompt| async move { fleet.begin(&call, prompt, params, [longest, first]).await };
+    let ask =
+        |call, prompt| async move { fleet.begin(&call, prompt, params, [longest, first]).await };
     match attempts.run(prompt, ask).await {
         Ok((generation, answered)) => {
             let events = events(head_of(&generation.id, &answered));

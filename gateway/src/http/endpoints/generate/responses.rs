@@ -22,7 +22,8 @@ use crate::{
 /// `POST /v1/responses` in the document.
 pub fn described() -> Operation {
     let model = "smollm2-135m-instruct";
-    let text = json!({"model": model, "input": "What is in front of a turbine?", "max_output_tokens": 64});
+    let text =
+        json!({"model": model, "input": "What is in front of a turbine?", "max_output_tokens": 64});
     Operation::work("createResponse", Tag::OpenAi, "A response to a text or a conversation")
         .describe(
             "With `stream` it comes as server-sent events, the last of which has the whole response. Responses are \

@@ -69,8 +69,7 @@ impl Answer {
                 Ok(Next::Silence) => PING.to_owned(),
                 Ok(Next::Ended(generated)) => {
                     let usage = generated.usage;
-                    let tokens =
-                        Tokens { input: usage.input_tokens, output: usage.output_tokens };
+                    let tokens = Tokens { input: usage.input_tokens, output: usage.output_tokens };
                     if let Some(grant) = self.grant.take() {
                         grant.ended(tokens);
                     }

@@ -168,9 +168,16 @@ pub(super) mod tests {
     }
 
     pub(in super::super) fn generated(text: &str) -> Generated {
-        let usage = Usage { input_tokens: 7, output_tokens: 3, cached_tokens: 4, ..Usage::default() };
+        let usage =
+            Usage { input_tokens: 7, output_tokens: 3, cached_tokens: 4, ..Usage::default() };
         let finish_reason = FinishReason::Stop;
-        Generated { text: text.into(), finish_reason, tool_calls: Vec::new(), logprobs: Vec::new(), usage }
+        Generated {
+            text: text.into(),
+            finish_reason,
+            tool_calls: Vec::new(),
+            logprobs: Vec::new(),
+            usage,
+        }
     }
 
     fn written(form: &ChatForm, generated: Generated) -> Value {
@@ -188,7 +195,10 @@ pub(super) mod tests {
         });
         assert_eq!(written(&ChatForm::default(), generated("Hi")), expected);
         // An answer without text is an empty one.
-        assert_eq!(written(&ChatForm::default(), generated(""))["choices"][0]["message"]["content"], "");
+        assert_eq!(
+            written(&ChatForm::default(), generated(""))["choices"][0]["message"]["content"],
+            ""
+        );
     }
 
     #[test]
@@ -196,8 +206,12 @@ pub(super) mod tests {
         let call = ToolCall { id: "c".into(), name: "f".into(), arguments: "{}".into() };
         let found = Generated { tool_calls: vec![call], ..generated("") };
         let choice = written(&ChatForm::default(), found)["choices"][0].clone();
-        let calls = json!([{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]);
-        assert_eq!(choice["message"], json!({"role": "assistant", "content": null, "refusal": null, "tool_calls": calls}));
+        let calls =
+            json!([{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]);
+        assert_eq!(
+            choice["message"],
+            json!({"role": "assistant", "content": null, "refusal": null, "tool_calls": calls})
+        );
         assert_eq!(choice["finish_reason"], "tool_calls");
     }
 
@@ -207,15 +221,22 @@ pub(super) mod tests {
         let choice = written(&form, generated("{\"a\": 1}"))["choices"][0].clone();
         let function = &choice["message"]["tool_calls"][0]["function"];
         assert_eq!(*function, json!({"name": "f", "arguments": "{\"a\": 1}"}));
-        assert_eq!((&choice["finish_reason"], &choice["message"]["content"]), (&json!("tool_calls"), &json!(null)));
+        assert_eq!(
+            (&choice["finish_reason"], &choice["message"]["content"]),
+            (&json!("tool_calls"), &json!(null))
+        );
         let cut = Generated { finish_reason: FinishReason::Length, ..generated("{\"a\": ") };
         let choice = written(&form, cut)["choices"][0].clone();
-        assert_eq!((&choice["finish_reason"], &choice["message"]["content"]), (&json!("length"), &json!("{\"a\": ")));
+        assert_eq!(
+            (&choice["finish_reason"], &choice["message"]["content"]),
+            (&json!("length"), &json!("{\"a\": "))
+        );
     }
 
     #[test]
     fn log_probabilities_come_where_they_were_asked_for() {
-        let token = TokenLogprob { id: 1, text: "Hi".into(), bytes: None, logprob: -0.5, top: Vec::new() };
+        let token =
+            TokenLogprob { id: 1, text: "Hi".into(), bytes: None, logprob: -0.5, top: Vec::new() };
         let found = Generated { logprobs: vec![token], ..generated("Hi") };
         let form = ChatForm { has_logprobs: true, ..ChatForm::default() };
         let choice = written(&form, found.clone())["choices"][0].clone();

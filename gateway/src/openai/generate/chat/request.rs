@@ -176,11 +176,13 @@ mod tests {
 
     #[test]
     fn a_request_of_the_official_client_is_read() {
-        let body = asked(&json!({"max_completion_tokens": 5, "max_tokens": 9, "n": 1, "stream": true,
+        let body = asked(
+            &json!({"max_completion_tokens": 5, "max_tokens": 9, "n": 1, "stream": true,
             "stream_options": {"include_usage": true, "continuous_usage_stats": true}, "logprobs": true,
             "top_logprobs": 2, "user": "u", "metadata": {"a": "b"}, "parallel_tool_calls": true, "store": false,
             "reasoning_effort": "low", "response_format": {"type": "json_object"}, "modalities": ["text"],
-            "functions": null}));
+            "functions": null}),
+        );
         let found = parsed(&body).unwrap();
         let format = serde_json::from_str("{\"type\":\"object\"}").unwrap();
         let params = GenerateParams {
@@ -199,7 +201,9 @@ mod tests {
 
     #[test]
     fn a_request_with_nothing_but_messages_is_left_to_the_model() {
-        let found = parsed(&json!({"messages": [{"role": "user", "content": "Hi"}], "stream": false})).unwrap();
+        let found =
+            parsed(&json!({"messages": [{"role": "user", "content": "Hi"}], "stream": false}))
+                .unwrap();
         assert_eq!(found.text.params, GenerateParams::default());
         assert_eq!((found.text.model, found.form), (None, ChatForm::default()));
     }
@@ -207,8 +211,10 @@ mod tests {
     #[test]
     fn a_call_that_has_to_be_goes_before_a_format() {
         let tool = json!({"type": "function", "function": {"name": "f"}});
-        let body = asked(&json!({"tools": [tool], "tool_choice": {"type": "function", "function": {"name": "f"}},
-                                 "response_format": {"type": "regex", "regex": "x"}}));
+        let body = asked(
+            &json!({"tools": [tool], "tool_choice": {"type": "function", "function": {"name": "f"}},
+                                 "response_format": {"type": "regex", "regex": "x"}}),
+        );
         let found = parsed(&body).unwrap();
         assert!(matches!(found.text.params.response_format, Some(ResponseFormat::JsonSchema(_))));
         assert_eq!(found.form.forced, Some(Forced::Named("f".into())));

@@ -56,7 +56,11 @@ fn reason(reason: FinishReason) -> &'static str {
     }
 }
 
-fn written(head: &Head, choices: Vec<Choice>, usage: Option<Option<TextUsage>>) -> CompletionAnswer {
+fn written(
+    head: &Head,
+    choices: Vec<Choice>,
+    usage: Option<Option<TextUsage>>,
+) -> CompletionAnswer {
     let Head { id, model, created } = head.clone();
     let id = format!("cmpl-{id}");
     CompletionAnswer { id, object: "text_completion", created, model, choices, usage }
@@ -70,8 +74,7 @@ pub fn answer(
 ) -> serde_json::Result<Vec<u8>> {
     let usage = sum(generated.iter().map(|generated| generated.usage));
     let choices = generated.into_iter().enumerate().map(|(index, generated)| {
-        let logprobs =
-            form.has_logprobs.then(|| CompletionLogprobs::of(generated.logprobs, 0));
+        let logprobs = form.has_logprobs.then(|| CompletionLogprobs::of(generated.logprobs, 0));
         let finish_reason = Some(reason(generated.finish_reason));
         Choice { index, text: generated.text, logprobs, finish_reason }
     });
@@ -168,10 +171,22 @@ mod tests {
 
     fn generated(text: &str) -> Generated {
         let usage = Usage { input_tokens: 2, output_tokens: 1, ..Usage::default() };
-        let logprob = |text: &str| TokenLogprob { id: 1, text: text.into(), bytes: None, logprob: -0.5, top: Vec::new() };
+        let logprob = |text: &str| TokenLogprob {
+            id: 1,
+            text: text.into(),
+            bytes: None,
+            logprob: -0.5,
+            top: Vec::new(),
+        };
         let logprobs = text.split_inclusive(' ').map(logprob);
         let finish_reason = FinishReason::Length;
-        Generated { text: text.into(), finish_reason, tool_calls: Vec::new(), logprobs: logprobs.collect(), usage }
+        Generated {
+            text: text.into(),
+            finish_reason,
+            tool_calls: Vec::new(),
+            logprobs: logprobs.collect(),
+            usage,
+        }
     }
 
     #[test]
@@ -207,9 +222,15 @@ mod tests {
             .collect();
         let choice = |at: usize| &data[at]["choices"][0];
         assert_eq!((&choice(0)["text"], &choice(0)["finish_reason"]), (&json!("é "), &Value::Null));
-        assert_eq!((&choice(1)["text"], &choice(1)["finish_reason"]), (&json!("b c"), &json!("length")));
+        assert_eq!(
+            (&choice(1)["text"], &choice(1)["finish_reason"]),
+            (&json!("b c"), &json!("length"))
+        );
         assert_eq!(choice(1)["logprobs"]["text_offset"], json!([2, 4]));
-        assert_eq!((&data[2]["choices"], &data[2]["usage"]["total_tokens"]), (&json!([]), &json!(3)));
+        assert_eq!(
+            (&data[2]["choices"], &data[2]["usage"]["total_tokens"]),
+            (&json!([]), &json!(3))
+        );
         assert_eq!(data[0].get("usage"), Some(&Value::Null));
         assert!(events.ends_with(DONE));
     }

@@ -99,7 +99,8 @@ impl CompletionRequest {
         one_answer(&fields, "n")?;
         one_answer(&fields, "best_of")?;
         if fields.flag("echo")? == Some(true) {
-            let message = "`echo` is not supported: leave it out, and put the prompt in front yourself";
+            let message =
+                "`echo` is not supported: leave it out, and put the prompt in front yourself";
             return Err(ApiError::invalid("echo", message));
         }
         let prompts = inputs::required(&fields, "prompt", prompts_max)?;
@@ -145,14 +146,17 @@ mod tests {
 
     #[test]
     fn a_request_of_the_official_client_is_read() {
-        let found = parsed(&json!({"model": "m", "prompt": "Once", "logprobs": 2, "best_of": 1, "echo": false, "n": 1}));
+        let found = parsed(
+            &json!({"model": "m", "prompt": "Once", "logprobs": 2, "best_of": 1, "echo": false, "n": 1}),
+        );
         let found = found.unwrap();
         let params =
             GenerateParams { max_tokens: Some(16), logprobs: Some(2), ..GenerateParams::default() };
         let prompts = vec![Prompt::Text("Once".into())];
         assert_eq!(found.text, TextRequest { model: Some("m".into()), prompts, params });
         assert!(found.form.has_logprobs);
-        let several = parsed(&json!({"prompt": ["a", "b"], "max_tokens": 3, "logprobs": false})).unwrap();
+        let several =
+            parsed(&json!({"prompt": ["a", "b"], "max_tokens": 3, "logprobs": false})).unwrap();
         assert_eq!((several.text.prompts.len(), several.text.params.max_tokens), (2, Some(3)));
         assert_eq!(several.form, CompletionForm::default());
     }

@@ -58,12 +58,7 @@ pub(super) struct Incomplete {
 #[schemars(rename = "ResponseItem")]
 pub(super) enum Item {
     /// A text.
-    Message {
-        id: String,
-        status: &'static str,
-        role: &'static str,
-        content: Vec<TextPart>,
-    },
+    Message { id: String, status: &'static str, role: &'static str, content: Vec<TextPart> },
     /// A call of a function.
     FunctionCall {
         id: String,

@@ -5,9 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     ResponseForm,
-    answer::{
-        Failure, IN_PROGRESS, Item, begun, called, calls, ended, message, part, status_of,
-    },
+    answer::{Failure, IN_PROGRESS, Item, begun, called, calls, ended, message, part, status_of},
 };
 use crate::{
     error::ApiError,
@@ -98,7 +96,8 @@ impl ResponseEvents {
                            "arguments": ""});
         let added = json!({"output_index": at, "item": begun});
         let delta = json!({"item_id": id, "output_index": at, "delta": arguments});
-        let whole = json!({"item_id": id, "output_index": at, "name": name, "arguments": arguments});
+        let whole =
+            json!({"item_id": id, "output_index": at, "name": name, "arguments": arguments});
         let done = json!({"output_index": at, "item": item});
         self.event("response.output_item.added", added)
             + &self.event("response.function_call_arguments.delta", delta)

@@ -73,8 +73,7 @@ pub fn read(raw: &RawValue, items_max: usize) -> Result<Vec<Message>, ApiError> 
 }
 
 fn item(name: &str, raw: &RawValue, messages: &mut Vec<Message>) -> Result<(), ApiError> {
-    let fields =
-        object(name, raw, &["type", "call_id", "name", "arguments", "output"])?;
+    let fields = object(name, raw, &["type", "call_id", "name", "arguments", "output"])?;
     match optional(name, &fields, "type")?.as_deref().unwrap_or("message") {
         "message" => messages.push(one(name, raw)?),
         "function_call" => {
@@ -121,22 +120,36 @@ mod tests {
         read(&to_raw_value(input).unwrap(), 10)
     }
 
+    fn call(id: &str) -> Value {
+        json!({"type": "function_call", "call_id": id, "name": "f", "arguments": "{}", "id": "fc_1"})
+    }
+
     #[test]
     fn items_are_the_turns_of_a_conversation() {
         assert_eq!(parsed(&json!("Hi")).unwrap(), [Message::new("user", "Hi")]);
-        let call = |id: &str| json!({"type": "function_call", "call_id": id, "name": "f", "arguments": "{}", "id": "fc_1"});
+        let said = json!([{"type": "output_text", "text": "So", "annotations": []}]);
         let found = parsed(&json!([
             {"role": "user", "content": [{"type": "input_text", "text": "Hi"}]},
             {"type": "reasoning", "summary": []},
-            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "So", "annotations": []}]},
+            {"type": "message", "role": "assistant", "content": said},
             call("a"), call("b"),
             {"type": "function_call_output", "call_id": "a", "output": "1"},
             {"type": "function_call_output", "call_id": "b", "output": [{"type": "input_text", "text": "2"}]},
         ]));
-        let called = |id: &str| ToolCall { id: id.into(), name: "f".into(), arguments: "{}".into() };
-        let tool = |id: &str, text: &str| Message { tool_call_id: Some(id.into()), ..Message::new("tool", text) };
-        let turn = Message { tool_calls: vec![called("a"), called("b")], ..Message::new("assistant", "So") };
-        assert_eq!(found.unwrap(), [Message::new("user", "Hi"), turn, tool("a", "1"), tool("b", "2")]);
+        let called =
+            |id: &str| ToolCall { id: id.into(), name: "f".into(), arguments: "{}".into() };
+        let tool = |id: &str, text: &str| Message {
+            tool_call_id: Some(id.into()),
+            ..Message::new("tool", text)
+        };
+        let turn = Message {
+            tool_calls: vec![called("a"), called("b")],
+            ..Message::new("assistant", "So")
+        };
+        assert_eq!(
+            found.unwrap(),
+            [Message::new("user", "Hi"), turn, tool("a", "1"), tool("b", "2")]
+        );
     }
 
     #[test]
@@ -147,7 +160,10 @@ mod tests {
             (json!([{"type": "reasoning"}]), "`input` has no message"),
             (json!([{"type": "item_reference", "id": "x"}]), "`input[0].type` is `item_reference`"),
             (json!([{"type": "function_call", "call_id": "a"}]), "`input[0].name` is missing"),
-            (json!([{"role": "user", "content": [{"type": "input_image"}]}]), "`input[0].content[0]` is of the type"),
+            (
+                json!([{"role": "user", "content": [{"type": "input_image"}]}]),
+                "`input[0].content[0]` is of the type",
+            ),
         ] {
             let error = parsed(&input).unwrap_err();
             assert!(error.message.starts_with(expected), "{error}");

@@ -130,11 +130,13 @@ impl ResponseRequest {
         let fields = Fields::scan(body, &NAMES)?;
         refuse(&fields, &["previous_response_id", "conversation", "prompt"])?;
         if fields.flag("background")? == Some(true) {
-            let message = "`background` is not supported: submit a job to /v1/jobs, and ask for it later";
+            let message =
+                "`background` is not supported: submit a job to /v1/jobs, and ask for it later";
             return Err(ApiError::invalid("background", message));
         }
         if fields.text("truncation")?.is_some_and(|way| way != "disabled") {
-            let message = "`truncation` is not supported: input that is too long is refused; leave it out";
+            let message =
+                "`truncation` is not supported: input that is too long is refused; leave it out";
             return Err(ApiError::invalid("truncation", message));
         }
         let raw = fields.raw("input").ok_or_else(|| {
@@ -224,10 +226,12 @@ mod tests {
     #[test]
     fn a_request_of_the_official_client_is_read() {
         let format = json!({"type": "json_schema", "name": "x", "schema": {"type": "object"}, "strict": true});
-        let found = parsed(&json!({"model": "m", "input": "Hi", "instructions": "Be kind.", "max_output_tokens": 9,
+        let found = parsed(
+            &json!({"model": "m", "input": "Hi", "instructions": "Be kind.", "max_output_tokens": 9,
             "temperature": 0.5, "text": {"format": format, "verbosity": "low"}, "stream": true, "store": false,
             "include": ["message.output_text.logprobs", "reasoning.encrypted_content"], "top_logprobs": 1,
-            "reasoning": {"effort": "low"}, "metadata": {"a": "b"}}));
+            "reasoning": {"effort": "low"}, "metadata": {"a": "b"}}),
+        );
         let found = found.unwrap();
         let schema = serde_json::from_str("{\"type\":\"object\"}").unwrap();
         let params = GenerateParams {

@@ -18,7 +18,8 @@ fn schema(tools: &Tools) -> Value {
 #[test]
 fn tools_of_both_interfaces_are_what_templates_take() {
     let nested = parsed(&json!({"tools": [tool("f")]}), Shape::Nested).unwrap();
-    let flat = json!({"type": "function", "name": "f", "description": "d", "parameters": {"type": "object"}, "strict": true});
+    let flat = json!({"type": "function", "name": "f", "description": "d", "parameters": {"type": "object"},
+                      "strict": true});
     assert_eq!(parsed(&json!({"tools": [flat]}), Shape::Flat).unwrap(), nested);
     let written: Value = serde_json::from_str(&nested.list[0].to_string()).unwrap();
     assert_eq!(written, tool("f"));
@@ -42,7 +43,10 @@ fn a_call_that_has_to_be_is_a_format_and_read_from_the_text() {
     assert_eq!(schema(&tools), json!({"type": "object"}));
     let forced = tools.forced.unwrap();
     let call = forced.call("{\"a\": 1}", || "c".into()).unwrap();
-    assert_eq!((call.id.as_str(), call.name.as_str(), call.arguments.as_str()), ("c", "f", "{\"a\": 1}"));
+    assert_eq!(
+        (call.id.as_str(), call.name.as_str(), call.arguments.as_str()),
+        ("c", "f", "{\"a\": 1}")
+    );
     assert_eq!(forced.call("{\"a\": ", || "c".into()), None);
 
     let flat = json!({"type": "function", "name": "f"});
@@ -79,7 +83,11 @@ fn a_mistake_names_where_it_is() {
         (json!({"tool_choice": "must"}), "tool_choice", "`tool_choice` is `must`"),
         (json!({"tool_choice": "required"}), "tool_choice", "`tool_choice` is `required`"),
         (json!({"tool_choice": {}}), "tool_choice", "`tool_choice.name` is missing"),
-        (json!({"tool_choice": {"function": {"name": "f"}}}), "tool_choice", "`tool_choice` names `f`"),
+        (
+            json!({"tool_choice": {"function": {"name": "f"}}}),
+            "tool_choice",
+            "`tool_choice` names `f`",
+        ),
         (json!({"tool_choice": 1}), "tool_choice", "`tool_choice` is a number"),
     ];
     for (body, param, expected) in cases {

@@ -26,7 +26,12 @@ fn choice(delta: Value, finish_reason: Value) -> Value {
 #[test]
 fn a_stream_begins_with_the_role_and_ends_with_the_reason_and_done() {
     let mut chunks = Chunks::new(ChatForm::default(), head());
-    let all = [chunks.begin(), chunks.tokens(came(0, "Hel")), chunks.tokens(came(1, "")), chunks.end(generated("Hello"))];
+    let all = [
+        chunks.begin(),
+        chunks.tokens(came(0, "Hel")),
+        chunks.tokens(came(1, "")),
+        chunks.end(generated("Hello")),
+    ];
     let found = data(&all.concat());
     let deltas: Vec<&Value> = found.iter().map(|chunk| &chunk["choices"][0]).collect();
     assert_eq!(*deltas[0], choice(json!({"role": "assistant", "content": ""}), Value::Null));
@@ -37,7 +42,10 @@ fn a_stream_begins_with_the_role_and_ends_with_the_reason_and_done() {
     assert_eq!(found.len(), 5);
     for chunk in &found[..4] {
         assert_eq!(chunk["id"], "chatcmpl-j1");
-        assert_eq!((&chunk["object"], &chunk["created"]), (&json!("chat.completion.chunk"), &json!(9)));
+        assert_eq!(
+            (&chunk["object"], &chunk["created"]),
+            (&json!("chat.completion.chunk"), &json!(9))
+        );
         assert!(chunk.get("usage").is_none(), "{chunk}");
     }
 }
@@ -63,7 +71,8 @@ fn calls_come_whole_after_the_text_and_their_markup_never() {
     assert_eq!(data(&text)[0]["choices"][0]["delta"], json!({"content": "So:"}));
     let call = |id: &str| ToolCall { id: id.into(), name: "f".into(), arguments: "{}".into() };
     let calls = vec![call("a"), call("b")];
-    let ended = Generated { tool_calls: calls, finish_reason: FinishReason::ToolCalls, ..generated("So:") };
+    let ended =
+        Generated { tool_calls: calls, finish_reason: FinishReason::ToolCalls, ..generated("So:") };
     let found = data(&chunks.end(ended));
     let delta = |at: usize| found[at]["choices"][0]["delta"]["tool_calls"][0].clone();
     let function = json!({"name": "f", "arguments": "{}"});
@@ -79,13 +88,22 @@ fn a_call_that_has_to_be_waits_for_its_end() {
     let mut chunks = Chunks::new(form, head());
     assert_eq!(chunks.tokens(came(0, "{\"a\"")), "");
     let found = data(&chunks.end(generated("{\"a\": 1}")));
-    assert_eq!(found[0]["choices"][0]["delta"]["tool_calls"][0]["function"]["arguments"], "{\"a\": 1}");
+    assert_eq!(
+        found[0]["choices"][0]["delta"]["tool_calls"][0]["function"]["arguments"],
+        "{\"a\": 1}"
+    );
     assert_eq!(found[1]["choices"][0]["finish_reason"], "tool_calls");
 }
 
 #[test]
 fn each_log_probability_comes_once() {
-    let logprob = |text: &str| TokenLogprob { id: 1, text: text.into(), bytes: None, logprob: -0.5, top: Vec::new() };
+    let logprob = |text: &str| TokenLogprob {
+        id: 1,
+        text: text.into(),
+        bytes: None,
+        logprob: -0.5,
+        top: Vec::new(),
+    };
     let form = ChatForm { has_logprobs: true, ..ChatForm::default() };
     let mut chunks = Chunks::new(form, head());
     let first = TokenChunk { logprobs: Some(vec![logprob("Hi")]), ..came(0, "") };

@@ -9,14 +9,27 @@ fn head() -> Head {
 }
 
 fn form() -> ResponseForm {
-    let repeated: Map<String, Value> = [("tool_choice".to_owned(), json!("auto"))].into_iter().collect();
-    ResponseForm { is_streamed: true, has_logprobs: false, has_tools: false, forced: None, repeated }
+    let repeated: Map<String, Value> =
+        [("tool_choice".to_owned(), json!("auto"))].into_iter().collect();
+    ResponseForm {
+        is_streamed: true,
+        has_logprobs: false,
+        has_tools: false,
+        forced: None,
+        repeated,
+    }
 }
 
 fn generated(text: &str) -> Generated {
     let usage = Usage { input_tokens: 7, output_tokens: 3, cached_tokens: 4, ..Usage::default() };
     let finish_reason = FinishReason::Stop;
-    Generated { text: text.into(), finish_reason, tool_calls: Vec::new(), logprobs: Vec::new(), usage }
+    Generated {
+        text: text.into(),
+        finish_reason,
+        tool_calls: Vec::new(),
+        logprobs: Vec::new(),
+        usage,
+    }
 }
 
 fn came(text: &str) -> TokenChunk {
@@ -59,11 +72,16 @@ fn a_text_comes_between_its_beginning_and_its_end_and_the_last_event_is_the_whol
     assert_eq!(types(&found), expected);
     assert_eq!((&found[4]["delta"], &found[5]["delta"]), (&json!("Hel"), &json!("lo")));
     assert_eq!(found[6]["text"], "Hello");
-    let whole: Value = serde_json::from_slice(&answer(&form(), &head(), generated("Hello")).unwrap()).unwrap();
+    let whole: Value =
+        serde_json::from_slice(&answer(&form(), &head(), generated("Hello")).unwrap()).unwrap();
     assert_eq!(found[9]["response"], whole);
-    assert_eq!((&whole["id"], &whole["object"], &whole["tool_choice"]), (&json!("resp_j1"), &json!("response"), &json!("auto")));
+    assert_eq!(
+        (&whole["id"], &whole["object"], &whole["tool_choice"]),
+        (&json!("resp_j1"), &json!("response"), &json!("auto"))
+    );
     let part = json!({"type": "output_text", "text": "Hello", "annotations": [], "logprobs": []});
-    let message = json!({"type": "message", "id": "msg_j1", "status": "completed", "role": "assistant", "content": [part]});
+    let message = json!({"type": "message", "id": "msg_j1", "status": "completed", "role": "assistant",
+                         "content": [part]});
     assert_eq!(whole["output"], json!([message]));
     let usage = json!({"input_tokens": 7, "input_tokens_details": {"cached_tokens": 4}, "output_tokens": 3,
                        "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 10});
@@ -73,7 +91,11 @@ fn a_text_comes_between_its_beginning_and_its_end_and_the_last_event_is_the_whol
 #[test]
 fn calls_are_items_of_their_own() {
     let call = ToolCall { id: "c".into(), name: "f".into(), arguments: "{}".into() };
-    let called = Generated { tool_calls: vec![call], finish_reason: FinishReason::ToolCalls, ..generated("") };
+    let called = Generated {
+        tool_calls: vec![call],
+        finish_reason: FinishReason::ToolCalls,
+        ..generated("")
+    };
     let mut events = ResponseEvents::new(ResponseForm { has_tools: true, ..form() }, head());
     let found = data(&(events.tokens(came("<tool_call>{}")) + &events.end(called.clone())));
     let expected = [
