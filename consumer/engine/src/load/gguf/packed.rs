@@ -159,7 +159,7 @@ fn q3_k(block: &[u8], part: usize) -> Q8Block {
 }
 
 fn q6_k(block: &[u8], part: usize) -> Q8Block {
-    let scale = |half| half_at(block, 208) * f32::from(block[192 + 2 * part + half].cast_signed());
+    let scale = |half: usize| half_at(block, 208) * f32::from(block[192 + 2 * part + half].cast_signed());
     let quants = std::array::from_fn(|i| q6_k_quant(block, part * BLOCK + i));
     Q8Block { scales: [0, 1].map(scale), minimum: 0.0, quants }
 }
