@@ -1,12 +1,13 @@
 """The bare generator beside other engines: the same GGUF file, the same threads, in turns.
 
-    generate.py --model FOLDER --ours PROGRAM [--prompts FILE] [--seconds 4]
+    generate.py --model FOLDER --ours PROGRAM [--prompts FILE] [--shapes WORDS] [--seconds 4]
 
-PROGRAM is the engine's example `generate`, which stays loaded as the others do, once for each number type of --dtypes.
-FOLDER has one .gguf file. Peers are those that are installed: OpenVINO GenAI, llama.cpp (llama-cpp-python), and
-transformers in f32, which is the reference of accuracy. Each shape of work is done by every engine in turns until the
-time of each is over; the best slice counts, since other work on a machine only ever slows one down. Prints a table for
-people and, last, a line of JSON for machines.
+PROGRAM is the engine's example `generate`, which stays loaded as the others do, each in a process of its own, one for
+each number type of --dtypes. FOLDER has one .gguf file. Peers are those that are installed: OpenVINO GenAI, llama.cpp
+(llama-cpp-python) with that file and with the formats of --formats that it makes of it, and transformers in f32, which
+is the reference of accuracy. Each shape of work is done by every engine in turns until the time of each is over; the
+best slice counts, since other work on a machine only ever slows one down. Prints a table for people and, last, a line
+of JSON for machines.
 """
 
 import argparse
@@ -14,19 +15,22 @@ import ctypes
 import glob
 import importlib.util
 import json
+import multiprocessing
 import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from importlib.metadata import version
 
-import numpy as np
-
 PREFILL = 512
-SHAPES = [(1, 128), (8, 128), (32, 128), (64, 128), (8, 1024), (32, 1024)]
+# Sequences and tokens of each before the steps that are timed.
+SHAPES = ["prefill", "1x128", "8x128", "32x128", "64x128", "8x1024", "32x1024"]
 STEPS = 16
 GREEDY = 64
+# GGUF's numbers of the formats that llama.cpp can make.
+FORMATS = {"f32": 0, "q4_0": 2, "q8_0": 7, "bf16": 32}
 WORDS = (
     "the quiet canal carries clear water past an old mill while two engineers measure how fast the gates open and "
     "close before the turbine turns again and the lamps of the valley begin to glow"
@@ -37,11 +41,18 @@ def there(module):
     return importlib.util.find_spec(module) is not None
 
 
+def memory_mb(process):
+    """The most that a process had in memory."""
+    with open(f"/proc/{process}/status") as status:
+        peak = next(line for line in status if line.startswith("VmHWM"))
+    return int(peak.split()[1]) / 1024
+
+
 class Ours:
     """The engine's example `generate`, in one number type."""
 
-    def __init__(self, program, folder, dtype, threads):
-        command = [program, folder, dtype, str(threads)]
+    def __init__(self, program, path, dtype, threads):
+        command = [program, path, dtype, str(threads)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         if not self.process.stdout.readline():
             raise SystemExit(f"{' '.join(command)} ended with {self.process.wait()}")
@@ -64,11 +75,9 @@ class Ours:
     def memory_mb(self):
         return memory_mb(self.process.pid)
 
-
-def memory_mb(process):
-    with open(f"/proc/{process}/status") as status:
-        peak = next(line for line in status if line.startswith("VmHWM"))
-    return int(peak.split()[1]) / 1024
+    def page_mb(self):
+        """What the pages took that were in use at once at most."""
+        return self.ask("pages")["bytes"] / 2**20
 
 
 class OpenVino:
@@ -77,10 +86,10 @@ class OpenVino:
     def __init__(self, path, threads):
         import openvino_genai as genai
 
-        self.genai, self.name = genai, f"OpenVINO GenAI {version('openvino-genai')}"
+        self.genai, self.name = genai, f"OpenVINO {version('openvino-genai')}"
         scheduler = genai.SchedulerConfig()
         scheduler.cache_size, scheduler.max_num_batched_tokens, scheduler.max_num_seqs = 2, 2048, 64
-        scheduler.enable_prefix_caching = False
+        scheduler.enable_prefix_caching, scheduler.dynamic_split_fuse = False, True
         settings = {"INFERENCE_NUM_THREADS": threads}
         self.pipeline = genai.ContinuousBatchingPipeline(path, scheduler, "CPU", settings)
         self.seed = 0
@@ -93,7 +102,7 @@ class OpenVino:
             self.seed += 1
             draw = random.Random(self.seed)
             prompts.append(" ".join(draw.choice(WORDS) for _ in range(context)))
-        count = sum(len(self.pipeline.get_tokenizer().encode(prompt).input_ids.data[0]) for prompt in prompts)
+        count = sum(self.pipeline.get_tokenizer().encode(prompt).input_ids.get_size() for prompt in prompts)
         started = time.perf_counter()
         self.pipeline.generate(prompts, [config] * sequences)
         return time.perf_counter() - started, count
@@ -104,7 +113,9 @@ class OpenVino:
 
     def decode(self, sequences, context):
         """What the steps after the first token add."""
-        first = min(self.run(sequences, context, 1)[0] for _ in range(2))
+        first = self.run(sequences, context, 1)[0]
+        if context < 1000:
+            first = min(first, self.run(sequences, context, 1)[0])
         return sequences * STEPS / (self.run(sequences, context, 1 + STEPS)[0] - first)
 
 
@@ -113,12 +124,12 @@ class LlamaCpp:
 
     def __init__(self, path, threads):
         import llama_cpp as library
+        import numpy as np
 
-        self.library, self.name = library, f"llama.cpp {version('llama-cpp-python')}"
+        kind = os.path.basename(path).split(".")[-2].lower()
+        self.library, self.name = library, f"llama.cpp {kind}"
         self.threads = threads
-        library.llama_backend_init()
-        self.quiet = library.llama_log_callback(lambda level, text, data: None)
-        library.llama_log_set(self.quiet, ctypes.c_void_p(0))
+        silence(library)
         self.model = library.llama_model_load_from_file(path.encode(), library.llama_model_default_params())
         self.words = library.llama_vocab_n_tokens(library.llama_model_get_vocab(self.model))
         self.draw = np.random.default_rng(1)
@@ -160,13 +171,38 @@ class LlamaCpp:
         return tokens / (time.perf_counter() - started)
 
     def decode(self, sequences, tokens):
+        """Every sequence has memory of its own; that of all but the first is copied, which takes no time to speak of."""
         context = self.context(sequences, tokens)
-        self.library.llama_memory_clear(self.library.llama_get_memory(context), True)
-        self.feed(context, [(s, self.token(), at, 0) for s in range(sequences) for at in range(tokens)])
+        memory = self.library.llama_get_memory(context)
+        self.library.llama_memory_clear(memory, True)
+        self.feed(context, [(0, self.token(), at, 0) for at in range(tokens)])
+        for sequence in range(1, sequences):
+            self.library.llama_memory_seq_cp(memory, 0, sequence, -1, -1)
+        self.feed(context, [(s, self.token(), tokens, 1) for s in range(sequences)])
         started = time.perf_counter()
         for step in range(STEPS):
-            self.feed(context, [(s, self.token(), tokens + step, 1) for s in range(sequences)])
+            self.feed(context, [(s, self.token(), tokens + 1 + step, 1) for s in range(sequences)])
         return sequences * STEPS / (time.perf_counter() - started)
+
+
+def silence(library):
+    """llama.cpp's log goes nowhere."""
+    library.llama_backend_init()
+    library.quiet = library.llama_log_callback(lambda level, text, data: None)
+    library.llama_log_set(library.quiet, ctypes.c_void_p(0))
+
+
+def made(source, kind, folder):
+    """A file of another format with the same weights, or nearly, named after its format."""
+    import llama_cpp as library
+
+    path = os.path.join(folder, f"model.{kind}.gguf")
+    if not os.path.exists(path):
+        silence(library)
+        params = library.llama_model_quantize_default_params()
+        params.ftype, params.allow_requantize, params.nthread = FORMATS[kind], True, os.cpu_count()
+        assert library.llama_model_quantize(source.encode(), path.encode(), ctypes.byref(params)) == 0
+    return path
 
 
 class Transformers:
@@ -204,6 +240,11 @@ class Transformers:
                 answer = self.model(picked, past_key_values=answer.past_key_values, use_cache=True)
             return sequences * STEPS / (time.perf_counter() - started)
 
+    def chat(self, text):
+        """The ids of a chat that begins with a text."""
+        messages = [{"role": "user", "content": text}]
+        return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+
     def greedy(self, ids):
         with self.torch.inference_mode():
             prompt = self.torch.tensor([ids])
@@ -218,13 +259,52 @@ class Transformers:
             return answer[0, len(ids) :].tolist()
 
 
+def serve(kind, path, threads, link):
+    engine = kind(path, threads)
+    link.send(engine.name)
+    while asked := link.recv():
+        name, *arguments = asked
+        try:
+            link.send(getattr(engine, name)(*arguments))
+        except Exception as error:  # pylint: disable=broad-except
+            link.send(error)
+
+
+class Apart:
+    """A peer in a process of its own, so that its threads and its memory are its own."""
+
+    def __init__(self, kind, path, threads):
+        multiprocess = multiprocessing.get_context("spawn")
+        self.link, other = multiprocess.Pipe()
+        self.process = multiprocess.Process(target=serve, args=(kind, path, threads, other), daemon=True)
+        self.process.start()
+        other.close()
+        self.kind, self.name = kind, self.link.recv()
+
+    def ask(self, *asked):
+        self.link.send(asked)
+        answer = self.link.recv()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def prefill(self, tokens):
+        return self.ask("prefill", tokens)
+
+    def decode(self, sequences, context):
+        return self.ask("decode", sequences, context)
+
+    def memory_mb(self):
+        return memory_mb(self.process.pid)
+
+
 def best(engines, work, seconds):
     """The best rate of each engine, in turns."""
     rates = dict.fromkeys(engines, 0.0)
     spent = dict.fromkeys(engines, 0.0)
-    for round in range(100):
-        for engine in engines[round % len(engines) :] + engines[: round % len(engines)]:
-            if spent[engine] < seconds or round < 2:
+    for turn in range(100):
+        for engine in engines[turn % len(engines) :] + engines[: turn % len(engines)]:
+            if spent[engine] < seconds:
                 started = time.perf_counter()
                 rates[engine] = max(rates[engine], work(engine))
                 spent[engine] += time.perf_counter() - started
@@ -233,13 +313,8 @@ def best(engines, work, seconds):
 
 def agreement(ours, reference, prompts):
     """For each number type how many of all tokens come before the first that differs, over the prompts."""
-    rendered = [
-        reference.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], add_generation_prompt=True, return_dict=False
-        )
-        for prompt in prompts
-    ]
-    expected = [reference.greedy(ids) for ids in rendered]
+    rendered = [reference.ask("chat", prompt) for prompt in prompts]
+    expected = [reference.ask("greedy", ids) for ids in rendered]
     shares = {}
     for engine in ours:
         same = 0
@@ -250,34 +325,59 @@ def agreement(ours, reference, prompts):
     return shares
 
 
+def work_of(shape):
+    """A shape's name and what an engine does of it."""
+    if shape == "prefill":
+        return f"prefill {PREFILL}", lambda engine: engine.prefill(PREFILL)
+    sequences, context = map(int, shape.split("x"))
+    return f"decode {sequences} at {context}", lambda engine: engine.decode(sequences, context)
+
+
+def peers_of(arguments, path, folder):
+    peers = []
+    if there("openvino_genai"):
+        peers.append(Apart(OpenVino, path, arguments.threads))
+    if there("llama_cpp"):
+        formats = [kind for kind in arguments.formats.split(",") if kind]
+        files = [path] + [made(path, kind, folder) for kind in formats]
+        peers.extend(Apart(LlamaCpp, file, arguments.threads) for file in files)
+    if there("transformers"):
+        peers.append(Apart(Transformers, path, arguments.threads))
+    return peers
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True)
     parser.add_argument("--ours", required=True)
-    parser.add_argument("--dtypes", default="f32,bf16")
+    parser.add_argument("--dtypes", default="q4,int8,bf16,f32")
+    parser.add_argument("--formats", default="q4_0,bf16")
+    parser.add_argument("--shapes", default=",".join(SHAPES))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--prompts", help="a file of texts, one a line as JSON strings or objects with a `text`")
+    parser.add_argument("--work", help="a folder for the files of other formats, to keep them")
+    parser.add_argument("--begin", help="wait for this file before measuring: when the machine is quiet")
     arguments = parser.parse_args()
     path = glob.glob(os.path.join(arguments.model, "*.gguf"))[0]
-    ours = [Ours(arguments.ours, arguments.model, dtype, arguments.threads) for dtype in arguments.dtypes.split(",")]
-    kinds = {"openvino_genai": OpenVino, "llama_cpp": LlamaCpp, "transformers": Transformers}
-    peers = [kind(path, arguments.threads) for module, kind in kinds.items() if there(module)]
+    ours = [Ours(arguments.ours, path, dtype, arguments.threads) for dtype in arguments.dtypes.split(",")]
+    with tempfile.TemporaryDirectory() as folder:
+        peers = peers_of(arguments, path, arguments.work or folder)
     engines = ours + peers
+    while arguments.begin and not os.path.exists(arguments.begin):
+        time.sleep(0.1)
     rows = {}
-    print(f"{'tokens/s':<24}" + "".join(f" {engine.name:>26}" for engine in engines), flush=True)
-    shapes = [(f"prefill {PREFILL}", lambda engine: engine.prefill(PREFILL))]
-    for sequences, context in SHAPES:
-        work = lambda engine, s=sequences, c=context: engine.decode(s, c)
-        shapes.append((f"decode {sequences} at {context}", work))
-    for name, work in shapes:
+    print(f"{'tokens/s':<20}" + "".join(f" {engine.name:>24}" for engine in engines), flush=True)
+    for name, work in map(work_of, arguments.shapes.split(",")):
         rates = best(engines, work, arguments.seconds)
         rows[name] = {engine.name: rates[engine] for engine in engines}
-        print(f"{name:<24}" + "".join(f" {rates[engine]:>26.0f}" for engine in engines), flush=True)
-    memory = {engine.name: engine.memory_mb() for engine in ours}
+        print(f"{name:<20}" + "".join(f" {rates[engine]:>24.0f}" for engine in engines), flush=True)
+    memory = {engine.name: engine.memory_mb() for engine in engines}
+    pages = {engine.name: engine.page_mb() for engine in ours}
     print("memory at most, MB: " + ", ".join(f"{name} {mb:.0f}" for name, mb in memory.items()))
+    print("pages of it, MB: " + ", ".join(f"{name} {mb:.0f}" for name, mb in pages.items()))
     shares = {}
-    reference = next((peer for peer in peers if isinstance(peer, Transformers)), None)
+    reference = next((peer for peer in peers if peer.kind is Transformers), None)
     if reference and arguments.prompts:
         with open(arguments.prompts) as lines:
             texts = [json.loads(line) for line in lines][:20]
@@ -285,7 +385,7 @@ def main():
         shares = agreement(ours, reference, texts)
         for name, share in shares.items():
             print(f"{name}: {share:.1%} of greedy tokens come before the first that transformers picks otherwise")
-    print(json.dumps({"rates": rows, "memory_mb": memory, "agreement": shares, "peers": [p.name for p in peers]}))
+    print(json.dumps({"rates": rows, "memory_mb": memory, "pages_mb": pages, "agreement": shares}))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 //! The bare generator as a program that stays loaded, for benchmarks that put it beside others.
 //!
-//! `generate MODEL_FOLDER DTYPE THREADS` prints what was loaded, then answers each line of standard input with a line
-//! of JSON:
+//! `generate MODEL DTYPE THREADS` prints what was loaded, of a folder or a GGUF, then answers each line of standard input
+//! with a line of JSON:
 //!
 //! - `prefill TOKENS` computes a prompt of so many tokens, drawn anew each time: `{"seconds"}`
 //! - `decode SEQUENCES CONTEXT STEPS` lets so many sequences of so many tokens go on side by side: `{"seconds"}`, of all
 //!   the steps
-//! - `greedy TOKENS [IDS]` continues the prompt of these ids by the likeliest tokens: `{"ids"}`, until the model ends
+//! - `pages` says what the pages that were in use at once took at most: `{"bytes"}`
+//! - `greedy TOKENS [IDS]` continues the prompt of these ids by the likeliest tokens: `{"ids"}`
 #![allow(clippy::print_stdout)]
 
 use std::error::Error;
@@ -14,7 +15,8 @@ use std::io::BufRead;
 use std::time::Instant;
 
 use forebay_engine::{
-    Chunk, DType, Engine, Generator, Keep, LoadOptions, Model, Pick, Sampling, SequenceId, Step, load,
+    Chunk, DType, Engine, Generator, Keep, LoadOptions, Model, Pick, Sampling, SequenceId, Step,
+    load,
 };
 use serde_json::{Value, json};
 
@@ -23,14 +25,18 @@ const CHUNK: usize = 512;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let folder = arguments.next().ok_or("generate MODEL_FOLDER DTYPE THREADS")?;
+    let folder = arguments.next().ok_or("generate MODEL DTYPE THREADS")?;
     let dtype: DType = arguments.next().ok_or("a dtype")?.parse()?;
     let threads: usize = arguments.next().ok_or("how many threads")?.parse()?;
-    let options = LoadOptions { dtype: Some(dtype), threads: Some(threads), ..LoadOptions::default() };
+    let options =
+        LoadOptions { dtype: Some(dtype), threads: Some(threads), ..LoadOptions::default() };
     let Model { engine, info, .. } = load(folder.as_ref(), &options)?;
-    let Engine::Generator(generator) = engine else { return Err("the model doesn't generate".into()) };
+    let Engine::Generator(generator) = engine else {
+        return Err("the model doesn't generate".into());
+    };
     println!("{}", json!({"dtype": dtype.to_string(), "threads": threads}));
-    let mut bench = Bench { generator, vocabulary: info.vocabulary, drawn: 1, sampling: greedy() };
+    let mut bench =
+        Bench { generator, vocabulary: info.vocabulary, drawn: 1, pages: 0, sampling: greedy() };
     for line in std::io::stdin().lock().lines() {
         println!("{}", bench.answer(&line?)?);
     }
@@ -46,6 +52,8 @@ struct Bench {
     generator: Box<dyn Generator>,
     vocabulary: usize,
     drawn: u64,
+    /// Held at once, at most.
+    pages: usize,
     sampling: Sampling,
 }
 
@@ -70,6 +78,10 @@ impl Bench {
                 };
                 let seconds = self.decode(sequences, context, steps)?;
                 Ok(json!({ "seconds": seconds }))
+            }
+            "pages" => {
+                let room = self.generator.room();
+                Ok(json!({ "bytes": self.pages * room.page_tokens * room.bytes_per_token }))
             }
             "greedy" => {
                 let (tokens, ids) = rest.split_once(' ').ok_or("greedy TOKENS [IDS]")?;
@@ -117,10 +129,16 @@ impl Bench {
         let pick = picks.then_some(Pick { sampling: &self.sampling, prompt_tokens, mask: None });
         let rows = sequences.iter().map(|&(id, tokens)| Chunk { id, tokens, pick }).collect();
         let picks = self.generator.begin(&Step { rows })?.wait()?;
+        self.pages = self.pages.max(self.generator.room().pages_held);
         Ok(picks.picked.into_iter().map(|(_, picked)| picked.token).collect())
     }
 
-    fn decode(&mut self, count: usize, context: usize, steps: usize) -> Result<f64, Box<dyn Error>> {
+    fn decode(
+        &mut self,
+        count: usize,
+        context: usize,
+        steps: usize,
+    ) -> Result<f64, Box<dyn Error>> {
         let mut sequences = Vec::new();
         let mut next = Vec::new();
         for _ in 0..count {

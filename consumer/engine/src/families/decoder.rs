@@ -2,8 +2,8 @@
 
 use candle_core::{DType as TensorType, Device, Tensor};
 use forebay_kernels::{
-    Activation, AddRmsNorm, Gate, Linear, PagedAttention, Pages, QkvIntoPages, RmsNorm,
-    Rotary, StepRows,
+    Activation, AddRmsNorm, Gate, Linear, PagedAttention, Pages, QkvIntoPages, RmsNorm, Rotary,
+    StepRows,
 };
 
 use crate::encode::workspace::{Slot, Workspace};
@@ -358,7 +358,8 @@ impl<'a> Named<'a> {
         let weight =
             |(name, outputs): &(String, usize)| self.tensors.f32(name, &[*outputs, inputs]);
         let weights = parts.iter().map(weight).collect::<Result<Vec<_>, _>>()?;
-        let weight = if let [weight] = &weights[..] { weight.clone() } else { Tensor::cat(&weights, 0)? };
+        let weight =
+            if let [weight] = &weights[..] { weight.clone() } else { Tensor::cat(&weights, 0)? };
         Ok(match self.dtype {
             DType::Int8 => Linear::int8(&weight, bias, none, states)?,
             DType::F32 | DType::Bf16 | DType::F16 | DType::Q4 => {
@@ -378,7 +379,9 @@ impl<'a> Named<'a> {
         }
         let mut blocks = Vec::with_capacity(parts.len());
         for (name, outputs) in parts {
-            let Some(part) = self.tensors.blocks(name, [*outputs, inputs])? else { return Ok(None) };
+            let Some(part) = self.tensors.blocks(name, [*outputs, inputs])? else {
+                return Ok(None);
+            };
             blocks.push(Packed::of(&part));
         }
         Ok(Some(Packed::side_by_side(blocks)))

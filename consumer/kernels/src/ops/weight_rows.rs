@@ -30,14 +30,27 @@ impl Linear {
         self.weight.scales.is_none()
     }
 
-    pub(crate) fn check_rows(&self, Operands { outputs, out }: Operands<'_>) -> Result<(), KernelError> {
+    pub(crate) fn check_rows(
+        &self,
+        Operands { outputs, out }: Operands<'_>,
+    ) -> Result<(), KernelError> {
         if !self.keeps_weight() {
             let expected = "plain numbers or blocks";
-            return Err(KernelError::DType { op: OP, operand: "weight", actual: DType::U8, expected });
+            return Err(KernelError::DType {
+                op: OP,
+                operand: "weight",
+                actual: DType::U8,
+                expected,
+            });
         }
         let rows = self.outputs();
         if let Some(&value) = outputs.iter().find(|&&output| output as usize >= rows) {
-            return Err(KernelError::OutsideTable { op: OP, what: "output", value: value as usize, rows });
+            return Err(KernelError::OutsideTable {
+                op: OP,
+                what: "output",
+                value: value as usize,
+                rows,
+            });
         }
         let operand = Operand { op: OP, name: "out", tensor: out };
         let (_, _, dtype) = operand.matrix()?;

@@ -159,7 +159,8 @@ fn q3_k(block: &[u8], part: usize) -> Q8Block {
 }
 
 fn q6_k(block: &[u8], part: usize) -> Q8Block {
-    let scale = |half: usize| half_at(block, 208) * f32::from(block[192 + 2 * part + half].cast_signed());
+    let scale =
+        |half: usize| half_at(block, 208) * f32::from(block[192 + 2 * part + half].cast_signed());
     let quants = std::array::from_fn(|i| q6_k_quant(block, part * BLOCK + i));
     Q8Block { scales: [0, 1].map(scale), minimum: 0.0, quants }
 }
@@ -244,9 +245,8 @@ mod tests {
     fn parts_side_by_side_are_of_four_bits_only_if_all_are() {
         let four = packed(Kind::Q4_1, &[0x11; 2 * 20]);
         let eight = packed(Kind::Q8_0, &[0x11; 34]);
-        let joined = |parts: &[&Packed]| {
-            Packed::side_by_side(parts.iter().copied().cloned().collect())
-        };
+        let joined =
+            |parts: &[&Packed]| Packed::side_by_side(parts.iter().copied().cloned().collect());
         let both = joined(&[&four, &four]);
         assert!(matches!(&both, Packed::Four(blocks) if blocks.len() == 4));
         for parts in [[&four, &eight], [&eight, &four]] {

@@ -94,6 +94,7 @@ fn what_does_not_fit_is_refused_by_name() {
     assert!(matches!(error, KernelError::DType { operand: "weight", .. }), "{error}");
     let error = layer.forward_f32_into(&weight, &mut [0.0; 63]).unwrap_err();
     assert!(matches!(error, KernelError::Shape { operand: "out", .. }), "{error}");
-    let error = layer.forward_f32_into(&out.t().unwrap().contiguous().unwrap(), &mut []).unwrap_err();
+    let error =
+        layer.forward_f32_into(&out.t().unwrap().contiguous().unwrap(), &mut []).unwrap_err();
     assert!(matches!(error, KernelError::Shape { operand: "x", .. }), "{error}");
 }
