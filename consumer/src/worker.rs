@@ -64,6 +64,7 @@ pub fn dtype_of(config: &Config, model: &ModelId) -> Option<DType> {
         NumberType::Bf16 => DType::Bf16,
         NumberType::F16 => DType::F16,
         NumberType::Int8 => DType::Int8,
+        NumberType::Q4 => DType::Q4,
     })
 }
 

@@ -27,7 +27,7 @@ pub struct WorkerRecord {
     pub state: WorkerState,
     /// `cpu` or `cuda:<n>`.
     pub device: String,
-    /// `f32`, `bf16`, `f16` or `int8`.
+    /// `f32`, `bf16`, `f16`, `int8` or `q4`.
     pub dtype: String,
     /// The host's name.
     pub host: String,

@@ -105,6 +105,13 @@ pub(crate) fn load(
         Source::Folder(folder) => of_folder(folder)?,
         Source::Gguf(file) => of_gguf(file)?,
     };
+    if dtype == DType::Q4 && !tensors.has_blocks() {
+        return Err(EngineError::DTypeNotSupported {
+            dtype: dtype.to_string(),
+            device: format!("{}, whose weights are not in quantised blocks", path.display()),
+            supported: "f32, bf16, int8, or a GGUF that has them",
+        });
+    }
     let page_bytes = config.page_bytes(dtype.tensor());
     let pages = options.cache_bytes.unwrap_or(CACHE_BYTES) / page_bytes.max(1);
     let pages = u32::try_from(pages).unwrap_or(u32::MAX).max(1);

@@ -138,7 +138,7 @@ fn every_family_continues_as_transformers_does() {
 #[test]
 fn chunks_company_threads_and_cached_prefixes_change_no_bit() {
     for family in FAMILIES {
-        for dtype in [DType::F32, DType::Bf16, DType::Q4] {
+        for dtype in [DType::F32, DType::Bf16, DType::Int8] {
             let options = |threads| LoadOptions {
                 dtype: Some(dtype),
                 threads: Some(threads),
@@ -263,6 +263,17 @@ fn a_model_of_the_other_kind_is_refused_with_what_it_does() {
     let encoder = load(&common::tiny_folder(), &f32_options()).unwrap();
     assert!(matches!(encoder.engine, Engine::Encoder(_)));
     assert!(encoder.engine.into_generator().is_err());
+}
+
+#[test]
+fn what_has_no_blocks_is_not_multiplied_by_them() {
+    let options = LoadOptions { dtype: Some(DType::Q4), ..LoadOptions::default() };
+    let error = load(&data().join("tiny/llama"), &options).err().unwrap();
+    let message = error.to_string();
+    assert!(matches!(error, EngineError::DTypeNotSupported { .. }), "{error}");
+    assert!(message.contains("q4") && message.contains("not in quantised blocks"), "{message}");
+    let error = load(&common::tiny_folder(), &options).err().unwrap();
+    assert!(matches!(error, EngineError::DTypeNotSupported { .. }), "{error}");
 }
 
 #[test]

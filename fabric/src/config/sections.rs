@@ -101,6 +101,8 @@ pub enum NumberType {
     F16,
     /// 8-bit integers with scales: quantized weights.
     Int8,
+    /// The quantised blocks of a GGUF as they are, of models that generate text.
+    Q4,
 }
 
 /// The connections to RabbitMQ.

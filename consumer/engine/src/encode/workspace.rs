@@ -21,9 +21,11 @@ pub(crate) enum Slot {
     Inner,
     /// The intermediate activations after their gate.
     Gated,
+    /// What all halves so far have added up to.
+    Residual,
 }
 
-const SLOTS: usize = Slot::Gated as usize + 1;
+const SLOTS: usize = Slot::Residual as usize + 1;
 
 /// One thread's buffers, or one device's: each grows to the largest size that it was asked for, and keeps it.
 #[derive(Debug)]

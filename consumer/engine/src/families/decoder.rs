@@ -2,8 +2,8 @@
 
 use candle_core::{DType as TensorType, Device, Tensor};
 use forebay_kernels::{
-    Activation, AddRmsNorm, BLOCK, Gate, Linear, PagedAttention, Pages, QkvIntoPages, RmsNorm,
-    Rotary, StepRows,
+    Activation, AddRmsNorm, Gate, Linear, PagedAttention, Pages, QkvIntoPages, RmsNorm, Rotary,
+    StepRows,
 };
 
 use crate::encode::workspace::{Slot, Workspace};
@@ -19,7 +19,7 @@ const PREFIXES: [&str; 3] = ["model.", "language_model.model.", ""];
 /// A decoder's weights.
 pub(crate) struct Decoder {
     config: DecoderConfig,
-    words: Tensor,
+    words: Words,
     /// Rotations by their number in [`LayerConfig::rope`].
     ropes: Vec<Rotary>,
     gate: Gate,
@@ -27,6 +27,16 @@ pub(crate) struct Decoder {
     first_norm: RmsNorm,
     layers: Vec<Layer>,
     head: Linear,
+}
+
+/// Where the vectors of tokens are.
+enum Words {
+    /// `[vocabulary, hidden]`
+    Table(Tensor),
+    /// Rows of a weight that is kept in blocks.
+    Blocks(Linear),
+    /// Rows of the head's weight: there is no second table.
+    Head,
 }
 
 struct Layer {
@@ -66,19 +76,26 @@ impl Decoder {
     ) -> Result<Self, EngineError> {
         let named = Named::new(tensors, dtype, config.adds_one, config.eps);
         let DecoderConfig { vocabulary, hidden, .. } = config;
-        let words = named.tensor("embed_tokens.weight", &[vocabulary, hidden])?;
+        let words_name = format!("{}embed_tokens.weight", named.prefix);
         let head_name = named.head();
         let is_tied = config.is_tied.unwrap_or(!tensors.contains(&head_name));
-        let head_name =
-            if is_tied { format!("{}embed_tokens.weight", named.prefix) } else { head_name };
+        let head_name = if is_tied { words_name.clone() } else { head_name };
         let head = named.side_by_side(&[(head_name, vocabulary)], hidden, None)?;
+        let words = if is_tied && head.keeps_weight() {
+            Words::Head
+        } else if let Some(blocks) = named.blocks(&[(words_name.clone(), vocabulary)], hidden)? {
+            Words::Blocks(named.of_blocks(blocks, [vocabulary, hidden], None)?)
+        } else {
+            let table = tensors.f32(&words_name, &[vocabulary, hidden])?;
+            Words::Table(table.to_dtype(dtype.tensor())?)
+        };
         let layers = (0..config.layers.len())
             .map(|index| Layer::load(&config, index, &named))
             .collect::<Result<_, _>>()?;
         let ropes =
             config.ropes.iter().map(|rope| rope.table(positions)).collect::<Result<_, _>>()?;
         Ok(Self {
-            words: words.to_dtype(dtype.tensor())?,
+            words,
             ropes,
             gate: Gate { activation: config.activation },
             first_norm: named.norm("layers.0.input_layernorm", hidden)?,
@@ -103,17 +120,19 @@ impl Decoder {
         self.layers.iter().map(layer).collect()
     }
 
-    /// Computes the rows of a step and writes their keys and values to `memory`; returns the logits
-    /// `[picked, vocabulary]` in f32.
+    /// Computes the rows of a step and writes their keys and values to `memory`, and the logits
+    /// `[picked, vocabulary]` in f32 to `logits`.
     pub(crate) fn forward(
         &self,
         rows: Rows<'_>,
         memory: &[Pages],
         space: &mut Workspace,
-    ) -> Result<Vec<f32>, EngineError> {
+        logits: &mut Vec<f32>,
+    ) -> Result<(), EngineError> {
         let tokens = rows.token_ids.len();
         let DecoderConfig { hidden, inner, heads, head_dim, .. } = self.config;
-        let sum = self.embed(rows.token_ids)?;
+        let sum = space.take(Slot::Residual, tokens, hidden)?;
+        let sum = self.embed(rows.token_ids, sum)?;
         let normed = space.take(Slot::Attended, tokens, hidden)?;
         let qkv = space.take(Slot::Qkv, tokens, self.config.qkv_width())?;
         let context = space.take(Slot::Context, tokens, heads * head_dim)?;
@@ -134,7 +153,7 @@ impl Decoder {
             let half = normalized(layer.after_feed_forward.as_ref(), &projected, &after)?;
             layer.end.forward_both_into(half, &sum, &normed)?;
         }
-        self.logits(&normed, rows.picked)
+        self.logits(&normed, rows.picked, logits)
     }
 
     fn attend(
@@ -162,9 +181,19 @@ impl Decoder {
         Ok(attention.forward_into(qkv, pages, context)?)
     }
 
-    fn embed(&self, token_ids: &[u32]) -> Result<Tensor, EngineError> {
-        let ids = Tensor::new(token_ids, &Device::Cpu)?;
-        let words = self.words.index_select(&ids, 0)?;
+    /// The vectors of tokens: in `out`, or in memory of their own.
+    fn embed(&self, token_ids: &[u32], out: Tensor) -> Result<Tensor, EngineError> {
+        let words = match &self.words {
+            Words::Table(table) => table.index_select(&Tensor::new(token_ids, &Device::Cpu)?, 0)?,
+            Words::Blocks(words) => {
+                words.weight_rows_into(token_ids, &out)?;
+                out
+            }
+            Words::Head => {
+                self.head.weight_rows_into(token_ids, &out)?;
+                out
+            }
+        };
         if !self.config.scales_words {
             return Ok(words);
         }
@@ -173,19 +202,29 @@ impl Decoder {
         Ok(words.broadcast_mul(&scale.to_dtype(words.dtype())?)?)
     }
 
-    fn logits(&self, normed: &Tensor, picked: &[u32]) -> Result<Vec<f32>, EngineError> {
+    fn logits(
+        &self,
+        normed: &Tensor,
+        picked: &[u32],
+        logits: &mut Vec<f32>,
+    ) -> Result<(), EngineError> {
+        // All of it is written: what it held before need not be cleared.
+        logits.resize(picked.len() * self.config.vocabulary, 0.0);
         if picked.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
-        let rows = normed.index_select(&Tensor::new(picked, &Device::Cpu)?, 0)?;
-        let logits = self.head.forward(&rows)?.to_dtype(TensorType::F32)?;
-        let mut logits: Vec<f32> = logits.flatten_all()?.to_vec1()?;
+        if picked.len() == normed.dim(0)? {
+            self.head.forward_f32_into(normed, logits)?;
+        } else {
+            let rows = normed.index_select(&Tensor::new(picked, &Device::Cpu)?, 0)?;
+            self.head.forward_f32_into(&rows, logits)?;
+        }
         if let Some(cap) = self.config.logit_cap {
-            for logit in &mut logits {
+            for logit in logits {
                 *logit = cap * (*logit / cap).tanh();
             }
         }
-        Ok(logits)
+        Ok(())
     }
 }
 
@@ -310,24 +349,17 @@ impl<'a> Named<'a> {
         inputs: usize,
         bias: Option<&Tensor>,
     ) -> Result<Linear, EngineError> {
+        if let Some(blocks) = self.blocks(parts, inputs)? {
+            let outputs = parts.iter().map(|(_, outputs)| outputs).sum();
+            return self.of_blocks(blocks, [outputs, inputs], bias);
+        }
         let states = self.dtype.tensor();
         let none = Activation::None;
-        // Blocks are of 32 inputs.
-        if self.dtype == DType::Q4 && inputs.is_multiple_of(BLOCK) {
-            let outputs = parts.iter().map(|(_, outputs)| outputs).sum();
-            let packed = parts.iter().map(|(name, outputs)| self.packed(name, [*outputs, inputs]));
-            return Ok(match Packed::side_by_side(packed.collect::<Result<_, _>>()?) {
-                Packed::Four(blocks) => {
-                    Linear::of_q4(outputs, inputs, &blocks, bias, none, states)?
-                }
-                Packed::Eight(blocks) => {
-                    Linear::of_q8(outputs, inputs, &blocks, bias, none, states)?
-                }
-            });
-        }
         let weight =
             |(name, outputs): &(String, usize)| self.tensors.f32(name, &[*outputs, inputs]);
-        let weight = Tensor::cat(&parts.iter().map(weight).collect::<Result<Vec<_>, _>>()?, 0)?;
+        let weights = parts.iter().map(weight).collect::<Result<Vec<_>, _>>()?;
+        let weight =
+            if let [weight] = &weights[..] { weight.clone() } else { Tensor::cat(&weights, 0)? };
         Ok(match self.dtype {
             DType::Int8 => Linear::int8(&weight, bias, none, states)?,
             DType::F32 | DType::Bf16 | DType::F16 | DType::Q4 => {
@@ -336,13 +368,36 @@ impl<'a> Named<'a> {
         })
     }
 
-    /// A weight in blocks: the file's own, or the nearest of eight bits.
-    fn packed(&self, name: &str, shape: [usize; 2]) -> Result<Packed, EngineError> {
-        let blocks = self.tensors.blocks(name, shape)?;
-        if let Some(packed) = blocks.as_ref().and_then(Packed::of) {
-            return Ok(packed);
+    /// The file's own blocks of weights, if they are what is multiplied by and all of these have them.
+    fn blocks(
+        &self,
+        parts: &[(String, usize)],
+        inputs: usize,
+    ) -> Result<Option<Packed>, EngineError> {
+        if self.dtype != DType::Q4 {
+            return Ok(None);
         }
-        let weights: Vec<f32> = self.tensors.f32(name, &shape)?.flatten_all()?.to_vec1()?;
-        Ok(Packed::nearest(&weights))
+        let mut blocks = Vec::with_capacity(parts.len());
+        for (name, outputs) in parts {
+            let Some(part) = self.tensors.blocks(name, [*outputs, inputs])? else {
+                return Ok(None);
+            };
+            blocks.push(Packed::of(&part));
+        }
+        Ok(Some(Packed::side_by_side(blocks)))
+    }
+
+    fn of_blocks(
+        &self,
+        blocks: Packed,
+        [outputs, inputs]: [usize; 2],
+        bias: Option<&Tensor>,
+    ) -> Result<Linear, EngineError> {
+        let states = self.dtype.tensor();
+        let none = Activation::None;
+        Ok(match blocks {
+            Packed::Four(blocks) => Linear::of_q4(outputs, inputs, &blocks, bias, none, states)?,
+            Packed::Eight(blocks) => Linear::of_q8(outputs, inputs, &blocks, bias, none, states)?,
+        })
     }
 }

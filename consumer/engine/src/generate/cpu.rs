@@ -1,7 +1,7 @@
 //! A generator on the processor: a decoder's layers over pages, all threads sharing each operation.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Device;
 use forebay_kernels::{PAGE_TOKENS, Pages, SequenceRows, SpinPool, StepRows, for_each};
@@ -24,7 +24,9 @@ pub(crate) struct CpuGenerator {
     sequences: HashMap<SequenceId, Sequence>,
     opened: u64,
     space: Workspace,
-    pool: SpinPool,
+    /// Of the last step that picked, kept for the next.
+    logits: Vec<f32>,
+    pool: Arc<SpinPool>,
     tokens_max: usize,
 }
 
@@ -61,7 +63,8 @@ impl CpuGenerator {
             sequences: HashMap::new(),
             opened: 0,
             space: Workspace::new(dtype, Device::Cpu),
-            pool,
+            logits: Vec::new(),
+            pool: Arc::new(pool),
             tokens_max: tokens_max.min(pages as usize * PAGE_TOKENS),
             decoder,
         })
@@ -125,8 +128,8 @@ impl CpuGenerator {
         Ok(())
     }
 
-    /// Computes the step's rows; the logits of the chunks that pick, in order.
-    fn compute(&mut self, step: &Step<'_>) -> Result<Vec<f32>, EngineError> {
+    /// Computes the step's rows, and the logits of the chunks that pick, in order.
+    fn compute(&mut self, step: &Step<'_>) -> Result<(), EngineError> {
         let mut token_ids = Vec::new();
         let mut picked = Vec::new();
         let mut sequences = Vec::with_capacity(step.rows.len());
@@ -144,8 +147,8 @@ impl CpuGenerator {
         }
         let rows = StepRows::new(sequences)?;
         let rows = Rows { token_ids: &token_ids, step: &rows, picked: &picked };
-        let Self { decoder, memory, space, pool, .. } = self;
-        pool.step(|| decoder.forward(rows, memory, space))
+        let Self { decoder, memory, space, logits, .. } = self;
+        decoder.forward(rows, memory, space, logits)
     }
 
     /// Counts the step's tokens as their sequences', and makes full pages known.
@@ -162,7 +165,7 @@ impl CpuGenerator {
     }
 
     /// Picks a token for each chunk that asks for one.
-    fn pick(&self, step: &Step<'_>, mut logits: Vec<f32>) -> Picks {
+    fn pick(&self, step: &Step<'_>, logits: &mut [f32]) -> Picks {
         let vocabulary = self.decoder.config().vocabulary;
         let picks = step.rows.iter().filter(|chunk| chunk.pick.is_some());
         // Each is taken once, by the thread that picks from it.
@@ -170,12 +173,10 @@ impl CpuGenerator {
             .zip(logits.chunks_exact_mut(vocabulary))
             .map(|(chunk, logits)| Mutex::new(Row { chunk, logits, made: None }))
             .collect();
-        self.pool.step(|| {
-            for_each(rows.len(), |at| {
-                let mut row = rows[at].lock().unwrap_or_else(PoisonError::into_inner);
-                let row = &mut *row;
-                row.made = Some(self.pick_one(row.chunk, row.logits));
-            });
+        for_each(rows.len(), |at| {
+            let mut row = rows[at].lock().unwrap_or_else(PoisonError::into_inner);
+            let row = &mut *row;
+            row.made = Some(self.pick_one(row.chunk, row.logits));
         });
         let mut picks = Picks::default();
         for row in rows {
@@ -218,9 +219,15 @@ impl Generator for CpuGenerator {
         self.take_pages(step)?;
         // Where this fails, sequences have pages more than they need yet and are as long as before: the next step
         // writes to them.
-        let logits = self.compute(step)?;
-        self.append(step);
-        Ok(PendingPicks::done(self.pick(step, logits)))
+        let pool = Arc::clone(&self.pool);
+        pool.step(|| {
+            self.compute(step)?;
+            self.append(step);
+            let mut logits = std::mem::take(&mut self.logits);
+            let picks = self.pick(step, &mut logits);
+            self.logits = logits;
+            Ok(PendingPicks::done(picks))
+        })
     }
 
     fn close(&mut self, id: SequenceId, keep: Keep) {

@@ -50,8 +50,9 @@ pub enum DType {
     /// Quantized linear layers: int8 with a scale for each output and each token. Everything else is in `f32`, or in
     /// `bf16` where the processor computes that faster.
     Int8,
-    /// Linear layers in the quantised blocks of the model's file, of four bits or of up to eight, and the rest in int8
-    /// blocks. For models that generate text.
+    /// Linear layers by the quantised blocks of the model's GGUF: the weights as they are in the file, those of four
+    /// bits in four and others in eight; what goes into a layer is quantized to int8, with a scale for each 32 values.
+    /// So it is not exact, though the weights are. Everything else is as for `int8`. For models that generate text.
     Q4,
 }
 
@@ -139,10 +140,15 @@ impl LoadOptions {
         }
     }
 
-    /// As [`Self::resolve_dtype`], for a model that generates text.
+    /// As [`Self::resolve_dtype`], for a model that generates text on the processor: it may have blocks.
     pub(crate) fn resolve_generator_dtype(&self) -> Result<DType, EngineError> {
         match self.dtype {
-            Some(DType::Q4) if self.device == Device::Cpu => Ok(DType::Q4),
+            Some(DType::Q4) => Ok(DType::Q4),
+            Some(dtype @ DType::F16) => Err(EngineError::DTypeNotSupported {
+                dtype: dtype.to_string(),
+                device: self.device.to_string(),
+                supported: "f32, bf16, int8, q4",
+            }),
             _ => self.resolve_dtype(false, None),
         }
     }
@@ -221,6 +227,9 @@ mod tests {
         assert!(refused(with(DType::F16), None));
         assert!(refused(with(DType::Bf16), Some("deberta-v2")));
         assert!(refused(with(DType::Int8), Some("deberta-v2")));
+        assert!(refused(with(DType::Q4), None), "encoders have no blocks");
+        assert_eq!(with(DType::Q4).resolve_generator_dtype().unwrap(), DType::Q4);
+        assert!(with(DType::F16).resolve_generator_dtype().is_err());
         assert!(
             !refused(with(DType::Bf16), None) && !refused(with(DType::F32), Some("deberta-v2"))
         );

@@ -18,6 +18,11 @@ pub(crate) trait Tensors {
         Ok(None)
     }
 
+    /// True when some matrices are in blocks.
+    fn has_blocks(&self) -> bool {
+        false
+    }
+
     /// The number types that tensors are stored in.
     fn dtypes(&self) -> Vec<String>;
 }

@@ -19,6 +19,7 @@ use crate::ops::qkv_into_pages::{self, QkvIntoPages};
 use crate::ops::rms_norm::{self, RmsNorm};
 use crate::ops::rotary::{self, Rotary};
 use crate::ops::varlen_attention::{self, VarlenAttention};
+use crate::ops::weight_rows;
 
 /// The processor.
 pub(crate) struct Cpu;
@@ -98,6 +99,14 @@ impl Backend for Cpu {
 }
 
 impl DecoderBackend for Cpu {
+    fn linear_f32(&self, op: &Linear, x: &Tensor, out: &mut [f32]) -> Result<()> {
+        cpu::linear::linear_f32(op, x, out)
+    }
+
+    fn weight_rows(&self, op: &Linear, operands: weight_rows::Operands<'_>) -> Result<()> {
+        cpu::linear::weight_rows::weight_rows(op, operands)
+    }
+
     fn rms_norm(&self, op: &RmsNorm, operands: rms_norm::Operands<'_>) -> Result<()> {
         cpu::rms_norm::rms_norm(op, operands)
     }

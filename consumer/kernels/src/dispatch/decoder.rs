@@ -6,12 +6,14 @@ use crate::cpu::backend::Cpu;
 use crate::error::KernelError;
 use crate::ops::add_rms_norm::{self, AddRmsNorm};
 use crate::ops::decoder_backend::DecoderBackend;
+use crate::ops::linear::{self, Linear};
 use crate::ops::operand::output;
 use crate::ops::paged_attention::{self, PagedAttention};
 use crate::ops::pages::Pages;
 use crate::ops::qkv_into_pages::{self, QkvIntoPages};
 use crate::ops::rms_norm::{self, RmsNorm};
 use crate::ops::step_rows::StepRows;
+use crate::ops::weight_rows;
 
 /// The back-end of a device for `op`.
 fn backend_of(
@@ -22,6 +24,22 @@ fn backend_of(
         Device::Cpu => Ok(&Cpu),
         Device::Cuda(_) => Err(KernelError::NoBackend { op, device: "CUDA" }),
         Device::Metal(_) => Err(KernelError::NoBackend { op, device: "Metal" }),
+    }
+}
+
+impl Linear {
+    /// `x`: `[tokens, in]`; writes `out`, as long as `[tokens, out]`, in f32 whatever the number type of `x`: what a
+    /// head's logits are wanted in.
+    pub fn forward_f32_into(&self, x: &Tensor, out: &mut [f32]) -> Result<(), KernelError> {
+        self.check_f32(x, out.len())?;
+        Ok(backend_of(linear::OP, x.device())?.linear_f32(self, x, out)?)
+    }
+
+    /// The rows `outputs` of the weight, `[outputs, in]`, into `out` of that shape. Not of an int8 layer.
+    pub fn weight_rows_into(&self, outputs: &[u32], out: &Tensor) -> Result<(), KernelError> {
+        let operands = weight_rows::Operands { outputs, out };
+        self.check_rows(operands)?;
+        Ok(backend_of(weight_rows::OP, out.device())?.weight_rows(self, operands)?)
     }
 }
 

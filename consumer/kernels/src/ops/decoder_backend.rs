@@ -1,15 +1,23 @@
 //! The interface of back-ends that decoders run on: the operations that need more than an encoder's.
 
-use candle_core::Result;
+use candle_core::{Result, Tensor};
 
 use super::add_rms_norm::{self, AddRmsNorm};
+use super::linear::Linear;
 use super::paged_attention::{self, PagedAttention};
 use super::qkv_into_pages::{self, QkvIntoPages};
 use super::rms_norm::{self, RmsNorm};
+use super::weight_rows;
 
 /// Computes decoders' operations on one kind of device. Operands come checked, as those of
 /// [`Backend`](super::backend::Backend).
 pub(crate) trait DecoderBackend {
+    /// A linear layer whose sums are stored in f32, whatever its inputs are: logits.
+    fn linear_f32(&self, op: &Linear, x: &Tensor, out: &mut [f32]) -> Result<()>;
+
+    /// See [`Linear::weight_rows_into`].
+    fn weight_rows(&self, op: &Linear, operands: weight_rows::Operands<'_>) -> Result<()>;
+
     /// See [`RmsNorm`].
     fn rms_norm(&self, op: &RmsNorm, operands: rms_norm::Operands<'_>) -> Result<()>;
 

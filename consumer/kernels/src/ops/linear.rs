@@ -21,7 +21,7 @@ use super::blocks::BLOCK;
 use super::operand::{Operand, share_no_memory};
 use crate::error::KernelError;
 
-const OP: &str = "linear";
+pub(crate) const OP: &str = "linear";
 
 /// A linear layer: its packed weight, its bias and its activation.
 #[derive(Debug, Clone)]
@@ -206,6 +206,28 @@ impl Linear {
     }
 
     pub(crate) fn check(&self, Operands { x, out }: Operands<'_>) -> Result<(), KernelError> {
+        let tokens = self.check_x(x)?;
+        Operand { op: OP, name: "out", tensor: out }
+            .expect(&[tokens, self.outputs()], self.dtype)?;
+        share_no_memory(OP, out, &[("x", x)])
+    }
+
+    /// Of an output of `values` values in f32.
+    pub(crate) fn check_f32(&self, x: &Tensor, values: usize) -> Result<(), KernelError> {
+        let expected = [self.check_x(x)?, self.outputs()];
+        if expected[0].checked_mul(expected[1]) == Some(values) {
+            return Ok(());
+        }
+        Err(KernelError::Shape {
+            op: OP,
+            operand: "out",
+            actual: vec![values],
+            expected: format!("the values of {expected:?}"),
+        })
+    }
+
+    /// Checks `x`; how many tokens it has.
+    fn check_x(&self, x: &Tensor) -> Result<usize, KernelError> {
         let inputs = self.inputs();
         if self.weight.blocks.is_some() && !x.device().is_cpu() {
             return Err(Error::Msg(
@@ -219,9 +241,7 @@ impl Linear {
             return Err(operand.shape_error(format!("[tokens, {inputs}], as wide as the weight")));
         }
         operand.expect(&[tokens, inputs], self.dtype)?;
-        Operand { op: OP, name: "out", tensor: out }
-            .expect(&[tokens, self.outputs()], self.dtype)?;
-        share_no_memory(OP, out, &[("x", x)])
+        Ok(tokens)
     }
 }
 

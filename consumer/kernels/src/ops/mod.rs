@@ -28,3 +28,4 @@ pub(crate) mod rms_norm;
 pub(crate) mod rotary;
 pub(crate) mod step_rows;
 pub(crate) mod varlen_attention;
+pub(crate) mod weight_rows;

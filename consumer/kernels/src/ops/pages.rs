@@ -1,6 +1,7 @@
 //! Pages: the memory that attention's keys and values of generated sequences lie in.
 
 use candle_core::{DType, Device, Tensor};
+use half::vec::HalfBitsVecExt;
 
 use super::operand::dtype_name;
 use crate::error::KernelError;
@@ -57,7 +58,7 @@ impl Pages {
             return Err(wrong("pages that an address space holds"));
         }
         let values = bytes / dtype.size_in_bytes();
-        Ok(Self { store: Tensor::zeros((count, values), dtype, device)?, kv_heads, head_dim })
+        Ok(Self { store: zeros((count, values), dtype, device)?, kv_heads, head_dim })
     }
 
     /// Bytes that a page of one layer takes. Values are stored in lines of 32, so heads of other sizes take a little
@@ -120,4 +121,15 @@ impl Pages {
         }
         Ok(())
     }
+}
+
+/// Zeros, on the processor in memory that the system gives as it is written. (The standard library asks for that only
+/// where it knows that a value of zeros is zero in bits: of integers and f32, not of bf16.)
+fn zeros(shape: (usize, usize), dtype: DType, device: &Device) -> Result<Tensor, KernelError> {
+    if dtype == DType::BF16 && device.is_cpu() {
+        let bits = vec![0_u16; shape.0 * shape.1];
+        let values: Vec<half::bf16> = bits.reinterpret_into();
+        return Ok(Tensor::from_vec(values, shape, device)?);
+    }
+    Ok(Tensor::zeros(shape, dtype, device)?)
 }

@@ -68,7 +68,7 @@ fn q4_1(block: &[u8], values: &mut [f32]) {
 }
 
 /// The fifth bit of the value at a place, where it belongs.
-fn fifth(block: &[u8], at: usize, i: usize) -> u8 {
+pub(crate) fn fifth(block: &[u8], at: usize, i: usize) -> u8 {
     ((block[at + i / 8] >> (i % 8)) & 1) << 4
 }
 
@@ -93,13 +93,21 @@ fn q8_0(block: &[u8], values: &mut [f32]) {
 }
 
 /// Twice the values of four bits: a sign, two bits of exponent, one of mantissa.
-const MXFP4: [f32; 16] =
-    [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0, -12.0];
+const MXFP4: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
-fn mxfp4(block: &[u8], values: &mut [f32]) {
-    // Half of the power of two that the byte says; the two smallest are subnormal.
+/// Twice the value that four bits stand for.
+pub(crate) fn mxfp4_quant(bits: u8) -> i8 {
+    MXFP4[usize::from(bits)]
+}
+
+/// Half of the power of two that a block's first byte says; the two smallest are subnormal.
+pub(crate) fn mxfp4_scale(block: &[u8]) -> f32 {
     let exponent = u32::from(block[0]);
     let bits = if exponent < 2 { 0x0020_0000 << exponent } else { (exponent - 1) << 23 };
-    let scale = f32::from_bits(bits);
-    nibbles(&block[1..], values, |_, quant| scale * MXFP4[usize::from(quant)]);
+    f32::from_bits(bits)
+}
+
+fn mxfp4(block: &[u8], values: &mut [f32]) {
+    let scale = mxfp4_scale(block);
+    nibbles(&block[1..], values, |_, quant| scale * f32::from(mxfp4_quant(quant)));
 }

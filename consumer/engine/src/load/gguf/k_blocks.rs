@@ -27,19 +27,27 @@ fn two_bits(quants: &[u8], i: usize) -> u8 {
 
 /// Three bits a value, the third apart: scales of six bits for each 16.
 pub(crate) fn q3_k(block: &[u8], values: &mut [f32]) {
-    let (mask, quants, scales) = (&block[..32], &block[32..96], &block[96..108]);
-    let scale = half_at(block, 108);
     for (part, values) in values.chunks_exact_mut(16).enumerate() {
-        let low = scales[part % 8] >> (part / 8 * 4) & 15;
-        let high = scales[8 + part % 4] >> (part / 4 * 2) & 3;
-        let scale = scale * (f32::from(low | high << 4) - 32.0);
+        let scale = q3_k_scale(block, part);
         for (i, value) in values.iter_mut().enumerate() {
-            let i = part * 16 + i;
-            // Where the bit is there nothing is taken away.
-            let lowered = if mask[i % 32] >> (i / 32) & 1 == 0 { 4.0 } else { 0.0 };
-            *value = scale * (f32::from(two_bits(quants, i)) - lowered);
+            *value = scale * f32::from(q3_k_quant(block, part * 16 + i));
         }
     }
+}
+
+/// The scale of the 16 values of a part.
+pub(crate) fn q3_k_scale(block: &[u8], part: usize) -> f32 {
+    let scales = &block[96..108];
+    let low = scales[part % 8] >> (part / 8 * 4) & 15;
+    let high = scales[8 + part % 4] >> (part / 4 * 2) & 3;
+    half_at(block, 108) * (f32::from(low | high << 4) - 32.0)
+}
+
+/// Steps of the value at a place, from -4 to 3.
+pub(crate) fn q3_k_quant(block: &[u8], i: usize) -> i8 {
+    // Where the bit is there nothing is taken away.
+    let lowered = if block[i % 32] >> (i / 32) & 1 == 0 { 4 } else { 0 };
+    two_bits(&block[32..96], i).cast_signed() - lowered
 }
 
 /// The scale and the minimum of the 32 values of a part: six bits each of twelve bytes.
@@ -80,15 +88,18 @@ fn of_four_bits(head: &[u8], quants: &[u8], fifth: impl Fn(usize) -> u8, values:
 
 /// Six bits a value, two of them apart: scales of eight bits for each 16.
 pub(crate) fn q6_k(block: &[u8], values: &mut [f32]) {
-    let (lows, highs, scales) = (&block[..128], &block[128..192], &block[192..208]);
+    let scales = &block[192..208];
     let scale = half_at(block, 208);
     for (part, values) in values.chunks_exact_mut(16).enumerate() {
         let scale = scale * f32::from(scales[part] as i8);
         for (i, value) in values.iter_mut().enumerate() {
-            let i = part * 16 + i;
-            let low = lows[i / 128 * 64 + i % 64] >> (i % 128 / 64 * 4) & 15;
-            let quant = low | two_bits(highs, i) << 4;
-            *value = scale * (f32::from(quant) - 32.0);
+            *value = scale * f32::from(q6_k_quant(block, part * 16 + i));
         }
     }
+}
+
+/// Steps of the value at a place, from -32 to 31.
+pub(crate) fn q6_k_quant(block: &[u8], i: usize) -> i8 {
+    let low = block[i / 128 * 64 + i % 64] >> (i % 128 / 64 * 4) & 15;
+    (low | two_bits(&block[128..192], i) << 4).cast_signed() - 32
 }

@@ -185,6 +185,11 @@ impl Tensors for GgufModel {
         Ok(Some(Blocks { kind, outputs, inputs, bytes }))
     }
 
+    fn has_blocks(&self) -> bool {
+        let mut kinds = self.tensors.values().filter_map(|(info, _)| info.kind.ok());
+        kinds.any(Kind::is_quantised)
+    }
+
     fn dtypes(&self) -> Vec<String> {
         let name = |info: &TensorInfo| match info.kind {
             Ok(kind) => kind.to_string(),

@@ -119,12 +119,12 @@ thread_local! {
 }
 
 /// A chunk of `x`, `[tokens, inputs]`, through some panels: `out` has a column for each of their outputs.
-pub(crate) fn layer<E: Element>(
+pub(crate) fn layer<X: Element, Y: Element>(
     isa: Isa,
-    x: &[E],
+    x: &[X],
     inputs: usize,
     panels: Panels<'_>,
-    out: &mut Block<'_, E>,
+    out: &mut Block<'_, Y>,
 ) {
     QUANTIZED.with_borrow_mut(|tokens| {
         quantized(isa, x, inputs, tokens);

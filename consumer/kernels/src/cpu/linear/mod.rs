@@ -8,8 +8,11 @@
 pub(crate) mod blocks;
 mod grid;
 pub(crate) mod int8;
+pub(crate) mod weight_rows;
 
-use candle_core::{DType, Result, Tensor};
+use std::ops::Deref;
+
+use candle_core::{DType, Result, Storage, Tensor};
 
 use self::grid::Grid;
 use self::int8::Panels;
@@ -21,7 +24,7 @@ use super::gemm::{
 };
 use super::parallel::for_each;
 use super::simd::{Isa, Target, dispatched};
-use super::storage::{borrow, write};
+use super::storage::{Borrowed, borrow, write};
 use crate::ops::activation::Activation;
 use crate::ops::linear::{Linear, Operands, PackedWeight, Scales};
 
@@ -52,35 +55,51 @@ fn pack_values<E: Element>(weight: &[E], outputs: usize, inputs: usize) -> Vec<E
 }
 
 pub(crate) fn linear(op: &Linear, Operands { x, out }: Operands<'_>) -> Result<()> {
-    let bias = op.bias().map(borrow);
-    let bias = bias.as_ref().map(|bias| bias.values()).transpose()?;
-    let packed = borrow(&op.weight.values);
     let x = borrow(x);
     write(out, |out| {
         by_dtype!(op.dtype, |E| {
-            let x = x.values::<E>()?;
             let out = out.values::<E>()?;
-            if let Some(format) = op.weight.blocks {
-                blocks::run::<E>(op, x, packed.bytes()?, format, bias, out);
-            } else if let Some(scales) = &op.weight.scales {
-                run_int8::<E>(op, x, packed.bytes()?, scales, bias, out);
-            } else if op.weight.values.dtype() == op.dtype {
-                run::<E, E>(op, x, packed.values()?, bias, out);
-            } else {
-                run::<f32, E>(op, x, packed.values()?, bias, out);
-            }
+            computed::<E, E>(op, &x, out)?;
         });
         Ok(())
     })
 }
 
-/// `P`: type of weights and multiplication; `E`: of input and output.
-fn run<P: Element, E: Element + As<P>>(
+/// As [`linear`], with sums in `out` as they are.
+pub(crate) fn linear_f32(op: &Linear, x: &Tensor, out: &mut [f32]) -> Result<()> {
+    let x = borrow(x);
+    by_dtype!(op.dtype, |E| computed::<E, f32>(op, &x, out))
+}
+
+/// `X`: of input; `Y`: of output.
+fn computed<X: Element + As<X> + As<f32>, Y: Element>(
     op: &Linear,
-    x: &[E],
+    x: &Borrowed<'_, impl Deref<Target = Storage>>,
+    out: &mut [Y],
+) -> Result<()> {
+    let x = x.values::<X>()?;
+    let bias = op.bias().map(borrow);
+    let bias = bias.as_ref().map(|bias| bias.values()).transpose()?;
+    let packed = borrow(&op.weight.values);
+    if let Some(format) = op.weight.blocks {
+        blocks::run(op, x, packed.bytes()?, format, bias, out);
+    } else if let Some(scales) = &op.weight.scales {
+        run_int8(op, x, packed.bytes()?, scales, bias, out);
+    } else if op.weight.values.dtype() == op.dtype {
+        run::<X, X, Y>(op, x, packed.values()?, bias, out);
+    } else {
+        run::<f32, X, Y>(op, x, packed.values()?, bias, out);
+    }
+    Ok(())
+}
+
+/// `P`: type of weights and multiplication; `X`: of input; `Y`: of output.
+fn run<P: Element, X: Element + As<P>, Y: Element>(
+    op: &Linear,
+    x: &[X],
     packed: &[P],
     bias: Option<&[f32]>,
-    out: &mut [E],
+    out: &mut [Y],
 ) {
     let inputs = op.inputs();
     let outputs = op.outputs();
@@ -99,19 +118,19 @@ fn run<P: Element, E: Element + As<P>>(
         };
         // SAFETY: each task of the grid has its own rows or its own columns of the output.
         let mut out = unsafe { columns.block(rows.start, rows.len(), first, last - first) };
-        E::with(&x[rows.start * inputs..rows.end * inputs], |x| {
-            layer::<P, E>(isa, x, weights, &mut out);
+        X::with(&x[rows.start * inputs..rows.end * inputs], |x| {
+            layer::<P, Y>(isa, x, weights, &mut out);
         });
     });
 }
 
-fn run_int8<E: Element>(
+fn run_int8<X: Element, Y: Element>(
     op: &Linear,
-    x: &[E],
+    x: &[X],
     packed: &[u8],
     scales: &Scales,
     bias: Option<&[f32]>,
-    out: &mut [E],
+    out: &mut [Y],
 ) {
     let inputs = op.inputs();
     let outputs = op.outputs();
@@ -127,7 +146,7 @@ fn run_int8<E: Element>(
         // SAFETY: each task of the grid has its own rows or its own columns of the output.
         let mut out = unsafe { columns.block(rows.start, rows.len(), first, last - first) };
         let x = &x[rows.start * inputs..rows.end * inputs];
-        int8::layer::<E>(isa, x, inputs, panels, &mut out);
+        int8::layer(isa, x, inputs, panels, &mut out);
     });
 }
 

@@ -20,6 +20,7 @@ mod simd;
 mod spin_pool;
 mod threads;
 mod varlen_attention;
+mod weight_rows;
 
 use candle_core::{DType, Tensor};
 

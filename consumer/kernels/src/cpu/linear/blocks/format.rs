@@ -133,3 +133,39 @@ fn pack_block(format: BlockFormat, block: &impl Block, column: usize, bytes: &mu
         }
     }
 }
+
+/// The weights of an output, `out` as long as there are inputs.
+pub(in crate::cpu::linear) fn weights_of(
+    format: BlockFormat,
+    packed: &[u8],
+    output: usize,
+    out: &mut [f32],
+) {
+    let panel_bytes = out.len() / BLOCK * format.bytes();
+    let panel = &packed[format.skipped + output / PANEL * panel_bytes..][..panel_bytes];
+    let column = output % PANEL;
+    for (out, block) in out.chunks_exact_mut(BLOCK).zip(panel.chunks_exact(format.bytes())) {
+        let (quants, lines) = block.split_at(format.quant_bytes());
+        let factor = |line: usize| {
+            let line = &lines[line * format.line_bytes()..][..format.line_bytes()];
+            if format.wide {
+                let at = &line[column * 4..];
+                f32::from_ne_bytes([at[0], at[1], at[2], at[3]])
+            } else {
+                f16::from_ne_bytes([line[column * 2], line[column * 2 + 1]]).to_f32()
+            }
+        };
+        let scales = [factor(0), factor(format.scales() - 1)];
+        let minimum = if format.minima { factor(format.scales()) } else { 0.0 };
+        for (index, weight) in out.iter_mut().enumerate() {
+            let quad = index / QUAD;
+            let at = column * QUAD + index % QUAD;
+            let quant = if format.bits == 4 {
+                f32::from(quants[quad / 2 * PANEL * QUAD + at] >> (quad % 2 * 4) & 15)
+            } else {
+                f32::from((quants[quad * PANEL * QUAD + at] ^ 0x80).cast_signed())
+            };
+            *weight = scales[index / (BLOCK / 2)] * quant + minimum;
+        }
+    }
+}

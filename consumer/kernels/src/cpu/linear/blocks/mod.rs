@@ -10,6 +10,7 @@ mod quantize;
 use std::cell::RefCell;
 
 pub(crate) use self::format::pack;
+pub(super) use self::format::weights_of;
 use self::multiply::{AHEAD, ROWS_MAX, Task, multiply};
 use self::quantize::{Inputs, quantize};
 use super::grid::Grid;
@@ -33,13 +34,13 @@ thread_local! {
 /// Rows of a quantizing task: too few to hand over by themselves.
 const ROWS_PER_TASK: usize = 8;
 
-pub(super) fn run<E: Element>(
+pub(super) fn run<X: Element, Y: Element>(
     op: &Linear,
-    x: &[E],
+    x: &[X],
     packed: &[u8],
     format: BlockFormat,
     bias: Option<&[f32]>,
-    out: &mut [E],
+    out: &mut [Y],
 ) {
     let outputs = op.outputs();
     let depth = op.inputs() / BLOCK;
@@ -65,7 +66,7 @@ pub(super) fn run<E: Element>(
         };
         // SAFETY: each task of the grid has its own rows or its own columns of the output.
         let mut out = unsafe { columns.block(rows.start, rows.len(), first, last - first) };
-        layer::<E>(isa, isa, &inputs[rows.start * depth..rows.end * depth], panels, &mut out);
+        layer::<Y>(isa, isa, &inputs[rows.start * depth..rows.end * depth], panels, &mut out);
     });
     INPUTS.set(memory);
 }

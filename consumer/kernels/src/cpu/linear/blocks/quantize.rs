@@ -4,8 +4,10 @@ use crate::cpu::element::Element;
 use crate::cpu::simd::{Isa, Target, dispatched};
 use crate::ops::blocks::BLOCK;
 
-/// Values that are compared side by side: a register, or some.
-const LANES: usize = 16;
+/// The bits of a number without its sign.
+const SIZE: u32 = 0x7FFF_FFFF;
+/// The bits of infinity.
+const INFINITE: u32 = 0x7F80_0000;
 /// Below it a step would be subnormal and its inverse infinite: such a block is zeros.
 const LARGEST_MIN: f32 = 127.0 * f32::MIN_POSITIVE;
 
@@ -73,25 +75,11 @@ fn quantize_block<E: Element>(x: &[E], into: &mut Inputs) {
 /// The greatest size of the values; and zero, or NaN where one is not finite.
 #[inline(always)]
 fn extent(values: &[f32; BLOCK]) -> (f32, f32) {
-    let mut largest = [0.0_f32; LANES];
-    let mut poison = [0.0_f32; LANES];
-    for values in values.chunks_exact(LANES) {
-        for ((largest, poison), value) in largest.iter_mut().zip(&mut poison).zip(values) {
-            let size = value.abs();
-            *largest = if size > *largest { size } else { *largest };
-            *poison += value * 0.0;
-        }
-    }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            let other = largest[lane + width];
-            largest[lane] = if other > largest[lane] { other } else { largest[lane] };
-            poison[lane] += poison[lane + width];
-        }
-        width /= 2;
-    }
-    (largest[0], poison[0])
+    // Sizes are in the order of their bits, with what is not finite above all others. Of integers the compiler finds
+    // the greatest in registers, which of floats it may not.
+    let largest = values.iter().fold(0, |largest, value| largest.max(value.to_bits() & SIZE));
+    let poison = if largest < INFINITE { 0.0 } else { f32::NAN };
+    (f32::from_bits(largest), poison)
 }
 
 /// To the nearest integer, ties to even, of a value between -2^22 and 2^22: by what adding 1.5 * 2^23 leaves of the

@@ -194,3 +194,23 @@ fn stored(layer: &Layer, pages: &Pages, sequence: &Sequence) -> [Vec<f32>; 2] {
     }
     [keys, lines]
 }
+
+/// Resident memory of this process in bytes.
+#[cfg(target_os = "linux")]
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    4096 * statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn pages_that_were_never_written_take_no_memory() {
+    for (dtype, _) in super::super::DTYPES {
+        let before = resident();
+        let count = (4 << 30) / Pages::page_bytes(8, 128, dtype);
+        let pages = Pages::new(count, 8, 128, dtype, &candle_core::Device::Cpu).unwrap();
+        // Other tests run meanwhile.
+        let taken = resident().saturating_sub(before);
+        assert!(taken < 2 << 30, "{dtype:?}: {taken} bytes of {} pages", pages.count());
+    }
+}
