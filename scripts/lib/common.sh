@@ -3,6 +3,7 @@
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 model=${FOREBAY_MODEL:-all-minilm-l6-v2}
+generator=smollm2-135m-instruct
 export -n FOREBAY_MODEL # these scripts' own setting, not one of the programs'
 
 say() { printf '%s\n' "$*"; }
@@ -29,6 +30,12 @@ build() {
     have cargo || die "cargo is not installed: get a Rust toolchain from https://rustup.rs"
     [[ $1 != dev ]] || selection+=(--features "$fail_points")
     (cd "$root" && cargo build --locked "${selection[@]}" --profile "$1")
+}
+
+# pull_models release|debug: the models of the stack and of the tests, by the built program.
+pull_models() {
+    local name
+    for name in "$model" "$generator"; do "$(binaries "$1")/forebay" pull "$name"; done
 }
 
 # run_tests ARGUMENTS...: `cargo test` on the programs that `build dev` makes.

@@ -11,8 +11,8 @@ fleet_answers() { ready autoscaler && ready gateway; }
 up_fleet() {
     build release
     settings
-    say "getting the model $model"
-    "$(binaries release)/forebay" pull "$model"
+    say "getting the models $model and $generator"
+    pull_models release
     ready autoscaler || start_autoscaler
     wait_for autoscaler 30 ready autoscaler
     ready gateway || start_gateway
