@@ -3,7 +3,7 @@
 
 use std::future::Future;
 
-use lapin::options::{BasicGetOptions, QosOptions};
+use lapin::options::{BasicGetOptions, BasicQosOptions};
 use lapin::{Channel, Connection, ConnectionProperties};
 use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
@@ -40,7 +40,7 @@ impl Writer {
         let properties = ConnectionProperties::default();
         let connection = Connection::connect(&stack.vhost.amqp_url(), properties).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
-        channel.basic_qos(1, QosOptions::default()).await.unwrap();
+        channel.basic_qos(1, BasicQosOptions::default()).await.unwrap();
         let redis = stack.redis().await;
         Self { channel, redis, model: model.to_owned(), _connection: connection }
     }
