@@ -13,11 +13,11 @@ use crate::{Activation, BLOCK, Linear, Q4Block, Q8Block};
 /// How a checkpoint's blocks are made, each after a format of GGUF.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kind {
-    /// 4 bits, factors in f16: `Q4_1`; Q4_0 has its minimum at -8 scales.
+    /// 4 bits, factors in f16: `Q4_1`; `Q4_0` has its minimum at -8 scales.
     Four,
     /// 4 bits, scales that f16 can't hold: `Q4_K`.
     FourWide,
-    /// 8 bits and a scale in f16: `Q8_0`, Q5_0.
+    /// 8 bits and a scale in f16: `Q8_0`, `Q5_0`.
     Eight,
     /// 8 bits, a scale that f16 can't hold.
     EightWide,
