@@ -114,7 +114,7 @@ const RESULT_VALUE_BYTES: u64 = 16;
 
 /// Tokens of a generation whose job names no limit, as far as its memory is counted before.
 const TOKENS_EXPECTED: u32 = 1_024;
-/// The most tokens of a generation that are counted before: a limit above is one that nobody means.
+/// The most tokens of a generation that are counted before: a limit above is one that no publisher means.
 const TOKENS_COUNTED_MAX: u32 = 1 << 17;
 
 /// Bytes that a job's results will take, at most.

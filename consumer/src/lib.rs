@@ -6,6 +6,10 @@
 //!
 //! [`decode`] -> [`admit`] -> [`tokenize`] -> [`encode::batch`] -> [`journal`] -> [`encode::compute`] -> [`settle`]
 //!
+//! Where the model generates text, what lies between [`admit`] and [`settle`] is
+//!
+//! [`generate::prepare`] -> [`generate::stage`] -> [`generate::checkpoint`]
+//!
 //! Stages overlap: while one batch computes, the next is packed and the one before is settled. A job that
 //! fails on its way goes straight to [`settle`], which alone writes results and acknowledges. The stages end
 //! one after the other when the first one's input ends, which is how a worker drains.
@@ -19,9 +23,10 @@
 //!
 //! - Stages that all tasks share: [`decode`], [`admit`], [`tokenize`], [`journal`], [`settle`]; what they pass
 //!   on is in [`job`] and [`in_flight`], the channels with two lanes in [`lanes`], the order of tenants in [`fair`].
-//! - [`encode`]: the stages of encoders, whose sequences end in one step. The stages of decoders, whose
-//!   sequences live for many steps, will be `generate/` beside it: between the same neighbours, with a schedule
-//!   where `encode` has batches.
+//! - [`encode`]: the stages of encoders, whose sequences end in one step.
+//! - [`generate`]: those of decoders, whose sequences live for many steps. `prompting` makes sequences of jobs,
+//!   `schedule` decides what runs, `stage` and `steps` carry it out with what `device` keeps, `sequence` is one job on
+//!   the device with its `answer`, `checkpoint` writes token streams and keeps the journal.
 //! - [`remote`]: the stage of models that somebody else's endpoint computes: it calls it between [`admit`] and
 //!   [`settle`].
 //! - [`pipeline`] wires the stages, [`worker`] starts and drains them.

@@ -63,7 +63,7 @@ pub async fn keep(window: Arc<Window>, lane: Lane, least: u16, most: u16) {
 pub struct Pace {
     first: u16,
     most: u16,
-    /// What a device works on at once; 0 where that says nothing of how many are worth holding.
+    /// Jobs that a device works on at once; 0 where that says nothing of how many are worth holding.
     together: u64,
     bytes_max: u64,
     asked: u16,

@@ -74,7 +74,7 @@ pub struct Kept {
     pub cancelled: BTreeSet<JobId>,
     /// The entries that were appended to token streams.
     pub appends: Vec<TokenAppend>,
-    /// The token streams that were claimed, and by whom.
+    /// The token streams that were claimed, and the attempts that did.
     pub claims: Vec<(JobId, String)>,
     /// The entries that token streams have from the beginning.
     pub tokens: BTreeMap<JobId, Vec<TokenChunk>>,

@@ -95,7 +95,7 @@ pub struct GenerateParams {
     pub stream: bool,
 }
 
-/// What the whole text of an output must be. One of these.
+/// A format that the whole text of an output has to fit: one of these.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ResponseFormat {
@@ -148,7 +148,7 @@ pub struct TokenLogprob {
     pub bytes: Option<Vec<u8>>,
     /// The logarithm of its probability.
     pub logprob: f32,
-    /// The likeliest tokens in its place, the likeliest first.
+    /// The likeliest tokens at this position, the likeliest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub top: Vec<Likely>,
 }

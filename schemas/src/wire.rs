@@ -165,7 +165,7 @@ struct WireParams<'a> {
     /// `generate`: return the output's token ids.
     #[serde(skip_serializing_if = "is_false")]
     return_token_ids: bool,
-    /// `generate`: what the whole text must be.
+    /// `generate`: the format that the whole text has to fit.
     #[serde(skip_serializing_if = "Option::is_none")]
     response_format: Option<&'a ResponseFormat>,
     /// `generate`: the tools that the model may call, as its template takes them.

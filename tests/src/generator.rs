@@ -51,7 +51,7 @@ pub fn chat(question: &str, params: &Value) -> Job {
 pub fn long(seed: u64, tokens: u32) -> Job {
     let params =
         json!({"max_tokens": tokens, "ignore_eos": true, "temperature": 0.8, "seed": seed});
-    chat("Tell me of a river.", &params)
+    chat("Describe a river.", &params)
 }
 
 /// An entry of a token stream: the tokens before it, its tokens, and its text.

@@ -1,4 +1,4 @@
-//! What the device's stage asks of the store, on tasks beside it: entries of token streams are written, sequences enter
+//! The device's stage and the store, on tasks beside it: entries of token streams are written, sequences enter
 //! the journal, cancel requests are looked up. The device never waits for an answer; it does wait for room while the
 //! store is away.
 

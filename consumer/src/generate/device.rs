@@ -33,7 +33,7 @@ use crate::{
 pub struct Generate {
     /// The model.
     pub generator: Box<dyn Generator>,
-    /// What runs, and when.
+    /// Decides what runs, and when.
     pub schedule: Schedule,
     /// The texts of tokens.
     pub words: Words,
@@ -55,7 +55,7 @@ pub struct Ports {
     pub sequences: mpsc::Receiver<Box<Sequence>>,
     /// Answers to what was asked.
     pub replies: mpsc::Receiver<Reply>,
-    /// What is asked of the store, and jobs that are done.
+    /// Orders to the store, and jobs that are done.
     pub orders: mpsc::Sender<Order>,
     /// Sequences that are to enter the journal.
     pub entering: mpsc::Sender<Entering>,

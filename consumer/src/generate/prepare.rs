@@ -172,7 +172,7 @@ impl Prepare {
         })
     }
 
-    /// What an earlier attempt has written; from now on it writes no more.
+    /// The output that an earlier attempt has written; from now on it writes no more.
     async fn claim(&self, admitted: &Admitted, owner: &str) -> Vec<TokenChunk> {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         loop {

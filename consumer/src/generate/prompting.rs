@@ -21,8 +21,8 @@ use crate::{
     job::Admitted,
 };
 
-/// A job whose output is longer than this has a token stream, also if nobody asked to follow it: it is what another
-/// worker goes on from.
+/// A job whose output may be longer than this has a token stream, also if its publisher does not follow it: another
+/// worker goes on from there.
 pub const STREAMED_FROM: usize = 64;
 /// The temperature where neither the job nor the model says one: that of the OpenAI API.
 const TEMPERATURE: f32 = 1.0;
@@ -95,7 +95,8 @@ impl Prompting {
         }
         let left = self.tokens_max.saturating_sub(tokens.len());
         if left == 0 {
-            let (count, most) = (tokens.len(), self.tokens_max);
+            let count = tokens.len();
+            let most = self.tokens_max;
             let message = format!(
                 "the prompt has {count} tokens, and prompt and output together have at most {most}: shorten it"
             );

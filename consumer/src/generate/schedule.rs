@@ -4,20 +4,20 @@
 //! - Every step has a token of each sequence that is past its prompt, and fills up with chunks of prompts.
 //! - A sequence is admitted if pages for its prompt and for as much output as is expected can be set aside. Where that
 //!   was too little, the youngest sequence gives way: its tokens are kept, and it goes on before others of its lane.
-//! - Interactive jobs go before those of the batch lane, and may take the place of running ones; a ninth is the batch
-//!   lane's, of turns as of places. Among tenants of a lane the order is fair.
+//! - Interactive jobs go before those of the batch lane, and may take the slot of running ones; a ninth is the batch
+//!   lane's, of turns as of slots. Among tenants of a lane the order is fair.
 
 use std::collections::VecDeque;
 
 use forebay_schemas::Lane;
 use tokio::time::Instant;
 
-pub use crate::generate::places::{Bounds, Key, Waiting};
+pub use crate::generate::slots::{Bounds, Key, Waiting};
 use crate::{
     fair::{Fair, Served, Weights},
     generate::{
         expect::Expected,
-        places::{Places, Running, output_expected},
+        slots::{Running, Slots, output_expected},
     },
     lanes::{Lanes, URGENT_STREAK_MAX},
 };
@@ -31,7 +31,7 @@ pub struct Admission {
     pub give_way: Vec<Key>,
 }
 
-/// What the device does next.
+/// The next thing that the device does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
     /// It computes so many tokens of each of these; none if there is nothing to do.
@@ -96,7 +96,7 @@ impl Schedule {
         !self.returning.of(lane).is_empty() || !self.waiting.of(lane).is_empty()
     }
 
-    /// The next job that is to run, if any can. From now on it has its place; [`Self::opened`] says when the device
+    /// The next job that is to run, if any can. From now on it has its slot; [`Self::opened`] says when the device
     /// has it.
     pub fn admit(&mut self, now: Instant) -> Option<Admission> {
         let batch_waits = self.waits(Lane::Batch);
@@ -114,20 +114,20 @@ impl Schedule {
     }
 
     fn admit_of(&mut self, lane: Lane, now: Instant) -> Option<Admission> {
-        let places = Places {
+        let slots = Slots {
             bounds: &self.bounds,
             running: &self.running,
             expected: self.expected.tokens(),
         };
         if let Some((number, job)) = self.returning.of(lane).front().copied() {
-            let give_way = places.for_job(lane, &job)?;
+            let give_way = slots.for_job(lane, &job)?;
             self.returning.of_mut(lane).pop_front();
             return Some(self.take(lane, number, job, give_way));
         }
         let mut taken = None;
         self.waiting.of_mut(lane).turn(now, |job| {
-            taken = Some((*job, places.for_job(lane, job)?));
-            Some(Served { cost: places.tokens(job), is_done: true })
+            taken = Some((*job, slots.for_job(lane, job)?));
+            Some(Served { cost: slots.tokens(job), is_done: true })
         });
         let (job, give_way) = taken?;
         self.numbers += 1;

@@ -18,8 +18,8 @@ use crate::{
     journal::Sequences,
 };
 
-/// So many tokens further than what it had written, a job that is suspected of its worker's death has come past the
-/// place where that was: the tokens between two entries of its stream, and those between that were not written yet.
+/// So many tokens further than what it had written, a job that is suspected of its worker's death has come past
+/// where that was: the tokens between two entries of its stream, and those between that were not written yet.
 /// Without it, all that ran on a worker that was killed would run one after the other to their ends.
 const CLEARED_TOKENS: usize = 2 * STREAM_TOKENS;
 
@@ -59,7 +59,7 @@ pub struct Sequence {
     pub output_max: usize,
     /// How tokens are picked.
     pub sampling: Sampling,
-    /// What the output has to fit.
+    /// Keeps the output to its format.
     pub guide: Option<Guide>,
     /// The tokens that may come next, by the guide; made before each pick.
     pub mask: Option<TokenMask>,
@@ -67,7 +67,7 @@ pub struct Sequence {
     pub answer: Answer,
     /// The output's log-probabilities, if they are asked for.
     pub logprobs: Option<Vec<TokenLogprob>>,
-    /// What the device has of it.
+    /// Its state on the device, which holds it.
     pub open: Option<Open>,
     /// Tokens of output that the token stream has; `None` where the job has no stream.
     pub streamed: Option<usize>,
@@ -102,20 +102,20 @@ impl Sequence {
         self.tokens.len() - self.prompt_tokens
     }
 
-    /// Whether it must run alone: a worker died of it, or of those that ran beside it, and it has not come past the
-    /// place where that was yet.
+    /// Whether it must run alone: a worker died of it, or of those that ran beside it, and it has not come past
+    /// where that was yet.
     pub fn alone(&self) -> bool {
         self.alone_until.is_some()
     }
 
-    /// A worker that died of it, if it was this one, was at most so much further than what it had written. One that wrote
-    /// nothing runs alone to its end.
+    /// A worker that died of it, if it was this one, was at most so much further than what it had written. One that
+    /// wrote nothing runs alone to its end.
     pub fn suspect(&mut self) {
         let until = self.streamed.map_or(usize::MAX, |_| self.output() + CLEARED_TOKENS);
         self.alone_until = (self.ticket.deaths > 0).then_some(until);
     }
 
-    /// Whether it ran alone, and has come past the place where a worker died: from then on it may run beside others.
+    /// Whether it ran alone, and has come past where a worker died: from then on it may run beside others.
     pub fn is_cleared(&mut self) -> bool {
         let output = self.output();
         let is_cleared = self.alone_until.is_some_and(|until| output >= until);

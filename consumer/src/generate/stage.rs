@@ -99,8 +99,8 @@ impl Run {
         self.last_key += 1;
         let key = self.last_key;
         let waiting = sequence.waiting(key);
-        let (lane, tenant) = (sequence.lane, sequence.job.tenant.clone());
-        self.stage.schedule.push(lane, tenant.as_deref(), waiting, Instant::now());
+        let tenant = sequence.job.tenant.as_deref();
+        self.stage.schedule.push(sequence.lane, tenant, waiting, Instant::now());
         self.jobs.insert(key, sequence);
     }
 

@@ -25,7 +25,7 @@ use crate::{
 
 /// The most sequences that a generator has at once, if the configuration allows more.
 const SEQUENCES_MAX: usize = 64;
-/// What a generator's stage has asked of the store and has no answer to, at most.
+/// Orders to the store that a generator's stage has no answer to, at most.
 const ORDERS: usize = 1_024;
 
 impl Pipeline {

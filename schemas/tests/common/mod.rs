@@ -89,6 +89,17 @@ fn generated() -> Output {
     }
 }
 
+/// One of two words.
+fn choice() -> Work {
+    Work::Generate {
+        prompt: Prompt::Text("Yes or no?".into()),
+        params: GenerateParams {
+            response_format: Some(ResponseFormat::Choice(texts(&["yes", "no"]))),
+            ..GenerateParams::default()
+        },
+    }
+}
+
 /// One job a task, the first with every option set.
 pub fn sample_jobs() -> Vec<(&'static str, Job)> {
     let embed = Job {
@@ -138,13 +149,6 @@ pub fn sample_jobs() -> Vec<(&'static str, Job)> {
         },
     };
     let tools = Work::Generate { prompt: conversation_with_tools(), params: every_param() };
-    let choice = Work::Generate {
-        prompt: Prompt::Text("Yes or no?".into()),
-        params: GenerateParams {
-            response_format: Some(ResponseFormat::Choice(texts(&["yes", "no"]))),
-            ..GenerateParams::default()
-        },
-    };
     let prompt =
         Work::Generate { prompt: Prompt::Text("Once".into()), params: GenerateParams::default() };
     let job = |name: &str, work| Job { id: id(name), ..Job::new(model("m"), work) };
@@ -158,7 +162,7 @@ pub fn sample_jobs() -> Vec<(&'static str, Job)> {
         ("job-embed-ids", job("ids", ids)),
         ("job-chat", job("chat", chat)),
         ("job-tools", job("tools", tools)),
-        ("job-choice", job("choice", choice)),
+        ("job-choice", job("choice", choice())),
         ("job-prompt", job("prompt", prompt)),
     ]
 }

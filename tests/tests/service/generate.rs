@@ -38,7 +38,10 @@ async fn a_question_is_answered_with_its_usage_in_both_codecs() {
             assert_eq!(token["id"], id);
             assert_eq!(token["top"][0]["id"], id, "the likeliest one was taken");
         }
-        assert!(stream(&mut redis, job.id()).await.is_empty(), "short and followed by nobody");
+        assert!(
+            stream(&mut redis, job.id()).await.is_empty(),
+            "short, and its publisher does not follow it"
+        );
     }
 }
 

@@ -193,7 +193,7 @@ fn a_step_has_a_token_of_each_sequence_past_its_prompt_and_fills_up_with_prompts
 }
 
 #[test]
-fn an_interactive_job_takes_the_place_of_the_youngest_of_the_batch_lane_which_goes_on_first() {
+fn an_interactive_job_takes_the_slot_of_the_youngest_of_the_batch_lane_which_goes_on_first() {
     let mut jobs: Vec<Job> = (0..4).map(|_| long(Lane::Batch, 0)).collect();
     jobs.push(long(Lane::Batch, 1));
     jobs.push(Job { output: 5, output_max: 5, ..long(Lane::Interactive, 5) });
@@ -244,8 +244,8 @@ fn a_job_that_needs_all_pages_runs_as_soon_as_the_others_ended() {
     jobs.extend((0..100).map(|n| Job { output: 10, output_max: 10, ..long(Lane::Interactive, n) }));
     let mut world = World::new(bounds(16, 4, 20), jobs);
     world.run(10_000);
-    let place = world.admitted.iter().position(|key| *key == 3).unwrap();
-    assert!(place <= 12, "it was admitted as number {place}");
+    let slot = world.admitted.iter().position(|key| *key == 3).unwrap();
+    assert!(slot <= 12, "it was admitted as number {slot}");
 }
 
 #[test]

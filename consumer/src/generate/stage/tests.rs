@@ -172,7 +172,7 @@ fn ids(output: &Output) -> &[u32] {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_and_their_probabilities_are_the_same_in_any_company_and_with_few_pages() {
+async fn tokens_and_their_probabilities_are_the_same_beside_any_others_and_with_few_pages() {
     let expected = alone(70, 8).await;
     for pages in [100, 14, 10] {
         let test = Test::with_pages(pages);
@@ -230,7 +230,7 @@ async fn a_cancelled_job_does_not_run_and_others_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_suspect_runs_alone_until_it_is_past_the_place_and_its_tokens_are_the_same() {
+async fn a_suspect_runs_alone_until_it_is_past_where_a_worker_died_and_its_tokens_are_the_same() {
     let expected = alone(70, 5).await;
     let test = Test::with_pages(100);
     let suspects = (0..5).map(|n| {

@@ -97,7 +97,7 @@ async fn a_reader_is_woken_by_each_entry_on_the_job_s_own_channel() {
 }
 
 #[tokio::test]
-async fn a_stream_that_was_lost_is_written_anew_from_its_beginning() {
+async fn a_stream_that_was_lost_is_written_again_from_its_beginning() {
     let mut redis = Redis::start().await;
     let id = JobId::random();
     let store = redis.store.clone();
@@ -116,8 +116,8 @@ async fn a_suspicion_that_is_forgotten_takes_the_tokens_of_earlier_attempts_with
     redis.store.append_tokens(&[append(&id, "a", 0, &[10])]).await.unwrap();
     redis.store.forget_suspicion(&id).await.unwrap();
     assert_eq!(redis.store.read_tokens(&id, 0, 10).await.unwrap(), []);
-    let anew = redis.store.append_tokens(&[append(&id, "b", 0, &[10])]).await.unwrap();
-    assert_eq!(anew, [Appended::Written]);
+    let again = redis.store.append_tokens(&[append(&id, "b", 0, &[10])]).await.unwrap();
+    assert_eq!(again, [Appended::Written]);
 }
 
 #[test]

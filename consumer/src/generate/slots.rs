@@ -1,4 +1,4 @@
-//! Places and pages on the device: who has them, and whether there are some for one more.
+//! Slots and pages on the device: who has them, and whether there are some for one more.
 
 use forebay_engine::Room;
 use forebay_schemas::Lane;
@@ -40,7 +40,7 @@ impl Bounds {
         tokens.div_ceil(self.page_tokens)
     }
 
-    /// Places that the interactive lane leaves to the batch lane.
+    /// Slots that the interactive lane leaves to the batch lane.
     fn batch_share(&self) -> usize {
         (self.sequences_max / (URGENT_STREAK_MAX as usize + 1)).max(1)
     }
@@ -93,45 +93,45 @@ pub(super) fn output_expected(job: &Waiting, expected: Option<usize>) -> usize {
     expected.map_or(job.output_max, |tokens| tokens.min(job.output_max))
 }
 
-/// The places and pages that are set aside.
+/// The slots and pages that are set aside.
 #[derive(Clone, Copy)]
-pub(super) struct Places<'a> {
+pub(super) struct Slots<'a> {
     pub(super) bounds: &'a Bounds,
     pub(super) running: &'a [Running],
     pub(super) expected: Option<usize>,
 }
 
-impl Places<'_> {
+impl Slots<'_> {
     /// Tokens that pages are set aside for.
     pub(super) fn tokens(&self, job: &Waiting) -> usize {
         job.tokens + output_expected(job, self.expected)
     }
 
-    /// The sequences that have to give way so that a job has a place and pages; `None` if those are not enough.
+    /// The sequences that have to give way so that a job has a slot and pages; `None` if those are not enough.
     pub(super) fn for_job(&self, lane: Lane, job: &Waiting) -> Option<Vec<Key>> {
         let needed = self.bounds.pages_of(self.tokens(job));
         let most = self.bounds.pages * PAGES_PERCENT / 100;
         let reserved =
             |running: &Running| self.bounds.pages_of(running.reserved.max(running.known));
         let mut pages: usize = self.running.iter().map(reserved).sum();
-        let mut places = self.running.len();
+        let mut slots = self.running.len();
         // One that needs all pages runs alone.
-        let fits = |places: usize, pages: usize| {
-            places == 0 || (places < self.bounds.sequences_max && pages + needed <= most)
+        let fits = |slots: usize, pages: usize| {
+            slots == 0 || (slots < self.bounds.sequences_max && pages + needed <= most)
         };
         let mut give_way = Vec::new();
         if lane == Lane::Interactive {
             let batch = || self.running.iter().filter(|running| running.lane == Lane::Batch);
             let spare = batch().count().saturating_sub(self.bounds.batch_share());
             for victim in batch().rev().filter(|running| running.is_open).take(spare) {
-                if fits(places, pages) {
+                if fits(slots, pages) {
                     break;
                 }
-                places -= 1;
+                slots -= 1;
                 pages -= reserved(victim);
                 give_way.push(victim.key);
             }
         }
-        fits(places, pages).then_some(give_way)
+        fits(slots, pages).then_some(give_way)
     }
 }
