@@ -2,8 +2,9 @@
 //! a test says, or by a script.
 
 use std::future::Future;
+use std::time::Duration;
 
-use lapin::options::{BasicGetOptions, BasicQosOptions};
+use lapin::options::BasicGetOptions;
 use lapin::{Channel, Connection, ConnectionProperties};
 use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
@@ -12,6 +13,9 @@ use crate::job::{Codec, now_ms};
 use crate::patience::{SOON, until};
 use crate::record::{result_key, to_json};
 use crate::stack::Stack;
+
+/// Longer than any test: the clients of a script come when they do.
+const LONG: Duration = Duration::from_secs(3_600);
 
 /// Tokens that the stand-in says that a prompt has.
 pub const PROMPT_TOKENS: u64 = 11;
@@ -40,21 +44,20 @@ impl Writer {
         let properties = ConnectionProperties::default();
         let connection = Connection::connect(&stack.vhost.amqp_url(), properties).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
-        channel.basic_qos(1, BasicQosOptions::default()).await.unwrap();
         let redis = stack.redis().await;
         Self { channel, redis, model: model.to_owned(), _connection: connection }
     }
 
     /// The next job.
     pub async fn take(&mut self) -> Taken {
-        self.take_of("interactive").await
+        self.take_within(SOON).await
     }
 
-    /// The next job of a lane.
-    pub async fn take_of(&mut self, lane: &str) -> Taken {
-        let queue = format!("forebay.jobs.{}.{lane}", self.model);
+    /// The next job, which comes within `limit`.
+    async fn take_within(&mut self, limit: Duration) -> Taken {
+        let queue = format!("forebay.jobs.{}.interactive", self.model);
         let channel = &self.channel;
-        let delivery = until("a job comes", SOON, async || {
+        let delivery = until("a job comes", limit, async || {
             let options = BasicGetOptions { no_ack: true };
             channel.basic_get(queue.as_str().into(), options).await.unwrap()
         });
@@ -69,7 +72,7 @@ impl Writer {
     /// Answers jobs with [`scripted`] for ever.
     pub async fn by_script(mut self) {
         loop {
-            scripted(self.take().await).await;
+            scripted(self.take_within(LONG).await).await;
         }
     }
 }

@@ -139,7 +139,7 @@ async fn a_job_s_tokens_are_events_and_a_client_that_comes_back_gets_those_after
         until_read(stream, "id: 3\n").await;
     }
     let mut back = other.sending(following(id, Some("2")).as_bytes()).await;
-    let came = data(&until_read(&mut back, "lo").await);
+    let came = data(&until_read(&mut back, "\"lo\"").await);
     assert_eq!(came[0]["tokens"]["ids"], json!([7]), "{came:?}");
     taken.end("Hello", 3).await;
     for stream in streams.iter_mut().chain([&mut back]) {

@@ -120,6 +120,8 @@ pub(super) fn parts(
     if let Some(call) = forced.and_then(|forced| forced.call(&generated.text, || head.call_id())) {
         generated.text.clear();
         calls.push(call);
+        // It is whole, though the last token that there was room for ended it.
+        generated.finish_reason = FinishReason::ToolCalls;
     }
     let reason = match generated.finish_reason {
         FinishReason::Length => FinishReason::Length,

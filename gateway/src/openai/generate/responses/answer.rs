@@ -168,6 +168,8 @@ pub(super) fn calls(form: &ResponseForm, head: &Head, generated: &mut Generated)
     if let Some(call) = forced.and_then(|forced| forced.call(&generated.text, || head.call_id())) {
         generated.text.clear();
         calls.push(call);
+        // It is whole, though the last token that there was room for ended it.
+        generated.finish_reason = FinishReason::ToolCalls;
     }
     calls
 }
