@@ -51,6 +51,8 @@ def memory_mb(process):
 class Ours:
     """The engine's example `generate`, in one number type."""
 
+    sequences_max = 64
+
     def __init__(self, program, path, dtype, threads):
         command = [program, path, dtype, str(threads)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -208,6 +210,9 @@ def made(source, kind, folder):
 class Transformers:
     """transformers in f32, from the dequantised file."""
 
+    # It pads nothing here, but takes minutes for more.
+    sequences_max = 8
+
     def __init__(self, path, threads):
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, logging
@@ -280,6 +285,7 @@ class Apart:
         self.process.start()
         other.close()
         self.kind, self.name = kind, self.link.recv()
+        self.sequences_max = getattr(kind, "sequences_max", 64)
 
     def ask(self, *asked):
         self.link.send(asked)
@@ -298,8 +304,9 @@ class Apart:
         return memory_mb(self.process.pid)
 
 
-def best(engines, work, seconds):
-    """The best rate of each engine, in turns."""
+def best(engines, sequences, work, seconds):
+    """The best rate in turns of each engine that takes so many sequences."""
+    engines = [engine for engine in engines if sequences <= engine.sequences_max]
     rates = dict.fromkeys(engines, 0.0)
     spent = dict.fromkeys(engines, 0.0)
     for turn in range(100):
@@ -326,11 +333,11 @@ def agreement(ours, reference, prompts):
 
 
 def work_of(shape):
-    """A shape's name and what an engine does of it."""
+    """A shape's name, its sequences, and what an engine does of it."""
     if shape == "prefill":
-        return f"prefill {PREFILL}", lambda engine: engine.prefill(PREFILL)
+        return f"prefill {PREFILL}", 1, lambda engine: engine.prefill(PREFILL)
     sequences, context = map(int, shape.split("x"))
-    return f"decode {sequences} at {context}", lambda engine: engine.decode(sequences, context)
+    return f"decode {sequences} at {context}", sequences, lambda engine: engine.decode(sequences, context)
 
 
 def peers_of(arguments, path, folder):
@@ -368,10 +375,11 @@ def main():
         time.sleep(0.1)
     rows = {}
     print(f"{'tokens/s':<20}" + "".join(f" {engine.name:>24}" for engine in engines), flush=True)
-    for name, work in map(work_of, arguments.shapes.split(",")):
-        rates = best(engines, work, arguments.seconds)
-        rows[name] = {engine.name: rates[engine] for engine in engines}
-        print(f"{name:<20}" + "".join(f" {rates[engine]:>24.0f}" for engine in engines), flush=True)
+    for name, sequences, work in map(work_of, arguments.shapes.split(",")):
+        rates = best(engines, sequences, work, arguments.seconds)
+        rows[name] = {engine.name: rate for engine, rate in rates.items()}
+        cells = (f"{rates[engine]:.0f}" if engine in rates else "-" for engine in engines)
+        print(f"{name:<20}" + "".join(f" {cell:>24}" for cell in cells), flush=True)
     memory = {engine.name: engine.memory_mb() for engine in engines}
     pages = {engine.name: engine.page_mb() for engine in ours}
     print("memory at most, MB: " + ", ".join(f"{name} {mb:.0f}" for name, mb in memory.items()))
