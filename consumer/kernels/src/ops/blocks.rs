@@ -6,8 +6,8 @@
 //!   not depend on the rows beside
 //! - source: Frantar et al. 2022 and the file format GGUF for the blocks; Jacob et al. 2018 for sums of integers
 //!
-//! The weights are exact: nothing is rounded that a checkpoint's block says. Of GGUF's formats `Q4_0` (with a minimum of
-//! -8 scales), `Q4_1` and `Q4_K` fit [`Q4Block`]. [`Q8Block`] takes `Q5_0`, `Q5_1`, `Q5_K` and `Q8_0`, those with a
+//! The weights are exact: nothing is rounded that a checkpoint's block says. Of GGUF's formats `Q4_0` (with a minimum
+//! of -8 scales), `Q4_1` and `Q4_K` fit [`Q4Block`]. [`Q8Block`] takes `Q5_0`, `Q5_1`, `Q5_K` and `Q8_0`, those with a
 //! scale for each half of a block, `Q3_K` and `Q6_K`, and tables of small integers, `IQ4_NL` and, doubled, `MXFP4`.
 
 /// Weights of a block.
