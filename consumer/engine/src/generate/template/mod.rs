@@ -4,6 +4,7 @@
 //! or does otherwise, `messages` what clients write otherwise than templates expect, `generation` a tag of
 //! transformers, `time` the dates that some models want to know.
 
+mod float;
 mod generation;
 mod json;
 mod messages;
@@ -15,7 +16,6 @@ use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Kwargs;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
 use serde_json::{Map, Value as Json};
 
@@ -218,21 +218,6 @@ fn described(error: &Error) -> String {
 fn contained<T>(part: impl FnOnce() -> T) -> Result<T, String> {
     panic::catch_unwind(AssertUnwindSafe(part))
         .map_err(|_| "the template library can't cope with it".to_owned())
-}
-
-/// A keyword or positional argument of a filter.
-fn argument<'a, T>(
-    kwargs: &'a Kwargs,
-    name: &'a str,
-    positional: Option<T>,
-) -> Result<Option<T>, Error>
-where
-    Option<T>: minijinja::value::ArgType<'a, Output = Option<T>>,
-{
-    match positional {
-        Some(value) => Ok(Some(value)),
-        None => kwargs.get(name),
-    }
 }
 
 #[cfg(test)]
