@@ -130,3 +130,15 @@ fn the_fixed_variables_are_not_replaced() {
     };
     assert_eq!(template.render(&input).as_deref(), Ok("[1] False <b> True True"));
 }
+
+#[test]
+fn lists_within_lists_cost_no_more_than_fuel() {
+    for nest in ["[n.x]", "(n.x,)", "{'a': n.x}", "{'a': [n.x]}"] {
+        let sets = format!("{{% set n.x = {nest} %}}").repeat(16);
+        let source = format!(
+            "{{% set n = namespace(x=1) %}}{{% for i in range(90000) %}}{sets}{{% endfor %}}{{{{ n.x|length }}}}"
+        );
+        let rendered = render(&source, &json!([]));
+        assert!(matches!(rendered, Err(TemplateError::TooMuch { .. })), "{nest}: {rendered:?}");
+    }
+}
