@@ -109,7 +109,8 @@ fn json_is_pythons() {
         Ok("[]{}")
     );
     assert!(render("{{ nothing|tojson }}", &json!([])).is_err());
-    let deep = "{% set n = namespace(x=[]) %}{% for i in range(500) %}{% set n.x = [n.x] %}{% endfor %}{{ n.x|tojson }}";
+    let deep = "{% set n = namespace(x=[]) %}{% for i in range(500) %}{% set n.x = [n.x] %}{% endfor %}\
+                {{ n.x|tojson }}";
     assert!(render(deep, &json!([])).is_err());
 }
 
