@@ -1,9 +1,9 @@
 //! Which tokens stay candidates by `top_k` and `top_p`, and the draw among them.
 //!
 //! Nothing is sorted but the tokens of about one likelihood. First the tokens are left out that no limit can reach,
-//! which are nearly all of a model's; of the others a histogram says in which of its buckets a limit falls, and only
-//! that bucket's members are put in order. Weights are probabilities times a constant: the likeliest token's is 1, and an
-//! excluded token's 0.
+//! which are nearly all of a model's. Of the others a histogram says in which of its buckets a limit falls, and only
+//! that bucket's members are put in order. Weights are probabilities times a constant: the likeliest token's is 1, and
+//! an excluded token's 0.
 
 use std::cmp::Ordering;
 
