@@ -1,6 +1,7 @@
 //! Changes of single logits before a token is picked: the mask, bans, biases and penalties.
 
-use super::{History, Sampling, TokenMask};
+use super::mask::TokenMask;
+use super::sampling::{History, Sampling};
 
 /// Excludes the tokens that the mask doesn't allow.
 pub(super) fn apply_mask(logits: &mut [f32], mask: &TokenMask) {

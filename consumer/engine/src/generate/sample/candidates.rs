@@ -1,9 +1,9 @@
 //! Which tokens stay candidates by `top_k` and `top_p`, and the draw among them.
 //!
 //! Nothing is sorted but the tokens of about one likelihood. First the tokens are left out that no limit can reach,
-//! which are nearly all of a model's; of the others a histogram says in which of its buckets a limit falls, and only that
-//! bucket's members are put in order. Weights are probabilities times a constant: the likeliest token's is 1, and an
-//! excluded token's 0.
+//! which are nearly all of a model's. Of the others a histogram says in which of its buckets a limit falls, and only
+//! that bucket's members are put in order. Weights are probabilities times a constant: the likeliest token's is 1, and
+//! an excluded token's 0.
 
 use std::cmp::Ordering;
 
@@ -26,11 +26,11 @@ struct Candidate {
 }
 
 impl Candidate {
-    fn order(&self, other: &Self) -> Ordering {
+    fn order(self, other: Self) -> Ordering {
         other.weight.total_cmp(&self.weight).then(self.token.cmp(&other.token))
     }
 
-    fn bucket(&self) -> usize {
+    fn bucket(self) -> usize {
         ((self.weight.to_bits() >> BUCKET_SHIFT) as usize).min(BUCKETS - 1)
     }
 }
@@ -111,7 +111,7 @@ fn least_of_top_k(weights: &[f32], top_k: usize) -> f32 {
 
 fn keep_up_to(candidates: &mut Vec<Candidate>, last: Option<Candidate>) {
     if let Some(last) = last {
-        candidates.retain(|candidate| candidate.order(&last) != Ordering::Greater);
+        candidates.retain(|candidate| candidate.order(last) != Ordering::Greater);
     }
 }
 
@@ -129,7 +129,7 @@ fn histogram(candidates: &[Candidate]) -> Vec<Bucket> {
 fn members(candidates: &[Candidate], bucket: usize) -> Vec<Candidate> {
     let members = candidates.iter().filter(|candidate| candidate.bucket() == bucket);
     let mut members: Vec<Candidate> = members.copied().collect();
-    members.sort_unstable_by(Candidate::order);
+    members.sort_unstable_by(|a, b| a.order(*b));
     members
 }
 

@@ -13,8 +13,8 @@ mod pick;
 mod sampling;
 
 pub use mask::TokenMask;
-pub use pick::{History, PickError, Picked, pick};
-pub use sampling::Sampling;
+pub use pick::{PickError, Picked, pick};
+pub use sampling::{History, Sampling};
 
 #[cfg(test)]
 mod tests;

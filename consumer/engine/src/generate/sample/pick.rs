@@ -1,21 +1,14 @@
 //! One pick. The order of the steps is vLLM's (docs, "Logits processors and sampling"): mask, log-probabilities, bans,
 //! biases, penalties; then the likeliest token, or temperature, `min_p`, `top_k`, `top_p` and a draw.
 
-use super::{Sampling, TokenMask, adjust, candidates, math, philox};
+use super::mask::TokenMask;
+use super::sampling::{History, Sampling};
+use super::{adjust, candidates, math, philox};
 
 /// Temperatures below this take the likeliest token, as in vLLM.
 const TEMPERATURE_MIN: f32 = 1e-5;
 /// Above this all candidates are equally likely anyway.
 const TEMPERATURE_MAX: f32 = 1e30;
-
-/// The tokens of a sequence before the one that is picked.
-#[derive(Clone, Copy, Debug)]
-pub struct History<'a> {
-    /// The prompt's.
-    pub prompt: &'a [u32],
-    /// Those that were picked so far; their number is the position that random numbers belong to.
-    pub output: &'a [u32],
-}
 
 /// A picked token.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,4 +1,4 @@
-//! The parameters of a sequence that decide which token is picked.
+//! The parameters and the tokens of a sequence that decide which token is picked.
 
 /// How the tokens of one sequence are picked. [`Sampling::default`] takes the likeliest token each time.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,4 +60,13 @@ impl Sampling {
         self.stop_token_ids.contains(&token)
             || (!self.ignore_eos && self.end_token_ids.contains(&token))
     }
+}
+
+/// The tokens of a sequence before the one that is picked.
+#[derive(Clone, Copy, Debug)]
+pub struct History<'a> {
+    /// The prompt's.
+    pub prompt: &'a [u32],
+    /// Those that were picked so far; their number is the position that random numbers belong to.
+    pub output: &'a [u32],
 }

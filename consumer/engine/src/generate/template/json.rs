@@ -5,8 +5,7 @@ use std::fmt::Write as _;
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 
-use super::argument;
-use super::python::Exponential;
+use super::float::{Exponential, float};
 
 /// Lists and objects within each other.
 const DEPTH_MAX: usize = 128;
@@ -161,6 +160,21 @@ impl Style {
     }
 }
 
+/// A keyword or positional argument of a filter.
+fn argument<'a, T>(
+    kwargs: &'a Kwargs,
+    name: &'a str,
+    positional: Option<T>,
+) -> Result<Option<T>, Error>
+where
+    Option<T>: minijinja::value::ArgType<'a, Output = Option<T>>,
+{
+    match positional {
+        Some(value) => Ok(Some(value)),
+        None => kwargs.get(name),
+    }
+}
+
 /// A key of an object: JSON has texts alone, and Python makes them of the others.
 fn key_text(key: &Value) -> Result<String, Error> {
     match key.kind() {
@@ -185,57 +199,5 @@ fn number(value: &Value) -> String {
             number => float(number),
         },
         _ => value.to_string(),
-    }
-}
-
-/// A float as Python's `repr` writes it: the shortest digits that are read back as this number, with an exponent from
-/// 1e16 on and below 1e-4.
-pub(super) fn float(number: f64) -> String {
-    if !number.is_finite() {
-        return if number.is_nan() {
-            "nan"
-        } else if number > 0.0 {
-            "inf"
-        } else {
-            "-inf"
-        }
-        .to_owned();
-    }
-    let scientific = format!("{number:e}");
-    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or_default();
-    if (-4..16).contains(&exponent) {
-        let fixed = number.to_string();
-        return if fixed.contains('.') { fixed } else { fixed + ".0" };
-    }
-    let sign = if exponent < 0 { '-' } else { '+' };
-    format!("{digits}e{sign}{:02}", exponent.abs())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::float;
-
-    #[test]
-    fn floats_are_written_as_python_does() {
-        // Python 3.13: print(repr(x)) for each.
-        for (number, right) in [
-            (0.0, "0.0"),
-            (-0.0, "-0.0"),
-            (1.0, "1.0"),
-            (0.1, "0.1"),
-            (1e15, "1000000000000000.0"),
-            (1.5e16, "1.5e+16"),
-            (1e16, "1e+16"),
-            (123_456_789_012_345_680.0, "1.2345678901234568e+17"),
-            (0.0001, "0.0001"),
-            (0.00001, "1e-05"),
-            (1.25e-7, "1.25e-07"),
-            (1e100, "1e+100"),
-            (5e-324, "5e-324"),
-            (f64::INFINITY, "inf"),
-        ] {
-            assert_eq!(float(number), right);
-        }
     }
 }

@@ -4,6 +4,7 @@
 //! or does otherwise, `messages` what clients write otherwise than templates expect, `generation` a tag of
 //! transformers, `time` the dates that some models want to know.
 
+mod float;
 mod generation;
 mod json;
 mod messages;
@@ -13,9 +14,9 @@ mod time;
 use std::error::Error as _;
 use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
+use std::thread;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Kwargs;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
 use serde_json::{Map, Value as Json};
 
@@ -24,8 +25,11 @@ const SOURCE_BYTES_MAX: usize = 1 << 20;
 /// The longest prompt that is written: four times the largest body of a job.
 const OUTPUT_BYTES_MAX: usize = 32 << 20;
 /// Instructions of one rendering, of which a message takes some hundred, with one added for each 64 bytes that it
-/// makes: no more than 256 MiB.
-const FUEL: u64 = 4 << 20;
+/// makes: no more than 128 MiB.
+const FUEL: u64 = 2 << 20;
+/// A template can put lists within lists until its fuel is used up, and the library drops them by recursion: some
+/// hundred bytes of stack each. Of this only as much is memory as is written to.
+const STACK_BYTES: usize = 1 << 30;
 /// Calls of macros within macros. The library's 500 need more stack than a thread of the worker has to spare.
 const RECURSION_MAX: usize = 100;
 const NAME: &str = "chat_template";
@@ -115,8 +119,17 @@ impl ChatTemplate {
 
     /// Renders a prompt.
     pub fn render(&self, input: &ChatInput<'_>) -> Result<String, TemplateError> {
-        let rendered = contained(|| self.rendered(input));
-        rendered.unwrap_or_else(|problem| Err(TemplateError::Failed { problem }))
+        let rendered = thread::scope(|scope| {
+            let thread = thread::Builder::new().stack_size(STACK_BYTES);
+            let thread = thread.spawn_scoped(scope, || self.rendered(input));
+            Ok::<_, io::Error>(thread?.join())
+        });
+        let problem = match rendered {
+            Ok(Ok(rendered)) => return rendered,
+            Ok(Err(_)) => "the template library can't cope with it".to_owned(),
+            Err(error) => format!("there is no thread to render it on: {error}"),
+        };
+        Err(TemplateError::Failed { problem })
     }
 
     fn rendered(&self, input: &ChatInput<'_>) -> Result<String, TemplateError> {
@@ -218,21 +231,6 @@ fn described(error: &Error) -> String {
 fn contained<T>(part: impl FnOnce() -> T) -> Result<T, String> {
     panic::catch_unwind(AssertUnwindSafe(part))
         .map_err(|_| "the template library can't cope with it".to_owned())
-}
-
-/// A keyword or positional argument of a filter.
-fn argument<'a, T>(
-    kwargs: &'a Kwargs,
-    name: &'a str,
-    positional: Option<T>,
-) -> Result<Option<T>, Error>
-where
-    Option<T>: minijinja::value::ArgType<'a, Output = Option<T>>,
-{
-    match positional {
-        Some(value) => Ok(Some(value)),
-        None => kwargs.get(name),
-    }
 }
 
 #[cfg(test)]

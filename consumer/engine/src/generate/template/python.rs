@@ -1,29 +1,11 @@
 //! Methods, tests and texts of values where Python's differ from minijinja's and its `pycompat`'s.
 
-use std::fmt;
-use std::sync::Arc;
-
-use minijinja::value::{Object, ObjectRepr, Serde, ValueKind, from_args};
+use minijinja::value::{Serde, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, Output, State, Value};
 use minijinja_contrib::pycompat;
 use serde_json::Value as Json;
 
-use super::json;
-
-/// A float that Python writes with an exponent, and minijinja without. Templates can't calculate with it, which none
-/// was seen to do.
-#[derive(Debug)]
-pub(super) struct Exponential(pub(super) f64);
-
-impl Object for Exponential {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Plain
-    }
-
-    fn render(self: &Arc<Self>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&json::float(self.0))
-    }
-}
+use super::float::{Exponential, float};
 
 /// A JSON value for a template.
 pub(super) fn value_of(json: &Json) -> Value {
@@ -33,8 +15,8 @@ pub(super) fn value_of(json: &Json) -> Value {
             Value::from_pairs(items.iter().map(|(key, item)| (key.as_str(), value_of(item))))
         }
         Json::Number(number) => match number.as_f64() {
-            Some(float) if number.is_f64() && json::float(float).contains('e') => {
-                Value::from_object(Exponential(float))
+            Some(value) if number.is_f64() && float(value).contains('e') => {
+                Value::from_object(Exponential(value))
             }
             _ => Value::from(Serde(number)),
         },
@@ -217,7 +199,7 @@ pub(super) fn write(
 ) -> Result<(), Error> {
     match f64::try_from(value.clone()) {
         Ok(number) if value.is_number() && !value.is_integer() => {
-            output.write_str(&json::float(number)).map_err(Error::from)
+            output.write_str(&float(number)).map_err(Error::from)
         }
         _ => minijinja::escape_formatter(output, state, value),
     }

@@ -109,7 +109,8 @@ fn json_is_pythons() {
         Ok("[]{}")
     );
     assert!(render("{{ nothing|tojson }}", &json!([])).is_err());
-    let deep = "{% set n = namespace(x=[]) %}{% for i in range(500) %}{% set n.x = [n.x] %}{% endfor %}{{ n.x|tojson }}";
+    let deep = "{% set n = namespace(x=[]) %}{% for i in range(500) %}{% set n.x = [n.x] %}{% endfor %}\
+                {{ n.x|tojson }}";
     assert!(render(deep, &json!([])).is_err());
 }
 
@@ -129,4 +130,16 @@ fn the_fixed_variables_are_not_replaced() {
         now_ms: 0,
     };
     assert_eq!(template.render(&input).as_deref(), Ok("[1] False <b> True True"));
+}
+
+#[test]
+fn lists_within_lists_cost_no_more_than_fuel() {
+    for nest in ["[n.x]", "(n.x,)", "{'a': n.x}", "{'a': [n.x]}"] {
+        let sets = format!("{{% set n.x = {nest} %}}").repeat(16);
+        let source = format!(
+            "{{% set n = namespace(x=1) %}}{{% for i in range(90000) %}}{sets}{{% endfor %}}{{{{ n.x|length }}}}"
+        );
+        let rendered = render(&source, &json!([]));
+        assert!(matches!(rendered, Err(TemplateError::TooMuch { .. })), "{nest}: {rendered:?}");
+    }
 }
