@@ -1,6 +1,6 @@
 //! Workers that die amid generations: nothing is lost, and no token is another one.
 
-use forebay_tests::generator::{GENERATOR, ids, long, starting_worker, stream, whole, worker};
+use forebay_tests::generator::{GENERATOR, ids, long, stream, whole, worker};
 use forebay_tests::job::{Codec, Job};
 use forebay_tests::patience::{PATIENT, until_true};
 use forebay_tests::record::result_within;
