@@ -112,18 +112,17 @@ fn prompts_chats_and_answers_are_read_as_transformers_reads_them() {
     .unwrap();
     let vocabulary = std::sync::Arc::new(model.tokenizer.vocabulary().unwrap());
     for line in lines() {
-        let ids = match line.value["prompt"].as_str() {
-            Some(prompt) => model.tokenizer.encode_prompt(prompt, true).unwrap(),
-            None => {
-                let input = ChatInput {
-                    messages: &line.value["messages"],
-                    tools: &Value::Null,
-                    add_generation_prompt: true,
-                    arguments: &Map::new(),
-                    now_ms: 0,
-                };
-                model.tokenizer.encode_prompt(&template.render(&input).unwrap(), false).unwrap()
-            }
+        let ids = if let Some(prompt) = line.value["prompt"].as_str() {
+            model.tokenizer.encode_prompt(prompt, true).unwrap()
+        } else {
+            let input = ChatInput {
+                messages: &line.value["messages"],
+                tools: &Value::Null,
+                add_generation_prompt: true,
+                arguments: &Map::new(),
+                now_ms: 0,
+            };
+            model.tokenizer.encode_prompt(&template.render(&input).unwrap(), false).unwrap()
         };
         assert_eq!(ids, line.ids, "{}", line.value);
         let mut text = String::new();
@@ -134,7 +133,7 @@ fn prompts_chats_and_answers_are_read_as_transformers_reads_them() {
         detokenizer.finish(&mut text);
         assert_eq!(text, line.value["text"], "{}", line.value);
     }
-    let end = lines().iter().flat_map(|line| line.tokens.last().copied()).min().unwrap();
+    let end = lines().iter().filter_map(|line| line.tokens.last().copied()).min().unwrap();
     assert!(generation.end_token_ids.contains(&end), "{end} of {:?}", generation.end_token_ids);
 }
 

@@ -29,6 +29,7 @@ const HEAD_SIZE_MAX: usize = 1 << 10;
 
 /// A decoder's configuration.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::struct_excessive_bools)] // each is a fact of a family by itself
 pub(crate) struct DecoderConfig {
     pub(crate) name: &'static str,
     pub(crate) vocabulary: usize,
@@ -259,7 +260,7 @@ fn layers(name: &str, fields: &mut Fields) -> Result<Vec<LayerConfig>, EngineErr
     }
 }
 
-/// Which layers of a SmolLM3 have positions: as `no_rope_layers` says, in which 1 means that a layer has them, or all
+/// Which layers of a `SmolLM3` have positions: as `no_rope_layers` says, in which 1 means that a layer has them, or all
 /// but every so many.
 fn turns(fields: &mut Fields, count: usize) -> Result<Vec<bool>, EngineError> {
     let every: usize = fields.or("no_rope_layer_interval", 4)?;

@@ -281,8 +281,8 @@ impl Yarn {
         let [low, high] = [pair_of(self.fast), pair_of(self.slow)];
         let [low, high] = if self.truncates { [low.floor(), high.ceil()] } else { [low, high] };
         let [low, mut high] = [low.max(0.0), high.min(dim - 1.0)];
-        if low == high {
-            high += 0.001; // as transformers has it
+        if high <= low {
+            high = low + 0.001; // as transformers has it where they are one
         }
         let slowed = ((pair as f64 - low) / (high - low)).clamp(0.0, 1.0);
         frequency / self.factor * slowed + frequency * (1.0 - slowed)
@@ -291,7 +291,7 @@ impl Yarn {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::float_cmp)]
     use super::*;
 
     const BESIDE: Beside =
