@@ -42,7 +42,7 @@ pub fn load_generator(
     Ok(model)
 }
 
-/// Warns of fields of a model's files that nobody here knows.
+/// Warns of fields of a model's files that are not known here.
 pub(crate) fn warn_of_ignored(model: &Model) {
     for field in model.info.ignored.iter().filter(|field| !field.is_known) {
         tracing::warn!(

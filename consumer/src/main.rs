@@ -69,8 +69,8 @@ struct EngineArguments {
     /// Where to compute: cpu or cuda:N.
     #[arg(long, global = true, default_value = "cpu")]
     device: Device,
-    /// In which number type: f32, bf16, f16, int8 or q4; as the configuration says if not named, else the device's best,
-    /// which is never int8 or q4.
+    /// In which number type: f32, bf16, f16, int8 or q4; as the configuration says if not named, else the device's
+    /// best, which is never int8 or q4.
     #[arg(long, global = true)]
     dtype: Option<DType>,
     /// On how many threads; all processors if not named.

@@ -1,6 +1,6 @@
 """Answers a question from the texts that fit it best, through the gateway with OpenAI's own package: the embedder finds
-the texts, the generator answers from them, and the answer is printed as it is written. `pip install -r requirements.txt`
-first.
+the texts, the generator answers from them, and the answer is printed as it is written.
+`pip install -r requirements.txt` first.
 """
 import json
 import os

@@ -1,4 +1,5 @@
-//! Any schema, expression or list of choices makes a guide that allows what it said it would, or is refused by an error.
+//! Any schema, expression or list of choices makes a guide that allows what it said it would, or is refused by an
+//! error.
 //!
 //! The first byte says which of them it is, the second is the seed of the tokens that are picked.
 #![no_main]

@@ -149,7 +149,7 @@ class LlamaCpp:
             self.contexts = {(sequences, tokens): self.library.llama_init_from_model(self.model, params)}
         return self.contexts[sequences, tokens]
 
-    def feed(self, context, items):
+    def decode_all(self, context, items):
         for start in range(0, len(items), 2048):
             part = items[start : start + 2048]
             batch = self.library.llama_batch_init(len(part), 0, 1)
@@ -169,21 +169,21 @@ class LlamaCpp:
         self.library.llama_memory_clear(self.library.llama_get_memory(context), True)
         items = [(0, self.token(), at, int(at == tokens - 1)) for at in range(tokens)]
         started = time.perf_counter()
-        self.feed(context, items)
+        self.decode_all(context, items)
         return tokens / (time.perf_counter() - started)
 
     def decode(self, sequences, tokens):
-        """Every sequence has memory of its own; that of all but the first is copied, which takes no time to speak of."""
+        """Every sequence has memory of its own; that of all but the first is copied, which takes hardly any time."""
         context = self.context(sequences, tokens)
         memory = self.library.llama_get_memory(context)
         self.library.llama_memory_clear(memory, True)
-        self.feed(context, [(0, self.token(), at, 0) for at in range(tokens)])
+        self.decode_all(context, [(0, self.token(), at, 0) for at in range(tokens)])
         for sequence in range(1, sequences):
             self.library.llama_memory_seq_cp(memory, 0, sequence, -1, -1)
-        self.feed(context, [(s, self.token(), tokens, 1) for s in range(sequences)])
+        self.decode_all(context, [(s, self.token(), tokens, 1) for s in range(sequences)])
         started = time.perf_counter()
         for step in range(STEPS):
-            self.feed(context, [(s, self.token(), tokens + 1 + step, 1) for s in range(sequences)])
+            self.decode_all(context, [(s, self.token(), tokens + 1 + step, 1) for s in range(sequences)])
         return sequences * STEPS / (time.perf_counter() - started)
 
 

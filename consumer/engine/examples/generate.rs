@@ -1,11 +1,11 @@
 //! The bare generator as a program that stays loaded, for benchmarks that put it beside others.
 //!
-//! `generate MODEL DTYPE THREADS` prints what was loaded, of a folder or a GGUF, then answers each line of standard input
-//! with a line of JSON:
+//! `generate MODEL DTYPE THREADS` prints what was loaded, of a folder or a GGUF, then answers each line of standard
+//! input with a line of JSON:
 //!
-//! - `prefill TOKENS` computes a prompt of so many tokens, drawn anew each time: `{"seconds"}`
-//! - `decode SEQUENCES CONTEXT STEPS` lets so many sequences of so many tokens go on side by side: `{"seconds"}`, of all
-//!   the steps
+//! - `prefill TOKENS` computes a prompt of so many tokens, drawn each time: `{"seconds"}`
+//! - `decode SEQUENCES CONTEXT STEPS` lets so many sequences of so many tokens go on side by side: `{"seconds"}`, of
+//!   all the steps
 //! - `pages` says what the pages that were in use at once took at most: `{"bytes"}`
 //! - `greedy TOKENS [IDS]` continues the prompt of these ids by the likeliest tokens: `{"ids"}`
 #![allow(clippy::print_stdout)]
@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The likeliest token, whatever it is: a sequence ends where it is told to.
+/// The likeliest token, whatever it is: a sequence ends where the bench ends it.
 fn greedy() -> Sampling {
     Sampling { temperature: 0.0, ..Sampling::default() }
 }
@@ -60,7 +60,8 @@ struct Bench {
 impl Bench {
     fn answer(&mut self, line: &str) -> Result<Value, Box<dyn Error>> {
         let mut words = line.splitn(2, ' ');
-        let (command, rest) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let command = words.next().unwrap_or_default();
+        let rest = words.next().unwrap_or_default();
         let numbers = || rest.split(' ').map(str::parse).collect::<Result<Vec<usize>, _>>();
         match command {
             "prefill" => {

@@ -192,9 +192,9 @@ pub enum EngineError {
     /// A model of another kind than the caller needs.
     #[error("the model {found}; one that {expected} is needed")]
     OtherEngine {
-        /// What it does.
+        /// The model's own work.
         found: &'static str,
-        /// What was asked of it.
+        /// The work that was asked of it.
         expected: &'static str,
     },
     /// An item that no batch can hold: leave it out and compute the others.

@@ -83,7 +83,7 @@ pub struct ModelInfo {
     pub threads: usize,
     /// An upper bound of the device memory, in bytes, that a token of a batch takes while it is computed.
     pub bytes_per_token: usize,
-    /// What a model that generates text says about that; `None` for others.
+    /// Settings of a model that generates text; `None` for others.
     pub generation: Option<GenerationInfo>,
 }
 

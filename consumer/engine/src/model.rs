@@ -93,6 +93,11 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
         let engine = Engine::Encoder(Box::new(encoder));
         return Ok(Model { tokenizer: Arc::new(tokenizer), engine, info });
     }
+    load_encoder(&folder, options)
+}
+
+/// Loads a model of one row a text.
+fn load_encoder(folder: &ModelFolder, options: &LoadOptions) -> Result<Model, EngineError> {
     let (architecture, mut fields, classes) = Architecture::read(&folder.config_path())?;
     let name = architecture.name();
     let sizes = architecture.sizes();
@@ -104,7 +109,7 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
     let threads = if architecture.computes_nothing() { 1 } else { options.resolve_threads() };
     let tokens_max = folder.tokens_max(sizes.positions);
     let device = device::open(options.device)?;
-    let tokenizer = Tokenizer::load(&folder, tokens_max, architecture.gives_types())?;
+    let tokenizer = Tokenizer::load(folder, tokens_max, architecture.gives_types())?;
     let open = || Weights::open(&folder.weights_path());
     let pooling = folder.pooling();
     let head = if gives_scores(task) {

@@ -16,7 +16,7 @@ use crate::load::fields::Fields;
 use crate::load::files::read;
 use crate::load::folder::ModelFolder;
 use crate::load::options::{Device, LoadOptions};
-use crate::load::per_token::PerToken;
+use crate::load::per_token::{PerToken, SpladePooling};
 use crate::load::safetensors::Weights;
 use crate::load::token_modules::TokenModules;
 use crate::load::token_reading::{Expansion, InputType, TokenReading};
@@ -77,10 +77,7 @@ pub(crate) fn load(
         vocabulary: sizes.vocabulary,
         keeps_end: tokenizer.keeps_end(),
         pooling: Vec::new(),
-        sparse_pooling: match modules {
-            PerToken::Sparse(pooling) => Some(*pooling),
-            PerToken::Tokens(_) => None,
-        },
+        sparse_pooling: sparse_pooling(modules),
         kinds,
         after_pooling: Vec::new(),
         prompts: folder.prompts().named.clone(),
@@ -97,6 +94,13 @@ pub(crate) fn load(
     let layers = architecture.layers(weights, dtype, &candle_core::Device::Cpu)?;
     let encoder = PerTokenEncoder::new(sizes, layers, head, unseen, threads, dtype.tensor())?;
     Ok((tokenizer, encoder, info))
+}
+
+fn sparse_pooling(modules: &PerToken) -> Option<SpladePooling> {
+    match modules {
+        PerToken::Sparse(pooling) => Some(*pooling),
+        PerToken::Tokens(_) => None,
+    }
 }
 
 fn task(modules: &PerToken) -> ModelTask {

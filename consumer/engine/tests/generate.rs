@@ -136,7 +136,7 @@ fn every_family_continues_as_transformers_does() {
 }
 
 #[test]
-fn chunks_company_threads_and_cached_prefixes_change_no_bit() {
+fn chunks_batch_mates_threads_and_cached_prefixes_change_no_bit() {
     for family in FAMILIES {
         for dtype in [DType::F32, DType::Bf16, DType::Int8] {
             let options = |threads| LoadOptions {
@@ -178,7 +178,7 @@ fn chunks_company_threads_and_cached_prefixes_change_no_bit() {
                 step(&mut *generator, &mut runs.iter_mut().collect::<Vec<_>>(), &likeliest(), 25);
             }
             for (run, alone) in runs.iter().zip(alone.iter().chain(&alone[1..])) {
-                assert_eq!(run.picked[..40], alone[..40], "{family} {dtype} in company");
+                assert_eq!(run.picked[..40], alone[..40], "{family} {dtype} beside others");
                 generator.close(run.id, Keep::Prefix);
             }
             // All pages of the longest prompt are in the cache now, and those of its continuation.

@@ -24,7 +24,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 DATA = pathlib.Path(__file__).parent / "data" / "gguf"
 LINES = pathlib.Path(sys.argv[1]).read_text().splitlines()
-# Borders: spaces, line ends, digits, signs, letters of other scripts, characters of several code points, endings.
+# Borders: spaces, line ends, digits, signs, characters of other scripts, characters of several code points, endings.
 HARD = [
     "", " ", "  ", "   a", "a   b", "\t\tx", "\n", "\n\n", "a\n\n\nb", "a \n b", "x\r\ny", " \r\n ",
     "1", "12", "123", "1234567890", "3.14159", "year 2026, 7 of 12", "x86_64", "1,000,000.00", "v1.2.3-rc4",
@@ -159,7 +159,8 @@ def sentence_pieces():
         model = io.BytesIO()
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(LINES[:400]), model_writer=model, vocab_size=600, model_type="bpe",
-            byte_fallback=True, add_dummy_prefix=space, remove_extra_whitespaces=False, normalization_rule_name="identity",
+            byte_fallback=True, add_dummy_prefix=space, remove_extra_whitespaces=False,
+            normalization_rule_name="identity",
             split_digits=True, character_coverage=0.99, minloglevel=2, user_defined_symbols=["<start_of_turn>"],
             num_threads=1,
         )

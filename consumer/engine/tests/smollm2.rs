@@ -138,7 +138,7 @@ fn prompts_chats_and_answers_are_read_as_transformers_reads_them() {
 }
 
 #[test]
-fn in_fewer_bits_answers_begin_as_in_f32_and_company_changes_no_bit() {
+fn in_fewer_bits_answers_begin_as_in_f32_and_batch_mates_change_no_bit() {
     let lines: Vec<Line> = lines().into_iter().take(12).collect();
     for dtype in [DType::Bf16, DType::Int8, DType::Q4] {
         let mut model = open(dtype);

@@ -1,7 +1,7 @@
 //! The generator alone: prompts from a reader to answers on a writer, without broker or store.
 //!
-//! A step is either of prompts or of picked tokens, so that the speed of each can be told. Prompts are read ahead, on a
-//! thread of its own, as in the worker.
+//! A step is either of prompts or of picked tokens, so that the speed of each can be measured. Prompts are read ahead,
+//! on a thread of its own, as in the worker.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -318,7 +318,7 @@ impl Running {
     }
 }
 
-/// What is counted on the way.
+/// Sums over all prompts.
 #[derive(Default)]
 struct Figures {
     sequences: u64,

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::error::WorkerError;
 
-/// What holds for every prompt of a run that does not say otherwise itself.
+/// Settings of every prompt of a run that does not say otherwise itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
     /// The most sequences at once.
@@ -85,7 +85,7 @@ pub(super) struct Prompt {
 }
 
 impl Prompt {
-    /// What makes text of its answer's tokens.
+    /// Makes text of its answer's tokens.
     pub(super) fn detokenizer(&self, vocabulary: Arc<Vocabulary>) -> Detokenizer {
         if self.is_chat { Detokenizer::new(vocabulary) } else { Detokenizer::following(vocabulary) }
     }
@@ -129,7 +129,7 @@ impl Reader {
         })
     }
 
-    /// Sends the prompts of all lines, until nobody takes them any more.
+    /// Sends the prompts of all lines, until no step takes them any more.
     pub(super) fn read(
         self,
         input: impl BufRead,

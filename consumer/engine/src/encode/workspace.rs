@@ -21,7 +21,7 @@ pub(crate) enum Slot {
     Inner,
     /// The intermediate activations after their gate.
     Gated,
-    /// What all halves so far have added up to.
+    /// The sum of all halves so far.
     Residual,
 }
 

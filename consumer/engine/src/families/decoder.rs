@@ -2,19 +2,15 @@
 
 use candle_core::{DType as TensorType, Device, Tensor};
 use forebay_kernels::{
-    Activation, AddRmsNorm, Gate, Linear, PagedAttention, Pages, QkvIntoPages, RmsNorm, Rotary,
-    StepRows,
+    AddRmsNorm, Gate, Linear, PagedAttention, Pages, QkvIntoPages, RmsNorm, Rotary, StepRows,
 };
 
 use crate::encode::workspace::{Slot, Workspace};
 use crate::error::EngineError;
 use crate::families::decoder_config::{DecoderConfig, LayerConfig};
-use crate::load::gguf::packed::Packed;
+use crate::families::decoder_tensors::Named;
 use crate::load::options::DType;
 use crate::load::tensors::Tensors;
-
-/// Prefixes that decoders' tensors are found under; a head stands beside `model.`.
-const PREFIXES: [&str; 3] = ["model.", "language_model.model.", ""];
 
 /// A decoder's weights.
 pub(crate) struct Decoder {
@@ -289,115 +285,6 @@ impl Layer {
             down: named.linear(&one("mlp.down_proj", hidden), inner, config.mlp_bias)?,
             after_feed_forward: after("post_feedforward_layernorm")?,
             end: AddRmsNorm { norm: named.norm(if last { "norm" } else { &next }, hidden)? },
-        })
-    }
-}
-
-/// Tensors by name, made into the parameters of operations.
-struct Named<'a> {
-    tensors: &'a dyn Tensors,
-    prefix: &'static str,
-    dtype: DType,
-    adds_one: bool,
-    eps: f64,
-}
-
-impl<'a> Named<'a> {
-    fn new(tensors: &'a dyn Tensors, dtype: DType, adds_one: bool, eps: f64) -> Self {
-        let there = |prefix: &&str| tensors.contains(&format!("{prefix}embed_tokens.weight"));
-        let prefix = PREFIXES.into_iter().find(there).unwrap_or(PREFIXES[0]);
-        Self { tensors, prefix, dtype, adds_one, eps }
-    }
-
-    /// The head's name.
-    fn head(&self) -> String {
-        format!("{}lm_head.weight", self.prefix.strip_suffix("model.").unwrap_or(self.prefix))
-    }
-
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, EngineError> {
-        self.tensors.f32(&format!("{}{name}", self.prefix), shape)
-    }
-
-    fn norm(&self, name: &str, width: usize) -> Result<RmsNorm, EngineError> {
-        let weight = self.tensor(&format!("{name}.weight"), &[width])?;
-        let weight = if self.adds_one { (weight + 1.0)? } else { weight };
-        Ok(RmsNorm { weight, eps: self.eps as f32 })
-    }
-
-    /// Linear layers of the same inputs as one, their outputs side by side.
-    fn linear(
-        &self,
-        parts: &[(String, usize)],
-        inputs: usize,
-        has_bias: bool,
-    ) -> Result<Linear, EngineError> {
-        let bias =
-            |(name, outputs): &(String, usize)| self.tensor(&format!("{name}.bias"), &[*outputs]);
-        let biases = if has_bias { parts } else { &[] };
-        let biases = biases.iter().map(bias).collect::<Result<Vec<_>, _>>()?;
-        let bias = has_bias.then(|| Tensor::cat(&biases, 0)).transpose()?;
-        let weight =
-            |(name, outputs): &(String, usize)| (format!("{}{name}.weight", self.prefix), *outputs);
-        let weights: Vec<(String, usize)> = parts.iter().map(weight).collect();
-        self.side_by_side(&weights, inputs, bias.as_ref())
-    }
-
-    /// Weights by their whole names as one layer.
-    fn side_by_side(
-        &self,
-        parts: &[(String, usize)],
-        inputs: usize,
-        bias: Option<&Tensor>,
-    ) -> Result<Linear, EngineError> {
-        if let Some(blocks) = self.blocks(parts, inputs)? {
-            let outputs = parts.iter().map(|(_, outputs)| outputs).sum();
-            return self.of_blocks(blocks, [outputs, inputs], bias);
-        }
-        let states = self.dtype.tensor();
-        let none = Activation::None;
-        let weight =
-            |(name, outputs): &(String, usize)| self.tensors.f32(name, &[*outputs, inputs]);
-        let weights = parts.iter().map(weight).collect::<Result<Vec<_>, _>>()?;
-        let weight =
-            if let [weight] = &weights[..] { weight.clone() } else { Tensor::cat(&weights, 0)? };
-        Ok(match self.dtype {
-            DType::Int8 => Linear::int8(&weight, bias, none, states)?,
-            DType::F32 | DType::Bf16 | DType::F16 | DType::Q4 => {
-                Linear::new(&weight, bias, none, states)?
-            }
-        })
-    }
-
-    /// The file's own blocks of weights, if they are what is multiplied by and all of these have them.
-    fn blocks(
-        &self,
-        parts: &[(String, usize)],
-        inputs: usize,
-    ) -> Result<Option<Packed>, EngineError> {
-        if self.dtype != DType::Q4 {
-            return Ok(None);
-        }
-        let mut blocks = Vec::with_capacity(parts.len());
-        for (name, outputs) in parts {
-            let Some(part) = self.tensors.blocks(name, [*outputs, inputs])? else {
-                return Ok(None);
-            };
-            blocks.push(Packed::of(&part));
-        }
-        Ok(Some(Packed::side_by_side(blocks)))
-    }
-
-    fn of_blocks(
-        &self,
-        blocks: Packed,
-        [outputs, inputs]: [usize; 2],
-        bias: Option<&Tensor>,
-    ) -> Result<Linear, EngineError> {
-        let states = self.dtype.tensor();
-        let none = Activation::None;
-        Ok(match blocks {
-            Packed::Four(blocks) => Linear::of_q4(outputs, inputs, &blocks, bias, none, states)?,
-            Packed::Eight(blocks) => Linear::of_q8(outputs, inputs, &blocks, bias, none, states)?,
         })
     }
 }

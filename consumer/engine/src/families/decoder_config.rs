@@ -68,7 +68,7 @@ pub(crate) struct DecoderConfig {
     pub(crate) layers: Vec<LayerConfig>,
 }
 
-/// What differs from layer to layer.
+/// The settings that differ from layer to layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LayerConfig {
     /// Which rotation; `None` for none.
@@ -95,17 +95,8 @@ impl DecoderConfig {
         let is_gemma = name == "gemma3_text";
         let [hidden, heads]: [usize; 2] =
             [fields.required("hidden_size")?, fields.required("num_attention_heads")?];
-        let kv_heads = fields.get("num_key_value_heads")?.unwrap_or(match name {
-            "mistral" => 8,
-            "smollm3" | "gemma3_text" => 4,
-            "qwen2" | "qwen3" => 32,
-            _ => heads,
-        });
-        let head_dim = fields.get("head_dim")?.unwrap_or(match name {
-            "qwen3" => 128,
-            "gemma3_text" => 256,
-            _ => hidden.checked_div(heads).unwrap_or_default(),
-        });
+        let kv_heads = fields.get("num_key_value_heads")?.unwrap_or(kv_heads_of(name, heads));
+        let head_dim = fields.get("head_dim")?.unwrap_or(head_dim_of(name, hidden, heads));
         let attention_bias = match name {
             "llama" | "smollm3" | "qwen3" | "gemma3_text" => fields.or("attention_bias", false)?,
             _ => false,
@@ -337,6 +328,25 @@ fn ropes(config: &DecoderConfig, fields: &mut Fields) -> Result<Vec<DecoderRope>
         DecoderRope::parse(fields, global, beside)?,
         DecoderRope::parse(fields, local, local_beside)?,
     ])
+}
+
+/// The heads of keys where a configuration doesn't say, as in transformers.
+fn kv_heads_of(name: &str, heads: usize) -> usize {
+    match name {
+        "mistral" => 8,
+        "smollm3" | "gemma3_text" => 4,
+        "qwen2" | "qwen3" => 32,
+        _ => heads,
+    }
+}
+
+/// The values of a head where a configuration doesn't say, as in transformers.
+fn head_dim_of(name: &str, hidden: usize, heads: usize) -> usize {
+    match name {
+        "qwen3" => 128,
+        "gemma3_text" => 256,
+        _ => hidden.checked_div(heads).unwrap_or_default(),
+    }
 }
 
 #[cfg(test)]

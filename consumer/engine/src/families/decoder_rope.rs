@@ -64,7 +64,7 @@ struct LongRope {
     amplitude: f64,
 }
 
-/// What the parameters of a rotation are read beside.
+/// The fields that the parameters of a rotation are read beside.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Beside {
     /// The base where the parameters have none.
@@ -138,7 +138,7 @@ impl DecoderRope {
     pub(super) fn positions_max(&self) -> Option<usize> {
         match &self.scaling {
             // Longer texts turn by other factors from their first token on, so which ones are right isn't known when
-            // a text begins: transformers computes all of it anew where it grows beyond the trained length.
+            // a text begins: transformers computes all of it again where it grows beyond the trained length.
             Scaling::Long(long) => Some(long.trained),
             _ => None,
         }

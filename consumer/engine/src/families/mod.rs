@@ -10,6 +10,7 @@ mod deberta;
 pub(crate) mod decoder;
 pub(crate) mod decoder_config;
 mod decoder_rope;
+mod decoder_tensors;
 mod gte;
 pub(crate) mod masked_lm;
 mod modernbert;

@@ -35,7 +35,7 @@ struct Sequence {
     tokens: Vec<u32>,
     /// Enough for its tokens.
     pages: Vec<u32>,
-    /// What stands before the page that is filled next.
+    /// The tokens before the page that is filled next.
     before: Before,
 }
 

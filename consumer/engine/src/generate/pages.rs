@@ -1,10 +1,10 @@
-//! Which page belongs to whom: reference counts, and the prefix cache.
+//! Which page belongs to which sequence: reference counts, and the prefix cache.
 //!
 //! Every layer has its keys and values in pages of its own, but a page number means the same tokens in all of them: one
 //! allocator deals them out. A page that is full is known by its tokens and by what stands before it, back to the
 //! sequence's salt. Sequences that begin in the same way therefore share pages, while they are open and later on: a
-//! page that is kept stays when nobody holds it, until its memory is needed. Keys are compared as a whole, so that no
-//! collision of hashes can hand out another text's page.
+//! page that is kept stays when no sequence holds it, until its memory is needed. Keys are compared as a whole, so that
+//! no collision of hashes can hand out another text's page.
 //!
 //! Shared pages are never written to: they are full, and a sequence writes only behind its last token.
 
@@ -18,7 +18,7 @@ use crate::generate::generator::Keep;
 /// The tokens of a full page.
 type PageTokens = [u32; PAGE_TOKENS];
 
-/// What stands before a page.
+/// The tokens before a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Before {
     /// Nothing but the salt of the sequence.
@@ -27,7 +27,7 @@ pub(crate) enum Before {
     Page(u64),
 }
 
-/// What a full page is known by.
+/// The key of a full page.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     before: Before,
@@ -39,7 +39,7 @@ struct Key {
 struct Page {
     /// Open sequences that hold it.
     holders: usize,
-    /// Whether it stays when nobody holds it: some sequence that held it was closed with [`Keep::Prefix`].
+    /// Whether it stays when no sequence holds it: some sequence that held it was closed with [`Keep::Prefix`].
     kept: bool,
     /// Where it is found once it is full, and its number among the full ones.
     full: Option<(Key, u64)>,
@@ -52,7 +52,7 @@ struct Page {
 pub(crate) struct Prefix {
     /// Its pages, which the finder now holds.
     pub(crate) pages: Vec<u32>,
-    /// What stands before the next page.
+    /// The tokens before the next page.
     pub(crate) before: Before,
 }
 
@@ -70,7 +70,7 @@ pub(crate) struct PageAllocator {
     pages: Vec<Page>,
     /// The lowest number is dealt first, so that memory that was never needed is never touched.
     free: BinaryHeap<Reverse<u32>>,
-    /// Pages that nobody holds, by the time since when.
+    /// Pages that no sequence holds, by the time since when.
     cached: BTreeMap<u64, u32>,
     full: HashMap<Key, u32>,
     filled: u64,
@@ -182,7 +182,7 @@ impl PageAllocator {
         }
     }
 
-    /// Nobody finds the page any more.
+    /// The page is not found any more.
     fn forget(&mut self, page: u32) {
         if let Some((key, _)) = self.pages[page as usize].full.take() {
             self.full.remove(&key);

@@ -1,5 +1,5 @@
-//! What a model folder says about generating: the tokens that end a text, the chat template, and the parameters that
-//! its makers recommend.
+//! A model folder's settings of generation: the tokens that end a text, the chat template, and the parameters that its
+//! makers recommend.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::error::EngineError;
 use crate::load::files::{from_json, read_if_there};
 
-/// What a model says about generating text with it.
+/// A model's settings of generation.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GenerationInfo {
     /// Tokens that end a text.

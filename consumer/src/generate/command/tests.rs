@@ -29,7 +29,13 @@ fn prompt(id: usize, params: &Value) -> Value {
 #[test]
 fn every_prompt_is_answered_in_order_and_as_if_it_were_alone() {
     let lines: Vec<Value> = (0..9)
-        .map(|id| prompt(id, &json!({"max_tokens": 3 + 7 * (id % 4), "seed": id, "temperature": 0.7 * (id % 2) as f64})))
+        .map(|id| {
+            let temperature = 0.7 * (id % 2) as f64;
+            prompt(
+                id,
+                &json!({"max_tokens": 3 + 7 * (id % 4), "seed": id, "temperature": temperature}),
+            )
+        })
         .collect();
     let (together, summary) = answers(SETTINGS, &lines);
     for (id, answer) in together.iter().enumerate() {

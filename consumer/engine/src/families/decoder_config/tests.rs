@@ -1,4 +1,4 @@
-//! What configurations mean, in the words of several versions.
+//! The meaning of configurations, in the words of several versions.
 #![allow(clippy::unwrap_used)]
 
 use serde_json::json;

@@ -125,13 +125,13 @@ fn random_answers_fit_expressions_and_choices() {
         let guided = Guided::Regex(expression.to_owned());
         for seed in 0..10 {
             let (text, _) = model.answer(&guided, seed, true).unwrap();
-            let (digits, letters) = text.split_once('-').unwrap();
+            let (digits, suffix) = text.split_once('-').unwrap();
             assert!(
                 digits.len() == 3 && digits.bytes().all(|byte| byte.is_ascii_digit()),
                 "{text}"
             );
             assert!(
-                !letters.is_empty() && letters.bytes().all(|byte| (b'a'..=b'c').contains(&byte)),
+                !suffix.is_empty() && suffix.bytes().all(|byte| (b'a'..=b'c').contains(&byte)),
                 "{text}"
             );
         }

@@ -49,7 +49,7 @@ impl World {
             }
             sequence.tokens.push(token);
             let last = *sequence.pages.last().unwrap();
-            // Values depend on the salt's company not at all, but on all tokens before.
+            // Values depend on all tokens before, and on no other sequence of the salt.
             self.written[last as usize].push((sequence.salt, sequence.tokens.clone()));
             if let Some(start) = sequence.tokens.len().checked_sub(PAGE_TOKENS)
                 && start.is_multiple_of(PAGE_TOKENS)

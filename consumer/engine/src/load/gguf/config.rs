@@ -4,7 +4,6 @@
 use serde_json::{Map, Value, json};
 
 use crate::error::EngineError;
-use crate::load::gguf::GgufModel;
 use crate::load::gguf::family::Family;
 use crate::load::gguf::metadata::{Metadata, decimal};
 use crate::load::tensors::Tensors;
@@ -94,9 +93,11 @@ impl Heads {
 }
 
 /// The fields of `config.json`.
-pub(crate) fn config(model: &GgufModel) -> Result<Map<String, Value>, EngineError> {
-    let metadata = model.metadata();
-    let family = model.family();
+pub(crate) fn config(
+    metadata: &Metadata,
+    family: Family,
+    tensors: &dyn Tensors,
+) -> Result<Map<String, Value>, EngineError> {
     let keys = Keys { metadata, family: family.name() };
     if keys.size("expert_count", SIZE_MAX)?.is_some() {
         let problem = format!("{} > 0: experts are not supported", keys.key("expert_count"));
@@ -110,7 +111,7 @@ pub(crate) fn config(model: &GgufModel) -> Result<Map<String, Value>, EngineErro
         None => metadata.texts_len("tokenizer.ggml.tokens").unwrap_or_default(),
     };
     let activation = if family == Family::Gemma3 { "gelu_pytorch_tanh" } else { "silu" };
-    let has_bias = |part| model.contains(&format!("model.layers.0.{part}.bias"));
+    let has_bias = |part| tensors.contains(&format!("model.layers.0.{part}.bias"));
     let mut fields = Map::new();
     let mut set = |field: &str, value: Value| fields.insert(field.to_owned(), value);
     set("model_type", json!(family.model_type()));
@@ -124,7 +125,7 @@ pub(crate) fn config(model: &GgufModel) -> Result<Map<String, Value>, EngineErro
     set("max_position_embeddings", json!(positions));
     set("rms_norm_eps", json!(eps.unwrap_or(1e-6)));
     set("rope_theta", json!(keys.float("rope.freq_base")?.unwrap_or(BASE)));
-    set("tie_word_embeddings", json!(!model.contains("lm_head.weight")));
+    set("tie_word_embeddings", json!(!tensors.contains("lm_head.weight")));
     let name = if family == Family::Gemma3 { "hidden_activation" } else { "hidden_act" };
     set(name, json!(activation));
     match family {
@@ -136,7 +137,7 @@ pub(crate) fn config(model: &GgufModel) -> Result<Map<String, Value>, EngineErro
     if family == Family::Llama {
         set("mlp_bias", json!(has_bias("mlp.down_proj")));
     }
-    if let Some(scaling) = scaling(model, &keys, heads, positions)? {
+    if let Some(scaling) = scaling(tensors, &keys, heads, positions)? {
         set("rope_scaling", scaling);
     }
     match family {
@@ -188,25 +189,25 @@ fn of_phi3(
 
 /// How frequencies are scaled for longer texts.
 fn scaling(
-    model: &GgufModel,
+    tensors: &dyn Tensors,
     keys: &Keys<'_>,
     heads: Heads,
     positions: usize,
 ) -> Result<Option<Value>, EngineError> {
-    let metadata = model.metadata();
+    let metadata = keys.metadata;
     let rotated = keys.size("rope.dimension_count", SIZE_MAX)?.unwrap_or(heads.width);
     let factors = |name: &str| -> Result<Vec<f64>, EngineError> {
-        let factors = model.f32(name, &[rotated / 2])?.to_vec1::<f32>()?;
+        let factors = tensors.f32(name, &[rotated / 2])?.to_vec1::<f32>()?;
         Ok(factors.into_iter().map(decimal).collect())
     };
-    if model.contains("rope_factors_long.weight") {
+    if tensors.contains("rope_factors_long.weight") {
         let long = factors("rope_factors_long.weight")?;
         let short = factors("rope_factors_short.weight")?;
         return Ok(Some(
             json!({ "rope_type": "longrope", "long_factor": long, "short_factor": short }),
         ));
     }
-    if model.contains("rope_freqs.weight") {
+    if tensors.contains("rope_freqs.weight") {
         let base = keys.float("rope.freq_base")?.unwrap_or(BASE);
         return llama3(metadata, &factors("rope_freqs.weight")?, base).map(Some);
     }

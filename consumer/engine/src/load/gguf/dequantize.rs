@@ -1,9 +1,10 @@
-//! Quantised blocks to floats, exactly as the format's reference does: the same products and sums in f32, in the same
-//! order, each rounded by itself.
+//! Quantised blocks to floats, exactly as the format's reference does: every multiplication and sum in f32,
+//! in its order, each rounded by itself.
 
-use half::{bf16, f16};
+use half::bf16;
 use rayon::prelude::*;
 
+use crate::load::gguf::half_at::half_at;
 use crate::load::gguf::k_blocks;
 use crate::load::gguf::kind::Kind;
 
@@ -42,11 +43,6 @@ pub(crate) fn dequantize(kind: Kind, bytes: &[u8]) -> Vec<f32> {
     values
 }
 
-/// The f16 at a place.
-pub(crate) fn half_at(block: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
-}
-
 /// The low and the high halves of bytes: values of the first half of a block, and of the second.
 fn nibbles(quants: &[u8], values: &mut [f32], mut value: impl FnMut(usize, u8) -> f32) {
     let half = quants.len();
@@ -67,7 +63,7 @@ fn q4_1(block: &[u8], values: &mut [f32]) {
     nibbles(&block[4..], values, |_, quant| scale * f32::from(quant) + minimum);
 }
 
-/// The fifth bit of the value at a place, where it belongs.
+/// The fifth bit of a value by its index, shifted to where it belongs.
 pub(crate) fn fifth(block: &[u8], at: usize, i: usize) -> u8 {
     ((block[at + i / 8] >> (i % 8)) & 1) << 4
 }

@@ -1,4 +1,4 @@
-//! What a GGUF says of generating text.
+//! Settings of generation in a GGUF.
 
 use crate::error::EngineError;
 use crate::load::gguf::metadata::Metadata;

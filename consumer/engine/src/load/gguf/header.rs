@@ -45,7 +45,7 @@ fn broken<T>(problem: impl Into<String>) -> Result<T, Problem> {
     Err(Problem::Broken(problem.into()))
 }
 
-/// A tensor's place and form.
+/// A tensor's position and form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TensorInfo {
     /// The type of its values; the format's number for one that isn't read.
@@ -67,7 +67,7 @@ pub(crate) struct Header {
     pub(crate) tensors: BTreeMap<String, TensorInfo>,
 }
 
-/// What is left of a header.
+/// The rest of a header, as it is read.
 struct Source<R> {
     reader: R,
     at: u64,

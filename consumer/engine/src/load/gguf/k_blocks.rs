@@ -1,6 +1,6 @@
 //! Blocks of 256 values, whose parts of 16 or 32 have small scales of their own.
 
-use crate::load::gguf::dequantize::half_at;
+use crate::load::gguf::half_at::half_at;
 use crate::load::gguf::kind::SUPER_BLOCK;
 
 /// Values in a block.
@@ -8,7 +8,8 @@ pub(crate) const VALUES: usize = SUPER_BLOCK;
 
 /// Two bits a value: scales and minimums of four bits for each 16.
 pub(crate) fn q2_k(block: &[u8], values: &mut [f32]) {
-    let (scales, quants) = (&block[..16], &block[16..80]);
+    let scales = &block[..16];
+    let quants = &block[16..80];
     let scale = half_at(block, 80);
     let minimum = half_at(block, 82);
     for (part, values) in values.chunks_exact_mut(16).enumerate() {
@@ -20,7 +21,7 @@ pub(crate) fn q2_k(block: &[u8], values: &mut [f32]) {
     }
 }
 
-/// Two bits of the value at a place: 128 values share 32 bytes, 32 values a pair of bits in each.
+/// Two bits of a value by its index: 128 values share 32 bytes, 32 values a pair of bits in each.
 fn two_bits(quants: &[u8], i: usize) -> u8 {
     (quants[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2)) & 3
 }
@@ -43,7 +44,7 @@ pub(crate) fn q3_k_scale(block: &[u8], part: usize) -> f32 {
     half_at(block, 108) * (f32::from(low | high << 4) - 32.0)
 }
 
-/// Steps of the value at a place, from -4 to 3.
+/// Steps of a value by its index, from -4 to 3.
 pub(crate) fn q3_k_quant(block: &[u8], i: usize) -> i8 {
     // Where the bit is there nothing is taken away.
     let lowered = if block[i % 32] >> (i / 32) & 1 == 0 { 4 } else { 0 };
@@ -98,7 +99,7 @@ pub(crate) fn q6_k(block: &[u8], values: &mut [f32]) {
     }
 }
 
-/// Steps of the value at a place, from -32 to 31.
+/// Steps of a value by its index, from -32 to 31.
 pub(crate) fn q6_k_quant(block: &[u8], i: usize) -> i8 {
     let low = block[i / 128 * 64 + i % 64] >> (i % 128 / 64 * 4) & 15;
     (low | two_bits(&block[128..192], i) << 4).cast_signed() - 32

@@ -12,6 +12,7 @@ mod config;
 mod dequantize;
 mod family;
 pub(crate) mod generation;
+mod half_at;
 mod header;
 mod k_blocks;
 pub(crate) mod kind;
@@ -88,13 +89,9 @@ impl GgufModel {
         &self.metadata
     }
 
-    fn family(&self) -> Family {
-        self.family
-    }
-
     /// The fields that `config.json` would have.
     pub(crate) fn config(&self) -> Result<Map<String, Value>, EngineError> {
-        config::config(self)
+        config::config(&self.metadata, self.family, self)
     }
 
     /// Settings of generation.

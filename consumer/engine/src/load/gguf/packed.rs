@@ -1,4 +1,4 @@
-//! A file's quantised blocks as the blocks that linear layers multiply by: the same numbers, laid out anew.
+//! A file's quantised blocks as the blocks that linear layers multiply by: the same numbers in another layout.
 //!
 //! Each weight is `scale * quant + minimum` on both sides, and what comes out has the file's bits, but that a zero has
 //! no sign. `Q2_K` alone, whose halves of a block have minimums of their own, becomes the nearest of eight bits: off by
@@ -8,7 +8,8 @@ use forebay_kernels::{BLOCK, Q4Block, Q8Block};
 use rayon::prelude::*;
 
 use crate::load::gguf::blocks::Blocks;
-use crate::load::gguf::dequantize::{dequantize, fifth, half_at, mxfp4_quant, mxfp4_scale};
+use crate::load::gguf::dequantize::{dequantize, fifth, mxfp4_quant, mxfp4_scale};
+use crate::load::gguf::half_at::half_at;
 use crate::load::gguf::k_blocks::{q3_k_quant, q3_k_scale, q6_k_quant, scale_and_minimum};
 use crate::load::gguf::kind::{Kind, SUPER_BLOCK};
 

@@ -14,14 +14,14 @@ use tokenizers::{DecoderWrapper, NormalizerWrapper, Tokenizer};
 use crate::error::EngineError;
 use crate::load::gguf::generation::{BYTE, CONTROL, UNKNOWN, token_id};
 use crate::load::gguf::metadata::Metadata;
-use crate::tokenizer::gguf::Words;
+use crate::tokenizer::gguf::words::Words;
 
 /// The character that stands for a space.
 const SPACE: &str = "\u{2581}";
 /// The longest word that merges are made for, in characters; those that are known have at most 48.
 const CHARACTERS_MAX: usize = 128;
 
-/// What differs among `SentencePiece`'s tokenizers.
+/// The differences among `SentencePiece`'s tokenizers.
 pub(super) struct Way {
     /// Whether a space goes before texts.
     space_before: bool,

@@ -1,3 +1,5 @@
+//! Tools and the choice among them, as requests say them.
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -1,4 +1,4 @@
-//! Tests of the reader: files that GGUF's own library wrote, and files that are broken in one place.
+//! Tests of the reader: files that GGUF's own library wrote, and files that are broken at one point.
 #![allow(clippy::unwrap_used)]
 
 mod fields;

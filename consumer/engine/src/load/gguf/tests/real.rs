@@ -9,7 +9,7 @@ use super::{data, smollm2};
 use crate::load::gguf::GgufModel;
 use crate::load::tensors::Tensors;
 
-/// What transformers has after loading the file in f32.
+/// The file as transformers has loaded it in f32.
 #[derive(Deserialize)]
 struct Expected {
     config: Map<String, Value>,

@@ -1,3 +1,5 @@
+//! Chunks of a chat, as clients read them.
+
 use forebay_schemas::{FinishReason, ToolCall};
 use proptest::prelude::*;
 use serde_json::{Value, json};

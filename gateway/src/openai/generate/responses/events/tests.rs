@@ -1,3 +1,5 @@
+//! Events of a response, as clients read them.
+
 use forebay_schemas::{FinishReason, ToolCall, Usage};
 use serde_json::Map;
 
