@@ -67,7 +67,8 @@ pub struct Chunk {
 
 /// The entries of a job's token stream, read without the project's own codecs.
 pub async fn stream(redis: &mut MultiplexedConnection, id: &str) -> Vec<Chunk> {
-    let entries: Vec<(String, Vec<(String, Vec<u8>)>)> = redis::cmd("XRANGE")
+    type Entry = (String, Vec<(String, Vec<u8>)>);
+    let entries: Vec<Entry> = redis::cmd("XRANGE")
         .arg(format!("forebay:tokens:{id}"))
         .arg("-")
         .arg("+")

@@ -113,7 +113,8 @@ async fn a_job_can_be_submitted_got_and_waited_for_by_its_id() {
 #[tokio::test]
 async fn a_job_cancelled_by_command_before_a_worker_comes_is_not_done() {
     let stack = Stack::declared().await;
-    let submitted = json_lines(&stack.forebay(&["submit", "--json", "a text"]).await);
+    let submitted =
+        json_lines(&stack.forebay(&["submit", "--json", "--model", MODEL, "a text"]).await);
     let id = submitted[0]["job"].as_str().unwrap();
     assert_eq!(stack.forebay(&["cancel", id]).await.code, 0);
     let _worker = stack.worker(&[]).await;

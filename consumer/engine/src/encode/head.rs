@@ -29,7 +29,7 @@ pub(crate) struct Vector {
 
 /// A step after pooling.
 enum Step {
-    Dense(DenseLayer),
+    Dense(Box<DenseLayer>),
     Normalize,
 }
 
@@ -74,7 +74,7 @@ impl Head {
                 After::Dense(dense) => {
                     let layer = DenseLayer::load(dense, width)?;
                     width = layer.outputs();
-                    Step::Dense(layer)
+                    Step::Dense(Box::new(layer))
                 }
             });
         }

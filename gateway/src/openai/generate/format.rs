@@ -218,8 +218,8 @@ mod tests {
         )?)
     }
 
-    fn schema(text: &str) -> Option<ResponseFormat> {
-        Some(ResponseFormat::JsonSchema(serde_json::from_str(text).unwrap()))
+    fn schema(text: &str) -> ResponseFormat {
+        ResponseFormat::JsonSchema(serde_json::from_str(text).unwrap())
     }
 
     #[test]
@@ -230,12 +230,12 @@ mod tests {
         let named = json!({"type": "json_schema", "json_schema": inner});
         assert_eq!(
             parsed(&json!({"response_format": named})).unwrap(),
-            schema(r#"{"type":"object"}"#)
+            Some(schema(r#"{"type":"object"}"#))
         );
         assert_eq!(parsed(&json!({"response_format": {"type": "text"}})).unwrap(), None);
         assert_eq!(parsed(&json!({"response_format": null})).unwrap(), None);
         let json_object = json!({"response_format": {"type": "json_object"}});
-        assert_eq!(parsed(&json_object).unwrap(), schema(r#"{"type":"object"}"#));
+        assert_eq!(parsed(&json_object).unwrap(), Some(schema(r#"{"type":"object"}"#)));
         let regex = Some(ResponseFormat::Regex("[a-z]+".into()));
         assert_eq!(
             parsed(&json!({"structured_outputs": {"regex": "[a-z]+", "json": null}})).unwrap(),

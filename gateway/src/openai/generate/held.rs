@@ -3,7 +3,7 @@
 //! The worker finds the calls of a whole text; until then their markup comes as text. From the first that may be markup
 //! on nothing is handed on, and the record says which of it was text.
 
-/// Markers that a call begins with: Hermes', Qwen's and SmolLM's, Mistral's, and Llama's.
+/// Markers that a call begins with: Hermes', Qwen's and `SmolLM`'s, Mistral's, and Llama's.
 const MARKERS: [&str; 3] = ["<tool_call>", "[TOOL_CALLS]", "<|python_tag|>"];
 /// The beginnings of objects that are a call if they are the whole text, without white space.
 const BARE: [&str; 4] = ["{\"name\"", "{\"type\"", "{\"function\"", "[{\"name\""];
@@ -25,7 +25,7 @@ enum State {
 pub struct Held {
     state: State,
     /// Text that came and was not handed on.
-    held: String,
+    text: String,
     /// Bytes that were handed on.
     passed: usize,
 }
@@ -34,7 +34,7 @@ impl Held {
     /// For an answer in which there may be calls.
     pub fn new(has_tools: bool) -> Self {
         let state = if has_tools { State::Begins } else { State::Open };
-        Self { state, held: String::new(), passed: 0 }
+        Self { state, text: String::new(), passed: 0 }
     }
 
     /// For an answer that is a call as a whole: all of it waits for the record.
@@ -44,23 +44,23 @@ impl Held {
 
     /// Takes a piece, and returns the text that is certain by now.
     pub fn push(&mut self, piece: &str) -> String {
-        self.held.push_str(piece);
-        if self.state == State::Begins && !may_be_bare(&self.held) {
+        self.text.push_str(piece);
+        if self.state == State::Begins && !may_be_bare(&self.text) {
             self.state = State::Text;
         }
         let sure = match self.state {
-            State::Open => self.held.len(),
+            State::Open => self.text.len(),
             State::Begins | State::Closed => 0,
-            State::Text => match MARKERS.iter().filter_map(|m| self.held.find(m)).min() {
+            State::Text => match MARKERS.iter().filter_map(|m| self.text.find(m)).min() {
                 Some(at) => {
                     self.state = State::Closed;
                     // White space before a call belongs to it.
-                    self.held[..at].trim_end().len()
+                    self.text[..at].trim_end().len()
                 }
-                None => self.held.len() - may_begin(&self.held),
+                None => self.text.len() - may_begin(&self.text),
             },
         };
-        let text: String = self.held.drain(..sure).collect();
+        let text: String = self.text.drain(..sure).collect();
         self.passed += text.len();
         text
     }

@@ -207,7 +207,7 @@ fn biases(raw: &RawValue) -> Result<BTreeMap<u32, f32>, ApiError> {
         let name = format!("{NAME}.{id}");
         let expected = "a number from -100 to 100";
         let number = numeric(&name, raw, expected)?;
-        if !(number.abs() <= f64::from(LOGIT_BIAS_ABS_MAX)) {
+        if number.is_nan() || number.abs() > f64::from(LOGIT_BIAS_ABS_MAX) {
             return Err(beyond(&name, raw, expected));
         }
         biases.insert(id, number as f32);

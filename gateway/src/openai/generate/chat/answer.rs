@@ -84,6 +84,23 @@ pub struct TextUsage {
     pub prompt_tokens_details: PromptDetails,
 }
 
+/// The usage in a chunk of a stream that ends with it.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(untagged)]
+pub enum ChunkUsage {
+    /// Null, in all chunks but the last.
+    Later,
+    /// In the last.
+    Known(TextUsage),
+}
+
+impl ChunkUsage {
+    /// `None` is later.
+    pub fn of(usage: Option<TextUsage>) -> Self {
+        usage.map_or(Self::Later, Self::Known)
+    }
+}
+
 /// The tokens of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PromptDetails {

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{
     ChatForm,
-    answer::{Called, CalledFunction, TextUsage, id_of, parts},
+    answer::{Called, CalledFunction, ChunkUsage, TextUsage, id_of, parts},
 };
 use crate::{
     error::ApiError,
@@ -39,7 +39,7 @@ struct Chunk<'a> {
     choices: &'a [Choice],
     /// In every chunk of a stream that ends with it, as null.
     #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Option<TextUsage>>,
+    usage: Option<ChunkUsage>,
 }
 
 #[derive(Serialize)]
@@ -86,7 +86,7 @@ impl Chunks {
             created: self.head.created,
             model: &self.head.model,
             choices,
-            usage: self.form.streaming.include_usage.then_some(usage),
+            usage: self.form.streaming.include_usage.then(|| ChunkUsage::of(usage)),
         })
     }
 

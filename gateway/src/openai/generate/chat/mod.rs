@@ -4,6 +4,6 @@ mod answer;
 mod chunks;
 mod request;
 
-pub use answer::{ChatAnswer, TextUsage, answer};
+pub use answer::{ChatAnswer, ChunkUsage, TextUsage, answer};
 pub use chunks::Chunks;
 pub use request::{ChatBody, ChatForm, ChatRequest, NAMES};

@@ -9,7 +9,7 @@ use crate::{
     error::ApiError,
     openai::{
         generate::{
-            chat::TextUsage,
+            chat::{ChunkUsage, TextUsage},
             held::Held,
             logprobs::CompletionLogprobs,
             output::{Events, Generated, Head},
@@ -34,7 +34,7 @@ pub struct CompletionAnswer {
     /// The tokens of all prompts and answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "TextUsage", required)]
-    usage: Option<Option<TextUsage>>,
+    usage: Option<ChunkUsage>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -56,11 +56,7 @@ fn reason(reason: FinishReason) -> &'static str {
     }
 }
 
-fn written(
-    head: &Head,
-    choices: Vec<Choice>,
-    usage: Option<Option<TextUsage>>,
-) -> CompletionAnswer {
+fn written(head: &Head, choices: Vec<Choice>, usage: Option<ChunkUsage>) -> CompletionAnswer {
     let Head { id, model, created } = head.clone();
     let id = format!("cmpl-{id}");
     CompletionAnswer { id, object: "text_completion", created, model, choices, usage }
@@ -78,7 +74,7 @@ pub fn answer(
         let finish_reason = Some(reason(generated.finish_reason));
         Choice { index, text: generated.text, logprobs, finish_reason }
     });
-    serde_json::to_vec(&written(head, choices.collect(), Some(Some(usage.into()))))
+    serde_json::to_vec(&written(head, choices.collect(), Some(ChunkUsage::Known(usage.into()))))
 }
 
 /// The tokens of several outputs.
@@ -110,7 +106,7 @@ impl Chunks {
     }
 
     fn chunk(&self, choices: Vec<Choice>, usage: Option<TextUsage>) -> String {
-        let usage = self.form.streaming.include_usage.then_some(usage);
+        let usage = self.form.streaming.include_usage.then(|| ChunkUsage::of(usage));
         sse::event(&written(&self.head, choices, usage))
     }
 

@@ -83,12 +83,12 @@ fn item(name: &str, raw: &RawValue, messages: &mut Vec<Message>) -> Result<(), A
                 arguments: required(name, &fields, "arguments")?,
             };
             // Calls at once are one turn, with the text in front of them.
-            match messages.last_mut().filter(|message| message.role == "assistant") {
-                Some(turn) => turn.tool_calls.push(call),
-                None => {
-                    let turn = Message::new("assistant", "");
-                    messages.push(Message { tool_calls: vec![call], ..turn });
-                }
+            let last = messages.last_mut().filter(|message| message.role == "assistant");
+            if let Some(turn) = last {
+                turn.tool_calls.push(call);
+            } else {
+                let turn = Message::new("assistant", "");
+                messages.push(Message { tool_calls: vec![call], ..turn });
             }
         }
         "function_call_output" => {

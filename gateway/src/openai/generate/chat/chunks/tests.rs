@@ -21,6 +21,7 @@ fn came(at: u32, text: &str) -> TokenChunk {
     TokenChunk { at, ids: vec![1], text: text.into(), logprobs: None }
 }
 
+#[allow(clippy::needless_pass_by_value)] // `json!` makes values
 fn choice(delta: Value, finish_reason: Value) -> Value {
     json!({"index": 0, "delta": delta, "finish_reason": finish_reason})
 }
