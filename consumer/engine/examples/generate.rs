@@ -20,6 +20,8 @@ use forebay_engine::{
 };
 use serde_json::{Value, json};
 
+/// Room for 32 sequences of a thousand tokens in f32; only what is written to is memory.
+const CACHE_BYTES: u64 = 3 << 30;
 /// Tokens of a prompt that one step computes.
 const CHUNK: usize = 512;
 
@@ -28,8 +30,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let folder = arguments.next().ok_or("generate MODEL DTYPE THREADS")?;
     let dtype: DType = arguments.next().ok_or("a dtype")?.parse()?;
     let threads: usize = arguments.next().ok_or("how many threads")?.parse()?;
-    let options =
-        LoadOptions { dtype: Some(dtype), threads: Some(threads), ..LoadOptions::default() };
+    let options = LoadOptions {
+        dtype: Some(dtype),
+        threads: Some(threads),
+        cache_bytes: Some(CACHE_BYTES),
+        ..LoadOptions::default()
+    };
     let Model { engine, info, .. } = load(folder.as_ref(), &options)?;
     let Engine::Generator(generator) = engine else {
         return Err("the model doesn't generate".into());
