@@ -13,7 +13,7 @@
 //! for text in ["water in a pool", "gates at the turbine"] {
 //!     batch.push(&model.tokenizer.encode(text)?.ids, Finish::default());
 //! }
-//! let rows = model.encoder.compute(&batch)?;
+//! let rows = model.engine.encoder()?.compute(&batch)?;
 //! assert_eq!(rows.row(1).len(), model.info.dim);
 //! # Ok(())
 //! # }
