@@ -6,7 +6,7 @@ use forebay_engine::{Chunk, Keep, LoadOptions, Model, Pick, Sampling, Step};
 use forebay_fabric::Config;
 use forebay_schemas::ModelId;
 
-use crate::error::WorkerError;
+use crate::{error::WorkerError, memory::MemoryLimit};
 
 /// Tokens of a generator's step where the configuration does not say: enough that weights are read for many rows, few
 /// enough that those who wait for their next token wait for little.
@@ -31,13 +31,19 @@ pub(crate) fn folder_of(config: &Config, name: &ModelId) -> Result<PathBuf, Work
     }
 }
 
+/// The options with as much memory for keys and values as this process can spare, unless they say how much.
+pub(crate) fn with_pages(options: &LoadOptions, config: &Config) -> LoadOptions {
+    let memory = MemoryLimit::new(config.worker.memory_bytes_max, 0);
+    LoadOptions { cache_bytes: options.cache_bytes.or(memory.for_pages()), ..options.clone() }
+}
+
 /// Loads a model that generates text from the cache.
 pub fn load_generator(
     config: &Config,
     name: &ModelId,
     options: &LoadOptions,
 ) -> Result<Model, WorkerError> {
-    let model = forebay_engine::load(&folder_of(config, name)?, options)?;
+    let model = forebay_engine::load(&folder_of(config, name)?, &with_pages(options, config))?;
     warn_of_ignored(&model);
     Ok(model)
 }

@@ -11,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 const FULL_PERCENT: u64 = 90;
 /// ... until less than this share is used.
 const ROOM_PERCENT: u64 = 80;
+/// The engine's own choice where nothing limits the memory.
+const PAGES_BYTES_MAX: u64 = 1 << 30;
 const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// The condition of the worker's health that says so.
 pub const CONDITION: &str = "memory";
@@ -44,6 +46,12 @@ impl MemoryLimit {
         let Some(bytes_max) = self.bytes_max else { return Ok(()) };
         let left = bytes_max.saturating_sub(used_bytes());
         if needed > left { Err(left) } else { Ok(()) }
+    }
+
+    /// How many bytes keys and values of generated texts may take: a quarter of the limit, beside weights, prompts and
+    /// what is written, and no more than [`PAGES_BYTES_MAX`]. `None` where nothing limits the memory.
+    pub fn for_pages(&self) -> Option<u64> {
+        self.bytes_max.map(|bytes_max| (bytes_max / 4).min(PAGES_BYTES_MAX))
     }
 
     /// How many bytes the deliveries in hand may take, at most `most`: half of what is left now, after loading, up to
@@ -146,6 +154,14 @@ mod tests {
         assert_eq!(memory.check_bytes(1 << 29), Ok(()));
         let left = memory.check_bytes(1 << 31).unwrap_err();
         assert!(left <= 1 << 30, "{left}");
+    }
+
+    #[test]
+    fn pages_have_a_quarter_of_the_limit_and_no_more_than_they_have_without_one() {
+        let pages = |bytes_max| MemoryLimit { bytes_max, bytes_per_token: 0 }.for_pages();
+        assert_eq!(pages(Some(512 << 20)), Some(128 << 20));
+        assert_eq!(pages(Some(64 << 30)), Some(PAGES_BYTES_MAX));
+        assert_eq!(pages(None), None);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::{
     error::WorkerError,
     idle,
     in_hand::InHand,
-    loading::{STEP_TOKENS, folder_of, warm_up, warn_of_ignored},
+    loading::{STEP_TOKENS, folder_of, warm_up, warn_of_ignored, with_pages},
     memory::MemoryLimit,
     pace,
     pipeline::{Parts, Pipeline, Source, Threads},
@@ -76,7 +76,7 @@ pub fn load(
     options: &LoadOptions,
 ) -> Result<(Model, usize), WorkerError> {
     let folder = folder_of(config, name)?;
-    let mut model = forebay_engine::load(&folder, options)?;
+    let mut model = forebay_engine::load(&folder, &with_pages(options, config))?;
     warn_of_ignored(&model);
     if model.info.task == ModelTask::Generate {
         let tokens_max = match config.worker.batch_tokens_max {
