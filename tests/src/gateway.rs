@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::api::{Api, Exchange};
+use crate::patience::SOON;
 use crate::ports;
 use crate::probe::agent;
 use crate::service::Service;
@@ -195,6 +196,27 @@ pub async fn until_closed(stream: &mut TcpStream, limit: Duration) -> String {
     // Reset or closed: either is an end.
     drop(end.expect("the connection ends in time"));
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Everything that comes until `end` has.
+pub async fn until_read(stream: &mut TcpStream, end: &str) -> String {
+    let mut text = String::new();
+    let read = async {
+        while !text.contains(end) {
+            let mut bytes = [0; 4_096];
+            let count = stream.read(&mut bytes).await.unwrap();
+            assert_ne!(count, 0, "it ended early: {text}");
+            text.push_str(&String::from_utf8_lossy(&bytes[..count]));
+        }
+    };
+    tokio::time::timeout(SOON, read).await.unwrap_or_else(|_| panic!("no {end:?} came"));
+    text
+}
+
+/// The data of server-sent events, in order; what is no JSON is a text.
+pub fn events(text: &str) -> Vec<Value> {
+    let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    data.map(|json| serde_json::from_str(json).unwrap_or_else(|_| json!(json))).collect()
 }
 
 /// A list of numbers.

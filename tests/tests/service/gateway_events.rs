@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use forebay_tests::gateway::{Gateway, until_closed};
+use forebay_tests::gateway::{Gateway, events, until_closed, until_read};
 use forebay_tests::model::TINY;
 use forebay_tests::patience::{SOON, at, until_true};
 use forebay_tests::stack::{GRACE, Stack};
 use forebay_tests::workload::Workload;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
@@ -19,27 +19,6 @@ async fn following(gateway: &Gateway, id: &str, key: &str) -> TcpStream {
         "GET /v1/jobs/{id}/events HTTP/1.1\r\nhost: localhost\r\nauthorization: {key}\r\nconnection: close\r\n\r\n"
     );
     gateway.sending(request.as_bytes()).await
-}
-
-/// Everything that comes until `end` has.
-async fn until_read(stream: &mut TcpStream, end: &str) -> String {
-    let mut text = String::new();
-    let read = async {
-        while !text.contains(end) {
-            let mut bytes = [0; 4_096];
-            let count = stream.read(&mut bytes).await.unwrap();
-            assert_ne!(count, 0, "it ended early: {text}");
-            text.push_str(&String::from_utf8_lossy(&bytes[..count]));
-        }
-    };
-    tokio::time::timeout(SOON, read).await.unwrap_or_else(|_| panic!("no {end:?} came"));
-    text
-}
-
-/// The events of a stream, in order.
-fn events(text: &str) -> Vec<Value> {
-    let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
-    data.map(|json| serde_json::from_str(json).unwrap_or_else(|_| json!(json))).collect()
 }
 
 fn submitted(gateway: &Gateway, text: &str) -> String {

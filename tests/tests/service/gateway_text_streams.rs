@@ -2,38 +2,15 @@
 
 use std::time::Duration;
 
-use forebay_tests::gateway::{Gateway, until_closed};
+use forebay_tests::gateway::{Gateway, events, until_closed, until_read};
 use forebay_tests::model::TINY;
 use forebay_tests::patience::SOON;
 use forebay_tests::stack::Stack;
 use forebay_tests::writer::{Writer, beside_script, reply_to};
 use serde_json::{Value, json};
-use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpStream;
 
 use super::commands::json_lines;
 use super::gateway_text::{posting, with_writer};
-
-/// Everything that comes until `end` has.
-async fn until_read(stream: &mut TcpStream, end: &str) -> String {
-    let mut text = String::new();
-    let read = async {
-        while !text.contains(end) {
-            let mut bytes = [0; 4_096];
-            let count = stream.read(&mut bytes).await.unwrap();
-            assert_ne!(count, 0, "it ended early: {text}");
-            text.push_str(&String::from_utf8_lossy(&bytes[..count]));
-        }
-    };
-    tokio::time::timeout(SOON, read).await.unwrap_or_else(|_| panic!("no {end:?} came"));
-    text
-}
-
-/// The data of events, in order.
-fn data(text: &str) -> Vec<Value> {
-    let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
-    data.map(|json| serde_json::from_str(json).unwrap_or_else(|_| json!(json))).collect()
-}
 
 fn question() -> Value {
     json!({"model": TINY, "messages": [{"role": "user", "content": "Hi"}], "stream": true})
@@ -56,7 +33,7 @@ async fn tokens_come_before_the_end_and_the_body_ends_with_done() {
     let middle = until_read(&mut stream, "\"lo\"").await;
     taken.end("Hello!", 4).await;
     let rest = until_closed(&mut stream, SOON).await;
-    let all = data(&format!("{head}{middle}{rest}"));
+    let all = events(&format!("{head}{middle}{rest}"));
     let text: String =
         all.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
     assert_eq!(text, "Hello!");
@@ -84,7 +61,7 @@ async fn a_mistake_in_the_prompt_is_an_answer_and_a_failure_later_an_event() {
     let head = until_read(&mut stream, "Hel").await;
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     taken.fail("internal", "the device is lost").await;
-    let rest = data(&until_closed(&mut stream, SOON).await);
+    let rest = events(&until_closed(&mut stream, SOON).await);
     assert_eq!(rest.last().unwrap()["error"]["message"], "the device is lost", "{rest:?}");
 }
 
@@ -132,18 +109,18 @@ async fn a_job_s_tokens_are_events_and_a_client_that_comes_back_gets_those_after
         let came = until_read(stream, "Hel").await;
         assert!(came.contains("id: 2\ndata: {"), "{came}");
         let tokens = json!({"at": 0, "ids": [5, 6], "text": "Hel"});
-        assert_eq!(data(&came).last().unwrap()["tokens"], tokens);
+        assert_eq!(events(&came).last().unwrap()["tokens"], tokens);
     }
     taken.tokens(&[7], "lo").await;
     for stream in &mut streams {
         until_read(stream, "id: 3\n").await;
     }
     let mut back = other.sending(following(id, Some("2")).as_bytes()).await;
-    let came = data(&until_read(&mut back, "\"lo\"").await);
+    let came = events(&until_read(&mut back, "\"lo\"").await);
     assert_eq!(came[0]["tokens"]["ids"], json!([7]), "{came:?}");
     taken.end("Hello", 3).await;
     for stream in streams.iter_mut().chain([&mut back]) {
-        let rest = data(&until_closed(stream, SOON).await);
+        let rest = events(&until_closed(stream, SOON).await);
         assert_eq!(
             (&rest[rest.len() - 2]["output"]["text"], &rest[rest.len() - 1]),
             (&json!("Hello"), &json!("[DONE]"))
