@@ -18,6 +18,7 @@
 pub mod act;
 pub mod deadlines;
 pub mod decide;
+pub mod declaring;
 pub mod doubted;
 pub mod given_up;
 pub mod lead;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use forebay_fabric::{
-    Broker, Config, Store,
+    Config, Store,
     clock::Clock,
     config::{AutoscalerConfig, DeviceKind, LauncherKind, PoolConfig},
 };
@@ -20,6 +20,7 @@ use crate::{
     act::{Instance, launchers::Launchers},
     deadlines::Deadlines,
     decide::{self, Decision, PoolInput, Timeouts},
+    declaring::Declaring,
     doubted,
     lead::{Held, Lead},
     leaving::Leaving,
@@ -37,7 +38,7 @@ pub struct Scaler {
     /// Watches the configuration for changes.
     pub reload: Reload,
     /// Declares the queues of models that are new.
-    pub broker: Broker,
+    pub declaring: Declaring,
     /// Has the workers' records and the fleet's status.
     pub store: Arc<Store>,
     /// Observes the queues.
@@ -104,12 +105,8 @@ impl Scaler {
     async fn apply(&mut self, config: Config, text: Option<String>) {
         // With the queue settings that all else was declared with: other ones need a restart.
         let topology = Topology::new(config.models.keys(), &self.config.queues);
-        match self.broker.declare(topology).await {
-            Err(error) if error.is_final() => return self.reload.refuse(&error),
-            Err(error) => {
-                tracing::warn!(%error, "new queues are declared with the next connection");
-            }
-            Ok(()) => {}
+        if let Err(error) = self.declaring.declare(topology).await {
+            return self.reload.refuse(&error);
         }
         self.reload.accept(text);
         self.removed.accept(&self.config, &config);

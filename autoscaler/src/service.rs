@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     act::{Instance, launchers::Launchers},
     deadlines::Deadlines,
+    declaring::Declaring,
     lead::Lead,
     leaving::Leaving,
     observe::{Proofs, Queues},
@@ -80,7 +81,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> anyhow::Result
             removed: Removed::new(broker.clone(), answerer.clone(), &config),
             config: config.clone(),
             reload,
-            broker: broker.clone(),
+            declaring: Declaring::new(broker.clone()),
             store: store.clone(),
             queues,
             deadlines,
