@@ -16,9 +16,10 @@ use crate::generate::generator::Generator;
 use crate::generator_model::{self, Source};
 use crate::info::{ModelInfo, ModelTask};
 use crate::load::folder::ModelFolder;
-use crate::load::options::LoadOptions;
+use crate::load::options::{Device, LoadOptions};
 use crate::load::safetensors::Weights;
 use crate::per_token_model;
+use crate::reranker::{self, Asks};
 use crate::tokenizer::Tokenizer;
 
 /// A loaded model.
@@ -82,7 +83,7 @@ const NO_GENERATOR: EngineError =
 /// sentence-transformers keeps beside them). A model that generates text may also be one GGUF file: the only one of the
 /// folder, or `folder` itself.
 pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> {
-    if let Some(source) = Source::find(folder)? {
+    if let Some(source) = Source::find(folder, options)? {
         let (tokenizer, generator, info) = generator_model::load(&source, options)?;
         let engine = Engine::Generator(Box::new(generator));
         return Ok(Model { tokenizer: Arc::new(tokenizer), engine, info });
@@ -93,7 +94,13 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model, EngineError> 
         let engine = Engine::Encoder(Box::new(encoder));
         return Ok(Model { tokenizer: Arc::new(tokenizer), engine, info });
     }
-    load_encoder(&folder, options)
+    let model = load_encoder(&folder, options)?;
+    if options.reranks && model.info.task != ModelTask::Rerank {
+        let value = format!("rerank, of a model that does {:?}", model.info.task);
+        let supported = "models that rerank, and language models whose folder leaves it open";
+        return Err(not_supported(&folder, "task", value, supported));
+    }
+    Ok(model)
 }
 
 /// Loads a model of one row a text.
@@ -102,17 +109,27 @@ fn load_encoder(folder: &ModelFolder, options: &LoadOptions) -> Result<Model, En
     let name = architecture.name();
     let sizes = architecture.sizes();
     let classifier = ClassifierConfig::parse(&mut fields, &classes, name)?;
+    let asks = reranker::asks(folder, &architecture, &classifier, options);
     // A folder that pools was made to embed, also where its weights are those of a classifier.
-    let task = if folder.has_pooling() { ModelTask::Embed } else { classifier.task() };
+    let task = match asks {
+        _ if folder.has_pooling() => ModelTask::Embed,
+        Asks::Nothing => classifier.task(),
+        Asks::AsModulesSay(_) | Asks::YesOrNo => ModelTask::Rerank,
+    };
     let f32_only = architecture.is_f32_only().then_some(name);
     let dtype = options.resolve_dtype(task != ModelTask::Embed, f32_only)?;
     let threads = if architecture.computes_nothing() { 1 } else { options.resolve_threads() };
     let tokens_max = folder.tokens_max(sizes.positions);
+    check_device(folder, &architecture, options.device)?;
     let device = device::open(options.device)?;
     let tokenizer = Tokenizer::load(folder, tokens_max, architecture.gives_types())?;
+    let tokenizer = reranker::with_prompt(tokenizer, folder, &architecture, task, asks)?;
     let open = || Weights::open(&folder.weights_path());
     let pooling = folder.pooling();
-    let head = if gives_scores(task) {
+    let head = if asks != Asks::Nothing {
+        let scores = reranker::head(folder, &architecture, &open()?, &tokenizer, asks)?;
+        Head::Scores(Box::new(scores))
+    } else if gives_scores(task) {
         Head::Scores(Box::new(classifier.load(&architecture, &open()?)?))
     } else {
         Head::of_vectors(&pooling, folder.after(), sizes.hidden)?
@@ -144,6 +161,7 @@ fn load_encoder(folder: &ModelFolder, options: &LoadOptions) -> Result<Model, En
         pooling,
         sparse_pooling: None,
         kinds: None,
+        pair_prompt: tokenizer.pair_prompt("{query}", "{document}")?,
         after_pooling: folder.after().iter().map(ToString::to_string).collect(),
         prompts: folder.prompts().named.clone(),
         default_prompt: folder.prompts().default.clone(),
@@ -162,6 +180,29 @@ fn load_encoder(folder: &ModelFolder, options: &LoadOptions) -> Result<Model, En
         _ => Box::new(CpuEncoder::new(sizes, layers, head, threads, dtype.tensor())?),
     };
     Ok(Model { tokenizer: Arc::new(tokenizer), engine: Engine::Encoder(encoder), info })
+}
+
+/// Refuses other devices than the processor for a model that only it computes.
+fn check_device(
+    folder: &ModelFolder,
+    architecture: &Architecture,
+    device: Device,
+) -> Result<(), EngineError> {
+    if device == Device::Cpu || !architecture.is_cpu_only() {
+        return Ok(());
+    }
+    let value = format!("{} on {device}", architecture.name());
+    Err(not_supported(folder, "model_type", value, "decoders on the processor; use --device cpu"))
+}
+
+fn not_supported(
+    folder: &ModelFolder,
+    field: &'static str,
+    value: String,
+    supported: &str,
+) -> EngineError {
+    let path = folder.config_path();
+    EngineError::NotSupported { path, field, value, supported: supported.to_owned() }
 }
 
 fn gives_scores(task: ModelTask) -> bool {

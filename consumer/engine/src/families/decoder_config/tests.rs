@@ -80,11 +80,6 @@ fn what_cannot_be_computed_is_refused_by_name() {
         ("llama", json!({"head_dim": 15}), "even"),
         ("llama", json!({"num_hidden_layers": 1_000_000}), "num_hidden_layers"),
         ("llama", json!({"quantization_config": {"bits": 4}}), "quantization_config"),
-        (
-            "gemma3_text",
-            json!({"use_bidirectional_attention": true}),
-            "use_bidirectional_attention",
-        ),
         ("gemma3_text", json!({"attn_logit_softcapping": 50.0}), "attn_logit_softcapping"),
         ("qwen2", json!({"layer_types": ["full_attention"]}), "layer_types"),
         ("qwen3", json!({"layer_types": vec!["linear_attention"; 6]}), "linear_attention"),
