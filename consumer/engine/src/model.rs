@@ -16,6 +16,7 @@ use crate::generate::generator::Generator;
 use crate::generator_model::{self, Source};
 use crate::info::{ModelInfo, ModelTask};
 use crate::load::folder::ModelFolder;
+use crate::load::logit_score::LogitScore;
 use crate::load::options::{Device, LoadOptions};
 use crate::load::safetensors::Weights;
 use crate::per_token_model;
@@ -110,29 +111,22 @@ fn load_encoder(folder: &ModelFolder, options: &LoadOptions) -> Result<Model, En
     let sizes = architecture.sizes();
     let classifier = ClassifierConfig::parse(&mut fields, &classes, name)?;
     let asks = reranker::asks(folder, &architecture, &classifier, options);
-    // A folder that pools was made to embed, also where its weights are those of a classifier.
-    let task = match asks {
-        _ if folder.has_pooling() => ModelTask::Embed,
-        Asks::Nothing => classifier.task(),
-        Asks::AsModulesSay(_) | Asks::YesOrNo => ModelTask::Rerank,
-    };
+    let task = task(folder, &classifier, asks);
     let f32_only = architecture.is_f32_only().then_some(name);
     let dtype = options.resolve_dtype(task != ModelTask::Embed, f32_only)?;
     let threads = if architecture.computes_nothing() { 1 } else { options.resolve_threads() };
     let tokens_max = folder.tokens_max(sizes.positions);
-    check_device(folder, &architecture, options.device)?;
-    let device = device::open(options.device)?;
+    let device = open_device(folder, &architecture, options.device)?;
     let tokenizer = Tokenizer::load(folder, tokens_max, architecture.gives_types())?;
     let tokenizer = reranker::with_prompt(tokenizer, folder, &architecture, task, asks)?;
     let open = || Weights::open(&folder.weights_path());
     let pooling = folder.pooling();
-    let head = if asks != Asks::Nothing {
-        let scores = reranker::head(folder, &architecture, &open()?, &tokenizer, asks)?;
-        Head::Scores(Box::new(scores))
-    } else if gives_scores(task) {
-        Head::Scores(Box::new(classifier.load(&architecture, &open()?)?))
-    } else {
-        Head::of_vectors(&pooling, folder.after(), sizes.hidden)?
+    let head = match task {
+        ModelTask::Classify | ModelTask::Rerank => {
+            let answers = reranker::answers(folder, &tokenizer, asks)?;
+            scores(folder, &architecture, &classifier, answers)?
+        }
+        _ => Head::of_vectors(&pooling, folder.after(), sizes.hidden)?,
     };
     let labels = if task == ModelTask::Classify { classifier.labels() } else { &[] };
     let bytes_per_token = architecture.bytes_per_token(dtype);
@@ -182,14 +176,37 @@ fn load_encoder(folder: &ModelFolder, options: &LoadOptions) -> Result<Model, En
     Ok(Model { tokenizer: Arc::new(tokenizer), engine: Engine::Encoder(encoder), info })
 }
 
-/// Refuses other devices than the processor for a model that only it computes.
-fn check_device(
+/// Loads the head of a model that gives scores: of a language model's answers, or one of its own.
+fn scores(
+    folder: &ModelFolder,
+    architecture: &Architecture,
+    classifier: &ClassifierConfig,
+    answers: Option<LogitScore>,
+) -> Result<Head, EngineError> {
+    let weights = Weights::open(&folder.weights_path())?;
+    Ok(Head::Scores(Box::new(match answers {
+        Some(answers) => reranker::head(folder, architecture, &weights, answers)?,
+        None => classifier.load(architecture, &weights)?,
+    })))
+}
+
+/// A folder that pools was made to embed, also where its weights are those of a classifier.
+fn task(folder: &ModelFolder, classifier: &ClassifierConfig, asks: Asks) -> ModelTask {
+    match asks {
+        _ if folder.has_pooling() => ModelTask::Embed,
+        Asks::Nothing => classifier.task(),
+        Asks::AsModulesSay(_) | Asks::YesOrNo => ModelTask::Rerank,
+    }
+}
+
+/// Opens the device. Another one than the processor is refused for a model that only that computes.
+fn open_device(
     folder: &ModelFolder,
     architecture: &Architecture,
     device: Device,
-) -> Result<(), EngineError> {
+) -> Result<candle_core::Device, EngineError> {
     if device == Device::Cpu || !architecture.is_cpu_only() {
-        return Ok(());
+        return device::open(device);
     }
     let value = format!("{} on {device}", architecture.name());
     Err(not_supported(folder, "model_type", value, "decoders on the processor; use --device cpu"))
@@ -203,8 +220,4 @@ fn not_supported(
 ) -> EngineError {
     let path = folder.config_path();
     EngineError::NotSupported { path, field, value, supported: supported.to_owned() }
-}
-
-fn gives_scores(task: ModelTask) -> bool {
-    matches!(task, ModelTask::Classify | ModelTask::Rerank)
 }

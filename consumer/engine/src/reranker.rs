@@ -1,7 +1,7 @@
 //! Rerankers that are language models: a query and a document with words around them, from the folder's chat template or
 //! as Qwen3-Reranker was trained with them, and the part of the head that reads the answer.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::encode::head::Scores;
 use crate::error::EngineError;
@@ -9,9 +9,9 @@ use crate::families::architecture::Architecture;
 use crate::families::classifier::ClassifierConfig;
 use crate::families::logit_head;
 use crate::generate::template::{ChatInput, ChatTemplate};
+use crate::info::ModelTask;
 use crate::load::folder::ModelFolder;
 use crate::load::generation::{self, GenerationInfo};
-use crate::info::ModelTask;
 use crate::load::logit_score::LogitScore;
 use crate::load::options::LoadOptions;
 use crate::load::safetensors::Weights;
@@ -61,33 +61,37 @@ pub(crate) fn asks(
     }
 }
 
+/// The answers that the model is asked for, if any.
+pub(crate) fn answers(
+    folder: &ModelFolder,
+    tokenizer: &Tokenizer,
+    asks: Asks,
+) -> Result<Option<LogitScore>, EngineError> {
+    match asks {
+        Asks::Nothing => Ok(None),
+        Asks::AsModulesSay(answers) => Ok(Some(answers)),
+        Asks::YesOrNo => match ["yes", "no"].map(|word| tokenizer.token_id(word)) {
+            [Some(yes), no @ Some(_)] => Ok(Some(LogitScore { yes, no })),
+            _ => {
+                let value = "rerank, of a model whose vocabulary lacks `yes` or `no`";
+                Err(refused(folder, "task", value, "a modules.json with LogitScore"))
+            }
+        },
+    }
+}
+
 /// Loads the head that reads the answers.
 pub(crate) fn head(
     folder: &ModelFolder,
     architecture: &Architecture,
     weights: &Weights,
-    tokenizer: &Tokenizer,
-    asks: Asks,
+    answers: LogitScore,
 ) -> Result<Scores, EngineError> {
-    let refused = |value: String, supported: &str| EngineError::NotSupported {
-        path: folder.config_path(),
-        field: "task",
-        value,
-        supported: supported.to_owned(),
-    };
-    let Architecture::Decoder(config) = architecture else {
-        let value = format!("answers of {}", architecture.name());
-        return Err(refused(value, "LogitScore behind a decoder"));
-    };
-    let answers = match (asks, ["yes", "no"].map(|word| tokenizer.token_id(word))) {
-        (Asks::AsModulesSay(answers), _) => answers,
-        (_, [Some(yes), no @ Some(_)]) => LogitScore { yes, no },
-        _ => {
-            let value = "rerank, of a model whose vocabulary lacks `yes` or `no`".to_owned();
-            return Err(refused(value, "a modules.json with LogitScore"));
-        }
-    };
-    logit_head::load(&folder.config_path(), config, weights, answers)
+    let path = folder.config_path();
+    match architecture {
+        Architecture::Decoder(config) => logit_head::load(&path, config, weights, answers),
+        other => Err(refused(folder, "type", other.name(), "LogitScore behind a decoder")),
+    }
 }
 
 /// Gives the tokenizer of a reranker the prompt of pairs, where there is one. What `sentence_bert_config.json` says
@@ -126,8 +130,8 @@ pub(crate) fn with_prompt(
             let instruction = if prompt.is_empty() { QWEN3_INSTRUCTION } else { prompt }.to_owned();
             let write = move |query: &str, document: &str| {
                 let [opening, before_query, before_document, closing] = QWEN3;
-                let parts = [opening, &instruction, before_query, query, before_document, document];
-                Ok(parts.concat() + closing)
+                let before = [opening, instruction.as_str(), before_query, query, before_document];
+                Ok(before.concat() + document + closing)
             };
             tokenizer.with_pair_prompt(Box::new(write), true)
         }
@@ -142,12 +146,7 @@ pub(crate) fn with_prompt(
     }
 }
 
-fn refused(
-    folder: &ModelFolder,
-    field: &'static str,
-    value: &str,
-    supported: &str,
-) -> EngineError {
+fn refused(folder: &ModelFolder, field: &'static str, value: &str, supported: &str) -> EngineError {
     EngineError::NotSupported {
         path: folder.transformer().to_owned(),
         field,
@@ -201,7 +200,8 @@ impl Template {
     fn has_both_texts(&self) -> bool {
         let [base, other_query, other_document] =
             PROBES.map(|[query, document]| self.render(query, document).ok());
-        base.is_some() && other_query.is_some_and(|prompt| Some(prompt) != base)
+        base.is_some()
+            && other_query.is_some_and(|prompt| Some(prompt) != base)
             && other_document.is_some_and(|prompt| Some(prompt) != base)
     }
 
@@ -216,14 +216,14 @@ mod tests {
     use super::*;
 
     fn template(source: &str) -> Template {
-        let messages = Messages { arguments: Map::new(), ..Messages::default() };
         let template = ChatTemplate::new(source, Vec::new()).unwrap();
-        Template { template, messages, system: String::new() }
+        Template { template, messages: Messages::default(), system: String::new() }
     }
 
     #[test]
     fn a_template_is_one_of_pairs_if_both_texts_get_into_it() {
-        let both = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}";
+        let both =
+            "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}";
         assert!(template(both).has_both_texts());
         for source in [
             "{{ messages[0].content }}",

@@ -51,7 +51,7 @@ TEMPLATE = (
     f"<|im_start|>system\n{JUDGE}<|im_end|>\n<|im_start|>user\n<Instruct>: {{{{ instruction }}}}\n"
     '<Query>: {{ messages | selectattr("role", "eq", "query") | map(attribute="content") | first }}\n'
     '<Document>: {{ messages | selectattr("role", "eq", "document") | map(attribute="content") | first }}<|im_end|>\n'
-    "{%- if add_generation_prompt %}\n<|im_start|>assistant\n<think>\n\n</think>\n\n{% endif %}"
+    "{%- if add_generation_prompt %}{{ '\\n<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n' }}{% endif %}"
 )
 PROMPTS = {"query": "Instruct: Find what answers the question\nQuery:", "document": ""}
 TEXTS = [
@@ -128,8 +128,8 @@ def edit(file, **fields):
     file.write_text(json.dumps({key: it for key, it in value.items() if it is not None}, indent=2) + "\n")
 
 
-def write(folder, rows, name="expected.jsonl"):
-    with open(folder / name, "w", encoding="utf-8") as out:
+def write(folder, rows):
+    with open(folder / "expected.jsonl", "w", encoding="utf-8") as out:
         for row in rows:
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
 
@@ -188,13 +188,14 @@ def pairs():
     return [("what holds the water?", text) for text in TEXTS] + [(TEXTS[7], TEXTS[2])]
 
 
-def scored(encoder, folder, name="expected.jsonl"):
+def scored(encoder, folder):
     rows = []
     for query, document in pairs():
         ids = encoder.preprocess([[query, document]])["input_ids"][0].tolist()
         score = encoder.predict([(query, document)], activation_fn=torch.nn.Identity())
         rows.append({"query": query, "document": document, "token_ids": ids, "logits": [float(score[0])]})
-    write(folder, rows, name)
+    write(folder, rows)
+    return rows
 
 
 def loaded(folder):
@@ -202,7 +203,7 @@ def loaded(folder):
 
 
 def qwen3_rerank(name):
-    """As Qwen3-Reranker in the files of sentence-transformers; and as it is without them, by its makers' code."""
+    """As Qwen3-Reranker, with the files of sentence-transformers."""
     words = tokenizer(tokens_max=300)
     words.chat_template = TEMPLATE
     folder = saved(AutoModelForCausalLM, words, 7, model_type="qwen3", tie_word_embeddings=True)
@@ -211,22 +212,21 @@ def qwen3_rerank(name):
     answers = [words.convert_tokens_to_ids(word) for word in ("yes", "no")]
     encoder = CrossEncoder(modules=[transformer, LogitScore(*answers)], device="cpu")
     folder = keep(encoder, name)
-    scored(loaded(folder), folder)
-    rows = []
+    rows = scored(loaded(folder), folder)
+    # Its makers' code, for folders without these files, gives the same.
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     words = AutoTokenizer.from_pretrained(folder)
     opening = f"<|im_start|>system\n{JUDGE}<|im_end|>\n<|im_start|>user\n"
     closing = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
     [opening, closing] = [words.encode(text, add_special_tokens=False) for text in (opening, closing)]
-    for query, document in pairs():
-        text = f"<Instruct>: {SEARCH}\n<Query>: {query}\n<Document>: {document}"
+    for row in rows:
+        text = f"<Instruct>: {SEARCH}\n<Query>: {row['query']}\n<Document>: {row['document']}"
         left = words.model_max_length - len(opening) - len(closing)
         ids = opening + words.encode(text, add_special_tokens=False, truncation=True, max_length=left) + closing
         with torch.inference_mode():
             logits = model(torch.tensor([ids])).logits[0, -1]
-        score = float(logits[answers[0]] - logits[answers[1]])
-        rows.append({"query": query, "document": document, "token_ids": ids, "logits": [score]})
-    write(folder, rows, "expected-plain.jsonl")
+        assert ids == row["token_ids"], text
+        assert abs(float(logits[answers[0]] - logits[answers[1]]) - row["logits"][0]) < 1e-5, text
 
 
 def qwen3_score(name):

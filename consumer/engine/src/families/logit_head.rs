@@ -39,7 +39,7 @@ pub(crate) fn load(
         // A copy, so that the others' memory is free.
         Ok(rows.narrow(0, id as usize, 1)?.copy()?)
     };
-    // The difference of two products with a state is the product with their difference.
+    // The difference of two dot products with a state is its dot product with the rows' difference.
     let weight: Tensor = match answers.no {
         Some(no) => (row(answers.yes)? - row(no)?)?,
         None => row(answers.yes)?,

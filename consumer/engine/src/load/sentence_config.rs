@@ -291,6 +291,25 @@ mod tests {
     }
 
     #[test]
+    fn pairs_are_messages_where_the_transformer_alone_or_its_logits_score_them() {
+        let messages = |rows, more: &str| {
+            let json =
+                format!(r#"{{"modality_config": {{"message": {{"format": "flat"}}}}{more}}}"#);
+            let fields = Fields::parse("sentence_bert_config.json".as_ref(), json.as_bytes())?;
+            Ok(SentenceConfig::parse(fields, rows, &mut Vec::new())?.messages)
+        };
+        let plain: Result<_, EngineError> = messages(RowsOf::Scores, "");
+        assert_eq!(plain.unwrap(), Some(Messages::default()));
+        let with = r#", "transformer_task": "text-generation", "processing_kwargs":
+            {"chat_template": {"add_generation_prompt": true, "restore_suffix": false, "enable_thinking": false}}"#;
+        let found = messages(RowsOf::Logits, with).unwrap().unwrap();
+        assert!(found.add_generation_prompt && !found.keeps_closing);
+        assert_eq!(found.arguments.keys().collect::<Vec<_>>(), ["enable_thinking"]);
+        assert!(messages(RowsOf::Texts, "").is_err());
+        assert!(messages(RowsOf::Logits, "").is_err(), "it isn't a language model by its task");
+    }
+
+    #[test]
     fn arguments_are_refused_listed_or_unknown() {
         for (json, field) in [
             (r#"{"tokenizer_args": {"truncation_side": "left"}}"#, "processor_kwargs"),

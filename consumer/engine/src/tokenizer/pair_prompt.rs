@@ -6,7 +6,7 @@ use crate::tokenizer::{Tokenizer, Tokens, library};
 /// Writes the prompt of a query and a document.
 pub(crate) type WritePrompt = dyn Fn(&str, &str) -> Result<String, EngineError> + Send + Sync;
 
-/// Texts that no tokenizer ends alike, in the place of both.
+/// What both texts are in prompts that are compared: texts that no tokenizer ends alike.
 const FILLERS: [&str; 2] = ["0", "1 2 3 4"];
 
 /// The prompt of pairs.
@@ -42,7 +42,9 @@ impl Tokenizer {
     fn closing_of(&self, write: &WritePrompt) -> Result<Vec<u32>, EngineError> {
         let [one, other] = FILLERS.map(|filler| {
             let prompt = write(filler, filler)?;
-            Ok::<_, EngineError>(library(|| self.inner.encode_fast(prompt, false))?.get_ids().to_vec())
+            Ok::<_, EngineError>(
+                library(|| self.inner.encode_fast(prompt, false))?.get_ids().to_vec(),
+            )
         });
         let [one, other] = [one?, other?];
         let equal = one.iter().rev().zip(other.iter().rev()).take_while(|(a, b)| a == b).count();

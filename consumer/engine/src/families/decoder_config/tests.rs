@@ -35,6 +35,17 @@ fn windows_are_where_each_family_has_them() {
 }
 
 #[test]
+fn windows_of_both_directions_are_counted_as_their_fields_mean_them() {
+    let gemma = json!({"use_bidirectional_attention": true, "sliding_window": 512, "sliding_window_pattern": 2});
+    let gemma = parse("gemma3_text", &gemma).unwrap();
+    assert_eq!(gemma.bidirectional, Some("use_bidirectional_attention"));
+    assert_eq!(windows(&gemma)[..2], [Some(257), None]);
+    let of = |more| parse("mistral", &more).unwrap();
+    assert_eq!(windows(&of(json!({"is_causal": false, "sliding_window": 7}))), [Some(8); 6]);
+    assert_eq!(of(json!({"is_causal": true, "sliding_window": 7})).bidirectional, None);
+}
+
+#[test]
 fn every_fourth_layer_of_a_smollm3_has_no_positions_unless_it_is_listed() {
     let turns = |more| -> Vec<bool> {
         let config = parse("smollm3", &more).unwrap();
