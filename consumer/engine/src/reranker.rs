@@ -1,5 +1,5 @@
-//! Rerankers that are language models: a query and a document with words around them, from the folder's chat template or
-//! as Qwen3-Reranker was trained with them, and the part of the head that reads the answer.
+//! Rerankers that are language models: a query and a document with words around them, from the folder's chat template
+//! or as Qwen3-Reranker was trained with them, and the part of the head that reads the answer.
 
 use serde_json::{Value, json};
 

@@ -144,6 +144,12 @@ fn a_qwen3_reranks_by_the_answer_to_its_chat_template() {
 #[test]
 fn a_decoder_with_a_head_of_its_own_passes_over_the_token_that_fills_up() {
     assert_scores(&mut open("qwen3-score", DType::F32), "qwen3-score");
+    // Nor do modules that say nothing change anything.
+    let copy = copy_of("qwen3-score");
+    for file in ["modules.json", "sentence_bert_config.json"] {
+        std::fs::remove_file(copy.path().join(file)).unwrap();
+    }
+    assert_scores(&mut load(copy.path(), &f32_options()).unwrap(), "qwen3-score");
 }
 
 /// As Qwen3-Reranker was released: a language model, whose folder doesn't say that it reranks.
@@ -165,7 +171,8 @@ fn a_qwen3_reranks_by_its_own_prompt_where_the_caller_says_that_it_does() {
     let copy = released();
     let template = copy.path().join("chat_template.jinja");
     // That of the language model that it was: no query gets into it.
-    let chat = "{% for message in messages %}{% if message.role == 'user' %}{{ message.content }}{% endif %}{% endfor %}";
+    let chat =
+        "{% for it in messages %}{% if it.role == 'user' %}{{ it.content }}{% endif %}{% endfor %}";
     std::fs::write(&template, chat).unwrap();
     assert_eq!(load(copy.path(), &f32_options()).unwrap().info.task, ModelTask::Generate);
     assert_scores(&mut as_reranker(copy.path()).unwrap(), "qwen3-rerank");

@@ -38,7 +38,10 @@ COMMON = {
 }
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 # Qwen's, by which it splits texts.
-SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
 JUDGE = (
     "Judge whether the Document meets the requirements based on the Query and the Instruct provided. "
     'Note that the answer can only be "yes" or "no".'
@@ -80,8 +83,9 @@ def tokenizer(appends=False, tokens_max=128):
     made.add_special_tokens(SPECIAL)
     post = [processors.ByteLevel(trim_offsets=False)]
     if appends:
-        end = (SPECIAL[0], made.token_to_id(SPECIAL[0]))
-        post.append(processors.TemplateProcessing(single=f"$A {SPECIAL[0]}", pair=f"$A $B {SPECIAL[0]}", special_tokens=[end]))
+        end = SPECIAL[0]
+        ids = [(end, made.token_to_id(end))]
+        post.append(processors.TemplateProcessing(single=f"$A {end}", pair=f"$A $B {end}", special_tokens=ids))
     made.post_processor = processors.Sequence(post)
     return PreTrainedTokenizerFast(
         tokenizer_object=made, model_max_length=tokens_max, eos_token=SPECIAL[2], pad_token=SPECIAL[0]

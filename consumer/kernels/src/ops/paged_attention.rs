@@ -2,8 +2,8 @@
 //! whole sequences in both directions.
 //!
 //! - formula: per sequence and head: `y = softmax(cap(q * transpose(k) * scale)) * v` over the keys up to the query's
-//!   own, or the last `window` of them, or as many on either side; `cap(s) = soft_cap * tanh(s / soft_cap)`; with a sink, `exp(sink)` is added to
-//!   the sum that probabilities are divided by
+//!   own, or the last `window` of them, or as many on either side; `cap(s) = soft_cap * tanh(s / soft_cap)`; with a
+//!   sink, `exp(sink)` is added to the sum that probabilities are divided by
 //! - shapes: `qkv`: `[tokens, heads * dim or more]`, a token's queries first; `y`: `[tokens, heads * dim]`; query head
 //!   `h` sees the keys of head `h / (heads / kv_heads)`; `sinks`: `[heads]`
 //! - dtype: f32, or bf16 with scores, sums and exponentials in f32, as the pages; sinks are f32

@@ -1,7 +1,8 @@
 """What PyTorch computes for a model folder: a request as JSON on standard input, rows as JSON on standard output.
 
-Request: {"folder", "task", "texts" or "pairs", "has_prompt", "answered", "tokens_max", "values_max", "pooling"}. Answer: {"library", "rows"},
-or {"missing"} where neither library is installed, or {"error"}. Code that comes with a model is never run.
+Request: {"folder", "task", "texts" or "pairs", "has_prompt", "answered", "tokens_max", "values_max", "pooling"}.
+Answer: {"library", "rows"}, or {"missing"} where neither library is installed, or {"error"}. Code that comes with a
+model is never run.
 """
 
 import json
