@@ -15,6 +15,7 @@ use crate::families::classifier::ClassifierConfig;
 use crate::generate::generator::Generator;
 use crate::generator_model::{self, Source};
 use crate::info::{ModelInfo, ModelTask};
+use crate::load::fields::{Fields, Ignored};
 use crate::load::folder::ModelFolder;
 use crate::load::logit_score::LogitScore;
 use crate::load::options::{Device, LoadOptions};
@@ -159,7 +160,7 @@ fn load_encoder(folder: &ModelFolder, options: &LoadOptions) -> Result<Model, En
         after_pooling: folder.after().iter().map(ToString::to_string).collect(),
         prompts: folder.prompts().named.clone(),
         default_prompt: folder.prompts().default.clone(),
-        ignored: fields.ignored().into_iter().chain(folder.ignored().iter().cloned()).collect(),
+        ignored: ignored(fields, folder, &tokenizer)?,
         stored_dtypes,
         dtype,
         device: options.device,
@@ -188,6 +189,26 @@ fn scores(
         Some(answers) => reranker::head(folder, architecture, &weights, answers)?,
         None => classifier.load(architecture, &weights)?,
     })))
+}
+
+/// The fields of the model's files that are ignored.
+fn ignored(
+    fields: Fields,
+    folder: &ModelFolder,
+    tokenizer: &Tokenizer,
+) -> Result<Vec<Ignored>, EngineError> {
+    let mut ignored = fields.ignored();
+    ignored.extend_from_slice(folder.ignored());
+    // Libraries before transformers 5 appended it: vectors of the last token are others without.
+    if folder.tokenizer_config().says_end && !tokenizer.closes()? {
+        ignored.push(Ignored {
+            file: "tokenizer_config.json".to_owned(),
+            field: "add_eos_token".to_owned(),
+            is_known: false,
+            value: "true".to_owned(),
+        });
+    }
+    Ok(ignored)
 }
 
 /// A folder that pools was made to embed, also where its weights are those of a classifier.

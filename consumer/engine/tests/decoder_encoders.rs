@@ -250,6 +250,20 @@ fn folders_that_cannot_embed_or_rerank_are_refused_by_name() {
     assert_refused(load(copy.path(), &f32_options()), "chat_template");
 }
 
+/// As in transformers 5, where `tokenizer.json` alone decides it.
+#[test]
+fn an_end_of_text_that_is_asked_for_and_not_appended_is_reported() {
+    for (model, is_appended) in [("qwen3-embed", true), ("gemma3-embed", false)] {
+        let copy = copy_of(model);
+        edit_json(&copy.path().join("tokenizer_config.json"), |json| {
+            json.insert("add_eos_token".into(), true.into());
+        });
+        let ignored = load(copy.path(), &f32_options()).unwrap().info.ignored;
+        let is_reported = ignored.iter().any(|it| it.field == "add_eos_token" && !it.is_known);
+        assert_eq!(is_reported, !is_appended, "{model}");
+    }
+}
+
 #[test]
 fn an_answer_outside_the_vocabulary_is_refused() {
     let copy = copy_of("qwen3-rerank");
