@@ -1,9 +1,10 @@
-//! Finding a model's files, and loading one that generates text.
+//! Finding a model's files, what the configuration says of loading it, and loading one that generates text.
 
 use std::path::PathBuf;
 
-use forebay_engine::{Chunk, Keep, LoadOptions, Model, Pick, Sampling, Step};
+use forebay_engine::{Chunk, DType, Keep, LoadOptions, Model, Pick, Sampling, Step};
 use forebay_fabric::Config;
+use forebay_fabric::config::{NumberType, OpenTask};
 use forebay_schemas::ModelId;
 
 use crate::{error::WorkerError, memory::MemoryLimit};
@@ -11,6 +12,23 @@ use crate::{error::WorkerError, memory::MemoryLimit};
 /// Tokens of a generator's step where the configuration does not say: enough that weights are read for many rows, few
 /// enough that those who wait for their next token wait for little.
 pub(crate) const STEP_TOKENS: usize = 256;
+
+/// The number type that the configuration has for a model.
+pub fn dtype_of(config: &Config, model: &ModelId) -> Option<DType> {
+    let dtype = config.models.get(model)?.dtype?;
+    Some(match dtype {
+        NumberType::F32 => DType::F32,
+        NumberType::Bf16 => DType::Bf16,
+        NumberType::F16 => DType::F16,
+        NumberType::Int8 => DType::Int8,
+        NumberType::Q4 => DType::Q4,
+    })
+}
+
+/// Whether the configuration says of a model that it reranks.
+pub fn reranks(config: &Config, model: &ModelId) -> bool {
+    config.models.get(model).is_some_and(|model| model.task == Some(OpenTask::Rerank))
+}
 
 /// The folder of a model that this process can load.
 pub(crate) fn folder_of(config: &Config, name: &ModelId) -> Result<PathBuf, WorkerError> {
@@ -72,4 +90,28 @@ pub(crate) fn warm_up(model: &mut Model) -> Result<(), WorkerError> {
     generator.close(opened.id, Keep::Nothing);
     picks?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use forebay_fabric::config::ModelConfig;
+
+    use super::*;
+
+    #[test]
+    fn a_model_is_loaded_as_the_configuration_says_if_it_says_anything() {
+        let model: ModelId = "m".parse().unwrap();
+        let mut config = Config::default();
+        assert_eq!((dtype_of(&config, &model), reranks(&config, &model)), (None, false));
+        let of_model = ModelConfig {
+            dtype: Some(NumberType::Int8),
+            task: Some(OpenTask::Rerank),
+            ..ModelConfig::of("folder:/m")
+        };
+        config.models.insert(model.clone(), of_model);
+        assert_eq!(
+            (dtype_of(&config, &model), reranks(&config, &model)),
+            (Some(DType::Int8), true)
+        );
+    }
 }

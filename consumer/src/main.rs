@@ -103,8 +103,9 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     let EngineArguments { model, device, dtype, threads } = arguments.engine;
     let model = worker::choose_model(&config, model)?;
-    let dtype = dtype.or_else(|| worker::dtype_of(&config, &model));
-    let options = LoadOptions { device, dtype, threads, ..LoadOptions::default() };
+    let dtype = dtype.or_else(|| loading::dtype_of(&config, &model));
+    let reranks = loading::reranks(&config, &model);
+    let options = LoadOptions { device, dtype, threads, reranks, ..LoadOptions::default() };
     match arguments.command {
         Some(Command::Embed) => run_embed(&config, &model, &options),
         Some(Command::Generate { concurrency, max_tokens, temperature }) => {

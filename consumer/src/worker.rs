@@ -5,12 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use forebay_engine::{DType, Device, Finish, LoadOptions, Model, ModelTask, PackedBatch};
+use forebay_engine::{Device, Finish, LoadOptions, Model, ModelTask, PackedBatch};
 use forebay_fabric::{
     Broker, Config, Store,
     broker::{JobSource, Window},
     clock::Clock,
-    config::{ConfigError, NumberType, RemoteConfig},
+    config::{ConfigError, RemoteConfig},
     host,
     telemetry::{self, Health, Server, TelemetryError, trace},
     tls::Tls,
@@ -54,18 +54,6 @@ pub fn choose_model(config: &Config, named: Option<ModelId>) -> Result<ModelId, 
             Err(WorkerError::NoModel(models.join(", ")))
         }
     }
-}
-
-/// The number type that the configuration has for a model.
-pub fn dtype_of(config: &Config, model: &ModelId) -> Option<DType> {
-    let dtype = config.models.get(model)?.dtype?;
-    Some(match dtype {
-        NumberType::F32 => DType::F32,
-        NumberType::Bf16 => DType::Bf16,
-        NumberType::F16 => DType::F16,
-        NumberType::Int8 => DType::Int8,
-        NumberType::Q4 => DType::Q4,
-    })
 }
 
 /// Loads a model from the cache and runs one small batch, so that the first job finds warm memory. Returns with it the
@@ -378,22 +366,4 @@ async fn work_and_drain(
 /// Distinguishes workers when a process id is reused.
 fn started_bits() -> u32 {
     forebay_fabric::clock::now_ms() as u32
-}
-
-#[cfg(test)]
-mod tests {
-    use forebay_fabric::config::ModelConfig;
-
-    use super::*;
-
-    #[test]
-    fn a_model_s_number_type_is_the_configuration_s_if_it_names_one() {
-        let model: ModelId = "m".parse().unwrap();
-        let mut config = Config::default();
-        assert_eq!(dtype_of(&config, &model), None);
-        let of_model =
-            ModelConfig { dtype: Some(NumberType::Int8), ..ModelConfig::of("folder:/m") };
-        config.models.insert(model.clone(), of_model);
-        assert_eq!(dtype_of(&config, &model), Some(DType::Int8));
-    }
 }

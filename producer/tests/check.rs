@@ -68,6 +68,22 @@ fn without_a_library_the_model_is_described_and_the_reason_is_given() {
 }
 
 #[test]
+fn a_language_model_is_a_reranker_where_the_caller_says_so() {
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        fs::copy(tiny("qwen3-rerank").join(file), copy.path().join(file)).unwrap();
+    }
+    let text = "A forebay is the pool in front of a turbine.";
+    let answer = json!({"library": "library 1.0", "rows": [[9.0]]});
+    let output = check(copy.path(), &answer, &["--task", "rerank", "--text", text]);
+    let said = lines(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in ["task      rerank", "asked as", "<Query>: {query}", "DIFFERS from library 1.0"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+#[test]
 fn json_says_which_fields_are_not_known() {
     let copy = tempfile::tempdir().unwrap();
     for file in ["config.json", "model.safetensors", "tokenizer.json"] {

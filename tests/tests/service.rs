@@ -12,6 +12,7 @@ mod service {
     mod clients_text;
     mod commands;
     mod dead;
+    mod decoder_encoders;
     mod disturbance;
     mod documents;
     mod drain;

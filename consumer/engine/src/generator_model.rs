@@ -41,8 +41,8 @@ struct Kind {
 }
 
 impl Source {
-    /// `None` for a model that doesn't generate text, or that isn't there.
-    pub(crate) fn find(path: &Path) -> Result<Option<Self>, EngineError> {
+    /// `None` for a model that doesn't generate text, or not by these options, or that isn't there.
+    pub(crate) fn find(path: &Path, options: &LoadOptions) -> Result<Option<Self>, EngineError> {
         let is_gguf = |path: &Path| path.extension().is_some_and(|extension| extension == "gguf");
         if is_gguf(path) && path.is_file() {
             return Ok(Some(Self::Gguf(path.to_owned())));
@@ -71,7 +71,8 @@ impl Source {
         let is_language_model = architectures.is_none_or(|classes| classes.iter().all(continues));
         // Modules make vectors of its states.
         let embeds = path.join("modules.json").is_file();
-        Ok((is_decoder && is_language_model && !embeds).then(|| Self::Folder(path.to_owned())))
+        let generates = is_decoder && is_language_model && !embeds && !options.reranks;
+        Ok(generates.then(|| Self::Folder(path.to_owned())))
     }
 }
 
@@ -93,18 +94,22 @@ pub(crate) fn load(
         Source::Folder(path) | Source::Gguf(path) => path,
     };
     if options.device != Device::Cpu {
-        return Err(EngineError::NotSupported {
-            path: path.clone(),
-            field: "model_type",
-            value: format!("text generation on {}", options.device),
-            supported: "--device cpu".to_owned(),
-        });
+        let value = format!("text generation on {}", options.device);
+        return Err(refused(path, "model_type", &value, "--device cpu"));
     }
     let dtype = options.resolve_generator_dtype()?;
+    if options.reranks {
+        let value = "a reranker in one GGUF";
+        return Err(refused(path, "task", value, "a folder with config.json and safetensors"));
+    }
     let Parts { config, tensors, tokenizer, generation, ignored } = match source {
         Source::Folder(folder) => of_folder(folder)?,
         Source::Gguf(file) => of_gguf(file)?,
     };
+    if let Some(field) = config.bidirectional {
+        let supported = "attention to earlier tokens alone, for a model that generates text";
+        return Err(refused(path, field, "attention to later tokens", supported));
+    }
     if dtype == DType::Q4 && !tensors.has_blocks() {
         return Err(EngineError::DTypeNotSupported {
             dtype: dtype.to_string(),
@@ -127,6 +132,15 @@ pub(crate) fn load(
     Ok((Tokenizer::of_library(tokenizer, tokens_max)?, generator, info))
 }
 
+fn refused(path: &Path, field: &'static str, value: &str, supported: &str) -> EngineError {
+    EngineError::NotSupported {
+        path: path.to_owned(),
+        field,
+        value: value.to_owned(),
+        supported: supported.to_owned(),
+    }
+}
+
 fn info(
     config: &DecoderConfig,
     tensors: &dyn Tensors,
@@ -145,6 +159,7 @@ fn info(
         pooling: Vec::new(),
         sparse_pooling: None,
         kinds: None,
+        pair_prompt: None,
         after_pooling: Vec::new(),
         prompts: std::collections::BTreeMap::new(),
         default_prompt: None,

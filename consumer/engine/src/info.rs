@@ -63,6 +63,8 @@ pub struct ModelInfo {
     pub sparse_pooling: Option<SpladePooling>,
     /// How a model of token vectors reads queries, and documents.
     pub kinds: Option<[KindInfo; 2]>,
+    /// The prompt that a reranker is asked by, of `{query}` and `{document}`; `None` where it reads pairs as they are.
+    pub pair_prompt: Option<String>,
     /// The modules after the pooling, such as `dense to 256, Tanh`, in order.
     pub after_pooling: Vec<String>,
     /// The prompts that the model knows, by their names.

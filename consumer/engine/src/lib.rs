@@ -38,11 +38,13 @@
 //!   `per_token` is the encoder of sparse vectors (`splade`) and of `token_vectors`; `thread_pool` spreads a batch over
 //!   worker threads; `workspace` keeps buffers from batch to batch.
 //! - `families`: the encoder families, each a file with its configuration and its layers, and the dense decoders, which
-//!   are one: `decoder` has the layers, `decoder_config` what differs among them, `decoder_rope` their rotations.
+//!   are one: `decoder` has the layers, `decoder_config` what differs among them, `decoder_rope` their rotations;
+//!   `decoder_layers` makes encoders of them.
 //! - `generate`: tokens to more tokens, a step at a time. `generator` is the trait [`Generator`], which `cpu`
 //!   implements; `pages` deals out the memory of sequences and finds common prefixes; `sample` picks tokens.
 //! - `generator_model`: loads models that generate text.
 //! - `per_token_model`: loads models of sparse and token vectors.
+//! - `reranker`: what rerankers that are language models are asked, and the head that reads their answers.
 //! - `model`: [`load`], which puts all of this together.
 //!
 //! # Adding an encoder family
@@ -67,6 +69,7 @@ mod info;
 mod load;
 mod model;
 mod per_token_model;
+mod reranker;
 mod tokenizer;
 
 pub use device::{Gpu, GpuMemory};

@@ -79,6 +79,7 @@ pub(crate) fn load(
         pooling: Vec::new(),
         sparse_pooling: sparse_pooling(modules),
         kinds,
+        pair_prompt: None,
         after_pooling: Vec::new(),
         prompts: folder.prompts().named.clone(),
         default_prompt: folder.prompts().default.clone(),

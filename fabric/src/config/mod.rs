@@ -34,7 +34,8 @@ pub use route_name::{InvalidRouteName, RouteName};
 pub use routes::{Preference, RouteConfig, RouteTarget, Truncation};
 pub use secret::SecretUrl;
 pub use sections::{
-    BrokerConfig, LogFormat, ModelConfig, NumberType, StoreConfig, TelemetryConfig, WorkerConfig,
+    BrokerConfig, LogFormat, ModelConfig, NumberType, OpenTask, StoreConfig, TelemetryConfig,
+    WorkerConfig,
 };
 pub use settings::Config;
 pub use usage::UsageConfig;

@@ -30,6 +30,9 @@ pub struct ModelConfig {
     /// The number type that its workers compute in; each device's best unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dtype: Option<NumberType>,
+    /// The task of a model whose files leave it open; as they say unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<OpenTask>,
     /// The size of its pool of workers.
     #[serde(default)]
     pub pool: PoolConfig,
@@ -48,6 +51,7 @@ impl ModelConfig {
             source: source.to_owned(),
             sha256: None,
             dtype: None,
+            task: None,
             pool: PoolConfig::default(),
             price: None,
             remote: None,
@@ -77,6 +81,9 @@ impl ModelConfig {
             Some(_) if self.dtype.is_some() => {
                 Err(format!("`{table}.dtype` is for workers that compute: a remote model has none"))
             }
+            Some(_) if self.task.is_some() => Err(format!(
+                "`{table}.task` is for workers that compute: a remote model has `{table}.remote.task`"
+            )),
             Some(remote) => remote.check(&format!("{table}.remote")),
             None if self.pool.device == DeviceKind::Remote => Err(format!(
                 "`{table}.pool.device` is for models with a [{table}.remote]: use cpu or cuda"
@@ -87,6 +94,14 @@ impl ModelConfig {
             None => Ok(()),
         }
     }
+}
+
+/// A task that the files of a model can leave open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OpenTask {
+    /// A language model is asked whether a document answers a query.
+    Rerank,
 }
 
 /// A number type that workers compute in.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Args as ClapArgs;
 use forebay_client::ModelId;
 use forebay_engine::{DType, Ignored, KindInfo, LoadOptions, Model, ModelTask, load};
+use forebay_fabric::config::OpenTask;
 use serde::Serialize;
 
 use self::{
@@ -29,6 +30,9 @@ pub(crate) struct Args {
     /// In which number type to compute: f32, bf16 or int8
     #[arg(long, default_value = "f32")]
     dtype: DType,
+    /// The task of a language model whose files leave it open, where the configuration doesn't say: rerank
+    #[arg(long, value_name = "TASK", value_parser = ["rerank"])]
+    task: Option<String>,
     /// The Python that has sentence-transformers or transformers
     #[arg(long, value_name = "PROGRAM", default_value = "python3")]
     python: String,
@@ -55,6 +59,8 @@ struct Report {
     reading: Vec<(&'static str, String)>,
     prompts: std::collections::BTreeMap<String, String>,
     default_prompt: Option<String>,
+    /// The prompt that a query and a document become.
+    pair_prompt: Option<String>,
     stored_dtypes: Vec<String>,
     dtype: String,
     ignored: Vec<Ignored>,
@@ -77,8 +83,9 @@ enum Comparison {
 
 pub(crate) async fn run(args: Args, context: &mut Context) -> CommandResult {
     let folder = folder(&args.model, context)?;
+    let reranks = args.task.is_some() || is_reranker(&args.model, context);
     // Loading and Python take their time on a thread of their own; Ctrl-C ends the program.
-    let work = tokio::task::spawn_blocking(move || check(&folder, &args));
+    let work = tokio::task::spawn_blocking(move || check(&folder, reranks, &args));
     let work = async { work.await.map_err(|error| CommandError::Failed(error.to_string()))? };
     let report = unless_stopped(&context.stop, work).await?;
     if context.output.json {
@@ -113,9 +120,16 @@ fn folder(model: &str, context: &Context) -> Result<PathBuf, CommandError> {
     Ok(context.config.model_dir(&id)?)
 }
 
-fn check(folder: &Path, args: &Args) -> Result<Report, CommandError> {
+/// Whether the configuration says of a model of the cache that it reranks.
+fn is_reranker(model: &str, context: &Context) -> bool {
+    let id: Option<ModelId> = model.parse().ok();
+    let entry = id.and_then(|id| context.config.models.get(&id));
+    entry.is_some_and(|entry| entry.task == Some(OpenTask::Rerank))
+}
+
+fn check(folder: &Path, reranks: bool, args: &Args) -> Result<Report, CommandError> {
     let failed = |error: forebay_engine::EngineError| CommandError::Failed(error.to_string());
-    let options = LoadOptions { dtype: Some(args.dtype), ..LoadOptions::default() };
+    let options = LoadOptions { dtype: Some(args.dtype), reranks, ..LoadOptions::default() };
     let mut model = load(folder, &options).map_err(failed)?;
     let texts = if args.texts.is_empty() { compare::samples() } else { args.texts.clone() };
     let pairs = if model.info.task == ModelTask::Rerank { compare::pairs(&texts) } else { vec![] };
@@ -132,6 +146,8 @@ fn check(folder: &Path, args: &Args) -> Result<Report, CommandError> {
         task: task_name(info.task),
         texts: &texts,
         pairs: &pairs,
+        has_prompt: info.pair_prompt.is_some(),
+        answered: if reranks { rows::ids(&model, &pairs).map_err(failed)? } else { vec![] },
         tokens_max: info.tokens_max,
         values_max: info.sparse_pooling.map(|pooling| pooling.values_max),
         pooling: pooling.first().filter(|_| is_plain).cloned(),
@@ -166,6 +182,7 @@ fn report(folder: &Path, model: &Model, pooling: Vec<String>, comparison: Compar
         reading: info.kinds.iter().flat_map(reading).collect(),
         prompts: info.prompts.clone(),
         default_prompt: info.default_prompt.clone(),
+        pair_prompt: info.pair_prompt.clone(),
         stored_dtypes: info.stored_dtypes.clone(),
         dtype: info.dtype.to_string(),
         ignored: info.ignored.clone(),
@@ -222,7 +239,10 @@ fn lines_of_task(report: &Report) -> Vec<(&'static str, String)> {
         }
         _ => {
             let marked = if report.token_types { "are marked" } else { "are not marked" };
-            let pairs = ("pairs", format!("tokens of the second text {marked} as such"));
+            let pairs = match &report.pair_prompt {
+                Some(prompt) => ("pairs", format!("asked as {prompt:?}")),
+                None => ("pairs", format!("tokens of the second text {marked} as such")),
+            };
             let labels = Some(("labels", report.labels.join(", ")));
             return labels
                 .filter(|_| !report.labels.is_empty())
@@ -314,6 +334,7 @@ mod tests {
             reading: reading(&kinds).to_vec(),
             prompts: [("query".to_owned(), "search: ".to_owned())].into(),
             default_prompt: None,
+            pair_prompt: None,
             stored_dtypes: Vec::new(),
             dtype: "f32".to_owned(),
             ignored: Vec::new(),

@@ -45,7 +45,7 @@ impl Encoder for CpuEncoder {
         }
         let data = self.thread_pool.run(batch, width, |sequences, finishes, space| {
             let hidden = self.layers.forward(sequences, space)?;
-            let pooled = self.head.pooled(&hidden, sequences.cu_seqlens, finishes)?;
+            let pooled = self.head.pooled(&hidden, sequences, finishes)?;
             self.head.finish(pooled.flatten_all()?.to_vec1()?, finishes)
         })?;
         Ok(Pending::done(Rows { width, data, ends: None }))

@@ -97,7 +97,7 @@ impl GpuEncoder {
             seen: None,
         };
         let hidden = self.layers.forward(sequences, &mut self.space)?;
-        let pooled = self.head.pooled(&hidden, batch.cu_seqlens(), batch.finishes())?;
+        let pooled = self.head.pooled(&hidden, sequences, batch.finishes())?;
         let buffer = lock(&self.buffers).pop().unwrap_or_default();
         let download = Download::begin(&pooled, buffer)?;
         let head = self.head.clone();

@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use forebay_kernels::{self as kernels, CuSeqlens, Finish, LayerNorm, Linear, PoolNormalize};
 
 use crate::encode::dense::DenseLayer;
+use crate::encode::layers::Sequences;
 use crate::error::EngineError;
 use crate::load::pooling::{After, Pooling};
 
@@ -36,6 +37,8 @@ enum Step {
 /// Layers from a pooled hidden state to scores, in f32 and on the processor.
 pub(crate) struct Scores {
     pub(crate) pooling: kernels::Pooling,
+    /// The token at the end of a sequence that is passed over: then its last other one is pooled.
+    pub(crate) pad: Option<u32>,
     /// The layer before the last one, with the norm that follows it.
     pub(crate) dense: Option<(Linear, Option<LayerNorm>)>,
     /// The last layer: one output a label.
@@ -102,14 +105,18 @@ impl Head {
     pub(crate) fn pooled(
         &self,
         hidden: &Tensor,
-        cu_seqlens: &CuSeqlens,
+        sequences: Sequences<'_>,
         finishes: &[Finish],
     ) -> Result<Tensor, EngineError> {
+        let cu_seqlens = sequences.cu_seqlens;
         match self {
             Self::Pooled(pooling) => {
                 Ok(PoolNormalize { cu_seqlens, pooling: *pooling, finishes }.forward(hidden)?)
             }
-            Self::Scores(scores) => plain(scores.pooling, hidden, cu_seqlens),
+            Self::Scores(scores) => match scores.pad {
+                Some(pad) => last_but(pad, hidden, sequences),
+                None => plain(scores.pooling, hidden, cu_seqlens),
+            },
             Self::Vector(vector) => {
                 let pool = |pooling: &Pooling| pool(*pooling, hidden, cu_seqlens);
                 let parts: Vec<Tensor> =
@@ -153,6 +160,19 @@ fn plain(
     let finish = Finish { normalize: false, dimensions: None };
     let finishes = vec![finish; cu_seqlens.sequences()];
     Ok(PoolNormalize { cu_seqlens, pooling, finishes: &finishes }.forward(hidden)?)
+}
+
+/// The state of each sequence's last token that is not `pad`, or else of its first; zeros of an empty one.
+fn last_but(pad: u32, hidden: &Tensor, sequences: Sequences<'_>) -> Result<Tensor, EngineError> {
+    let rows = sequences.cu_seqlens.ranges().map(|range| {
+        if range.is_empty() {
+            return Ok(Tensor::zeros((1, hidden.dim(1)?), DType::F32, hidden.device())?);
+        }
+        let last = sequences.token_ids[range.clone()].iter().rposition(|&id| id != pad);
+        let row = hidden.narrow(0, range.start + last.unwrap_or(0), 1)?;
+        Ok(row.to_dtype(DType::F32)?)
+    });
+    Ok(Tensor::cat(&rows.collect::<Result<Vec<_>, EngineError>>()?, 0)?)
 }
 
 fn pool(pooling: Pooling, hidden: &Tensor, cu_seqlens: &CuSeqlens) -> Result<Tensor, EngineError> {

@@ -7,6 +7,8 @@ use candle_core::Device;
 use crate::encode::layers::Layers;
 use crate::error::EngineError;
 use crate::families::deberta::{Deberta, DebertaConfig};
+use crate::families::decoder_config::{DECODERS, DecoderConfig};
+use crate::families::decoder_layers::DecoderLayers;
 use crate::families::gte;
 use crate::families::modernbert::{ModernBert, ModernBertConfig};
 use crate::families::named::Named;
@@ -22,7 +24,11 @@ use crate::load::sizes::Sizes;
 
 /// The architectures that the engine runs, as `model_type` names them.
 const ARCHITECTURES: &str = "bert (also with ALiBi, as Jina's), roberta, xlm-roberta, camembert, distilbert, mpnet, \
-                             modernbert, deberta-v2, nomic_bert, new and gte (GTE's), forebay-noop";
+                             modernbert, deberta-v2, nomic_bert, new and gte (GTE's), forebay-noop, and the decoders \
+                             llama, mistral, qwen2, qwen3, smollm3, gemma3_text, phi3";
+
+/// The most tokens of a text that a decoder embeds or scores.
+const CONTEXT_MAX: usize = 32_768;
 
 /// An architecture with a model's configuration.
 #[derive(Debug)]
@@ -30,6 +36,7 @@ pub(crate) enum Architecture {
     PostNorm(PostNormConfig),
     ModernBert(ModernBertConfig),
     Deberta(DebertaConfig),
+    Decoder(Box<DecoderConfig>),
     Noop(NoopConfig),
 }
 
@@ -49,6 +56,10 @@ impl Architecture {
         let guess = || classes.iter().any(|name| name == "BertModel").then(|| "bert".to_owned());
         let named: Option<String> = fields.get("model_type")?;
         let model_type = named.or_else(guess).unwrap_or_else(|| format!("{classes:?}"));
+        if DECODERS.contains(&model_type.as_str()) {
+            check_code(fields)?;
+            return Ok(Self::Decoder(Box::new(DecoderConfig::parse(&model_type, fields)?)));
+        }
         common(fields)?;
         match model_type.as_str() {
             "modernbert" => ModernBertConfig::parse(fields).map(Self::ModernBert),
@@ -68,7 +79,7 @@ impl Architecture {
         match self {
             Self::PostNorm(config) => matches!(config.name, "bert" | "nomic_bert"),
             Self::Deberta(_) => true,
-            Self::ModernBert(_) | Self::Noop(_) => false,
+            Self::ModernBert(_) | Self::Decoder(_) | Self::Noop(_) => false,
         }
     }
 
@@ -78,6 +89,7 @@ impl Architecture {
             Self::PostNorm(config) => config.name,
             Self::ModernBert(_) => "modernbert",
             Self::Deberta(_) => "deberta-v2",
+            Self::Decoder(config) => config.name,
             Self::Noop(_) => "forebay-noop",
         }
     }
@@ -88,6 +100,13 @@ impl Architecture {
             Self::PostNorm(config) => config.sizes,
             Self::ModernBert(config) => config.sizes(),
             Self::Deberta(config) => config.sizes(),
+            Self::Decoder(config) => Sizes {
+                vocabulary: config.vocabulary,
+                hidden: config.hidden,
+                inner: config.inner,
+                positions: config.positions_meant().min(CONTEXT_MAX),
+                types: 0,
+            },
             Self::Noop(config) => config.sizes(),
         }
     }
@@ -95,6 +114,11 @@ impl Architecture {
     /// Whether f32 is the only number type that it computes in.
     pub(crate) fn is_f32_only(&self) -> bool {
         matches!(self, Self::Deberta(_) | Self::Noop(_))
+    }
+
+    /// Whether the processor is the only device that computes it.
+    pub(crate) fn is_cpu_only(&self) -> bool {
+        matches!(self, Self::Decoder(_))
     }
 
     /// Whether its layers compute nothing: then threads have nothing to share, and waking them takes most of the time.
@@ -108,7 +132,7 @@ impl Architecture {
         match self {
             Self::PostNorm(_) => Some(usize::MAX),
             Self::ModernBert(config) => Some(config.window()),
-            Self::Deberta(_) | Self::Noop(_) => None,
+            Self::Deberta(_) | Self::Decoder(_) | Self::Noop(_) => None,
         }
     }
 
@@ -126,13 +150,14 @@ impl Architecture {
         match self {
             Self::PostNorm(config) => config.sizes.hidden / config.heads,
             Self::ModernBert(config) => config.head_size(),
-            Self::Deberta(_) | Self::Noop(_) => 0, // the processor's alone
+            Self::Deberta(_) | Self::Decoder(_) | Self::Noop(_) => 0, // the processor's alone
         }
     }
 
     /// An upper bound of the memory, in bytes, that a token of a batch takes while it is computed.
     pub(crate) fn bytes_per_token(&self, dtype: DType) -> usize {
         let scores = match self {
+            Self::Decoder(config) => return config.encoder_bytes_per_token(dtype.tensor()),
             Self::Deberta(config) => config.score_bytes_per_token(),
             _ => 0, // a few queries' at a time
         };
@@ -165,7 +190,26 @@ impl Architecture {
                 let named = Named::new(&weights, &["deberta."], WORDS, dtype, device);
                 Box::new(Deberta::load(config, &named)?)
             }
+            Self::Decoder(config) => {
+                let positions = self.sizes().positions;
+                Box::new(DecoderLayers::load(config, &open()?, dtype, positions)?)
+            }
             Self::Noop(config) => Box::new(Noop::new(config)),
         })
+    }
+}
+
+/// Refuses a decoder that brings its own code, unless its configuration says what matters of it here: which tokens see
+/// which. In transformers' own code a decoder's see none after them; GTE's code for Qwen2 lets them see all.
+fn check_code(fields: &mut Fields) -> Result<(), EngineError> {
+    let code: serde_json::Map<String, serde_json::Value> =
+        fields.or("auto_map", serde_json::Map::new())?;
+    match code.get("AutoModel") {
+        Some(class) if !fields.has("is_causal") => {
+            let supported = "the library's own code; where `is_causal` is beside it (false if tokens see those after \
+                             them, as in GTE's Qwen2), that is computed instead";
+            Err(fields.not_supported("auto_map", &format!("AutoModel: {class}"), &supported))
+        }
+        _ => Ok(()),
     }
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::encode::head::{ScoreFunction, Scores};
 use crate::error::EngineError;
 use crate::families::architecture::Architecture;
+use crate::families::decoder_config::DECODERS;
 use crate::info::ModelTask;
 use crate::load::config::activation;
 use crate::load::fields::Fields;
@@ -64,6 +65,7 @@ impl ClassifierConfig {
         config.labels = labels(fields)?;
         config.function = score_function(fields, config.labels.len())?;
         match family {
+            name if DECODERS.contains(&name) => config.pooling = Pooling::Last,
             "deberta-v2" => config.activation = activation(fields, "pooler_hidden_act", "gelu")?,
             "modernbert" => {
                 config.activation = activation(fields, "classifier_activation", "gelu")?;
@@ -114,6 +116,15 @@ impl ClassifierConfig {
             let bias = has_bias.then(bias).transpose()?;
             Ok::<_, EngineError>(Linear::new(&weight, bias.as_ref(), activation, DType::F32)?)
         };
+        if let Architecture::Decoder(decoder) = architecture {
+            return Ok(Scores {
+                pooling: self.pooling,
+                pad: decoder.pad,
+                dense: None,
+                out: layer("score", self.labels.len(), Activation::None, false)?,
+                function: self.function,
+            });
+        }
         let dense = |name: &str, activation| layer(name, hidden, activation, self.has_bias);
         let (dense, norm, out) = match architecture.name() {
             family @ ("bert" | "new" | "gte") => {
@@ -144,13 +155,14 @@ impl ClassifierConfig {
                     field: "architectures",
                     value: format!("classification by {other}"),
                     supported: "classification by bert, roberta, xlm-roberta, camembert, mpnet, distilbert, \
-                                deberta-v2, modernbert, new, gte"
+                                deberta-v2, modernbert, new, gte, decoders"
                         .to_owned(),
                 });
             }
         };
         Ok(Scores {
             pooling: self.pooling,
+            pad: None,
             dense: Some((dense, norm)),
             out: layer(out, self.labels.len(), Activation::None, true)?,
             function: self.function,

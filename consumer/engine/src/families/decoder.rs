@@ -22,7 +22,8 @@ pub(crate) struct Decoder {
     /// Before the first layer; the other norms belong to what comes before them.
     first_norm: RmsNorm,
     layers: Vec<Layer>,
-    head: Linear,
+    /// `None` where nothing but the last hidden states is wanted.
+    head: Option<Linear>,
 }
 
 /// Where the vectors of tokens are.
@@ -32,7 +33,7 @@ enum Words {
     /// Rows of a weight that is kept in blocks.
     Blocks(Linear),
     /// Rows of the head's weight: there is no second table.
-    Head,
+    Head(Linear),
 }
 
 struct Layer {
@@ -72,21 +73,36 @@ impl Decoder {
     ) -> Result<Self, EngineError> {
         let named = Named::new(tensors, dtype, config.adds_one, config.eps);
         let DecoderConfig { vocabulary, hidden, .. } = config;
-        let words_name = format!("{}embed_tokens.weight", named.prefix);
-        let head_name = named.head();
-        let is_tied = config.is_tied.unwrap_or(!tensors.contains(&head_name));
-        let head_name = if is_tied { words_name.clone() } else { head_name };
-        let head = named.side_by_side(&[(head_name, vocabulary)], hidden, None)?;
-        let words = if is_tied && head.keeps_weight() {
-            Words::Head
-        } else if let Some(blocks) = named.blocks(&[(words_name.clone(), vocabulary)], hidden)? {
-            Words::Blocks(named.of_blocks(blocks, [vocabulary, hidden], None)?)
+        let head = named.side_by_side(&[(named.head(config.is_tied), vocabulary)], hidden, None)?;
+        let words = if named.is_tied(config.is_tied) && head.keeps_weight() {
+            Words::Head(head.clone())
         } else {
-            let table = tensors.f32(&words_name, &[vocabulary, hidden])?;
-            Words::Table(table.to_dtype(dtype.tensor())?)
+            Words::load(&config, &named)?
         };
+        Self::around(words, Some(head), config, &named, positions)
+    }
+
+    /// As [`Self::load`], without a head: for models of which the last hidden states are taken.
+    pub(crate) fn load_states(
+        config: DecoderConfig,
+        tensors: &dyn Tensors,
+        dtype: DType,
+        positions: usize,
+    ) -> Result<Self, EngineError> {
+        let named = Named::new(tensors, dtype, config.adds_one, config.eps);
+        Self::around(Words::load(&config, &named)?, None, config, &named, positions)
+    }
+
+    /// Loads what is between words and head.
+    fn around(
+        words: Words,
+        head: Option<Linear>,
+        config: DecoderConfig,
+        named: &Named<'_>,
+        positions: usize,
+    ) -> Result<Self, EngineError> {
         let layers = (0..config.layers.len())
-            .map(|index| Layer::load(&config, index, &named))
+            .map(|index| Layer::load(&config, index, named))
             .collect::<Result<_, _>>()?;
         let ropes =
             config.ropes.iter().map(|rope| rope.table(positions)).collect::<Result<_, _>>()?;
@@ -94,7 +110,7 @@ impl Decoder {
             words,
             ropes,
             gate: Gate { activation: config.activation },
-            first_norm: named.norm("layers.0.input_layernorm", hidden)?,
+            first_norm: named.norm("layers.0.input_layernorm", config.hidden)?,
             layers,
             head,
             config,
@@ -111,9 +127,17 @@ impl Decoder {
         pages: usize,
         dtype: TensorType,
     ) -> Result<Vec<Pages>, EngineError> {
+        self.layers.iter().map(|_| self.layer_memory(pages, dtype)).collect()
+    }
+
+    /// Pages for the keys and values of one layer.
+    pub(crate) fn layer_memory(
+        &self,
+        pages: usize,
+        dtype: TensorType,
+    ) -> Result<Pages, EngineError> {
         let DecoderConfig { kv_heads, head_dim, .. } = self.config;
-        let layer = |_| Ok(Pages::new(pages, kv_heads, head_dim, dtype, &Device::Cpu)?);
-        self.layers.iter().map(layer).collect()
+        Ok(Pages::new(pages, kv_heads, head_dim, dtype, &Device::Cpu)?)
     }
 
     /// Computes the rows of a step and writes their keys and values to `memory`, and the logits
@@ -125,10 +149,23 @@ impl Decoder {
         space: &mut Workspace,
         logits: &mut Vec<f32>,
     ) -> Result<(), EngineError> {
-        let tokens = rows.token_ids.len();
+        let states = self.states(rows.token_ids, rows.step, memory, space)?;
+        self.logits(&states, rows.picked, logits)
+    }
+
+    /// Computes the rows of a step and writes their keys and values to `memory`, of which each layer takes the next.
+    /// Gives the last hidden states `[rows, hidden]`, normalised, in a buffer of `space`.
+    pub(crate) fn states<'a>(
+        &self,
+        token_ids: &[u32],
+        step: &StepRows<'_>,
+        memory: impl IntoIterator<Item = &'a Pages>,
+        space: &mut Workspace,
+    ) -> Result<Tensor, EngineError> {
+        let tokens = token_ids.len();
         let DecoderConfig { hidden, inner, heads, head_dim, .. } = self.config;
         let sum = space.take(Slot::Residual, tokens, hidden)?;
-        let sum = self.embed(rows.token_ids, sum)?;
+        let sum = self.embed(token_ids, sum)?;
         let normed = space.take(Slot::Attended, tokens, hidden)?;
         let qkv = space.take(Slot::Qkv, tokens, self.config.qkv_width())?;
         let context = space.take(Slot::Context, tokens, heads * head_dim)?;
@@ -139,7 +176,7 @@ impl Decoder {
         self.first_norm.forward_into(&sum, &normed)?;
         for (layer, pages) in self.layers.iter().zip(memory) {
             layer.qkv.forward_into(&normed, &qkv)?;
-            self.attend(layer, rows.step, &qkv, pages, &context)?;
+            self.attend(layer, step, &qkv, pages, &context)?;
             layer.attention_out.forward_into(&context, &projected)?;
             let half = normalized(layer.after_attention.as_ref(), &projected, &after)?;
             layer.middle.forward_both_into(half, &sum, &normed)?;
@@ -149,7 +186,7 @@ impl Decoder {
             let half = normalized(layer.after_feed_forward.as_ref(), &projected, &after)?;
             layer.end.forward_both_into(half, &sum, &normed)?;
         }
-        self.logits(&normed, rows.picked, logits)
+        Ok(normed)
     }
 
     fn attend(
@@ -172,6 +209,7 @@ impl Decoder {
         let attention = PagedAttention {
             scale,
             window: layer.config.window,
+            is_bidirectional: self.config.bidirectional.is_some(),
             ..PagedAttention::new(rows, heads, kv_heads)
         };
         Ok(attention.forward_into(qkv, pages, context)?)
@@ -181,12 +219,8 @@ impl Decoder {
     fn embed(&self, token_ids: &[u32], out: Tensor) -> Result<Tensor, EngineError> {
         let words = match &self.words {
             Words::Table(table) => table.index_select(&Tensor::new(token_ids, &Device::Cpu)?, 0)?,
-            Words::Blocks(words) => {
+            Words::Blocks(words) | Words::Head(words) => {
                 words.weight_rows_into(token_ids, &out)?;
-                out
-            }
-            Words::Head => {
-                self.head.weight_rows_into(token_ids, &out)?;
                 out
             }
         };
@@ -206,14 +240,12 @@ impl Decoder {
     ) -> Result<(), EngineError> {
         // All of it is written: what it held before need not be cleared.
         logits.resize(picked.len() * self.config.vocabulary, 0.0);
-        if picked.is_empty() {
-            return Ok(());
-        }
+        let Some(head) = self.head.as_ref().filter(|_| !picked.is_empty()) else { return Ok(()) };
         if picked.len() == normed.dim(0)? {
-            self.head.forward_f32_into(normed, logits)?;
+            head.forward_f32_into(normed, logits)?;
         } else {
             let rows = normed.index_select(&Tensor::new(picked, &Device::Cpu)?, 0)?;
-            self.head.forward_f32_into(&rows, logits)?;
+            head.forward_f32_into(&rows, logits)?;
         }
         if let Some(cap) = self.config.logit_cap {
             for logit in logits {
@@ -221,6 +253,18 @@ impl Decoder {
             }
         }
         Ok(())
+    }
+}
+
+impl Words {
+    /// A table of their own, in the blocks of the file or as plain numbers.
+    fn load(config: &DecoderConfig, named: &Named<'_>) -> Result<Self, EngineError> {
+        let DecoderConfig { vocabulary, hidden, .. } = *config;
+        let name = named.words();
+        if let Some(blocks) = named.blocks(&[(name.clone(), vocabulary)], hidden)? {
+            return Ok(Self::Blocks(named.of_blocks(blocks, [vocabulary, hidden], None)?));
+        }
+        Ok(Self::Table(named.table(&name, [vocabulary, hidden])?))
     }
 }
 

@@ -4,7 +4,7 @@
 //! Fields, names and defaults are those of transformers 5, with the older names of fields beside them.
 
 use candle_core::DType as TensorType;
-use forebay_kernels::{Activation, Pages};
+use forebay_kernels::{Activation, PAGE_TOKENS, Pages};
 use serde_json::{Map, Value};
 
 use crate::error::EngineError;
@@ -19,6 +19,8 @@ pub(crate) const DECODERS: &[&str] =
 /// The kinds of layers, as `layer_types` and `rope_parameters` name them.
 const GLOBAL: &str = "full_attention";
 const LOCAL: &str = "sliding_attention";
+/// Gemma's field for attention to later tokens too.
+const BOTH_WAYS: &str = "use_bidirectional_attention";
 
 /// Several times as many layers as the largest dense model has.
 const LAYERS_MAX: usize = 512;
@@ -61,6 +63,10 @@ pub(crate) struct DecoderConfig {
     pub(crate) scales_words: bool,
     /// The factor of scores, where it isn't one over the root of a head's size.
     pub(crate) scale: Option<f32>,
+    /// The field by which every token sees those after it too; `None` where none does.
+    pub(crate) bidirectional: Option<&'static str>,
+    /// The token that fills texts up.
+    pub(crate) pad: Option<u32>,
     /// Logits are bent to stay within it.
     pub(crate) logit_cap: Option<f32>,
     /// The rotations, which `layers` choose from.
@@ -88,7 +94,6 @@ impl DecoderConfig {
         fields.without_effect(&[
             "attention_dropout",
             "embd_pdrop",
-            "pad_token_id",
             "pretraining_tp", // of other weights' layout, which nothing has today
             "resid_pdrop",
         ]);
@@ -128,6 +133,8 @@ impl DecoderConfig {
             adds_one: is_gemma,
             scales_words: is_gemma,
             scale: None,
+            bidirectional: (!fields.or("is_causal", true)?).then_some("is_causal"),
+            pad: pad(fields)?,
             logit_cap: None,
             ropes: Vec::new(),
             layers: Vec::new(),
@@ -136,12 +143,22 @@ impl DecoderConfig {
             let scalar: f32 = fields.or("query_pre_attn_scalar", 256.0)?;
             config.scale = Some(scalar.sqrt().recip());
             config.logit_cap = fields.get("final_logit_softcapping")?;
-            // Nothing reads the first since Gemma 3, and the second makes another model (an encoder) of it.
+            // Nothing reads it since Gemma 3.
             fields.only_empty("attn_logit_softcapping")?;
-            fields.only("use_bidirectional_attention", &false)?;
+            if fields.or(BOTH_WAYS, false)? {
+                config.bidirectional = Some(BOTH_WAYS);
+            }
         }
         config.check(fields)?;
-        let layers = layers(name, fields)?;
+        let mut layers = layers(name, fields)?;
+        for window in layers.iter_mut().filter_map(|layer| layer.window.as_mut()) {
+            // On either side, the own token among them.
+            match config.bidirectional {
+                None => {}
+                Some(BOTH_WAYS) => *window = *window / 2 + 1,
+                Some(_) => *window = window.saturating_add(1),
+            }
+        }
         config.ropes = ropes(&config, fields)?;
         config.layers = layers;
         Ok(config)
@@ -189,15 +206,32 @@ impl DecoderConfig {
     /// An upper bound of the memory, in bytes, that a row of a step takes while it is computed: states of a layer, and
     /// the logits of a row that picks.
     pub(crate) fn bytes_per_token(&self, dtype: TensorType) -> usize {
+        let logit = dtype.size_in_bytes() + TensorType::F32.size_in_bytes();
+        self.state_bytes_per_token(dtype) + self.vocabulary * logit
+    }
+
+    /// As [`Self::bytes_per_token`], of an encoder: without logits, and with keys and values of one layer, whose pages
+    /// count as full.
+    pub(crate) fn encoder_bytes_per_token(&self, dtype: TensorType) -> usize {
+        let page = Pages::page_bytes(self.kv_heads, self.head_dim, dtype);
+        self.state_bytes_per_token(dtype).saturating_add(page.div_ceil(PAGE_TOKENS))
+    }
+
+    fn state_bytes_per_token(&self, dtype: TensorType) -> usize {
         let attention = self.qkv_width() + self.heads * self.head_dim;
-        let values = 4 * self.hidden + attention + 3 * self.inner + self.vocabulary;
-        values * dtype.size_in_bytes() + self.vocabulary * TensorType::F32.size_in_bytes()
+        (4 * self.hidden + attention + 3 * self.inner) * dtype.size_in_bytes()
     }
 
     /// Values that a linear layer makes of a token for attention: queries, keys and values.
     pub(crate) fn qkv_width(&self) -> usize {
         (self.heads + 2 * self.kv_heads) * self.head_dim
     }
+}
+
+/// The token that fills texts up, where it is one.
+fn pad(fields: &mut Fields) -> Result<Option<u32>, EngineError> {
+    let id: Option<Value> = fields.get("pad_token_id")?;
+    Ok(id.and_then(|id| u32::try_from(id.as_u64()?).ok()))
 }
 
 /// The layers: their windows, and which of the rotations they turn by.

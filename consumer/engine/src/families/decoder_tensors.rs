@@ -28,9 +28,28 @@ impl<'a> Named<'a> {
         Self { tensors, prefix, dtype, adds_one, eps }
     }
 
-    /// The head's name.
-    pub(super) fn head(&self) -> String {
+    /// The name of the table of words.
+    pub(super) fn words(&self) -> String {
+        format!("{}embed_tokens.weight", self.prefix)
+    }
+
+    /// The head's name, which is the table's where they are one.
+    pub(super) fn head(&self, is_tied: Option<bool>) -> String {
+        if self.is_tied(is_tied) { self.words() } else { self.own_head() }
+    }
+
+    /// Whether the head is the table of words: as the configuration says, or else where there is no head.
+    pub(super) fn is_tied(&self, said: Option<bool>) -> bool {
+        said.unwrap_or_else(|| !self.tensors.contains(&self.own_head()))
+    }
+
+    fn own_head(&self) -> String {
         format!("{}lm_head.weight", self.prefix.strip_suffix("model.").unwrap_or(self.prefix))
+    }
+
+    /// A matrix by its whole name, in the type that states have.
+    pub(super) fn table(&self, name: &str, shape: [usize; 2]) -> Result<Tensor, EngineError> {
+        Ok(self.tensors.f32(name, &shape)?.to_dtype(self.dtype.tensor())?)
     }
 
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, EngineError> {

@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use crate::error::EngineError;
 use crate::load::fields::{Fields, Ignored};
 use crate::load::files::read;
+use crate::load::logit_score::{self, LogitScore};
 use crate::load::modules::{Modules, RowsOf};
 use crate::load::per_token::PerToken;
 use crate::load::pooling::{self, After, Dense, OF_TEXT, Pooling};
 use crate::load::prompts::Prompts;
-use crate::load::sentence_config::SentenceConfig;
+use crate::load::sentence_config::{Messages, SentenceConfig};
 use crate::load::token_reading::TokenReading;
 use crate::load::tokenizer_config::TokenizerConfig;
 
@@ -27,15 +28,17 @@ pub(crate) struct ModelFolder {
     sentence: SentenceConfig,
     tokenizer: TokenizerConfig,
     prompts: Prompts,
+    has_modules: bool,
     ignored: Vec<Ignored>,
 }
 
-/// The modules that make a vector of a whole text.
+/// The modules that make a vector of a whole text, or a score.
 #[derive(Default)]
 struct OfText {
     /// `None` where `modules.json` has no pooling.
     pooling: Option<Vec<Pooling>>,
     after: Vec<After>,
+    logit_score: Option<LogitScore>,
 }
 
 impl OfText {
@@ -49,6 +52,9 @@ impl OfText {
         for module in modules.rest() {
             let path = module.folder.join("config.json");
             match module.class() {
+                logit_score::CLASS if modules.rest().len() == 1 => {
+                    these.logit_score = Some(LogitScore::read(&module.folder, ignored)?);
+                }
                 "Pooling" if these.pooling.is_none() => {
                     let fields = Fields::parse(&path, &read(&path)?)?;
                     let (modes, more) = pooling::parse(fields, has_prompt)?;
@@ -67,7 +73,8 @@ impl OfText {
                     these.after.push(After::Normalize);
                 }
                 _ => {
-                    let supported = "Transformer, then Pooling, then Dense and Normalize";
+                    let supported =
+                        "Transformer, then Pooling, then Dense and Normalize; or then LogitScore";
                     return Err(modules.refused(module, supported));
                 }
             }
@@ -86,7 +93,12 @@ impl ModelFolder {
         let mut ignored = Vec::new();
         let modules = Modules::read(folder)?;
         let mut per_token = PerToken::find(folder, modules.as_ref(), &mut ignored)?;
-        let rows = per_token.as_ref().map_or(RowsOf::Texts, PerToken::rows_of);
+        let rows = match (&per_token, &modules) {
+            (Some(per_token), _) => per_token.rows_of(),
+            (None, Some(modules)) if modules.has(logit_score::CLASS) => RowsOf::Logits,
+            (None, Some(modules)) if modules.is_transformer_alone() => RowsOf::Scores,
+            (None, _) => RowsOf::Texts,
+        };
         let prompts = Prompts::read(folder, rows, &mut ignored)?;
         if let (Some(PerToken::Sparse(pooling)), Some(most)) =
             (&mut per_token, prompts.sparse_values_max)
@@ -110,6 +122,7 @@ impl ModelFolder {
             sentence,
             tokenizer,
             prompts,
+            has_modules: modules.is_some(),
             ignored,
         })
     }
@@ -173,6 +186,26 @@ impl ModelFolder {
     /// True when texts are lower-cased before tokenization.
     pub(crate) fn lower_cases(&self) -> bool {
         self.sentence.lower_cases
+    }
+
+    /// How scores are made of a language model's logits, where `modules.json` says so.
+    pub(crate) fn logit_score(&self) -> Option<LogitScore> {
+        self.of_text.logit_score
+    }
+
+    /// How pairs are put into the model's chat template, where the folder says so.
+    pub(crate) fn messages(&self) -> Option<&Messages> {
+        self.sentence.messages.as_ref()
+    }
+
+    /// Whether there is a `modules.json`.
+    pub(crate) fn has_modules(&self) -> bool {
+        self.has_modules
+    }
+
+    /// The transformer's folder.
+    pub(crate) fn transformer(&self) -> &Path {
+        &self.transformer
     }
 
     /// The settings of the tokenizer's configuration.

@@ -6,6 +6,7 @@ pub(crate) mod files;
 pub(crate) mod folder;
 pub(crate) mod generation;
 pub(crate) mod gguf;
+pub(crate) mod logit_score;
 pub(crate) mod modules;
 pub(crate) mod options;
 pub(crate) mod per_token;

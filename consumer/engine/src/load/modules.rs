@@ -16,6 +16,10 @@ pub(crate) enum RowsOf {
     Words,
     /// Tokens.
     Tokens,
+    /// Texts or pairs: the scores of the transformer's own head.
+    Scores,
+    /// Pairs: scores of a language model's logits.
+    Logits,
 }
 
 /// The class of a transformer that is a language model, before version 5.4 of sentence-transformers.
@@ -94,6 +98,11 @@ impl Modules {
     /// The modules after it, in order.
     pub(crate) fn rest(&self) -> &[Module] {
         &self.rest
+    }
+
+    /// Whether the transformer is all there is.
+    pub(crate) fn is_transformer_alone(&self) -> bool {
+        self.rest.is_empty()
     }
 
     /// Whether there is a module of this class.

@@ -110,6 +110,9 @@ pub struct LoadOptions {
     /// The most tokens of a sequence of a model that generates text; `None` takes those that it is meant for, up to
     /// 32,768. It is never more than the model has positions, or than the cache holds.
     pub context_max: Option<usize>,
+    /// Whether the model has to be a reranker. A language model is one then, whose folder leaves that open: it is asked
+    /// whether a document answers a query. Models of other tasks are refused.
+    pub reranks: bool,
 }
 
 impl LoadOptions {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::EngineError;
 use crate::load::fields::{Fields, Ignored};
@@ -15,6 +15,24 @@ pub(crate) struct SentenceConfig {
     pub(crate) tokens_max: Option<usize>,
     /// Whether texts are lower-cased before tokenization.
     pub(crate) lower_cases: bool,
+    /// How pairs are put into the model's chat template; `None` where they are read as they are.
+    pub(crate) messages: Option<Messages>,
+}
+
+/// How texts are put into a chat template.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Messages {
+    pub(crate) add_generation_prompt: bool,
+    /// Whether the tokens behind the texts stay where the prompt is cut.
+    pub(crate) keeps_closing: bool,
+    /// Variables of the template.
+    pub(crate) arguments: Map<String, Value>,
+}
+
+impl Default for Messages {
+    fn default() -> Self {
+        Self { add_generation_prompt: false, keeps_closing: true, arguments: Map::new() }
+    }
 }
 
 /// The names of that file, in the order in which sentence-transformers looks for them.
@@ -64,6 +82,18 @@ const OF_OTHER_WEIGHTS: [&str; 6] = [
     "load_in_8bit",
     "quantization_config",
     "variant",
+];
+
+/// Arguments of rendering that are no variables of a template.
+const OF_RENDERING: [&str; 8] = [
+    "chat_template",
+    "continue_final_message",
+    "documents",
+    "max_length",
+    "padding",
+    "return_tensors",
+    "tools",
+    "truncation",
 ];
 
 /// The fields of the first of these files in a transformer's folder that says anything.
@@ -122,10 +152,9 @@ impl SentenceConfig {
         of_config.without_effect(OF_LOADING);
         of_config.without_effect(&["use_cache"]);
         of_config.nothing_else("config_kwargs", &"none that changes a field of config.json")?;
-        for field in ["processing_kwargs", "tokenizer_name_or_path"] {
-            fields.only_empty(field)?;
-        }
-        only_hidden_states(&mut fields, rows == RowsOf::Words)?;
+        fields.only_empty("tokenizer_name_or_path")?;
+        let of_template = messages(&mut fields)?;
+        let messages = only_known_outputs(&mut fields, rows)?.then_some(of_template);
         if rows == RowsOf::Tokens {
             fields.taken_elsewhere(OF_TOKEN_VECTORS);
         } else {
@@ -136,7 +165,7 @@ impl SentenceConfig {
         for fields in [fields, of_tokenizer, of_model, of_config] {
             ignored.extend(fields.ignored());
         }
-        Ok(Self { tokens_max, lower_cases })
+        Ok(Self { tokens_max, lower_cases, messages })
     }
 }
 
@@ -152,37 +181,69 @@ fn arguments(
     fields.object(today)
 }
 
-/// Refuses a transformer of which something else is taken than its last hidden states, a classifier's scores, or the
-/// words that a sparse encoder weighs.
-fn only_hidden_states(fields: &mut Fields, is_sparse: bool) -> Result<(), EngineError> {
+/// Takes the arguments of the chat template.
+fn messages(fields: &mut Fields) -> Result<Messages, EngineError> {
+    const FIELD: &str = "processing_kwargs";
+    let mut of_processing = fields.object(FIELD)?;
+    let mut arguments: Map<String, Value> = of_processing.or("chat_template", Map::new())?;
+    of_processing.nothing_else(FIELD, &"chat_template")?;
+    arguments.retain(|_, value| !value.is_null());
+    if let Some(name) = OF_RENDERING.iter().find(|name| arguments.contains_key(**name)) {
+        let value = format!("chat_template: {name}: {}", arguments[*name]);
+        return Err(fields.not_supported(FIELD, &value, &"variables of the template"));
+    }
+    let mut switch = |name: &str, default| match arguments.remove(name) {
+        None => Ok(default),
+        Some(Value::Bool(value)) => Ok(value),
+        Some(value) => {
+            let value = format!("chat_template: {name}: {value}");
+            Err(fields.not_supported(FIELD, &value, &"true, false"))
+        }
+    };
+    Ok(Messages {
+        add_generation_prompt: switch("add_generation_prompt", false)?,
+        keeps_closing: switch("restore_suffix", true)?,
+        arguments,
+    })
+}
+
+/// Refuses a transformer of which something else is taken than its last hidden states, a classifier's scores, the words
+/// that a sparse encoder weighs, or the logits that scores are made of. Returns whether pairs are put into its chat
+/// template.
+fn only_known_outputs(fields: &mut Fields, rows: RowsOf) -> Result<bool, EngineError> {
     const FIELD: &str = "modality_config";
     let task: String = fields.or("transformer_task", "feature-extraction".to_owned())?;
     let is_read = match task.as_str() {
-        "feature-extraction" | "sequence-classification" => true,
-        "fill-mask" => is_sparse,
+        "feature-extraction" | "sequence-classification" => rows != RowsOf::Logits,
+        "fill-mask" => rows == RowsOf::Words,
+        "text-generation" => rows == RowsOf::Logits,
         _ => false,
     };
     if !is_read {
-        let supported =
-            "feature-extraction, sequence-classification, fill-mask before SpladePooling";
+        let supported = "feature-extraction, sequence-classification, fill-mask before SpladePooling, text-generation \
+                         before LogitScore";
         return Err(fields.not_supported("transformer_task", &task, &supported));
     }
     let modalities: Value = fields.or(FIELD, Value::Null)?;
-    // Texts would be put into a chat's template.
-    if !modalities["message"].is_null() {
-        let message = &modalities["message"];
-        return Err(fields.not_supported(FIELD, &format!("message: {message}"), &"text"));
+    let message = &modalities["message"];
+    let is_flat = message["format"].as_str().unwrap_or("flat") == "flat";
+    // Of a single text it would be the message of a user.
+    let is_of_pairs = matches!(rows, RowsOf::Scores | RowsOf::Logits);
+    if !message.is_null() && !(is_of_pairs && is_flat) {
+        let supported = "text, or for pairs a message whose format is flat";
+        return Err(fields.not_supported(FIELD, &format!("message: {message}"), &supported));
     }
-    for (name, known) in
-        [("method", &["forward"][..]), ("method_output_name", &["last_hidden_state", "logits"])]
-    {
-        let value = &modalities["text"][name];
+    let kinds = ["text", "message"].map(|kind| &modalities[kind]);
+    let names =
+        [("method", &["forward"][..]), ("method_output_name", &["last_hidden_state", "logits"])];
+    for (kind, (name, known)) in kinds.iter().flat_map(|kind| names.map(|name| (kind, name))) {
+        let value = &kind[name];
         if !value.is_null() && !value.as_str().is_some_and(|value| known.contains(&value)) {
             let value = format!("{name}: {value}");
             return Err(fields.not_supported(FIELD, &value, &known.join(", ")));
         }
     }
-    Ok(())
+    Ok(!message.is_null())
 }
 
 #[cfg(test)]
@@ -227,6 +288,25 @@ mod tests {
         let next = ("sentence_xlnet_config.json", r#"{"max_seq_length": 12}"#);
         let (config, _) = read(&[("sentence_bert_config.json", "{}"), next]).unwrap();
         assert_eq!(config.tokens_max, Some(12));
+    }
+
+    #[test]
+    fn pairs_are_messages_where_the_transformer_alone_or_its_logits_score_them() {
+        let messages = |rows, more: &str| {
+            let json =
+                format!(r#"{{"modality_config": {{"message": {{"format": "flat"}}}}{more}}}"#);
+            let fields = Fields::parse("sentence_bert_config.json".as_ref(), json.as_bytes())?;
+            Ok(SentenceConfig::parse(fields, rows, &mut Vec::new())?.messages)
+        };
+        let plain: Result<_, EngineError> = messages(RowsOf::Scores, "");
+        assert_eq!(plain.unwrap(), Some(Messages::default()));
+        let with = r#", "transformer_task": "text-generation", "processing_kwargs":
+            {"chat_template": {"add_generation_prompt": true, "restore_suffix": false, "enable_thinking": false}}"#;
+        let found = messages(RowsOf::Logits, with).unwrap().unwrap();
+        assert!(found.add_generation_prompt && !found.keeps_closing);
+        assert_eq!(found.arguments.keys().collect::<Vec<_>>(), ["enable_thinking"]);
+        assert!(messages(RowsOf::Texts, "").is_err());
+        assert!(messages(RowsOf::Logits, "").is_err(), "it isn't a language model by its task");
     }
 
     #[test]

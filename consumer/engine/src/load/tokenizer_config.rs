@@ -17,6 +17,8 @@ pub(crate) struct TokenizerConfig {
     pub(crate) keeps_end: Option<bool>,
     /// Whether the model gets the type of each token; `None` where it is not said.
     pub(crate) gives_types: Option<bool>,
+    /// Whether it says that texts end in the end of text. Only `tokenizer.json` decides that, as in transformers 5.
+    pub(crate) says_end: bool,
     /// The token that stands for a word which a language model has to find.
     pub(crate) mask: Option<String>,
 }
@@ -28,6 +30,7 @@ struct File {
     truncation_side: Option<String>,
     model_input_names: Option<Vec<String>>,
     tokenizer_class: Option<String>,
+    add_eos_token: Option<bool>,
     mask_token: Option<Token>,
 }
 
@@ -64,6 +67,7 @@ impl TokenizerConfig {
             // The cast saturates, which is what a huge "unset" should do.
             tokens_max: file.model_max_length.map(|length| length as usize),
             keeps_end,
+            says_end: file.add_eos_token == Some(true),
             gives_types: listed.or_else(|| by_class(file.tokenizer_class.as_deref()?)),
             mask: file
                 .mask_token

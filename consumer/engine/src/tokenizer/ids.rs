@@ -33,6 +33,11 @@ impl Tokenizer {
         self.cut_ids(ids)
     }
 
+    /// Whether a text ends in a special token.
+    pub(crate) fn closes(&self) -> Result<bool, EngineError> {
+        Ok(!self.specials()?.1.is_empty())
+    }
+
     /// The special tokens that go before and after the tokens of a text.
     fn specials(&self) -> Result<(Vec<u32>, Vec<u32>), EngineError> {
         if let Some(fast) = &self.fast {

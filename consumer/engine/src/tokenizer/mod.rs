@@ -4,6 +4,7 @@ mod beginning;
 pub(crate) mod gguf;
 mod ids;
 mod kinds;
+pub(crate) mod pair_prompt;
 mod prompts;
 pub(crate) mod vocabulary;
 mod wordpiece;
@@ -21,6 +22,7 @@ use crate::error::EngineError;
 use crate::load::files::read;
 use crate::load::folder::ModelFolder;
 use crate::tokenizer::beginning::{Beginnings, PART_BYTES_MAX};
+use crate::tokenizer::pair_prompt::PairPrompt;
 use crate::tokenizer::wordpiece::WordPiece;
 
 /// Bytes of text tried first for each token that is kept. English WordPiece runs near 4 bytes a token, so
@@ -54,7 +56,13 @@ struct Filler {
 }
 
 /// The first text of pairs, without special tokens. It belongs to the tokenizer that made it.
-pub struct FirstOfPairs(Encoding);
+pub struct FirstOfPairs(First);
+
+enum First {
+    Tokens(Encoding),
+    /// The text itself, which goes into a prompt with each of the others.
+    Text(String),
+}
 
 /// The fast path: our own tokenisation, and the special tokens around it.
 struct Fast {
@@ -81,6 +89,8 @@ pub struct Tokenizer {
     queries: Option<Box<Self>>,
     /// Fills texts up to a length.
     filler: Option<Filler>,
+    /// The prompt that pairs are put into.
+    pair_prompt: Option<PairPrompt>,
 }
 
 impl Tokenizer {
@@ -141,6 +151,7 @@ impl Tokenizer {
             prompt: prompt.to_owned(),
             queries: None,
             filler: None,
+            pair_prompt: None,
         })
     }
 
@@ -205,7 +216,10 @@ impl Tokenizer {
     /// A text that is to be the first of pairs, tokenised once for all of them. The model's default prompt goes before
     /// it.
     pub fn first_of_pairs(&self, text: &str) -> Result<FirstOfPairs, EngineError> {
-        Ok(FirstOfPairs(self.tokens_of_pair(&self.prompted(text))?))
+        Ok(FirstOfPairs(match self.pair_prompt {
+            Some(_) => First::Text(text.to_owned()),
+            None => First::Tokens(self.tokens_of_pair(&self.prompted(text))?),
+        }))
     }
 
     /// The tokens of a text of a pair of which some may be kept.
@@ -216,7 +230,13 @@ impl Tokenizer {
     /// The tokens of two texts, as the model reads a pair; too many are cut off one by one from the longer text's end.
     /// Of two texts that are both longer than the model reads the second keeps the token that is left over.
     pub fn encode_pair(&self, first: &FirstOfPairs, second: &str) -> Result<Tokens, EngineError> {
-        let first = first.0.clone();
+        let first = match (&first.0, &self.pair_prompt) {
+            (First::Text(query), Some(prompt)) => {
+                return self.encode_prompted(prompt, query, second);
+            }
+            (First::Text(query), None) => self.tokens_of_pair(query)?,
+            (First::Tokens(tokens), _) => tokens.clone(),
+        };
         let second = self.tokens_of_pair(second)?;
         let specials = self.inner.get_post_processor().map_or(0, |post| post.added_tokens(true));
         let tokens_max = self.tokens_max.saturating_sub(specials);

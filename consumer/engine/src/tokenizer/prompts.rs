@@ -34,6 +34,7 @@ impl Tokenizer {
             prompt: String::new(),
             queries: None,
             filler: None,
+            pair_prompt: None,
         })
     }
 

@@ -1,8 +1,9 @@
-//! `paged_attention`: causal attention of a step's queries to all keys of their sequences, which lie in pages.
+//! `paged_attention`: attention of a step's queries to the keys of their sequences, which lie in pages: causal, or of
+//! whole sequences in both directions.
 //!
 //! - formula: per sequence and head: `y = softmax(cap(q * transpose(k) * scale)) * v` over the keys up to the query's
-//!   own, or the last `window` of them; `cap(s) = soft_cap * tanh(s / soft_cap)`; with a sink, `exp(sink)` is added to
-//!   the sum that probabilities are divided by
+//!   own, or the last `window` of them, or as many on either side; `cap(s) = soft_cap * tanh(s / soft_cap)`; with a
+//!   sink, `exp(sink)` is added to the sum that probabilities are divided by
 //! - shapes: `qkv`: `[tokens, heads * dim or more]`, a token's queries first; `y`: `[tokens, heads * dim]`; query head
 //!   `h` sees the keys of head `h / (heads / kv_heads)`; `sinks`: `[heads]`
 //! - dtype: f32, or bf16 with scores, sums and exponentials in f32, as the pages; sinks are f32
@@ -36,6 +37,9 @@ pub struct PagedAttention<'a> {
     pub scale: Option<f32>,
     /// How many keys a query sees at most, its own among them; `None` where it sees all up to its own.
     pub window: Option<usize>,
+    /// Whether a query sees the keys after its own too: all, or with its own as many as `window`. The step then has
+    /// whole sequences, from their first token on.
+    pub is_bidirectional: bool,
     /// Scaled scores are bent to stay within this, above zero.
     pub soft_cap: Option<f32>,
     /// `[heads]`, f32: a score of each head that takes part in the softmax and has no value.
@@ -55,7 +59,16 @@ pub(crate) struct Operands<'a> {
 impl<'a> PagedAttention<'a> {
     /// Every query sees all keys up to its own, scores are scaled as usual, and nothing is bent or added.
     pub fn new(rows: &'a StepRows<'a>, heads: usize, kv_heads: usize) -> Self {
-        Self { rows, heads, kv_heads, scale: None, window: None, soft_cap: None, sinks: None }
+        Self {
+            rows,
+            heads,
+            kv_heads,
+            scale: None,
+            window: None,
+            is_bidirectional: false,
+            soft_cap: None,
+            sinks: None,
+        }
     }
 
     /// The factor of scores, for heads of `dim` values.
@@ -89,6 +102,10 @@ impl<'a> PagedAttention<'a> {
         if self.window == Some(0) {
             return Err(wrong("window", 0, "at least the query's own key".to_owned()));
         }
+        let position = self.rows.sequences().iter().map(|sequence| sequence.position).max();
+        if let Some(position) = position.filter(|&position| self.is_bidirectional && position > 0) {
+            return Err(wrong("position", position, "0: whole sequences".to_owned()));
+        }
         for (name, factor) in [("scale", self.scale), ("soft_cap", self.soft_cap)] {
             if let Some(value) = factor.filter(|factor| !(factor.is_finite() && *factor > 0.0)) {
                 return Err(KernelError::Factor { op: OP, name, value });
@@ -120,17 +137,23 @@ impl<'a> PagedAttention<'a> {
         let part = |token: usize, head: usize| &qkv[token * width + head * dim..][..dim];
         let scale = self.scale.map_or(1.0 / (dim as f64).sqrt(), f64::from);
         let first = self.window.map_or(0, |window| (query + 1).saturating_sub(window));
+        let tokens = qkv.len() / width;
+        let last = match self.window {
+            _ if !self.is_bidirectional => query,
+            None => tokens - 1,
+            Some(window) => (query + window).min(tokens) - 1,
+        };
         let score = |key: usize| {
             let pairs = part(query, head).iter().zip(part(key, self.heads + kv_head));
             let score = pairs.map(|(q, k)| q * k).sum::<f64>() * scale;
             self.soft_cap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
         };
-        let scores: Vec<f64> = (first..=query).map(score).collect();
+        let scores: Vec<f64> = (first..=last).map(score).collect();
         let sink = self.sinks.map(|sinks| super::operand::doubles(sinks)[head]);
         let max = scores.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
         let total: f64 = scores.iter().copied().chain(sink).map(|score| (score - max).exp()).sum();
         let mut sums = vec![0.0; dim];
-        for (key, score) in (first..=query).zip(scores) {
+        for (key, score) in (first..=last).zip(scores) {
             let probability = (score - max).exp() / total;
             for (sum, value) in sums.iter_mut().zip(part(key, self.heads + self.kv_heads + kv_head))
             {

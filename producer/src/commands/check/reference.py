@@ -1,7 +1,8 @@
 """What PyTorch computes for a model folder: a request as JSON on standard input, rows as JSON on standard output.
 
-Request: {"folder", "task", "texts" or "pairs", "tokens_max", "values_max", "pooling"}. Answer: {"library", "rows"},
-or {"missing"} where neither library is installed, or {"error"}. Code that comes with a model is never run.
+Request: {"folder", "task", "texts" or "pairs", "has_prompt", "answered", "tokens_max", "values_max", "pooling"}.
+Answer: {"library", "rows"}, or {"missing"} where neither library is installed, or {"error"}. Code that comes with a
+model is never run.
 """
 
 import json
@@ -63,6 +64,43 @@ def embed_tokens(request):
     return f"sentence-transformers {sentence_transformers.__version__}", rows
 
 
+def rerank(request):
+    """Language models by the library that has their prompts, others by their heads."""
+    if request["answered"]:
+        return answered(request)
+    try:
+        with open(os.path.join(request["folder"], "modules.json"), encoding="utf-8") as file:
+            is_asked = "LogitScore" in file.read()
+    except FileNotFoundError:
+        is_asked = False
+    if not is_asked and not request["has_prompt"]:
+        return score(request)
+    import sentence_transformers
+    import torch
+
+    options = {"device": "cpu", "model_kwargs": {"dtype": torch.float32}}
+    model = sentence_transformers.CrossEncoder(request["folder"], **options)
+    plain = {"activation_fn": torch.nn.Identity(), "show_progress_bar": False}
+    rows = [model.predict([pair], **plain).tolist() for pair in request["pairs"]]
+    return f"sentence-transformers {sentence_transformers.__version__}", rows
+
+
+def answered(request):
+    """The logit of `yes` less that of `no` behind prompts that come as tokens."""
+    import torch
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(request["folder"])
+    model = transformers.AutoModelForCausalLM.from_pretrained(request["folder"]).float().eval()
+    [yes, no] = tokenizer.convert_tokens_to_ids(["yes", "no"])
+    rows = []
+    for ids in request["answered"]:
+        with torch.inference_mode():
+            logits = model(torch.tensor([ids])).logits[0, -1]
+        rows.append([float(logits[yes] - logits[no])])
+    return f"transformers {transformers.__version__} (prompts taken as made here)", rows
+
+
 def score(request):
     import torch
     import transformers
@@ -88,6 +126,7 @@ def answer(request):
         "embed": embed_by_sentence_transformers,
         "embed_sparse": embed_sparse,
         "embed_tokens": embed_tokens,
+        "rerank": rerank,
     }
     ways = [by_task.get(request["task"], score)]
     if request["task"] == "embed" and request["pooling"]:

@@ -20,6 +20,11 @@ pub(super) struct Request<'a> {
     pub(super) texts: &'a [String],
     /// Texts of a reranker, two by two.
     pub(super) pairs: &'a [[String; 2]],
+    /// Whether the model reads pairs in a prompt.
+    pub(super) has_prompt: bool,
+    /// The tokens of the pairs in their prompts, where only the model's makers say which these are: they are taken as
+    /// they were made here. Else none.
+    pub(super) answered: Vec<Vec<u32>>,
     pub(super) tokens_max: usize,
     /// The most values of a sparse vector.
     pub(super) values_max: Option<usize>,

@@ -50,6 +50,15 @@ pub(super) fn rows(
     Ok(rows)
 }
 
+/// The tokens of the pairs.
+pub(super) fn ids(model: &Model, pairs: &[[String; 2]]) -> Result<Vec<Vec<u32>>, EngineError> {
+    let tokens = |[query, document]: &[String; 2]| {
+        let first = model.tokenizer.first_of_pairs(query)?;
+        Ok(model.tokenizer.encode_pair(&first, document)?.ids)
+    };
+    pairs.iter().map(tokens).collect()
+}
+
 /// All `dim` values of a sparse vector, of which the row has pairs of a dimension and its value.
 fn written_out(row: &[f32], dim: usize) -> Vec<f32> {
     let mut values = vec![0.0; dim];

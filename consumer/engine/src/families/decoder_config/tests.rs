@@ -35,6 +35,17 @@ fn windows_are_where_each_family_has_them() {
 }
 
 #[test]
+fn windows_of_both_directions_are_counted_as_their_fields_mean_them() {
+    let gemma = json!({"use_bidirectional_attention": true, "sliding_window": 512, "sliding_window_pattern": 2});
+    let gemma = parse("gemma3_text", &gemma).unwrap();
+    assert_eq!(gemma.bidirectional, Some("use_bidirectional_attention"));
+    assert_eq!(windows(&gemma)[..2], [Some(257), None]);
+    let of = |more| parse("mistral", &more).unwrap();
+    assert_eq!(windows(&of(json!({"is_causal": false, "sliding_window": 7}))), [Some(8); 6]);
+    assert_eq!(of(json!({"is_causal": true, "sliding_window": 7})).bidirectional, None);
+}
+
+#[test]
 fn every_fourth_layer_of_a_smollm3_has_no_positions_unless_it_is_listed() {
     let turns = |more| -> Vec<bool> {
         let config = parse("smollm3", &more).unwrap();
@@ -80,11 +91,6 @@ fn what_cannot_be_computed_is_refused_by_name() {
         ("llama", json!({"head_dim": 15}), "even"),
         ("llama", json!({"num_hidden_layers": 1_000_000}), "num_hidden_layers"),
         ("llama", json!({"quantization_config": {"bits": 4}}), "quantization_config"),
-        (
-            "gemma3_text",
-            json!({"use_bidirectional_attention": true}),
-            "use_bidirectional_attention",
-        ),
         ("gemma3_text", json!({"attn_logit_softcapping": 50.0}), "attn_logit_softcapping"),
         ("qwen2", json!({"layer_types": ["full_attention"]}), "layer_types"),
         ("qwen3", json!({"layer_types": vec!["linear_attention"; 6]}), "linear_attention"),

@@ -103,6 +103,14 @@ pub(crate) fn config(
         let problem = format!("{} > 0: experts are not supported", keys.key("expert_count"));
         return Err(metadata.problem(problem));
     }
+    // Files of models that embed or rerank name a pooling, of which 0 is none.
+    if keys.size("pooling_type", SIZE_MAX)?.is_some() {
+        let problem = format!(
+            "{} > 0: models of vectors and scores are read from folders with config.json and safetensors",
+            keys.key("pooling_type")
+        );
+        return Err(metadata.problem(problem));
+    }
     let heads = Heads::of(metadata, family)?;
     let positions = keys.required("context_length", POSITIONS_MAX)?;
     let eps = keys.float("attention.layer_norm_rms_epsilon")?;

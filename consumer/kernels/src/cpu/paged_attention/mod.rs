@@ -89,6 +89,7 @@ fn run<E: Element>(
             group,
             position: sequence.position + first - range.start,
             window: op.window,
+            end: op.is_bidirectional.then_some(range.len()),
         };
         let sinks = inputs.sinks.map(|sinks| &sinks[kv_head * group..][..group]);
         let keys = Keys { store: inputs.store, table: sequence.pages, layout, kv_head };
@@ -112,6 +113,8 @@ struct Rows<'a, E> {
     /// Of the first token.
     position: usize,
     window: Option<usize>,
+    /// Where the sequence ends, if later keys are seen too.
+    end: Option<usize>,
 }
 
 impl<E: Copy> Rows<'_, E> {
@@ -129,6 +132,17 @@ impl<E: Copy> Rows<'_, E> {
     #[inline(always)]
     fn first_seen(self, row: usize) -> usize {
         first_seen(self.position(row), self.window)
+    }
+
+    /// The position after the last that a row sees.
+    #[inline(always)]
+    fn seen_end(self, row: usize) -> usize {
+        let position = self.position(row);
+        match (self.end, self.window) {
+            (None, _) => position + 1,
+            (Some(end), None) => end,
+            (Some(end), Some(window)) => end.min(position.saturating_add(window)),
+        }
     }
 }
 
@@ -208,7 +222,7 @@ fn attend<T: Target, E: Element>(
     let exponents = softmax.exponents;
     let mut work =
         Work { rows, keys, exponents, queries, scores, probabilities, sums, tile_sums, partials };
-    let end = rows.position + rows.tokens;
+    let end = rows.seen_end(count - 1);
     for tile in (rows.first_seen(0) / KEYS * KEYS..end).step_by(KEYS) {
         let mut first = 0;
         while first < count {
@@ -243,9 +257,8 @@ impl<E: Element> Work<'_, E> {
     /// `count` rows from the one at `first` on, against those of the tile's keys that any of them sees.
     #[inline(always)]
     fn group<T: Target>(&mut self, first: usize, count: usize, tile: usize) {
-        let last = self.rows.position(first + count - 1);
         let begin = tile.max(self.rows.first_seen(first) / PAGE_TOKENS * PAGE_TOKENS);
-        let end = (tile + KEYS).min(last + 1);
+        let end = (tile + KEYS).min(self.rows.seen_end(first + count - 1));
         if begin >= end {
             return;
         }
@@ -254,7 +267,7 @@ impl<E: Element> Work<'_, E> {
         self.score::<T>(first, count, pages.clone());
         let mut tiles = [Partial::NONE; ROWS_MAX];
         for (row, partial) in tiles[..count].iter_mut().enumerate() {
-            let seen = self.rows.first_seen(first + row)..self.rows.position(first + row) + 1;
+            let seen = self.rows.first_seen(first + row)..self.rows.seen_end(first + row);
             let seen = seen.start.clamp(begin, end) - begin..seen.end.clamp(begin, end) - begin;
             let scores = &mut self.scores[row * KEYS..][..columns];
             let probabilities = &mut self.probabilities[row * KEYS..][..columns];

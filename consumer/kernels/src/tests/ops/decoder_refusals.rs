@@ -92,6 +92,8 @@ fn paged_attention_names_the_operand_that_does_not_fit() {
     assert_shape_refused(heads.forward(&qkv, &store), "paged_attention", "kv_heads");
     let window = PagedAttention { window: Some(0), ..op };
     assert_shape_refused(window.forward(&qkv, &store), "paged_attention", "window");
+    let both_ways = PagedAttention { is_bidirectional: true, ..op };
+    assert_shape_refused(both_ways.forward(&qkv, &store), "paged_attention", "position");
     let sinks = noisy(1, &[3]).0;
     let sunk = PagedAttention { sinks: Some(&sinks), ..op };
     assert_shape_refused(sunk.forward(&qkv, &store), "paged_attention", "sinks");

@@ -35,6 +35,17 @@ fn a_llama_s_fields_are_those_of_transformers() {
 }
 
 #[test]
+fn models_of_vectors_are_refused_by_their_pooling() {
+    let mut writer = Writer::of("llama");
+    writer.size("llama.pooling_type", 0);
+    assert!(config(&writer).is_ok());
+    let mut writer = Writer::of("llama");
+    writer.size("llama.pooling_type", 3);
+    let refusal = refusal(&writer);
+    assert!(refusal.contains("llama.pooling_type"), "{refusal}");
+}
+
+#[test]
 fn llama_3_s_scaling_is_found_by_its_factors() {
     // The factors of Llama 3.2: head 64, base 5e5, factor 32.
     let factor = |i: usize| {

@@ -61,11 +61,13 @@ proptest! {
         window in prop::option::of(1..60_usize),
         soft_cap in prop::option::of(0.5..50.0_f32),
         has_sinks: bool,
+        is_bidirectional: bool,
         seed in 0..u64::MAX / 2,
     ) {
         let layer = Layer::plain(group * kv_heads, kv_heads, 2 * half).turned(2 * half);
         let layer = if has_sinks { layer.with_sinks(seed + 20) } else { layer };
-        Layer { scale, window, soft_cap, ..layer }.check(&lengths, chunk, seed);
+        let chunk = if is_bidirectional { 1000 } else { chunk };
+        Layer { scale, window, is_bidirectional, soft_cap, ..layer }.check(&lengths, chunk, seed);
     }
 }
 
@@ -73,7 +75,8 @@ proptest! {
 fn sequences_longer_than_a_tile_of_keys_agree() {
     for window in [None, Some(3), Some(600)] {
         let layer = Layer::plain(4, 2, 32).turned(32).with_sinks(3);
-        Layer { window, ..layer }.check(&[513, 1, 1030], 100, 4);
+        Layer { window, ..layer.clone() }.check(&[513, 1, 1030], 100, 4);
+        Layer { window, is_bidirectional: true, ..layer }.check(&[513, 1, 1030], 1030, 4);
     }
 }
 

@@ -25,6 +25,7 @@ struct Layer {
     norms: Option<[RmsNorm; 2]>,
     scale: Option<f32>,
     window: Option<usize>,
+    is_bidirectional: bool,
     soft_cap: Option<f32>,
     sinks: Option<Tensor>,
 }
@@ -51,6 +52,7 @@ impl Layer {
             norms: None,
             scale: None,
             window: None,
+            is_bidirectional: false,
             soft_cap: None,
             sinks: None,
         }
@@ -88,6 +90,7 @@ impl Layer {
         PagedAttention {
             scale: self.scale,
             window: self.window,
+            is_bidirectional: self.is_bidirectional,
             soft_cap: self.soft_cap,
             sinks: self.sinks.as_ref(),
             ..PagedAttention::new(rows, self.heads, self.kv_heads)
