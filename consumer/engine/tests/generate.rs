@@ -11,8 +11,18 @@ use forebay_engine::{
 };
 use serde_json::{Value, json};
 
-const FAMILIES: [&str; 9] =
-    ["llama", "smollm2", "smollm3", "mistral", "qwen2", "qwen3", "gemma3", "phi3", "phi3-long"];
+const FAMILIES: [&str; 10] = [
+    "llama",
+    "smollm2",
+    "smollm3",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma3",
+    "phi3",
+    "phi3-long",
+    "deepseek3",
+];
 
 /// A line of `expected.jsonl`.
 struct Expected {

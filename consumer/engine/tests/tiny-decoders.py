@@ -123,6 +123,29 @@ FAMILIES = {
             "long_factor": [1.0, 2.0, 4.0, 8.0, 16.0, 32.0],
         },
     },
+    # DeepSeek V3: latent attention with low-rank queries, YaRN whose amplitude is that of scores.
+    "deepseek3": {
+        "model_type": "deepseek_v3",
+        "num_hidden_layers": 3,
+        "num_key_value_heads": 4,
+        "first_k_dense_replace": 3,
+        "q_lora_rank": 24,
+        "kv_lora_rank": 40,
+        "qk_nope_head_dim": 16,
+        "qk_rope_head_dim": 8,
+        "v_head_dim": 20,
+        "tie_word_embeddings": False,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 10000.0,
+            "factor": 8.0,
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "mscale": 0.7,
+            "mscale_all_dim": 1.0,
+            "original_max_position_embeddings": 64,
+        },
+    },
 }
 
 # The same beyond its trained length, where the other factors are right from the first token on.

@@ -1,6 +1,7 @@
 //! The public calls of each operation: they check its operands and hand them to the back-end of the tensors' device.
 
 mod decoder;
+mod latent;
 
 use candle_core::{DType, Device, Error, Tensor};
 

@@ -47,6 +47,8 @@ pub use ops::cu_seqlens::CuSeqlens;
 pub use ops::embed_layer_norm::EmbedLayerNorm;
 pub use ops::feed_forward::FeedForward;
 pub use ops::gate::Gate;
+pub use ops::head_linear::HeadLinear;
+pub use ops::latent_into_pages::LatentIntoPages;
 pub use ops::layer_norm::LayerNorm;
 pub use ops::linear::Linear;
 #[cfg(feature = "cuda")]

@@ -23,9 +23,19 @@ pub(crate) enum Slot {
     Gated,
     /// The sum of all halves so far.
     Residual,
+    /// The low-rank state that queries are made of.
+    LowRank,
+    /// It after its norm.
+    LowRankNormed,
+    /// What keys and values are made of, in latent attention.
+    Latent,
+    /// Queries as wide as latent keys.
+    Absorbed,
+    /// Latent attention's output, before each head's values are made of it.
+    Weighed,
 }
 
-const SLOTS: usize = Slot::Residual as usize + 1;
+const SLOTS: usize = Slot::Weighed as usize + 1;
 
 /// One thread's buffers, or one device's: each grows to the largest size that it was asked for, and keeps it.
 #[derive(Debug)]

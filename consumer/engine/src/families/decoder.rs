@@ -1,12 +1,11 @@
 //! The layers of dense decoders: norm, attention to pages, norm, gated feed-forward half, and all of it again.
 
 use candle_core::{DType as TensorType, Device, Tensor};
-use forebay_kernels::{
-    AddRmsNorm, Gate, Linear, PagedAttention, Pages, QkvIntoPages, RmsNorm, Rotary, StepRows,
-};
+use forebay_kernels::{AddRmsNorm, Gate, Linear, Pages, RmsNorm, Rotary, StepRows};
 
 use crate::encode::workspace::{Slot, Workspace};
 use crate::error::EngineError;
+use crate::families::decoder_attention::{self, Attention, Inputs};
 use crate::families::decoder_config::{DecoderConfig, LayerConfig};
 use crate::families::decoder_tensors::Named;
 use crate::load::options::DType;
@@ -38,9 +37,7 @@ enum Words {
 
 struct Layer {
     config: LayerConfig,
-    qkv: Linear,
-    q_norm: Option<RmsNorm>,
-    k_norm: Option<RmsNorm>,
+    attention: Attention,
     attention_out: Linear,
     after_attention: Option<RmsNorm>,
     /// Adds what attention gave, and normalises it for the feed-forward half.
@@ -136,8 +133,7 @@ impl Decoder {
         pages: usize,
         dtype: TensorType,
     ) -> Result<Pages, EngineError> {
-        let DecoderConfig { kv_heads, head_dim, .. } = self.config;
-        Ok(Pages::new(pages, kv_heads, head_dim, dtype, &Device::Cpu)?)
+        decoder_attention::pages(&self.config, pages, dtype)
     }
 
     /// Computes the rows of a step and writes their keys and values to `memory`, and the logits
@@ -163,20 +159,20 @@ impl Decoder {
         space: &mut Workspace,
     ) -> Result<Tensor, EngineError> {
         let tokens = token_ids.len();
-        let DecoderConfig { hidden, inner, heads, head_dim, .. } = self.config;
+        let DecoderConfig { hidden, inner, .. } = self.config;
         let sum = space.take(Slot::Residual, tokens, hidden)?;
         let sum = self.embed(token_ids, sum)?;
         let normed = space.take(Slot::Attended, tokens, hidden)?;
-        let qkv = space.take(Slot::Qkv, tokens, self.config.qkv_width())?;
-        let context = space.take(Slot::Context, tokens, heads * head_dim)?;
+        let context = space.take(Slot::Context, tokens, self.config.context_width())?;
         let projected = space.take(Slot::Projected, tokens, hidden)?;
         let up = space.take(Slot::Inner, tokens, 2 * inner)?;
         let gated = space.take(Slot::Gated, tokens, inner)?;
         let after = space.take(Slot::Hidden, tokens, hidden)?;
         self.first_norm.forward_into(&sum, &normed)?;
         for (layer, pages) in self.layers.iter().zip(memory) {
-            layer.qkv.forward_into(&normed, &qkv)?;
-            self.attend(layer, step, &qkv, pages, &context)?;
+            let rotary = layer.config.rope.and_then(|rope| self.ropes.get(rope));
+            let inputs = Inputs { states: &normed, rows: step, rotary };
+            layer.attention.forward(&self.config, layer.config, inputs, space, pages, &context)?;
             layer.attention_out.forward_into(&context, &projected)?;
             let half = normalized(layer.after_attention.as_ref(), &projected, &after)?;
             layer.middle.forward_both_into(half, &sum, &normed)?;
@@ -187,32 +183,6 @@ impl Decoder {
             layer.end.forward_both_into(half, &sum, &normed)?;
         }
         Ok(normed)
-    }
-
-    fn attend(
-        &self,
-        layer: &Layer,
-        rows: &StepRows<'_>,
-        qkv: &Tensor,
-        pages: &Pages,
-        context: &Tensor,
-    ) -> Result<(), EngineError> {
-        let DecoderConfig { heads, kv_heads, scale, .. } = self.config;
-        let into_pages = QkvIntoPages {
-            rotary: layer.config.rope.and_then(|rope| self.ropes.get(rope)),
-            q_norm: layer.q_norm.as_ref(),
-            k_norm: layer.k_norm.as_ref(),
-            heads,
-            kv_heads,
-        };
-        into_pages.apply(qkv, rows, pages)?;
-        let attention = PagedAttention {
-            scale,
-            window: layer.config.window,
-            is_bidirectional: self.config.bidirectional.is_some(),
-            ..PagedAttention::new(rows, heads, kv_heads)
-        };
-        Ok(attention.forward_into(qkv, pages, context)?)
     }
 
     /// The vectors of tokens: in `out`, or in memory of their own.
@@ -285,25 +255,14 @@ fn normalized<'a>(
 
 impl Layer {
     fn load(config: &DecoderConfig, index: usize, named: &Named<'_>) -> Result<Self, EngineError> {
-        let DecoderConfig { hidden, inner, heads, kv_heads, head_dim, .. } = *config;
+        let DecoderConfig { hidden, inner, .. } = *config;
         let name = |part: &str| format!("layers.{index}.{part}");
-        let [query, key] = [heads, kv_heads].map(|heads| heads * head_dim);
-        let qkv = if config.is_fused {
-            vec![(name("self_attn.qkv_proj"), query + 2 * key)]
-        } else {
-            let part = |part: &str, outputs| (name(&format!("self_attn.{part}_proj")), outputs);
-            vec![part("q", query), part("k", key), part("v", key)]
-        };
         let up = if config.is_fused {
             vec![(name("mlp.gate_up_proj"), 2 * inner)]
         } else {
             vec![(name("mlp.gate_proj"), inner), (name("mlp.up_proj"), inner)]
         };
         let one = |part: &str, outputs| vec![(name(part), outputs)];
-        let head_norm = |part: &str| {
-            let there = config.normalizes_heads;
-            there.then(|| named.norm(&name(part), head_dim)).transpose()
-        };
         let norm = |part: &str| named.norm(&name(part), hidden);
         let after = |part: &str| config.normalizes_after.then(|| norm(part)).transpose();
         let before_feed_forward = if config.normalizes_after {
@@ -315,12 +274,10 @@ impl Layer {
         let next = format!("layers.{}.input_layernorm", index + 1);
         Ok(Self {
             config: config.layers[index],
-            qkv: named.linear(&qkv, hidden, config.qkv_bias)?,
-            q_norm: head_norm("self_attn.q_norm")?,
-            k_norm: head_norm("self_attn.k_norm")?,
+            attention: Attention::load(config, &name, named)?,
             attention_out: named.linear(
                 &one("self_attn.o_proj", hidden),
-                query,
+                config.context_width(),
                 config.out_bias,
             )?,
             after_attention: after("post_attention_layernorm")?,

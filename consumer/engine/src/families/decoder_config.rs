@@ -9,12 +9,25 @@ use serde_json::{Map, Value};
 
 use crate::error::EngineError;
 use crate::families::decoder_rope::{Beside, DecoderRope};
+use crate::families::latent_config::LatentConfig;
 use crate::load::config::{activation, common};
 use crate::load::fields::Fields;
+use crate::load::fp8;
 
 /// The decoders that the engine runs, as `model_type` names them.
-pub(crate) const DECODERS: &[&str] =
-    &["llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma3_text", "phi3"];
+pub(crate) const DECODERS: &[&str] = &[
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+    "gemma3_text",
+    "phi3",
+    "deepseek_v2",
+    "deepseek_v3",
+    "deepseek_v32",
+    "kimi_k2",
+];
 
 /// The kinds of layers, as `layer_types` and `rope_parameters` name them.
 const GLOBAL: &str = "full_attention";
@@ -41,6 +54,8 @@ pub(crate) struct DecoderConfig {
     pub(crate) heads: usize,
     pub(crate) kv_heads: usize,
     pub(crate) head_dim: usize,
+    /// The sizes of latent attention; `kv_heads` and `head_dim` don't count then.
+    pub(crate) latent: Option<LatentConfig>,
     /// The most tokens of a sequence that the model can read.
     pub(crate) positions: usize,
     pub(crate) eps: f64,
@@ -90,6 +105,7 @@ impl DecoderConfig {
             return Err(fields.not_supported("model_type", &model_type, &DECODERS.join(", ")));
         };
         let is_tied = fields.get("tie_word_embeddings")?;
+        fp8::take_config(fields)?;
         common(fields)?;
         fields.without_effect(&[
             "attention_dropout",
@@ -101,10 +117,14 @@ impl DecoderConfig {
         let [hidden, heads]: [usize; 2] =
             [fields.required("hidden_size")?, fields.required("num_attention_heads")?];
         let kv_heads = fields.get("num_key_value_heads")?.unwrap_or(kv_heads_of(name, heads));
-        let head_dim = fields.get("head_dim")?.unwrap_or(head_dim_of(name, hidden, heads));
+        let latent = LatentConfig::parse(name, fields)?;
+        let head_dim = match latent {
+            Some(latent) => latent.turned, // what rotations are made for
+            None => fields.get("head_dim")?.unwrap_or(head_dim_of(name, hidden, heads)),
+        };
         let attention_bias = match name {
-            "llama" | "smollm3" | "qwen3" | "gemma3_text" => fields.or("attention_bias", false)?,
-            _ => false,
+            "mistral" | "qwen2" | "phi3" => false,
+            _ => fields.or("attention_bias", false)?,
         };
         let mlp_bias = matches!(name, "llama" | "smollm3") && fields.or("mlp_bias", false)?;
         let acts = if is_gemma {
@@ -120,6 +140,7 @@ impl DecoderConfig {
             heads,
             kv_heads,
             head_dim,
+            latent,
             positions: fields.required("max_position_embeddings")?,
             eps: fields.or("rms_norm_eps", if name == "phi3" { 1e-5 } else { 1e-6 })?,
             activation: activation(fields, acts[0], acts[1])?,
@@ -150,7 +171,7 @@ impl DecoderConfig {
             }
         }
         config.check(fields)?;
-        let mut layers = layers(name, fields)?;
+        let mut layers = layers(&config, fields)?;
         for window in layers.iter_mut().filter_map(|layer| layer.window.as_mut()) {
             // On either side, the own token among them.
             match config.bidirectional {
@@ -161,6 +182,11 @@ impl DecoderConfig {
         }
         config.ropes = ropes(&config, fields)?;
         config.layers = layers;
+        if let Some(latent) = latent {
+            let amplitude = config.ropes.first().map_or(1.0, |rope| rope.score_amplitude);
+            config.scale = Some(latent.scale(amplitude));
+            config.positions = latent.positions(config.positions);
+        }
         Ok(config)
     }
 
@@ -174,9 +200,13 @@ impl DecoderConfig {
             format!("a size is above {SIZE_MAX}")
         } else if !heads.is_multiple_of(kv_heads) {
             format!("{heads} heads of queries are not a multiple of {kv_heads} heads of keys")
+        } else if self.latent.is_some() && kv_heads != heads {
+            format!("{kv_heads} num_key_value_heads; in latent attention as many as heads, {heads}")
         } else if head_dim > HEAD_SIZE_MAX || !head_dim.is_multiple_of(2) {
             format!("heads of {head_dim} values; even numbers up to {HEAD_SIZE_MAX} are supported")
-        } else if heads.saturating_mul(head_dim) > SIZE_MAX {
+        } else if heads.saturating_mul(self.latent.map_or(head_dim, LatentConfig::widest))
+            > SIZE_MAX
+        {
             format!("{heads} heads of {head_dim} values")
         } else if self.scale.is_some_and(|scale| !(scale.is_finite() && scale > 0.0))
             || self.logit_cap.is_some_and(|cap| !(cap.is_finite() && cap > 0.0))
@@ -199,8 +229,14 @@ impl DecoderConfig {
 
     /// Bytes of a page in all layers.
     pub(crate) fn page_bytes(&self, dtype: TensorType) -> u64 {
-        let layer = Pages::page_bytes(self.kv_heads, self.head_dim, dtype);
-        (layer as u64).saturating_mul(self.layers.len() as u64)
+        (self.layer_page_bytes(dtype) as u64).saturating_mul(self.layers.len() as u64)
+    }
+
+    fn layer_page_bytes(&self, dtype: TensorType) -> usize {
+        match self.latent {
+            Some(latent) => latent.page_bytes(dtype),
+            None => Pages::page_bytes(self.kv_heads, self.head_dim, dtype),
+        }
     }
 
     /// An upper bound of the memory, in bytes, that a row of a step takes while it is computed: states of a layer, and
@@ -213,18 +249,26 @@ impl DecoderConfig {
     /// As [`Self::bytes_per_token`], of an encoder: without logits, and with keys and values of one layer, whose pages
     /// count as full.
     pub(crate) fn encoder_bytes_per_token(&self, dtype: TensorType) -> usize {
-        let page = Pages::page_bytes(self.kv_heads, self.head_dim, dtype);
+        let page = self.layer_page_bytes(dtype);
         self.state_bytes_per_token(dtype).saturating_add(page.div_ceil(PAGE_TOKENS))
     }
 
     fn state_bytes_per_token(&self, dtype: TensorType) -> usize {
-        let attention = self.qkv_width() + self.heads * self.head_dim;
+        let attention = match self.latent {
+            Some(latent) => latent.width(self.heads),
+            None => self.qkv_width() + self.context_width(),
+        };
         (4 * self.hidden + attention + 3 * self.inner) * dtype.size_in_bytes()
     }
 
     /// Values that a linear layer makes of a token for attention: queries, keys and values.
     pub(crate) fn qkv_width(&self) -> usize {
         (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+
+    /// Values that attention gives of a token.
+    pub(crate) fn context_width(&self) -> usize {
+        self.heads * self.latent.map_or(self.head_dim, |latent| latent.value)
     }
 }
 
@@ -235,7 +279,7 @@ fn pad(fields: &mut Fields) -> Result<Option<u32>, EngineError> {
 }
 
 /// The layers: their windows, and which of the rotations they turn by.
-fn layers(name: &str, fields: &mut Fields) -> Result<Vec<LayerConfig>, EngineError> {
+fn layers(config: &DecoderConfig, fields: &mut Fields) -> Result<Vec<LayerConfig>, EngineError> {
     let count: usize = fields.required("num_hidden_layers")?;
     if count == 0 || count > LAYERS_MAX {
         return Err(
@@ -248,7 +292,8 @@ fn layers(name: &str, fields: &mut Fields) -> Result<Vec<LayerConfig>, EngineErr
         return Err(fields.problem("sliding_window is 0".to_owned()));
     }
     let all = |rope, window| vec![LayerConfig { rope, window }; count];
-    match name {
+    match config.name {
+        _ if config.latent.is_some() => Ok(all(Some(0), None)),
         "llama" => Ok(all(Some(0), None)),
         "phi3" => Ok(all(Some(0), window)),
         "mistral" => Ok(all(Some(0), window.or((!is_null).then_some(4096)))),

@@ -22,6 +22,8 @@ pub(super) struct DecoderRope {
     /// Values of a head that turn, from the first on.
     turned: usize,
     scaling: Scaling,
+    /// The amplitude of scores that is not in what turns (`mscale_all_dim`), which latent attention has.
+    pub(super) score_amplitude: f64,
 }
 
 /// How frequencies are stretched.
@@ -130,8 +132,14 @@ impl DecoderRope {
             return Err(fields.problem(problem));
         }
         let turned = turned / 2 * 2;
+        let score_amplitude = these.score_amplitude();
+        if !(score_amplitude > 0.0 && score_amplitude < NUMBER_MAX) {
+            let problem =
+                format!("{FIELD}: mscale_all_dim makes an amplitude of {score_amplitude}");
+            return Err(fields.problem(problem));
+        }
         let scaling = these.scaling(fields, beside, turned)?;
-        Ok(Self { theta, turned, scaling })
+        Ok(Self { theta, turned, scaling, score_amplitude })
     }
 
     /// The most positions that this rotation is meant for, where it is meant for fewer than the model's.
@@ -251,12 +259,24 @@ impl Parameters {
 
     /// The amplitude of `YaRN` where it isn't given.
     fn mscale_of(&self, factor: f64) -> f64 {
-        let scale = |by: f64| if factor <= 1.0 { 1.0 } else { 0.1 * by * factor.ln() + 1.0 };
         match (self.mscale, self.mscale_all_dim) {
-            (Some(one), Some(all)) if one != 0.0 && all != 0.0 => scale(one) / scale(all),
-            _ => scale(1.0),
+            (Some(one), Some(all)) if one != 0.0 && all != 0.0 => {
+                mscale(factor, one) / mscale(factor, all)
+            }
+            _ => mscale(factor, 1.0),
         }
     }
+
+    fn score_amplitude(&self) -> f64 {
+        match (self.rope_type.as_deref(), self.factor, self.mscale_all_dim) {
+            (None | Some("default"), ..) | (_, None, _) | (.., None) => 1.0,
+            (_, Some(factor), Some(all)) => mscale(factor, all),
+        }
+    }
+}
+
+fn mscale(factor: f64, by: f64) -> f64 {
+    if factor <= 1.0 { 1.0 } else { 0.1 * by * factor.ln() + 1.0 }
 }
 
 impl Llama3 {

@@ -1,6 +1,6 @@
 //! A decoder's tensors by their names, made into the parameters of operations.
 
-use candle_core::Tensor;
+use candle_core::{DType as TensorType, Tensor};
 use forebay_kernels::{Activation, Linear, RmsNorm};
 
 use crate::error::EngineError;
@@ -56,10 +56,30 @@ impl<'a> Named<'a> {
         self.tensors.f32(&format!("{}{name}", self.prefix), shape)
     }
 
+    /// A weight in f32.
+    pub(super) fn weight(&self, name: &str, shape: &[usize]) -> Result<Tensor, EngineError> {
+        self.tensor(&format!("{name}.weight"), shape)
+    }
+
+    /// The number type of states.
+    pub(super) fn states(&self) -> TensorType {
+        self.dtype.tensor()
+    }
+
     pub(super) fn norm(&self, name: &str, width: usize) -> Result<RmsNorm, EngineError> {
-        let weight = self.tensor(&format!("{name}.weight"), &[width])?;
+        self.norm_with(name, width, self.eps)
+    }
+
+    /// A norm that has an epsilon of its own.
+    pub(super) fn norm_with(
+        &self,
+        name: &str,
+        width: usize,
+        eps: f64,
+    ) -> Result<RmsNorm, EngineError> {
+        let weight = self.weight(name, &[width])?;
         let weight = if self.adds_one { (weight + 1.0)? } else { weight };
-        Ok(RmsNorm { weight, eps: self.eps as f32 })
+        Ok(RmsNorm { weight, eps: eps as f32 })
     }
 
     /// Linear layers of the same inputs as one, their outputs side by side.

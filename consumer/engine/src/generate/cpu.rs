@@ -238,11 +238,7 @@ impl Generator for CpuGenerator {
 
     fn room(&self) -> Room {
         let Counts { free, held, cached } = self.allocator.counts();
-        let page_bytes: usize = self
-            .memory
-            .iter()
-            .map(|pages| Pages::page_bytes(pages.kv_heads(), pages.head_dim(), pages.dtype()))
-            .sum();
+        let page_bytes: usize = self.memory.iter().map(Pages::bytes_per_page).sum();
         Room {
             pages_free: free,
             pages_held: held,

@@ -4,6 +4,7 @@ pub(crate) mod config;
 pub(crate) mod fields;
 pub(crate) mod files;
 pub(crate) mod folder;
+pub(crate) mod fp8;
 pub(crate) mod generation;
 pub(crate) mod gguf;
 pub(crate) mod logit_score;

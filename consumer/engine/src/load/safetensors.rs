@@ -17,6 +17,7 @@ use serde::Deserialize;
 
 use crate::error::EngineError;
 use crate::load::files::{from_json, read_if_there};
+use crate::load::fp8;
 use crate::load::tensors::Tensors;
 
 /// The largest header that is read; the safetensors format's own limit.
@@ -123,6 +124,15 @@ impl Weights {
                 actual: info.shape.clone(),
             });
         }
+        if info.dtype == Dtype::F8_E4M3
+            && let [rows, columns] = *shape
+        {
+            let bytes = shard.read(info.data_offsets.0, info.data_offsets.1)?;
+            let scales =
+                self.f32(&format!("{name}{}", fp8::SCALES), &fp8::scales_shape([rows, columns]))?;
+            let numbers = fp8::decode(&bytes, &scales.flatten_all()?.to_vec1()?, columns);
+            return Ok(Tensor::from_vec(numbers, shape, &Device::Cpu)?);
+        }
         let dtype = shard.readable_dtype(name, info.dtype)?;
         let bytes = shard.read(info.data_offsets.0, info.data_offsets.1)?;
         Ok(Tensor::from_raw_buffer(&bytes, dtype, shape, &Device::Cpu)?.to_dtype(DType::F32)?)
@@ -169,7 +179,7 @@ impl Shard {
                 path: self.path.clone(),
                 name: name.to_owned(),
                 dtype: format!("{other:?}"),
-                readable: "F32, F16, BF16, F64",
+                readable: "F32, F16, BF16, F64, and matrices of F8_E4M3",
             }),
         }
     }

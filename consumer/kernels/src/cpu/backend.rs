@@ -11,6 +11,8 @@ use crate::ops::blocks::{Q4Block, Q8Block};
 use crate::ops::decoder_backend::DecoderBackend;
 use crate::ops::embed_layer_norm::{self, EmbedLayerNorm};
 use crate::ops::gate::{self, Gate};
+use crate::ops::head_linear::{self, HeadLinear};
+use crate::ops::latent_into_pages::{self, LatentIntoPages};
 use crate::ops::layer_norm::{self, LayerNorm};
 use crate::ops::linear::{self, Linear, PackedWeight};
 use crate::ops::paged_attention::{self, PagedAttention};
@@ -121,6 +123,18 @@ impl DecoderBackend for Cpu {
         operands: qkv_into_pages::Operands<'_>,
     ) -> Result<()> {
         cpu::qkv_into_pages::qkv_into_pages(op, operands)
+    }
+
+    fn latent_into_pages(
+        &self,
+        op: &LatentIntoPages<'_>,
+        operands: latent_into_pages::Operands<'_>,
+    ) -> Result<()> {
+        cpu::latent_into_pages::latent_into_pages(op, operands)
+    }
+
+    fn head_linear(&self, op: &HeadLinear, operands: head_linear::Operands<'_>) -> Result<()> {
+        cpu::linear::head_linear::head_linear(op, operands)
     }
 
     fn paged_attention(

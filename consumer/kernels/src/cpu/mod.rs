@@ -14,6 +14,7 @@ pub(crate) mod element;
 mod embed_layer_norm;
 mod gate;
 pub(crate) mod gemm;
+mod latent_into_pages;
 mod layer_norm;
 pub(crate) mod linear;
 pub(crate) mod math;

@@ -3,6 +3,9 @@
 //! A page holds one head of keys and values after the other. A head's keys are a panel of the matrix product: 32 keys
 //! as columns, `[dim, 32]`, a step after the other. Its values follow as panels of 32 dimensions, each `[32 tokens,
 //! 32]`, a step after the other; the last panel is filled up with zeros. So attention multiplies both as they lie.
+//!
+//! A page of latent attention holds keys alone: its values are the first lines of the panel of keys, and
+//! [`PageLayout::transpose`] makes panels of values of them.
 
 use super::element::Element;
 use super::gemm::PANEL;
@@ -18,18 +21,28 @@ pub(super) const VALUE_PANEL: usize = PAGE_TOKENS * PANEL;
 #[derive(Clone, Copy)]
 pub(super) struct PageLayout {
     pub(super) kv_heads: usize,
+    /// Of a key.
     pub(super) dim: usize,
+    /// Of a token's values.
+    pub(super) value_dim: usize,
+    /// Whether these are the first values of the key.
+    pub(super) is_latent: bool,
 }
 
 impl PageLayout {
     pub(super) fn of(pages: &Pages) -> Self {
-        Self { kv_heads: pages.kv_heads(), dim: pages.head_dim() }
+        Self {
+            kv_heads: pages.kv_heads(),
+            dim: pages.head_dim(),
+            value_dim: pages.value_dim(),
+            is_latent: pages.is_latent(),
+        }
     }
 
-    /// The size of a head rounded up to whole panels.
+    /// A token's values rounded up to whole panels.
     #[inline(always)]
     pub(super) fn dims(self) -> usize {
-        self.dim.next_multiple_of(PANEL)
+        self.value_dim.next_multiple_of(PANEL)
     }
 
     /// Values of one head's keys.
@@ -41,7 +54,7 @@ impl PageLayout {
     /// Values of one head's part of a page.
     #[inline(always)]
     pub(super) fn head(self) -> usize {
-        (self.dim + self.dims()) * PAGE_TOKENS
+        (self.dim + if self.is_latent { 0 } else { self.dims() }) * PAGE_TOKENS
     }
 
     /// Values of a page.
@@ -55,7 +68,31 @@ impl PageLayout {
     #[inline(always)]
     pub(super) fn clear_values<E: Element>(self, page: &mut [E]) {
         for head in page.chunks_exact_mut(self.head()) {
-            head[self.keys()..].fill(E::default());
+            head[if self.is_latent { 0 } else { self.keys() }..].fill(E::default());
+        }
+    }
+
+    /// Panels of the values of a latent page, as long as [`Self::dims`] lines, from its keys.
+    #[inline(always)]
+    pub(super) fn transpose<E: Element>(self, keys: &[E], values: &mut [E]) {
+        let lines = keys.chunks_exact(PANEL * E::STEP);
+        for (panel, values) in values.chunks_exact_mut(VALUE_PANEL).enumerate() {
+            let lines = lines.clone().skip(panel * PANEL / E::STEP).take(PANEL / E::STEP);
+            let there = self.value_dim.saturating_sub(panel * PANEL).min(PANEL);
+            if there < PANEL {
+                values.fill(E::default());
+            }
+            for (line, keys) in lines.enumerate() {
+                for within in 0..E::STEP.min(there.saturating_sub(line * E::STEP)) {
+                    let column = (line * E::STEP + within) * E::STEP;
+                    for (step, keys) in keys.chunks_exact(E::STEP * E::STEP).enumerate() {
+                        let to = &mut values[step * PANEL * E::STEP + column..][..E::STEP];
+                        for (slot, to) in to.iter_mut().enumerate() {
+                            *to = keys[slot * E::STEP + within];
+                        }
+                    }
+                }
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use super::element::{Element, by_dtype};
 use super::page::{PageLayout, put_key, put_value};
 use super::parallel::{for_each, threads};
 use super::rms_norm::{RmsParameters, RmsRow, borrow_rms};
+use super::rotary::turn;
 use super::scratch::sized;
 use super::simd::{Isa, Target, dispatched};
 use super::storage::{borrow, write};
@@ -137,11 +138,5 @@ fn prepare<T: Target, E: Element>(
         norm.apply::<T>(row);
     }
     let Some(angles) = angles else { return };
-    let (cosines, sines) = angles.split_at(angles.len() / 2);
-    let (first, second) = row[..2 * sines.len()].split_at_mut(sines.len());
-    for (((a, b), cosine), sine) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
-        let [x, y] = [*a, *b];
-        *a = T::mul_add(x, *cosine, -(y * sine));
-        *b = T::mul_add(y, *cosine, x * sine);
-    }
+    turn::<T>(row, angles);
 }

@@ -52,3 +52,15 @@ fn rotate<T: Target, E: Element>(heads: &mut [E], angles: &[f32]) {
         }
     }
 }
+
+/// Turns the first values of a row that are as many as its angles: cosines, then sines.
+#[inline(always)]
+pub(super) fn turn<T: Target>(row: &mut [f32], angles: &[f32]) {
+    let (cosines, sines) = angles.split_at(angles.len() / 2);
+    let (first, second) = row[..2 * sines.len()].split_at_mut(sines.len());
+    for (((a, b), cosine), sine) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
+        let [x, y] = [*a, *b];
+        *a = T::mul_add(x, *cosine, -(y * sine));
+        *b = T::mul_add(y, *cosine, x * sine);
+    }
+}

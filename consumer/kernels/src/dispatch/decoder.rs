@@ -16,7 +16,7 @@ use crate::ops::step_rows::StepRows;
 use crate::ops::weight_rows;
 
 /// The back-end of a device for `op`.
-fn backend_of(
+pub(super) fn backend_of(
     op: &'static str,
     device: &Device,
 ) -> Result<&'static dyn DecoderBackend, KernelError> {
@@ -90,15 +90,15 @@ impl QkvIntoPages<'_> {
 
 impl PagedAttention<'_> {
     /// `qkv`: `[tokens, heads * dim or more]`, `dim` as of `pages`, a token's queries first; gives
-    /// `[tokens, heads * dim]`.
+    /// `[tokens, heads * value dim]`.
     pub fn forward(&self, qkv: &Tensor, pages: &Pages) -> Result<Tensor, KernelError> {
         let tokens = qkv.dims().first().copied().unwrap_or_default();
-        let out = output(qkv, (tokens, self.heads * pages.head_dim()))?;
+        let out = output(qkv, (tokens, self.heads * pages.value_dim()))?;
         self.forward_into(qkv, pages, &out)?;
         Ok(out)
     }
 
-    /// As [`Self::forward`], but writes `out`: `[tokens, heads * dim]`.
+    /// As [`Self::forward`], but writes `out`: `[tokens, heads * value dim]`.
     pub fn forward_into(
         &self,
         qkv: &Tensor,

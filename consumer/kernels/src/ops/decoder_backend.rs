@@ -3,6 +3,8 @@
 use candle_core::{Result, Tensor};
 
 use super::add_rms_norm::{self, AddRmsNorm};
+use super::head_linear::{self, HeadLinear};
+use super::latent_into_pages::{self, LatentIntoPages};
 use super::linear::Linear;
 use super::paged_attention::{self, PagedAttention};
 use super::qkv_into_pages::{self, QkvIntoPages};
@@ -30,6 +32,16 @@ pub(crate) trait DecoderBackend {
         op: &QkvIntoPages<'_>,
         operands: qkv_into_pages::Operands<'_>,
     ) -> Result<()>;
+
+    /// See [`LatentIntoPages`].
+    fn latent_into_pages(
+        &self,
+        op: &LatentIntoPages<'_>,
+        operands: latent_into_pages::Operands<'_>,
+    ) -> Result<()>;
+
+    /// See [`HeadLinear`].
+    fn head_linear(&self, op: &HeadLinear, operands: head_linear::Operands<'_>) -> Result<()>;
 
     /// See [`PagedAttention`].
     fn paged_attention(

@@ -15,6 +15,8 @@ pub(crate) mod decoder_backend;
 pub(crate) mod embed_layer_norm;
 pub(crate) mod feed_forward;
 pub(crate) mod gate;
+pub(crate) mod head_linear;
+pub(crate) mod latent_into_pages;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
 pub(crate) mod linear_layer_norm;

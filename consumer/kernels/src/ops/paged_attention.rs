@@ -4,15 +4,17 @@
 //! - formula: per sequence and head: `y = softmax(cap(q * transpose(k) * scale)) * v` over the keys up to the query's
 //!   own, or the last `window` of them, or as many on either side; `cap(s) = soft_cap * tanh(s / soft_cap)`; with a
 //!   sink, `exp(sink)` is added to the sum that probabilities are divided by
-//! - shapes: `qkv`: `[tokens, heads * dim or more]`, a token's queries first; `y`: `[tokens, heads * dim]`; query head
-//!   `h` sees the keys of head `h / (heads / kv_heads)`; `sinks`: `[heads]`
+//! - shapes: `qkv`: `[tokens, heads * dim or more]`, a token's queries first; `y`: `[tokens, heads * value dim]`; query
+//!   head `h` sees the keys of head `h / (heads / kv_heads)`; `sinks`: `[heads]`. Values are as wide as keys, or of
+//!   latent pages the first ones of their keys
 //! - dtype: f32, or bf16 with scores, sums and exponentials in f32, as the pages; sinks are f32
 //! - memory traffic: queries once, `y` once; keys and values once for a few dozen rows of queries
 //! - numerics: keys are taken in tiles of 512 from position 0 on, each under its own maximum, and tiles are added in
 //!   the order of positions: the same sums whichever rows share a step, so what is computed again is what was
 //!   remembered, by bits. As `varlen_attention` otherwise; a soft cap adds 3e-7 of itself
 //! - source: as `varlen_attention`; Shazeer 2019 and Ainslie et al. 2023 (shared keys); Beltagy et al. 2020 (windows);
-//!   Riviere et al. 2024 (soft cap); Xiao et al. 2023 (sinks); Kwon et al. 2023 (pages)
+//!   Riviere et al. 2024 (soft cap); Xiao et al. 2023 (sinks); Kwon et al. 2023 (pages); DeepSeek-AI 2024 (values that
+//!   are a prefix of their keys: multi-head latent attention with its projections absorbed)
 
 use candle_core::{DType, Tensor};
 
@@ -24,7 +26,7 @@ use crate::error::KernelError;
 pub(crate) const OP: &str = "paged_attention";
 
 /// Attention of a step's queries to the keys in pages, their own among them
-/// ([`QkvIntoPages`](crate::QkvIntoPages) wrote them).
+/// ([`QkvIntoPages`](crate::QkvIntoPages) or [`LatentIntoPages`](crate::LatentIntoPages) wrote them).
 #[derive(Debug, Clone, Copy)]
 pub struct PagedAttention<'a> {
     /// The step's rows.
@@ -52,7 +54,7 @@ pub(crate) struct Operands<'a> {
     /// `[tokens, heads * dim or more]`
     pub(crate) qkv: &'a Tensor,
     pub(crate) pages: &'a Pages,
-    /// `[tokens, heads * dim]`; written.
+    /// `[tokens, heads * value dim]`; written.
     pub(crate) out: &'a Tensor,
 }
 
@@ -95,7 +97,8 @@ impl<'a> PagedAttention<'a> {
         if width < hidden {
             return Err(operand.shape_error(format!("{heads} heads of {}", pages.head_dim())));
         }
-        Operand { op: OP, name: "out", tensor: out }.expect(&[tokens, hidden], dtype)?;
+        let values = heads.saturating_mul(pages.value_dim());
+        Operand { op: OP, name: "out", tensor: out }.expect(&[tokens, values], dtype)?;
         if let Some(sinks) = self.sinks {
             Operand { op: OP, name: "sinks", tensor: sinks }.expect(&[heads], DType::F32)?;
         }
@@ -127,6 +130,20 @@ impl<'a> PagedAttention<'a> {
             }
         }
         out
+    }
+
+    /// As [`Self::reference`], of `query` and `keys` of `dim` values, the first `value_dim` of which are the values.
+    #[cfg(test)]
+    pub(crate) fn reference_latent(
+        &self,
+        query: &[f64],
+        keys: &[f64],
+        [dim, value_dim]: [usize; 2],
+    ) -> Vec<f64> {
+        let rows = query.chunks_exact(self.heads * dim).zip(keys.chunks_exact(dim));
+        let qkv: Vec<f64> = rows.flat_map(|(query, key)| [query, key, key].concat()).collect();
+        let whole = self.reference(&qkv, dim);
+        whole.chunks_exact(dim).flat_map(|head| head[..value_dim].to_vec()).collect()
     }
 
     /// One head of one query.

@@ -13,6 +13,8 @@ pub const PAGE_TOKENS: usize = 32;
 /// One layer's keys and values, in pages of [`PAGE_TOKENS`] tokens. Which page holds which tokens of which sequence
 /// only the page tables of [`StepRows`](crate::StepRows) say.
 ///
+/// Values are memory of their own, or the first values of their keys (latent attention), which are stored once then.
+///
 /// A page must be filled from its first token on. It may be given to another sequence at any time: when a token is
 /// written to its first slot, nothing is left of what it held. A clone is the same memory.
 #[derive(Debug, Clone)]
@@ -21,6 +23,8 @@ pub struct Pages {
     pub(crate) store: Tensor,
     kv_heads: usize,
     head_dim: usize,
+    /// How many values of a key are its token's values; `None` where these are stored beside it.
+    prefix: Option<usize>,
 }
 
 impl Pages {
@@ -30,6 +34,30 @@ impl Pages {
         count: usize,
         kv_heads: usize,
         head_dim: usize,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self, KernelError> {
+        let bytes = Self::page_bytes(kv_heads, head_dim, dtype);
+        Self::of(count, [kv_heads, head_dim], None, bytes, dtype, device)
+    }
+
+    /// As [`Self::new`], for one head whose keys have `key_dim` values, the first `value_dim` of which are the values.
+    pub fn latent(
+        count: usize,
+        key_dim: usize,
+        value_dim: usize,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self, KernelError> {
+        let bytes = Self::latent_page_bytes(key_dim, dtype);
+        Self::of(count, [1, key_dim], Some(value_dim), bytes, dtype, device)
+    }
+
+    fn of(
+        count: usize,
+        [kv_heads, head_dim]: [usize; 2],
+        prefix: Option<usize>,
+        bytes: usize,
         dtype: DType,
         device: &Device,
     ) -> Result<Self, KernelError> {
@@ -50,15 +78,17 @@ impl Pages {
         if kv_heads == 0 || head_dim == 0 {
             return Err(wrong("at least one head of at least one value"));
         }
+        if prefix.is_some_and(|values| values == 0 || values > head_dim) {
+            return Err(wrong("values that are some or all of their keys' values"));
+        }
         if dtype == DType::BF16 && !head_dim.is_multiple_of(2) {
             return Err(wrong("heads of an even size in bf16"));
         }
-        let bytes = Self::page_bytes(kv_heads, head_dim, dtype);
         if bytes.checked_mul(count).is_none_or(|bytes| bytes > isize::MAX as usize) {
             return Err(wrong("pages that an address space holds"));
         }
         let values = bytes / dtype.size_in_bytes();
-        Ok(Self { store: zeros((count, values), dtype, device)?, kv_heads, head_dim })
+        Ok(Self { store: zeros((count, values), dtype, device)?, kv_heads, head_dim, prefix })
     }
 
     /// Bytes that a page of one layer takes. Values are stored in lines of 32, so heads of other sizes take a little
@@ -71,6 +101,16 @@ impl Pages {
             .fold(values, usize::saturating_mul)
     }
 
+    /// Bytes that a page of [`Self::latent`] takes. Saturates where a page can't exist.
+    pub fn latent_page_bytes(key_dim: usize, dtype: DType) -> usize {
+        key_dim.saturating_mul(PAGE_TOKENS * dtype.size_in_bytes())
+    }
+
+    /// Bytes that each of these pages takes.
+    pub fn bytes_per_page(&self) -> usize {
+        self.store.dims()[1] * self.dtype().size_in_bytes()
+    }
+
     /// How many pages there are.
     pub fn count(&self) -> usize {
         self.store.dims()[0]
@@ -81,9 +121,19 @@ impl Pages {
         self.kv_heads
     }
 
-    /// Values of a head.
+    /// Values of a head's key, and of its value too where that is no prefix of the key.
     pub fn head_dim(&self) -> usize {
         self.head_dim
+    }
+
+    /// Values that attention weighs for each head.
+    pub fn value_dim(&self) -> usize {
+        self.prefix.unwrap_or(self.head_dim)
+    }
+
+    /// Whether values are the first ones of their keys.
+    pub fn is_latent(&self) -> bool {
+        self.prefix.is_some()
     }
 
     /// The number type of keys and values.

@@ -7,6 +7,7 @@
 
 pub(crate) mod blocks;
 mod grid;
+pub(crate) mod head_linear;
 pub(crate) mod int8;
 pub(crate) mod weight_rows;
 

@@ -17,7 +17,7 @@ use super::gemm::{
     PANEL, PanelOf, ROWS_MAX, RowsOf, columns_at_once, multiply, multiply_onto, rows_at_once,
 };
 use super::page::{PageLayout, VALUE_PANEL};
-use super::parallel::for_each;
+use super::parallel::{for_each, threads};
 use super::scratch::{Scratch, sized};
 use super::simd::{Isa, Target, dispatched};
 use super::storage::{borrow, write};
@@ -74,30 +74,43 @@ fn run<E: Element>(
     for (sequence, range) in op.rows.cu_seqlens().ranges().enumerate() {
         chunks.extend(range.clone().step_by(tokens).map(|first| (sequence, first)));
     }
-    let out = Columns::new(out, op.heads * layout.dim);
-    for_each(chunks.len() * op.kv_heads, |task| {
-        let (index, first) = chunks[task / op.kv_heads];
-        let kv_head = task % op.kv_heads;
+    let heads = heads_per_task(group, chunks.len() * op.kv_heads, layout);
+    let parts = group.div_ceil(heads);
+    let out = Columns::new(out, op.heads * layout.value_dim);
+    for_each(chunks.len() * op.kv_heads * parts, |task| {
+        let (index, first) = chunks[task / (op.kv_heads * parts)];
+        let kv_head = task / parts % op.kv_heads;
+        let within = task % parts * heads..group.min((task % parts + 1) * heads);
         let range = op.rows.cu_seqlens().range(index);
         let tokens = tokens.min(range.end - first);
         let sequence = op.rows.sequences()[index];
-        let column = kv_head * group * layout.dim;
+        let head = kv_head * group + within.start;
         let rows = Rows {
-            queries: &inputs.qkv[first * inputs.width + column..],
+            queries: &inputs.qkv[first * inputs.width + head * layout.dim..],
             stride: inputs.width,
             tokens,
-            group,
+            group: within.len(),
             position: sequence.position + first - range.start,
             window: op.window,
             end: op.is_bidirectional.then_some(range.len()),
         };
-        let sinks = inputs.sinks.map(|sinks| &sinks[kv_head * group..][..group]);
+        let sinks = inputs.sinks.map(|sinks| &sinks[head..][..within.len()]);
         let keys = Keys { store: inputs.store, table: sequence.pages, layout, kv_head };
+        let [column, width] = [head, within.len()].map(|heads| heads * layout.value_dim);
         // SAFETY: each task has its own tokens (rows) or its own heads (columns) of the output.
-        let mut out = unsafe { out.block(first, tokens, column, group * layout.dim) };
+        let mut out = unsafe { out.block(first, tokens, column, width) };
         let softmax = Softmax { exponents, sinks };
         E::with_scratch(|scratch| attend_rows(isa, rows, keys, softmax, &mut out, scratch));
     });
+}
+
+/// How many of the heads that share keys a task takes, where there would be so many tasks with all of them. Latent
+/// attention has one head of keys: with few sequences, its heads of queries are dealt out to the threads.
+fn heads_per_task(group: usize, tasks: usize, layout: PageLayout) -> usize {
+    if !layout.is_latent {
+        return group;
+    }
+    group.div_ceil(threads().div_ceil(tasks.max(1))).next_multiple_of(ROWS_MAX).min(group)
 }
 
 /// The queries of a task: of each token those of the heads that share keys.
@@ -173,6 +186,17 @@ impl<'a, E: Copy> Keys<'a, E> {
     }
 }
 
+/// Panels of a page's values: in `transposed`, where pages hold none.
+#[inline(always)]
+fn values_of<'a, E: Element>(transposed: &'a [E], keys: Keys<'a, E>, page: usize) -> &'a [E] {
+    let layout = keys.layout;
+    if !layout.is_latent {
+        return &keys.page(page)[layout.keys()..];
+    }
+    let len = PAGE_TOKENS * layout.dims();
+    &transposed[page % (KEYS / PAGE_TOKENS) * len..][..len]
+}
+
 /// How scores become probabilities.
 #[derive(Clone, Copy)]
 struct Softmax<'a> {
@@ -219,11 +243,25 @@ fn attend<T: Target, E: Element>(
         *partial = [start.max, start.sum];
     }
     let probabilities = sized(&mut scratch.probabilities, ROWS_MAX * KEYS);
+    let values = sized(&mut scratch.values, if keys.layout.is_latent { KEYS * dims } else { 0 });
     let exponents = softmax.exponents;
-    let mut work =
-        Work { rows, keys, exponents, queries, scores, probabilities, sums, tile_sums, partials };
+    let mut work = Work {
+        rows,
+        keys,
+        exponents,
+        queries,
+        scores,
+        probabilities,
+        values,
+        sums,
+        tile_sums,
+        partials,
+    };
     let end = rows.seen_end(count - 1);
     for tile in (rows.first_seen(0) / KEYS * KEYS..end).step_by(KEYS) {
+        if keys.layout.is_latent {
+            work.transpose(tile, end);
+        }
         let mut first = 0;
         while first < count {
             let rows = rows_at_once::<T>(count - first);
@@ -245,7 +283,9 @@ struct Work<'a, E> {
     scores: &'a mut [f32],
     /// `[ROWS_MAX, KEYS]`
     probabilities: &'a mut [E],
-    /// `[rows, dims]`: values weighed so far; `dims` is the head's size rounded up to whole panels.
+    /// Panels of a tile's values, where they are not in its pages.
+    values: &'a mut [E],
+    /// `[rows, dims]`: values weighed so far; `dims` is a token's values rounded up to whole panels.
     sums: &'a mut [f32],
     /// `[ROWS_MAX, dims]`: values of one tile.
     tile_sums: &'a mut [f32],
@@ -254,6 +294,18 @@ struct Work<'a, E> {
 }
 
 impl<E: Element> Work<'_, E> {
+    /// Makes panels of the values that rows see of a tile, which are the first values of its keys.
+    #[inline(always)]
+    fn transpose(&mut self, tile: usize, end: usize) {
+        let layout = self.keys.layout;
+        let begin = tile.max(self.rows.first_seen(0)) / PAGE_TOKENS;
+        for page in begin..(tile + KEYS).min(end).div_ceil(PAGE_TOKENS) {
+            let at = (page - tile / PAGE_TOKENS) * PAGE_TOKENS * layout.dims();
+            let values = &mut self.values[at..][..PAGE_TOKENS * layout.dims()];
+            layout.transpose(self.keys.page(page), values);
+        }
+    }
+
     /// `count` rows from the one at `first` on, against those of the tile's keys that any of them sees.
     #[inline(always)]
     fn group<T: Target>(&mut self, first: usize, count: usize, tile: usize) {
@@ -313,9 +365,8 @@ impl<E: Element> Work<'_, E> {
         for (index, page) in pages.enumerate() {
             let probabilities = &self.probabilities[index * PAGE_TOKENS..];
             let probabilities = RowsOf::new(probabilities, KEYS, count, PAGE_TOKENS);
-            for (panel, values) in
-                self.keys.page(page)[layout.keys()..].chunks_exact(VALUE_PANEL).enumerate()
-            {
+            let panels = values_of(self.values, self.keys, page);
+            for (panel, values) in panels.chunks_exact(VALUE_PANEL).enumerate() {
                 let next = self.keys.next(page, layout.keys() + panel * VALUE_PANEL);
                 for column in (0..PANEL).step_by(columns) {
                     let sums = &mut self.tile_sums[panel * PANEL + column..];
@@ -338,8 +389,8 @@ impl<E: Element> Work<'_, E> {
         let rows = self.sums.chunks_exact(layout.dims()).zip(&*self.partials);
         for (row, (sums, [_, total])) in rows.enumerate() {
             let inverse = 1.0 / total;
-            let column = row % self.rows.group * layout.dim;
-            let out = &mut out.row(row / self.rows.group)[column..][..layout.dim];
+            let column = row % self.rows.group * layout.value_dim;
+            let out = &mut out.row(row / self.rows.group)[column..][..layout.value_dim];
             for (out, sum) in out.iter_mut().zip(sums) {
                 // A sum of zero has the sign of what it was rounded from, which keys that are not seen can change.
                 *out = E::narrow(sum * inverse + 0.0);

@@ -7,6 +7,7 @@ mod blocks;
 mod embed_layer_norm;
 mod feed_forward;
 mod gate;
+mod head_linear;
 mod int8;
 mod layer_norm;
 mod linear;

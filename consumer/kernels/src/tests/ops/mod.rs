@@ -1,6 +1,7 @@
 //! The operations' checks.
 
 mod decoder_refusals;
+mod latent_refusals;
 mod refusals;
 
 use crate::KernelError;

@@ -3,6 +3,7 @@
 
 mod agreement;
 mod invariance;
+mod latent;
 mod qkv_into_pages;
 
 use candle_core::{DType, Device, Tensor};
