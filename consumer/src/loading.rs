@@ -8,10 +8,6 @@ use forebay_schemas::ModelId;
 
 use crate::{error::WorkerError, memory::MemoryLimit};
 
-/// Tokens of a generator's step where the configuration does not say: enough that weights are read for many rows, few
-/// enough that those who wait for their next token wait for little.
-pub(crate) const STEP_TOKENS: usize = 256;
-
 /// The folder of a model that this process can load.
 pub(crate) fn folder_of(config: &Config, name: &ModelId) -> Result<PathBuf, WorkerError> {
     if config.models.get(name).is_some_and(|model| model.remote.is_some()) {
