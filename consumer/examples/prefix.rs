@@ -34,6 +34,9 @@ const STEP_TOKENS: usize = 256;
 const SEQUENCES_MAX: usize = 64;
 const HELD_MAX: usize = 256;
 
+/// The tokens of jobs.
+type Tokens = Vec<Vec<u32>>;
+
 struct Job {
     prompt: Vec<u32>,
     output: usize,
@@ -52,7 +55,7 @@ struct Run<'a> {
     salt: u64,
     jobs: &'a [Job],
     /// The tokens of each job so far.
-    tokens: Vec<Vec<u32>>,
+    tokens: Tokens,
     open: HashMap<u64, Open>,
     sampling: Sampling,
     ended: usize,
@@ -87,7 +90,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut sums = [Figures::default(); 2];
     for round in 0..rounds {
         let jobs = jobs_of(round, jobs, info.vocabulary);
-        let mut outputs: [Vec<Vec<u32>>; 2] = Default::default();
+        let mut outputs: [Tokens; 2] = Default::default();
         for turn in 0..2 {
             // By prefix first in every other round.
             let order = ((round + turn) % 2) as usize;
@@ -189,7 +192,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn run(mut self) -> Result<(Figures, Vec<Vec<u32>>), Box<dyn Error>> {
+    fn run(mut self) -> Result<(Figures, Tokens), Box<dyn Error>> {
         let started = Instant::now();
         let mut coming: VecDeque<u64> = (0..self.jobs.len() as u64).collect();
         while self.ended < self.jobs.len() {

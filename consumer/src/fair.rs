@@ -50,6 +50,7 @@ pub struct Served {
 /// The items of one tenant that wait, and their order.
 pub trait Line<T> {
     /// An empty line in which items are served in this one's order.
+    #[must_use]
     fn another(&self) -> Self;
 
     /// Adds an item, which comes now.

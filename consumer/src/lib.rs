@@ -26,8 +26,8 @@
 //!   on is in [`job`] and [`in_flight`], the channels with two lanes in [`lanes`], the order of tenants in [`fair`].
 //! - [`encode`]: the stages of encoders, whose sequences end in one step.
 //! - [`generate`]: those of decoders, whose sequences live for many steps. `prompting` makes sequences of jobs,
-//!   `schedule` decides what runs, out of a `backlog` and by what `expect` knows of outputs; `stage` and `steps` carry it
-//!   out with what `device` keeps, `sequence` is one job on the device with its `answer`, `checkpoint` writes token
+//!   `schedule` decides what runs, out of a `backlog` and by what `expect` knows of outputs; `stage` and `steps` carry
+//!   it out with what `device` keeps, `sequence` is one job on the device with its `answer`, `checkpoint` writes token
 //!   streams and keeps the journal.
 //! - [`remote`]: the stage of models that somebody else's endpoint computes: it calls it between [`admit`] and
 //!   [`settle`].

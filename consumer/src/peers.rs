@@ -61,8 +61,8 @@ pub fn start(
     peers
 }
 
-/// Looks at the records of the model's workers for ever, while `waits` says that jobs wait here, and publishes what they
-/// say. `records` reads them; `None` if they can't be read.
+/// Looks at the records of the model's workers for ever, while `waits` says that jobs wait here, and publishes what
+/// they say. `records` reads them; `None` if they can't be read.
 async fn watch(
     own: String,
     model: ModelId,
@@ -92,7 +92,7 @@ async fn watch(
     }
 }
 
-/// What the records say. Workers that start or drain take no jobs.
+/// The others, by their records. Workers that start or drain take no jobs.
 fn peers(records: &[WorkerRecord], own: &str, model: &ModelId) -> Peers {
     let is_ready =
         |it: &&WorkerRecord| it.model == model.as_str() && it.state == WorkerState::Ready;

@@ -42,7 +42,7 @@ pub fn batch_tokens(
     kept(model, models_dir, name, measure)
 }
 
-/// What was measured before for this model on a machine like this, or what is measured now and kept.
+/// A size as it was measured before for this model on a machine like this, or as it is measured now, and kept.
 pub(crate) fn kept(
     model: &mut Model,
     models_dir: &Path,

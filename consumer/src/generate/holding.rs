@@ -16,7 +16,7 @@ const BACKLOG_S: f64 = 30.0;
 const BACKLOG_UNKNOWN_S: f64 = 3.0;
 /// How soon the rate forgets.
 const MEMORY_S: f64 = 10.0;
-/// What is held too much goes back so long after that was found: by then no more of it is asked for.
+/// A surplus goes back so long after it was found: by then no more of it is asked for.
 const GIVES_BACK_AFTER: Duration = Duration::from_secs(1);
 
 /// How many jobs of the batch lane are held.

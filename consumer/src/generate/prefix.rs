@@ -37,13 +37,14 @@ impl Prefix {
     pub fn shared(&self, other: &Self) -> usize {
         let most = self.pages.len().min(other.pages.len());
         // A page is the same only if all before it are.
-        let (mut least, mut end) = (0, most);
+        let mut least = 0;
+        let mut end = most;
         while least < end {
             let middle = usize::midpoint(least, end);
             if self.pages[middle] == other.pages[middle] {
-                least = middle + 1
+                least = middle + 1;
             } else {
-                end = middle
+                end = middle;
             }
         }
         least

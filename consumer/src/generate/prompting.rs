@@ -104,10 +104,10 @@ impl Prompting {
         }
         let output_max = params.max_tokens.map_or(left, |most| most as usize);
         if output_max > left {
-            // As OpenAI and vLLM do: an output that ends before the limit that was asked for would look like a whole one.
+            // As OpenAI and vLLM do: an output that is cut there would look like one that had its limit.
             let message = format!(
-                "`max_tokens` is {output_max} and the prompt has {} tokens, but prompt and output together have at most \
-                 {}: ask for {left} or fewer, or leave `max_tokens` out",
+                "`max_tokens` is {output_max} and the prompt has {} tokens, but prompt and output together have at \
+                 most {}: ask for {left} or fewer, or leave `max_tokens` out",
                 tokens.len(),
                 self.tokens_max
             );

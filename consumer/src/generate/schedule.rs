@@ -8,8 +8,8 @@
 //! - A sequence is opened when it is about to be computed, and not while another computes what both begin with: then it
 //!   finds that in the cache.
 //! - Interactive jobs go before those of the batch lane, and may take the slot of running ones; a ninth is the batch
-//!   lane's, of turns as of slots. Among tenants of a lane the order is fair, and among the jobs of one those that begin
-//!   alike follow each other (`backlog`).
+//!   lane's, of turns as of slots. Among tenants of a lane the order is fair, and among the jobs of one those that
+//!   begin alike follow each other (`backlog`).
 
 mod step;
 

@@ -1,8 +1,8 @@
 //! The size of a step: the most tokens that it has, measured once for a model on a machine and kept beside the models.
 //!
-//! The next token of each sequence waits for the step, and the first one of an interactive job for two; but each step has
-//! a token of every sequence that runs, and only what is left of it is for prompts. So a step is the largest that takes
-//! no longer than [`STEP_TIME`].
+//! The next token of each sequence waits for the step, and the first one of an interactive job for two; but each step
+//! has a token of every sequence that runs, and only what is left of it is for prompts. So a step is the largest that
+//! takes no longer than [`STEP_TIME`].
 
 use std::{
     path::Path,

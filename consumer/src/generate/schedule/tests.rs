@@ -78,9 +78,10 @@ impl World {
                 assert_eq!(self.jobs[key as usize].lane, Lane::Interactive);
             }
             self.admitted.push(key);
-            match self.journal_is_slow {
-                true => self.entering.push(key),
-                false => self.schedule.entered(key),
+            if self.journal_is_slow {
+                self.entering.push(key);
+            } else {
+                self.schedule.entered(key);
             }
         }
         let rows = loop {

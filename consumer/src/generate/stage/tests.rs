@@ -303,14 +303,14 @@ async fn a_drain_amid_64_sequences_ends_with_the_step_that_runs_and_what_it_pick
         test.store.kept().appends.iter().map(|append| append.chunk.ids.len() as u64).sum();
     assert_eq!(written, device.counts.picks.load(Relaxed), "every token that was picked");
     let drained_at = device.counts.drained_at.lock().unwrap().unwrap();
-    println!("all 64 given back {:?} after the worker was asked to", ended_at - drained_at);
+    eprintln!("all 64 given back {:?} after the worker was asked to", ended_at - drained_at);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deliveries_go_back_before_the_broker_takes_them_and_running_ones_with_their_tokens() {
     let held_max = HeldMax { waiting: Duration::from_secs(60), running: Duration::ZERO };
     let device = TestDevice { step_takes: Duration::from_millis(10), ..TestDevice::default() };
-    let test = Test { held_max, device, ..Test::with_pages(100) };
+    let test = Test { device, held_max, ..Test::with_pages(100) };
     let ended = test.run(fresh((0..2).map(|n| admitted(n, 200)))).await;
     for disposition in ended {
         assert!(matches!(disposition, Disposition::GiveBack(_)), "{disposition:?}");

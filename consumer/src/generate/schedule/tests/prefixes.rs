@@ -186,7 +186,7 @@ fn jobs_of_eight_templates_in_any_order_compute_at_most_half_of_the_prompts_that
     let ordered = run(bounds, PASSED_MAX, 256, &jobs);
     let arrival = run(bounds, 0, 256, &jobs);
     let all: usize = jobs.iter().map(|job| job.prompt).sum();
-    println!("{all} tokens of prompts; in order {ordered:?}, in order of arrival {arrival:?}");
+    eprintln!("{all} tokens of prompts; in order {ordered:?}, in order of arrival {arrival:?}");
     assert!(2 * ordered.prompt_tokens <= arrival.prompt_tokens, "{ordered:?}, {arrival:?}");
     assert!(2 * ordered.steps <= arrival.steps, "{ordered:?}, {arrival:?}");
 }

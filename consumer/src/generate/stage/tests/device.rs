@@ -12,14 +12,14 @@ use forebay_engine::{EngineError, Generator, Keep, Opened, PendingPicks, Room, S
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// What is done around each step.
+/// The additions to each step.
 #[derive(Debug, Clone, Default)]
 pub struct TestDevice {
     /// How much longer a step takes.
     pub step_takes: Duration,
     /// Drains amid the first step with so many sequences.
     pub drains: Option<(usize, CancellationToken)>,
-    /// What is counted.
+    /// The counts.
     pub counts: Arc<Counts>,
 }
 
