@@ -11,10 +11,16 @@ use forebay_fabric::{
 };
 use forebay_schemas::{Lane, Limits, Work, limits::TOKEN_VECTORS_BYTES_MAX};
 use metrics::counter;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{in_hand::InHand, job::Decoded, lanes::LaneSender, memory, pace};
+use crate::{
+    in_hand::InHand,
+    job::Decoded,
+    lanes::LaneSender,
+    memory,
+    pace::{self, Hold},
+};
 
 /// The condition of the worker's health that says whether the endpoint of a remote model is called. While it does not
 /// hold, no job is taken; those in hand wait.
@@ -26,8 +32,8 @@ pub struct Decode {
     pub lane: Lane,
     /// The most deliveries that it holds.
     pub prefetch_max: u16,
-    /// The fewest that it makes room for, if bytes suffice: as many as the device works on at once for seconds.
-    pub prefetch_least: u16,
+    /// How many are worth holding, where the model says so.
+    pub hold: watch::Receiver<Hold>,
     /// The most values in a row of the model's results.
     pub row_values_max: usize,
     /// The bounds that jobs must keep.
@@ -51,7 +57,7 @@ impl Decode {
         let window = source.window();
         tokio::select! {
             () = self.take(source, stop) => {}
-            () = pace::keep(window, self.lane, self.prefetch_least, self.prefetch_max) => {}
+            () = pace::keep(window, self.lane, self.hold.clone(), self.prefetch_max) => {}
         }
     }
 

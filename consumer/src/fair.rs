@@ -7,9 +7,12 @@
 //!
 //! Nothing here knows time but for one rule: what has waited for very long gets every second turn, whatever the
 //! weights, so that none is held until the broker takes it back.
+//!
+//! The items of a tenant are in a [`Line`]: first come, first served, unless another order is better for them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    marker::PhantomData,
     sync::Arc,
     time::Duration,
 };
@@ -44,12 +47,58 @@ pub struct Served {
     pub is_done: bool,
 }
 
+/// The items of one tenant that wait, and their order.
+pub trait Line<T> {
+    /// An empty line in which items are served in this one's order.
+    #[must_use]
+    fn another(&self) -> Self;
+
+    /// Adds an item, which comes now.
+    fn push(&mut self, item: T, now: Instant);
+
+    /// When the item came that has waited longest; `None` if none waits.
+    fn oldest(&self) -> Option<Instant>;
+
+    /// Chooses the next item: if one is overdue, that which has waited longest.
+    fn choose(&mut self, now: Instant, is_overdue: bool) -> Option<&mut T>;
+
+    /// Nothing is left of the item that was chosen last.
+    fn done(&mut self);
+}
+
+/// First come, first served: each item, and when it came.
+pub type Fifo<T> = VecDeque<(Instant, T)>;
+
+impl<T> Line<T> for Fifo<T> {
+    fn another(&self) -> Self {
+        Self::new()
+    }
+
+    fn push(&mut self, item: T, now: Instant) {
+        self.push_back((now, item));
+    }
+
+    fn oldest(&self) -> Option<Instant> {
+        self.front().map(|(since, _)| *since)
+    }
+
+    fn choose(&mut self, _: Instant, _: bool) -> Option<&mut T> {
+        self.front_mut().map(|(_, item)| item)
+    }
+
+    fn done(&mut self) {
+        self.pop_front();
+    }
+}
+
 /// Items of many tenants. It has no bound of its own: what waits here is bounded by who puts it in.
 #[derive(Debug)]
-pub struct Fair<T> {
+pub struct Fair<T, L = Fifo<T>> {
     weights: Weights,
+    /// The line of a tenant that comes.
+    empty: L,
     /// The tenants that are kept, by number. Those of numbers in `free` are gone.
-    tenants: Vec<Tenant<T>>,
+    tenants: Vec<Tenant<L>>,
     free: Vec<usize>,
     numbers: HashMap<Arc<str>, usize>,
     /// Those that wait, by tag.
@@ -62,23 +111,32 @@ pub struct Fair<T> {
     reached: u64,
     /// Whether the last turn was given for age.
     was_overdue: bool,
+    items: PhantomData<T>,
 }
 
 #[derive(Debug)]
-struct Tenant<T> {
+struct Tenant<L> {
     name: Arc<str>,
     weight: u64,
     /// The cost that it has been served, by its weight.
     tag: u64,
-    /// Its items, and when each came.
-    items: VecDeque<(Instant, T)>,
+    /// Its items.
+    line: L,
 }
 
 impl<T> Fair<T> {
-    /// Holds nothing yet.
+    /// Holds nothing yet. The items of a tenant are served in the order in which they come.
     pub fn new(weights: Weights) -> Self {
+        Self::with_lines(weights, Fifo::new())
+    }
+}
+
+impl<T, L: Line<T>> Fair<T, L> {
+    /// Holds nothing yet. The items of each tenant are in a line like this empty one.
+    pub fn with_lines(weights: Weights, empty: L) -> Self {
         Self {
             weights,
+            empty,
             tenants: Vec::new(),
             free: Vec::new(),
             numbers: HashMap::new(),
@@ -87,20 +145,21 @@ impl<T> Fair<T> {
             idle: BTreeSet::new(),
             reached: 0,
             was_overdue: false,
+            items: PhantomData,
         }
     }
 
-    /// Adds an item behind those of its tenant. Items without a tenant are those of one more.
+    /// Adds an item to those of its tenant. Items without a tenant are those of one more.
     pub fn push(&mut self, tenant: Option<&str>, item: T, now: Instant) {
         let number = self.number(tenant.unwrap_or_default());
         let tenant = &mut self.tenants[number];
-        if tenant.items.is_empty() {
+        if tenant.line.oldest().is_none() {
             self.idle.remove(&(tenant.tag, number));
             tenant.tag = tenant.tag.max(self.reached);
             self.by_tag.insert((tenant.tag, number));
             self.by_age.insert((now, number));
         }
-        tenant.items.push_back((now, item));
+        tenant.line.push(item, now);
     }
 
     /// Whether nothing waits.
@@ -126,7 +185,8 @@ impl<T> Fair<T> {
         let is_overdue = !self.was_overdue && now.saturating_duration_since(since) >= OVERDUE;
         let number = if is_overdue { oldest } else { next };
         let tenant = &mut self.tenants[number];
-        let Some((came, item)) = tenant.items.front_mut() else { return false };
+        let Some(before) = tenant.line.oldest() else { return false };
+        let Some(item) = tenant.line.choose(now, is_overdue) else { return false };
         let Some(served) = serve(item) else { return false };
         self.reached = least;
         self.was_overdue = is_overdue;
@@ -135,17 +195,38 @@ impl<T> Fair<T> {
         let cost = (served.cost.max(1) as u64).saturating_mul(UNITS) / tenant.weight;
         tenant.tag = tenant.tag.saturating_add(cost);
         if served.is_done {
-            self.by_age.remove(&(*came, number));
-            tenant.items.pop_front();
-            if let Some((came, _)) = tenant.items.front() {
-                self.by_age.insert((*came, number));
-            }
+            tenant.line.done();
         }
-        let waits = !tenant.items.is_empty();
-        let tenants = if waits { &mut self.by_tag } else { &mut self.idle };
-        tenants.insert((tenant.tag, number));
-        self.forget();
+        self.wait_or_rest(number, before);
         true
+    }
+
+    /// Takes an item out of a tenant's line, which is no turn.
+    pub fn remove(
+        &mut self,
+        tenant: Option<&str>,
+        take: impl FnOnce(&mut L) -> Option<T>,
+    ) -> Option<T> {
+        let number = *self.numbers.get(tenant.unwrap_or_default())?;
+        let tenant = &mut self.tenants[number];
+        let before = tenant.line.oldest()?;
+        let taken = take(&mut tenant.line)?;
+        self.by_tag.remove(&(tenant.tag, number));
+        self.wait_or_rest(number, before);
+        Some(taken)
+    }
+
+    /// Enters a tenant among those that wait, or those that don't; before, its oldest item was of that time.
+    fn wait_or_rest(&mut self, number: usize, before: Instant) {
+        let tenant = &self.tenants[number];
+        self.by_age.remove(&(before, number));
+        if let Some(since) = tenant.line.oldest() {
+            self.by_age.insert((since, number));
+            self.by_tag.insert((tenant.tag, number));
+        } else {
+            self.idle.insert((tenant.tag, number));
+        }
+        self.forget();
     }
 
     /// The number of a tenant, which is kept from now on.
@@ -155,7 +236,7 @@ impl<T> Fair<T> {
         }
         let name: Arc<str> = name.into();
         let weight = self.weights.get(&*name).map_or(1, |weight| u64::from(*weight).max(1));
-        let tenant = Tenant { name: name.clone(), weight, tag: 0, items: VecDeque::new() };
+        let tenant = Tenant { name: name.clone(), weight, tag: 0, line: self.empty.another() };
         let number = self.free.pop().unwrap_or(self.tenants.len());
         match self.tenants.get_mut(number) {
             Some(gone) => *gone = tenant,

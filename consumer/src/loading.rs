@@ -9,10 +9,6 @@ use forebay_schemas::ModelId;
 
 use crate::{error::WorkerError, memory::MemoryLimit};
 
-/// Tokens of a generator's step where the configuration does not say: enough that weights are read for many rows, few
-/// enough that those who wait for their next token wait for little.
-pub(crate) const STEP_TOKENS: usize = 256;
-
 /// The number type that the configuration has for a model.
 pub fn dtype_of(config: &Config, model: &ModelId) -> Option<DType> {
     let dtype = config.models.get(model)?.dtype?;

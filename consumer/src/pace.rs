@@ -3,13 +3,19 @@
 //! Too few, and the device waits for the broker. Too many, and other workers idle beside a backlog that this one holds;
 //! with slow jobs its last delivery would outlast the broker's time-out (half an hour). The right number depends on how
 //! long jobs take, which is measured: so a worker starts with few, and takes more while it settles them quickly.
+//!
+//! A model that generates text works on many jobs at once, and for seconds. How many of those are worth holding its
+//! stage says, in a [`Hold`].
 
 use std::{sync::Arc, time::Duration};
 
 use forebay_fabric::broker::{Load, Window, bytes_held};
 use forebay_schemas::Lane;
 use metrics::gauge;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval},
+};
 
 /// Deliveries at first, while it is not known how long they take.
 const FIRST: u16 = 16;
@@ -35,9 +41,30 @@ pub fn first(most: u16, bytes_max: u64, body_bytes_max: usize) -> u16 {
     FIRST.min(most).min(u16::try_from(fit).unwrap_or(u16::MAX)).max(1)
 }
 
-/// Keeps the window of a lane right, for ever: at least so many deliveries, if its bytes suffice for them.
-pub async fn keep(window: Arc<Window>, lane: Lane, least: u16, most: u16) {
-    let mut pace = Pace::new(window.wanted(), most, window.bytes_max()).at_least(least);
+/// Bounds on how many jobs are worth holding, by what is known beside the rate at which they are done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    /// No fewer, if their bytes fit.
+    pub least: usize,
+    /// No more: another worker lacks work.
+    pub most: usize,
+}
+
+impl Hold {
+    /// No fewer than so many.
+    pub fn at_least(least: usize) -> Self {
+        Self { least, most: usize::MAX }
+    }
+
+    /// No more than so many.
+    pub fn at_most(most: usize) -> Self {
+        Self { least: 0, most }
+    }
+}
+
+/// Keeps the window of a lane right, for ever: within `hold`, and `most` deliveries at most.
+pub async fn keep(window: Arc<Window>, lane: Lane, hold: watch::Receiver<Hold>, most: u16) {
+    let mut pace = Pace::new(window.wanted(), most, window.bytes_max());
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looked_at = Instant::now();
@@ -46,6 +73,7 @@ pub async fn keep(window: Arc<Window>, lane: Lane, least: u16, most: u16) {
         let load = window.look();
         let passed = looked_at.elapsed();
         looked_at = Instant::now();
+        pace.hold = *hold.borrow();
         let wanted = pace.next(&load, passed);
         window.want(wanted);
         gauge!("forebay_worker_prefetch", "lane" => lane.as_str()).set(wanted);
@@ -63,8 +91,7 @@ pub async fn keep(window: Arc<Window>, lane: Lane, least: u16, most: u16) {
 pub struct Pace {
     first: u16,
     most: u16,
-    /// Jobs that a device works on at once; 0 where that says nothing of how many are worth holding.
-    together: u64,
+    hold: Hold,
     bytes_max: u64,
     asked: u16,
     rate: Rate,
@@ -78,20 +105,13 @@ impl Pace {
         Self {
             first,
             most,
-            together: 0,
+            hold: Hold::at_least(0),
             bytes_max,
             asked: first,
             rate: Rate::default(),
             idle_for: Duration::ZERO,
             since_shrunk: SHRINK_EVERY,
         }
-    }
-
-    /// Holds no fewer than a device works on at once for seconds, which a model that generates text does: the rate at
-    /// which such jobs are done does not say how many of them it has room for.
-    #[must_use]
-    pub fn at_least(self, together: u16) -> Self {
-        Self { together: together.into(), ..self }
     }
 
     /// The prefetch that is right after another look, so long after the one before.
@@ -121,12 +141,13 @@ impl Pace {
         let fit = self.bytes_max.checked_div(load.bytes_mean).unwrap_or(u64::MAX).max(1);
         let most = fit.min(self.most.into());
         let target = self.rate.jobs_in(WORK_S).map_or(now, |jobs| jobs.max(LEAST));
-        let target = target.max(self.together).min(most);
+        let target = target.max(self.hold.least as u64).min(self.hold.most as u64).min(most).max(1);
         let is_limit = load.deliveries_peak * 4 >= now * 3;
         let is_far_above = target * 2 >= now * 3 || (target == most && target > now);
         // A window that is not used needs no change: it costs a pause in which nothing is settled.
         let holds_too_many = target * 2 <= now && load.deliveries_peak > target;
-        let is_far_below = holds_too_many || (load.refused > 0 && target < now);
+        let is_over = target < now && (load.refused > 0 || now > self.hold.most as u64);
+        let is_far_below = holds_too_many || is_over;
         if is_limit && is_far_above {
             target.min(now * GROWTH_MAX)
         } else if is_far_below && self.since_shrunk >= SHRINK_EVERY {
@@ -197,7 +218,8 @@ mod tests {
 
     #[test]
     fn a_lane_whose_jobs_run_together_for_long_holds_as_many_as_run() {
-        let mut pace = Pace::new(16, 256, 1 << 30).at_least(64);
+        let mut pace = Pace::new(16, 256, 1 << 30);
+        pace.hold = Hold::at_least(64);
         let slow = |prefetch: u16| Load {
             prefetch,
             deliveries: u64::from(prefetch),
@@ -209,6 +231,16 @@ mod tests {
             prefetch = pace.next(&slow(prefetch), Duration::from_millis(100));
         }
         assert_eq!(prefetch, 64, "none is done yet, and the device has room");
+        pace.hold = Hold::at_least(1_000);
+        for _ in 0..100 {
+            prefetch = pace.next(&slow(prefetch), Duration::from_millis(100));
+        }
+        assert_eq!(prefetch, 256, "and no more than it may");
+        pace.hold = Hold::at_most(200);
+        for _ in 0..20 {
+            prefetch = pace.next(&slow(prefetch), Duration::from_millis(100));
+        }
+        assert_eq!(prefetch, 200, "the rest is for another worker");
     }
 
     /// A lane with an endless backlog, whose worker computes `together` jobs at once.

@@ -39,6 +39,8 @@ use crate::{
     journal::{Due, Journaled, Journaling, SharedJournal},
     lanes::{self, LaneReceiver, LaneSender},
     memory::MemoryLimit,
+    pace::Hold,
+    peers::Peers,
     remote::{
         call::{self, Calls},
         model::{ROW_VALUES_MAX, Remote},
@@ -86,6 +88,8 @@ pub struct Parts {
     pub in_hand: Arc<InHand>,
     /// The engine's calls, which the watchdog watches.
     pub calls: Arc<EngineCalls>,
+    /// The other workers of the model.
+    pub peers: watch::Receiver<Peers>,
     /// The time.
     pub clock: Clock,
 }
@@ -262,7 +266,8 @@ impl Parts {
                 Lane::Interactive => self.config.prefetch_interactive,
                 Lane::Batch => self.config.prefetch_batch,
             },
-            prefetch_least: 0,
+            // Without a sender it stays so.
+            hold: watch::channel(Hold::at_least(0)).1,
             row_values_max,
             limits: self.limits.clone(),
             health: self.health.clone(),

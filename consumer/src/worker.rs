@@ -21,11 +21,12 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     encode::calibrate,
     error::WorkerError,
+    generate::step_size,
     idle,
     in_hand::InHand,
-    loading::{STEP_TOKENS, folder_of, warm_up, warn_of_ignored, with_pages},
+    loading::{folder_of, warm_up, warn_of_ignored, with_pages},
     memory::MemoryLimit,
-    pace,
+    pace, peers,
     pipeline::{Parts, Pipeline, Source, Threads},
     registry::Registry,
     remote::{model::Remote, watch},
@@ -67,11 +68,11 @@ pub fn load(
     let mut model = forebay_engine::load(&folder, &with_pages(options, config))?;
     warn_of_ignored(&model);
     if model.info.task == ModelTask::Generate {
+        warm_up(&mut model)?;
         let tokens_max = match config.worker.batch_tokens_max {
-            0 => STEP_TOKENS,
+            0 => step_size::step_tokens(&mut model, &config.models_dir()?, name)?,
             tokens_max => tokens_max,
         };
-        warm_up(&mut model)?;
         return Ok((model, tokens_max));
     }
     let mut batch = PackedBatch::new();
@@ -88,8 +89,7 @@ pub fn load(
     Ok((model, tokens_max))
 }
 
-/// Runs a worker until `stop`, or until it was idle for too long, then drains it. Its name is `id`, or one that it
-/// makes up.
+/// Runs a worker until `stop`, or until it was idle for too long, then drains it. `id` is its name, if it has one.
 pub async fn run(
     mut config: Config,
     name: ModelId,
@@ -127,6 +127,7 @@ pub async fn run(
         let grace = Duration::from_secs(config.worker.grace_s);
         let sources = sources(&broker, &config, &name, &memory);
         let parts = Parts {
+            peers: peers::start(&id, &name, &stats, &store, &background),
             config: config.worker,
             limits: config.limits,
             name,

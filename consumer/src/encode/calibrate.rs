@@ -39,6 +39,16 @@ pub fn batch_tokens(
     models_dir: &Path,
     name: &ModelId,
 ) -> Result<usize, EngineError> {
+    kept(model, models_dir, name, measure)
+}
+
+/// A size as it was measured before for this model on a machine like this, or as it is measured now, and kept.
+pub(crate) fn kept(
+    model: &mut Model,
+    models_dir: &Path,
+    name: &ModelId,
+    measure: impl FnOnce(&mut Model) -> Result<usize, EngineError>,
+) -> Result<usize, EngineError> {
     let file = file(models_dir, name);
     let key = key(model);
     let mut known = read(&file);

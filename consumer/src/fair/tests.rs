@@ -74,6 +74,26 @@ fn shares_follow_the_weights_and_tenants_without_one_have_the_weight_of_one() {
 }
 
 #[test]
+fn what_is_taken_out_costs_no_turn_and_leaves_no_tenant_that_waits_for_nothing() {
+    let now = Instant::now();
+    let mut fair = Fair::new(Weights::default());
+    for tenant in 0..2 {
+        (0..2)
+            .for_each(|number| push(&mut fair, tenant, number, 10, now + OVERDUE * number as u32));
+    }
+    let first = |line: &mut Fifo<Item>| line.pop_front().map(|(_, item)| item);
+    assert_eq!(fair.remove(Some(&name(0)), first).map(|item| item.number), Some(0));
+    assert!(fair.remove(Some("of none"), first).is_none());
+    assert_eq!(fair.oldest(), Some(now), "the other's first");
+    assert_eq!(fair.remove(Some(&name(1)), first).map(|item| item.number), Some(0));
+    assert_eq!(fair.oldest(), Some(now + OVERDUE));
+    assert_eq!(fair.remove(Some(&name(1)), first).map(|item| item.number), Some(1));
+    assert!(!fair.is_empty() && !fair.is_shared());
+    assert_eq!(serve(&mut fair, 5, 100, 2), [10, 0]);
+    assert!(fair.is_empty() && fair.oldest().is_none());
+}
+
+#[test]
 fn items_without_a_tenant_are_those_of_one_tenant() {
     let now = Instant::now();
     let mut fair = Fair::new(Weights::default());

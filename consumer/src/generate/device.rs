@@ -13,7 +13,10 @@ use forebay_schemas::{
     tokens::{TOKENS_AFTER_RESULT_TTL_S, TOKENS_TTL_S},
 };
 use metrics::{counter, gauge};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::mpsc,
+    time::{Duration, Instant},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -21,6 +24,7 @@ use crate::{
     generate::{
         answer::Words,
         checkpoint::{Entering, Order, Reply},
+        holding::Holding,
         schedule::{Key, Schedule},
         sequence::Sequence,
     },
@@ -47,7 +51,37 @@ pub struct Generate {
     pub stats: Arc<Stats>,
     /// The engine's calls, which the watchdog watches.
     pub calls: Arc<EngineCalls>,
+    /// How many jobs are worth holding.
+    pub holding: Holding,
+    /// How long a delivery is held.
+    pub held_max: HeldMax,
 }
+
+/// How long a delivery is held before it goes back to its queue, so that the broker does not take it back with all
+/// others of its channel.
+#[derive(Debug, Clone, Copy)]
+pub struct HeldMax {
+    /// One whose job waits.
+    pub waiting: Duration,
+    /// One whose job runs: its output is in its token stream, and goes on from there.
+    pub running: Duration,
+}
+
+impl HeldMax {
+    /// Whether a job's delivery is held for too long. A running job without a token stream is soon done, and would be
+    /// computed again from its beginning.
+    pub(super) fn is_over(&self, sequence: &Sequence) -> bool {
+        let held = sequence.admitted_at.elapsed();
+        match sequence.open {
+            Some(_) => held >= self.running && sequence.streamed.is_some(),
+            None => held >= self.waiting,
+        }
+    }
+}
+
+/// Half of the broker's usual time-out (`consumer_timeout`, 30 minutes), and what leaves it some minutes.
+pub const HELD_MAX: HeldMax =
+    HeldMax { waiting: Duration::from_secs(15 * 60), running: Duration::from_secs(25 * 60) };
 
 /// The stage's channels.
 pub struct Ports {
@@ -73,6 +107,8 @@ pub(super) struct Run {
     pub(super) time: DeviceTime,
     /// Tokens of output so far.
     pub(super) tokens: u64,
+    /// Tokens that were found in the cache since the last step.
+    pub(super) cached: usize,
     pub(super) looked_at: Instant,
     pub(super) is_draining: bool,
     pub(super) input_ended: bool,
@@ -101,8 +137,7 @@ impl Run {
 
     pub(super) fn fail(&mut self, key: Key, error: JobError, keep: Keep) {
         let Some(sequence) = self.jobs.remove(&key) else { return };
-        self.stage.schedule.drop(key);
-        self.close(&sequence, keep);
+        self.dropped(key, &sequence, keep);
         let disposition = sequence.fail(error, self.stage.attempts_max);
         self.order(Order::Settle(disposition));
     }
@@ -127,9 +162,13 @@ impl Run {
     /// A job whose delivery is another worker's by now.
     pub(super) fn lose(&mut self, key: Key) {
         let Some(sequence) = self.jobs.remove(&key) else { return };
-        self.stage.schedule.drop(key);
-        self.close(&sequence, Keep::Prefix);
+        self.dropped(key, &sequence, Keep::Prefix);
         self.order(Order::Settle(Disposition::GiveBack(sequence.ticket.acker)));
+    }
+
+    fn dropped(&mut self, key: Key, sequence: &Sequence, keep: Keep) {
+        self.stage.schedule.drop(sequence.lane, sequence.job.tenant.as_deref(), key);
+        self.close(sequence, keep);
     }
 
     /// The schedule let a sequence give way: its tokens are kept here, and its pages as long as there is room.
@@ -139,7 +178,9 @@ impl Run {
         if let Some(open) = sequence.open.take() {
             self.keys.remove(&open.id);
             self.stage.generator.close(open.id, Keep::Prefix);
-            self.stage.journal.leave(open.entry);
+        }
+        if let Some(entry) = sequence.entry.take() {
+            self.stage.journal.leave(entry);
         }
     }
 
@@ -147,8 +188,18 @@ impl Run {
         if let Some(open) = sequence.open {
             self.keys.remove(&open.id);
             self.stage.generator.close(open.id, keep);
-            self.stage.journal.leave(open.entry);
         }
+        if let Some(entry) = sequence.entry {
+            self.stage.journal.leave(entry);
+        }
+    }
+
+    /// Gives a job back, with what there is of its output.
+    pub(super) fn hand_back(&mut self, key: Key) {
+        self.stream(key, TOKENS_TTL_S);
+        let Some(sequence) = self.jobs.remove(&key) else { return };
+        self.dropped(key, &sequence, Keep::Prefix);
+        self.give_back(sequence);
     }
 
     /// Writes what there is of all outputs, and gives the jobs back.
@@ -158,11 +209,11 @@ impl Run {
         for key in keys {
             self.stream(key, TOKENS_TTL_S);
             if let Some(sequence) = self.jobs.remove(&key) {
-                self.stage.schedule.drop(key);
                 self.close(&sequence, Keep::Nothing);
                 self.give_back(sequence);
             }
         }
+        self.stage.schedule.stop();
     }
 
     pub(super) fn give_back(&mut self, sequence: Box<Sequence>) {

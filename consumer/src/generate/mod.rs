@@ -1,10 +1,13 @@
 //! The stages of generators: models whose sequences live for many steps.
 
 pub mod answer;
+pub mod backlog;
 pub mod checkpoint;
 pub mod command;
 pub mod device;
 pub mod expect;
+pub mod holding;
+pub mod prefix;
 pub mod prepare;
 pub mod prompting;
 pub mod prompts;
@@ -12,4 +15,5 @@ pub mod schedule;
 pub mod sequence;
 mod slots;
 pub mod stage;
+pub mod step_size;
 mod steps;

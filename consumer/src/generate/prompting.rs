@@ -102,7 +102,17 @@ impl Prompting {
             );
             return Err(JobError::new(ErrorCode::InputTooLong, message));
         }
-        let output_max = params.max_tokens.map_or(left, |most| left.min(most as usize));
+        let output_max = params.max_tokens.map_or(left, |most| most as usize);
+        if output_max > left {
+            // As OpenAI and vLLM do: an output that is cut there would look like one that had its limit.
+            let message = format!(
+                "`max_tokens` is {output_max} and the prompt has {} tokens, but prompt and output together have at \
+                 most {}: ask for {left} or fewer, or leave `max_tokens` out",
+                tokens.len(),
+                self.tokens_max
+            );
+            return Err(JobError::new(ErrorCode::InputTooLong, message));
+        }
         let sampling = self.sampling(params, &admitted.job.id);
         let guide = params.response_format.as_ref().map(|format| self.guide(format)).transpose()?;
         let is_streamed = params.stream || output_max > STREAMED_FROM;
@@ -224,7 +234,9 @@ fn sequence(
         *prompt = Prompt::Text(String::new());
     }
     let now = Instant::now();
+    let salt = hash(job.tenant.as_deref().unwrap_or_default());
     let mut sequence = Sequence {
+        salt,
         job,
         ticket,
         lane,
@@ -239,6 +251,7 @@ fn sequence(
         guide,
         mask: None,
         answer,
+        entry: None,
         open: None,
         streamed: is_streamed.then_some(0),
         streamed_at: now,

@@ -179,7 +179,15 @@ impl Reader {
                 self.tokens_max
             ));
         }
-        let tokens_max = params.max_tokens.unwrap_or(self.settings.tokens_max).clamp(1, left);
+        let tokens_max = params.max_tokens.unwrap_or(self.settings.tokens_max.min(left)).max(1);
+        if tokens_max > left {
+            return Err(format!(
+                "`max_tokens` is {tokens_max} and the prompt has {} tokens, but prompt and output together have at \
+                 most {}: ask for {left} or fewer",
+                ids.len(),
+                self.tokens_max
+            ));
+        }
         let stops = match &params.stop {
             Stops::One(stop) => vec![stop.clone()],
             Stops::Several(stops) => stops.clone(),

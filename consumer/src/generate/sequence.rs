@@ -8,11 +8,12 @@ use forebay_schemas::{
     FinishReason, Job, JobError, Lane, Outcome, Output, Timing, TokenChunk, TokenLogprob, Usage,
     Work,
 };
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 use crate::{
     generate::{
         answer::{Answer, Words},
+        prefix::Prefix,
         schedule::{Key, Waiting},
     },
     journal::Sequences,
@@ -33,8 +34,6 @@ pub struct Open {
     pub id: SequenceId,
     /// Tokens that are computed.
     pub done: usize,
-    /// Its entry in the journal.
-    pub entry: Sequences,
 }
 
 /// A job that generates text.
@@ -51,6 +50,8 @@ pub struct Sequence {
     pub admitted_at: Instant,
     /// This attempt's name, as the owner of the token stream.
     pub owner: String,
+    /// The cache's salt: tenants share no prefixes.
+    pub salt: u64,
     /// The tokens of the prompt, and then of the output.
     pub tokens: Vec<u32>,
     /// How many are the prompt's.
@@ -67,6 +68,8 @@ pub struct Sequence {
     pub answer: Answer,
     /// The output's log-probabilities, if they are asked for.
     pub logprobs: Option<Vec<TokenLogprob>>,
+    /// Its entry in the journal.
+    pub entry: Option<Sequences>,
     /// Its state on the device, which holds it.
     pub open: Option<Open>,
     /// Tokens of output that the token stream has; `None` where the job has no stream.
@@ -311,13 +314,16 @@ impl Sequence {
         Some(TokenAppend { id, owner: self.owner.clone(), chunk, ttl_s, notify })
     }
 
-    /// How the schedule sees it.
-    pub fn waiting(&self, key: Key) -> Waiting {
+    /// How the schedule sees it, at a moment that is so many Unix milliseconds.
+    pub fn waiting(&self, key: Key, page_tokens: usize, now_ms: u64) -> Waiting {
+        let expires_in = |at: u64| Duration::from_millis(at.saturating_sub(now_ms));
         Waiting {
             key,
             tokens: self.tokens.len(),
             output_max: self.output_left(),
             output_expected: None,
+            prefix: Prefix::of(&self.tokens, self.salt, page_tokens),
+            expires: self.job.expires_at_ms().map(|at| Instant::now() + expires_in(at)),
         }
     }
 }

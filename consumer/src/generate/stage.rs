@@ -3,10 +3,10 @@
 //! The schedule decides; this carries out what it decides, and asks the tasks of `checkpoint` for all that needs the
 //! store. A worker that drains writes what there is of each output and gives the jobs back: another goes on with them.
 
-use std::{collections::HashMap, time::Duration};
+use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
 use forebay_engine::Keep;
-use forebay_schemas::{ErrorCode, JobError};
+use forebay_schemas::{ErrorCode, JobError, Lane};
 use metrics::counter;
 use tokio::{runtime::Handle, time::Instant};
 
@@ -15,7 +15,6 @@ use crate::{
     generate::{
         checkpoint::{Entering, Order, Reply},
         device::{Generate, Ports, Run, called},
-        prompting::hash,
         schedule::Key,
         sequence::{Open, Sequence},
     },
@@ -45,6 +44,7 @@ impl Generate {
             last_key: 0,
             time: DeviceTime::default(),
             tokens: 0,
+            cached: 0,
             looked_at: Instant::now(),
             is_draining: false,
             input_ended: false,
@@ -98,7 +98,8 @@ impl Run {
         }
         self.last_key += 1;
         let key = self.last_key;
-        let waiting = sequence.waiting(key);
+        let page_tokens = self.stage.schedule.bounds().page_tokens;
+        let waiting = sequence.waiting(key, page_tokens, self.stage.clock.now_ms());
         let tenant = sequence.job.tenant.as_deref();
         self.stage.schedule.push(sequence.lane, tenant, waiting, Instant::now());
         self.jobs.insert(key, sequence);
@@ -112,7 +113,10 @@ impl Run {
             for key in admission.give_way {
                 self.gave_way(key);
             }
-            let Some(sequence) = self.jobs.get(&admission.key) else { continue };
+            let Some(sequence) = self.jobs.get(&admission.key) else {
+                self.stage.schedule.drop(Lane::Batch, None, admission.key);
+                continue;
+            };
             let entering = Entering {
                 key: admission.key,
                 id: sequence.job.id.clone(),
@@ -147,7 +151,7 @@ impl Run {
         }
     }
 
-    /// The journal has the sequence: the device may have it.
+    /// The journal has the sequence: the device may have it when its turn comes.
     fn entered(&mut self, key: Key, entry: Sequences) {
         let Some(sequence) = self.jobs.get_mut(&key) else {
             return self.stage.journal.leave(entry);
@@ -156,26 +160,34 @@ impl Run {
             self.stage.journal.leave(entry);
             return self.lose(key);
         }
-        let salt = hash(sequence.job.tenant.as_deref().unwrap_or_default());
+        sequence.entry = Some(entry);
+        self.stage.schedule.entered(key);
+    }
+
+    /// Opens a sequence: from now on the device has it.
+    pub(super) fn open(&mut self, key: Key) {
+        let Some(sequence) = self.jobs.get_mut(&key) else {
+            return self.stage.schedule.drop(Lane::Batch, None, key);
+        };
         let tokens = &sequence.tokens;
+        let salt = sequence.salt;
         let generator = &mut self.stage.generator;
         match called(&self.stage.calls, || generator.open(tokens, salt)) {
             Ok(opened) => {
-                sequence.open = Some(Open { id: opened.id, done: opened.cached, entry });
+                sequence.open = Some(Open { id: opened.id, done: opened.cached });
                 let cached = opened.cached.min(sequence.prompt_tokens);
                 sequence.figures.cached.get_or_insert(cached);
                 counter!("forebay_generate_cached_tokens_total").increment(opened.cached as u64);
                 self.keys.insert(opened.id, key);
+                self.cached += opened.cached;
                 self.stage.schedule.opened(key, opened.cached);
             }
-            Err(failure) => {
-                self.stage.journal.leave(entry);
-                self.engine_failed(key, &failure);
-            }
+            Err(failure) => self.engine_failed(key, &failure),
         }
     }
 
-    /// Every half second: ends what is cancelled, has expired, or is another worker's by now.
+    /// Every half second: ends what is cancelled, has expired, or is another worker's by now, and gives back what is
+    /// held too long, or too much.
     fn look(&mut self) {
         if self.looked_at.elapsed() < LOOK_EVERY {
             return;
@@ -185,11 +197,14 @@ impl Run {
         let mut looked = Vec::new();
         let mut lost = Vec::new();
         let mut expired = Vec::new();
+        let mut held = Vec::new();
         for (key, sequence) in &mut self.jobs {
             if !is_ours(&sequence.ticket, "generate") {
                 lost.push(*key);
             } else if sequence.job.expires_at_ms().is_some_and(|at| at < now_ms) {
                 expired.push(*key);
+            } else if self.stage.held_max.is_over(sequence) {
+                held.push(*key);
             } else if sequence.open.is_some() {
                 looked.push((*key, sequence.job.id.clone()));
             }
@@ -202,8 +217,33 @@ impl Run {
                 JobError::new(ErrorCode::DeadlineExceeded, "expired before its output was whole");
             self.fail(key, error, Keep::Prefix);
         }
+        for key in held {
+            counter!("forebay_generate_given_back_total", "why" => "held_long").increment(1);
+            self.hand_back(key);
+        }
         if !looked.is_empty() {
             self.order(Order::Look(looked));
+        }
+        self.give_back_surplus();
+    }
+
+    /// Gives back what another worker has nothing of: jobs of the batch lane that came last and have not run.
+    fn give_back_surplus(&mut self) {
+        let is_batch = |sequence: &Sequence| sequence.lane == Lane::Batch;
+        let deliveries = self.jobs.values().filter(|sequence| is_batch(sequence)).count();
+        let surplus = self.stage.holding.look(&self.stage.schedule, deliveries, Instant::now());
+        if surplus == 0 {
+            return;
+        }
+        let schedule = &self.stage.schedule;
+        let waits = self.jobs.iter().filter(|(key, sequence)| {
+            is_batch(sequence) && sequence.figures.computed.is_none() && !schedule.runs(**key)
+        });
+        let mut keys: Vec<Key> = waits.map(|(key, _)| *key).collect();
+        keys.sort_unstable_by_key(|key| Reverse(*key));
+        for key in keys.into_iter().take(surplus) {
+            counter!("forebay_generate_given_back_total", "why" => "another_idles").increment(1);
+            self.hand_back(key);
         }
     }
 }

@@ -26,8 +26,12 @@ impl Run {
     /// Computes a step. `false` if there was nothing to compute.
     pub(super) fn step(&mut self) -> bool {
         let rows = loop {
+            if self.is_lost {
+                return false;
+            }
             match self.stage.schedule.next(self.stage.generator.room().pages_left()) {
                 Next::Step(rows) => break rows,
+                Next::Open(key) => self.open(key),
                 Next::GiveWay(key) => {
                     self.stage.schedule.give_way(key);
                     self.gave_way(key);
@@ -94,6 +98,9 @@ impl Run {
         let tokens: Vec<usize> = rows.iter().map(|(_, tokens)| *tokens).collect();
         let all: usize = tokens.iter().sum();
         let busy_us = self.time.add(ended - began);
+        self.stage.schedule.stepped(ended - began);
+        let progressed = all + std::mem::take(&mut self.cached);
+        self.stage.holding.progressed(progressed, ended - began);
         self.stage.stats.computed(all as u64, busy_us);
         counter!("forebay_compute_tokens_total").increment(all as u64);
         counter!("forebay_compute_busy_us_total").increment(busy_us);

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use forebay_engine::{EngineError, Model};
 use forebay_fabric::{disposition::Disposition, ticket::Ticket};
-use forebay_schemas::{Outcome, Task};
-use tokio::{sync::mpsc, task::JoinSet};
+use forebay_schemas::{Lane, Outcome, Task};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{JOBS_BETWEEN_STAGES, Parts, Pipeline, Source, named, on_thread};
@@ -13,7 +16,8 @@ use crate::{
     decode::Decode,
     generate::{
         checkpoint::{Entry, Writing},
-        device::{Generate, Ports},
+        device::{Generate, HELD_MAX, Ports},
+        holding::Holding,
         prepare::Prepare,
         prompting::Prompting,
         schedule::{Bounds, Schedule},
@@ -21,6 +25,7 @@ use crate::{
     },
     journal::SharedJournal,
     lanes,
+    pace::Hold,
 };
 
 /// The most sequences that a generator has at once, if the configuration allows more.
@@ -51,10 +56,16 @@ impl Pipeline {
         let (reply, replies) = mpsc::channel(4 * sequences_max + ORDERS);
         let (ended, from_all) = mpsc::channel(JOBS_BETWEEN_STAGES);
         let journal = SharedJournal::start(parts.worker.clone(), parts.store.clone());
+        let (holding, hold) = Holding::new(sequences_max, parts.peers.clone());
         let mut stages = JoinSet::new();
         for (lane, source) in sources {
             let decode = parts.decode(lane, 0, to_admit.clone(), ended.clone());
-            let decode = Decode { prefetch_least: sequences_max as u16, ..decode };
+            let hold = match lane {
+                // They go first: what waits behind those that run is better with another worker.
+                Lane::Interactive => watch::channel(Hold::at_least(sequences_max)).1,
+                Lane::Batch => hold.clone(),
+            };
+            let decode = Decode { hold, ..decode };
             stages.spawn(named("decode", decode.run(source, take_no_more.clone())));
         }
         drop(to_admit);
@@ -71,6 +82,8 @@ impl Pipeline {
         let generate = Generate {
             generator: model.engine.into_generator()?,
             schedule: Schedule::new(bounds, &parts.config.tenant_weights),
+            holding,
+            held_max: HELD_MAX,
             words,
             journal: journal.clone(),
             attempts_max: parts.config.attempts_max,

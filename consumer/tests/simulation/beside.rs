@@ -7,6 +7,7 @@ use forebay_consumer::{
     encode::budget::BATCH_TIME,
     in_hand::InHand,
     memory::MemoryLimit,
+    peers::Peers,
     pipeline::{Parts, Pipeline, Source as LaneSource},
     stats::Stats,
     watchdog::EngineCalls,
@@ -21,7 +22,10 @@ use forebay_fabric::{
 use forebay_schemas::{
     ContentType, EmbedParams, Job, JobId, Lane, Limits, MESSAGE_TYPE, Outcome, Work,
 };
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
 use super::{
     broker::{Broker, Sender, Source},
@@ -102,6 +106,7 @@ impl Beside {
             stats: Arc::new(Stats::new(clock)),
             in_hand: Arc::new(InHand::new(clock)),
             calls: Arc::new(EngineCalls::default()),
+            peers: watch::channel(Peers::Unknown).1,
             clock,
         };
         let model = model(life, Instant::now());

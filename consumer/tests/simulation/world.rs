@@ -9,6 +9,7 @@ use std::{
 use forebay_consumer::{
     in_hand::InHand,
     memory::MemoryLimit,
+    peers::Peers,
     pipeline::{Parts, Pipeline, Source as LaneSource},
     stats::Stats,
     watchdog::EngineCalls,
@@ -24,7 +25,10 @@ use forebay_schemas::{
     ContentType, EmbedParams, Job, JobId, Lane, Limits, MESSAGE_TYPE, Outcome, State, Work,
 };
 use tokio::{
-    sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
+    sync::{
+        mpsc::{self, UnboundedReceiver, UnboundedSender},
+        watch,
+    },
     task::AbortHandle,
     time::Instant,
 };
@@ -277,6 +281,7 @@ impl World {
             stats: Arc::new(Stats::new(clock)),
             in_hand: Arc::new(InHand::new(clock)),
             calls: Arc::new(EngineCalls::default()),
+            peers: watch::channel(Peers::Unknown).1,
             clock,
         };
         let model = model(life.clone(), self.began);

@@ -56,13 +56,15 @@ fn a_prompt_that_cannot_be_answered_has_an_error_and_the_others_have_answers() {
         prompt(1, &json!({})),
         json!({"id": "chat", "messages": [{"role": "user", "content": "x"}]}),
         json!({"id": "none"}),
+        prompt(3, &json!({"max_tokens": 600})),
         prompt(2, &json!({"max_tokens": 1})),
     ];
     let (answers, summary) = answers(SETTINGS, &lines);
     let error = |index: usize| answers[index]["error"].as_str().unwrap_or_default();
     assert!(error(0).contains("600 tokens") && error(2).contains("chat template"), "{answers:?}");
     assert!(error(3).contains("either"), "{answers:?}");
-    assert_eq!(answers[4]["finish_reason"], "length");
+    assert!(error(4).contains("`max_tokens` is 600"), "{answers:?}");
+    assert_eq!(answers[5]["finish_reason"], "length");
     assert_eq!(summary.sequences, 2);
 }
 

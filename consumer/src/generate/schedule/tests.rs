@@ -1,10 +1,13 @@
 //! Properties of the schedule, against a device that is counted by hand.
 
+mod prefixes;
+
 use std::collections::BTreeMap;
 
 use proptest::{collection, prelude::*};
 
 use super::*;
+use crate::generate::prefix::Prefix;
 
 /// A job of a test: its lane, its prompt, and the output that it will have of the most that it may.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +29,9 @@ struct World {
     output: BTreeMap<Key, usize>,
     ended_at: BTreeMap<Key, usize>,
     admitted: Vec<Key>,
+    /// Admitted ones that the journal has from the next step on, as it is where the store takes a while.
+    entering: Vec<Key>,
+    journal_is_slow: bool,
 }
 
 impl World {
@@ -38,6 +44,8 @@ impl World {
             output: BTreeMap::new(),
             ended_at: BTreeMap::new(),
             admitted: Vec::new(),
+            entering: Vec::new(),
+            journal_is_slow: false,
         }
     }
 
@@ -55,23 +63,35 @@ impl World {
                 tokens: job.prompt,
                 output_max: job.output_max,
                 output_expected: None,
+                prefix: Prefix::default(),
+                expires: None,
             };
             self.schedule.push(job.lane, None, waiting, now);
         }
+        for key in std::mem::take(&mut self.entering) {
+            self.schedule.entered(key);
+        }
         while let Some(Admission { key, give_way }) = self.schedule.admit(now) {
             for victim in give_way {
-                assert!(self.open.remove(&victim).is_some(), "{victim} is not open");
+                self.open.remove(&victim);
                 assert_eq!(self.jobs[victim as usize].lane, Lane::Batch);
                 assert_eq!(self.jobs[key as usize].lane, Lane::Interactive);
             }
-            self.open.insert(key, 0);
             self.admitted.push(key);
-            self.schedule.opened(key, 0);
+            if self.journal_is_slow {
+                self.entering.push(key);
+            } else {
+                self.schedule.entered(key);
+            }
         }
         let rows = loop {
             let left = self.schedule.bounds.pages - self.pages();
             match self.schedule.next(left) {
                 Next::Step(rows) => break rows,
+                Next::Open(key) => {
+                    assert!(self.open.insert(key, 0).is_none(), "{key} is open");
+                    self.schedule.opened(key, 0);
+                }
                 Next::GiveWay(victim) => {
                     self.schedule.give_way(victim);
                     assert!(self.open.remove(&victim).is_some());
@@ -205,6 +225,44 @@ fn an_interactive_job_takes_the_slot_of_the_youngest_of_the_batch_lane_which_goe
     assert!(!world.open.contains_key(&3), "the youngest gave way");
     (6..12).for_each(|at| world.step(at));
     assert_eq!(world.admitted[4..], [5, 3], "and before those that came later it goes on");
+}
+
+proptest! {
+    #[test]
+    fn an_interactive_job_behind_a_full_batch_lane_has_its_first_token_two_steps_after_its_prompt(
+        prompt in 1_usize..1_000,
+        batch_prompts in collection::vec(1_usize..1_000, 80..120),
+        comes_at in 1_usize..60,
+    ) {
+        let mut jobs: Vec<Job> = batch_prompts
+            .into_iter()
+            .map(|prompt| Job { lane: Lane::Batch, prompt, output: 400, output_max: 400, arrives: 0 })
+            .collect();
+        let key = jobs.len() as Key;
+        jobs.push(Job { lane: Lane::Interactive, prompt, output: 1, output_max: 1, arrives: comes_at });
+        // As a worker has them: more sequences wait than run, and half of the pages that those of the lane would take.
+        let mut world = World::new(bounds(256, 64, 12_000), jobs);
+        world.journal_is_slow = true;
+        (0..comes_at).for_each(|at| world.step(at));
+        prop_assert!(world.schedule.running() > 30, "{} run", world.schedule.running());
+        // Each step has a token of every other sequence that is past its prompt.
+        let own = prompt.div_ceil(256 - 64);
+        (comes_at..=comes_at + 1 + own).for_each(|at| world.step(at));
+        prop_assert!(world.ended_at.contains_key(&key), "not within 2 steps and {} of its own", own);
+    }
+}
+
+#[test]
+fn a_job_that_is_dropped_before_it_runs_leaves_nothing() {
+    let jobs = vec![long(Lane::Batch, 0); 3];
+    let mut world = World::new(bounds(16, 1, 100), jobs);
+    world.step(0);
+    for key in 0..3 {
+        world.schedule.drop(Lane::Batch, None, key);
+    }
+    assert!(world.schedule.is_empty());
+    assert_eq!(world.schedule.work(Lane::Batch), Work::default());
+    assert!(world.schedule.admit(Instant::now()).is_none());
 }
 
 #[test]

@@ -1,14 +1,21 @@
 //! The stage with a small model of random weights and a store in memory: what runs beside a job, what makes it give
 //! way, and where it goes on changes none of its tokens.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+mod device;
 
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use device::TestDevice;
 use forebay_engine::{DType, LoadOptions, Model};
 use forebay_fabric::{clock::Clock, disposition::Disposition, ticket::Ticket};
 use forebay_schemas::{
     GenerateParams, Job, JobId, Lane, Outcome, Output, Prompt, TokenChunk, Work,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -16,11 +23,14 @@ use crate::{
     fair::Weights,
     generate::{
         checkpoint::{Entry, Writing},
+        device::{HELD_MAX, HeldMax},
+        holding::Holding,
         prompting::{Prepared, Prompting},
         schedule::{Bounds, Schedule},
     },
     job::Admitted,
     journal::SharedJournal,
+    peers::Peers,
     stats::Stats,
     testing::{self, FakeStore},
     watchdog::EngineCalls,
@@ -67,14 +77,26 @@ fn admitted(n: u64, tokens: u32) -> Admitted {
 struct Test {
     pages: u64,
     sequences_max: usize,
+    step_tokens: usize,
     store: FakeStore,
     drain: CancellationToken,
+    device: TestDevice,
+    held_max: HeldMax,
+    peers: Peers,
 }
 
 impl Test {
     fn with_pages(pages: u64) -> Self {
-        let store = FakeStore::default();
-        Self { pages, sequences_max: 8, store, drain: CancellationToken::new() }
+        Self {
+            pages,
+            sequences_max: 8,
+            step_tokens: 32,
+            store: FakeStore::default(),
+            drain: CancellationToken::new(),
+            device: TestDevice::default(),
+            held_max: HELD_MAX,
+            peers: Peers::Unknown,
+        }
     }
 
     /// Runs jobs, each from what an earlier attempt has written, and returns how they end.
@@ -111,13 +133,18 @@ impl Test {
         drop((to_stage, settle));
         let stage = Generate {
             words: prompting.words(),
-            schedule: Schedule::new(Bounds::of(room, 32, self.sequences_max), &Weights::default()),
-            generator: model.engine.into_generator().unwrap(),
+            schedule: Schedule::new(
+                Bounds::of(room, self.step_tokens, self.sequences_max),
+                &Weights::default(),
+            ),
+            generator: self.device.around(model.engine.into_generator().unwrap()),
             journal: journal.clone(),
             attempts_max: 5,
             clock: Clock::default(),
             stats: Arc::new(Stats::default()),
             calls: Arc::new(EngineCalls::default()),
+            holding: Holding::new(self.sequences_max, watch::channel(self.peers).1).0,
+            held_max: self.held_max,
         };
         let drain = self.drain.clone();
         let ports = Ports { sequences, replies, orders, entering, drain };
@@ -210,7 +237,7 @@ async fn a_job_goes_on_from_any_token_that_an_earlier_attempt_has_written() {
 async fn a_draining_stage_writes_what_there_is_and_gives_all_jobs_back() {
     let test = Test::with_pages(100);
     test.drain.cancel();
-    let ended = test.run(fresh((0..6).map(|n| admitted(n, 400)))).await;
+    let ended = test.run(fresh((0..6).map(|n| admitted(n, 300)))).await;
     assert_eq!(ended.len(), 6);
     for disposition in ended {
         assert!(matches!(disposition, Disposition::GiveBack(_)), "{disposition:?}");
@@ -257,4 +284,86 @@ async fn the_prompt_that_jobs_share_is_computed_once() {
     let cached: Vec<u64> = ended.values().map(|(_, outcome)| outcome.usage.cached_tokens).collect();
     assert_eq!(cached[0], 0);
     assert!(cached[1] >= 32 && cached[2] == cached[1], "{cached:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_amid_64_sequences_ends_with_the_step_that_runs_and_what_it_picked_is_written() {
+    let test = Test { sequences_max: 64, step_tokens: 1_024, ..Test::with_pages(600) };
+    // Asked to drain while a step of all of them is computed.
+    let device = TestDevice { drains: Some((64, test.drain.clone())), ..TestDevice::default() };
+    let test = Test { device: device.clone(), ..test };
+    let ended = test.run(fresh((0..64).map(|n| admitted(n, 100)))).await;
+    let ended_at = Instant::now();
+    assert_eq!(ended.len(), 64);
+    for disposition in ended {
+        assert!(matches!(disposition, Disposition::GiveBack(_)), "{disposition:?}");
+    }
+    assert_eq!(device.counts.steps_after.load(Relaxed), 0, "steps that were begun after that");
+    let written: u64 =
+        test.store.kept().appends.iter().map(|append| append.chunk.ids.len() as u64).sum();
+    assert_eq!(written, device.counts.picks.load(Relaxed), "every token that was picked");
+    let drained_at = device.counts.drained_at.lock().unwrap().unwrap();
+    eprintln!("all 64 given back {:?} after the worker was asked to", ended_at - drained_at);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deliveries_go_back_before_the_broker_takes_them_and_running_ones_with_their_tokens() {
+    let held_max = HeldMax { waiting: Duration::from_secs(60), running: Duration::ZERO };
+    let device = TestDevice { step_takes: Duration::from_millis(10), ..TestDevice::default() };
+    let test = Test { device, held_max, ..Test::with_pages(100) };
+    let ended = test.run(fresh((0..2).map(|n| admitted(n, 200)))).await;
+    for disposition in ended {
+        assert!(matches!(disposition, Disposition::GiveBack(_)), "{disposition:?}");
+    }
+    let written: BTreeMap<JobId, Vec<TokenChunk>> = {
+        let kept = test.store.kept();
+        kept.appends.iter().fold(BTreeMap::new(), |mut written, append| {
+            let chunks: &mut Vec<TokenChunk> = written.entry(append.id.clone()).or_default();
+            chunks.push(append.chunk.clone());
+            written
+        })
+    };
+    assert_eq!(written.len(), 2);
+    let expected = alone(200, 2).await;
+    let jobs = (0..2).map(|n| admitted(n, 200));
+    let jobs = jobs.map(|admitted| (written[&admitted.job.id].clone(), admitted));
+    let jobs = jobs.map(|(written, admitted)| (admitted, written)).collect();
+    assert!(outputs(Test::with_pages(100).outcomes(jobs).await) == expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_wait_too_long_go_back_and_those_that_run_end() {
+    let held_max = HeldMax { waiting: Duration::ZERO, running: Duration::from_secs(60) };
+    let device = TestDevice { step_takes: Duration::from_millis(10), ..TestDevice::default() };
+    let test = Test { held_max, device, sequences_max: 1, ..Test::with_pages(100) };
+    let ended = test.run(fresh((0..3).map(|n| admitted(n, 100)))).await;
+    let answers = ended.iter().filter(|it| matches!(it, Disposition::Answer(_))).count();
+    assert_eq!((answers, ended.len()), (1, 3), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_worker_has_nothing_of_goes_back_but_not_what_runs() {
+    let device = TestDevice { step_takes: Duration::from_millis(20), ..TestDevice::default() };
+    let peers = Peers::Lack { share: 2 };
+    let test = Test { device, peers, sequences_max: 1, ..Test::with_pages(100) };
+    let batch = [1, 2, 4, 5, 7, 8].map(|n| admitted(n, 100));
+    let ended = test.run(fresh(batch.into_iter())).await;
+    let answers = ended.iter().filter(|it| matches!(it, Disposition::Answer(_))).count();
+    assert_eq!((answers, ended.len()), (2, 6), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_limit_that_the_prompt_leaves_no_room_for_is_refused_by_name() {
+    let mut model = model(100);
+    let room = model.engine.generator().unwrap().room();
+    let prompting = Prompting::new(&model, room.tokens_max).unwrap();
+    let prepared = |tokens| prompting.prepare(admitted(0, tokens), "w/1".into(), Vec::new(), 0);
+    let Prepared::Sequence(fits) = prepared(100) else { panic!("it fits") };
+    let left = room.tokens_max - fits.0.prompt_tokens;
+    assert!(matches!(prepared(left as u32), Prepared::Sequence(_)));
+    let Prepared::Failed(failed) = prepared(left as u32 + 1) else { panic!("it does not fit") };
+    assert_eq!(failed.1.code, ErrorCode::InputTooLong);
+    let says = format!("`max_tokens` is {}", left + 1);
+    assert!(failed.1.message.contains(&says), "{}", failed.1.message);
+    assert!(failed.1.message.contains(&format!("ask for {left} or fewer")), "{}", failed.1.message);
 }
