@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod command;
 pub mod device;
 pub mod expect;
+pub mod measure;
 pub mod prepare;
 pub mod prompting;
 pub mod prompts;

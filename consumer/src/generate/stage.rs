@@ -15,6 +15,7 @@ use crate::{
     generate::{
         checkpoint::{Entering, Order, Reply},
         device::{Generate, Ports, Run, called},
+        measure::Measure,
         prompting::hash,
         schedule::Key,
         sequence::{Open, Sequence},
@@ -45,6 +46,7 @@ impl Generate {
             last_key: 0,
             time: DeviceTime::default(),
             tokens: 0,
+            measure: Measure::default(),
             looked_at: Instant::now(),
             is_draining: false,
             input_ended: false,
@@ -163,7 +165,10 @@ impl Run {
             Ok(opened) => {
                 sequence.open = Some(Open { id: opened.id, done: opened.cached, entry });
                 let cached = opened.cached.min(sequence.prompt_tokens);
-                sequence.figures.cached.get_or_insert(cached);
+                if sequence.figures.cached.is_none() {
+                    sequence.figures.cached = Some(cached);
+                    self.measure.opened(cached, sequence.prompt_tokens);
+                }
                 counter!("forebay_generate_cached_tokens_total").increment(opened.cached as u64);
                 self.keys.insert(opened.id, key);
                 self.stage.schedule.opened(key, opened.cached);
