@@ -257,9 +257,14 @@ impl ModelPool {
         let backlog = look.seen.backlog;
         let workers = &look.seen.workers;
         let why = &decision.why;
-        let jobs = backlog.map(|backlog| backlog.ready + backlog.unacknowledged);
         let ready = count(workers, Phase::Ready);
-        let capacity = f64::from(ready) * why.jobs_per_s;
+        let jobs = backlog.map(|backlog| (backlog.ready + backlog.unacknowledged) as f64);
+        // What is known in tokens is known better.
+        let (work, rate) = match why.backlog_tokens.zip(why.tokens_per_s) {
+            Some((tokens, per_s)) => (Some(tokens), per_s),
+            None => (jobs, why.jobs_per_s),
+        };
+        let capacity = f64::from(ready) * rate;
         let mut problems = look.problems.clone();
         if look.seen.acting {
             problems.push(format!("its launcher ({launcher}) is still at what was decided before"));
@@ -287,8 +292,11 @@ impl ModelPool {
                 .filter(|jobs| *jobs > 0 || !look.seen.partial),
             arrivals_per_s: why.arrivals_per_s,
             worker_jobs_per_s: why.jobs_per_s,
+            backlog_tokens: why.backlog_tokens,
+            job_tokens: why.tokens_per_job,
+            worker_tokens_per_s: why.tokens_per_s,
             cold_start_s: why.cold_start_s,
-            drain_time_s: jobs.filter(|_| capacity > 0.0).map(|jobs| jobs as f64 / capacity),
+            drain_time_s: work.filter(|_| capacity > 0.0).map(|work| work / capacity),
             circuits_open: look.circuits_open,
             problems,
             decisions: self.decisions.iter().cloned().collect(),

@@ -51,6 +51,17 @@ pub fn measure(pool: &PoolStatus, observed: bool, circuit_is_open: bool) {
     }
     set("forebay_pool_arrivals_per_second", pool.arrivals_per_s);
     set("forebay_pool_worker_jobs_per_second", pool.worker_jobs_per_s);
+    let tokens = [
+        ("forebay_pool_backlog_tokens", pool.backlog_tokens),
+        ("forebay_pool_job_tokens", pool.job_tokens),
+        ("forebay_pool_worker_tokens_per_second", pool.worker_tokens_per_s),
+    ];
+    for (name, value) in tokens {
+        // Of pools that count jobs there is no such series.
+        if let Some(value) = value {
+            set(name, value);
+        }
+    }
     set("forebay_pool_cold_start_seconds", pool.cold_start_s);
     set("forebay_pool_drain_seconds", pool.drain_time_s.unwrap_or(0.0));
     set("forebay_pool_observed", f64::from(u8::from(observed)));

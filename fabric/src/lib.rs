@@ -18,6 +18,7 @@
 //! - [`host`]: the machine
 //! - [`with_causes`]: an error as one line
 //! - [`rng`]: randomness that a test can repeat
+//! - [`lengths`]: how many tokens an output is expected to have
 //! - [`fail`]: fail points, at which tests make a program die
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -34,6 +35,7 @@ pub mod fail;
 pub mod host;
 mod http_tls;
 pub mod intake;
+pub mod lengths;
 #[cfg(feature = "management")]
 pub mod management;
 mod metered;

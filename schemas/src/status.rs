@@ -61,6 +61,16 @@ pub struct PoolStatus {
     pub arrivals_per_s: f64,
     /// Jobs that one worker does, a second.
     pub worker_jobs_per_s: f64,
+    /// The backlog in tokens of prompts and outputs, running sequences included; absent where jobs are counted, or
+    /// while it is unknown.
+    #[serde(default)]
+    pub backlog_tokens: Option<f64>,
+    /// Tokens that a job needs; absent in the same cases.
+    #[serde(default)]
+    pub job_tokens: Option<f64>,
+    /// Tokens that one worker computes a second while it runs all it can; absent in the same cases.
+    #[serde(default)]
+    pub worker_tokens_per_s: Option<f64>,
     /// From launch to ready, in seconds.
     pub cold_start_s: f64,
     /// The drain time: how long the waiting jobs will take, in seconds; absent without a worker.

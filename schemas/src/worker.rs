@@ -80,6 +80,34 @@ pub struct GenerateRecord {
     pub waiting: u64,
     /// Tokens of output since it started.
     pub tokens: u64,
+    /// Sequences that can run at once. This and all that follows is absent while it is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running_max: Option<u64>,
+    /// Tokens that the sequences which run are expected to need yet, of prompt and output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running_tokens: Option<u64>,
+    /// Tokens that the jobs which wait here are expected to need.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_tokens: Option<u64>,
+    /// Tokens that a job needs, prompt and output together: the mean of those that ended lately and of those that run
+    /// or wait, without what was remembered of prompts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_per_job: Option<u64>,
+    /// Tokens of prompts computed a second, over some ten seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_tokens_per_s: Option<u64>,
+    /// Tokens of output a second, over some ten seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_tokens_per_s: Option<u64>,
+    /// Pages of the sequences that run: what other workers compute again if this one drains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pages_held: Option<u64>,
+    /// Bytes that the keys and values of a token take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_token: Option<u64>,
+    /// The share of the last prompts' tokens that were remembered and not computed, in hundredths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix_hit_percent: Option<u64>,
 }
 
 /// The endpoint of a remote model, as one of its workers finds it.

@@ -11,6 +11,7 @@ use super::{
     measured::Measured,
     policy::PoolPolicy,
     seen::{Capacity, Phase, PoolSeen, WorkerSeen},
+    tokens::Tokens,
     victims::Ends,
 };
 
@@ -52,8 +53,10 @@ const ACTIONS_LENT_MAX: f64 = 1.0;
 struct Counters {
     jobs_done: u64,
     busy_ms: u64,
+    /// Of a worker whose work is known in tokens: those that it has computed, and whether it was full.
+    tokens: Option<(u64, bool)>,
     since_ms: u64,
-    /// The share of its time for which it was busy.
+    /// The share of its time for which it was busy; in tokens, the share of what it is capable of.
     busy: f64,
     cold_start_known: bool,
 }
@@ -68,6 +71,7 @@ pub struct History {
     counters: HashMap<String, Counters>,
     jobs: f64,
     busy_s: f64,
+    tokens: Tokens,
     cold_start_s: Option<f64>,
     busy_workers: f64,
     actions_spent: f64,
@@ -99,7 +103,6 @@ impl History {
         self.last_ms = Some(self.last_ms.unwrap_or(now_ms).max(now_ms));
         self.actions_spent = (self.actions_spent - elapsed_s / ACTION_INTERVAL_S).max(0.0);
         let target_wait_s = positive(policy.target_wait_s, 1.0);
-        let jobs_per_s = self.jobs_per_s(policy);
         let averaged_s = (target_wait_s / 2.0).min(DEMAND_AVERAGED_S_MAX);
         self.busy_workers = averaged(self.busy_workers, busy_now, elapsed_s, averaged_s);
 
@@ -122,6 +125,9 @@ impl History {
         let held = backlog.unacknowledged.saturating_sub(capacity.draining_in_flight);
         let backlog_jobs = backlog.ready + held;
         let active_jobs = backlog.ready + backlog.unacknowledged;
+        let tokens = self.tokens.of(backlog_jobs, capacity);
+        let jobs_per_s =
+            tokens.map_or_else(|| self.jobs_per_s(policy), |tokens| tokens.per_s / tokens.per_job);
         let active = active_jobs > 0 || arrived > 0;
         let arrivals = BurstSample { now_ms, active, before, total: backlog.arrived_total };
         self.bursts.observe(&arrivals, jobs_per_s, cold_start_s, target_wait_s);
@@ -141,6 +147,7 @@ impl History {
             queued_jobs: backlog.ready,
             arrivals_per_s: self.arrivals_per_s,
             jobs_per_s,
+            tokens,
             cold_start_s,
             target_wait_s,
             idle_s: idle_s.min(IDLE_S_MAX),
@@ -179,9 +186,17 @@ impl History {
             let known = self.counters.get(&worker.id).copied();
             if let Some(known) = known {
                 jobs += worker.jobs_done.saturating_sub(known.jobs_done) as f64;
-                busy_s += worker.busy_ms.saturating_sub(known.busy_ms) as f64 / 1e3;
+                let worked_s = worker.busy_ms.saturating_sub(known.busy_ms) as f64 / 1e3;
+                busy_s += worked_s;
+                if let Some((before, was_full)) = known.tokens
+                    && let Some(now) = worker.generates
+                {
+                    let computed = now.tokens_done.saturating_sub(before);
+                    let is_full = was_full && now.is_full;
+                    self.tokens.computed(computed, worked_s, is_full, RATE_HALF_LIFE_S);
+                }
             }
-            let counters = counters(known, worker, seen.now_ms);
+            let counters = counters(known, worker, seen.now_ms, self.tokens.per_s());
             if worker.phase != Phase::Draining {
                 busy_now += counters.busy;
             }
@@ -203,6 +218,7 @@ impl History {
                 seen.workers.iter().map(|worker| worker.id.as_str()).collect();
             self.counters.retain(|id, _| there.contains(id.as_str()));
         }
+        self.tokens.observe(&seen.workers);
         let kept = (-busy_s / RATE_HALF_LIFE_S).exp2();
         self.jobs = self.jobs * kept + jobs;
         self.busy_s = self.busy_s * kept + busy_s;
@@ -230,15 +246,23 @@ impl History {
     }
 }
 
-/// The counters of a worker after this look.
-fn counters(known: Option<Counters>, worker: &WorkerSeen, now_ms: u64) -> Counters {
+/// The counters of a worker after this look, where a full one computes so many tokens a second.
+fn counters(
+    known: Option<Counters>,
+    worker: &WorkerSeen,
+    now_ms: u64,
+    tokens_per_s: Option<f64>,
+) -> Counters {
     let idle = worker.in_flight == 0;
     let moved_ms = known.map_or(0, |known| worker.busy_ms.saturating_sub(known.busy_ms));
     let since_ms = known.map_or(now_ms, |known| known.since_ms);
     let elapsed_ms = now_ms.saturating_sub(since_ms);
     let (busy, since_ms) = match known {
         _ if moved_ms > 0 && elapsed_ms > 0 => {
-            ((moved_ms as f64 / elapsed_ms as f64).min(1.0), now_ms)
+            let busy = (moved_ms as f64 / elapsed_ms as f64).min(1.0);
+            let load =
+                tokens_per_s.and_then(|per_s| load(known, worker, per_s * elapsed_ms as f64));
+            (load.map_or(busy, |load| load.min(busy)), now_ms)
         }
         _ if idle => (0.0, now_ms),
         Some(known) if elapsed_ms < STALE_MS => (known.busy, since_ms),
@@ -247,10 +271,19 @@ fn counters(known: Option<Counters>, worker: &WorkerSeen, now_ms: u64) -> Counte
     Counters {
         jobs_done: worker.jobs_done,
         busy_ms: worker.busy_ms,
+        tokens: worker.generates.map(|generates| (generates.tokens_done, generates.is_full)),
         since_ms,
         busy,
         cold_start_known: worker.cold_start_ms.is_some(),
     }
+}
+
+/// The share of its capacity, in thousandths of tokens, that a worker which is not full has used since it was seen
+/// last; `None` for others.
+fn load(known: Option<Counters>, worker: &WorkerSeen, capacity: f64) -> Option<f64> {
+    let (before, _) = known?.tokens?;
+    let now = worker.generates.filter(|generates| !generates.is_full)?;
+    Some(now.tokens_done.saturating_sub(before) as f64 * 1e3 / capacity)
 }
 
 /// An exponential average over about `over_s`, after `elapsed_s` of `value`.

@@ -4,7 +4,8 @@
 //! no clock, no broker and no launcher; the running service and the simulator call it alike. It takes four steps: the
 //! size that each pool's load asks for (`size`), the division of the device slots (`share`), the workers that leave
 //! (`victims`), and the launches that slots and circuit allow (`slots`, `circuit`). The rules and their reasons are in
-//! `docs/scaling.md`. Rates and cold starts are measured in `history`, gaps between bursts are learned in `bursts`.
+//! `docs/scaling.md`. Rates and cold starts are measured in `history`, the work of models that generate text in
+//! `tokens`, gaps between bursts are learned in `bursts`.
 
 mod bursts;
 mod circuit;
@@ -18,13 +19,14 @@ mod size;
 mod slots;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod victims;
 mod why;
 
 pub use circuit::Circuit;
 pub use history::History;
 pub use policy::{PoolPolicy, Timeouts};
-pub use seen::{Answer, Backlog, Phase, PoolSeen, WorkerSeen, active, count};
+pub use seen::{Answer, Backlog, Generating, Phase, PoolSeen, WorkerSeen, active, count};
 use share::{Claim, share};
 pub use slots::DeviceSlots;
 pub use victims::{Ends, Overdue, is_doubted, overdue};

@@ -67,6 +67,27 @@ pub struct WorkerSeen {
     pub silent_ms: Option<u64>,
     /// Its answer when it was asked whether it is there.
     pub answer: Answer,
+    /// Its work in tokens, if its model generates text and it reports all of that.
+    pub generates: Option<Generating>,
+}
+
+/// The work of a worker whose model generates text, in tokens of prompts and outputs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Generating {
+    /// The jobs that the following counts are of; what it holds beside them has not been looked at yet.
+    pub jobs: u64,
+    /// Tokens that its running sequences are expected to need yet. They stay where they are.
+    pub running_tokens: u64,
+    /// Tokens that the jobs which wait in it are expected to need.
+    pub waiting_tokens: u64,
+    /// The mean of what its jobs need; `None` before its first.
+    pub tokens_per_job: Option<u64>,
+    /// Tokens that it has computed since its launch.
+    pub tokens_done: u64,
+    /// Whether it can't run more sequences than it does: only then its speed shows what it is capable of.
+    pub is_full: bool,
+    /// Pages of its running sequences. A drain is a checkpoint: another worker has to compute as much once more.
+    pub pages_held: u64,
 }
 
 /// One model's queues and workers at one moment.

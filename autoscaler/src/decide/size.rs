@@ -133,7 +133,8 @@ fn grow(
 ///
 /// A worker launched now is ready after a cold start, and has the target wait from then on. Until it is ready,
 /// `arrivals × cold start` more jobs come; until then and for the target wait after it, the ready workers work, and
-/// those that start do from when they are ready. The work that they leave is divided by the target wait.
+/// those that start do from when they are ready. The work that they leave is divided by the target wait. Sequences that
+/// run stay where they are: they take their own worker's time, and no new worker could help with them.
 fn missing(capacity: &Capacity<'_>, measured: &Measured) -> u32 {
     let cold_start_s = measured.cold_start_s;
     let target_wait_s = measured.target_wait_s;
@@ -143,7 +144,9 @@ fn missing(capacity: &Capacity<'_>, measured: &Measured) -> u32 {
         let left_s = (cold_start_s - worker.age_ms as f64 / 1e3).max(0.0);
         (until_s - left_s).max(0.0)
     });
-    let done_s = capacity.ready.len() as f64 * until_s + by_starting_s.sum::<f64>();
+    let taken_s = capacity.ready.iter().map(|worker| measured.taken_s(worker).min(until_s));
+    let by_ready_s = capacity.ready.len() as f64 * until_s - taken_s.sum::<f64>();
+    let done_s = by_ready_s + by_starting_s.sum::<f64>();
     let missing = (measured.work_s() + coming_s - done_s) / target_wait_s;
     if missing > MISSING_MIN { missing.ceil() as u32 } else { 0 }
 }

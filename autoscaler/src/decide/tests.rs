@@ -4,6 +4,7 @@ use super::*;
 
 mod moves;
 mod properties;
+mod tokens;
 
 fn policy() -> PoolPolicy {
     PoolPolicy {

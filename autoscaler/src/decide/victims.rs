@@ -18,9 +18,17 @@ pub struct Overdue {
     pub why: String,
 }
 
-/// The order in which workers are drained: those with the fewest jobs in flight first, and of those the newest first.
+/// The order in which workers are drained: idle ones first, then those with the least to lose, and of those the newest.
+///
+/// An encoder finishes what it holds, so what it loses is the time for its jobs in flight. A generator that drains
+/// writes a checkpoint and gives its jobs back: the others compute the pages of its running sequences once more, one
+/// prefill a sequence, and the jobs that wait in it lose nothing.
 fn leaves_first(a: &WorkerSeen, b: &WorkerSeen) -> Ordering {
-    (a.in_flight, a.age_ms).cmp(&(b.in_flight, b.age_ms)).then_with(|| a.id.cmp(&b.id))
+    let loses = |worker: &WorkerSeen| {
+        let pages_held = worker.generates.map_or(0, |generates| generates.pages_held);
+        (worker.in_flight > 0, pages_held, worker.in_flight, worker.age_ms)
+    };
+    loses(a).cmp(&loses(b)).then_with(|| a.id.cmp(&b.id))
 }
 
 /// The workers to drain such that `wanted` are left.

@@ -75,6 +75,12 @@ pub struct Why {
     pub arrivals_per_s: f64,
     /// Jobs that one busy worker does in a second.
     pub jobs_per_s: f64,
+    /// The backlog in tokens, where the work is known in tokens: of jobs that wait, and of sequences that run.
+    pub backlog_tokens: Option<f64>,
+    /// Tokens that a job needs.
+    pub tokens_per_job: Option<f64>,
+    /// Tokens that one worker computes in a second while it runs all it can.
+    pub tokens_per_s: Option<f64>,
     /// Workers that the demand of the last seconds keeps busy.
     pub workers_needed: f64,
     /// The target wait.
@@ -98,6 +104,7 @@ impl Why {
     ) -> Self {
         let none = Measured::default();
         let measured = measured.unwrap_or(&none);
+        let tokens = measured.tokens;
         Self {
             code,
             workers_ready: capacity.ready.len() as u32,
@@ -107,6 +114,9 @@ impl Why {
             backlog_jobs: measured.backlog_jobs,
             arrivals_per_s: measured.arrivals_per_s,
             jobs_per_s: measured.jobs_per_s,
+            backlog_tokens: tokens.map(|tokens| tokens.waiting + tokens.running),
+            tokens_per_job: tokens.map(|tokens| tokens.per_job),
+            tokens_per_s: tokens.map(|tokens| tokens.per_s),
             workers_needed: measured.workers_needed,
             target_wait_s: policy.target_wait_s,
             cold_start_s: measured.cold_start_s,
@@ -121,15 +131,22 @@ impl fmt::Display for Why {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ready = self.workers_ready;
         let starting = self.workers_starting;
-        let backlog = self.backlog_jobs;
-        let rate = self.jobs_per_s;
+        let jobs = self.backlog_jobs;
+        let backlog = match self.backlog_tokens {
+            Some(tokens) => format!("{jobs} jobs with {tokens:.0} tokens to come"),
+            None => format!("{jobs} jobs"),
+        };
+        let rate = match self.tokens_per_s {
+            Some(tokens) => format!("{tokens:.0} tokens"),
+            None => format!("{:.1} jobs", self.jobs_per_s),
+        };
         let cold_s = self.cold_start_s;
         let idle_s = self.idle_s;
         let quiet_s = self.quiet_s;
         match self.code {
             Code::Steady => write!(
                 to,
-                "the size fits: {backlog} jobs in the backlog, {:.1} workers needed, {ready} ready and {starting} \
+                "the size fits: {backlog} in the backlog, {:.1} workers needed, {ready} ready and {starting} \
                  starting",
                 self.workers_needed
             ),
@@ -152,11 +169,11 @@ impl fmt::Display for Why {
                 "{ready} ready and {starting} starting workers are more than the most, {}",
                 self.workers_max
             ),
-            Code::FromZero => write!(to, "{backlog} jobs and no worker"),
+            Code::FromZero => write!(to, "{backlog} and no worker"),
             Code::BehindTarget => write!(
                 to,
-                "{backlog} jobs, and {:.1} more a second, are too many for {ready} ready and {starting} starting \
-                 workers at {rate:.1} jobs a second each: a new worker would be ready in {cold_s:.1} s, and the target \
+                "{backlog}, and {:.1} jobs more a second, are too many for {ready} ready and {starting} starting \
+                 workers at {rate} a second each: a new worker would be ready in {cold_s:.1} s, and the target \
                  wait after that is {:.0} s",
                 self.arrivals_per_s, self.target_wait_s
             ),
@@ -167,7 +184,7 @@ impl fmt::Display for Why {
             ),
             Code::HeldBack => write!(
                 to,
-                "{backlog} jobs ask for more than {ready} ready and {starting} starting workers, but the step is small \
+                "{backlog} ask for more than {ready} ready and {starting} starting workers, but the step is small \
                  or soon after the last"
             ),
             Code::Idle => write!(

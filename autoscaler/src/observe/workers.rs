@@ -7,7 +7,7 @@ use forebay_schemas::{WorkerRecord, WorkerState};
 
 use crate::{
     act::launcher::{Instance, InstanceState},
-    decide::{Answer, Phase, WorkerSeen},
+    decide::{Answer, Generating, Phase, WorkerSeen},
 };
 
 #[cfg(test)]
@@ -237,7 +237,22 @@ impl Known {
             draining_ms: self.draining_since_ms.map(since),
             stalled_ms: record.and(self.progress).map(|(_, first_seen_ms)| since(first_seen_ms)),
             silent_ms: self.heartbeat_at_ms.map(since),
+            generates: record.and_then(generating),
             ..WorkerSeen::default()
         }
     }
+}
+
+/// The work of a worker in tokens; `None` where a part of it is unknown, as of one of an earlier version.
+fn generating(record: &WorkerRecord) -> Option<Generating> {
+    let counted = record.generate?;
+    Some(Generating {
+        jobs: counted.running.saturating_add(counted.waiting),
+        running_tokens: counted.running_tokens?,
+        waiting_tokens: counted.waiting_tokens?,
+        tokens_per_job: counted.tokens_per_job,
+        tokens_done: record.tokens_done,
+        is_full: counted.waiting > 0 || counted.running >= counted.running_max?,
+        pages_held: counted.pages_held?,
+    })
 }

@@ -13,15 +13,17 @@ use crate::decide::PoolPolicy;
 pub(super) const MEAN_WORKERS: f64 = 4.0;
 /// The largest fleet that is simulated.
 const WORKERS_MAX: u32 = 1_000;
+/// The most sequences of a worker that are simulated.
+const SEQUENCES_MAX: u32 = 1_024;
 
 /// The options of a simulation.
 #[derive(Args, Clone, Debug)]
 pub struct SimulateArgs {
-    /// A CSV file, or square, sparse, diurnal or flash; several with commas between.
+    /// A CSV file, or square, sparse, diurnal, flash or shifts; several with commas between.
     #[arg(long = "trace", value_name = "TRACE", required = true, value_delimiter = ',')]
     pub traces: Vec<String>,
-    /// forebay[:SECONDS], keda[:JOBS], sagemaker[:JOBS], fixed:WORKERS, clairvoyant[:SECONDS]; several with commas
-    /// between.
+    /// forebay[:SECONDS], messages[:SECONDS] (forebay without tokens), keda[:JOBS], sagemaker[:JOBS], fixed:WORKERS,
+    /// clairvoyant[:SECONDS]; several with commas between.
     #[arg(
         long = "policy",
         value_name = "POLICY",
@@ -43,6 +45,9 @@ pub struct SimulateArgs {
     /// Sets the rate such that the trace needs this many workers on average; for files the default, with 4.
     #[arg(long, value_name = "WORKERS")]
     pub mean_workers: Option<f64>,
+    /// Sequences that a worker runs side by side: more than 1 is a model that generates text.
+    #[arg(long, value_name = "SEQUENCES", default_value_t = 1)]
+    pub sequences: u32,
     /// Never more workers.
     #[arg(long, value_name = "WORKERS", default_value_t = 32)]
     pub workers_max: u32,
@@ -98,6 +103,20 @@ impl SimulateArgs {
         positive("--rate", self.rate.unwrap_or(1.0), 1e-9, 1e12)?;
         positive("--mean-workers", self.mean_workers.unwrap_or(1.0), 1e-3, 1e6)?;
         positive("--target-wait", self.reported_wait_s, 0.0, 1e9)?;
+        positive("--sequences", f64::from(self.sequences), 1.0, f64::from(SEQUENCES_MAX))?;
+        let is_clairvoyant =
+            |contender: &Contender| matches!(contender, Contender::Clairvoyant { .. });
+        if self.sequences > 1 && self.policies.iter().any(is_clairvoyant) {
+            return Err(SimulateError::Option(
+                "clairvoyant plans one job at a time; leave --sequences out, or take another policy"
+                    .into(),
+            ));
+        }
+        if self.sequences > 1 && self.sweep && self.plot.is_some() {
+            return Err(SimulateError::Option(
+                "--plot draws no sweep with --sequences; leave one of them out".into(),
+            ));
+        }
         positive("--workers-max", f64::from(self.workers_max), 1.0, f64::from(WORKERS_MAX))?;
         positive("--workers-min", f64::from(self.workers_min), 0.0, f64::from(self.workers_max))?;
         let runs = self.traces.len() * self.cold_starts_s.len() * self.policies.len();

@@ -6,7 +6,7 @@
 //! good plan, not a proven optimum: one that gave up on the right twentieth of the jobs could have a lower 95th
 //! percentile.
 
-use super::{fleet::Job, outcome::Outcome};
+use super::{outcome::Outcome, worker::Job};
 
 /// A worker's life: from ready to stop.
 struct Life {
@@ -61,8 +61,10 @@ mod tests {
     use super::*;
 
     fn plan_of(jobs: &[(u64, u64)], wait_us: u64) -> (Vec<u64>, u64, u64) {
-        let jobs: Vec<Job> =
-            jobs.iter().map(|&(at_us, service_us)| Job { at_us, service_us }).collect();
+        let jobs: Vec<Job> = jobs
+            .iter()
+            .map(|&(at_us, service_us)| Job { at_us, service_us, tokens: None })
+            .collect();
         let outcome = plan(&jobs, 10, 8, wait_us);
         (outcome.waits_us, outcome.worker_us, outcome.cold_starts)
     }

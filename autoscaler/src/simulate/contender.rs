@@ -4,10 +4,11 @@ use std::{fmt, str::FromStr};
 
 use super::{
     clairvoyant,
-    fleet::{self, Job, Setting},
+    fleet::{self, Setting},
     forebay::{Explain, Forebay},
     outcome::Outcome,
     peers::{Fixed, Keda, SageMaker},
+    worker::Job,
 };
 use crate::decide::PoolPolicy;
 
@@ -23,6 +24,11 @@ const FIXED_MAX: u32 = 10_000;
 pub enum Contender {
     /// Forebay's own, by its target wait in seconds.
     Forebay {
+        /// `None`: the one of the run's options.
+        target_wait_s: Option<f64>,
+    },
+    /// Forebay's own without what workers report of tokens, by its target wait in seconds.
+    Messages {
         /// `None`: the one of the run's options.
         target_wait_s: Option<f64>,
     },
@@ -51,7 +57,8 @@ pub enum Contender {
 /// The name of an unknown policy.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{0:?} is no policy; give forebay[:SECONDS], keda[:JOBS], sagemaker[:JOBS], fixed:WORKERS or clairvoyant[:SECONDS]"
+    "{0:?} is no policy; give forebay[:SECONDS], messages[:SECONDS], keda[:JOBS], sagemaker[:JOBS], fixed:WORKERS or \
+     clairvoyant[:SECONDS]"
 )]
 pub struct UnknownPolicy(String);
 
@@ -73,6 +80,9 @@ impl FromStr for Contender {
             ("forebay", Some(target_wait_s)) => {
                 Self::Forebay { target_wait_s: Some(above_zero(target_wait_s)?) }
             }
+            ("messages", knob) => {
+                Self::Messages { target_wait_s: knob.map(above_zero).transpose()? }
+            }
             ("keda", knob) => Self::Keda { target: above_zero(knob.unwrap_or(KEDA_TARGET))? },
             ("sagemaker", knob) => {
                 Self::SageMaker { target: above_zero(knob.unwrap_or(SAGEMAKER_TARGET))? }
@@ -92,6 +102,10 @@ impl fmt::Display for Contender {
             Self::Forebay { target_wait_s: None } => to.write_str("forebay"),
             Self::Forebay { target_wait_s: Some(target_wait_s) } => {
                 write!(to, "forebay:{}", short(*target_wait_s))
+            }
+            Self::Messages { target_wait_s: None } => to.write_str("messages"),
+            Self::Messages { target_wait_s: Some(target_wait_s) } => {
+                write!(to, "messages:{}", short(*target_wait_s))
             }
             Self::Keda { target } => write!(to, "keda:{}", short(*target)),
             Self::SageMaker { target } => write!(to, "sagemaker:{}", short(*target)),
@@ -117,6 +131,8 @@ pub struct Workload<'a> {
     pub cold_start_us: u64,
     /// Forebay's policy; the peers take their limits from it.
     pub policy: &'a PoolPolicy,
+    /// The jobs that a worker runs side by side.
+    pub slots: u32,
 }
 
 impl Contender {
@@ -125,12 +141,16 @@ impl Contender {
         let most = workload.policy.workers_max;
         let cold_start_us = workload.cold_start_us;
         let length_us = workload.length_us;
-        let setting = Setting { cold_start_us, length_us, workers_at_start: 0, samples };
+        let slots = workload.slots;
+        let setting = Setting { cold_start_us, length_us, workers_at_start: 0, slots, samples };
         match self {
-            Self::Forebay { target_wait_s } => {
+            Self::Forebay { target_wait_s } | Self::Messages { target_wait_s } => {
                 let target_wait_s = target_wait_s.unwrap_or(workload.policy.target_wait_s);
                 let policy = PoolPolicy { target_wait_s, ..workload.policy.clone() };
                 let mut forebay = Forebay::new(policy);
+                if matches!(self, Self::Messages { .. }) {
+                    forebay = forebay.by_messages();
+                }
                 if let Some(explain) = explain {
                     forebay = forebay.explaining(explain);
                 }
@@ -159,9 +179,15 @@ mod tests {
 
     #[test]
     fn names_are_read_and_written() {
-        for name in
-            ["forebay", "forebay:15", "keda:20", "sagemaker:2.5", "fixed:4", "clairvoyant:0"]
-        {
+        for name in [
+            "forebay",
+            "forebay:15",
+            "messages:15",
+            "keda:20",
+            "sagemaker:2.5",
+            "fixed:4",
+            "clairvoyant:0",
+        ] {
             assert_eq!(name.parse::<Contender>().unwrap().to_string(), name);
         }
         assert_eq!("keda".parse::<Contender>().unwrap(), Contender::Keda { target: 20.0 });

@@ -1,50 +1,16 @@
-//! A fleet in virtual time: jobs arrive, workers start, serve first come first served, drain and stop.
+//! A fleet in virtual time: jobs arrive, workers start, serve first come first served, drain and stop. Of generators
+//! each runs many jobs side by side, and gives them back when it drains.
 //!
 //! Events are processed in order of time: arrivals, workers that become ready, jobs that end, and the looks of the
 //! scaler. Between two of them nothing changes, so a day takes a moment. Time is in whole microseconds.
 
-use super::outcome::{Outcome, Sample};
+use std::{cmp::Reverse, collections::VecDeque};
+
+use super::{
+    outcome::{Outcome, Sample},
+    worker::{Job, Part, SimulatedWorker},
+};
 use crate::decide::Phase;
-
-/// A job: when it arrives, and how long a worker needs for it.
-#[derive(Clone, Copy, Debug)]
-pub struct Job {
-    /// Since the beginning of the trace.
-    pub at_us: u64,
-    /// Of one worker.
-    pub service_us: u64,
-}
-
-/// A worker of the simulated fleet.
-#[derive(Clone, Debug)]
-pub struct SimulatedWorker {
-    /// Unique in the run.
-    pub id: String,
-    /// Starting, ready or draining.
-    pub phase: Phase,
-    /// When it was launched; from then on it costs.
-    pub launched_us: u64,
-    /// When it can take jobs.
-    pub ready_us: u64,
-    /// The beginning and the end of its current job.
-    pub job_us: Option<(u64, u64)>,
-    /// Since its launch.
-    pub jobs_done: u64,
-    /// Of the jobs that it has finished.
-    pub busy_us: u64,
-}
-
-impl SimulatedWorker {
-    /// Idle workers go first, the newest of them first; then those that start, the newest first; then busy ones.
-    fn drain_rank(&self) -> (u8, u64) {
-        let class = match (self.phase, self.job_us) {
-            (Phase::Ready, None) => 2,
-            (Phase::Starting, _) => 1,
-            _ => 0,
-        };
-        (class, self.launched_us)
-    }
-}
 
 /// The change that a scaler asks for.
 pub enum Change {
@@ -79,12 +45,15 @@ pub trait Scaler {
 pub struct SimulatedFleet<'a> {
     jobs: &'a [Job],
     cold_start_us: u64,
+    slots: u32,
     /// Now.
     pub now_us: u64,
     /// Workers that have not stopped.
     pub workers: Vec<SimulatedWorker>,
     arrived: usize,
     begun: usize,
+    /// Those that were given back: they go before the others.
+    returned: VecDeque<Part>,
     launches: u32,
     size: u32,
     outcome: Outcome,
@@ -99,6 +68,8 @@ pub struct Setting {
     pub length_us: u64,
     /// Workers that are ready at the beginning. Their cold start is paid.
     pub workers_at_start: u32,
+    /// The jobs that a worker runs side by side: 1 of an encoder, more of a generator.
+    pub slots: u32,
     /// Keeps this many samples of queue and workers for a plot.
     pub samples: usize,
 }
@@ -117,11 +88,14 @@ pub fn run(jobs: &[Job], setting: Setting, scaler: &mut dyn Scaler) -> Outcome {
             fleet.sample(next_sample_us);
             next_sample_us += sample_us;
         }
-        let idle = fleet.begun == jobs.len() && fleet.workers.iter().all(|w| w.job_us.is_none());
+        let idle = fleet.begun == jobs.len()
+            && fleet.returned.is_empty()
+            && fleet.workers.iter().all(|worker| worker.jobs() == 0);
         if next_us == u64::MAX || (idle && next_us > setting.length_us) {
             return fleet.finish(setting.length_us);
         }
         fleet.now_us = next_us;
+        fleet.workers.iter_mut().for_each(|worker| worker.advance(next_us));
         let mut look = look_us == next_us;
         if event_us == next_us {
             fleet.progress();
@@ -143,10 +117,12 @@ impl<'a> SimulatedFleet<'a> {
         let mut fleet = Self {
             jobs,
             cold_start_us: setting.cold_start_us,
+            slots: setting.slots,
             now_us: 0,
             workers: Vec::new(),
             arrived: 0,
             begun: 0,
+            returned: VecDeque::new(),
             launches: 0,
             size: setting.workers_at_start,
             outcome: Outcome::default(),
@@ -163,12 +139,12 @@ impl<'a> SimulatedFleet<'a> {
 
     /// Jobs that wait for a worker.
     pub fn ready(&self) -> u64 {
-        (self.arrived - self.begun) as u64
+        (self.arrived - self.begun + self.returned.len()) as u64
     }
 
     /// Jobs that a worker has.
     pub fn in_service(&self) -> u64 {
-        self.workers.iter().filter(|worker| worker.job_us.is_some()).count() as u64
+        self.workers.iter().map(|worker| worker.jobs() as u64).sum()
     }
 
     /// Jobs that came so far.
@@ -182,12 +158,7 @@ impl<'a> SimulatedFleet<'a> {
     }
 
     fn next_event_us(&self) -> u64 {
-        let event = |worker: &SimulatedWorker| match (worker.phase, worker.job_us) {
-            (Phase::Starting, _) => worker.ready_us,
-            (_, Some((_, ends_us))) => ends_us,
-            _ => u64::MAX,
-        };
-        self.workers.iter().map(event).min().unwrap_or(u64::MAX)
+        self.workers.iter().map(SimulatedWorker::next_event_us).min().unwrap_or(u64::MAX)
     }
 
     /// Ends the jobs and the cold starts that end now.
@@ -197,12 +168,7 @@ impl<'a> SimulatedFleet<'a> {
             if worker.phase == Phase::Starting && worker.ready_us <= now_us {
                 worker.phase = Phase::Ready;
             }
-            if let Some((begun_us, ends_us)) = worker.job_us
-                && ends_us <= now_us
-            {
-                worker.job_us = None;
-                worker.jobs_done += 1;
-                worker.busy_us += ends_us - begun_us;
+            if worker.end_jobs() > 0 {
                 self.outcome.last_end_us = now_us;
             }
         }
@@ -213,7 +179,7 @@ impl<'a> SimulatedFleet<'a> {
         let now_us = self.now_us;
         let outcome = &mut self.outcome;
         self.workers.retain(|worker| {
-            let stops = worker.phase == Phase::Draining && worker.job_us.is_none();
+            let stops = worker.phase == Phase::Draining && worker.jobs() == 0;
             if stops {
                 outcome.worker_us += now_us - worker.launched_us;
             }
@@ -221,19 +187,20 @@ impl<'a> SimulatedFleet<'a> {
         });
     }
 
-    /// Gives waiting jobs to idle workers, the oldest first.
+    /// Gives waiting jobs, the oldest first, to the workers that have the fewest.
     fn assign(&mut self) {
-        let now_us = self.now_us;
-        for worker in &mut self.workers {
-            if self.begun == self.arrived {
-                return;
+        while self.ready() > 0 {
+            let takers = self.workers.iter_mut().filter(|worker| worker.takes());
+            let Some(worker) = takers.min_by_key(|worker| worker.jobs()) else { return };
+            if let Some(part) = self.returned.pop_front() {
+                worker.take(part, self.jobs[part.job]);
+                continue;
             }
-            if worker.phase == Phase::Ready && worker.job_us.is_none() {
-                let job = self.jobs[self.begun];
-                worker.job_us = Some((now_us, now_us + job.service_us));
-                self.outcome.waits_us.push(now_us - job.at_us);
-                self.begun += 1;
-            }
+            let job = self.jobs[self.begun];
+            let part = Part { job: self.begun, left_us: job.service_us as f64, output: 0 };
+            worker.take(part, job);
+            self.outcome.waits_us.push(self.now_us - job.at_us);
+            self.begun += 1;
         }
     }
 
@@ -256,10 +223,11 @@ impl<'a> SimulatedFleet<'a> {
         }
         for worker in &mut self.workers {
             if drain.contains(&worker.id) {
-                worker.phase = Phase::Draining;
+                self.returned.extend(worker.drain());
             }
         }
         self.stop_drained();
+        self.assign();
     }
 
     fn choose(&self, count: usize) -> Vec<String> {
@@ -268,22 +236,25 @@ impl<'a> SimulatedFleet<'a> {
         }
         let mut active: Vec<&SimulatedWorker> =
             self.workers.iter().filter(|worker| worker.phase != Phase::Draining).collect();
-        active.sort_by_key(|worker| std::cmp::Reverse(worker.drain_rank()));
+        // Idle workers go first, the newest of them first; then those that start, the newest first; then busy ones,
+        // those with the fewest jobs first.
+        let rank = |worker: &SimulatedWorker| {
+            let class = match worker.phase {
+                Phase::Ready if worker.jobs() == 0 => 2,
+                Phase::Starting => 1,
+                _ => 0,
+            };
+            (class, Reverse(worker.jobs()), worker.launched_us)
+        };
+        active.sort_by_key(|worker| Reverse(rank(worker)));
         active.into_iter().take(count).map(|worker| worker.id.clone()).collect()
     }
 
     fn launch(&mut self) {
         self.launches += 1;
         self.outcome.cold_starts += 1;
-        self.workers.push(SimulatedWorker {
-            id: format!("w{}", self.launches),
-            phase: Phase::Starting,
-            launched_us: self.now_us,
-            ready_us: self.now_us + self.cold_start_us,
-            job_us: None,
-            jobs_done: 0,
-            busy_us: 0,
-        });
+        let id = format!("w{}", self.launches);
+        self.workers.push(SimulatedWorker::new(id, self.now_us, self.cold_start_us, self.slots));
     }
 
     fn sample(&mut self, at_us: u64) {
@@ -291,7 +262,7 @@ impl<'a> SimulatedFleet<'a> {
         let starting = count(Phase::Starting);
         let ready = count(Phase::Ready);
         let draining = count(Phase::Draining);
-        let waiting = self.arrived - self.begun;
+        let waiting = self.ready() as usize;
         self.outcome.samples.push(Sample { at_us, waiting, starting, serving: ready + draining });
     }
 
@@ -323,11 +294,11 @@ mod tests {
     }
 
     fn jobs(jobs: &[(u64, u64)]) -> Vec<Job> {
-        jobs.iter().map(|&(at_us, service_us)| Job { at_us, service_us }).collect()
+        jobs.iter().map(|&(at_us, service_us)| Job { at_us, service_us, tokens: None }).collect()
     }
 
     fn setting(cold_start_us: u64, length_us: u64) -> Setting {
-        Setting { cold_start_us, length_us, workers_at_start: 0, samples: 0 }
+        Setting { cold_start_us, length_us, workers_at_start: 0, slots: 1, samples: 0 }
     }
 
     #[test]

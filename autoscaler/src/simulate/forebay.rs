@@ -23,6 +23,7 @@ pub struct Forebay {
     /// Kept between looks, so that a day of them allocates little.
     seen: PoolSeen,
     explain: Option<Explain>,
+    counts_tokens: bool,
 }
 
 impl Forebay {
@@ -36,7 +37,15 @@ impl Forebay {
             next_us: 0,
             seen: PoolSeen::default(),
             explain: None,
+            counts_tokens: true,
         }
+    }
+
+    /// Is not told of tokens: it counts the jobs of generators as it does those of encoders.
+    #[must_use]
+    pub fn by_messages(mut self) -> Self {
+        self.counts_tokens = false;
+        self
     }
 
     /// Reports each change of size.
@@ -63,14 +72,14 @@ impl Forebay {
                     seen.workers.push(fresh);
                 }
             }
-            let current_us = worker.job_us.map_or(0, |(begun_us, _)| now_us - begun_us);
             let shown = &mut seen.workers[at];
             shown.phase = worker.phase;
             shown.age_ms = (now_us - worker.launched_us.min(now_us)) / 1_000;
-            shown.in_flight = u64::from(worker.job_us.is_some());
+            shown.in_flight = worker.jobs() as u64;
             shown.jobs_done = worker.jobs_done;
-            shown.busy_ms = (worker.busy_us + current_us) / 1_000;
+            shown.busy_ms = worker.busy_us / 1_000;
             let cold_start_ms = (worker.ready_us - worker.launched_us) / 1_000;
+            shown.generates = if self.counts_tokens { worker.generating() } else { None };
             shown.cold_start_ms = (worker.phase != Phase::Starting).then_some(cold_start_ms);
         }
     }

@@ -2,8 +2,9 @@
 //!
 //! `forebay-autoscaler simulate` says how long jobs would have waited and what the workers would have cost. It calls
 //! [`crate::decide::decide`], as the service does. A wait is from a job's arrival to the beginning of its service.
-//! Workers serve first come first served, one job at a time. Worker-seconds count from launch, the cold start included,
-//! to the stop; a draining worker finishes its job. A scale action is a moment at which the size wanted changes.
+//! Workers serve first come first served, one job at a time, or with `--sequences` so many side by side. Worker-seconds
+//! count from launch, the cold start included, to the stop; a draining encoder finishes its job, a generator gives them
+//! back. A scale action is a moment at which the size wanted changes.
 
 mod arguments;
 pub mod clairvoyant;
@@ -17,7 +18,9 @@ pub mod outcome;
 pub mod peers;
 pub mod plot;
 pub mod sweep;
+pub mod tokens;
 pub mod trace;
+pub mod worker;
 
 use std::{
     fs,
@@ -30,12 +33,12 @@ use serde::Serialize;
 pub use arguments::SimulateArgs;
 use contender::{Contender, Workload};
 pub use error::SimulateError;
-use fleet::Job;
 use forebay::Explain;
-use generate::Shape;
+use generate::{Shape, with_tokens};
 use outcome::{Figures, Outcome};
 use sweep::Sweep;
 use trace::Arrival;
+use worker::{Job, speed_up};
 
 use crate::decide::PoolPolicy;
 
@@ -69,7 +72,11 @@ pub fn run(args: &SimulateArgs) -> Result<(), SimulateError> {
         .iter()
         .map(|name| load(name, args))
         .collect::<Result<Vec<_>, SimulateError>>()?;
-    if args.sweep { sweeps(args, &traces) } else { runs(args, &traces) }
+    match args.sweep {
+        true if args.sequences > 1 => compare_units(args, &traces),
+        true => sweeps(args, &traces),
+        false => runs(args, &traces),
+    }
 }
 
 fn runs(args: &SimulateArgs, traces: &[Loaded]) -> Result<(), SimulateError> {
@@ -96,7 +103,7 @@ fn runs(args: &SimulateArgs, traces: &[Loaded]) -> Result<(), SimulateError> {
         for cold_start_s in &args.cold_starts_s {
             for contender in &args.policies {
                 let policy = args.policy(loaded.jobs_per_s, *cold_start_s);
-                let workload = workload(loaded, *cold_start_s, &policy);
+                let workload = workload(args, loaded, *cold_start_s, &policy);
                 let samples = if args.plot.is_some() { SAMPLES } else { 0 };
                 let explain = args.explain.then(explain);
                 let outcome = contender.run(&workload, samples, explain);
@@ -158,7 +165,7 @@ fn sweeps(args: &SimulateArgs, traces: &[Loaded]) -> Result<(), SimulateError> {
         let first = all.len();
         for cold_start_s in &args.cold_starts_s {
             let policy = args.policy(loaded.jobs_per_s, *cold_start_s);
-            all.push(sweep::sweep(&loaded.name, &workload(loaded, *cold_start_s, &policy)));
+            all.push(sweep::sweep(&loaded.name, &workload(args, loaded, *cold_start_s, &policy)));
         }
         if let Some(folder) = &args.plot {
             let file = folder.join(format!("frontiers-{}.svg", loaded.name));
@@ -177,6 +184,26 @@ fn sweeps(args: &SimulateArgs, traces: &[Loaded]) -> Result<(), SimulateError> {
     Ok(())
 }
 
+/// Compares counting tokens with counting jobs, of models that generate text.
+fn compare_units(args: &SimulateArgs, traces: &[Loaded]) -> Result<(), SimulateError> {
+    let mut out = io::stdout().lock();
+    let mut all = Vec::new();
+    for loaded in traces {
+        for cold_start_s in &args.cold_starts_s {
+            let policy = args.policy(loaded.jobs_per_s, *cold_start_s);
+            let workload = workload(args, loaded, *cold_start_s, &policy);
+            all.push(tokens::compare(&loaded.name, &workload));
+        }
+    }
+    if args.json {
+        serde_json::to_writer(&mut out, &all).map_err(io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        writeln!(out, "{}", tokens::table(&all, args.target_wait_s))?;
+    }
+    Ok(())
+}
+
 fn load(name: &str, args: &SimulateArgs) -> Result<Loaded, SimulateError> {
     let (name, arrivals, length_s, rate) = if let Some(shape) = Shape::named(name) {
         // Their work is in seconds of a worker.
@@ -187,6 +214,8 @@ fn load(name: &str, args: &SimulateArgs) -> Result<Loaded, SimulateError> {
         let stem = Path::new(name).file_stem().unwrap_or_default();
         (stem.to_string_lossy().into_owned(), arrivals, length_s, args.rate)
     };
+    let generates = args.sequences > 1;
+    let arrivals = if generates { with_tokens(arrivals, args.seed) } else { arrivals };
     let work: f64 = arrivals.iter().map(|arrival| arrival.work).sum();
     let rate = match (args.mean_workers, rate) {
         (Some(workers), _) => work / length_s / workers,
@@ -198,18 +227,27 @@ fn load(name: &str, args: &SimulateArgs) -> Result<Loaded, SimulateError> {
             "{name}: there is no work in it; give another trace"
         )));
     }
+    // The rate is that of a worker which runs all it can; alone, a job has a part of that.
+    let alone = speed_up(args.sequences);
     let job = |arrival: &Arrival| Job {
         at_us: (arrival.at_s * 1e6) as u64,
-        service_us: (arrival.work / rate * 1e6) as u64,
+        service_us: (arrival.work / rate * alone * 1e6) as u64,
+        tokens: arrival.tokens.filter(|_| generates),
     };
     let jobs_per_s = arrivals.len() as f64 / work * rate;
     let jobs = arrivals.iter().map(job).collect();
     Ok(Loaded { name, jobs, length_us: (length_s * 1e6) as u64, jobs_per_s })
 }
 
-fn workload<'a>(loaded: &'a Loaded, cold_start_s: f64, policy: &'a PoolPolicy) -> Workload<'a> {
+fn workload<'a>(
+    args: &SimulateArgs,
+    loaded: &'a Loaded,
+    cold_start_s: f64,
+    policy: &'a PoolPolicy,
+) -> Workload<'a> {
     let cold_start_us = (cold_start_s * 1e6) as u64;
-    Workload { jobs: &loaded.jobs, length_us: loaded.length_us, cold_start_us, policy }
+    let Loaded { jobs, length_us, .. } = loaded;
+    Workload { jobs, length_us: *length_us, cold_start_us, policy, slots: args.sequences }
 }
 
 /// Prints each change of size on standard error, so that figures stay alone on standard output.

@@ -18,7 +18,7 @@ fn figures(line: &str) -> Figures {
     let args = args(line);
     let loaded = load(&args.traces[0], &args).unwrap();
     let policy = args.policy(loaded.jobs_per_s, args.cold_starts_s[0]);
-    let workload = workload(&loaded, args.cold_starts_s[0], &policy);
+    let workload = workload(&args, &loaded, args.cold_starts_s[0], &policy);
     args.policies[0].run(&workload, 0, None).figures(args.reported_wait_s, args.cost_per_hour)
 }
 

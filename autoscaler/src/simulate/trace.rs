@@ -17,6 +17,26 @@ pub struct Arrival {
     pub at_s: f64,
     /// Units of work; what a unit is, the service rate says.
     pub work: f64,
+    /// Where the trace has them.
+    pub tokens: Option<JobTokens>,
+}
+
+/// The tokens of a job that generates text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JobTokens {
+    /// Of its prompt.
+    pub prompt: u32,
+    /// Of its output.
+    pub output: u32,
+    /// The most that its output may have, where the job says so.
+    pub output_max: Option<u32>,
+}
+
+impl JobTokens {
+    /// The work of so many tokens, in that of a token of a prompt.
+    pub fn work(prompt: u64, output: u64) -> f64 {
+        prompt as f64 + GENERATED_TOKEN_WORK * output as f64
+    }
 }
 
 /// Why a trace can't be used.
@@ -90,7 +110,8 @@ pub fn parse(file: &str, mut source: impl BufRead) -> Result<Vec<Arrival>, Trace
         if text.is_empty() {
             continue;
         }
-        let (at_s, work) = job(layout, text).map_err(|reason| wrong(number, reason))?;
+        let Arrival { at_s, work, tokens } =
+            job(layout, text).map_err(|reason| wrong(number, reason))?;
         let at_s = at_s
             - *first_s.get_or_insert(match layout {
                 Layout::Azure => at_s,
@@ -108,7 +129,7 @@ pub fn parse(file: &str, mut source: impl BufRead) -> Result<Vec<Arrival>, Trace
         if arrivals.len() == JOBS_MAX {
             return Err(wrong(number, format!("more than {JOBS_MAX} jobs; cut the trace")));
         }
-        arrivals.push(Arrival { at_s, work });
+        arrivals.push(Arrival { at_s, work, tokens });
     }
     if arrivals.is_empty() {
         return Err(wrong(1, "no jobs: a header and at least one line are needed".into()));
@@ -126,27 +147,30 @@ fn header(text: &str) -> Result<Layout, String> {
     }
 }
 
-/// Time in seconds (of whichever epoch) and work of one line.
-fn job(layout: Layout, text: &str) -> Result<(f64, f64), String> {
+/// The job of one line, its time in seconds of whichever epoch.
+fn job(layout: Layout, text: &str) -> Result<Arrival, String> {
     let fields: Vec<&str> = text.split(',').map(str::trim).collect();
     match (layout, fields.as_slice()) {
         (Layout::Azure, [at, context, generated]) => {
             let at_s = timestamp_s(at).ok_or_else(|| {
                 format!("the time is {at:?}; it must look like 2023-11-16 18:17:03.97")
             })?;
-            let context = tokens(context)?;
-            let generated = tokens(generated)?;
-            Ok((at_s, context + GENERATED_TOKEN_WORK * generated))
+            let prompt = tokens(context)?;
+            let output = tokens(generated)?;
+            let work = JobTokens::work(prompt.into(), output.into());
+            Ok(Arrival { at_s, work, tokens: Some(JobTokens { prompt, output, output_max: None }) })
         }
-        (Layout::Plain, [at, work]) => Ok((amount("at_s", at)?, amount("work", work)?)),
+        (Layout::Plain, [at, work]) => {
+            let at_s = amount("at_s", at)?;
+            Ok(Arrival { at_s, work: amount("work", work)?, tokens: None })
+        }
         (Layout::Azure, _) => Err(format!("{} fields, not 3", fields.len())),
         (Layout::Plain, _) => Err(format!("{} fields, not 2", fields.len())),
     }
 }
 
-fn tokens(text: &str) -> Result<f64, String> {
-    let count: u32 = text.parse().map_err(|_| format!("{text:?} is no count of tokens"))?;
-    Ok(f64::from(count))
+fn tokens(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| format!("{text:?} is no count of tokens"))
 }
 
 fn amount(name: &str, text: &str) -> Result<f64, String> {
@@ -211,8 +235,9 @@ mod tests {
         let text = "TIMESTAMP,ContextTokens,GeneratedTokens\n\
                     2023-12-31 23:59:59.5000000,4808,10\n2024-01-01 00:00:01,100,0\n";
         let read = read_text(text).unwrap();
-        assert_eq!(read[0], Arrival { at_s: 0.0, work: 4908.0 });
-        assert_eq!(read[1], Arrival { at_s: 1.5, work: 100.0 });
+        let tokens = |prompt, output| Some(JobTokens { prompt, output, output_max: None });
+        assert_eq!(read[0], Arrival { at_s: 0.0, work: 4908.0, tokens: tokens(4808, 10) });
+        assert_eq!(read[1], Arrival { at_s: 1.5, work: 100.0, tokens: tokens(100, 0) });
     }
 
     #[test]

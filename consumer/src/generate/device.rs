@@ -12,7 +12,7 @@ use forebay_schemas::{
     ErrorCode, FinishReason, GenerateRecord, JobError,
     tokens::{TOKENS_AFTER_RESULT_TTL_S, TOKENS_TTL_S},
 };
-use metrics::{counter, gauge};
+use metrics::counter;
 use tokio::{
     sync::mpsc,
     time::{Duration, Instant},
@@ -25,6 +25,7 @@ use crate::{
         answer::Words,
         checkpoint::{Entering, Order, Reply},
         holding::Holding,
+        measure::{self, Measure},
         schedule::{Key, Schedule},
         sequence::Sequence,
     },
@@ -109,6 +110,7 @@ pub(super) struct Run {
     pub(super) tokens: u64,
     /// Tokens that were found in the cache since the last step.
     pub(super) cached: usize,
+    pub(super) measure: Measure,
     pub(super) looked_at: Instant,
     pub(super) is_draining: bool,
     pub(super) input_ended: bool,
@@ -129,6 +131,7 @@ impl Run {
         self.stream(key, TOKENS_AFTER_RESULT_TTL_S);
         let Some(sequence) = self.jobs.remove(&key) else { return };
         self.stage.schedule.ended(key, sequence.output());
+        self.measure.ended(&sequence);
         self.close(&sequence, Keep::Prefix);
         fail::point("after_compute");
         let disposition = Disposition::Answer(Box::new(sequence.succeed(reason)));
@@ -226,21 +229,25 @@ impl Run {
         }
     }
 
-    pub(super) fn report(&self) {
+    pub(super) fn report(&mut self) {
         let room = self.stage.generator.room();
-        gauge!("forebay_generate_pages_free").set(room.pages_left() as f64);
-        gauge!("forebay_generate_pages_cached").set(room.pages_cached as f64);
         let running = self.stage.schedule.running();
-        let waiting = self.jobs.len().saturating_sub(running);
-        gauge!("forebay_generate_running").set(running as f64);
-        gauge!("forebay_generate_waiting").set(waiting as f64);
-        self.stage.stats.generates(GenerateRecord {
+        let bounds = self.stage.schedule.bounds();
+        let counted = GenerateRecord {
             pages: room.pages() as u64,
             pages_free: room.pages_left() as u64,
             running: running as u64,
-            waiting: waiting as u64,
+            waiting: self.jobs.len().saturating_sub(running) as u64,
             tokens: self.tokens,
-        });
+            running_max: Some(bounds.sequences_max as u64),
+            pages_held: Some(room.pages_held as u64),
+            bytes_per_token: Some(room.bytes_per_token as u64),
+            ..GenerateRecord::default()
+        };
+        let jobs = self.jobs.values().map(|sequence| &**sequence);
+        let record = self.measure.complete(counted, jobs, Instant::now());
+        measure::publish(&record, room.pages_cached);
+        self.stage.stats.generates(record);
     }
 }
 

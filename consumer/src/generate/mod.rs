@@ -7,6 +7,7 @@ pub mod command;
 pub mod device;
 pub mod expect;
 pub mod holding;
+pub mod measure;
 pub mod prefix;
 pub mod prepare;
 pub mod prompting;

@@ -15,6 +15,7 @@ use crate::{
     generate::{
         checkpoint::{Entering, Order, Reply},
         device::{Generate, Ports, Run, called},
+        measure::Measure,
         schedule::Key,
         sequence::{Open, Sequence},
     },
@@ -45,6 +46,7 @@ impl Generate {
             time: DeviceTime::default(),
             tokens: 0,
             cached: 0,
+            measure: Measure::default(),
             looked_at: Instant::now(),
             is_draining: false,
             input_ended: false,
@@ -176,7 +178,10 @@ impl Run {
             Ok(opened) => {
                 sequence.open = Some(Open { id: opened.id, done: opened.cached });
                 let cached = opened.cached.min(sequence.prompt_tokens);
-                sequence.figures.cached.get_or_insert(cached);
+                if sequence.figures.cached.is_none() {
+                    sequence.figures.cached = Some(cached);
+                    self.measure.opened(cached, sequence.prompt_tokens);
+                }
                 counter!("forebay_generate_cached_tokens_total").increment(opened.cached as u64);
                 self.keys.insert(opened.id, key);
                 self.cached += opened.cached;

@@ -110,6 +110,7 @@ impl Run {
         histogram!("forebay_generate_step_tokens").record(all as f64);
         histogram!("forebay_generate_step_sequences").record(rows.len() as f64);
         let shares = device_time::share(busy_us, &tokens);
+        self.measure.computed(all, picks.picked.len(), ended);
         for (&(key, tokens), device_us) in rows.iter().zip(shares) {
             self.stage.schedule.computed(key, tokens);
             if let Some(sequence) = self.jobs.get_mut(&key) {

@@ -8,16 +8,36 @@ fn any_worker() -> impl Strategy<Value = WorkerSeen> {
     let phase = prop_oneof![Just(Phase::Starting), Just(Phase::Ready), Just(Phase::Draining)];
     let numbers =
         (0..100_000_u64, 0..3_u64, any::<u64>(), any::<u64>(), prop::option::of(any::<u64>()));
-    (0..40_u32, phase, numbers).prop_map(
-        |(id, phase, (age_ms, in_flight, jobs_done, busy_ms, cold_start_ms))| WorkerSeen {
-            id: id.to_string(),
-            phase,
-            age_ms,
-            in_flight,
-            jobs_done,
-            busy_ms,
-            cold_start_ms,
-            ..WorkerSeen::default()
+    (0..40_u32, phase, numbers, prop::option::of(any_tokens())).prop_map(
+        |(id, phase, (age_ms, in_flight, jobs_done, busy_ms, cold_start_ms), generates)| {
+            WorkerSeen {
+                generates,
+                id: id.to_string(),
+                phase,
+                age_ms,
+                in_flight,
+                jobs_done,
+                busy_ms,
+                cold_start_ms,
+                ..WorkerSeen::default()
+            }
+        },
+    )
+}
+
+fn any_tokens() -> impl Strategy<Value = Generating> {
+    let numbers = (any::<u64>(), any::<u64>(), any::<u64>(), prop::option::of(any::<u64>()));
+    (0..300_u64, numbers, any::<u64>(), any::<bool>()).prop_map(
+        |(jobs, (running_tokens, waiting_tokens, tokens_done, tokens_per_job), held, is_full)| {
+            Generating {
+                jobs,
+                running_tokens,
+                waiting_tokens,
+                tokens_per_job,
+                tokens_done,
+                is_full,
+                pages_held: held,
+            }
         },
     )
 }

@@ -42,7 +42,12 @@ impl Page {
             .map(|it| Line::of(Style::Bad, format!("! {}", foreign(it, SENTENCE_WIDTH))));
         lines.extend(shortened(problems.collect(), PROBLEMS_MAX.min(room / 4)));
         lines.extend(other_queues(view));
-        let sections = [pools(&view.pools), workers(&view.workers), decisions(view, self.height)];
+        let sections = [
+            pools(&view.pools),
+            workers(&view.workers),
+            generators(&view.workers),
+            decisions(view, self.height),
+        ];
         let left = room.saturating_sub(lines.len());
         for section in share(sections, left) {
             if !section.is_empty() {
@@ -56,17 +61,22 @@ impl Page {
     }
 }
 
-/// Shares the lines of a page: pools get up to half of them, decisions up to half of the rest, workers what is left.
-fn share([pools, workers, decisions]: [Vec<Line>; 3], room: usize) -> [Vec<Line>; 3] {
+/// Shares the lines of a page: pools get up to half of them, decisions up to half of the rest, generators up to half of
+/// what is left then, workers the others.
+fn share([pools, workers, generators, decisions]: [Vec<Line>; 4], room: usize) -> [Vec<Line>; 4] {
     // With the blank line before each.
+    let part = |lines: Vec<Line>, room: usize| {
+        let lines = shortened(lines, (room / 2).saturating_sub(1));
+        let taken = if lines.is_empty() { 0 } else { lines.len() + 1 };
+        (lines, room.saturating_sub(taken))
+    };
     let pools = shortened(pools, (room / 2).saturating_sub(1));
     let room = room.saturating_sub(pools.len() + 1);
-    let decisions = shortened(decisions, (room / 2).saturating_sub(1));
-    let room = room.saturating_sub(if decisions.is_empty() { 0 } else { decisions.len() + 1 });
-    [pools, shortened(workers, room.saturating_sub(1)), decisions]
+    let (decisions, room) = part(decisions, room);
+    let (generators, room) = part(generators, room);
+    [pools, shortened(workers, room.saturating_sub(1)), generators, decisions]
 }
 
-/// The first `most` lines; the last of them says how many are missing.
 fn shortened(mut lines: Vec<Line>, most: usize) -> Vec<Line> {
     if lines.len() > most {
         let missing = lines.len() - most.saturating_sub(1);
@@ -218,6 +228,52 @@ fn worker(worker: &WorkerView) -> [Cell; 10] {
         cell(Style::Dim, worker.idle_ms.map_or_else(unknown, span)),
         plain(span(record.beat_at_ms.saturating_sub(record.started_at_ms))),
     ]
+}
+
+/// What the workers of models that generate text are at, if there are any.
+fn generators(workers: &[WorkerView]) -> Vec<Line> {
+    let rows: Vec<[Cell; 9]> = workers.iter().filter_map(generator).collect();
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    let heads = [
+        "GENERATOR",
+        "SEQUENCES>",
+        "WAIT>",
+        "PROMPT/s>",
+        "OUTPUT/s>",
+        "TOKENS TO COME>",
+        "A JOB>",
+        "PAGES>",
+        "PREFIX HITS>",
+    ];
+    table(heads, rows)
+}
+
+fn generator(worker: &WorkerView) -> Option<[Cell; 9]> {
+    let it = worker.record.generate?;
+    let plain = |text: String| cell(Style::Plain, text);
+    let number = |count: Option<u64>| plain(count.map_or_else(unknown, grouped));
+    let running = grouped(it.running);
+    let sequences = it.running_max.map_or(running.clone(), |most| format!("{running}/{most}"));
+    let to_come = it.running_tokens.zip(it.waiting_tokens);
+    let to_come = to_come.map(|(running, waiting)| running.saturating_add(waiting));
+    // Those that only remember prefixes are free as soon as they are needed.
+    let used = it.pages.saturating_sub(it.pages_free);
+    let pages = format!("{}/{}", grouped(used), grouped(it.pages));
+    let full = it.pages > 0 && used.saturating_mul(10) >= it.pages.saturating_mul(9);
+    let hits = it.prefix_hit_percent.map_or_else(unknown, |percent| format!("{percent} %"));
+    Some([
+        plain(foreign(&worker.record.id, WORKER_WIDTH)),
+        plain(sequences),
+        plain(grouped(it.waiting)),
+        number(it.prompt_tokens_per_s),
+        number(it.output_tokens_per_s),
+        number(to_come),
+        number(it.tokens_per_job),
+        cell(if full { Style::Warn } else { Style::Plain }, pages),
+        plain(hits),
+    ])
 }
 
 fn decisions(view: &View, height: Option<usize>) -> Vec<Line> {

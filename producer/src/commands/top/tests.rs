@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use forebay_client::QueueInfo;
-use forebay_schemas::{DecisionReport, FleetStatus, PoolStatus, WorkerRecord, WorkerState};
+use forebay_schemas::{
+    DecisionReport, FleetStatus, GenerateRecord, PoolStatus, WorkerRecord, WorkerState,
+};
 use tokio::time::Instant;
 
 use super::{
@@ -98,6 +100,9 @@ fn status() -> FleetStatus {
             jobs_unacknowledged: Some(9),
             arrivals_per_s: 12.5,
             worker_jobs_per_s: 10.0,
+            backlog_tokens: None,
+            job_tokens: None,
+            worker_tokens_per_s: None,
             cold_start_s: 4.0,
             drain_time_s: Some(40.0),
             circuits_open: 0,
@@ -160,6 +165,40 @@ fn a_page_shows_pools_workers_and_decisions() {
         "22:11:50  minilm    0 > 2  jobs wait and there is no worker",
     ];
     assert_eq!(lines, expected, "{lines:#?}");
+}
+
+#[test]
+fn of_workers_that_generate_text_tokens_pages_and_prefixes_are_shown() {
+    let known = GenerateRecord {
+        pages: 1_200,
+        pages_free: 300,
+        running: 31,
+        waiting: 9,
+        tokens: 70_000,
+        running_max: Some(64),
+        running_tokens: Some(9_000),
+        waiting_tokens: Some(3_500),
+        tokens_per_job: Some(412),
+        prompt_tokens_per_s: Some(2_100),
+        output_tokens_per_s: Some(800),
+        pages_held: Some(880),
+        bytes_per_token: Some(23_040),
+        prefix_hit_percent: Some(37),
+    };
+    // One of an earlier version reports less; what is unknown is not zero.
+    let earlier = GenerateRecord { pages: 10, pages_free: 10, running: 1, ..Default::default() };
+    let mut seen = seen(1);
+    let generating = |id, record| WorkerRecord { generate: Some(record), ..worker(id, 1) };
+    seen.workers =
+        answered(vec![generating("g-1", known), generating("g-2", earlier), worker("w-1", 1)]);
+    let lines = page(&after_looks([seen]), 150, 40);
+    let from = lines.iter().position(|line| line.starts_with("GENERATOR")).unwrap();
+    let expected = [
+        "GENERATOR  SEQUENCES  WAIT  PROMPT/s  OUTPUT/s  TOKENS TO COME  A JOB      PAGES  PREFIX HITS",
+        "g-1            31/64     9     2,100       800          12,500    412  900/1,200         37 %",
+        "g-2                1     0         -         -               -      -       0/10            -",
+    ];
+    assert_eq!(lines[from..from + 3], expected, "{lines:#?}");
 }
 
 #[test]

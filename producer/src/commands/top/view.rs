@@ -65,6 +65,8 @@ pub(super) struct PoolView {
     pub(super) done_per_s: Option<f64>,
     /// Jobs per second that the autoscaler expects of one worker.
     pub(super) worker_jobs_per_s: Option<f64>,
+    /// Tokens that the jobs of a model that generates text are expected to need yet, by the autoscaler.
+    pub(super) backlog_tokens: Option<f64>,
     pub(super) drain_time_s: Option<f64>,
     /// Waiting jobs at each sample of this command, the oldest first.
     pub(super) waiting_before: Vec<Option<u64>>,
@@ -289,6 +291,7 @@ fn add_reported(pool: &mut PoolView, reported: &PoolStatus) {
         in_hand: reported.jobs_unacknowledged.or(pool.in_hand),
         arrivals_per_s: Some(reported.arrivals_per_s),
         worker_jobs_per_s: Some(reported.worker_jobs_per_s),
+        backlog_tokens: reported.backlog_tokens,
         drain_time_s: reported.drain_time_s,
         ..std::mem::take(pool)
     };

@@ -1,0 +1,255 @@
+//! A simulated worker: an encoder that does one job at a time, or a generator that runs many sequences side by side.
+
+use forebay_fabric::lengths::{Lengths, REMEMBERED};
+
+use super::trace::JobTokens;
+use crate::decide::{Generating, Phase};
+
+/// How much faster a generator is with many sequences than with one: `n` of them together go `n·(1 + h)/(n + h)` times
+/// as fast as one. With `h = 4` that is 3.3, 4.4 and 4.7 times with 8, 32 and 64 sequences; a small model in 4 bits was
+/// measured at 3.2, 4.6 and 4.6 times (docs/performance.md, "Generation").
+const GAIN: f64 = 4.0;
+/// Tokens of a page of keys and values.
+const PAGE_TOKENS: u64 = 32;
+/// The most tokens of an output, where a job does not say.
+const OUTPUT_MAX: u64 = 4_096;
+/// Service that is left out of rounding, in microseconds.
+const SLACK_US: f64 = 1e-3;
+
+/// How many times as fast a worker is with so many sequences as with one.
+pub fn speed_up(sequences: u32) -> f64 {
+    let n = f64::from(sequences);
+    n * (1.0 + GAIN) / (n + GAIN)
+}
+
+/// A job: when it arrives, and how long a worker needs for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Job {
+    /// Since the beginning of the trace.
+    pub at_us: u64,
+    /// Of one worker that does nothing else.
+    pub service_us: u64,
+    /// Of a job that generates text.
+    pub tokens: Option<JobTokens>,
+}
+
+/// A job of which a worker does a part.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// The job's number in the trace.
+    pub job: usize,
+    /// What is left of it, in microseconds of a worker that does nothing else.
+    pub left_us: f64,
+    /// Tokens of output that are there already.
+    pub output: u64,
+}
+
+/// A part that runs.
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    job: Job,
+    number: usize,
+    /// The worker's service to each of its sequences, when this one began and when it will end.
+    begun_us: f64,
+    ends_us: f64,
+    /// Tokens of output at its beginning.
+    output: u64,
+}
+
+impl Running {
+    /// Tokens that it has computed and those of its output, where the worker has given each so much service.
+    fn done(&self, served_us: f64) -> (u64, u64) {
+        let Some(tokens) = self.job.tokens else { return (0, 0) };
+        let share = (served_us - self.begun_us) / (self.ends_us - self.begun_us).max(SLACK_US);
+        let prompt = u64::from(tokens.prompt) + self.output;
+        let output = u64::from(tokens.output) - self.output;
+        let passed = share.clamp(0.0, 1.0) * JobTokens::work(prompt, output);
+        let of_prompt = passed.min(JobTokens::work(prompt, 0));
+        let of_output = (passed - of_prompt) / JobTokens::work(0, 1);
+        ((of_prompt + of_output).round() as u64, self.output + of_output as u64)
+    }
+}
+
+/// A worker of the simulated fleet.
+#[derive(Clone, Debug)]
+pub struct SimulatedWorker {
+    /// Unique in the run.
+    pub id: String,
+    /// Starting, ready or draining.
+    pub phase: Phase,
+    /// When it was launched; from then on it costs.
+    pub launched_us: u64,
+    /// When it can take jobs.
+    pub ready_us: u64,
+    /// Jobs done since its launch.
+    pub jobs_done: u64,
+    /// The time for which it had a job.
+    pub busy_us: u64,
+    /// The sequences that it can run at once.
+    slots: u32,
+    running: Vec<Running>,
+    /// The service that each of its sequences has had, up to a moment.
+    served_us: f64,
+    at_us: u64,
+    /// Of jobs that are done or were given back.
+    tokens_done: u64,
+    lengths: Lengths,
+    /// Tokens of the last jobs.
+    needed: Vec<u64>,
+}
+
+impl SimulatedWorker {
+    /// One that starts.
+    pub fn new(id: String, now_us: u64, cold_start_us: u64, slots: u32) -> Self {
+        Self {
+            id,
+            phase: Phase::Starting,
+            launched_us: now_us,
+            ready_us: now_us + cold_start_us,
+            jobs_done: 0,
+            busy_us: 0,
+            slots,
+            running: Vec::new(),
+            served_us: 0.0,
+            at_us: now_us,
+            tokens_done: 0,
+            lengths: Lengths::default(),
+            needed: Vec::new(),
+        }
+    }
+
+    /// The jobs that it runs.
+    pub fn jobs(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Whether it can take one more.
+    pub fn takes(&self) -> bool {
+        self.phase == Phase::Ready && self.running.len() < self.slots as usize
+    }
+
+    /// The speed of each sequence, by that of one alone.
+    fn speed(&self) -> f64 {
+        let running = self.running.len() as u32;
+        if running == 0 { 0.0 } else { speed_up(running) / f64::from(running) }
+    }
+
+    /// When it becomes ready, or its next job ends.
+    pub fn next_event_us(&self) -> u64 {
+        if self.phase == Phase::Starting {
+            return self.ready_us;
+        }
+        let first_us = self.running.iter().map(|it| it.ends_us).min_by(f64::total_cmp);
+        first_us.map_or(u64::MAX, |ends_us| {
+            let left_us = (ends_us - self.served_us).max(0.0) / self.speed();
+            self.at_us + left_us.ceil() as u64
+        })
+    }
+
+    /// Works up to this moment.
+    pub fn advance(&mut self, now_us: u64) {
+        let passed_us = now_us.saturating_sub(self.at_us);
+        if !self.running.is_empty() {
+            self.served_us += passed_us as f64 * self.speed();
+            self.busy_us += passed_us;
+        }
+        self.at_us = now_us;
+    }
+
+    /// Takes a job, or goes on with one.
+    pub fn take(&mut self, part: Part, job: Job) {
+        let begun_us = self.served_us;
+        let ends_us = begun_us + part.left_us;
+        let Part { job: number, output, .. } = part;
+        self.running.push(Running { job, number, begun_us, ends_us, output });
+    }
+
+    /// Ends what is done by now. Returns how many jobs that were.
+    pub fn end_jobs(&mut self) -> u64 {
+        let served_us = self.served_us;
+        let before = self.running.len();
+        let mut ended = Vec::new();
+        self.running.retain(|it| {
+            let is_done = it.ends_us <= served_us + SLACK_US;
+            if is_done {
+                ended.push(*it);
+            }
+            !is_done
+        });
+        for it in ended {
+            if let Some(tokens) = it.job.tokens {
+                self.tokens_done += it.done(served_us + SLACK_US).0;
+                self.lengths.ended(tokens.output.into());
+                if self.needed.len() == REMEMBERED {
+                    self.needed.remove(0);
+                }
+                self.needed.push(u64::from(tokens.prompt) + u64::from(tokens.output));
+            }
+        }
+        let done = (before - self.running.len()) as u64;
+        self.jobs_done += done;
+        done
+    }
+
+    /// A generator that drains gives its jobs back, with what there is of their outputs: another goes on with them
+    /// after it has computed their tokens once more. An encoder finishes its job.
+    pub fn drain(&mut self) -> Vec<Part> {
+        self.phase = Phase::Draining;
+        if self.slots == 1 {
+            return Vec::new();
+        }
+        let served_us = self.served_us;
+        let give_back = |it: Running| {
+            let (computed, output) = it.done(served_us);
+            let left_us = it.job.tokens.map_or(it.ends_us - served_us, |tokens| {
+                let prompt = u64::from(tokens.prompt);
+                let all = u64::from(tokens.output);
+                let left = JobTokens::work(prompt + output, all - output);
+                it.job.service_us as f64 * left / JobTokens::work(prompt, all)
+            });
+            (computed, Part { job: it.number, left_us, output })
+        };
+        let (computed, parts): (Vec<u64>, Vec<Part>) =
+            self.running.drain(..).map(give_back).unzip();
+        self.tokens_done += computed.iter().sum::<u64>();
+        parts
+    }
+
+    /// What a generator reports of its work in tokens.
+    pub fn generating(&self) -> Option<Generating> {
+        if self.slots == 1 {
+            return None;
+        }
+        let mut needed: u64 = self.needed.iter().sum();
+        let mut known = self.needed.len() as u64;
+        let mut left = 0;
+        let mut computed = 0;
+        let mut pages_held = 0;
+        let mut is_known = true;
+        for it in &self.running {
+            let tokens = it.job.tokens?;
+            let (done, output) = it.done(self.served_us);
+            computed += done;
+            let most = tokens.output_max.map_or(OUTPUT_MAX, u64::from);
+            let stated = tokens.output_max.map(u64::from);
+            let expected = self.lengths.expected(output, most).or(stated);
+            is_known &= expected.is_some();
+            let prompt = u64::from(tokens.prompt);
+            pages_held += (prompt + output).div_ceil(PAGE_TOKENS);
+            if let Some(expected) = expected {
+                needed += prompt + expected;
+                known += 1;
+                left += (prompt + expected).saturating_sub(done);
+            }
+        }
+        is_known.then_some(Generating {
+            jobs: self.running.len() as u64,
+            running_tokens: left,
+            waiting_tokens: 0,
+            tokens_per_job: needed.checked_div(known),
+            tokens_done: self.tokens_done + computed,
+            is_full: self.running.len() >= self.slots as usize,
+            pages_held,
+        })
+    }
+}
