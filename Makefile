@@ -39,7 +39,7 @@ chaos: ## disturb a fleet by seeded schedules, run after run (FOREBAY_CHAOS_RUNS
 compat: ## run the service and fault suites on other versions of RabbitMQ, Redis and Valkey (needs root once)
 	@scripts/compat
 
-soak: ## send a million small jobs through one worker and watch its memory (FOREBAY_SOAK_JOBS=1000000)
+soak: ## a million small jobs, a million generated tokens; watch memory (FOREBAY_SOAK_JOBS, FOREBAY_SOAK_TOKENS)
 	@scripts/soak
 
 adversarial: ## attack a gateway in every known way, and show what is left afterwards (FOREBAY_ADVERSARIAL_POLLS=10000)

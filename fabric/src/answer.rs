@@ -5,7 +5,9 @@
 
 use std::{collections::BTreeMap, panic::resume_unwind, sync::Arc, time::Duration};
 
-use forebay_schemas::{ErrorCode, JobError, Outcome, Output, ResultPointer, topology::RETRY_STEPS};
+use forebay_schemas::{
+    ErrorCode, JobError, Outcome, Output, ResultPointer, Task, topology::RETRY_STEPS,
+};
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use metrics::counter;
 use tokio::{sync::Semaphore, task::spawn_blocking};
@@ -152,6 +154,7 @@ impl Answerer {
             bytes,
             ttl_s: ticket.result_ttl_s,
             notify: ticket.notify.clone(),
+            ends_tokens: outcome.task.as_deref() == Some(Task::Generate.as_str()),
             usage: Some(metered::entry(&ticket, outcome)),
         };
         (Answered { ticket, state, copy, pointer }, record)

@@ -9,9 +9,9 @@ use std::{
 
 use forebay_fabric::{
     Config, Store,
-    store::{ResultRecord, StoreError, Written},
+    store::{Appended, ResultRecord, StoreError, TokenAppend, Written},
 };
-use forebay_schemas::JobId;
+use forebay_schemas::{JobId, TokenChunk};
 use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
 
@@ -78,7 +78,14 @@ fn store(url: &str, replicas_min: u32) -> Store {
 }
 
 fn record(id: &JobId) -> ResultRecord {
-    ResultRecord { id: id.clone(), bytes: b"record".to_vec(), ttl_s: 60, notify: None, usage: None }
+    ResultRecord {
+        id: id.clone(),
+        bytes: b"record".to_vec(),
+        ttl_s: 60,
+        notify: None,
+        ends_tokens: false,
+        usage: None,
+    }
 }
 
 #[tokio::test]
@@ -154,4 +161,24 @@ async fn a_refused_login_is_final_and_names_what_to_correct() {
     }
     config.redis_url = at(":right@", 0).as_str().into();
     Store::new(&config).unwrap().ready().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_token_stream_goes_soon_after_its_job_s_record_whichever_attempt_wrote_it() {
+    let redis = Redis::start(&[]);
+    let mut raw = redis.connect().await;
+    let store = store(&redis.url(), 0);
+    for ends_tokens in [true, false] {
+        let id = JobId::random();
+        // The attempt that writes the record, a refusal say, has written no tokens.
+        let chunk = TokenChunk { ids: vec![1, 2], ..TokenChunk::default() };
+        let append =
+            TokenAppend { id: id.clone(), owner: "w/1".into(), chunk, ttl_s: 86_400, notify: None };
+        assert_eq!(store.append_tokens(&[append]).await.unwrap(), [Appended::Written]);
+        let record = ResultRecord { ends_tokens, ..record(&id) };
+        assert_eq!(store.write_results(&[record]).await.unwrap(), [Written::First]);
+        let ttl_s: i64 =
+            redis::cmd("TTL").arg(id.tokens_key()).query_async(&mut raw).await.unwrap();
+        assert_eq!(ttl_s <= 600, ends_tokens, "{ttl_s}");
+    }
 }

@@ -1,7 +1,8 @@
 """Drives one client of another interface against the gateway, as its users do: by its defaults, or by the one setting
 that docs/gateway.md names. Reads texts, a query and documents from standard input, and prints the vectors and the
-ranking that the client returned; those whose names end in `_text` print the texts that a model wrote, by the name of
-the way that they came. The tests `clients` and `clients_text` compare them with the worker's own."""
+ranking that the client returned; those whose names end in `_text` or `_model` print the texts that a model wrote, by
+the name of the way that they came: `_text` asks a script, `_model` a real model. The tests `clients`, `clients_text`
+and `clients_text_model` compare them with the worker's own."""
 import json
 import os
 import sys
@@ -209,13 +210,131 @@ def litellm_text(asked):
             "response": litellm.responses(input=asked["message"], **to).output[0].content[0].text}
 
 
+def city():
+    from typing import Literal
+    from pydantic import BaseModel
+
+    class City(BaseModel):
+        """A city."""
+        city: Literal["Oslo", "Rome"]
+
+    return City
+
+
+def openai_model(asked):
+    from openai import OpenAI
+    City = city()
+    said = [{"role": "user", "content": asked["message"]}]
+    schema = {"type": "object", "properties": {"city": {"type": "string", "enum": ["Oslo", "Rome"]}},
+              "required": ["city"], "additionalProperties": False}
+    tools = [{"type": "function", "function": {**TOOL, "parameters": schema}}]
+    to = {"model": MODEL, "temperature": 0}
+    chat = {"messages": said, **to}
+    came = {}
+    with OpenAI(base_url=URL + "/v1", api_key=KEY) as client:
+        answer = client.chat.completions.create(**chat, max_completion_tokens=32, logprobs=True, top_logprobs=2)
+        came["chat"] = answer.choices[0].message.content
+        tokens = answer.choices[0].logprobs.content
+        assert b"".join(bytes(token.bytes) for token in tokens).decode().startswith(came["chat"]), tokens
+        assert answer.usage.completion_tokens == len(tokens), answer
+        usage = {"stream": True, "stream_options": {"include_usage": True}}
+        chunks = list(client.chat.completions.create(**chat, max_tokens=32, **usage))
+        came["chat stream"] = "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1])
+        assert len([chunk for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]) > 1, chunks
+        assert chunks[-1].usage.completion_tokens == answer.usage.completion_tokens, chunks[-1]
+        assert chunks[-1].usage.prompt_tokens == answer.usage.prompt_tokens, chunks[-1]
+        with client.chat.completions.stream(**chat, max_tokens=32) as stream:
+            came["chat helper"] = stream.get_final_completion().choices[0].message.content
+        called = client.chat.completions.create(**chat, tools=tools, tool_choice="required")
+        assert called.choices[0].finish_reason == "tool_calls", called
+        came["call"] = called.choices[0].message.tool_calls[0].function.arguments
+        with client.chat.completions.stream(**chat, tools=tools, tool_choice="required") as stream:
+            came["call helper"] = stream.get_final_completion().choices[0].message.tool_calls[0].function.arguments
+        formatted = {"type": "json_schema", "json_schema": {"name": "city", "schema": schema, "strict": True}}
+        came["format"] = client.chat.completions.create(**chat, response_format=formatted).choices[0].message.content
+        parsed = client.chat.completions.parse(**chat, response_format=City)
+        came["format parsed"] = parsed.choices[0].message.parsed.model_dump_json()
+        completion = {"prompt": asked["prompt"], "max_tokens": 16, **to}
+        came["completion"] = client.completions.create(**completion).choices[0].text
+        chunks = client.completions.create(**completion, stream=True)
+        came["completion stream"] = "".join(chunk.choices[0].text for chunk in chunks)
+        response = client.responses.create(input=said, max_output_tokens=32, **to)
+        came["response"] = response.output_text
+        assert response.usage.output_tokens == answer.usage.completion_tokens, response
+        events = list(client.responses.create(input=said, max_output_tokens=32, stream=True, **to))
+        came["response stream"] = "".join(e.delta for e in events if e.type == "response.output_text.delta")
+        parsed = client.responses.parse(input=said, text_format=City, **to)
+        came["format response"] = parsed.output_parsed.model_dump_json()
+        flat = {"type": "function", "name": "weather", "parameters": schema, "strict": True}
+        called = client.responses.create(input=said, tools=[flat], tool_choice="required", **to)
+        came["call response"] = called.output[0].arguments
+    return came
+
+
+def langchain_model(asked):
+    from langchain_openai import ChatOpenAI, OpenAI
+    City = city()
+    to = {"model": MODEL, "base_url": URL + "/v1", "api_key": KEY, "temperature": 0}
+    chat = ChatOpenAI(max_tokens=32, **to)
+    answer = chat.invoke(asked["message"])
+    chunks = list(chat.stream(asked["message"], stream_usage=True))
+    whole = sum(chunks[1:], chunks[0])
+    assert whole.usage_metadata["output_tokens"] == answer.usage_metadata["output_tokens"] > 0, whole
+    calling = chat.bind_tools([City], tool_choice="required", strict=True)
+    return {"chat": answer.content, "chat stream": whole.content,
+            "call": json.dumps(calling.invoke(asked["message"]).tool_calls[0]["args"]),
+            "format": chat.with_structured_output(City).invoke(asked["message"]).model_dump_json(),
+            "response": ChatOpenAI(use_responses_api=True, max_tokens=32, **to).invoke(asked["message"]).text,
+            "completion": OpenAI(max_tokens=16, **to).invoke(asked["prompt"])}
+
+
+def litellm_model(asked):
+    import litellm
+    said = [{"role": "user", "content": asked["message"]}]
+    to = {"model": "openai/" + MODEL, "api_base": URL + "/v1", "api_key": KEY, "temperature": 0}
+    answer = litellm.completion(messages=said, max_tokens=32, **to)
+    chunks = list(litellm.completion(messages=said, max_tokens=32, stream=True,
+                                     stream_options={"include_usage": True}, **to))
+    counted = [chunk.usage.completion_tokens for chunk in chunks if getattr(chunk, "usage", None)]
+    assert counted == [answer.usage.completion_tokens], chunks
+    schema = {**city().model_json_schema(), "additionalProperties": False}
+    tool = {"type": "function", "function": {**TOOL, "parameters": schema}}
+    called = litellm.completion(messages=said, tools=[tool], tool_choice="required", **to)
+    formatted = litellm.completion(messages=said, response_format=city(), **to)
+    texts = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+    return {"chat": answer.choices[0].message.content, "chat stream": "".join(texts),
+            "call": called.choices[0].message.tool_calls[0].function.arguments,
+            "format": formatted.choices[0].message.content,
+            "response": litellm.responses(input=said, max_output_tokens=32, **to).output[0].content[0].text}
+
+
+def llama_index_model(asked):
+    from llama_index.core.llms import ChatMessage
+    from llama_index.core.prompts import PromptTemplate
+    from llama_index.llms.openai_like import OpenAILike
+    to = {"model": MODEL, "api_base": URL + "/v1", "api_key": KEY, "temperature": 0}
+    chat = OpenAILike(is_chat_model=True, is_function_calling_model=True, max_tokens=32, **to)
+    said = [ChatMessage(role="user", content=asked["message"])]
+    plain = OpenAILike(max_tokens=16, **to)
+    structured = OpenAILike(is_chat_model=True, should_use_structured_outputs=True, **to)
+    asks = PromptTemplate(asked["message"])
+    return {"chat": chat.chat(said).message.content,
+            "chat stream": "".join(part.delta or "" for part in chat.stream_chat(said)),
+            "call": chat.structured_predict(city(), asks).model_dump_json(),
+            "format": structured.structured_predict(city(), asks).model_dump_json(),
+            "completion": plain.complete(asked["prompt"]).text,
+            "completion stream": "".join(part.delta for part in plain.stream_complete(asked["prompt"]))}
+
+
 # Whose version is printed.
 PACKAGES = {"openai_async": "openai", "langchain": "langchain-openai", "haystack": "haystack-ai", "cohere_v1": "cohere",
             "llama_index": "llama-index-embeddings-openai-like", "openai_text": "openai", "openai_async_text": "openai",
-            "langchain_text": "langchain-openai", "litellm_text": "litellm"}
+            "langchain_text": "langchain-openai", "litellm_text": "litellm", "openai_model": "openai",
+            "langchain_model": "langchain-openai", "litellm_model": "litellm",
+            "llama_index_model": "llama-index-llms-openai-like"}
 
 if __name__ == "__main__":
     name = sys.argv[1]
     came = globals()[name](json.load(sys.stdin))
-    answer = {"texts": came} if name.endswith("_text") else {"vectors": came[0], "ranking": came[1]}
+    answer = {"texts": came} if name.endswith(("_text", "_model")) else {"vectors": came[0], "ranking": came[1]}
     print(json.dumps({"version": version(PACKAGES.get(name, name)), **answer}))

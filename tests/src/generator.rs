@@ -54,6 +54,43 @@ pub fn long(seed: u64, tokens: u32) -> Job {
     chat("Describe a river.", &params)
 }
 
+/// An output as it is compared, by bits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generated {
+    /// The text.
+    pub text: String,
+    /// The token ids.
+    pub ids: Vec<u64>,
+    /// Every log-probability that was asked for, with its token's id: of each token picked, and then of the likeliest.
+    pub logprobs: Vec<(u64, u32)>,
+    /// Why it ended.
+    pub finish_reason: String,
+}
+
+impl Generated {
+    /// Reads an output with token ids, of a record in either codec; `None` where it has none.
+    pub fn of(output: &Value) -> Option<Self> {
+        let likely = |token: &Value| {
+            let logprob = token["logprob"].as_f64()? as f32;
+            Some((token["id"].as_u64()?, logprob.to_bits()))
+        };
+        let mut logprobs = Vec::new();
+        for token in output["logprobs"].as_array().into_iter().flatten() {
+            logprobs.push(likely(token)?);
+            for top in token["top"].as_array().into_iter().flatten() {
+                logprobs.push(likely(top)?);
+            }
+        }
+        let ids = output["token_ids"].as_array()?;
+        Some(Self {
+            text: output["text"].as_str()?.to_owned(),
+            ids: ids.iter().map(Value::as_u64).collect::<Option<_>>()?,
+            logprobs,
+            finish_reason: output["finish_reason"].as_str()?.to_owned(),
+        })
+    }
+}
+
 /// An entry of a token stream: the tokens before it, its tokens, and its text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chunk {
@@ -65,8 +102,13 @@ pub struct Chunk {
     pub text: String,
 }
 
-/// The entries of a job's token stream, read without the project's own codecs.
+/// The entries of a job's token stream that have tokens, read without the project's own codecs.
 pub async fn stream(redis: &mut MultiplexedConnection, id: &str) -> Vec<Chunk> {
+    entries(redis, id).await.into_iter().flatten().collect()
+}
+
+/// All entries of a job's token stream; `None` stands for a worker that took it up again.
+pub async fn entries(redis: &mut MultiplexedConnection, id: &str) -> Vec<Option<Chunk>> {
     type Entry = (String, Vec<(String, Vec<u8>)>);
     let entries: Vec<Entry> = redis::cmd("XRANGE")
         .arg(format!("forebay:tokens:{id}"))
@@ -76,8 +118,8 @@ pub async fn stream(redis: &mut MultiplexedConnection, id: &str) -> Vec<Chunk> {
         .await
         .expect("ask Redis");
     let fields = entries.into_iter().flat_map(|(_, fields)| fields);
-    let chunks = fields.filter(|(name, bytes)| name == "c" && !bytes.is_empty());
-    chunks.map(|(_, bytes)| decode(&bytes)).collect()
+    let chunks = fields.filter(|(name, _)| name == "c");
+    chunks.map(|(_, bytes)| (!bytes.is_empty()).then(|| decode(&bytes))).collect()
 }
 
 fn decode(bytes: &[u8]) -> Chunk {

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
 
+use crate::generator::{Chunk, Generated};
 use crate::record::{Record, result_key};
 
 /// How many keys are read at once.
@@ -23,6 +25,24 @@ const ENDS_WORKERS: &str = "attempts_exhausted";
 /// The outcome of a good job.
 pub const SUCCEEDED: Outcome = ("succeeded", "");
 
+/// The most tokens of an entry of a token stream: what a worker that dies has not written.
+const ENTRY_TOKENS_MAX: usize = 16;
+
+/// A text of so many tokens may have no token stream.
+const SHORT_TOKENS_MAX: usize = 64;
+
+/// So many seconds after its result a token stream is gone.
+const STREAM_TTL_S_MAX: i64 = 600;
+
+/// The output of a good job.
+#[derive(Debug, Clone)]
+pub enum Expected {
+    /// The vector of this text, which is alike wherever it is computed.
+    Vector(String),
+    /// This text, by bits.
+    Text(Arc<Generated>),
+}
+
 /// A broken promise.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Violation {
@@ -40,6 +60,10 @@ pub enum Violation {
     FalseDeath(String, String),
     /// A job's vector is not that of the same text elsewhere.
     Unlike(String),
+    /// A job's text is not that of an undisturbed worker.
+    OtherText(String),
+    /// A token stream has a gap, an overlap, too much in one entry, or other tokens than the result.
+    Stream(String, String),
     /// A queue still holds messages when all is done.
     Left(String, u64),
     /// A program ended in a way in which none may.
@@ -51,8 +75,21 @@ pub enum Violation {
 #[derive(Debug)]
 struct Sent {
     outcome: Outcome,
-    text: Option<String>,
+    expected: Option<Expected>,
     confirmed: bool,
+}
+
+/// Figures of the texts that were generated.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Texts {
+    /// Jobs that ended with their text.
+    pub jobs: usize,
+    /// Tokens of it.
+    pub tokens: usize,
+    /// Times that a worker took up what another had written.
+    pub taken_up: usize,
+    /// Tokens that were written by then, and not computed again.
+    pub kept: usize,
 }
 
 /// Everything that happened in one run.
@@ -63,13 +100,14 @@ pub struct History {
     seen: HashMap<String, u64>,
     /// By text, its first vector.
     vectors: HashMap<String, Vec<f32>>,
+    texts: Texts,
     violations: BTreeSet<Violation>,
 }
 
 impl History {
-    /// A job is about to be sent; it may have been before. A good job has its text compared.
-    pub fn sends(&mut self, id: &str, outcome: Outcome, text: Option<&str>) {
-        let sent = || Sent { outcome, text: text.map(str::to_owned), confirmed: false };
+    /// A job is about to be sent; it may have been before. A good job has its output compared.
+    pub fn sends(&mut self, id: &str, outcome: Outcome, expected: Option<&Expected>) {
+        let sent = || Sent { outcome, expected: expected.cloned(), confirmed: false };
         self.sent.entry(id.to_owned()).or_insert_with(sent);
     }
 
@@ -92,6 +130,52 @@ impl History {
     pub fn counts(&self) -> (usize, usize, usize) {
         let confirmed = self.sent.values().filter(|sent| sent.confirmed).count();
         (self.sent.len(), confirmed, self.seen.len())
+    }
+
+    /// Figures of the texts that were generated.
+    pub fn texts(&self) -> Texts {
+        self.texts
+    }
+
+    /// The answered jobs whose text has to be in their token streams as well.
+    pub fn streamed(&self) -> Vec<String> {
+        let is_text = |sent: &Sent| matches!(sent.expected, Some(Expected::Text(_)));
+        let answered = self.sent.iter().filter(|(id, _)| self.seen.contains_key(*id));
+        answered.filter(|(_, sent)| is_text(sent)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Takes in the entries of a token stream when all is done, and in how many seconds it goes; a short text need not
+    /// have any.
+    pub fn observe_stream(&mut self, id: &str, entries: &[Option<Chunk>], ttl_s: i64) {
+        let Some(Expected::Text(text)) = self.sent.get(id).and_then(|sent| sent.expected.clone())
+        else {
+            return self.breaks(Violation::Stranger(id.into()));
+        };
+        let mut ids = Vec::new();
+        let mut whole = String::new();
+        for entry in entries {
+            let Some(chunk) = entry else {
+                self.texts.taken_up += 1;
+                self.texts.kept += ids.len();
+                continue;
+            };
+            let has_gap = chunk.at != ids.len() as u64;
+            if has_gap || chunk.ids.len() > ENTRY_TOKENS_MAX {
+                let found =
+                    format!("{} tokens from {} after {}", chunk.ids.len(), chunk.at, ids.len());
+                self.breaks(Violation::Stream(id.into(), found));
+            }
+            ids.extend_from_slice(&chunk.ids);
+            whole.push_str(&chunk.text);
+        }
+        let is_absent = ids.is_empty() && text.ids.len() <= SHORT_TOKENS_MAX;
+        if !is_absent && (ids != text.ids || whole != text.text) {
+            let found = format!("{} tokens, {} in the result", ids.len(), text.ids.len());
+            self.breaks(Violation::Stream(id.into(), found));
+        }
+        if ttl_s > STREAM_TTL_S_MAX || !entries.is_empty() && ttl_s < 0 {
+            self.breaks(Violation::Stream(id.into(), format!("it goes in {ttl_s} s")));
+        }
     }
 
     /// The confirmed jobs of which no record was seen.
@@ -139,15 +223,24 @@ impl History {
             self.breaks(Violation::Stranger(id.into()));
             return;
         };
+        let is_text = matches!(sent.expected, Some(Expected::Text(_)));
         let wrong = record.fields["id"] != id
             || (record.state(), record.error_code()) != sent.outcome
-            || record.vectors.len() != usize::from(sent.outcome == SUCCEEDED);
+            || record.vectors.len() != usize::from(sent.outcome == SUCCEEDED && !is_text);
         if wrong {
             let said = format!("{:?} expected, {}", sent.outcome, record.fields);
             let is_accused = record.error_code() == ENDS_WORKERS && sent.outcome.1 != ENDS_WORKERS;
             let violation = if is_accused { Violation::FalseDeath } else { Violation::Wrong };
             self.breaks(violation(id.into(), said));
-        } else if let (Some(text), Some(vector)) = (&sent.text, record.vectors.first()) {
+        } else if let Some(Expected::Text(text)) = &sent.expected {
+            self.texts.jobs += 1;
+            self.texts.tokens += text.ids.len();
+            if Generated::of(&record.fields["output"]).as_ref() != Some(text) {
+                self.breaks(Violation::OtherText(id.into()));
+            }
+        } else if let (Some(Expected::Vector(text)), Some(vector)) =
+            (&sent.expected, record.vectors.first())
+        {
             let first = self.vectors.entry(text.clone()).or_insert_with(|| vector.clone());
             if !are_alike(first, vector) {
                 self.breaks(Violation::Unlike(id.into()));
@@ -181,126 +274,4 @@ fn hash(bytes: &[u8]) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn history() -> History {
-        let mut history = History::default();
-        history.sends("good", SUCCEEDED, Some("text"));
-        history.sends("twin", SUCCEEDED, Some("text"));
-        history.sends("bad", ("failed", "invalid_request"), None);
-        for id in ["good", "twin", "bad"] {
-            history.confirmed(id);
-        }
-        history.sends("unknown", SUCCEEDED, Some("other"));
-        history
-    }
-
-    fn succeeded(id: &str, x: f32) -> Vec<u8> {
-        let output = json!({"dim": 2, "count": 1, "embeddings": [[x, 0.5]]});
-        json!({"id": id, "state": "succeeded", "output": output}).to_string().into_bytes()
-    }
-
-    fn failed(id: &str, code: &str) -> Vec<u8> {
-        json!({"id": id, "state": "failed", "error": {"code": code}}).to_string().into_bytes()
-    }
-
-    fn see(history: &mut History, id: &str, record: Option<Vec<u8>>) {
-        history.observe(&[id.to_owned()], &[record]);
-    }
-
-    fn whole() -> History {
-        let mut history = history();
-        see(&mut history, "good", Some(succeeded("good", 1.0)));
-        see(&mut history, "twin", Some(succeeded("twin", 1.0)));
-        see(&mut history, "bad", Some(failed("bad", "invalid_request")));
-        history
-    }
-
-    #[test]
-    fn a_history_that_keeps_every_promise_breaks_none() {
-        let mut history = whole();
-        assert_eq!(history.violations(), []);
-        see(&mut history, "good", Some(succeeded("good", 1.0)));
-        see(&mut history, "unknown", None);
-        history.observe_keys(&[result_key("good"), result_key("unknown")]);
-        assert_eq!(history.violations(), []);
-        assert_eq!(history.counts(), (4, 3, 3));
-    }
-
-    #[test]
-    fn a_confirmed_job_without_a_record_is_missing() {
-        let mut history = history();
-        see(&mut history, "good", Some(succeeded("good", 1.0)));
-        let missing = ["bad", "twin"].map(|id| Violation::Missing(id.into()));
-        assert_eq!(history.violations(), missing);
-    }
-
-    #[test]
-    fn a_record_that_changes_or_vanishes_is_found() {
-        let mut history = whole();
-        see(&mut history, "good", Some(succeeded("good", 0.25)));
-        see(&mut history, "bad", None);
-        let found = [Violation::Changed("good".into()), Violation::Vanished("bad".into())];
-        assert_eq!(history.violations(), found);
-    }
-
-    #[test]
-    fn a_record_of_a_job_that_was_not_sent_is_a_stranger() {
-        let mut history = whole();
-        history.observe_keys(&[result_key("good"), result_key("else")]);
-        assert_eq!(history.violations(), [Violation::Stranger(result_key("else"))]);
-    }
-
-    #[test]
-    fn a_wrong_outcome_is_found_also_where_the_confirmation_is_unknown() {
-        let mut history = whole();
-        see(&mut history, "unknown", Some(failed("unknown", "internal")));
-        let violations = history.violations();
-        assert!(matches!(&violations[..], [Violation::Wrong(id, _)] if id == "unknown"));
-    }
-
-    #[test]
-    fn a_job_that_is_said_to_have_ended_workers_and_ends_none_is_found() {
-        let mut history = history();
-        see(&mut history, "good", Some(failed("good", "attempts_exhausted")));
-        assert!(matches!(&history.violations()[0], Violation::FalseDeath(id, _) if id == "good"));
-    }
-
-    #[test]
-    fn a_job_that_ends_workers_has_to_end_as_one() {
-        let mut history = History::default();
-        for id in ["killer", "survivor"] {
-            history.sends(id, ("failed", "attempts_exhausted"), None);
-        }
-        see(&mut history, "killer", Some(failed("killer", "attempts_exhausted")));
-        assert_eq!(history.violations(), []);
-        see(&mut history, "survivor", Some(succeeded("survivor", 1.0)));
-        assert!(matches!(&history.violations()[0], Violation::Wrong(id, _) if id == "survivor"));
-    }
-
-    #[test]
-    fn a_record_under_a_wrong_key_is_found() {
-        let mut history = history();
-        see(&mut history, "good", Some(succeeded("twin", 1.0)));
-        assert!(matches!(&history.violations()[0], Violation::Wrong(id, _) if id == "good"));
-    }
-
-    #[test]
-    fn two_vectors_of_one_text_are_found() {
-        let mut history = history();
-        see(&mut history, "good", Some(succeeded("good", 1.0)));
-        see(&mut history, "twin", Some(succeeded("twin", 0.9)));
-        assert!(history.violations().contains(&Violation::Unlike("twin".into())));
-    }
-
-    #[test]
-    fn what_else_is_broken_is_kept() {
-        let mut history = whole();
-        history.breaks(Violation::Left("queue".into(), 1));
-        history.breaks(Violation::Wedged("probe".into()));
-        assert_eq!(history.violations().len(), 2);
-    }
-}
+mod tests;

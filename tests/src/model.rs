@@ -12,6 +12,12 @@ pub const MODEL: &str = "all-minilm-l6-v2";
 /// A model of a few hundred kilobytes with random weights.
 pub const TINY: &str = "tiny";
 
+/// A decoder of a few hundred kilobytes with random weights, which generates text beside another model.
+pub const DECODER: &str = "tiny-decoder";
+
+/// Which of the engine's small models that is. Prompt and output have 512 tokens at most.
+const DECODER_KIND: &str = "smollm2";
+
 /// The settings of a test's fleet besides its models: batches of one size on every machine, and no time spent on
 /// finding it.
 pub const SETTINGS: &str = "\n[worker]\nbatch_tokens_max = 4096\n";
@@ -36,6 +42,17 @@ impl TinyModel {
         let model = format!("[models.{TINY}]\nsource = \"folder:{source}\"\n");
         fs::write(&config, format!("{model}pool.launcher = \"none\"\n{SETTINGS}")).unwrap();
         Self { models }
+    }
+
+    /// Puts the decoder beside it, into the same folder and the same configuration.
+    pub fn put_decoder_beside(&self, folder: &Path) {
+        let files = small_model(DECODER_KIND);
+        symlink(&files, self.models.join(DECODER)).unwrap();
+        let config = folder.join("forebay.toml");
+        let before = fs::read_to_string(&config).unwrap();
+        let source = files.display();
+        let model = format!("[models.{DECODER}]\nsource = \"folder:{source}\"\n");
+        fs::write(&config, format!("{before}\n{model}pool.launcher = \"none\"\n")).unwrap();
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 use crate::binaries::{binary, checkout};
 use crate::broker::{self, Vhost};
 use crate::child_guard::{ChildGuard, Streams};
-use crate::model::{MODEL, SETTINGS, TINY, TinyModel, require_weights};
+use crate::model::{DECODER, MODEL, SETTINGS, TINY, TinyModel, require_weights};
 use crate::patience::{SOON, until};
 use crate::pools::Pools;
 use crate::publisher::Publisher;
@@ -98,6 +98,14 @@ impl Stack {
         self
     }
 
+    /// Has a tiny model that generates text beside the other one.
+    #[must_use]
+    pub fn with_decoder(self) -> Self {
+        let stack = if self.tiny.is_some() { self } else { self.tiny() };
+        stack.tiny.as_ref().expect("a tiny model").put_decoder_beside(stack.store.folder());
+        stack
+    }
+
     /// Takes the tiny model, and lets its autoscalers launch workers as these lines of `[models.tiny.pool]`
     /// say.
     #[must_use]
@@ -168,9 +176,18 @@ impl Stack {
         if self.tiny.is_none() {
             require_weights();
         }
+        self.starting_worker_of(self.model(), overrides)
+    }
+
+    /// Starts a worker of the decoder that a stack has beside its model, and does not wait until it is ready.
+    pub fn starting_decoder(&self, overrides: &[(&str, &str)]) -> Service {
+        self.starting_worker_of(DECODER, overrides)
+    }
+
+    fn starting_worker_of(&self, model: &str, overrides: &[(&str, &str)]) -> Service {
         let mut command = self.program("forebay-worker", overrides);
         // The reference is float32, whatever type this machine's processor would do best in.
-        command.args(["--model", self.model(), "--threads", "1", "--dtype", "f32"]);
+        command.args(["--model", model, "--threads", "1", "--dtype", "f32"]);
         Service::start("forebay-worker", command, self.store.folder())
     }
 

@@ -10,6 +10,7 @@ mod service {
     mod bounds;
     mod clients;
     mod clients_text;
+    mod clients_text_model;
     mod commands;
     mod dead;
     mod decoder_encoders;

@@ -116,6 +116,7 @@ impl Client {
                     bytes,
                     ttl_s,
                     notify: None,
+                    ends_tokens: false,
                     usage: None,
                 }));
             }

@@ -1,6 +1,6 @@
 //! Terminal records: written once, by the first writer.
 
-use forebay_schemas::{JobId, UsageEntry};
+use forebay_schemas::{JobId, UsageEntry, tokens::TOKENS_AFTER_RESULT_TTL_S};
 use metrics::counter;
 use redis::{ExistenceCheck, SetExpiry, SetOptions, pipe};
 
@@ -22,6 +22,8 @@ pub struct ResultRecord {
     pub ttl_s: u64,
     /// The channel on which the id is published once it is written.
     pub notify: Option<String>,
+    /// Whether the job may have a token stream: it goes soon after the record, whichever attempt wrote to it last.
+    pub ends_tokens: bool,
     /// The usage of the job, which is written with the record if that is the job's first. Without it, or where metering
     /// is off, the record is written alone.
     pub usage: Option<UsageEntry>,
@@ -80,6 +82,9 @@ impl Store {
             commands.cmd("SET").arg(PROBE_KEY).arg(1).arg("EX").arg(PROBE_TTL_S);
             // Well within the connection's own time-out, so that the reply arrives within it.
             commands.cmd("WAIT").arg(replicas_min).arg(self.config.timeout_ms / 2);
+        }
+        for record in records.iter().filter(|record| record.ends_tokens) {
+            commands.expire(record.id.tokens_key(), TOKENS_AFTER_RESULT_TTL_S as i64).ignore();
         }
         // A notice is a hint: one that can't be published (say, because this user may not use the channel)
         // delays a waiter, and costs no result.
@@ -190,6 +195,7 @@ mod tests {
             bytes: vec![0; bytes],
             ttl_s: 1,
             notify: None,
+            ends_tokens: false,
             usage: None,
         }
     }

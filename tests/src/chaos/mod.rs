@@ -7,6 +7,7 @@ mod publisher;
 mod random;
 mod run;
 mod schedule;
+mod texts;
 
 use std::env;
 use std::time::Instant;
@@ -44,9 +45,10 @@ impl Plan {
     pub async fn run(self) {
         let started = Instant::now();
         let mut node = Node::boot_with(CONSUMER_PATIENCE).await;
+        let texts = texts::Texts::of(&mut node).await;
         for at in 0..self.runs {
             let seed = self.seed + at;
-            let ended = run::run(&mut node, seed, self.jobs).await;
+            let ended = run::run(&mut node, seed, self.jobs, &texts).await;
             let now = at + 1;
             let all = self.runs;
             let minutes = started.elapsed().as_secs_f64() / 60.0;

@@ -1,6 +1,6 @@
 //! The programs of a run: kept running, whatever becomes of them.
 
-use super::schedule::WORKERS;
+use super::schedule::{DECODERS, WORKERS};
 use crate::history::Violation;
 use crate::service::Service;
 use crate::stack::Stack;
@@ -54,8 +54,8 @@ impl Programs {
     pub async fn start(stack: &Stack) -> Self {
         let mut workers = Vec::new();
         let autoscaler = stack.starting_autoscaler(HURRIED);
-        for _ in 0..WORKERS {
-            workers.push(stack.starting_worker(HURRIED));
+        for worker in 0..WORKERS {
+            workers.push(starting(stack, worker, HURRIED));
         }
         let mut ready = Vec::new();
         for worker in workers {
@@ -67,10 +67,10 @@ impl Programs {
     /// Starts those that have ended again; answers endings that none may have.
     pub fn keep(&mut self, stack: &Stack) -> Vec<Violation> {
         let mut violations = Vec::new();
-        for worker in &mut self.workers {
+        for (number, worker) in self.workers.iter_mut().enumerate() {
             if let Some(code) = worker.service.ended() {
                 violations.extend(judged("worker", code, &worker.service));
-                *worker = Program::new(stack.starting_worker(HURRIED));
+                *worker = Program::new(starting(stack, number, HURRIED));
             }
         }
         if let Some(code) = self.autoscaler.service.ended() {
@@ -104,7 +104,16 @@ impl Programs {
     pub fn arm_worker(&mut self, stack: &Stack, worker: usize, point: &str, turn: u64) {
         let armed = format!("{point}=kill:{turn}");
         let overrides = [HURRIED, &[("FOREBAY_FAIL_POINTS", armed.as_str())]].concat();
-        self.workers[worker] = Program::new(stack.starting_worker(&overrides));
+        self.workers[worker] = Program::new(starting(stack, worker, &overrides));
+    }
+}
+
+/// Starts the worker of this number: the last ones generate text.
+fn starting(stack: &Stack, worker: usize, overrides: &[(&str, &str)]) -> Service {
+    if worker < WORKERS - DECODERS {
+        stack.starting_worker(overrides)
+    } else {
+        stack.starting_decoder(overrides)
     }
 }
 

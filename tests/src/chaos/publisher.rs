@@ -59,8 +59,8 @@ impl ChaosPublisher {
     async fn deliver(&mut self, mut messages: Vec<Message>) {
         for message in &messages {
             let id = &message.id;
-            let text = message.text.as_deref();
-            locked(&self.history).sends(id, message.outcome, text);
+            let expected = message.expected.as_ref();
+            locked(&self.history).sends(id, message.outcome, expected);
         }
         while !messages.is_empty() && Instant::now() < self.until {
             let confirmed = self.attempt(&messages).await;

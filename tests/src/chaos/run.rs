@@ -5,15 +5,19 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 
 use super::messages::Messages;
 use super::programs::Programs;
 use super::publisher::{ChaosPublisher, locked};
 use super::schedule::{Action, Schedule, span};
+use super::texts::Texts;
 use crate::broker::Node;
-use crate::history::{self, History, SUCCEEDED, Violation};
+use crate::generator;
+use crate::history::{self, Expected, History, SUCCEEDED, Violation};
 use crate::job::{Codec, Job};
+use crate::model::{DECODER, TINY};
 use crate::patience::{self, PATIENT, SOON, holds_within};
 use crate::record::result_key;
 use crate::stack::Stack;
@@ -35,27 +39,39 @@ pub struct Ended {
     answered: usize,
     disturbed: Duration,
     healed: Duration,
+    texts: history::Texts,
 }
 
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sent, confirmed, answered, disturbed, healed } = self;
+        let Self { sent, confirmed, answered, disturbed, healed, texts } = self;
         write!(f, "{sent} jobs, {confirmed} confirmed, {answered} answered, ")?;
         let disturbed = disturbed.as_secs_f64();
         let healed = healed.as_secs_f64();
-        write!(f, "{disturbed:.1} s disturbed, {healed:.1} s to come to rest")
+        write!(f, "{disturbed:.1} s disturbed, {healed:.1} s to come to rest; ")?;
+        let history::Texts { jobs, tokens, taken_up, kept } = texts;
+        write!(f, "{jobs} texts of {tokens} tokens, {taken_up} times taken up after {kept} tokens")
     }
 }
 
 /// Runs one seed on a virtual host and a store of its own; panics with all there is to know when a promise
 /// was broken.
-pub async fn run(node: &mut Node, seed: u64, jobs: usize) -> Ended {
-    let stack = Stack::on(node.vhost().await).await.tiny().relayed();
+pub async fn run(node: &mut Node, seed: u64, jobs: usize, texts: &Texts) -> Ended {
+    let stack = Stack::on(node.vhost().await).await.with_decoder().relayed();
     let schedule = Schedule::draw(seed, span(jobs));
     let history = Arc::new(Mutex::new(History::default()));
     let programs = Programs::start(&stack).await;
-    let mut run =
-        Run { stack, node, programs, history, store: None, frozen: false, broker_frozen: false };
+    let texts = texts.clone();
+    let mut run = Run {
+        stack,
+        node,
+        programs,
+        history,
+        texts,
+        store: None,
+        frozen: false,
+        broker_frozen: false,
+    };
     let ended = run.go(seed, jobs, &schedule).await;
     let violations = locked(&run.history).violations();
     if !violations.is_empty() {
@@ -71,6 +87,7 @@ struct Run<'a> {
     stack: Stack,
     node: &'a mut Node,
     history: Arc<Mutex<History>>,
+    texts: Texts,
     /// A connection for reading records, while the store answers.
     store: Option<MultiplexedConnection>,
     frozen: bool,
@@ -82,7 +99,8 @@ impl Run<'_> {
         let started = Instant::now();
         let give_up = started + span(jobs) * 2 + PATIENT;
         let publisher = ChaosPublisher::new(self.stack.amqp_url(), self.history.clone(), give_up);
-        let publishing = tokio::spawn(publisher.run(Messages::new(seed), jobs, span(jobs)));
+        let messages = Messages::new(seed, self.texts.clone());
+        let publishing = tokio::spawn(publisher.run(messages, jobs, span(jobs)));
         self.disturb(started, schedule).await;
         let disturbed = started.elapsed();
         self.heal().await;
@@ -97,7 +115,8 @@ impl Run<'_> {
         self.comes_to_rest().await;
         let (sent, confirmed, answered) = locked(&self.history).counts();
         let healed = started.elapsed().saturating_sub(disturbed);
-        Ended { sent, confirmed, answered, disturbed, healed }
+        let texts = locked(&self.history).texts();
+        Ended { sent, confirmed, answered, disturbed, healed, texts }
     }
 
     async fn disturb(&mut self, started: Instant, schedule: &Schedule) {
@@ -229,16 +248,29 @@ impl Run<'_> {
         let keys: Vec<String> =
             redis::cmd("KEYS").arg(result_key("*")).query_async(&mut redis).await.unwrap();
         locked(&self.history).observe_keys(&keys);
+        let streamed = locked(&self.history).streamed();
+        for id in streamed {
+            let entries = generator::entries(&mut redis, &id).await;
+            let ttl_s = redis.ttl(format!("forebay:tokens:{id}")).await.unwrap();
+            locked(&self.history).observe_stream(&id, &entries, ttl_s);
+        }
     }
 
     /// A fleet that survived does new work.
     async fn probe(&mut self) {
         let publisher = self.stack.publisher().await;
+        let question = "still there?";
         for lane in ["batch", "interactive"] {
-            let job = Job::embed("still there?").with("model", self.stack.model());
-            locked(&self.history).sends(job.id(), SUCCEEDED, Some("still there?"));
-            publisher.submit(&format!("{}.{lane}", self.stack.model()), &job, Codec::Json).await;
-            locked(&self.history).confirmed(job.id());
+            let embedded = Job::embed(question).of(TINY);
+            let (generated, text) = self.texts.pick(1);
+            for (model, job, expected) in [
+                (TINY, embedded, Expected::Vector(question.to_owned())),
+                (DECODER, generated, Expected::Text(text)),
+            ] {
+                locked(&self.history).sends(job.id(), SUCCEEDED, Some(&expected));
+                publisher.submit(&format!("{model}.{lane}"), &job, Codec::Json).await;
+                locked(&self.history).confirmed(job.id());
+            }
         }
         let answered = holds_within(PATIENT, async || {
             self.look(Instant::now()).await;

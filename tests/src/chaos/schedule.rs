@@ -7,7 +7,10 @@ use super::random::Random;
 use crate::relay::Mode;
 
 /// How many workers there are.
-pub const WORKERS: usize = 2;
+pub const WORKERS: usize = 4;
+
+/// How many of them generate text: the last ones. The others embed.
+pub const DECODERS: usize = 2;
 
 /// `RabbitMQ` writes to the disk which quorum queues there are a second or so after they are declared. A node
 /// that is killed sooner forgets the last of them, with all that is in it.
@@ -16,9 +19,16 @@ const DECLARED_FOR_GOOD_MS: u64 = 3_000;
 /// The jobs that are published in a second, at most.
 const JOBS_A_SECOND: usize = 200;
 
-/// Where a worker can be made to die.
-const POINTS: [&str; 5] =
-    ["after_delivery", "after_compute", "after_result_write", "before_ack", "during_drain"];
+/// Where a worker can be made to die. Only one that generates text passes the last one.
+const POINTS: [&str; 6] = [
+    "after_delivery",
+    "after_compute",
+    "after_result_write",
+    "before_ack",
+    "during_drain",
+    AFTER_STEP,
+];
+const AFTER_STEP: &str = "after_step";
 
 /// One thing that is done to the fleet or its servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,8 +118,13 @@ fn draw_fault(random: &mut Random, at: u64, actions: &mut Vec<(u64, Action)>) {
         7 => actions.push((at, Action::KillWorker(worker))),
         8 => actions.push((at, Action::StopWorker(worker))),
         9 | 10 => {
-            let point = random.one_of(&POINTS);
-            let turn = if point == "during_drain" { 1 } else { random.between(1, 40) };
+            let decodes = worker >= WORKERS - DECODERS;
+            let point = random.one_of(&POINTS[..POINTS.len() - usize::from(!decodes)]);
+            let turn = match point {
+                "during_drain" => 1,
+                AFTER_STEP => random.between(1, 400),
+                _ => random.between(1, 40),
+            };
             actions.push((at, Action::ArmWorker(worker, point, turn)));
             if point == "during_drain" {
                 actions.push((end, Action::StopWorker(worker)));

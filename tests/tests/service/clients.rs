@@ -27,7 +27,7 @@ pub(super) const OPENAI_2: (&str, &str) = ("FOREBAY_TEST_OPENAI_2", "venv-openai
 pub(super) const CLIENTS: (&str, &str) = ("FOREBAY_TEST_CLIENTS", "venv-clients");
 
 /// The one that is written in Rust: a package of its own, built by the test.
-const ASYNC_OPENAI: &str = "async-openai";
+pub(super) const ASYNC_OPENAI: &str = "async-openai";
 
 /// A client: its function in `tests/clients/drivers.py` and the Python that has it, or a package of Rust in
 /// `tests/clients`, and the version that has to answer.
@@ -128,7 +128,7 @@ impl Fleet {
 }
 
 /// Builds the package in `tests/clients`, beside the programs under test. The path of its program.
-fn package(name: &str) -> PathBuf {
+pub(super) fn package(name: &str) -> PathBuf {
     let profile = env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned();
     let target = profile.with_file_name("clients");
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));

@@ -1,10 +1,13 @@
-//! Text over HTTP by a model that writes it: whole, as it comes, and held to a schema.
+//! Text over HTTP by a model that writes it: whole, as it comes, held to a schema, and over a link that is cut.
 
-use forebay_tests::gateway::{Gateway, until_closed};
-use forebay_tests::generator::{GENERATOR, worker};
-use forebay_tests::patience::PATIENT;
+use forebay_tests::gateway::{Gateway, events, until_closed, until_read};
+use forebay_tests::generator::{GENERATOR, ids, worker};
+use forebay_tests::patience::{PATIENT, SOON};
+use forebay_tests::relay::{Mode, Relay};
 use forebay_tests::stack::Stack;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use super::gateway_text::posting;
 
@@ -100,4 +103,58 @@ async fn an_answer_keeps_to_its_schema_and_a_call_that_has_to_be_to_its_tool() {
             assert!(found.iter().any(ended), "{found:?}");
         }
     }
+}
+
+/// Follows a job from the event with this id on, by this port.
+async fn following(port: u16, id: &str, last: Option<&str>) -> TcpStream {
+    let last = last.map(|last| format!("last-event-id: {last}\r\n")).unwrap_or_default();
+    let request = format!(
+        "GET /v1/jobs/{id}/events HTTP/1.1\r\nhost: localhost\r\n{last}connection: close\r\n\r\n"
+    );
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+/// The tokens of events, and the text with them.
+fn tokens(events: &[Value]) -> (Vec<u64>, String) {
+    let parts: Vec<&Value> = events.iter().map(|event| &event["tokens"]).collect();
+    let ids = parts.iter().filter_map(|part| part["ids"].as_array()).flatten();
+    let text = parts.iter().filter_map(|part| part["text"].as_str()).collect();
+    (ids.map(|id| id.as_u64().unwrap()).collect(), text)
+}
+
+#[tokio::test]
+async fn a_stream_that_is_cut_goes_on_at_another_gateway_without_a_gap() {
+    let stack = Stack::start().await;
+    let _worker = worker(&stack, &[]).await;
+    let gateway = Gateway::of(&stack, &[]).await;
+    let relay = Relay::to(gateway.port);
+    let other = Gateway::of(&stack, &[]).await;
+    let params = json!({"max_tokens": 160, "ignore_eos": true, "temperature": 0.8, "seed": 5, "stream": true,
+                        "return_token_ids": true});
+    let body = json!({"model": GENERATOR, "task": "generate", "lane": "interactive", "params": params,
+                      "input": {"prompt": "A forebay is"}});
+    let answer = gateway.post("/v1/jobs", &body);
+    assert_eq!(answer.status, 202, "{answer:?}");
+    let id = answer.body["id"].as_str().unwrap();
+    let mut stream = following(relay.port(), id, None).await;
+    let mut came = until_read(&mut stream, "\"tokens\":").await;
+    relay.set(Mode::Cut);
+    came.push_str(&until_closed(&mut stream, SOON).await);
+    // A client that lost its connection knows the events that are whole, and the last id of those.
+    let whole = came.rfind("\n\n").map_or("", |end| &came[..end + 2]);
+    let last = whole.lines().filter_map(|line| line.strip_prefix("id: ")).last().unwrap();
+    let (mut ids_before, text_before) = tokens(&events(whole));
+    assert_eq!(last, ids_before.len().to_string());
+    assert!(ids_before.len() < 160, "it was cut in the middle: {whole}");
+
+    let mut stream = following(other.port, id, Some(last)).await;
+    let rest = events(&until_closed(&mut stream, PATIENT).await);
+    let (ids_after, text_after) = tokens(&rest);
+    let record = &rest[rest.len() - 2];
+    assert_eq!(record["state"], "succeeded", "{record}");
+    ids_before.extend(ids_after);
+    assert_eq!(ids_before, ids(&record["output"]));
+    assert_eq!(format!("{text_before}{text_after}"), record["output"]["text"]);
 }

@@ -4,9 +4,10 @@ use std::fs;
 
 use forebay_tests::MODEL;
 use forebay_tests::binaries::checkout;
-use forebay_tests::gateway::Gateway;
+use forebay_tests::gateway::{Gateway, events, until_closed};
+use forebay_tests::generator::{self, GENERATOR};
 use forebay_tests::job::{Codec, Job};
-use forebay_tests::patience::{SOON, until, until_true};
+use forebay_tests::patience::{PATIENT, SOON, until, until_true};
 use forebay_tests::probe;
 use forebay_tests::publisher::{BATCH, INTERACTIVE, Publisher};
 use forebay_tests::record::{Record, result_key};
@@ -15,6 +16,8 @@ use lapin::options::{BasicConsumeOptions, BasicGetOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use redis::AsyncCommands as _;
 use serde_json::json;
+
+use super::gateway_text::posting;
 
 const PASSWORD: &str = "a-password";
 
@@ -96,11 +99,22 @@ async fn every_program_works_with_the_permissions_that_are_listed_for_it() {
     let strict = Strict::start().await;
     let [worker, autoscaler, client] = ["forebay-worker", "forebay-autoscaler", "forebay-client"]
         .map(|user| strict.addresses(user));
+    let generator = generator::worker(&strict.stack, &overrides(&worker)).await;
     let worker = strict.stack.worker(&overrides(&worker)).await;
     let autoscaler = strict.stack.autoscaler(&overrides(&autoscaler)).await;
     let cancelled = Job::embed("");
     for arguments in [
         &["submit", "--wait", "--model", MODEL, "a text"][..],
+        &[
+            "chat",
+            "--model",
+            GENERATOR,
+            "--max-tokens",
+            "100",
+            "--temperature",
+            "0",
+            "Name the planets.",
+        ],
         &["queues"],
         &["workers"],
         &["models"],
@@ -135,6 +149,10 @@ async fn every_program_works_with_the_permissions_that_are_listed_for_it() {
     let body = json!({"model": MODEL, "input": "a text"});
     let answer = gateway.post_with("/v1/embeddings", &body, &[("authorization", &bearer)]);
     assert_eq!(answer.status, 200, "{answer:?}");
+    let body = json!({"model": GENERATOR, "prompt": "A river", "max_tokens": 100, "temperature": 0, "stream": true});
+    let mut stream = posting(&gateway, "/v1/completions", &body, &key).await;
+    let chunks = events(&until_closed(&mut stream, PATIENT).await);
+    assert!(chunks.len() > 3 && chunks.last().unwrap() == "[DONE]", "{chunks:?}");
     let mut command = strict.stack.program("forebay", &overrides(&admin));
     command.args(["tenants", "delete", "acme"]);
     assert_eq!(strict.stack.run(command).await.code, 0);
@@ -157,7 +175,7 @@ async fn every_program_works_with_the_permissions_that_are_listed_for_it() {
     let leads =
         async || autoscaler.get("/status").is_some_and(|(_, body)| body.contains("\"leads\":true"));
     until_true("the autoscaler leads", SOON, leads).await;
-    for service in [&worker, &autoscaler, &gateway.service] {
+    for service in [&worker, &generator, &autoscaler, &gateway.service] {
         let log = service.log();
         assert!(!log.contains("NOPERM") && !log.contains("ACCESS_REFUSED"), "{log}");
     }

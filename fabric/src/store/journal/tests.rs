@@ -63,8 +63,14 @@ async fn a_job_is_held_while_its_worker_has_a_record_and_a_death_once_it_has_non
 async fn a_job_with_a_record_is_answered_whatever_the_journals_say() {
     let redis = Redis::start().await;
     died_of(&redis, "dead", "a").await;
-    let answer =
-        ResultRecord { id: id("a"), bytes: b"{}".to_vec(), ttl_s: 60, notify: None, usage: None };
+    let answer = ResultRecord {
+        id: id("a"),
+        bytes: b"{}".to_vec(),
+        ttl_s: 60,
+        notify: None,
+        ends_tokens: false,
+        usage: None,
+    };
     redis.store.write_results(&[answer]).await.unwrap();
     assert_eq!(standing(&redis, "a").await.unwrap(), Standing::Answered);
 }

@@ -31,7 +31,14 @@ fn entry(tenant: &str, tokens: u64) -> UsageEntry {
 
 fn record(entry: &UsageEntry) -> ResultRecord {
     let usage = Some(entry.clone());
-    ResultRecord { id: entry.id.clone(), bytes: b"{}".to_vec(), ttl_s: 60, notify: None, usage }
+    ResultRecord {
+        id: entry.id.clone(),
+        bytes: b"{}".to_vec(),
+        ttl_s: 60,
+        notify: None,
+        ends_tokens: false,
+        usage,
+    }
 }
 
 async fn write(store: &Store, entries: &[UsageEntry]) -> Vec<Written> {
