@@ -144,3 +144,35 @@ pub struct GpuRecord {
 pub const HEARTBEAT_INTERVAL_MS: u64 = 2_000;
 /// How long a record outlives its last refresh, in milliseconds.
 pub const HEARTBEAT_TTL_MS: u64 = 10_000;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const FIRST: &str = r#"{"pages":10,"pages_free":4,"running":2,"waiting":1,"tokens":500}"#;
+
+    #[test]
+    fn a_record_of_an_earlier_version_is_read_and_what_it_lacks_is_unknown() {
+        let record: GenerateRecord = serde_json::from_str(FIRST).unwrap();
+        let counted = GenerateRecord {
+            pages: 10,
+            pages_free: 4,
+            running: 2,
+            waiting: 1,
+            tokens: 500,
+            ..record
+        };
+        assert_eq!(record, counted);
+        let unknown = [record.running_max, record.running_tokens, record.waiting_tokens];
+        assert_eq!(unknown, [None; 3]);
+        assert_eq!(serde_json::to_string(&record).unwrap(), FIRST, "nor is zero written for it");
+    }
+
+    #[test]
+    fn fields_of_a_later_version_are_left_out() {
+        let later = FIRST.replace('}', r#","running_tokens":7,"of_tomorrow":{"a":1}}"#);
+        let record: GenerateRecord = serde_json::from_str(&later).unwrap();
+        assert_eq!(record.running_tokens, Some(7));
+    }
+}

@@ -1,5 +1,8 @@
 //! A fleet whose model generates text, and what its jobs leave in the store.
 
+use std::fs;
+use std::os::unix::fs::symlink;
+
 use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
 
@@ -31,6 +34,18 @@ pub fn starting_worker(stack: &Stack, overrides: &[(&str, &str)]) -> Service {
     let mut command = stack.program("forebay-worker", overrides);
     command.args(["--model", GENERATOR, "--threads", "1", "--dtype", "f32"]);
     Service::start("forebay-worker", command, stack.store.folder())
+}
+
+/// A stack whose autoscalers launch workers of the model as these lines of its pool say.
+pub async fn pooled(pool: &str) -> Stack {
+    require_model();
+    let stack = Stack::start().await.pooled("min = 0\nmax = 0");
+    let folder = fs::canonicalize(models_folder().join(GENERATOR)).expect("the model's folder");
+    symlink(&folder, stack.tiny_model().with_file_name(GENERATOR)).expect("link the model");
+    let settings = stack.pools().settings();
+    let model = format!("[models.{GENERATOR}]\nsource = \"folder:{}\"\n", folder.display());
+    stack.write_config(&format!("{settings}\n{model}[models.{GENERATOR}.pool]\n{pool}\n"));
+    stack
 }
 
 /// A `generate` job that answers `question`, taking the likeliest tokens, with these parameters besides.

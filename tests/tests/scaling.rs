@@ -9,5 +9,6 @@ mod scaling {
     mod lead;
     mod scale_in;
     mod size;
+    mod tokens;
     mod unknown;
 }

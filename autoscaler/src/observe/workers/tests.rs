@@ -1,5 +1,7 @@
 //! From a launcher's list and the workers' records to the workers as the decision sees them.
 
+use forebay_schemas::GenerateRecord;
+
 use super::*;
 use crate::{
     decide::{self, Ends, Overdue, Timeouts},
@@ -205,4 +207,28 @@ fn a_worker_that_waits_for_a_server_is_not_stuck_for_as_long_again() {
         [500, 61_000, 61_500, 121_000, 122_000].map(&mut look),
         [false, true, false, false, true]
     );
+}
+
+#[test]
+fn work_in_tokens_is_seen_where_all_of_it_is_reported() {
+    let seen = |generate| {
+        let record = WorkerRecord { in_flight: 3, generate: Some(generate), ..record("a") };
+        let look = ObservedWorkers::default().look(500, &running(), Some(&of(record)));
+        look.workers[0].generates
+    };
+    let earlier = GenerateRecord { running: 2, waiting: 0, ..GenerateRecord::default() };
+    assert_eq!(seen(earlier), None, "what an earlier version does not report is not zero");
+    let known = GenerateRecord {
+        running_max: Some(2),
+        running_tokens: Some(70),
+        waiting_tokens: Some(0),
+        pages_held: Some(4),
+        ..earlier
+    };
+    let work = seen(known).unwrap();
+    assert_eq!((work.jobs, work.running_tokens, work.tokens_per_job), (2, 70, None));
+    assert!(work.is_full, "no other can run");
+    let roomy = seen(GenerateRecord { running_max: Some(3), ..known }).unwrap();
+    assert!(!roomy.is_full);
+    assert!(seen(GenerateRecord { waiting: 1, running_max: Some(3), ..known }).unwrap().is_full);
 }
