@@ -16,8 +16,7 @@ use crate::load::logit_score::LogitScore;
 use crate::load::options::LoadOptions;
 use crate::load::safetensors::Weights;
 use crate::load::sentence_config::Messages;
-use crate::tokenizer::Tokenizer;
-use crate::tokenizer::pair_prompt::WritePrompt;
+use crate::tokenizer::{Tokenizer, WritePrompt};
 
 /// The architecture that [`QWEN3`] is the prompt of.
 const QWEN3_MODEL: &str = "qwen3";
@@ -45,7 +44,7 @@ pub(crate) enum Asks {
     YesOrNo,
 }
 
-/// What the model in `folder` is asked.
+/// The answers that the model in `folder` is asked for.
 pub(crate) fn asks(
     folder: &ModelFolder,
     architecture: &Architecture,

@@ -98,6 +98,18 @@ pub(crate) struct LayerConfig {
     pub(crate) window: Option<usize>,
 }
 
+impl LayerConfig {
+    /// With its window on either side, the own token among them, where `field` says that later tokens are seen too.
+    fn both_ways(self, field: Option<&str>) -> Self {
+        let window = self.window.map(|window| match field {
+            None => window,
+            Some(BOTH_WAYS) => window / 2 + 1,
+            Some(_) => window.saturating_add(1),
+        });
+        Self { window, ..self }
+    }
+}
+
 impl DecoderConfig {
     /// Takes the fields of a decoder's configuration, whose `model_type` is one of [`DECODERS`].
     pub(crate) fn parse(model_type: &str, fields: &mut Fields) -> Result<Self, EngineError> {
@@ -154,7 +166,7 @@ impl DecoderConfig {
             adds_one: is_gemma,
             scales_words: is_gemma,
             scale: None,
-            bidirectional: (!fields.or("is_causal", true)?).then_some("is_causal"),
+            bidirectional: bidirectional(is_gemma, fields)?,
             pad: pad(fields)?,
             logit_cap: None,
             ropes: Vec::new(),
@@ -166,22 +178,11 @@ impl DecoderConfig {
             config.logit_cap = fields.get("final_logit_softcapping")?;
             // Nothing reads it since Gemma 3.
             fields.only_empty("attn_logit_softcapping")?;
-            if fields.or(BOTH_WAYS, false)? {
-                config.bidirectional = Some(BOTH_WAYS);
-            }
         }
         config.check(fields)?;
-        let mut layers = layers(&config, fields)?;
-        for window in layers.iter_mut().filter_map(|layer| layer.window.as_mut()) {
-            // On either side, the own token among them.
-            match config.bidirectional {
-                None => {}
-                Some(BOTH_WAYS) => *window = *window / 2 + 1,
-                Some(_) => *window = window.saturating_add(1),
-            }
-        }
+        let layers = layers(&config, fields)?;
         config.ropes = ropes(&config, fields)?;
-        config.layers = layers;
+        config.layers = layers.into_iter().map(|it| it.both_ways(config.bidirectional)).collect();
         if let Some(latent) = latent {
             let amplitude = config.ropes.first().map_or(1.0, |rope| rope.score_amplitude);
             config.scale = Some(latent.scale(amplitude));
@@ -270,6 +271,15 @@ impl DecoderConfig {
     pub(crate) fn context_width(&self) -> usize {
         self.heads * self.latent.map_or(self.head_dim, |latent| latent.value)
     }
+}
+
+/// The field by which every token sees those after it too.
+fn bidirectional(is_gemma: bool, fields: &mut Fields) -> Result<Option<&'static str>, EngineError> {
+    let is_causal = fields.or("is_causal", true)?;
+    if is_gemma && fields.or(BOTH_WAYS, false)? {
+        return Ok(Some(BOTH_WAYS));
+    }
+    Ok((!is_causal).then_some("is_causal"))
 }
 
 /// The token that fills texts up, where it is one.

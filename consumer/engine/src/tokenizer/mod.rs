@@ -4,7 +4,7 @@ mod beginning;
 pub(crate) mod gguf;
 mod ids;
 mod kinds;
-pub(crate) mod pair_prompt;
+mod pair_prompt;
 mod prompts;
 pub(crate) mod vocabulary;
 mod wordpiece;
@@ -22,7 +22,6 @@ use crate::error::EngineError;
 use crate::load::files::read;
 use crate::load::folder::ModelFolder;
 use crate::tokenizer::beginning::{Beginnings, PART_BYTES_MAX};
-use crate::tokenizer::pair_prompt::PairPrompt;
 use crate::tokenizer::wordpiece::WordPiece;
 
 /// Bytes of text tried first for each token that is kept. English WordPiece runs near 4 bytes a token, so
@@ -53,6 +52,16 @@ pub struct Tokens {
 struct Filler {
     id: u32,
     length: usize,
+}
+
+/// Writes the prompt of a query and a document.
+pub(crate) type WritePrompt = dyn Fn(&str, &str) -> Result<String, EngineError> + Send + Sync;
+
+/// The prompt that pairs are put into.
+struct PairPrompt {
+    write: Box<WritePrompt>,
+    /// The tokens behind both texts, which stay where a prompt is cut: the model is asked by them.
+    closing: Vec<u32>,
 }
 
 /// The first text of pairs, without special tokens. It belongs to the tokenizer that made it.

@@ -1,20 +1,10 @@
 //! Pairs that a model reads as one prompt, with words around both texts.
 
 use crate::error::EngineError;
-use crate::tokenizer::{Tokenizer, Tokens, library};
+use crate::tokenizer::{PairPrompt, Tokenizer, Tokens, WritePrompt, library};
 
-/// Writes the prompt of a query and a document.
-pub(crate) type WritePrompt = dyn Fn(&str, &str) -> Result<String, EngineError> + Send + Sync;
-
-/// What both texts are in prompts that are compared: texts that no tokenizer ends alike.
+/// Texts of prompts that are compared: no tokenizer ends them alike.
 const FILLERS: [&str; 2] = ["0", "1 2 3 4"];
-
-/// The prompt of pairs.
-pub(crate) struct PairPrompt {
-    write: Box<WritePrompt>,
-    /// The tokens behind both texts, which stay where a prompt is cut: the model is asked by them.
-    closing: Vec<u32>,
-}
 
 impl Tokenizer {
     /// A tokenizer whose pairs are put into a prompt. With `keeps_closing` the tokens behind both texts stay where it
