@@ -215,7 +215,7 @@ impl SimulatedWorker {
         parts
     }
 
-    /// What a generator reports of its work in tokens.
+    /// The work in tokens that a generator reports.
     pub fn generating(&self) -> Option<Generating> {
         if self.slots == 1 {
             return None;
