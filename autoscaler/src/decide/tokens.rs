@@ -16,7 +16,7 @@ const PER_S_MIN: f64 = 1e-3;
 /// The most jobs of a worker that its mean rests on.
 const JOBS_MAX: u64 = 128;
 
-/// What is known of a model's work in tokens. Bounded.
+/// The work of a model in tokens, as far as it is known. Bounded.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tokens {
     /// Of full workers.

@@ -41,7 +41,7 @@ impl Forebay {
         }
     }
 
-    /// Is not told of tokens: it counts the jobs of generators as it does those of encoders.
+    /// Leaves out what workers report of tokens: the jobs of generators are counted as those of encoders are.
     #[must_use]
     pub fn by_messages(mut self) -> Self {
         self.counts_tokens = false;

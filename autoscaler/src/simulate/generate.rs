@@ -1,8 +1,8 @@
 //! Generated traces: the shapes that a scaling policy meets. Each is drawn from a seed, so it can be repeated anywhere.
 //!
 //! Jobs take 1.5 s of a worker on average, exponentially distributed: about what they take on the Azure trace, when
-//! its service rate is set for four workers. Work is in worker-seconds. Jobs that generate text take as much on average,
-//! and as their tokens say: [`with_tokens`].
+//! its service rate is set for four workers. Work is in worker-seconds. Jobs that generate text take as much on
+//! average, and as their tokens say: [`with_tokens`].
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 

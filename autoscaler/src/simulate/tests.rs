@@ -41,6 +41,18 @@ fn a_run_can_be_repeated() {
 }
 
 #[test]
+fn generators_serve_every_job_and_a_run_can_be_repeated() {
+    let trace = "--trace ../examples/data/traces/azure-llm-2023-code.csv --sequences 32";
+    for policy in ["forebay:15", "messages:15", "keda:20", "fixed:5"] {
+        let run = || figures(&format!("{trace} --policy {policy}"));
+        let once = run();
+        assert_eq!(once.jobs, 8_819, "{policy}");
+        let [once, again] = [once, run()].map(|run| serde_json::to_string(&run).unwrap());
+        assert_eq!(once, again, "{policy}");
+    }
+}
+
+#[test]
 fn forebay_costs_less_and_waits_less_than_its_peers_on_a_square_wave() {
     let forebay = figures("--trace square --policy forebay:15");
     for peer in ["keda:20", "sagemaker:40"] {
@@ -75,6 +87,9 @@ fn options_that_make_no_sense_are_named() {
         ("--trace square --cold-start NaN", "--cold-start"),
         ("--trace square,flash --plot x.svg", "--plot draws one run"),
         ("--trace no-such-file", "no-such-file"),
+        ("--trace square --sequences 0", "--sequences is 0; give"),
+        ("--trace square --sequences 8 --policy clairvoyant", "one job at a time"),
+        ("--trace square --sequences 8 --sweep --plot x", "--plot draws no sweep"),
     ] {
         let parsed = Command::try_parse_from(["simulate"].into_iter().chain(line.split(' ')));
         let error = match parsed {

@@ -215,7 +215,7 @@ impl SimulatedWorker {
         parts
     }
 
-    /// What a generator reports of its work in tokens.
+    /// The work in tokens that a generator reports.
     pub fn generating(&self) -> Option<Generating> {
         if self.slots == 1 {
             return None;
@@ -251,5 +251,70 @@ impl SimulatedWorker {
             is_full: self.running.len() >= self.slots as usize,
             pages_held,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A job of a thousand microseconds, a unit of work each.
+    fn job() -> Job {
+        let tokens = JobTokens { prompt: 100, output: 90, output_max: None };
+        Job { at_us: 0, service_us: 1_000, tokens: Some(tokens) }
+    }
+
+    fn with_jobs(slots: u32, jobs: usize) -> SimulatedWorker {
+        let mut worker = SimulatedWorker::new("w1".into(), 0, 0, slots);
+        worker.phase = Phase::Ready;
+        for number in 0..jobs {
+            worker.take(Part { job: number, left_us: 1_000.0, output: 0 }, job());
+        }
+        worker
+    }
+
+    #[test]
+    fn sequences_slow_each_other_down_and_are_faster_together() {
+        assert_eq!(with_jobs(1, 1).next_event_us(), 1_000);
+        assert_eq!(with_jobs(4, 1).next_event_us(), 1_000);
+        let mut two = with_jobs(4, 2);
+        assert_eq!(two.next_event_us(), 1_200);
+        two.advance(1_200);
+        assert_eq!((two.end_jobs(), two.jobs_done, two.busy_us), (2, 2, 1_200));
+        let all = two.generating().unwrap();
+        assert_eq!((all.tokens_done, all.tokens_per_job, all.jobs), (2 * 190, Some(190), 0));
+    }
+
+    #[test]
+    fn what_is_not_known_of_outputs_is_not_reported() {
+        let mut worker = with_jobs(2, 2);
+        assert_eq!(worker.generating(), None, "no output has ended yet");
+        worker.lengths.ended(90);
+        let all = worker.generating().unwrap();
+        assert_eq!((all.running_tokens, all.is_full), (2 * 190, true));
+    }
+
+    #[test]
+    fn a_generator_that_drains_gives_its_jobs_back_for_one_prefill() {
+        let mut worker = with_jobs(4, 1);
+        worker.lengths.ended(90);
+        worker.advance(550);
+        let held = worker.generating().unwrap();
+        assert_eq!((held.tokens_done, held.running_tokens, held.pages_held), (145, 45, 5));
+        let parts = worker.drain();
+        assert_eq!((parts[0].output, worker.jobs(), worker.tokens_done), (45, 0, 145));
+        assert!((parts[0].left_us - (145.0 + 450.0)).abs() < 1e-6, "{parts:?}");
+        let mut next = with_jobs(4, 0);
+        next.take(parts[0], job());
+        next.advance(145);
+        next.lengths.ended(90);
+        assert_eq!(next.generating().unwrap().running_tokens, 45, "as many are left as before");
+    }
+
+    #[test]
+    fn an_encoder_that_drains_ends_its_job() {
+        let mut worker = with_jobs(1, 1);
+        assert!(worker.drain().is_empty());
+        assert_eq!((worker.jobs(), worker.next_event_us()), (1, 1_000));
     }
 }

@@ -17,7 +17,7 @@ const LOOK_S: f64 = 0.5;
 /// A rate below this counts as zero; above it, it is shown as one at least.
 const PER_S_MIN: f64 = 0.05;
 
-/// What was measured lately. Bounded.
+/// The measures of the last jobs and seconds. Bounded.
 #[derive(Debug, Default)]
 pub struct Measure {
     lengths: Lengths,

@@ -64,7 +64,7 @@ fn what_is_known_of_tokens_outlives_the_workers() {
     let mut history = measured(2_000);
     decide_one(&policy(), &mut history, &look(11, (0, 0, 1), &[]));
     let decision = decide_one(&policy(), &mut history, &look(600, (40, 0, 41), &[]));
-    // 80 s of work, and nobody there.
+    // 80 s of work, and no worker.
     assert_eq!((decision.launches(), decision.why.code), (8, Code::FromZero), "{}", decision.why);
 }
 

@@ -230,7 +230,7 @@ fn worker(worker: &WorkerView) -> [Cell; 10] {
     ]
 }
 
-/// What the workers of models that generate text are at, if there are any.
+/// A line for each worker whose model generates text, if there are any.
 fn generators(workers: &[WorkerView]) -> Vec<Line> {
     let rows: Vec<[Cell; 9]> = workers.iter().filter_map(generator).collect();
     if rows.is_empty() {
