@@ -21,6 +21,8 @@ pub(crate) enum Slot {
     Inner,
     /// The intermediate activations after their gate.
     Gated,
+    /// The states of rows that go to experts.
+    Routed,
     /// The sum of all halves so far.
     Residual,
 }
