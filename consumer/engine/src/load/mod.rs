@@ -8,6 +8,7 @@ pub(crate) mod fp8;
 pub(crate) mod generation;
 pub(crate) mod gguf;
 pub(crate) mod modules;
+pub(crate) mod mxfp4;
 pub(crate) mod options;
 pub(crate) mod per_token;
 pub(crate) mod pooling;
