@@ -15,7 +15,7 @@ pub(super) enum Attention {
     /// Heads of keys and values, each shared by some heads of queries.
     Grouped(GroupedAttention),
     /// Keys and values made of one low-rank state of a token.
-    Latent(LatentAttention),
+    Latent(Box<LatentAttention>),
 }
 
 /// The operands of a layer's attention that are read, beside its weights.
@@ -44,7 +44,10 @@ impl Attention {
         named: &Named<'_>,
     ) -> Result<Self, EngineError> {
         match config.latent {
-            Some(latent) => Ok(Self::Latent(LatentAttention::load(latent, config, name, named)?)),
+            Some(latent) => {
+                let latent = LatentAttention::load(latent, config, name, named)?;
+                Ok(Self::Latent(Box::new(latent)))
+            }
             None => Ok(Self::Grouped(GroupedAttention::load(config, name, named)?)),
         }
     }
