@@ -39,7 +39,7 @@
 //!   worker threads; `workspace` keeps buffers from batch to batch.
 //! - `families`: the encoder families, each a file with its configuration and its layers, and the dense decoders, which
 //!   are one: `decoder` has the layers, `decoder_config` what differs among them, `decoder_rope` their rotations;
-//!   `decoder_layers` makes encoders of them.
+//!   `decoder_encoder` makes encoders of them.
 //! - `generate`: tokens to more tokens, a step at a time. `generator` is the trait [`Generator`], which `cpu`
 //!   implements; `pages` deals out the memory of sequences and finds common prefixes; `sample` picks tokens.
 //! - `generator_model`: loads models that generate text.

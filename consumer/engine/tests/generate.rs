@@ -9,19 +9,25 @@ use forebay_engine::{
     Chunk, DType, Engine, EngineError, Generator, Keep, LoadOptions, ModelTask, Pick, Picked,
     Sampling, SequenceId, Step, load,
 };
+use safetensors::SafeTensors;
+use safetensors::tensor::serialize_to_file;
 use serde_json::{Value, json};
 
-const FAMILIES: [&str; 10] = [
+const FAMILIES: [&str; 14] = [
     "llama",
     "smollm2",
     "smollm3",
     "mistral",
     "qwen2",
     "qwen3",
+    "qwen3-moe",
     "gemma3",
     "phi3",
     "phi3-long",
+    "gpt-oss",
     "deepseek3",
+    "deepseek2",
+    "glm4-lite",
 ];
 
 /// A line of `expected.jsonl`.
@@ -202,6 +208,47 @@ fn chunks_batch_mates_threads_and_cached_prefixes_change_no_bit() {
     }
 }
 
+/// A family and the same weights in files of other formats.
+const FORMATS: [(&str, &[&str]); 2] =
+    [("qwen3-moe", &["qwen3-moe-gguf"]), ("gpt-oss", &["gpt-oss-mxfp4", "gpt-oss-gguf"])];
+
+#[test]
+fn the_same_weights_give_the_same_bits_in_files_of_any_format() {
+    for (family, others) in FORMATS {
+        for dtype in [DType::F32, DType::Bf16, DType::Int8] {
+            let options = LoadOptions { dtype: Some(dtype), ..f32_options() };
+            let of = |name: &str| -> Vec<Vec<Picked>> {
+                let mut generator = generator(name, &options);
+                let lines = expected(family);
+                lines.iter().map(|line| continued(&mut *generator, &line.prompt, 24, 32)).collect()
+            };
+            let first = of(family);
+            for other in others {
+                assert_eq!(of(other), first, "{other} {dtype}");
+            }
+        }
+    }
+}
+
+#[test]
+fn experts_in_blocks_are_multiplied_as_they_lie_and_the_same_bits_however_they_are_reached() {
+    let options = LoadOptions { dtype: Some(DType::Q4), ..f32_options() };
+    let lines = expected("gpt-oss");
+    let of = |name: &str, most: usize| -> Vec<Vec<Picked>> {
+        let mut generator = generator(name, &options);
+        lines.iter().map(|line| continued(&mut *generator, &line.prompt, 24, most)).collect()
+    };
+    let folder = of("gpt-oss-mxfp4", usize::MAX);
+    for most in [1, 7, 32] {
+        assert_eq!(of("gpt-oss-gguf", most), folder, "in chunks of {most}");
+    }
+    // Inputs are quantized, so a token may be another one in time; most begin as in f32.
+    let begins = |(picked, line): (&Vec<Picked>, &Expected)| {
+        picked[..4].iter().map(|picked| picked.token).eq(line.tokens[..4].iter().copied())
+    };
+    assert!(folder.iter().zip(&lines).filter(|pair| begins(*pair)).count() >= 2);
+}
+
 #[test]
 fn a_sequence_goes_on_after_preemption_as_if_nothing_had_happened() {
     let expected = &expected("llama")[1];
@@ -287,26 +334,57 @@ fn what_has_no_blocks_is_not_multiplied_by_them() {
 }
 
 #[test]
+fn a_tensor_of_experts_that_is_not_there_is_named() {
+    for (family, name) in [
+        ("qwen3-moe", "model.layers.2.mlp.experts.7.up_proj.weight"),
+        ("qwen3-moe", "model.layers.0.mlp.gate.weight"),
+        ("gpt-oss", "model.layers.1.mlp.experts.down_proj"),
+        ("gpt-oss", "model.layers.1.mlp.experts.gate_up_proj_bias"),
+        ("gpt-oss", "model.layers.3.mlp.router.bias"),
+        ("gpt-oss", "model.layers.3.self_attn.sinks"),
+        ("gpt-oss-mxfp4", "model.layers.0.mlp.experts.down_proj_scales"),
+    ] {
+        let folder = copy_of(family);
+        let path = folder.path().join("model.safetensors");
+        let bytes = std::fs::read(&path).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        assert!(tensors.names().contains(&name), "{name}");
+        let others = tensors.iter().filter(|(other, _)| *other != name);
+        serialize_to_file(others, None, &path).unwrap();
+        let error = load(folder.path(), &f32_options()).err().unwrap();
+        let is_it = matches!(&error, EngineError::TensorMissing { name: said, .. } if said == name);
+        assert!(is_it, "{error}");
+    }
+}
+
+#[test]
 fn folders_that_ask_for_something_else_are_refused_by_name() {
-    for (family, field, value) in [
-        ("llama", "rope_parameters", json!({"rope_type": "dynamic", "factor": 2.0})),
-        ("llama", "num_hidden_layers", json!(5)),
-        ("llama", "hidden_act", json!("mish")),
-        ("qwen2", "hidden_size", json!(64)),
-        ("gemma3", "use_bidirectional_attention", json!(true)),
-        ("llama", "architectures", json!(["LlamaForSequenceClassification"])),
+    let rope = json!({"rope_type": "dynamic", "factor": 2.0});
+    let of_eight_bits = json!({"quant_method": "fp8"});
+    for (family, field, value, named) in [
+        ("llama", "rope_parameters", rope, "rope_parameters"),
+        ("llama", "num_hidden_layers", json!(5), "layers.4."),
+        ("llama", "hidden_act", json!("mish"), "hidden_act"),
+        ("qwen2", "hidden_size", json!(64), "embed_tokens"),
+        ("gemma3", "use_bidirectional_attention", json!(true), "use_bidirectional_attention"),
+        ("llama", "architectures", json!(["LlamaForSequenceClassification"]), "llama"),
+        ("qwen3-moe", "num_local_experts", json!(9), "layers.0.mlp.gate.weight"),
+        ("qwen3-moe", "num_experts_per_tok", json!(9), "num_experts_per_tok"),
+        ("qwen3-moe", "moe_intermediate_size", json!(48), "experts.0.gate_proj"),
+        ("qwen3-moe", "decoder_sparse_step", json!(0), "decoder_sparse_step"),
+        ("qwen3-moe", "mlp_only_layers", json!([0]), "layers.0.mlp.gate_proj"),
+        ("qwen3-moe", "quantization_config", json!({"quant_method": "mxfp4"}), "quantization"),
+        ("gpt-oss", "num_local_experts", json!(7), "layers.0.mlp.router.weight"),
+        ("gpt-oss", "intermediate_size", json!(64), "experts.gate_up_proj"),
+        ("gpt-oss", "swiglu_limit", json!(0), "swiglu_limit"),
+        ("gpt-oss", "quantization_config", of_eight_bits, "quantization_config"),
+        ("gpt-oss-mxfp4", "intermediate_size", json!(64), "experts.gate_up_proj_blocks"),
     ] {
         let folder = copy_of(family);
         edit_json(&folder.path().join("config.json"), |config| {
             config.insert(field.to_owned(), value);
         });
         let error = load(folder.path(), &f32_options()).err().unwrap();
-        let named = match field {
-            "num_hidden_layers" => "layers.4.",
-            "hidden_size" => "embed_tokens",
-            "architectures" => "llama",
-            field => field,
-        };
-        assert!(error.to_string().contains(named), "{error}");
+        assert!(error.to_string().contains(named), "{family} {field}: {error}");
     }
 }

@@ -123,29 +123,94 @@ FAMILIES = {
             "long_factor": [1.0, 2.0, 4.0, 8.0, 16.0, 32.0],
         },
     },
-    # DeepSeek V3: latent attention with low-rank queries, YaRN whose amplitude is that of scores.
-    "deepseek3": {
-        "model_type": "deepseek_v3",
-        "num_hidden_layers": 3,
-        "num_key_value_heads": 4,
-        "first_k_dense_replace": 3,
-        "q_lora_rank": 24,
-        "kv_lora_rank": 40,
-        "qk_nope_head_dim": 16,
-        "qk_rope_head_dim": 8,
-        "v_head_dim": 20,
-        "tie_word_embeddings": False,
-        "rope_parameters": {
-            "rope_type": "yarn",
-            "rope_theta": 10000.0,
-            "factor": 8.0,
-            "beta_fast": 32.0,
-            "beta_slow": 1.0,
-            "mscale": 0.7,
-            "mscale_all_dim": 1.0,
-            "original_max_position_embeddings": 64,
-        },
+}
+
+# Qwen3-MoE: experts in all layers but one, of which a token takes three, weighed by a softmax over all.
+FAMILIES["qwen3-moe"] = {
+    "model_type": "qwen3_moe",
+    "hidden_size": 32,
+    "head_dim": 16,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 32,
+    "mlp_only_layers": [1],
+    "norm_topk_prob": True,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
+}
+
+# gpt-oss: sinks, biases, windows in every second layer, YaRN on parts of pairs, bounds within the experts. Experts'
+# weights are such that blocks of MXFP4 hold them.
+FAMILIES["gpt-oss"] = {
+    "model_type": "gpt_oss",
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "head_dim": 16,
+    "num_local_experts": 6,
+    "num_experts_per_tok": 2,
+    "sliding_window": 25,
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 150000.0,
+        "factor": 8.0,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "truncate": False,
+        "original_max_position_embeddings": 64,
     },
+}
+
+# DeepSeek V3: latent attention with low-rank queries, YaRN whose amplitude is that of scores, experts in groups behind
+# a dense layer.
+FAMILIES["deepseek3"] = {
+    "model_type": "deepseek_v3",
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 24,
+    "kv_lora_rank": 40,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 20,
+    "first_k_dense_replace": 1,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "n_group": 4,
+    "topk_group": 2,
+    "n_shared_experts": 1,
+    "moe_intermediate_size": 24,
+    "tie_word_embeddings": False,
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 10000.0,
+        "factor": 8.0,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "mscale": 0.7,
+        "mscale_all_dim": 1.0,
+        "original_max_position_embeddings": 64,
+    },
+}
+
+# DeepSeek V2 Lite: whole queries, a softmax over all experts, two shared ones.
+FAMILIES["deepseek2"] = {
+    **FAMILIES["deepseek3"],
+    "model_type": "deepseek_v2",
+    "q_lora_rank": None,
+    "n_group": None,
+    "topk_group": None,
+    "n_shared_experts": 2,
+    "routed_scaling_factor": 1.0,
+    "norm_topk_prob": False,
+}
+
+# GLM-4.7-Flash: as DeepSeek V3, experts in one group, no scaling of frequencies.
+FAMILIES["glm4-lite"] = {
+    **{field: value for field, value in FAMILIES["deepseek3"].items() if field != "first_k_dense_replace"},
+    "model_type": "glm4_moe_lite",
+    "n_group": 1,
+    "topk_group": 1,
+    "mlp_layer_types": ["dense", "sparse", "sparse"],
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
 }
 
 # The same beyond its trained length, where the other factors are right from the first token on.
@@ -183,6 +248,16 @@ def byte_level():
     }
 
 
+def of_blocks(tensor, exponents):
+    """Random values that MXFP4 has, in blocks of 32 along the inputs, which are the second of three dimensions."""
+    table = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+    experts, inputs, outputs = tensor.shape
+    scales = torch.randint(*exponents, (experts, inputs // 32, 1, outputs)).float().exp2()
+    signs = torch.randint(0, 2, tensor.shape) * 2 - 1
+    values = table[torch.randint(0, 8, tensor.shape)] * signs
+    return (values.view(experts, inputs // 32, 32, outputs) * scales).view(tensor.shape)
+
+
 def draw(config, seed):
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
@@ -192,10 +267,18 @@ def draw(config, seed):
                 tensor.add_(torch.randn_like(tensor) * 0.3)
             elif name.endswith("bias"):
                 tensor.copy_(torch.randn_like(tensor) * 0.5)
+            elif name.endswith("sinks"):
+                tensor.copy_(torch.randn_like(tensor))
+            elif "experts" in name and config.model_type == "gpt_oss":
+                # Some of what goes into a gate is beyond its bounds.
+                tensor.copy_(of_blocks(tensor, (-4, -1) if "gate_up" in name else (-7, -4)))
             elif "embed_tokens" in name and config.model_type == "gemma3_text":
                 # They are multiplied by the root of the hidden size, and are the head too: the likeliest token would
                 # always be the last one again.
                 tensor.mul_(0.2)
+        for name, tensor in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                tensor.copy_((torch.randn_like(tensor) * 0.1).to(torch.bfloat16))
         # As it is stored.
         for tensor in model.parameters():
             tensor.copy_(tensor.to(torch.bfloat16))

@@ -12,7 +12,7 @@ use crate::error::KernelError;
 use crate::ops::activation::Activation;
 use crate::ops::add_layer_norm::{self, AddLayerNorm, Sum};
 use crate::ops::backend::Backend;
-use crate::ops::blocks::{Q4Block, Q8Block};
+use crate::ops::blocks::{Fp4Block, Q4Block, Q8Block};
 use crate::ops::cu_seqlens::CuSeqlens;
 use crate::ops::embed_layer_norm::{self, EmbedLayerNorm};
 use crate::ops::feed_forward::{self, FeedForward};
@@ -93,6 +93,20 @@ impl Linear {
     ) -> Result<Self, KernelError> {
         let parameters = Parameters::of_blocks([outputs, inputs], blocks.len(), bias)?;
         let packed = backend_of(&Device::Cpu)?.pack_q8([outputs, inputs], blocks)?;
+        Ok(Self::of(packed, parameters, activation, dtype))
+    }
+
+    /// As [`Self::of_q4`], of blocks of `MXFP4`.
+    pub fn of_fp4(
+        outputs: usize,
+        inputs: usize,
+        blocks: &[Fp4Block],
+        bias: Option<&Tensor>,
+        activation: Activation,
+        dtype: DType,
+    ) -> Result<Self, KernelError> {
+        let parameters = Parameters::of_blocks([outputs, inputs], blocks.len(), bias)?;
+        let packed = backend_of(&Device::Cpu)?.pack_fp4([outputs, inputs], blocks)?;
         Ok(Self::of(packed, parameters, activation, dtype))
     }
 

@@ -21,13 +21,15 @@ pub(crate) enum Slot {
     Inner,
     /// The intermediate activations after their gate.
     Gated,
+    /// The states of rows that go to experts.
+    Routed,
     /// The sum of all halves so far.
     Residual,
     /// The low-rank state that queries are made of.
     LowRank,
     /// It after its norm.
     LowRankNormed,
-    /// What keys and values are made of, in latent attention.
+    /// The state that keys and values are made of, in latent attention.
     Latent,
     /// Queries as wide as latent keys.
     Absorbed,

@@ -8,7 +8,7 @@ use crate::encode::layers::Layers;
 use crate::error::EngineError;
 use crate::families::deberta::{Deberta, DebertaConfig};
 use crate::families::decoder_config::{DECODERS, DecoderConfig};
-use crate::families::decoder_layers::DecoderLayers;
+use crate::families::decoder_encoder::DecoderEncoder;
 use crate::families::gte;
 use crate::families::modernbert::{ModernBert, ModernBertConfig};
 use crate::families::named::Named;
@@ -192,7 +192,7 @@ impl Architecture {
             }
             Self::Decoder(config) => {
                 let positions = self.sizes().positions;
-                Box::new(DecoderLayers::load(config, &open()?, dtype, positions)?)
+                Box::new(DecoderEncoder::load(config, &open()?, dtype, positions)?)
             }
             Self::Noop(config) => Box::new(Noop::new(config)),
         })

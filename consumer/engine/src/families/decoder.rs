@@ -1,12 +1,14 @@
-//! The layers of dense decoders: norm, attention to pages, norm, gated feed-forward half, and all of it again.
+//! The layers of decoders: norm, attention to pages, norm, feed-forward half, and all of it again.
 
 use candle_core::{DType as TensorType, Device, Tensor};
-use forebay_kernels::{AddRmsNorm, Gate, Linear, Pages, RmsNorm, Rotary, StepRows};
+use forebay_kernels::{AddRmsNorm, Linear, Pages, RmsNorm, Rotary, Routes, StepRows};
 
 use crate::encode::workspace::{Slot, Workspace};
 use crate::error::EngineError;
 use crate::families::decoder_attention::{self, Attention, Inputs};
-use crate::families::decoder_config::{DecoderConfig, LayerConfig};
+use crate::families::decoder_config::DecoderConfig;
+use crate::families::decoder_feed_forward::{FeedForward, Memory};
+use crate::families::decoder_layers::LayerConfig;
 use crate::families::decoder_tensors::Named;
 use crate::load::options::DType;
 use crate::load::tensors::Tensors;
@@ -17,7 +19,6 @@ pub(crate) struct Decoder {
     words: Words,
     /// Rotations by their number in [`LayerConfig::rope`].
     ropes: Vec<Rotary>,
-    gate: Gate,
     /// Before the first layer; the other norms belong to what comes before them.
     first_norm: RmsNorm,
     layers: Vec<Layer>,
@@ -42,9 +43,7 @@ struct Layer {
     after_attention: Option<RmsNorm>,
     /// Adds what attention gave, and normalises it for the feed-forward half.
     middle: AddRmsNorm,
-    /// The gate's input beside what it multiplies.
-    up: Linear,
-    down: Linear,
+    feed_forward: FeedForward,
     after_feed_forward: Option<RmsNorm>,
     /// Adds what the feed-forward half gave, and normalises it for the next layer or the head.
     end: AddRmsNorm,
@@ -106,7 +105,6 @@ impl Decoder {
         Ok(Self {
             words,
             ropes,
-            gate: Gate { activation: config.activation },
             first_norm: named.norm("layers.0.input_layernorm", config.hidden)?,
             layers,
             head,
@@ -159,15 +157,14 @@ impl Decoder {
         space: &mut Workspace,
     ) -> Result<Tensor, EngineError> {
         let tokens = token_ids.len();
-        let DecoderConfig { hidden, inner, .. } = self.config;
+        let DecoderConfig { hidden, .. } = self.config;
         let sum = space.take(Slot::Residual, tokens, hidden)?;
         let sum = self.embed(token_ids, sum)?;
         let normed = space.take(Slot::Attended, tokens, hidden)?;
         let context = space.take(Slot::Context, tokens, self.config.context_width())?;
         let projected = space.take(Slot::Projected, tokens, hidden)?;
-        let up = space.take(Slot::Inner, tokens, 2 * inner)?;
-        let gated = space.take(Slot::Gated, tokens, inner)?;
         let after = space.take(Slot::Hidden, tokens, hidden)?;
+        let mut routes = Routes::default();
         self.first_norm.forward_into(&sum, &normed)?;
         for (layer, pages) in self.layers.iter().zip(memory) {
             let rotary = layer.config.rope.and_then(|rope| self.ropes.get(rope));
@@ -176,9 +173,8 @@ impl Decoder {
             layer.attention_out.forward_into(&context, &projected)?;
             let half = normalized(layer.after_attention.as_ref(), &projected, &after)?;
             layer.middle.forward_both_into(half, &sum, &normed)?;
-            layer.up.forward_into(&normed, &up)?;
-            self.gate.forward_into(&up, &gated)?;
-            layer.down.forward_into(&gated, &projected)?;
+            let memory = Memory { space: &mut *space, routes: &mut routes };
+            layer.feed_forward.forward_into(&normed, memory, &projected)?;
             let half = normalized(layer.after_feed_forward.as_ref(), &projected, &after)?;
             layer.end.forward_both_into(half, &sum, &normed)?;
         }
@@ -255,13 +251,8 @@ fn normalized<'a>(
 
 impl Layer {
     fn load(config: &DecoderConfig, index: usize, named: &Named<'_>) -> Result<Self, EngineError> {
-        let DecoderConfig { hidden, inner, .. } = *config;
+        let DecoderConfig { hidden, .. } = *config;
         let name = |part: &str| format!("layers.{index}.{part}");
-        let up = if config.is_fused {
-            vec![(name("mlp.gate_up_proj"), 2 * inner)]
-        } else {
-            vec![(name("mlp.gate_proj"), inner), (name("mlp.up_proj"), inner)]
-        };
         let one = |part: &str, outputs| vec![(name(part), outputs)];
         let norm = |part: &str| named.norm(&name(part), hidden);
         let after = |part: &str| config.normalizes_after.then(|| norm(part)).transpose();
@@ -282,8 +273,7 @@ impl Layer {
             )?,
             after_attention: after("post_attention_layernorm")?,
             middle: AddRmsNorm { norm: norm(before_feed_forward)? },
-            up: named.linear(&up, hidden, config.mlp_bias)?,
-            down: named.linear(&one("mlp.down_proj", hidden), inner, config.mlp_bias)?,
+            feed_forward: FeedForward::load(config, index, named)?,
             after_feed_forward: after("post_feedforward_layernorm")?,
             end: AddRmsNorm { norm: named.norm(if last { "norm" } else { &next }, hidden)? },
         })

@@ -5,7 +5,8 @@ use forebay_kernels::{Linear, PagedAttention, Pages, QkvIntoPages, RmsNorm, Rota
 
 use crate::encode::workspace::{Slot, Workspace};
 use crate::error::EngineError;
-use crate::families::decoder_config::{DecoderConfig, LayerConfig};
+use crate::families::decoder_config::DecoderConfig;
+use crate::families::decoder_layers::LayerConfig;
 use crate::families::decoder_tensors::Named;
 use crate::families::latent::LatentAttention;
 
@@ -14,10 +15,10 @@ pub(super) enum Attention {
     /// Heads of keys and values, each shared by some heads of queries.
     Grouped(GroupedAttention),
     /// Keys and values made of one low-rank state of a token.
-    Latent(LatentAttention),
+    Latent(Box<LatentAttention>),
 }
 
-/// What a layer's attention reads, beside its weights.
+/// The operands of a layer's attention that are read, beside its weights.
 #[derive(Clone, Copy)]
 pub(super) struct Inputs<'a> {
     /// `[tokens, hidden]`, normalised.
@@ -31,6 +32,8 @@ pub(super) struct GroupedAttention {
     qkv: Linear,
     q_norm: Option<RmsNorm>,
     k_norm: Option<RmsNorm>,
+    /// `[heads]`
+    sinks: Option<Tensor>,
 }
 
 impl Attention {
@@ -41,7 +44,10 @@ impl Attention {
         named: &Named<'_>,
     ) -> Result<Self, EngineError> {
         match config.latent {
-            Some(latent) => Ok(Self::Latent(LatentAttention::load(latent, config, name, named)?)),
+            Some(latent) => {
+                let latent = LatentAttention::load(latent, config, name, named)?;
+                Ok(Self::Latent(Box::new(latent)))
+            }
             None => Ok(Self::Grouped(GroupedAttention::load(config, name, named)?)),
         }
     }
@@ -75,7 +81,8 @@ impl Attention {
                     kv_heads,
                 };
                 into_pages.apply(&qkv, inputs.rows, pages)?;
-                Ok(attention.forward_into(&qkv, pages, context)?)
+                let sinks = grouped.sinks.as_ref();
+                Ok(PagedAttention { sinks, ..attention }.forward_into(&qkv, pages, context)?)
             }
             Self::Latent(latent) => {
                 latent.forward(attention, inputs.rotary, inputs.states, space, pages, context)
@@ -115,10 +122,12 @@ impl GroupedAttention {
             let there = config.normalizes_heads;
             there.then(|| named.norm(&name(part), head_dim)).transpose()
         };
+        let sinks = || named.tensor(&name("self_attn.sinks"), &[heads]);
         Ok(Self {
             qkv: named.linear(&qkv, hidden, config.qkv_bias)?,
             q_norm: head_norm("self_attn.q_norm")?,
             k_norm: head_norm("self_attn.k_norm")?,
+            sinks: config.has_sinks.then(sinks).transpose()?,
         })
     }
 }

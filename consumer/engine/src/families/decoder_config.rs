@@ -1,18 +1,19 @@
-//! The dense decoders as data: every family is one way of filling in [`DecoderConfig`], which `decoder` turns into
-//! layers.
+//! The decoders as data: every family is one way of filling in [`DecoderConfig`], which `decoder` turns into layers.
 //!
 //! Fields, names and defaults are those of transformers 5, with the older names of fields beside them.
 
 use candle_core::DType as TensorType;
 use forebay_kernels::{Activation, PAGE_TOKENS, Pages};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::error::EngineError;
+use crate::families::decoder_layers::{BOTH_WAYS, GLOBAL, LOCAL, LayerConfig, layers};
 use crate::families::decoder_rope::{Beside, DecoderRope};
+use crate::families::expert_config::{ExpertConfig, quantization};
 use crate::families::latent_config::LatentConfig;
+use crate::families::latent_experts;
 use crate::load::config::{activation, common};
 use crate::load::fields::Fields;
-use crate::load::fp8;
 
 /// The decoders that the engine runs, as `model_type` names them.
 pub(crate) const DECODERS: &[&str] = &[
@@ -20,23 +21,26 @@ pub(crate) const DECODERS: &[&str] = &[
     "mistral",
     "qwen2",
     "qwen3",
+    "qwen3_moe",
     "smollm3",
     "gemma3_text",
     "phi3",
+    "gpt_oss",
     "deepseek_v2",
     "deepseek_v3",
     "deepseek_v32",
+    "glm4_moe_lite",
     "kimi_k2",
 ];
 
-/// The kinds of layers, as `layer_types` and `rope_parameters` name them.
-const GLOBAL: &str = "full_attention";
-const LOCAL: &str = "sliding_attention";
-/// Gemma's field for attention to later tokens too.
-const BOTH_WAYS: &str = "use_bidirectional_attention";
+/// Fields of several families that change nothing.
+const IDLE: &[&str] = &[
+    "attention_dropout",
+    "embd_pdrop",
+    "pretraining_tp", // of other weights' layout, which nothing has today
+    "resid_pdrop",
+];
 
-/// Several times as many layers as the largest dense model has.
-const LAYERS_MAX: usize = 512;
 /// No size of a model comes near it.
 const SIZE_MAX: usize = 1 << 24;
 /// Twice the largest in use.
@@ -49,8 +53,10 @@ pub(crate) struct DecoderConfig {
     pub(crate) name: &'static str,
     pub(crate) vocabulary: usize,
     pub(crate) hidden: usize,
-    /// Values of the state inside the feed-forward half, after its gate.
+    /// Values of the state inside the feed-forward half, after its gate; of layers without experts.
     pub(crate) inner: usize,
+    /// The experts of layers that have them.
+    pub(crate) experts: Option<ExpertConfig>,
     pub(crate) heads: usize,
     pub(crate) kv_heads: usize,
     pub(crate) head_dim: usize,
@@ -68,6 +74,8 @@ pub(crate) struct DecoderConfig {
     pub(crate) mlp_bias: bool,
     /// Whether queries, keys and values are one tensor, and the two halves of the feed-forward layer's input too.
     pub(crate) is_fused: bool,
+    /// Whether each head of queries has a score of its own in the softmax, which has no value.
+    pub(crate) has_sinks: bool,
     /// Whether each head of queries and keys is normalised.
     pub(crate) normalizes_heads: bool,
     /// Whether each half's result is normalised before it is added, too.
@@ -89,27 +97,6 @@ pub(crate) struct DecoderConfig {
     pub(crate) layers: Vec<LayerConfig>,
 }
 
-/// The settings that differ from layer to layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LayerConfig {
-    /// Which rotation; `None` for none.
-    pub(crate) rope: Option<usize>,
-    /// How many tokens attention sees, the own one among them; `None` for all.
-    pub(crate) window: Option<usize>,
-}
-
-impl LayerConfig {
-    /// With its window on either side, the own token among them, where `field` says that later tokens are seen too.
-    fn both_ways(self, field: Option<&str>) -> Self {
-        let window = self.window.map(|window| match field {
-            None => window,
-            Some(BOTH_WAYS) => window / 2 + 1,
-            Some(_) => window.saturating_add(1),
-        });
-        Self { window, ..self }
-    }
-}
-
 impl DecoderConfig {
     /// Takes the fields of a decoder's configuration, whose `model_type` is one of [`DECODERS`].
     pub(crate) fn parse(model_type: &str, fields: &mut Fields) -> Result<Self, EngineError> {
@@ -117,14 +104,9 @@ impl DecoderConfig {
             return Err(fields.not_supported("model_type", &model_type, &DECODERS.join(", ")));
         };
         let is_tied = fields.get("tie_word_embeddings")?;
-        fp8::take_config(fields)?;
+        quantization(name, fields)?;
         common(fields)?;
-        fields.without_effect(&[
-            "attention_dropout",
-            "embd_pdrop",
-            "pretraining_tp", // of other weights' layout, which nothing has today
-            "resid_pdrop",
-        ]);
+        fields.without_effect(IDLE);
         let is_gemma = name == "gemma3_text";
         let [hidden, heads]: [usize; 2] =
             [fields.required("hidden_size")?, fields.required("num_attention_heads")?];
@@ -136,7 +118,7 @@ impl DecoderConfig {
         };
         let attention_bias = match name {
             "mistral" | "qwen2" | "phi3" => false,
-            _ => fields.or("attention_bias", false)?,
+            _ => fields.or("attention_bias", name == "gpt_oss")?,
         };
         let mlp_bias = matches!(name, "llama" | "smollm3") && fields.or("mlp_bias", false)?;
         let acts = if is_gemma {
@@ -149,19 +131,21 @@ impl DecoderConfig {
             vocabulary: fields.required("vocab_size")?,
             hidden,
             inner: fields.required("intermediate_size")?,
+            experts: None,
             heads,
             kv_heads,
             head_dim,
             latent,
             positions: fields.required("max_position_embeddings")?,
-            eps: fields.or("rms_norm_eps", if name == "phi3" { 1e-5 } else { 1e-6 })?,
+            eps: fields.or("rms_norm_eps", eps_of(name))?,
             activation: activation(fields, acts[0], acts[1])?,
             is_tied,
             qkv_bias: attention_bias || name == "qwen2",
             out_bias: attention_bias,
             mlp_bias,
             is_fused: name == "phi3",
-            normalizes_heads: is_gemma || name == "qwen3",
+            has_sinks: name == "gpt_oss",
+            normalizes_heads: is_gemma || matches!(name, "qwen3" | "qwen3_moe"),
             normalizes_after: is_gemma,
             adds_one: is_gemma,
             scales_words: is_gemma,
@@ -173,22 +157,37 @@ impl DecoderConfig {
             layers: Vec::new(),
         };
         if is_gemma {
-            let scalar: f32 = fields.or("query_pre_attn_scalar", 256.0)?;
-            config.scale = Some(scalar.sqrt().recip());
-            config.logit_cap = fields.get("final_logit_softcapping")?;
-            // Nothing reads it since Gemma 3.
-            fields.only_empty("attn_logit_softcapping")?;
+            config.of_gemma(fields)?;
         }
         config.check(fields)?;
-        let layers = layers(&config, fields)?;
+        let layers = layers(name, fields)?.into_iter();
+        config.layers = layers.map(|it| it.both_ways(config.bidirectional)).collect();
         config.ropes = ropes(&config, fields)?;
-        config.layers = layers.into_iter().map(|it| it.both_ways(config.bidirectional)).collect();
+        let Self { inner, layers, .. } = &mut config;
+        config.experts = match latent {
+            Some(_) => latent_experts::parse(name, layers, fields)?,
+            None => ExpertConfig::parse(name, *inner, layers, fields)?,
+        };
         if let Some(latent) = latent {
-            let amplitude = config.ropes.first().map_or(1.0, |rope| rope.score_amplitude);
-            config.scale = Some(latent.scale(amplitude));
-            config.positions = latent.positions(config.positions);
+            config.of_latent(latent);
         }
         Ok(config)
+    }
+
+    /// Sets what follows from latent attention and its rotation.
+    fn of_latent(&mut self, latent: LatentConfig) {
+        let amplitude = self.ropes.first().map_or(1.0, |rope| rope.score_amplitude);
+        self.scale = Some(latent.scale(amplitude));
+        self.positions = latent.positions(self.positions);
+    }
+
+    /// Takes the fields that Gemma alone has.
+    fn of_gemma(&mut self, fields: &mut Fields) -> Result<(), EngineError> {
+        let scalar: f32 = fields.or("query_pre_attn_scalar", 256.0)?;
+        self.scale = Some(scalar.sqrt().recip());
+        self.logit_cap = fields.get("final_logit_softcapping")?;
+        // Nothing reads it since Gemma 3.
+        fields.only_empty("attn_logit_softcapping")
     }
 
     /// Refuses sizes that nothing can be computed with, or that no model has.
@@ -259,7 +258,8 @@ impl DecoderConfig {
             Some(latent) => latent.width(self.heads),
             None => self.qkv_width() + self.context_width(),
         };
-        (4 * self.hidden + attention + 3 * self.inner) * dtype.size_in_bytes()
+        let experts = self.experts.as_ref().map_or(0, |experts| experts.row_values(self.hidden));
+        (4 * self.hidden + attention + 3 * self.inner + experts) * dtype.size_in_bytes()
     }
 
     /// Values that a linear layer makes of a token for attention: queries, keys and values.
@@ -288,93 +288,6 @@ fn pad(fields: &mut Fields) -> Result<Option<u32>, EngineError> {
     Ok(id.and_then(|id| u32::try_from(id.as_u64()?).ok()))
 }
 
-/// The layers: their windows, and which of the rotations they turn by.
-fn layers(config: &DecoderConfig, fields: &mut Fields) -> Result<Vec<LayerConfig>, EngineError> {
-    let count: usize = fields.required("num_hidden_layers")?;
-    if count == 0 || count > LAYERS_MAX {
-        return Err(
-            fields.problem(format!("{count} num_hidden_layers; 1 to {LAYERS_MAX} are supported"))
-        );
-    }
-    let is_null = fields.is_null("sliding_window");
-    let window: Option<usize> = fields.get("sliding_window")?;
-    if window == Some(0) {
-        return Err(fields.problem("sliding_window is 0".to_owned()));
-    }
-    let all = |rope, window| vec![LayerConfig { rope, window }; count];
-    match config.name {
-        _ if config.latent.is_some() => Ok(all(Some(0), None)),
-        "llama" => Ok(all(Some(0), None)),
-        "phi3" => Ok(all(Some(0), window)),
-        "mistral" => Ok(all(Some(0), window.or((!is_null).then_some(4096)))),
-        "gemma3_text" => {
-            let every = fields.or("sliding_window_pattern", 6)?;
-            let every = fields.or("_sliding_window_pattern", every)?;
-            let local = |index: usize| every == 0 || !(index + 1).is_multiple_of(every);
-            let local = is_local(fields, count, local)?;
-            let window = window.unwrap_or(4096);
-            let layer = |&local: &bool| LayerConfig {
-                rope: Some(usize::from(local)),
-                window: local.then_some(window),
-            };
-            Ok(local.iter().map(layer).collect())
-        }
-        "smollm3" => {
-            let turns = turns(fields, count)?;
-            let slides = fields.or("use_sliding_window", false)? && window.is_some();
-            let local = is_local(fields, count, |index| slides && !turns[index])?;
-            let layer = |(&turns, local): (&bool, bool)| LayerConfig {
-                rope: turns.then_some(0),
-                window: window.filter(|_| slides && local),
-            };
-            Ok(turns.iter().zip(local).map(layer).collect())
-        }
-        _ => {
-            let slides = fields.or("use_sliding_window", false)?;
-            let first: usize = fields.or("max_window_layers", 28)?;
-            let window = slides.then_some(window.or((!is_null).then_some(4096))).flatten();
-            let local = is_local(fields, count, |index| window.is_some() && index >= first)?;
-            let layer = |local| LayerConfig { rope: Some(0), window: window.filter(|_| local) };
-            Ok(local.into_iter().map(layer).collect())
-        }
-    }
-}
-
-/// Which layers of a `SmolLM3` have positions: as `no_rope_layers` says, in which 1 means that a layer has them, or all
-/// but every so many.
-fn turns(fields: &mut Fields, count: usize) -> Result<Vec<bool>, EngineError> {
-    let every: usize = fields.or("no_rope_layer_interval", 4)?;
-    let Some(listed) = fields.get::<Vec<u8>>("no_rope_layers")? else {
-        return Ok((1..=count).map(|index| every == 0 || !index.is_multiple_of(every)).collect());
-    };
-    if listed.len() < count {
-        let problem = format!("{} no_rope_layers for {count} num_hidden_layers", listed.len());
-        return Err(fields.problem(problem));
-    }
-    Ok(listed[..count].iter().map(|&turns| turns != 0).collect())
-}
-
-/// For each layer whether it attends to a window, as `layer_types` says, else by `default`.
-fn is_local(
-    fields: &mut Fields,
-    count: usize,
-    default: impl Fn(usize) -> bool,
-) -> Result<Vec<bool>, EngineError> {
-    let Some(kinds) = fields.get::<Vec<String>>("layer_types")? else {
-        return Ok((0..count).map(default).collect());
-    };
-    if kinds.len() != count {
-        let problem = format!("{} layer_types for {count} num_hidden_layers", kinds.len());
-        return Err(fields.problem(problem));
-    }
-    let is_local = |kind: &String| match kind.as_str() {
-        GLOBAL => Ok(false),
-        LOCAL => Ok(true),
-        _ => Err(fields.not_supported("layer_types", kind, &format!("{GLOBAL}, {LOCAL}"))),
-    };
-    kinds.iter().map(is_local).collect()
-}
-
 /// The rotations: one; of Gemma that of global layers, then that of local ones.
 fn ropes(config: &DecoderConfig, fields: &mut Fields) -> Result<Vec<DecoderRope>, EngineError> {
     let is_gemma = config.name == "gemma3_text";
@@ -382,6 +295,7 @@ fn ropes(config: &DecoderConfig, fields: &mut Fields) -> Result<Vec<DecoderRope>
         "rope_theta",
         match config.name {
             "smollm3" => 2e6,
+            "gpt_oss" => 150_000.0,
             "gemma3_text" => 1e6,
             _ => 1e4,
         },
@@ -397,7 +311,7 @@ fn ropes(config: &DecoderConfig, fields: &mut Fields) -> Result<Vec<DecoderRope>
     let scaling: Option<Map<String, Value>> = fields.get("rope_scaling")?;
     let parameters: Option<Map<String, Value>> = fields.get("rope_parameters")?;
     if !is_gemma {
-        let parameters = scaling.or(parameters).unwrap_or_default();
+        let parameters = scaling.or(parameters).unwrap_or_else(|| rope_of(config.name));
         return Ok(vec![DecoderRope::parse(fields, parameters, beside)?]);
     }
     let mut kinds = parameters.unwrap_or_default();
@@ -419,11 +333,28 @@ fn ropes(config: &DecoderConfig, fields: &mut Fields) -> Result<Vec<DecoderRope>
     ])
 }
 
+/// The smallest mean of squares that a norm divides by where a configuration doesn't say it, as in transformers.
+fn eps_of(name: &str) -> f64 {
+    if matches!(name, "phi3" | "gpt_oss" | "glm4_moe_lite") { 1e-5 } else { 1e-6 }
+}
+
+/// The parameters of the rotation where a configuration has none, as in transformers.
+fn rope_of(name: &str) -> Map<String, Value> {
+    let yarn = json!({
+        "rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": false,
+        "original_max_position_embeddings": 4096,
+    });
+    match yarn {
+        Value::Object(yarn) if name == "gpt_oss" => yarn,
+        _ => Map::new(),
+    }
+}
+
 /// The heads of keys where a configuration doesn't say, as in transformers.
 fn kv_heads_of(name: &str, heads: usize) -> usize {
     match name {
-        "mistral" => 8,
-        "smollm3" | "gemma3_text" => 4,
+        "mistral" | "gpt_oss" => 8,
+        "smollm3" | "gemma3_text" | "qwen3_moe" => 4,
         "qwen2" | "qwen3" => 32,
         _ => heads,
     }
@@ -434,6 +365,7 @@ fn head_dim_of(name: &str, hidden: usize, heads: usize) -> usize {
     match name {
         "qwen3" => 128,
         "gemma3_text" => 256,
+        "gpt_oss" => 64,
         _ => hidden.checked_div(heads).unwrap_or_default(),
     }
 }

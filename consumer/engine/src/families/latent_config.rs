@@ -7,7 +7,8 @@ use crate::error::EngineError;
 use crate::load::fields::Fields;
 
 /// The families with latent attention, as `model_type` names them.
-pub(crate) const LATENT: &[&str] = &["deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2"];
+pub(crate) const LATENT: &[&str] =
+    &["deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "kimi_k2"];
 
 /// The family whose tokens attend to the keys that an indexer chooses, where there are more.
 const INDEXED: &str = "deepseek_v32";
@@ -46,14 +47,8 @@ impl LatentConfig {
         }
         // What follows from the others.
         fields.without_effect(&["head_dim", "qk_head_dim"]);
-        // A layer that guesses further tokens, and how experts are spread and trained.
-        fields.without_effect(&[
-            "num_nextn_predict_layers",
-            "num_mtp_layers",
-            "aux_loss_alpha",
-            "ep_size",
-            "seq_aux",
-        ]);
+        // A layer that guesses further tokens, which is not read.
+        fields.without_effect(&["num_nextn_predict_layers", "num_mtp_layers"]);
         let latent = Self {
             q_rank: fields.get("q_lora_rank")?,
             rank: fields.required("kv_lora_rank")?,

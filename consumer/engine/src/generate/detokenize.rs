@@ -3,17 +3,21 @@
 use std::str;
 use std::sync::Arc;
 
+use crate::generate::channels::Channels;
 use crate::tokenizer::vocabulary::{Beginning, Vocabulary};
 
 /// The text of a growing list of tokens. What was returned is never taken back, is never half a character, and
 /// together is what the tokenizers library decodes the whole list to.
 ///
-/// In one case it is more: where a vocabulary has tokens for single bytes, the library makes a replacement character of
-/// every byte in a row of them if one character of the row is broken, and here the whole ones stay.
+/// Of an answer in channels it is what is in the channel `final`. In one case it is more: where a vocabulary has tokens
+/// for single bytes, the library makes a replacement character of every byte in a row of them if one character of the
+/// row is broken, and here the whole ones stay.
 #[derive(Clone, Debug)]
 pub struct Detokenizer {
     vocabulary: Arc<Vocabulary>,
     keeps_special: bool,
+    /// Of a model that answers in several.
+    channels: Option<Channels>,
     /// Spaces that the beginning of the text still loses.
     spaces: usize,
     /// Whether the next token that has text is the first.
@@ -30,12 +34,20 @@ impl Detokenizer {
             Beginning::Whole | Beginning::FirstWithoutSpaces => 0,
         };
         let is_first = vocabulary.beginning == Beginning::FirstWithoutSpaces;
-        Self { vocabulary, keeps_special: false, spaces, is_first, pending: Vec::new() }
+        let channels = vocabulary.marks.map(Channels::new);
+        Self { vocabulary, keeps_special: false, channels, spaces, is_first, pending: Vec::new() }
     }
 
     /// For tokens that go on with a text: a space at their beginning stays.
     pub fn following(vocabulary: Arc<Vocabulary>) -> Self {
-        Self { vocabulary, keeps_special: false, spaces: 0, is_first: false, pending: Vec::new() }
+        Self {
+            vocabulary,
+            keeps_special: false,
+            channels: None,
+            spaces: 0,
+            is_first: false,
+            pending: Vec::new(),
+        }
     }
 
     /// Special tokens become text too, which formats of tool calls need.
@@ -47,6 +59,11 @@ impl Detokenizer {
 
     /// Appends the text that became certain with this token.
     pub fn push(&mut self, token: u32, text: &mut String) {
+        if let Some(channels) = &mut self.channels
+            && !channels.shows(token, &self.vocabulary)
+        {
+            return;
+        }
         if !self.keeps_special && self.vocabulary.is_special(token) {
             return;
         }

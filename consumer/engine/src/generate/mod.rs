@@ -4,6 +4,7 @@ pub(crate) mod cpu;
 pub(crate) mod generator;
 pub(crate) mod pages;
 
+mod channels;
 pub(crate) mod detokenize;
 pub(crate) mod guide;
 pub(crate) mod sample;

@@ -13,7 +13,7 @@ pub(crate) const BLOCK: usize = 128;
 /// The name of the factors of a weight's blocks, behind the weight's.
 pub(crate) const SCALES: &str = "_scale_inv";
 
-/// What a configuration says of such weights. How activations are quantized elsewhere makes no difference here.
+/// A configuration's settings of such weights. How activations are quantized elsewhere makes no difference here.
 #[derive(Deserialize)]
 struct Quantization {
     quant_method: String,

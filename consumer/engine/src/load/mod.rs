@@ -9,6 +9,7 @@ pub(crate) mod generation;
 pub(crate) mod gguf;
 pub(crate) mod logit_score;
 pub(crate) mod modules;
+pub(crate) mod mxfp4;
 pub(crate) mod options;
 pub(crate) mod per_token;
 pub(crate) mod pooling;

@@ -18,6 +18,8 @@ use serde::Deserialize;
 use crate::error::EngineError;
 use crate::load::files::{from_json, read_if_there};
 use crate::load::fp8;
+use crate::load::gguf::blocks::Blocks;
+use crate::load::mxfp4;
 use crate::load::tensors::Tensors;
 
 /// The largest header that is read; the safetensors format's own limit.
@@ -113,17 +115,23 @@ impl Weights {
         EngineError::TensorMissing { path: self.path.clone(), name: name.to_owned() }
     }
 
+    /// A tensor of this shape.
+    fn checked(&self, name: &str, shape: &[usize]) -> Result<(&Shard, &TensorInfo), EngineError> {
+        let Some((shard, info)) = self.find(name) else { return Err(self.missing(name)) };
+        if info.shape == shape {
+            return Ok((shard, info));
+        }
+        Err(EngineError::TensorShape {
+            path: shard.path.clone(),
+            name: name.to_owned(),
+            expected: shape.to_vec(),
+            actual: info.shape.clone(),
+        })
+    }
+
     /// The tensor in f32, on the processor.
     pub(crate) fn f32(&self, name: &str, shape: &[usize]) -> Result<Tensor, EngineError> {
-        let Some((shard, info)) = self.find(name) else { return Err(self.missing(name)) };
-        if info.shape != shape {
-            return Err(EngineError::TensorShape {
-                path: shard.path.clone(),
-                name: name.to_owned(),
-                expected: shape.to_vec(),
-                actual: info.shape.clone(),
-            });
-        }
+        let (shard, info) = self.checked(name, shape)?;
         if info.dtype == Dtype::F8_E4M3
             && let [rows, columns] = *shape
         {
@@ -137,6 +145,36 @@ impl Weights {
         let bytes = shard.read(info.data_offsets.0, info.data_offsets.1)?;
         Ok(Tensor::from_raw_buffer(&bytes, dtype, shape, &Device::Cpu)?.to_dtype(DType::F32)?)
     }
+
+    /// Entry `index` of a tensor of bytes, along its first dimension.
+    fn bytes_entry(
+        &self,
+        name: &str,
+        shape: &[usize],
+        index: usize,
+    ) -> Result<Vec<u8>, EngineError> {
+        let (shard, info) = self.checked(name, shape)?;
+        if info.dtype != Dtype::U8 {
+            return Err(EngineError::TensorDType {
+                path: shard.path.clone(),
+                name: name.to_owned(),
+                dtype: format!("{:?}", info.dtype),
+                readable: "U8",
+            });
+        }
+        shard.entry(info, index)
+    }
+}
+
+/// The tensor of a stack's blocks of MXFP4, `[matrices, outputs, inputs / 32, 16]`: two values a byte, the first in its
+/// lower half.
+fn blocks_of(name: &str) -> String {
+    format!("{name}_blocks")
+}
+
+/// The tensor of these blocks' scales, `[matrices, outputs, inputs / 32]`: exponents of two, 127 more.
+fn scales_of(name: &str) -> String {
+    format!("{name}_scales")
 }
 
 impl Shard {
@@ -184,6 +222,13 @@ impl Shard {
         }
     }
 
+    /// The bytes of one of a tensor's entries along its first dimension.
+    fn entry(&self, info: &TensorInfo, index: usize) -> Result<Vec<u8>, EngineError> {
+        let (begin, end) = info.data_offsets;
+        let bytes = (end - begin) / info.shape[0];
+        self.read(begin + index * bytes, begin + (index + 1) * bytes)
+    }
+
     fn read(&self, begin: usize, end: usize) -> Result<Vec<u8>, EngineError> {
         let mut bytes = vec![0; end - begin];
         let mut file = self.file.borrow_mut();
@@ -201,6 +246,49 @@ impl Tensors for Weights {
 
     fn f32(&self, name: &str, shape: &[usize]) -> Result<Tensor, EngineError> {
         Self::f32(self, name, shape)
+    }
+
+    fn f32_entry(&self, name: &str, shape: &[usize], index: usize) -> Result<Tensor, EngineError> {
+        let (shard, info) = self.checked(name, shape)?;
+        let dtype = shard.readable_dtype(name, info.dtype)?;
+        let bytes = shard.entry(info, index)?;
+        let entry = Tensor::from_raw_buffer(&bytes, dtype, &shape[1..], &Device::Cpu)?;
+        Ok(entry.to_dtype(DType::F32)?)
+    }
+
+    fn blocks_entry(
+        &self,
+        name: &str,
+        stack: [usize; 3],
+        index: usize,
+    ) -> Result<Option<Blocks>, EngineError> {
+        if !self.is_in_blocks(name) {
+            return Ok(None);
+        }
+        let [matrices, outputs, inputs] = stack;
+        let blocks = [matrices, outputs, inputs / mxfp4::VALUES, mxfp4::VALUES / 2];
+        if !inputs.is_multiple_of(mxfp4::VALUES) {
+            let problem = format!(
+                "{} has blocks of {} along {inputs} inputs",
+                blocks_of(name),
+                mxfp4::VALUES
+            );
+            return Err(EngineError::Config { path: self.path.clone(), problem });
+        }
+        let values = self.bytes_entry(&blocks_of(name), &blocks, index)?;
+        let scales = self.bytes_entry(&scales_of(name), &blocks[..3], index)?;
+        Ok(Some(mxfp4::blocks(outputs, inputs, &values, &scales)))
+    }
+
+    fn is_in_blocks(&self, name: &str) -> bool {
+        Self::contains(self, &blocks_of(name))
+    }
+
+    fn has_blocks(&self) -> bool {
+        let mut names = self.shards.iter().flat_map(|shard| shard.metadata.tensors().into_keys());
+        names.any(|name| {
+            name.strip_suffix("_blocks").is_some_and(|stack| self.contains(&scales_of(stack)))
+        })
     }
 
     fn dtypes(&self) -> Vec<String> {

@@ -18,6 +18,25 @@ pub(crate) trait Tensors {
         Ok(None)
     }
 
+    /// Entry `index` along the first dimension of a tensor of this shape, in f32. Nothing else of it is read.
+    fn f32_entry(&self, name: &str, shape: &[usize], index: usize) -> Result<Tensor, EngineError>;
+
+    /// Matrix `index` of a stack of them, `[matrices, outputs, inputs]`, in the blocks that it is stored in; `None`
+    /// where the file has plain numbers. Nothing else of the stack is read.
+    fn blocks_entry(
+        &self,
+        _name: &str,
+        _stack: [usize; 3],
+        _index: usize,
+    ) -> Result<Option<Blocks>, EngineError> {
+        Ok(None)
+    }
+
+    /// Whether the matrices of a stack are in blocks.
+    fn is_in_blocks(&self, _name: &str) -> bool {
+        false
+    }
+
     /// True when some matrices are in blocks.
     fn has_blocks(&self) -> bool {
         false

@@ -1,6 +1,7 @@
 //! Texts to token ids: one text on the calling thread, cut to the model's length with its closing tokens kept.
 
 mod beginning;
+pub(crate) mod channel_marks;
 pub(crate) mod gguf;
 mod ids;
 mod kinds;

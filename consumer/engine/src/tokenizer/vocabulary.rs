@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokenizers::Tokenizer as Library;
 
 use crate::error::EngineError;
+use crate::tokenizer::channel_marks::ChannelMarks;
 use crate::tokenizer::{Tokenizer, library};
 
 /// The largest id that is read, to bound the memory of a broken file: ten times the largest vocabulary known.
@@ -34,6 +35,8 @@ pub struct Vocabulary {
     /// Whether a token is special, by id: its text is no part of an answer.
     special: Vec<bool>,
     pub(crate) beginning: Beginning,
+    /// Of a model that answers in channels.
+    pub(crate) marks: Option<ChannelMarks>,
     /// Tokens of single bytes stand for what the vocabulary lacks.
     pub(crate) has_byte_tokens: bool,
 }
@@ -91,10 +94,15 @@ impl Vocabulary {
             special[id as usize] = token.special;
             texts[id as usize] = Some(token.content);
         }
+        let marks = ChannelMarks::of(|mark| {
+            let is_mark = |id: &usize| special[*id] && texts[*id].as_deref() == Some(mark);
+            (0..count).find(is_mark).map(|id| id as u32)
+        });
         let mut it = Self {
             bytes: Vec::new(),
             ends: Vec::with_capacity(count),
             special,
+            marks,
             beginning: how.beginning,
             has_byte_tokens: how.has_byte_tokens,
         };

@@ -42,7 +42,7 @@ fn gelu_tanh<T: Target, E: Element>(x: f32) -> f32 {
 
 /// `1 / (1 + exp(-x))`.
 #[inline(always)]
-fn sigmoid<T: Target, E: Element>(x: f32) -> f32 {
+pub(crate) fn sigmoid<T: Target, E: Element>(x: f32) -> f32 {
     // Beyond, the exponential would overflow where the result is 0 anyway.
     let x = if x < -80.0 { -80.0 } else { x };
     1.0 / (1.0 + exp2::<T, E>(x * -std::f32::consts::LOG2_E))

@@ -7,9 +7,11 @@ use crate::cpu;
 use crate::ops::add_layer_norm::{self, AddLayerNorm};
 use crate::ops::add_rms_norm::{self, AddRmsNorm};
 use crate::ops::backend::Backend;
-use crate::ops::blocks::{Q4Block, Q8Block};
+use crate::ops::blocks::{Fp4Block, Q4Block, Q8Block};
+use crate::ops::clamped_gate::{self, ClampedGate};
 use crate::ops::decoder_backend::DecoderBackend;
 use crate::ops::embed_layer_norm::{self, EmbedLayerNorm};
+use crate::ops::experts::{self, Experts};
 use crate::ops::gate::{self, Gate};
 use crate::ops::head_linear::{self, HeadLinear};
 use crate::ops::latent_into_pages::{self, LatentIntoPages};
@@ -20,6 +22,7 @@ use crate::ops::pool_normalize::{self, PoolNormalize};
 use crate::ops::qkv_into_pages::{self, QkvIntoPages};
 use crate::ops::rms_norm::{self, RmsNorm};
 use crate::ops::rotary::{self, Rotary};
+use crate::ops::route::{self, Router};
 use crate::ops::varlen_attention::{self, VarlenAttention};
 use crate::ops::weight_rows;
 
@@ -44,6 +47,10 @@ impl Backend for Cpu {
     }
 
     fn pack_q8(&self, sizes: [usize; 2], blocks: &[Q8Block]) -> Result<PackedWeight> {
+        cpu::linear::blocks::pack(sizes, blocks)
+    }
+
+    fn pack_fp4(&self, sizes: [usize; 2], blocks: &[Fp4Block]) -> Result<PackedWeight> {
         cpu::linear::blocks::pack(sizes, blocks)
     }
 
@@ -143,5 +150,17 @@ impl DecoderBackend for Cpu {
         operands: paged_attention::Operands<'_>,
     ) -> Result<()> {
         cpu::paged_attention::paged_attention(op, operands)
+    }
+
+    fn clamped_gate(&self, op: ClampedGate, operands: clamped_gate::Operands<'_>) -> Result<()> {
+        cpu::clamped_gate::clamped_gate(op, operands)
+    }
+
+    fn route(&self, op: &Router, operands: route::Operands<'_>) -> Result<()> {
+        cpu::route::route(op, operands)
+    }
+
+    fn experts(&self, op: &Experts, operands: experts::Operands<'_>) -> Result<()> {
+        cpu::experts::experts(op, operands)
     }
 }

@@ -72,24 +72,18 @@ impl PageLayout {
         }
     }
 
-    /// Panels of the values of a latent page, as long as [`Self::dims`] lines, from its keys.
+    /// Panels of the values of a latent page, as long as [`Self::dims`] lines, from its keys. What is in columns beyond
+    /// a token's values is not defined.
     #[inline(always)]
-    pub(super) fn transpose<E: Element>(self, keys: &[E], values: &mut [E]) {
-        let lines = keys.chunks_exact(PANEL * E::STEP);
-        for (panel, values) in values.chunks_exact_mut(VALUE_PANEL).enumerate() {
-            let lines = lines.clone().skip(panel * PANEL / E::STEP).take(PANEL / E::STEP);
-            let there = self.value_dim.saturating_sub(panel * PANEL).min(PANEL);
-            if there < PANEL {
-                values.fill(E::default());
-            }
-            for (line, keys) in lines.enumerate() {
-                for within in 0..E::STEP.min(there.saturating_sub(line * E::STEP)) {
-                    let column = (line * E::STEP + within) * E::STEP;
-                    for (step, keys) in keys.chunks_exact(E::STEP * E::STEP).enumerate() {
-                        let to = &mut values[step * PANEL * E::STEP + column..][..E::STEP];
-                        for (slot, to) in to.iter_mut().enumerate() {
-                            *to = keys[slot * E::STEP + within];
-                        }
+    pub(super) fn transpose<E: Element>(keys: &[E], values: &mut [E]) {
+        let panels = keys.chunks(VALUE_PANEL).zip(values.chunks_exact_mut(VALUE_PANEL));
+        for (keys, values) in panels {
+            for (step, line) in values.chunks_exact_mut(PANEL * E::STEP).enumerate() {
+                // A step of the tokens of each step of the dimensions: a square, which is turned over.
+                let squares = keys[step * E::STEP * E::STEP..].chunks(PANEL * E::STEP);
+                for (to, from) in line.chunks_exact_mut(E::STEP * E::STEP).zip(squares) {
+                    for (at, to) in to.iter_mut().enumerate() {
+                        *to = from[at % E::STEP * E::STEP + at / E::STEP];
                     }
                 }
             }

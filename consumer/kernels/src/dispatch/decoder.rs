@@ -1,17 +1,23 @@
 //! The public calls of decoders' operations, as `dispatch` has those of encoders'.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::cpu::backend::Cpu;
 use crate::error::KernelError;
+use crate::ops::activation::Activation;
 use crate::ops::add_rms_norm::{self, AddRmsNorm};
+use crate::ops::backend::Backend;
+use crate::ops::clamped_gate::{self, AnyGate, ClampedGate};
 use crate::ops::decoder_backend::DecoderBackend;
-use crate::ops::linear::{self, Linear};
+use crate::ops::experts::{self, ExpertRows, Experts};
+use crate::ops::linear::{self, Linear, Parameters};
 use crate::ops::operand::output;
 use crate::ops::paged_attention::{self, PagedAttention};
 use crate::ops::pages::Pages;
 use crate::ops::qkv_into_pages::{self, QkvIntoPages};
 use crate::ops::rms_norm::{self, RmsNorm};
+use crate::ops::route::{self, Router};
+use crate::ops::routes::Routes;
 use crate::ops::step_rows::StepRows;
 use crate::ops::weight_rows;
 
@@ -28,6 +34,16 @@ pub(super) fn backend_of(
 }
 
 impl Linear {
+    /// Packs `weight` `[out, in]` in f32, whatever goes in: inputs of `dtype` are widened, and what comes out is of
+    /// `dtype`, or f32 by [`Self::forward_f32_into`]. For layers that decide something, as a router does.
+    pub fn wide(weight: &Tensor, bias: Option<&Tensor>, dtype: DType) -> Result<Self, KernelError> {
+        let weight = weight.to_dtype(DType::F32)?;
+        let parameters = Parameters::checked(&weight, bias, DType::F32)?;
+        backend_of(linear::OP, weight.device())?;
+        let packed = Cpu.pack(&weight)?;
+        Ok(Self::of(packed, parameters, Activation::None, dtype))
+    }
+
     /// `x`: `[tokens, in]`; writes `out`, as long as `[tokens, out]`, in f32 whatever the number type of `x`: what a
     /// head's logits are wanted in.
     pub fn forward_f32_into(&self, x: &Tensor, out: &mut [f32]) -> Result<(), KernelError> {
@@ -108,5 +124,62 @@ impl PagedAttention<'_> {
         let operands = paged_attention::Operands { qkv, pages, out };
         self.check(operands)?;
         Ok(backend_of(paged_attention::OP, qkv.device())?.paged_attention(self, operands)?)
+    }
+}
+
+impl ClampedGate {
+    /// `x`: `[tokens, 2 * inner]`; writes `out`: `[tokens, inner]`.
+    pub fn forward_into(self, x: &Tensor, out: &Tensor) -> Result<(), KernelError> {
+        let operands = clamped_gate::Operands { x, out };
+        self.check(operands)?;
+        Ok(backend_of(clamped_gate::OP, x.device())?.clamped_gate(self, operands)?)
+    }
+}
+
+impl AnyGate {
+    /// `x`: `[tokens, 2 * inner]`; writes `out`: `[tokens, inner]`.
+    pub fn forward_into(self, x: &Tensor, out: &Tensor) -> Result<(), KernelError> {
+        match self {
+            Self::Plain(gate) => gate.forward_into(x, out),
+            Self::Clamped(gate) => gate.forward_into(x, out),
+        }
+    }
+}
+
+impl Router {
+    /// `x`: `[tokens, hidden]`; writes the tokens' `routes`.
+    pub fn forward_into(&self, x: &Tensor, routes: &mut Routes) -> Result<(), KernelError> {
+        let tokens = self.check(x)?;
+        let operands = route::Operands { x, tokens, routes };
+        Ok(backend_of(route::OP, x.device())?.route(self, operands)?)
+    }
+}
+
+impl Experts {
+    /// `x`: `[tokens, hidden]`, whose tokens go by `routes`; writes `out`, of its shape. `rows` are scratch memory.
+    pub fn forward_into(
+        &self,
+        x: &Tensor,
+        routes: &Routes,
+        rows: ExpertRows<'_>,
+        out: &Tensor,
+    ) -> Result<(), KernelError> {
+        self.run(experts::Operands { x, routes, rows, out, onto: false })
+    }
+
+    /// As [`Self::forward_into`], but adds to what `out` holds: the result of an expert that every token takes.
+    pub fn forward_onto(
+        &self,
+        x: &Tensor,
+        routes: &Routes,
+        rows: ExpertRows<'_>,
+        out: &Tensor,
+    ) -> Result<(), KernelError> {
+        self.run(experts::Operands { x, routes, rows, out, onto: true })
+    }
+
+    fn run(&self, operands: experts::Operands<'_>) -> Result<(), KernelError> {
+        self.check(operands)?;
+        Ok(backend_of(experts::OP, operands.x.device())?.experts(self, operands)?)
     }
 }

@@ -3,7 +3,7 @@
 use candle_core::{Error, Result, Tensor};
 
 use super::add_layer_norm::{self, AddLayerNorm};
-use super::blocks::{Q4Block, Q8Block};
+use super::blocks::{Fp4Block, Q4Block, Q8Block};
 use super::embed_layer_norm::{self, EmbedLayerNorm};
 use super::feed_forward::{self, FeedForward};
 use super::gate::{self, Gate};
@@ -32,6 +32,12 @@ pub(crate) trait Backend {
 
     /// As [`Self::pack_q4`], of 8-bit blocks.
     fn pack_q8(&self, sizes: [usize; 2], blocks: &[Q8Block]) -> Result<PackedWeight> {
+        let _ = (sizes, blocks);
+        Err(Error::Msg("weights in blocks have no kernels on this device".to_owned()))
+    }
+
+    /// As [`Self::pack_q4`], of blocks of `MXFP4`.
+    fn pack_fp4(&self, sizes: [usize; 2], blocks: &[Fp4Block]) -> Result<PackedWeight> {
         let _ = (sizes, blocks);
         Err(Error::Msg("weights in blocks have no kernels on this device".to_owned()))
     }

@@ -8,7 +8,8 @@
 //!
 //! The weights are exact: nothing is rounded that a checkpoint's block says. Of GGUF's formats `Q4_0` (with a minimum
 //! of -8 scales), `Q4_1` and `Q4_K` fit [`Q4Block`]. [`Q8Block`] takes `Q5_0`, `Q5_1`, `Q5_K` and `Q8_0`, those with a
-//! scale for each half of a block, `Q3_K` and `Q6_K`, and tables of small integers, `IQ4_NL` and, doubled, `MXFP4`.
+//! scale for each half of a block, `Q3_K` and `Q6_K`, and tables of small integers, as `IQ4_NL`. [`Fp4Block`] is
+//! `MXFP4`, whose quants are numbers of a table of 16.
 
 /// Weights of a block.
 pub const BLOCK: usize = 32;
@@ -27,19 +28,48 @@ pub struct Q4Block {
 impl Q4Block {
     /// Its quants, each from 0 to 15, in the order of the inputs.
     pub fn quants(&self) -> [u8; BLOCK] {
-        let mut quants = [0; BLOCK];
-        let (first, second) = quants.split_at_mut(BLOCK / 2);
-        for ((first, second), byte) in first.iter_mut().zip(second).zip(self.quants) {
-            *first = byte & 15;
-            *second = byte >> 4;
-        }
-        quants
+        halves(self.quants)
     }
 
     /// Its weights in f32.
     pub fn weights(&self) -> [f32; BLOCK] {
         self.quants().map(|quant| self.scale * f32::from(quant) + self.minimum)
     }
+}
+
+/// Twice the numbers that four bits are in `MXFP4`: a sign, two bits of exponent, one of fraction (E2M1).
+pub const FP4_DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+/// Weights of an output along 32 inputs, in four bits each: `scale * FP4_DOUBLED[quant]`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Fp4Block {
+    /// The value of the smallest step, half of the block's power of two.
+    pub scale: f32,
+    /// In the order of GGUF: the lower half of byte `i` is weight `i`, the upper half is weight `i + 16`.
+    pub quants: [u8; BLOCK / 2],
+}
+
+impl Fp4Block {
+    /// Its quants, each from 0 to 15, in the order of the inputs.
+    pub fn quants(&self) -> [u8; BLOCK] {
+        halves(self.quants)
+    }
+
+    /// Its weights in f32.
+    pub fn weights(&self) -> [f32; BLOCK] {
+        self.quants().map(|quant| self.scale * f32::from(FP4_DOUBLED[usize::from(quant)]))
+    }
+}
+
+/// The lower halves of bytes, then the upper ones.
+fn halves(bytes: [u8; BLOCK / 2]) -> [u8; BLOCK] {
+    let mut quants = [0; BLOCK];
+    let (first, second) = quants.split_at_mut(BLOCK / 2);
+    for ((first, second), byte) in first.iter_mut().zip(second).zip(bytes) {
+        *first = byte & 15;
+        *second = byte >> 4;
+    }
+    quants
 }
 
 /// Weights of an output along 32 inputs, in eight bits each: `scale * quant + minimum`, with a scale for each half.

@@ -3,12 +3,15 @@
 use candle_core::{Result, Tensor};
 
 use super::add_rms_norm::{self, AddRmsNorm};
+use super::clamped_gate::{self, ClampedGate};
+use super::experts::{self, Experts};
 use super::head_linear::{self, HeadLinear};
 use super::latent_into_pages::{self, LatentIntoPages};
 use super::linear::Linear;
 use super::paged_attention::{self, PagedAttention};
 use super::qkv_into_pages::{self, QkvIntoPages};
 use super::rms_norm::{self, RmsNorm};
+use super::route::{self, Router};
 use super::weight_rows;
 
 /// Computes decoders' operations on one kind of device. Operands come checked, as those of
@@ -49,4 +52,13 @@ pub(crate) trait DecoderBackend {
         op: &PagedAttention<'_>,
         operands: paged_attention::Operands<'_>,
     ) -> Result<()>;
+
+    /// See [`ClampedGate`].
+    fn clamped_gate(&self, op: ClampedGate, operands: clamped_gate::Operands<'_>) -> Result<()>;
+
+    /// See [`Router`].
+    fn route(&self, op: &Router, operands: route::Operands<'_>) -> Result<()>;
+
+    /// See [`Experts`].
+    fn experts(&self, op: &Experts, operands: experts::Operands<'_>) -> Result<()>;
 }

@@ -33,14 +33,8 @@ pub(crate) struct Operands<'a> {
 
 impl Gate {
     #[allow(clippy::unused_self)] // as of the other operations
-    pub(crate) fn check(self, Operands { x, out }: Operands<'_>) -> Result<(), KernelError> {
-        let operand = Operand { op: OP, name: "x", tensor: x };
-        let (tokens, width, dtype) = operand.matrix()?;
-        if !width.is_multiple_of(2) {
-            return Err(operand.shape_error("rows of two halves".to_owned()));
-        }
-        Operand { op: OP, name: "out", tensor: out }.expect(&[tokens, width / 2], dtype)?;
-        share_no_memory(OP, out, &[("x", x)])
+    pub(crate) fn check(self, operands: Operands<'_>) -> Result<(), KernelError> {
+        check(OP, operands)
     }
 
     /// `y` in float64, of rows side by side.
@@ -54,4 +48,18 @@ impl Gate {
         }
         y
     }
+}
+
+/// The checks of any operation that makes one half of two.
+pub(crate) fn check(
+    op: &'static str,
+    Operands { x, out }: Operands<'_>,
+) -> Result<(), KernelError> {
+    let operand = Operand { op, name: "x", tensor: x };
+    let (tokens, width, dtype) = operand.matrix()?;
+    if !width.is_multiple_of(2) {
+        return Err(operand.shape_error("rows of two halves".to_owned()));
+    }
+    Operand { op, name: "out", tensor: out }.expect(&[tokens, width / 2], dtype)?;
+    share_no_memory(op, out, &[("x", x)])
 }

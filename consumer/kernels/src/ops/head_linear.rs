@@ -1,12 +1,12 @@
 //! `head_linear`: a matrix product for each head of a state: head by head a weight of its own.
 //!
 //! - formula: `y[t, h, :out] = weight[h] * x[t, h, :in]`
-//! - shapes: `x`: `[tokens, heads * (in or more)]`; `weight`: `[heads, out, in]`; `y`: `[tokens, heads * (out or more)]`.
-//!   Of each head the first values are read and written; what is beyond stays as it was
+//! - shapes: `x`: `[tokens, heads * (in or more)]`; `weight`: `[heads, out, in]`; `y`:
+//!   `[tokens, heads * (out or more)]`. Of each head the first values are read and written; what is beyond stays
 //! - dtype: f32 or bf16 (`in` even) with f32 sums
 //! - memory traffic: `x` and `y` once, a head's weight once for each chunk of rows
 //! - numerics: as `linear`: summed in an order that does not depend on the rows beside
-//! - source: DeepSeek-AI 2024 (`DeepSeek`-V2, 2.1.2: the projections of keys and values, absorbed)
+//! - source: `DeepSeek`-AI 2024 (`DeepSeek`-V2, 2.1.2: the projections of keys and values, absorbed)
 //!
 //! The weight is packed once, as that of [`Linear`](crate::Linear): each head's outputs are whole panels.
 

@@ -10,7 +10,7 @@
 //! - dtype: f32 or bf16, as the pages; norm and rotation in f32, rounded once
 //! - memory traffic: `latent` once, and once into pages; of `q` and `query` what is turned
 //! - numerics: as `rms_norm` and `rotary`
-//! - source: DeepSeek-AI 2024 (`DeepSeek`-V2: multi-head latent attention); Kwon et al. 2023 (pages)
+//! - source: `DeepSeek`-AI 2024 (`DeepSeek`-V2: multi-head latent attention); Kwon et al. 2023 (pages)
 
 use candle_core::{DType, Tensor};
 
@@ -113,9 +113,10 @@ impl LatentIntoPages<'_> {
     #[cfg(test)]
     fn reference_turned(&self, values: &[f64], position: usize) -> Vec<f64> {
         let every_second = |first| values.iter().skip(first).step_by(2).copied();
-        let mut halves = match self.is_interleaved {
-            true => every_second(0).chain(every_second(1)).collect(),
-            false => values.to_vec(),
+        let mut halves = if self.is_interleaved {
+            every_second(0).chain(every_second(1)).collect()
+        } else {
+            values.to_vec()
         };
         if let Some(rotary) = self.rotary {
             rotary.reference_head(&mut halves, position);

@@ -63,6 +63,8 @@ pub(crate) struct BlockFormat {
     pub(crate) halves: bool,
     /// Whether blocks have a minimum.
     pub(crate) minima: bool,
+    /// Whether quants of four bits are numbers of a table ([`FP4_DOUBLED`](super::blocks::FP4_DOUBLED)).
+    pub(crate) table: bool,
     /// Bytes before the first panel, which begins a cache line.
     pub(crate) skipped: usize,
 }

@@ -1,6 +1,9 @@
 //! The meaning of configurations, in the words of several versions.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::float_cmp)]
 
+mod latent;
+
+use forebay_kernels::Scoring;
 use serde_json::json;
 
 use super::*;
@@ -43,6 +46,43 @@ fn windows_of_both_directions_are_counted_as_their_fields_mean_them() {
     let of = |more| parse("mistral", &more).unwrap();
     assert_eq!(windows(&of(json!({"is_causal": false, "sliding_window": 7}))), [Some(8); 6]);
     assert_eq!(of(json!({"is_causal": true, "sliding_window": 7})).bidirectional, None);
+}
+
+#[test]
+fn experts_are_where_each_family_has_them() {
+    let of = |model_type, more| -> Vec<usize> {
+        let layers = parse(model_type, &more).unwrap().layers.into_iter().enumerate();
+        layers.filter(|(_, layer)| layer.has_experts).map(|(index, _)| index).collect()
+    };
+    assert!(of("qwen3", json!({})).is_empty());
+    assert_eq!(of("qwen3_moe", json!({})), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(of("qwen3_moe", json!({"decoder_sparse_step": 2})), [1, 3, 5]);
+    let some = json!({"decoder_sparse_step": 2, "mlp_only_layers": [0, 3]});
+    assert_eq!(of("qwen3_moe", some), [1, 5]);
+    assert!(of("qwen3_moe", json!({"num_experts": 0})).is_empty());
+    assert_eq!(of("gpt_oss", json!({})), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(parse("qwen3_moe", &json!({"num_experts": 0})).unwrap().experts, None);
+}
+
+#[test]
+fn what_experts_do_is_said_by_names_of_all_versions() {
+    let config = |model_type, more| parse(model_type, &more).unwrap();
+    let now = config("qwen3_moe", json!({"num_local_experts": 9, "norm_topk_prob": true}));
+    assert_eq!(now, config("qwen3_moe", json!({"num_experts": 9, "norm_topk_prob": true})));
+    let experts = now.experts.unwrap();
+    assert_eq!((experts.count, experts.top_k, experts.inner), (9, 8, 768));
+    assert!(experts.normalizes && experts.scoring == Scoring::Softmax && !experts.has_bias);
+    let oss = config("gpt_oss", json!({"swiglu_limit": 5.0, "head_dim": 16}));
+    assert_eq!(windows(&oss), [Some(128), None, Some(128), None, Some(128), None]);
+    assert!(oss.has_sinks && oss.qkv_bias && oss.out_bias);
+    let experts = oss.experts.unwrap();
+    assert_eq!((experts.count, experts.top_k, experts.inner), (128, 4, 96));
+    assert_eq!(experts.clamped.unwrap().limit, 5.0);
+    // The parameters of the rotation that a file without any means.
+    let said = json!({"head_dim": 16, "swiglu_limit": 5.0, "rope_scaling": {"rope_type": "yarn",
+        "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": false,
+        "original_max_position_embeddings": 4096}, "rope_theta": 150_000.0});
+    assert_eq!(config("gpt_oss", said).ropes, oss.ropes);
 }
 
 #[test]
@@ -93,6 +133,12 @@ fn what_cannot_be_computed_is_refused_by_name() {
         ("llama", json!({"quantization_config": {"bits": 4}}), "quantization_config"),
         ("gemma3_text", json!({"attn_logit_softcapping": 50.0}), "attn_logit_softcapping"),
         ("qwen2", json!({"layer_types": ["full_attention"]}), "layer_types"),
+        ("qwen3_moe", json!({"num_experts": 1_000_000}), "num_experts"),
+        ("qwen3_moe", json!({"num_experts_per_tok": 0}), "num_experts_per_tok"),
+        ("qwen3_moe", json!({"moe_intermediate_size": 0}), "moe_intermediate_size"),
+        ("gpt_oss", json!({"num_local_experts": 0}), "num_local_experts"),
+        ("gpt_oss", json!({"swiglu_alpha": -1.0}), "swiglu_alpha"),
+        ("gpt_oss", json!({"quantization_config": {"quant_method": "awq"}}), "awq"),
         ("qwen3", json!({"layer_types": vec!["linear_attention"; 6]}), "linear_attention"),
     ] {
         let error = parse(model_type, &more).unwrap_err().to_string();

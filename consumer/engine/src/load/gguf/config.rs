@@ -99,8 +99,12 @@ pub(crate) fn config(
     tensors: &dyn Tensors,
 ) -> Result<Map<String, Value>, EngineError> {
     let keys = Keys { metadata, family: family.name() };
-    if keys.size("expert_count", SIZE_MAX)?.is_some() {
-        let problem = format!("{} > 0: experts are not supported", keys.key("expert_count"));
+    if !family.has_experts() && keys.size("expert_count", SIZE_MAX)?.is_some() {
+        let problem = format!(
+            "{} > 0: {} has no experts here; supported: qwen3moe, gpt-oss",
+            keys.key("expert_count"),
+            family.name()
+        );
         return Err(metadata.problem(problem));
     }
     // Files of models that embed or rerank name a pooling, of which 0 is none.
@@ -125,7 +129,7 @@ pub(crate) fn config(
     set("model_type", json!(family.model_type()));
     set("vocab_size", json!(vocabulary));
     set("hidden_size", json!(keys.required("embedding_length", SIZE_MAX)?));
-    set("intermediate_size", json!(keys.required("feed_forward_length", SIZE_MAX)?));
+    set("intermediate_size", json!(inner(&keys, family)?));
     set("num_hidden_layers", json!(keys.required("block_count", LAYERS_MAX)?));
     set("num_attention_heads", json!(heads.queries));
     set("num_key_value_heads", json!(heads.keys));
@@ -137,7 +141,7 @@ pub(crate) fn config(
     let name = if family == Family::Gemma3 { "hidden_activation" } else { "hidden_act" };
     set(name, json!(activation));
     match family {
-        Family::Llama | Family::SmolLm3 | Family::Qwen3 => {
+        Family::Llama | Family::SmolLm3 | Family::Qwen3 | Family::Qwen3Moe | Family::GptOss => {
             set("attention_bias", json!(has_bias("self_attn.q_proj")));
         }
         Family::Qwen2 | Family::Gemma3 | Family::Phi3 => {}
@@ -151,9 +155,64 @@ pub(crate) fn config(
     match family {
         Family::Gemma3 => of_gemma3(&keys, heads, &mut fields)?,
         Family::Phi3 => of_phi3(&keys, heads, positions, &mut fields)?,
+        Family::Qwen3Moe | Family::GptOss => {
+            of_experts(&keys, family, tensors, &mut fields)?;
+        }
         _ => {}
     }
     Ok(fields)
+}
+
+/// Values inside a feed-forward half without experts; of a family whose layers all have them, inside an expert.
+fn inner(keys: &Keys<'_>, family: Family) -> Result<usize, EngineError> {
+    let of_experts = keys.size("expert_feed_forward_length", SIZE_MAX)?;
+    match of_experts.filter(|_| family == Family::GptOss) {
+        Some(inner) => Ok(inner),
+        None => keys.required("feed_forward_length", SIZE_MAX),
+    }
+}
+
+fn of_experts(
+    keys: &Keys<'_>,
+    family: Family,
+    tensors: &dyn Tensors,
+    fields: &mut Map<String, Value>,
+) -> Result<(), EngineError> {
+    let refused = |name: &str, value: usize, supported: &str| {
+        let problem =
+            format!("{} = {value} is not supported; supported: {supported}", keys.key(name));
+        Err(keys.metadata.problem(problem))
+    };
+    // The softmax of all results, or of those that were chosen.
+    let kind = if family == Family::GptOss { 3 } else { 1 };
+    if let Some(other) =
+        keys.size("expert_gating_func", SIZE_MAX)?.filter(|&of_file| of_file != kind)
+    {
+        return refused("expert_gating_func", other, &kind.to_string());
+    }
+    for name in ["expert_shared_count", "expert_group_count"] {
+        if let Some(count) = keys.size(name, SIZE_MAX)? {
+            return refused(name, count, "0");
+        }
+    }
+    let mut set = |field: &str, value: Value| fields.insert(field.to_owned(), value);
+    set("num_local_experts", json!(keys.required("expert_count", SIZE_MAX)?));
+    set("num_experts_per_tok", json!(keys.required("expert_used_count", SIZE_MAX)?));
+    if family == Family::GptOss {
+        if let Some(window) = keys.size("attention.sliding_window", POSITIONS_MAX)? {
+            set("sliding_window", json!(window));
+        }
+        return Ok(());
+    }
+    let inner = keys.required("expert_feed_forward_length", SIZE_MAX)?;
+    set("moe_intermediate_size", json!(inner));
+    // Not in files: programs that read them divide by the sum.
+    set("norm_topk_prob", json!(true));
+    let layers = keys.required("block_count", LAYERS_MAX)?;
+    let is_dense =
+        |layer: &usize| tensors.contains(&format!("model.layers.{layer}.mlp.gate_proj.weight"));
+    set("mlp_only_layers", json!((0..layers).filter(is_dense).collect::<Vec<_>>()));
+    Ok(())
 }
 
 fn of_gemma3(
@@ -234,6 +293,10 @@ fn scaling(
                 "factor": factor,
                 "original_max_position_embeddings": original.unwrap_or(positions),
             });
+            if keys.family == Family::GptOss.name() {
+                // The one family that doesn't round to whole pairs; files don't say it.
+                scaling["truncate"] = json!(false);
+            }
             let settings = [
                 ("attention_factor", "rope.scaling.attn_factor"),
                 ("beta_fast", "rope.scaling.yarn_beta_fast"),

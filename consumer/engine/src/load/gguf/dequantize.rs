@@ -1,6 +1,7 @@
 //! Quantised blocks to floats, exactly as the format's reference does: every multiplication and sum in f32,
 //! in its order, each rounded by itself.
 
+use forebay_kernels::FP4_DOUBLED;
 use half::bf16;
 use rayon::prelude::*;
 
@@ -88,14 +89,6 @@ fn q8_0(block: &[u8], values: &mut [f32]) {
     }
 }
 
-/// Twice the values of four bits: a sign, two bits of exponent, one of mantissa.
-const MXFP4: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
-
-/// Twice the value that four bits stand for.
-pub(crate) fn mxfp4_quant(bits: u8) -> i8 {
-    MXFP4[usize::from(bits)]
-}
-
 /// Half of the power of two that a block's first byte says; the two smallest are subnormal.
 pub(crate) fn mxfp4_scale(block: &[u8]) -> f32 {
     let exponent = u32::from(block[0]);
@@ -105,5 +98,5 @@ pub(crate) fn mxfp4_scale(block: &[u8]) -> f32 {
 
 fn mxfp4(block: &[u8], values: &mut [f32]) {
     let scale = mxfp4_scale(block);
-    nibbles(&block[1..], values, |_, quant| scale * f32::from(mxfp4_quant(quant)));
+    nibbles(&block[1..], values, |_, quant| scale * f32::from(FP4_DOUBLED[usize::from(quant)]));
 }

@@ -4,18 +4,20 @@ use crate::error::EngineError;
 use crate::load::gguf::metadata::Metadata;
 
 /// The families that are read, by the names that files give them.
-const FAMILIES: &str =
-    "llama (also SmolLM2 and Mistral), smollm3, qwen2, qwen3, gemma3, phi3 (also Phi-4)";
+const FAMILIES: &str = "llama (also SmolLM2 and Mistral), smollm3, qwen2, qwen3, qwen3moe, gemma3, \
+                        phi3 (also Phi-4), gpt-oss";
 
-/// A family of dense decoders.
+/// A family of decoders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {
     Llama,
     SmolLm3,
     Qwen2,
     Qwen3,
+    Qwen3Moe,
     Gemma3,
     Phi3,
+    GptOss,
 }
 
 impl Family {
@@ -27,8 +29,10 @@ impl Family {
             "smollm3" => Self::SmolLm3,
             "qwen2" => Self::Qwen2,
             "qwen3" => Self::Qwen3,
+            "qwen3moe" => Self::Qwen3Moe,
             "gemma3" => Self::Gemma3,
             "phi3" => Self::Phi3,
+            "gpt-oss" => Self::GptOss,
             _ => {
                 return Err(metadata.problem(format!(
                     "general.architecture = {name} is not supported; supported: {FAMILIES}"
@@ -44,8 +48,10 @@ impl Family {
             Self::SmolLm3 => "smollm3",
             Self::Qwen2 => "qwen2",
             Self::Qwen3 => "qwen3",
+            Self::Qwen3Moe => "qwen3moe",
             Self::Gemma3 => "gemma3",
             Self::Phi3 => "phi3",
+            Self::GptOss => "gpt-oss",
         }
     }
 
@@ -53,6 +59,8 @@ impl Family {
     pub(crate) fn model_type(self) -> &'static str {
         match self {
             Self::Gemma3 => "gemma3_text",
+            Self::Qwen3Moe => "qwen3_moe",
+            Self::GptOss => "gpt_oss",
             other => other.name(),
         }
     }
@@ -68,7 +76,13 @@ impl Family {
         matches!(self, Self::Gemma3)
     }
 
-    /// transformers' name of a tensor, and how the tensor differs there; one that has no counterpart keeps its name.
+    /// Whether its layers may have experts.
+    pub(crate) fn has_experts(self) -> bool {
+        matches!(self, Self::Qwen3Moe | Self::GptOss)
+    }
+
+    /// transformers' name of a tensor, and how the tensor differs there; one that has no counterpart keeps its name. A
+    /// gate of all experts, which transformers joins with what it multiplies, has the name that both would have apart.
     pub(crate) fn tensor(self, name: &str) -> (String, Change) {
         let renamed = match name {
             "token_embd.weight" => Some(("model.embed_tokens.weight".to_owned(), Change::None)),
@@ -86,6 +100,9 @@ impl Family {
         if !matches!(end, "weight" | "bias") {
             return None;
         }
+        if (part, self) == ("attn_sinks", Self::GptOss) {
+            return Some((format!("model.layers.{layer}.self_attn.sinks"), Change::None));
+        }
         let interleaved = |change| if self.interleaves_heads() { change } else { Change::None };
         let (part, change) = match (part, self) {
             ("attn_norm", _) => ("input_layernorm", self.norm()),
@@ -102,7 +119,12 @@ impl Family {
             ("ffn_down", _) => ("mlp.down_proj", Change::None),
             ("ffn_norm", Self::Gemma3) => ("pre_feedforward_layernorm", self.norm()),
             ("post_ffw_norm", Self::Gemma3) => ("post_feedforward_layernorm", self.norm()),
-            ("post_attention_norm", Self::Gemma3) | ("ffn_norm", _) => {
+            ("ffn_gate_inp", Self::Qwen3Moe) => ("mlp.gate", Change::None),
+            ("ffn_gate_inp", Self::GptOss) => ("mlp.router", Change::None),
+            ("ffn_gate_exps", _) => ("mlp.experts.gate_proj", Change::None),
+            ("ffn_up_exps", _) => ("mlp.experts.up_proj", Change::None),
+            ("ffn_down_exps", _) => ("mlp.experts.down_proj", Change::None),
+            ("post_attention_norm", Self::Gemma3 | Self::GptOss) | ("ffn_norm", _) => {
                 ("post_attention_layernorm", self.norm())
             }
             _ => return None,

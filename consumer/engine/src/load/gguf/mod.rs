@@ -134,12 +134,24 @@ impl GgufModel {
         }
     }
 
+    fn read(&self, begin: u64, bytes: usize) -> Result<Vec<u8>, EngineError> {
+        let mut read = vec![0; bytes];
+        self.file
+            .read_exact_at(&mut read, begin)
+            .map_err(|source| EngineError::File { path: self.path.clone(), source })?;
+        Ok(read)
+    }
+
+    /// The bytes of one of a tensor's entries along its first dimension, of a tensor whose values are as in the file.
+    fn entry(&self, info: &TensorInfo, index: usize) -> Result<Vec<u8>, EngineError> {
+        // Entries are whole rows, and rows whole blocks.
+        let bytes = info.bytes / info.shape[0];
+        self.read(info.begin + (index * bytes) as u64, bytes)
+    }
+
     /// The tensor's bytes, its rows in transformers' order.
     fn bytes(&self, name: &str, info: &TensorInfo, change: Change) -> Result<Vec<u8>, EngineError> {
-        let mut bytes = vec![0; info.bytes];
-        self.file
-            .read_exact_at(&mut bytes, info.begin)
-            .map_err(|source| EngineError::File { path: self.path.clone(), source })?;
+        let bytes = self.read(info.begin, info.bytes)?;
         let heads = match change {
             Change::Queries => self.heads.queries,
             Change::Keys => self.heads.keys,
@@ -180,6 +192,31 @@ impl Tensors for GgufModel {
         let bytes = self.bytes(name, info, change)?;
         let [outputs, inputs] = shape;
         Ok(Some(Blocks { kind, outputs, inputs, bytes }))
+    }
+
+    fn f32_entry(&self, name: &str, shape: &[usize], index: usize) -> Result<Tensor, EngineError> {
+        let (info, kind, _) = self.find(name, shape)?;
+        let values = dequantize(kind, &self.entry(info, index)?);
+        Ok(Tensor::from_vec(values, &shape[1..], &Device::Cpu)?)
+    }
+
+    fn blocks_entry(
+        &self,
+        name: &str,
+        stack: [usize; 3],
+        index: usize,
+    ) -> Result<Option<Blocks>, EngineError> {
+        let (info, kind, _) = self.find(name, &stack)?;
+        if !kind.is_quantised() {
+            return Ok(None);
+        }
+        let [_, outputs, inputs] = stack;
+        Ok(Some(Blocks { kind, outputs, inputs, bytes: self.entry(info, index)? }))
+    }
+
+    fn is_in_blocks(&self, name: &str) -> bool {
+        let kind = self.tensors.get(name).and_then(|(info, _)| info.kind.ok());
+        kind.is_some_and(Kind::is_quantised)
     }
 
     fn has_blocks(&self) -> bool {

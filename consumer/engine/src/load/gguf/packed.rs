@@ -4,11 +4,11 @@
 //! no sign. `Q2_K` alone, whose halves of a block have minimums of their own, becomes the nearest of eight bits: off by
 //! at most 1/254 of the largest of 32 weights.
 
-use forebay_kernels::{BLOCK, Q4Block, Q8Block};
+use forebay_kernels::{BLOCK, FP4_DOUBLED, Fp4Block, Q4Block, Q8Block};
 use rayon::prelude::*;
 
 use crate::load::gguf::blocks::Blocks;
-use crate::load::gguf::dequantize::{dequantize, fifth, mxfp4_quant, mxfp4_scale};
+use crate::load::gguf::dequantize::{dequantize, fifth, mxfp4_scale};
 use crate::load::gguf::half_at::half_at;
 use crate::load::gguf::k_blocks::{q3_k_quant, q3_k_scale, q6_k_quant, scale_and_minimum};
 use crate::load::gguf::kind::{Kind, SUPER_BLOCK};
@@ -18,6 +18,8 @@ use crate::load::gguf::kind::{Kind, SUPER_BLOCK};
 pub(crate) enum Packed {
     /// Of four bits a weight.
     Four(Vec<Q4Block>),
+    /// Of four bits a weight, which are numbers of a table.
+    Table(Vec<Fp4Block>),
     /// Of up to eight.
     Eight(Vec<Q8Block>),
 }
@@ -36,7 +38,7 @@ impl Packed {
             Kind::Q5_0 => Self::Eight(bytes.map(q5_0).collect()),
             Kind::Q5_1 => Self::Eight(bytes.map(q5_1).collect()),
             Kind::Q8_0 => Self::Eight(bytes.map(q8_0).collect()),
-            Kind::Mxfp4 => Self::Eight(bytes.map(mxfp4).collect()),
+            Kind::Mxfp4 => Self::Table(bytes.map(mxfp4).collect()),
             Kind::Q3K => Self::Eight(bytes.flat_map_iter(|block| parts(block, q3_k)).collect()),
             Kind::Q5K => Self::Eight(bytes.flat_map_iter(|block| parts(block, q5_k)).collect()),
             Kind::Q6K => Self::Eight(bytes.flat_map_iter(|block| parts(block, q6_k)).collect()),
@@ -51,6 +53,13 @@ impl Packed {
     fn into_eight(self) -> Vec<Q8Block> {
         match self {
             Self::Eight(blocks) => blocks,
+            Self::Table(blocks) => {
+                let widened = |block: &Fp4Block| {
+                    let quants = block.quants();
+                    eight(block.scale, 0.0, |i| FP4_DOUBLED[usize::from(quants[i])])
+                };
+                blocks.iter().map(widened).collect()
+            }
             Self::Four(blocks) => {
                 let widened = |block: &Q4Block| Q8Block {
                     scales: [block.scale; 2],
@@ -62,7 +71,7 @@ impl Packed {
         }
     }
 
-    /// Several matrices of the same inputs as one, their outputs side by side: of four bits if all are.
+    /// Several matrices of the same inputs as one, their outputs side by side: of four bits if all are, of one kind.
     pub(crate) fn side_by_side(parts: Vec<Self>) -> Self {
         let mut parts = parts.into_iter();
         let Some(mut joined) = parts.next() else { return Self::Four(Vec::new()) };
@@ -71,6 +80,10 @@ impl Packed {
                 (Self::Four(mut blocks), Self::Four(more)) => {
                     blocks.extend(more);
                     Self::Four(blocks)
+                }
+                (Self::Table(mut blocks), Self::Table(more)) => {
+                    blocks.extend(more);
+                    Self::Table(blocks)
                 }
                 (blocks, more) => {
                     let mut blocks = blocks.into_eight();
@@ -125,8 +138,8 @@ fn q8_0(block: &[u8]) -> Q8Block {
     eight(half_at(block, 0), 0.0, |i| block[2 + i].cast_signed())
 }
 
-fn mxfp4(block: &[u8]) -> Q8Block {
-    eight(mxfp4_scale(block), 0.0, |i| mxfp4_quant(nibble(&block[1..], i)))
+fn mxfp4(block: &[u8]) -> Fp4Block {
+    Fp4Block { scale: mxfp4_scale(block), quants: std::array::from_fn(|i| block[1 + i]) }
 }
 
 /// The scale and the minimum of a part.
@@ -185,6 +198,7 @@ mod tests {
         match packed {
             Packed::Four(blocks) => blocks.iter().flat_map(Q4Block::weights).collect(),
             Packed::Eight(blocks) => blocks.iter().flat_map(Q8Block::weights).collect(),
+            Packed::Table(blocks) => blocks.iter().flat_map(Fp4Block::weights).collect(),
         }
     }
 
@@ -214,6 +228,7 @@ mod tests {
             let packed = packed(kind, bytes);
             let is_four = matches!(kind, Kind::Q4_0 | Kind::Q4_1 | Kind::Q4K);
             prop_assert_eq!(matches!(packed, Packed::Four(_)), is_four);
+            prop_assert_eq!(matches!(packed, Packed::Table(_)), kind == Kind::Mxfp4);
             // An infinite scale makes infinities of different sums.
             let finite = |value: &f32| value.is_finite();
             let weights = weights(&packed);
@@ -250,6 +265,12 @@ mod tests {
             |parts: &[&Packed]| Packed::side_by_side(parts.iter().copied().cloned().collect());
         let both = joined(&[&four, &four]);
         assert!(matches!(&both, Packed::Four(blocks) if blocks.len() == 4));
+        let table = packed(Kind::Mxfp4, &[0x7B; 17]);
+        let tables = joined(&[&table, &table]);
+        assert!(matches!(&tables, Packed::Table(blocks) if blocks.len() == 2));
+        let mixed = joined(&[&four, &table]);
+        let both: Vec<f32> = [&four, &table].into_iter().flat_map(weights).collect();
+        assert!(matches!(&mixed, Packed::Eight(_)) && weights(&mixed) == both);
         for parts in [[&four, &eight], [&eight, &four]] {
             let mixed = joined(&parts);
             assert!(matches!(&mixed, Packed::Eight(blocks) if blocks.len() == 3));

@@ -7,18 +7,19 @@
 
 pub(crate) mod blocks;
 mod grid;
+pub(crate) mod grouped;
 pub(crate) mod head_linear;
 pub(crate) mod int8;
 pub(crate) mod weight_rows;
+mod work;
 
 use std::ops::Deref;
 
 use candle_core::{DType, Result, Storage, Tensor};
 
-use self::grid::Grid;
-use self::int8::Panels;
+use self::work::Layer;
 use super::activation::activate;
-use super::block::{Block, Columns};
+use super::block::Block;
 use super::element::{As, Element, by_dtype, store};
 use super::gemm::{
     PANEL, PanelOf, ROWS_MAX, RowsOf, columns_at_once, fetched, multiply, rows_at_once,
@@ -27,7 +28,7 @@ use super::parallel::for_each;
 use super::simd::{Isa, Target, dispatched};
 use super::storage::{Borrowed, borrow, write};
 use crate::ops::activation::Activation;
-use crate::ops::linear::{Linear, Operands, PackedWeight, Scales};
+use crate::ops::linear::{Linear, Operands, PackedWeight};
 
 /// Packs `weight` `[out, in]` as `[panels, in, PANEL]` in the number type that is multiplied; in bf16 the rows of each
 /// panel interleave in pairs.
@@ -79,76 +80,13 @@ fn computed<X: Element + As<X> + As<f32>, Y: Element>(
     out: &mut [Y],
 ) -> Result<()> {
     let x = x.values::<X>()?;
-    let bias = op.bias().map(borrow);
-    let bias = bias.as_ref().map(|bias| bias.values()).transpose()?;
-    let packed = borrow(&op.weight.values);
-    if let Some(format) = op.weight.blocks {
-        blocks::run(op, x, packed.bytes()?, format, bias, out);
-    } else if let Some(scales) = &op.weight.scales {
-        run_int8(op, x, packed.bytes()?, scales, bias, out);
-    } else if op.weight.values.dtype() == op.dtype {
-        run::<X, X, Y>(op, x, packed.values()?, bias, out);
-    } else {
-        run::<f32, X, Y>(op, x, packed.values()?, bias, out);
-    }
-    Ok(())
-}
-
-/// `P`: type of weights and multiplication; `X`: of input; `Y`: of output.
-fn run<P: Element, X: Element + As<P>, Y: Element>(
-    op: &Linear,
-    x: &[X],
-    packed: &[P],
-    bias: Option<&[f32]>,
-    out: &mut [Y],
-) {
-    let inputs = op.inputs();
-    let outputs = op.outputs();
-    let isa = Isa::best();
-    let grid = Grid::new(x.len() / inputs, inputs * size_of::<P>(), outputs.div_ceil(PANEL));
-    let columns = Columns::new(out, outputs);
-    for_each(grid.tasks(), |task| {
-        let (rows, panels) = grid.task(task);
-        let first = panels.start * PANEL;
-        let last = outputs.min(panels.end * PANEL);
-        let weights = Weights {
-            panels: &packed[panels.start * inputs * PANEL..panels.end * inputs * PANEL],
-            bias: bias.map(|bias| &bias[first..last]),
-            activation: op.activation,
-            inputs,
-        };
-        // SAFETY: each task of the grid has its own rows or its own columns of the output.
-        let mut out = unsafe { columns.block(rows.start, rows.len(), first, last - first) };
-        X::with(&x[rows.start * inputs..rows.end * inputs], |x| {
-            layer::<P, Y>(isa, x, weights, &mut out);
-        });
-    });
-}
-
-fn run_int8<X: Element, Y: Element>(
-    op: &Linear,
-    x: &[X],
-    packed: &[u8],
-    scales: &Scales,
-    bias: Option<&[f32]>,
-    out: &mut [Y],
-) {
-    let inputs = op.inputs();
-    let outputs = op.outputs();
-    let isa = Isa::best();
-    let grid = Grid::new(x.len() / inputs, inputs, outputs.div_ceil(PANEL));
-    let columns = Columns::new(out, outputs);
-    for_each(grid.tasks(), |task| {
-        let (rows, panels) = grid.task(task);
-        let first = panels.start * PANEL;
-        let last = outputs.min(panels.end * PANEL);
-        let ends = [panels.start, panels.end, outputs];
-        let panels = Panels::new(packed, scales, bias, op.activation, inputs, ends);
-        // SAFETY: each task of the grid has its own rows or its own columns of the output.
-        let mut out = unsafe { columns.block(rows.start, rows.len(), first, last - first) };
-        let x = &x[rows.start * inputs..rows.end * inputs];
-        int8::layer(isa, x, inputs, panels, &mut out);
-    });
+    let layer = Layer::borrow(op);
+    blocks::with_inputs(x, layer.depth(), |inputs| {
+        let work = layer.work(x, inputs, out)?;
+        let isa = Isa::best();
+        for_each(work.tasks(), |task| work.run(isa, task));
+        Ok(())
+    })
 }
 
 /// Some panels of a layer with their part of the bias.

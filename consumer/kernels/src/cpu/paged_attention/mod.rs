@@ -302,7 +302,7 @@ impl<E: Element> Work<'_, E> {
         for page in begin..(tile + KEYS).min(end).div_ceil(PAGE_TOKENS) {
             let at = (page - tile / PAGE_TOKENS) * PAGE_TOKENS * layout.dims();
             let values = &mut self.values[at..][..PAGE_TOKENS * layout.dims()];
-            layout.transpose(self.keys.page(page), values);
+            PageLayout::transpose(self.keys.page(page), values);
         }
     }
 

@@ -3,15 +3,17 @@
 
 #[cfg(target_arch = "aarch64")]
 use std::arch::aarch64::{
-    vandq_u32, vcvtq_f32_s32, vdupq_n_u32, vmulq_f32, vreinterpretq_s32_u32, vshrq_n_u32,
+    vandq_u32, vcvtq_f32_s32, vdupq_n_u32, vld1q_u8, vmulq_f32, vqtbl1q_u8, vreinterpretq_s32_u32,
+    vreinterpretq_u8_u32, vreinterpretq_u32_u8, vshrq_n_u32,
 };
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
-    __m256, __m256i, __m512, __m512i, _mm_loadu_si128, _mm256_and_si256, _mm256_castps_si256,
-    _mm256_castsi256_ps, _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_loadu_si256,
-    _mm256_mul_ps, _mm256_or_si256, _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32,
-    _mm256_srli_epi32, _mm512_and_si512, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_mul_ps,
-    _mm512_set1_epi32, _mm512_srli_epi32,
+    __m256, __m256i, __m512, __m512i, _mm_loadu_si128, _mm256_and_si256,
+    _mm256_broadcastsi128_si256, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cvtepi32_ps,
+    _mm256_cvtepu16_epi32, _mm256_loadu_si256, _mm256_mul_ps, _mm256_or_si256, _mm256_set1_epi32,
+    _mm256_set1_ps, _mm256_shuffle_epi8, _mm256_slli_epi32, _mm256_srli_epi32, _mm512_and_si512,
+    _mm512_broadcast_i32x4, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_mul_ps, _mm512_set1_epi32,
+    _mm512_shuffle_epi8, _mm512_srli_epi32,
 };
 
 #[cfg(target_arch = "aarch64")]
@@ -19,6 +21,18 @@ use super::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::{Avx2, Avx512, Avx512Bf16, Avx512Vnni};
 use super::{Portable, Target};
+use crate::ops::blocks::FP4_DOUBLED;
+
+/// [`FP4_DOUBLED`], and 128 more.
+const FP4_BYTES: [u8; 16] = {
+    let mut bytes = [0; 16];
+    let mut at = 0;
+    while at < bytes.len() {
+        bytes[at] = FP4_DOUBLED[at].cast_unsigned() ^ 0x80;
+        at += 1;
+    }
+    bytes
+};
 
 /// The lower half of every byte of a word.
 const LOWER: u32 = 0x0F0F_0F0F;
@@ -30,6 +44,9 @@ pub(crate) trait Quads: Target {
 
     /// The upper halves of all bytes.
     unsafe fn upper_halves(words: Self::Words) -> Self::Words;
+
+    /// Bytes from 0 to 15 as the numbers that they are in `MXFP4`, doubled, and 128 more.
+    unsafe fn fp4_values(words: Self::Words) -> Self::Words;
 
     /// Signed words as numbers.
     unsafe fn floats(words: Self::Words) -> Self::Register;
@@ -50,6 +67,13 @@ impl Quads for Portable {
     #[inline(always)]
     unsafe fn upper_halves(words: [u32; 4]) -> [u32; 4] {
         [words[0] >> 4 & LOWER, words[1] >> 4 & LOWER, words[2] >> 4 & LOWER, words[3] >> 4 & LOWER]
+    }
+
+    #[inline(always)]
+    unsafe fn fp4_values(words: [u32; 4]) -> [u32; 4] {
+        words.map(|word| {
+            u32::from_ne_bytes(word.to_ne_bytes().map(|byte| FP4_BYTES[usize::from(byte & 15)]))
+        })
     }
 
     #[inline(always)]
@@ -105,6 +129,15 @@ impl Quads for Neon {
     }
 
     #[inline(always)]
+    unsafe fn fp4_values(words: Self::Words) -> Self::Words {
+        // SAFETY: as above; the table has 16 bytes.
+        unsafe {
+            let table = vld1q_u8(FP4_BYTES.as_ptr());
+            vreinterpretq_u32_u8(vqtbl1q_u8(table, vreinterpretq_u8_u32(words)))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn floats(words: Self::Words) -> Self::Register {
         // SAFETY: as above.
         unsafe { vcvtq_f32_s32(vreinterpretq_s32_u32(words)) }
@@ -149,7 +182,8 @@ unsafe fn load_f16_16(from: *const u16) -> __m512 {
 macro_rules! x86_quads {
     (
         $name:ident, $register:ident, $words:ident,
-        [$and:ident, $shift:ident, $set:ident, $floats:ident, $times:ident, $load_f16:ident]
+        [$and:ident, $shift:ident, $set:ident, $floats:ident, $times:ident, $load_f16:ident],
+        [$shuffle:ident, $spread:ident]
     ) => {
         impl Quads for $name {
             #[inline(always)]
@@ -162,6 +196,15 @@ macro_rules! x86_quads {
             unsafe fn upper_halves(words: $words) -> $words {
                 // SAFETY: the caller's promise, as `Quads` states it.
                 unsafe { $and($shift::<4>(words), $set(LOWER.cast_signed())) }
+            }
+
+            #[inline(always)]
+            unsafe fn fp4_values(words: $words) -> $words {
+                // SAFETY: the caller's promise, as `Quads` states it; the table has 16 bytes.
+                unsafe {
+                    let table = _mm_loadu_si128(FP4_BYTES.as_ptr().cast());
+                    $shuffle($spread(table), words)
+                }
             }
 
             #[inline(always)]
@@ -199,7 +242,8 @@ macro_rules! x86_quads_of_16 {
                 _mm512_cvtepi32_ps,
                 _mm512_mul_ps,
                 load_f16_16
-            ]
+            ],
+            [_mm512_shuffle_epi8, _mm512_broadcast_i32x4]
         );)*
     };
 }
@@ -216,7 +260,8 @@ x86_quads!(
         _mm256_cvtepi32_ps,
         _mm256_mul_ps,
         load_f16_8
-    ]
+    ],
+    [_mm256_shuffle_epi8, _mm256_broadcastsi128_si256]
 );
 #[cfg(target_arch = "x86_64")]
 x86_quads_of_16!(Avx512, Avx512Vnni, Avx512Bf16);

@@ -8,7 +8,7 @@ use super::super::{DTYPES, assert_close, doubles, noise, noisy, noisy_in, tensor
 use crate::cpu::simd::{Isa, IsaKind};
 use crate::ops::blocks::quantized;
 use crate::ops::linear::reference;
-use crate::{Activation, BLOCK, Linear, Q4Block, Q8Block};
+use crate::{Activation, BLOCK, FP4_DOUBLED, Fp4Block, Linear, Q4Block, Q8Block};
 
 /// How a checkpoint's blocks are made, each after a format of GGUF.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -17,6 +17,9 @@ enum Kind {
     Four,
     /// 4 bits, scales that f16 can't hold: `Q4_K`.
     FourWide,
+    /// 4 bits of a table, a scale in f16 and one that it can't hold: `MXFP4`.
+    Table,
+    TableWide,
     /// 8 bits and a scale in f16: `Q8_0`, `Q5_0`.
     Eight,
     /// 8 bits, a scale that f16 can't hold.
@@ -29,9 +32,11 @@ enum Kind {
     EightAll,
 }
 
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 9] = [
     Kind::Four,
     Kind::FourWide,
+    Kind::Table,
+    Kind::TableWide,
     Kind::Eight,
     Kind::EightWide,
     Kind::EightMinimum,
@@ -48,7 +53,7 @@ struct Made {
 fn scale_of(kind: Kind, noise: f32) -> f32 {
     let scale = noise / 64.0;
     match kind {
-        Kind::Four | Kind::Eight => f16::from_f32(scale).to_f32(),
+        Kind::Four | Kind::Table | Kind::Eight => f16::from_f32(scale).to_f32(),
         _ => scale,
     }
 }
@@ -73,6 +78,7 @@ fn make(
     let bias = (!bias.is_empty()).then(|| tensor(bias, &[outputs]));
     let mut fours = Vec::new();
     let mut eights = Vec::new();
+    let mut tables = Vec::new();
     for factors in factors.chunks_exact(3) {
         let scale = scale_of(kind, factors[0]);
         let minimum = scale_of(kind, factors[1] * 8.0);
@@ -82,6 +88,13 @@ fn make(
             let block = Q4Block { scale, minimum, quants };
             weights.extend(block.quants().map(|quant| exact(scale, quant, minimum)));
             fours.push(block);
+        } else if matches!(kind, Kind::Table | Kind::TableWide) {
+            let quants: [u8; 16] = std::array::from_fn(|at| quants[at].cast_unsigned());
+            let block = Fp4Block { scale, quants };
+            weights.extend(
+                block.quants().map(|quant| exact(scale, FP4_DOUBLED[usize::from(quant)], 0.0)),
+            );
+            tables.push(block);
         } else {
             let halves = matches!(kind, Kind::EightHalves | Kind::EightAll);
             let second = if halves { factors[2] / 64.0 } else { scale };
@@ -94,7 +107,9 @@ fn make(
         }
     }
     let bias = bias.as_ref();
-    let layer = if fours.is_empty() {
+    let layer = if !tables.is_empty() {
+        Linear::of_fp4(outputs, inputs, &tables, bias, activation, dtype)
+    } else if fours.is_empty() {
         Linear::of_q8(outputs, inputs, &eights, bias, activation, dtype)
     } else {
         Linear::of_q4(outputs, inputs, &fours, bias, activation, dtype)

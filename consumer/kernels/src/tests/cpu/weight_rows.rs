@@ -5,7 +5,7 @@ use half::f16;
 
 use super::super::{DTYPES, noise, noisy_in, tensor, values};
 use crate::cpu::simd::Isa;
-use crate::{Activation, BLOCK, KernelError, Linear, Q4Block, Q8Block};
+use crate::{Activation, BLOCK, Fp4Block, KernelError, Linear, Q4Block, Q8Block};
 
 const OUTPUTS: usize = 75;
 const INPUTS: usize = 96;
@@ -28,6 +28,13 @@ fn layers(dtype: DType) -> Vec<(Linear, Vec<f32>)> {
         let blocks: Vec<Q4Block> = made.clone().map(four).collect();
         let layer = Linear::of_q4(OUTPUTS, INPUTS, &blocks, None, none, dtype).unwrap();
         layers.push((layer, blocks.iter().flat_map(Q4Block::weights).collect()));
+        let table = |(scale, quants): (&f32, &[f32; BLOCK])| Fp4Block {
+            scale: factor(*scale),
+            quants: std::array::from_fn(|at| (quants[at] * 64.0) as i8 as u8),
+        };
+        let blocks: Vec<Fp4Block> = made.clone().map(table).collect();
+        let layer = Linear::of_fp4(OUTPUTS, INPUTS, &blocks, None, none, dtype).unwrap();
+        layers.push((layer, blocks.iter().flat_map(Fp4Block::weights).collect()));
         for halves in [false, true] {
             let eight = |(scale, quants): (&f32, &[f32; BLOCK])| Q8Block {
                 scales: [factor(*scale), factor(if halves { scale * 2.0 } else { *scale })],

@@ -117,6 +117,63 @@ fn what_a_gemma_s_file_lacks_is_as_in_transformers() {
     }
 }
 
+/// A file of a family with experts.
+fn with_experts(family: &str) -> Writer {
+    let mut writer = Writer::of(family);
+    for (key, size) in
+        [("expert_count", 8), ("expert_used_count", 2), ("expert_feed_forward_length", 24)]
+    {
+        writer.size(&format!("{family}.{key}"), size);
+    }
+    writer
+}
+
+#[test]
+fn experts_are_as_in_transformers() {
+    let mut qwen = with_experts("qwen3moe");
+    qwen.floats("blk.1.ffn_gate.weight", &[64, 32], &[0.0; 64 * 32]);
+    let fields = config(&qwen).unwrap();
+    for (field, value) in [
+        ("model_type", json!("qwen3_moe")),
+        ("intermediate_size", json!(64)),
+        ("moe_intermediate_size", json!(24)),
+        ("num_local_experts", json!(8)),
+        ("num_experts_per_tok", json!(2)),
+        ("norm_topk_prob", json!(true)),
+        ("mlp_only_layers", json!([1])),
+    ] {
+        assert_eq!(fields[field], value, "{field}");
+    }
+    let mut oss = with_experts("gpt-oss");
+    oss.text("gpt-oss.rope.scaling.type", "yarn").float("gpt-oss.rope.scaling.factor", 32.0);
+    oss.size("gpt-oss.attention.sliding_window", 128);
+    oss.floats("blk.0.attn_q.bias", &[32], &[0.0; 32]);
+    let fields = config(&oss).unwrap();
+    for (field, value) in [
+        ("model_type", json!("gpt_oss")),
+        ("intermediate_size", json!(24)),
+        ("attention_bias", json!(true)),
+        ("sliding_window", json!(128)),
+    ] {
+        assert_eq!(fields[field], value, "{field}");
+    }
+    assert_eq!(fields["rope_scaling"]["truncate"], false);
+    for key in ["expert_count", "expert_used_count", "expert_feed_forward_length"] {
+        let mut without = with_experts("qwen3moe");
+        let error = refusal(without.text(&format!("qwen3moe.{key}"), "none"));
+        assert!(error.contains(key), "{error}");
+    }
+    for (family, key, value) in [
+        ("qwen3moe", "expert_gating_func", 2),
+        ("gpt-oss", "expert_gating_func", 1),
+        ("qwen3moe", "expert_shared_count", 1),
+        ("qwen3moe", "expert_group_count", 4),
+    ] {
+        let error = refusal(with_experts(family).size(&format!("{family}.{key}"), value));
+        assert!(error.contains(&format!("{family}.{key} = {value}")), "{error}");
+    }
+}
+
 #[test]
 fn settings_that_cannot_be_honoured_are_refused_by_their_key() {
     let error = refusal(&Writer::of("mamba"));

@@ -5,7 +5,7 @@ use candle_core::{Device, Result, Tensor};
 use half::f16;
 
 use crate::cpu::gemm::PANEL;
-use crate::ops::blocks::{BLOCK, Q4Block, Q8Block};
+use crate::ops::blocks::{BLOCK, FP4_DOUBLED, Fp4Block, Q4Block, Q8Block};
 use crate::ops::linear::{BlockFormat, PackedWeight};
 
 /// Bytes of a cache line.
@@ -40,6 +40,8 @@ impl BlockFormat {
 pub(crate) trait Block {
     /// Of a weight.
     const BITS: usize;
+    /// Whether quants are numbers of a table.
+    const TABLE: bool = false;
 
     /// A scale for each half, and the minimum.
     fn factors(&self) -> ([f32; 2], f32);
@@ -60,6 +62,19 @@ impl Block for Q4Block {
     }
 }
 
+impl Block for Fp4Block {
+    const BITS: usize = 4;
+    const TABLE: bool = true;
+
+    fn factors(&self) -> ([f32; 2], f32) {
+        ([self.scale; 2], 0.0)
+    }
+
+    fn bytes(&self) -> [u8; BLOCK] {
+        self.quants()
+    }
+}
+
 impl Block for Q8Block {
     const BITS: usize = 8;
 
@@ -72,15 +87,21 @@ impl Block for Q8Block {
     }
 }
 
-/// The smallest format that holds all factors as they are. 4-bit blocks always have their minimum: those without one
-/// count from -8 scales.
+/// The smallest format that holds all factors as they are. 4-bit blocks have their minimum always, those without one
+/// count from -8 scales, but where quants are of a table.
 fn format_of<B: Block>(blocks: &[B]) -> BlockFormat {
     // Infinite ones are left to f32; f16 keeps the sign of zero.
     let narrow = |value: f32| {
         value.is_finite() && f16::from_f32(value).to_f32().to_bits() == value.to_bits()
     };
-    let mut format =
-        BlockFormat { bits: B::BITS, wide: false, halves: false, minima: B::BITS == 4, skipped: 0 };
+    let mut format = BlockFormat {
+        bits: B::BITS,
+        wide: false,
+        halves: false,
+        minima: B::BITS == 4 && !B::TABLE,
+        table: B::TABLE,
+        skipped: 0,
+    };
     for (scales, minimum) in blocks.iter().map(Block::factors) {
         format.wide |= !(narrow(scales[0]) && narrow(scales[1]) && narrow(minimum));
         format.halves |= scales[0].to_bits() != scales[1].to_bits();
@@ -161,7 +182,12 @@ pub(in crate::cpu::linear) fn weights_of(
             let quad = index / QUAD;
             let at = column * QUAD + index % QUAD;
             let quant = if format.bits == 4 {
-                f32::from(quants[quad / 2 * PANEL * QUAD + at] >> (quad % 2 * 4) & 15)
+                let quant = quants[quad / 2 * PANEL * QUAD + at] >> (quad % 2 * 4) & 15;
+                if format.table {
+                    f32::from(FP4_DOUBLED[usize::from(quant)])
+                } else {
+                    f32::from(quant)
+                }
             } else {
                 f32::from((quants[quad * PANEL * QUAD + at] ^ 0x80).cast_signed())
             };

@@ -12,7 +12,8 @@ use std::cell::RefCell;
 pub(crate) use self::format::pack;
 pub(super) use self::format::weights_of;
 use self::multiply::{AHEAD, ROWS_MAX, Task, multiply};
-use self::quantize::{Inputs, quantize};
+pub(super) use self::quantize::Inputs;
+use self::quantize::quantize;
 use super::grid::Grid;
 use crate::cpu::activation::activate;
 use crate::cpu::block::{Block, Columns};
@@ -34,41 +35,76 @@ thread_local! {
 /// Rows of a quantizing task: too few to hand over by themselves.
 const ROWS_PER_TASK: usize = 8;
 
-pub(super) fn run<X: Element, Y: Element>(
-    op: &Linear,
+/// Runs `work` with rows of `x` quantized in blocks, `depth` of them each; with none where there is no depth.
+pub(super) fn with_inputs<X: Element, R>(
     x: &[X],
-    packed: &[u8],
-    format: BlockFormat,
-    bias: Option<&[f32]>,
-    out: &mut [Y],
-) {
-    let outputs = op.outputs();
-    let depth = op.inputs() / BLOCK;
-    let rows = x.len() / op.inputs();
-    let isa = Isa::best();
+    depth: Option<usize>,
+    work: impl FnOnce(&[Inputs]) -> R,
+) -> R {
+    let Some(depth) = depth else { return work(&[]) };
     let mut memory = INPUTS.take();
-    let inputs = sized(&mut memory, rows * depth);
-    quantize_shared(isa, x, depth, inputs);
-    let panels = &packed[format.skipped..];
-    let panel_bytes = depth * format.bytes();
-    let grid = Grid::new(rows, depth * size_of::<Inputs>(), outputs.div_ceil(PANEL));
-    let columns = Columns::new(out, outputs);
-    for_each(grid.tasks(), |task| {
-        let (rows, taken) = grid.task(task);
-        let first = taken.start * PANEL;
-        let last = outputs.min(taken.end * PANEL);
-        let panels = Panels {
-            bytes: &panels[taken.start * panel_bytes..taken.end * panel_bytes],
-            panel_bytes,
+    let inputs = sized(&mut memory, x.len() / BLOCK);
+    quantize_shared(Isa::best(), x, depth, inputs);
+    let result = work(inputs);
+    INPUTS.set(memory);
+    result
+}
+
+/// A layer of blocks with its quantized rows and where their results go, cut into tasks.
+pub(super) struct Work<'a, Y> {
+    op: &'a Linear,
+    inputs: &'a [Inputs],
+    panels: &'a [u8],
+    format: BlockFormat,
+    bias: Option<&'a [f32]>,
+    grid: Grid,
+    columns: Columns<'a, Y>,
+}
+
+impl<'a, Y: Element> Work<'a, Y> {
+    pub(super) fn new(
+        op: &'a Linear,
+        inputs: &'a [Inputs],
+        packed: &'a [u8],
+        format: BlockFormat,
+        bias: Option<&'a [f32]>,
+        out: &'a mut [Y],
+    ) -> Self {
+        let depth = op.inputs() / BLOCK;
+        let panels = op.outputs().div_ceil(PANEL);
+        Self {
+            op,
+            inputs,
+            panels: &packed[format.skipped..],
             format,
-            bias: bias.map(|bias| &bias[first..last]),
-            activation: op.activation,
+            bias,
+            grid: Grid::new(inputs.len() / depth, depth * size_of::<Inputs>(), panels),
+            columns: Columns::new(out, op.outputs()),
+        }
+    }
+
+    pub(super) fn tasks(&self) -> usize {
+        self.grid.tasks()
+    }
+
+    pub(super) fn run(&self, isa: Isa, task: usize) {
+        let depth = self.op.inputs() / BLOCK;
+        let panel_bytes = depth * self.format.bytes();
+        let (rows, taken) = self.grid.task(task);
+        let first = taken.start * PANEL;
+        let last = self.op.outputs().min(taken.end * PANEL);
+        let panels = Panels {
+            bytes: &self.panels[taken.start * panel_bytes..taken.end * panel_bytes],
+            panel_bytes,
+            format: self.format,
+            bias: self.bias.map(|bias| &bias[first..last]),
+            activation: self.op.activation,
         };
         // SAFETY: each task of the grid has its own rows or its own columns of the output.
-        let mut out = unsafe { columns.block(rows.start, rows.len(), first, last - first) };
-        layer::<Y>(isa, isa, &inputs[rows.start * depth..rows.end * depth], panels, &mut out);
-    });
-    INPUTS.set(memory);
+        let mut out = unsafe { self.columns.block(rows.start, rows.len(), first, last - first) };
+        let inputs = &self.inputs[rows.start * depth..rows.end * depth];
+        layer::<Y>(isa, isa, inputs, panels, &mut out);
+    }
 }
 
 /// Quantizes all rows, shared among the threads.

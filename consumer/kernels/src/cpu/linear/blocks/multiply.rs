@@ -66,8 +66,7 @@ struct Narrow<const BITS: usize, const MINIMA: bool>;
 struct Wide<const BITS: usize, const MINIMA: bool, const HALVES: bool>;
 
 impl<const BITS: usize, const MINIMA: bool> Format for Narrow<BITS, MINIMA> {
-    const FORMAT: BlockFormat =
-        BlockFormat { bits: BITS, wide: false, halves: false, minima: MINIMA, skipped: 0 };
+    const FORMAT: BlockFormat = format(BITS, [false, false, MINIMA]);
 
     #[inline(always)]
     unsafe fn load<T: Quads>(from: *const u8) -> T::Register {
@@ -79,8 +78,7 @@ impl<const BITS: usize, const MINIMA: bool> Format for Narrow<BITS, MINIMA> {
 impl<const BITS: usize, const MINIMA: bool, const HALVES: bool> Format
     for Wide<BITS, MINIMA, HALVES>
 {
-    const FORMAT: BlockFormat =
-        BlockFormat { bits: BITS, wide: true, halves: HALVES, minima: MINIMA, skipped: 0 };
+    const FORMAT: BlockFormat = format(BITS, [true, HALVES, MINIMA]);
 
     #[inline(always)]
     unsafe fn load<T: Quads>(from: *const u8) -> T::Register {
@@ -89,9 +87,35 @@ impl<const BITS: usize, const MINIMA: bool, const HALVES: bool> Format
     }
 }
 
+/// Quants of a table, factors in f16 or in f32.
+struct Table<const WIDE: bool>;
+
+impl<const WIDE: bool> Format for Table<WIDE> {
+    const FORMAT: BlockFormat = BlockFormat { table: true, ..format(4, [WIDE, false, false]) };
+
+    #[inline(always)]
+    unsafe fn load<T: Quads>(from: *const u8) -> T::Register {
+        // SAFETY: the caller's promise.
+        unsafe { if WIDE { T::load(from.cast()) } else { T::load_f16(from.cast()) } }
+    }
+}
+
+/// A format whose quants are numbers themselves.
+const fn format(bits: usize, [wide, halves, minima]: [bool; 3]) -> BlockFormat {
+    BlockFormat { bits, wide, halves, minima, table: false, skipped: 0 }
+}
+
 #[inline(always)]
 fn by_format<T: Quads, E: Element>(task: Task<'_>, sums: &mut [f32]) {
-    let BlockFormat { bits, wide, halves, minima, .. } = task.format;
+    let BlockFormat { bits, wide, halves, minima, table, .. } = task.format;
+    if table {
+        if wide {
+            by_rows::<T, Table<true>>(task, sums);
+        } else {
+            by_rows::<T, Table<false>>(task, sums);
+        }
+        return;
+    }
     match (bits, wide, halves, minima) {
         (4, false, false, true) => by_rows::<T, Narrow<4, true>>(task, sums),
         (4, true, false, true) => by_rows::<T, Wide<4, true, false>>(task, sums),
@@ -198,7 +222,7 @@ unsafe fn add_block<T: Quads, F: Format, const ROWS: usize>(
     // SAFETY: the caller's promise.
     unsafe {
         let mut sums = [[T::splat_word(0); REGISTERS]; ROWS];
-        if format.bits == 8 {
+        if format.bits == 8 || format.table {
             start_sums::<T, ROWS>(rows, if format.halves { Some(0) } else { None }, &mut sums);
         }
         for index in 0..format.quant_bytes() / LINE {
@@ -213,10 +237,16 @@ unsafe fn add_block<T: Quads, F: Format, const ROWS: usize>(
                 let mut halves = words;
                 for (half, words) in halves.iter_mut().zip(words) {
                     *half = T::lower_halves(words);
+                    if format.table {
+                        *half = T::fp4_values(*half);
+                    }
                 }
                 add_quad::<T, ROWS>(rows, 2 * index, halves, &mut sums);
                 for (half, words) in halves.iter_mut().zip(words) {
                     *half = T::upper_halves(words);
+                    if format.table {
+                        *half = T::fp4_values(*half);
+                    }
                 }
                 add_quad::<T, ROWS>(rows, 2 * index + 1, halves, &mut sums);
             } else {

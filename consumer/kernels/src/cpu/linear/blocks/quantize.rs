@@ -14,7 +14,7 @@ const LARGEST_MIN: f32 = 127.0 * f32::MIN_POSITIVE;
 /// A row's values along the inputs of a block, with what a sum over them needs.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C)]
-pub(super) struct Inputs {
+pub(in crate::cpu::linear) struct Inputs {
     /// `round(x / scale)`.
     pub(super) quants: [i8; BLOCK],
     /// The value of one step; NaN where a value is not finite.
