@@ -9,7 +9,7 @@ pub const REMEMBERED: usize = 128;
 #[derive(Debug, Clone, Default)]
 pub struct Lengths {
     last: VecDeque<u64>,
-    /// The same lengths by size, each with the sum of itself and of all that are longer.
+    /// Those lengths by size, each with the sum of itself and of all that are longer.
     sums: Vec<(u64, u64)>,
 }
 

@@ -38,7 +38,7 @@ pub struct Job {
 pub struct Part {
     /// The job's number in the trace.
     pub job: usize,
-    /// What is left of it, in microseconds of a worker that does nothing else.
+    /// The rest of it, in microseconds of a worker that does nothing else.
     pub left_us: f64,
     /// Tokens of output that are there already.
     pub output: u64,

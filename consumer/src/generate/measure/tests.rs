@@ -1,4 +1,4 @@
-//! What is expected of jobs of a small model, and what is not known.
+//! The expectations of jobs of a small model, known and unknown.
 
 use std::{path::Path, time::Duration};
 
