@@ -288,16 +288,14 @@ async fn the_prompt_that_jobs_share_is_computed_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_amid_64_sequences_ends_with_the_step_that_runs_and_what_it_picked_is_written() {
-    let test = Test { sequences_max: 64, step_tokens: 1_024, ..Test::with_pages(600) };
+    let test = Test { sequences_max: 64, step_tokens: 1_024, ..Test::with_pages(1_500) };
     // Asked to drain while a step of all of them is computed.
     let device = TestDevice { drains: Some((64, test.drain.clone())), ..TestDevice::default() };
     let test = Test { device: device.clone(), ..test };
-    let ended = test.run(fresh((0..64).map(|n| admitted(n, 100)))).await;
+    let ended = test.run(fresh((0..64).map(|n| admitted(n, 300)))).await;
     let ended_at = Instant::now();
-    assert_eq!(ended.len(), 64);
-    for disposition in ended {
-        assert!(matches!(disposition, Disposition::GiveBack(_)), "{disposition:?}");
-    }
+    let given_back = ended.iter().filter(|it| matches!(it, Disposition::GiveBack(_))).count();
+    assert_eq!((given_back, ended.len()), (64, 64));
     assert_eq!(device.counts.steps_after.load(Relaxed), 0, "steps that were begun after that");
     let written: u64 =
         test.store.kept().appends.iter().map(|append| append.chunk.ids.len() as u64).sum();
@@ -338,7 +336,7 @@ async fn jobs_that_wait_too_long_go_back_and_those_that_run_end() {
     let test = Test { held_max, device, sequences_max: 1, ..Test::with_pages(100) };
     let ended = test.run(fresh((0..3).map(|n| admitted(n, 100)))).await;
     let answers = ended.iter().filter(|it| matches!(it, Disposition::Answer(_))).count();
-    assert_eq!((answers, ended.len()), (1, 3), "{ended:?}");
+    assert_eq!((answers, ended.len()), (1, 3));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -349,7 +347,7 @@ async fn what_another_worker_has_nothing_of_goes_back_but_not_what_runs() {
     let batch = [1, 2, 4, 5, 7, 8].map(|n| admitted(n, 100));
     let ended = test.run(fresh(batch.into_iter())).await;
     let answers = ended.iter().filter(|it| matches!(it, Disposition::Answer(_))).count();
-    assert_eq!((answers, ended.len()), (2, 6), "{ended:?}");
+    assert_eq!((answers, ended.len()), (2, 6));
 }
 
 #[tokio::test]
