@@ -367,7 +367,7 @@ fn folders_that_ask_for_something_else_are_refused_by_name() {
         ("llama", "hidden_act", json!("mish"), "hidden_act"),
         ("qwen2", "hidden_size", json!(64), "embed_tokens"),
         ("gemma3", "use_bidirectional_attention", json!(true), "use_bidirectional_attention"),
-        ("llama", "architectures", json!(["LlamaForSequenceClassification"]), "llama"),
+        ("llama", "architectures", json!(["LlamaForSequenceClassification"]), "score.weight"),
         ("qwen3-moe", "num_local_experts", json!(9), "layers.0.mlp.gate.weight"),
         ("qwen3-moe", "num_experts_per_tok", json!(9), "num_experts_per_tok"),
         ("qwen3-moe", "moe_intermediate_size", json!(48), "experts.0.gate_proj"),
