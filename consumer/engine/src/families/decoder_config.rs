@@ -168,14 +168,13 @@ impl DecoderConfig {
             Some(_) => latent_experts::parse(name, layers, fields)?,
             None => ExpertConfig::parse(name, *inner, layers, fields)?,
         };
-        if let Some(latent) = latent {
-            config.of_latent(latent);
-        }
+        config.of_latent();
         Ok(config)
     }
 
     /// Sets what follows from latent attention and its rotation.
-    fn of_latent(&mut self, latent: LatentConfig) {
+    fn of_latent(&mut self) {
+        let Some(latent) = self.latent else { return };
         let amplitude = self.ropes.first().map_or(1.0, |rope| rope.score_amplitude);
         self.scale = Some(latent.scale(amplitude));
         self.positions = latent.positions(self.positions);

@@ -13,8 +13,8 @@
 //!   the order of positions: the same sums whichever rows share a step, so what is computed again is what was
 //!   remembered, by bits. As `varlen_attention` otherwise; a soft cap adds 3e-7 of itself
 //! - source: as `varlen_attention`; Shazeer 2019 and Ainslie et al. 2023 (shared keys); Beltagy et al. 2020 (windows);
-//!   Riviere et al. 2024 (soft cap); Xiao et al. 2023 (sinks); Kwon et al. 2023 (pages); `DeepSeek`-AI 2024 (values that
-//!   are a prefix of their keys: multi-head latent attention with its projections absorbed)
+//!   Riviere et al. 2024 (soft cap); Xiao et al. 2023 (sinks); Kwon et al. 2023 (pages); `DeepSeek`-AI 2024 (values
+//!   that are a prefix of their keys: multi-head latent attention with its projections absorbed)
 
 use candle_core::{DType, Tensor};
 
