@@ -94,8 +94,12 @@ fn overrides<'a>(addresses: &'a [(&'static str, String)]) -> Vec<(&'static str, 
     addresses.iter().map(|(name, value)| (*name, value.as_str())).collect()
 }
 
-/// Text comes by a token stream: to a command, and through a gateway.
-async fn follows_text(strict: &Strict, gateway: &Gateway, key: &str) {
+/// Vectors come through a gateway; text comes by a token stream, through it and to a command.
+async fn vectors_and_texts_come(strict: &Strict, gateway: &Gateway, key: &str) {
+    let bearer = format!("Bearer {key}");
+    let body = json!({"model": MODEL, "input": "a text"});
+    let answer = gateway.post_with("/v1/embeddings", &body, &[("authorization", &bearer)]);
+    assert_eq!(answer.status, 200, "{answer:?}");
     let client = strict.addresses("forebay-client");
     let mut command = strict.stack.program("forebay", &overrides(&client));
     command.args(["chat", "--model", GENERATOR, "--max-tokens", "100", "Name the planets."]);
@@ -148,11 +152,7 @@ async fn every_program_works_with_the_permissions_that_are_listed_for_it() {
     }
     let addresses = strict.addresses("forebay-gateway");
     let gateway = Gateway::of(&strict.stack, &overrides(&addresses)).await;
-    let bearer = format!("Bearer {key}");
-    let body = json!({"model": MODEL, "input": "a text"});
-    let answer = gateway.post_with("/v1/embeddings", &body, &[("authorization", &bearer)]);
-    assert_eq!(answer.status, 200, "{answer:?}");
-    follows_text(&strict, &gateway, &key).await;
+    vectors_and_texts_come(&strict, &gateway, &key).await;
     let mut command = strict.stack.program("forebay", &overrides(&admin));
     command.args(["tenants", "delete", "acme"]);
     assert_eq!(strict.stack.run(command).await.code, 0);
