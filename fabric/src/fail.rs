@@ -26,7 +26,7 @@ mod armed {
         },
     };
 
-    /// What happens at a point.
+    /// An event at a point.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     enum Action {
         Kill,

@@ -76,7 +76,7 @@ const TEXT_TOKENS: usize = 96;
 /// The worker's memory limit, of which a quarter is for pages: so small that all of them have been used after some
 /// 50,000 tokens.
 const MEMORY_BYTES_MAX: &str = "100663296";
-/// What a token stream may take in Redis for each of its tokens, in bytes: with its key, entries of up to sixteen
+/// The most bytes that a token stream takes in Redis for each of its tokens: with its key, entries of up to sixteen
 /// tokens, their text, and the name of their writer.
 const STREAM_BYTES_A_TOKEN_MAX: usize = 60;
 /// A token stream is gone so many seconds after its result.

@@ -15,7 +15,7 @@ use crate::stack::Stack;
 /// How many different ones there are.
 const KINDS: u64 = 48;
 
-/// What an undisturbed worker makes of each kind, alone.
+/// The outputs of all kinds, by an undisturbed worker that has one job at a time.
 #[derive(Debug, Clone)]
 pub struct Texts(Arc<Vec<Arc<Generated>>>);
 

@@ -1,3 +1,5 @@
+//! Tests of histories, by records and token streams that are made up.
+
 use serde_json::json;
 
 use super::*;
