@@ -160,16 +160,21 @@ impl DecoderConfig {
             config.of_gemma(fields)?;
         }
         config.check(fields)?;
-        let layers = layers(name, fields)?.into_iter();
-        config.layers = layers.map(|it| it.both_ways(config.bidirectional)).collect();
-        config.ropes = ropes(&config, fields)?;
-        let Self { inner, layers, .. } = &mut config;
-        config.experts = match latent {
-            Some(_) => latent_experts::parse(name, layers, fields)?,
-            None => ExpertConfig::parse(name, *inner, layers, fields)?,
-        };
+        config.take_layers(fields)?;
         config.of_latent();
         Ok(config)
+    }
+
+    /// Takes what differs from layer to layer, with the rotations and experts that layers choose from.
+    fn take_layers(&mut self, fields: &mut Fields) -> Result<(), EngineError> {
+        let layers = layers(self.name, fields)?.into_iter();
+        self.layers = layers.map(|it| it.both_ways(self.bidirectional)).collect();
+        self.ropes = ropes(self, fields)?;
+        self.experts = match self.latent {
+            Some(_) => latent_experts::parse(self.name, &mut self.layers, fields)?,
+            None => ExpertConfig::parse(self.name, self.inner, &mut self.layers, fields)?,
+        };
+        Ok(())
     }
 
     /// Sets what follows from latent attention and its rotation.
