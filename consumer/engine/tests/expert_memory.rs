@@ -117,7 +117,9 @@ fn one_case() {
     let taken = status("VmHWM").saturating_sub(before);
     println!("{:.1} MiB for {:.1}", mib(taken), mib(EXPERT_BYTES));
     assert!(taken > EXPERT_BYTES, "{taken}: the experts are there");
-    assert!(taken < EXPERT_BYTES + EXPERT_BYTES / 4 + (8 << 20), "{taken}");
+    // What else a model takes, and the memory of one expert that is given back and not used again; far from a second
+    // copy of all, or of one layer's stack of gates.
+    assert!(taken < EXPERT_BYTES + EXPERT_BYTES / 2 + (8 << 20), "{taken}");
     drop(model);
 }
 

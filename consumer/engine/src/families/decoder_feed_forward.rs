@@ -13,7 +13,7 @@ use crate::families::expert_tensors;
 /// A feed-forward half.
 pub(super) enum FeedForward {
     /// One layer that all tokens take.
-    Dense(Dense),
+    Dense(Box<Dense>),
     /// Layers of which each token takes some.
     Sparse(Box<Sparse>),
 }
@@ -63,11 +63,11 @@ impl FeedForward {
                 } else {
                     vec![(name("gate"), inner), (name("up"), inner)]
                 };
-                Ok(Self::Dense(Dense {
+                Ok(Self::Dense(Box::new(Dense {
                     up: named.linear(&up, hidden, mlp_bias)?,
                     gate,
                     down: named.linear(&[(name("down"), hidden)], inner, mlp_bias)?,
-                }))
+                })))
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What differs from layer to layer of a decoder: windows, rotations, and whether a layer has experts.
+//! The settings of a decoder that differ from layer to layer: windows, rotations, and whether a layer has experts.
 
 use crate::error::EngineError;
 use crate::families::latent_config::LATENT;

@@ -15,6 +15,7 @@ const INNER_MAX: usize = 1 << 20;
 
 /// A decoder's experts: the same in all layers that have them.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::struct_excessive_bools)] // each is a fact of a family by itself
 pub(crate) struct ExpertConfig {
     pub(crate) count: usize,
     /// Experts of a token.

@@ -78,7 +78,7 @@ mod tests {
     const SPECIAL: [&str; 6] =
         ["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>", "<|constrain|>"];
 
-    /// What a reader sees of an answer, in which marks are written out, when it comes token by token.
+    /// The text that a reader gets of an answer, in which marks are written out, when it comes token by token.
     fn shown(answer: &str, special: &[&str], is_chat: bool) -> String {
         let tokens: Vec<String> = byte_characters().iter().map(ToString::to_string).collect();
         let library = library_of(&tokens, special, BYTE_LEVEL);

@@ -20,14 +20,14 @@ pub(crate) fn blocks(outputs: usize, inputs: usize, values: &[u8], scales: &[u8]
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::float_cmp)]
     use super::*;
 
     #[test]
     fn values_are_those_of_the_format_in_their_order() {
         // Values 0, 1, 2 and so on of the table, twice; a block of halves of them.
         let values: Vec<u8> =
-            (0..16).map(|byte| 2 * byte % 16 | (2 * byte + 1) % 16 << 4).collect();
+            (0..16).map(|byte| (2 * byte % 16) | (((2 * byte + 1) % 16) << 4)).collect();
         let blocks = blocks(1, 64, &[values.clone(), values].concat(), &[127, 126]);
         let row = blocks.f32().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let table: [f32; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];

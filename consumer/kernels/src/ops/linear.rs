@@ -54,6 +54,7 @@ impl PackedWeight {
 
 /// How a weight in blocks is packed: only as much as its blocks need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // each is a fact of a format by itself
 pub(crate) struct BlockFormat {
     /// Of a weight: 4 or 8.
     pub(crate) bits: usize,

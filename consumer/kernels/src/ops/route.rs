@@ -50,7 +50,7 @@ pub struct Router {
     pub scale: f32,
 }
 
-/// What scores of experts are.
+/// How scores of experts are made of the router's results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scoring {
     /// The softmax over all experts.

@@ -21,7 +21,7 @@ pub struct Routes {
     rows: Vec<u32>,
 }
 
-/// What a router writes.
+/// The parts of routes that a router writes.
 pub(crate) struct RoutesMut<'a> {
     pub(crate) logits: &'a mut [f32],
     pub(crate) experts: &'a mut [u32],

@@ -3,13 +3,13 @@
 //! The weight is packed once, when the layer is made: panels of [`PANEL`] outputs, the last one filled up with
 //! zeros. A task takes a chunk of rows through some of the panels; while a panel is in L2 cache, the rows pass it a few
 //! at a time, and every sum stays in registers from the first input to the bias and the activation.
-#![allow(unsafe_code)]
 
 pub(crate) mod blocks;
 mod grid;
 pub(crate) mod grouped;
 pub(crate) mod head_linear;
 pub(crate) mod int8;
+mod plain;
 pub(crate) mod weight_rows;
 mod work;
 
@@ -18,16 +18,11 @@ use std::ops::Deref;
 use candle_core::{DType, Result, Storage, Tensor};
 
 use self::work::Layer;
-use super::activation::activate;
-use super::block::Block;
-use super::element::{As, Element, by_dtype, store};
-use super::gemm::{
-    PANEL, PanelOf, ROWS_MAX, RowsOf, columns_at_once, fetched, multiply, rows_at_once,
-};
+use super::element::{As, Element, by_dtype};
+use super::gemm::PANEL;
 use super::parallel::for_each;
-use super::simd::{Isa, Target, dispatched};
+use super::simd::Isa;
 use super::storage::{Borrowed, borrow, write};
-use crate::ops::activation::Activation;
 use crate::ops::linear::{Linear, Operands, PackedWeight};
 
 /// Packs `weight` `[out, in]` as `[panels, in, PANEL]` in the number type that is multiplied; in bf16 the rows of each
@@ -87,68 +82,4 @@ fn computed<X: Element + As<X> + As<f32>, Y: Element>(
         for_each(work.tasks(), |task| work.run(isa, task));
         Ok(())
     })
-}
-
-/// Some panels of a layer with their part of the bias.
-#[derive(Clone, Copy)]
-struct Weights<'a, E> {
-    panels: &'a [E],
-    bias: Option<&'a [f32]>,
-    activation: Activation,
-    inputs: usize,
-}
-
-dispatched! {
-    /// A chunk of rows through some panels: `out` has a column for each output of the panels.
-    fn layer<P, E>(x: &[P], weights: Weights<'_, P>, out: &mut Block<'_, E>) = pass;
-}
-
-#[inline(always)]
-fn pass<T: Target, P: Element, E: Element>(
-    x: &[P],
-    weights: Weights<'_, P>,
-    out: &mut Block<'_, E>,
-) {
-    let inputs = weights.inputs;
-    let rows = RowsOf::new(x, inputs, out.rows(), inputs);
-    let columns = columns_at_once::<T>();
-    let mut sums = [0.0; PANEL * ROWS_MAX];
-    for column in (0..out.width()).step_by(columns) {
-        let values = &weights.panels[column / PANEL * inputs * PANEL..][..inputs * PANEL];
-        let width = columns.min(out.width() - column);
-        let mut panel = PanelOf {
-            values,
-            column: column % PANEL,
-            start: weights.bias.map(|bias| &bias[column..column + width]),
-            next: values.as_ptr().wrapping_add(values.len()).cast(),
-        };
-        let mut first = 0;
-        while first < rows.count() {
-            let count = rows_at_once::<T>(rows.count() - first);
-            let rows = rows.part(first, count);
-            let mut out = out.part(first..first + count, column..column + width);
-            first += count;
-            let this = panel;
-            panel.next = panel.next.wrapping_add(fetched::<P>(inputs));
-            if weights.activation == Activation::None
-                && width == columns
-                && let Some(sums) = E::sums(out.part(0..count, 0..width))
-            {
-                multiply::<T, P>(rows, this, sums);
-                continue;
-            }
-            let sums = &mut sums[..count * columns];
-            multiply::<T, P>(rows, this, Block::new(sums, count, columns, columns));
-            // All rows at once: more independent chains than one row has.
-            activate::<T, E>(weights.activation, sums);
-            for (row, sums) in sums.chunks_exact(columns).enumerate() {
-                // In the first branch the compiler knows how long the row is.
-                if width == columns {
-                    store(sums, &mut out.row(row)[..columns_at_once::<T>()]);
-                } else {
-                    store(&sums[..width], out.row(row));
-                }
-            }
-        }
-    }
 }

@@ -8,7 +8,7 @@ use candle_core::{Result, Storage};
 use super::blocks::{self, Inputs};
 use super::grid::Grid;
 use super::int8::{self, Panels};
-use super::{Weights, layer};
+use super::plain::{Weights, layer};
 use crate::cpu::block::Columns;
 use crate::cpu::element::{As, Element};
 use crate::cpu::gemm::PANEL;

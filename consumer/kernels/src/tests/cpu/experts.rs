@@ -92,7 +92,7 @@ fn all(kind: Kind, dtype: DType, gate: AnyGate, [count, hidden, inner]: [usize; 
 }
 
 impl All {
-    /// What an expert makes of a row, in float64, each state rounded as `round` does.
+    /// An expert's result for a row, in float64, each state rounded as `round` does.
     fn apply(&self, expert: usize, x: &[f64], round: impl Fn(f64) -> f64) -> Vec<f64> {
         let seen = |x: &[f64]| match self.kind {
             Kind::Blocks => {
