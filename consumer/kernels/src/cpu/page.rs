@@ -78,10 +78,11 @@ impl PageLayout {
     pub(super) fn transpose<E: Element>(keys: &[E], values: &mut [E]) {
         let panels = keys.chunks(VALUE_PANEL).zip(values.chunks_exact_mut(VALUE_PANEL));
         for (keys, values) in panels {
-            for (step, line) in values.chunks_exact_mut(PANEL * E::STEP).enumerate() {
-                // A step of the tokens of each step of the dimensions: a square, which is turned over.
-                let squares = keys[step * E::STEP * E::STEP..].chunks(PANEL * E::STEP);
-                for (to, from) in line.chunks_exact_mut(E::STEP * E::STEP).zip(squares) {
+            for (column, from) in keys.chunks_exact(PANEL * E::STEP).enumerate() {
+                // A step of dimensions of each step of tokens: a square, which is turned over.
+                let squares = from.chunks_exact(E::STEP * E::STEP);
+                for (line, from) in values.chunks_exact_mut(PANEL * E::STEP).zip(squares) {
+                    let to = &mut line[column * E::STEP * E::STEP..][..E::STEP * E::STEP];
                     for (at, to) in to.iter_mut().enumerate() {
                         *to = from[at % E::STEP * E::STEP + at / E::STEP];
                     }

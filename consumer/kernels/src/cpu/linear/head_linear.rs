@@ -3,7 +3,7 @@
 
 use candle_core::Result;
 
-use super::{Weights, layer};
+use super::plain::{Weights, layer};
 use crate::cpu::block::Columns;
 use crate::cpu::element::{As, Element, by_dtype};
 use crate::cpu::gemm::{PANEL, ROWS_MAX};
