@@ -8,7 +8,7 @@ use async_openai::{
     Client,
     config::OpenAIConfig,
     types::{
-        chat::{ChatCompletionMessageToolCalls, ChatCompletionTools},
+        chat::{ChatCompletionMessageToolCalls, ChatCompletionTools, CompletionUsage},
         embeddings::CreateEmbeddingRequestArgs,
         responses::ResponseStreamEvent,
     },
@@ -83,7 +83,10 @@ async fn write(client: &Client<OpenAIConfig>, model: &str, asked: &Value) -> Ask
         usage = chunk.usage.or(usage);
     }
     came["chat stream"] = text.into();
-    assert_eq!(usage, answer.usage);
+    // What was remembered of the prompt may differ.
+    let counts =
+        |usage: Option<CompletionUsage>| usage.map(|it| (it.prompt_tokens, it.completion_tokens));
+    assert_eq!(counts(usage), counts(answer.usage));
 
     let schema = json!({"type": "object", "properties": {"city": {"type": "string", "enum": ["Oslo", "Rome"]}},
                         "required": ["city"], "additionalProperties": false});
