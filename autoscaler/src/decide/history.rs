@@ -110,18 +110,8 @@ impl History {
         let cold_start_s =
             self.cold_start_s.unwrap_or_else(|| positive(policy.cold_start_s_prior, 0.0));
         let cold_start_s = cold_start_s.min(COLD_START_S_MAX);
-        let (counted_ms, before) = self.arrived.unwrap_or((now_ms, backlog.arrived_total));
-        let arrived = backlog.arrived_total.saturating_sub(before);
-        // Since the last look at the queues, which may be longer ago than the last look at the workers.
-        let counted_s = now_ms.saturating_sub(counted_ms) as f64 / 1e3;
-        if counted_s > 0.0 {
-            let rate = arrived as f64 / counted_s;
-            self.arrivals_per_s =
-                averaged(self.arrivals_per_s, rate, counted_s, ARRIVALS_AVERAGED_S);
-        }
-        if counted_s > 0.0 || self.arrived.is_none() {
-            self.arrived = Some((now_ms, backlog.arrived_total));
-        }
+        let before = self.arrived.map_or(backlog.arrived_total, |(_, before)| before);
+        let arrived = self.count_arrivals(now_ms, backlog.arrived_total);
         let held = backlog.unacknowledged.saturating_sub(capacity.draining_in_flight);
         let backlog_jobs = backlog.ready + held;
         let active_jobs = backlog.ready + backlog.unacknowledged;
@@ -161,6 +151,23 @@ impl History {
         let horizon_ms = (measured.idle_s.max(break_even_s) * 1e3) as u64;
         self.demand.record(now_ms, measured.workers_needed, horizon_ms);
         Some(measured)
+    }
+
+    /// Takes in how many jobs have arrived in all. Returns how many came since the last look at the queues, which may be
+    /// longer ago than the last look at the workers.
+    fn count_arrivals(&mut self, now_ms: u64, total: u64) -> u64 {
+        let (counted_ms, before) = self.arrived.unwrap_or((now_ms, total));
+        let arrived = total.saturating_sub(before);
+        let counted_s = now_ms.saturating_sub(counted_ms) as f64 / 1e3;
+        if counted_s > 0.0 {
+            let rate = arrived as f64 / counted_s;
+            self.arrivals_per_s =
+                averaged(self.arrivals_per_s, rate, counted_s, ARRIVALS_AVERAGED_S);
+        }
+        if counted_s > 0.0 || self.arrived.is_none() {
+            self.arrived = Some((now_ms, total));
+        }
+        arrived
     }
 
     /// Workers that are of use now: those that are busy, those that the backlog asks for, all of them while the backlog

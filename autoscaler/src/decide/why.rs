@@ -127,19 +127,31 @@ impl Why {
     }
 }
 
+impl Why {
+    /// The backlog, in tokens too where they are known.
+    fn backlog(&self) -> String {
+        let jobs = self.backlog_jobs;
+        match self.backlog_tokens {
+            Some(tokens) => format!("{jobs} jobs with {tokens:.0} tokens to come"),
+            None => format!("{jobs} jobs"),
+        }
+    }
+
+    /// How much a worker does in a second.
+    fn rate(&self) -> String {
+        match self.tokens_per_s {
+            Some(tokens) => format!("{tokens:.0} tokens"),
+            None => format!("{:.1} jobs", self.jobs_per_s),
+        }
+    }
+}
+
 impl fmt::Display for Why {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ready = self.workers_ready;
         let starting = self.workers_starting;
-        let jobs = self.backlog_jobs;
-        let backlog = match self.backlog_tokens {
-            Some(tokens) => format!("{jobs} jobs with {tokens:.0} tokens to come"),
-            None => format!("{jobs} jobs"),
-        };
-        let rate = match self.tokens_per_s {
-            Some(tokens) => format!("{tokens:.0} tokens"),
-            None => format!("{:.1} jobs", self.jobs_per_s),
-        };
+        let backlog = self.backlog();
+        let rate = self.rate();
         let cold_s = self.cold_start_s;
         let idle_s = self.idle_s;
         let quiet_s = self.quiet_s;

@@ -21,7 +21,8 @@ fn sequence(params: GenerateParams) -> Sequence {
     let prompt = Prompt::Text("a forebay holds the water".into());
     let job = Job::new("m".parse().unwrap(), Work::Generate { prompt, params });
     let job = Job { id: id.clone(), ..job };
-    let (ticket, at) = (testing::ticket(id), Instant::now());
+    let ticket = testing::ticket(id);
+    let at = Instant::now();
     let admitted = Admitted { job, ticket, lane: Lane::Batch, queued_ms: 0, at };
     match prompting.prepare(admitted, "w/1".into(), Vec::new(), 0) {
         Prepared::Sequence(prepared) => prepared.0,
