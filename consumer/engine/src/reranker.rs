@@ -69,13 +69,14 @@ pub(crate) fn answers(
     match asks {
         Asks::Nothing => Ok(None),
         Asks::AsModulesSay(answers) => Ok(Some(answers)),
-        Asks::YesOrNo => match ["yes", "no"].map(|word| tokenizer.token_id(word)) {
-            [Some(yes), no @ Some(_)] => Ok(Some(LogitScore { yes, no })),
-            _ => {
-                let value = "rerank, of a model whose vocabulary lacks `yes` or `no`";
-                Err(refused(folder, "task", value, "a modules.json with LogitScore"))
+        Asks::YesOrNo => {
+            let words = ["yes", "no"].map(|word| tokenizer.token_id(word));
+            if let [Some(yes), no @ Some(_)] = words {
+                return Ok(Some(LogitScore { yes, no }));
             }
-        },
+            let value = "rerank, of a model whose vocabulary lacks `yes` or `no`";
+            Err(refused(folder, "task", value, "a modules.json with LogitScore"))
+        }
     }
 }
 
@@ -156,7 +157,7 @@ fn refused(folder: &ModelFolder, field: &'static str, value: &str, supported: &s
 
 /// A chat template with what is put into it beside a query and a document.
 struct Template {
-    template: ChatTemplate,
+    chat: ChatTemplate,
     messages: Messages,
     /// The instruction.
     system: String,
@@ -172,9 +173,9 @@ impl Template {
         let GenerationInfo { chat_template, special_tokens, .. } =
             generation::of_folder(folder.transformer())?;
         let Some(source) = chat_template else { return Ok(None) };
-        let template = ChatTemplate::new(&source, special_tokens)
+        let chat = ChatTemplate::new(&source, special_tokens)
             .map_err(|error| EngineError::Tokenizer { problem: error.to_string() })?;
-        Ok(Some(Self { template, messages, system: system.to_owned() }))
+        Ok(Some(Self { chat, messages, system: system.to_owned() }))
     }
 
     fn render(&self, query: &str, document: &str) -> Result<String, EngineError> {
@@ -190,7 +191,7 @@ impl Template {
             // A score that changed with the time of day would be of no use.
             now_ms: 0,
         };
-        self.template
+        self.chat
             .render(&input)
             .map_err(|error| EngineError::Tokenizer { problem: error.to_string() })
     }
@@ -215,8 +216,8 @@ mod tests {
     use super::*;
 
     fn template(source: &str) -> Template {
-        let template = ChatTemplate::new(source, Vec::new()).unwrap();
-        Template { template, messages: Messages::default(), system: String::new() }
+        let chat = ChatTemplate::new(source, Vec::new()).unwrap();
+        Template { chat, messages: Messages::default(), system: String::new() }
     }
 
     #[test]

@@ -16,8 +16,11 @@ use serde_json::{Value, json};
 use super::clients::{ASYNC_OPENAI, CLIENTS, OPENAI_2, package};
 use super::python::interpreter_of;
 
+/// A client of Python: the variable that names its environment, and the environment.
+type Python = (&'static str, &'static str);
+
 /// The clients, their environments and versions; the table of `docs/gateway.md` names the same versions.
-const DRIVERS: [(Option<(&str, &str)>, &str, &str); 6] = [
+const DRIVERS: [(Option<Python>, &str, &str); 6] = [
     (Some(CLIENTS), "openai_model", "3.57.0"),
     (Some(OPENAI_2), "openai_model", "2.54.0"),
     (Some(CLIENTS), "langchain_model", "1.7.4"),

@@ -229,7 +229,8 @@ fn only_known_outputs(fields: &mut Fields, rows: RowsOf) -> Result<bool, EngineE
     let is_flat = message["format"].as_str().unwrap_or("flat") == "flat";
     // Of a single text it would be the message of a user.
     let is_of_pairs = matches!(rows, RowsOf::Scores | RowsOf::Logits);
-    if !message.is_null() && !(is_of_pairs && is_flat) {
+    let is_plain = message.is_null() || (is_of_pairs && is_flat);
+    if !is_plain {
         let supported = "text, or for pairs a message whose format is flat";
         return Err(fields.not_supported(FIELD, &format!("message: {message}"), &supported));
     }

@@ -69,7 +69,7 @@ struct PairPrompt {
 pub struct FirstOfPairs(First);
 
 enum First {
-    Tokens(Encoding),
+    Tokens(Box<Encoding>),
     /// The text itself, which goes into a prompt with each of the others.
     Text(String),
 }
@@ -228,7 +228,7 @@ impl Tokenizer {
     pub fn first_of_pairs(&self, text: &str) -> Result<FirstOfPairs, EngineError> {
         Ok(FirstOfPairs(match self.pair_prompt {
             Some(_) => First::Text(text.to_owned()),
-            None => First::Tokens(self.tokens_of_pair(&self.prompted(text))?),
+            None => First::Tokens(Box::new(self.tokens_of_pair(&self.prompted(text))?)),
         }))
     }
 
@@ -245,7 +245,7 @@ impl Tokenizer {
                 return self.encode_prompted(prompt, query, second);
             }
             (First::Text(query), None) => self.tokens_of_pair(query)?,
-            (First::Tokens(tokens), _) => tokens.clone(),
+            (First::Tokens(tokens), _) => tokens.as_ref().clone(),
         };
         let second = self.tokens_of_pair(second)?;
         let specials = self.inner.get_post_processor().map_or(0, |post| post.added_tokens(true));
