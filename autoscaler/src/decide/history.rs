@@ -153,8 +153,8 @@ impl History {
         Some(measured)
     }
 
-    /// Takes in how many jobs have arrived in all. Returns how many came since the last look at the queues, which may be
-    /// longer ago than the last look at the workers.
+    /// Takes in how many jobs have arrived in all. Returns how many came since the last look at the queues, which may
+    /// be longer ago than the last look at the workers.
     fn count_arrivals(&mut self, now_ms: u64, total: u64) -> u64 {
         let (counted_ms, before) = self.arrived.unwrap_or((now_ms, total));
         let arrived = total.saturating_sub(before);
