@@ -82,21 +82,25 @@ pub struct Compared {
     pub clairvoyant_wait_s_p95: Option<f64>,
 }
 
-fn knobs((first, factor, count): (f64, f64, i32)) -> impl Iterator<Item = f64> {
+/// The settings of a knob: the first, the factor from one to the next, and how many.
+pub(super) fn knobs((first, factor, count): (f64, f64, i32)) -> impl Iterator<Item = f64> {
     (0..count).map(move |n| first * factor.powi(n))
+}
+
+/// One policy with one setting over a workload.
+pub(super) fn point(contender: Contender, workload: &Workload<'_>) -> Point {
+    let outcome = contender.run(workload, 0, None);
+    Point {
+        policy: contender.to_string(),
+        worker_s: outcome.worker_us as f64 / 1e6,
+        wait_s_p95: outcome.wait_s(0.95),
+        actions: outcome.actions,
+    }
 }
 
 /// Runs everything.
 pub fn sweep(trace: &str, workload: &Workload<'_>) -> Sweep {
-    let point = |contender: Contender| {
-        let outcome = contender.run(workload, 0, None);
-        Point {
-            policy: contender.to_string(),
-            worker_s: outcome.worker_us as f64 / 1e6,
-            wait_s_p95: outcome.wait_s(0.95),
-            actions: outcome.actions,
-        }
-    };
+    let point = |contender| point(contender, workload);
     let frontier =
         |contenders: &mut dyn Iterator<Item = Contender>| Frontier::of(contenders.map(point));
     let keda = frontier(&mut knobs(TARGETS).map(|target| Contender::Keda { target }));

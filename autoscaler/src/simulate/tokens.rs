@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{
     contender::{Contender, Workload},
     frontier::{Frontier, Point},
+    sweep::{knobs, point},
 };
 
 /// Target waits, one second to some two minutes.
@@ -33,21 +34,9 @@ pub struct Units {
     pub fixed: Frontier,
 }
 
-fn knobs((first, factor, count): (f64, f64, i32)) -> impl Iterator<Item = f64> {
-    (0..count).map(move |n| first * factor.powi(n))
-}
-
 /// Runs all of them.
 pub fn compare(trace: &str, workload: &Workload<'_>) -> Units {
-    let point = |contender: Contender| {
-        let outcome = contender.run(workload, 0, None);
-        Point {
-            policy: contender.to_string(),
-            worker_s: outcome.worker_us as f64 / 1e6,
-            wait_s_p95: outcome.wait_s(0.95),
-            actions: outcome.actions,
-        }
-    };
+    let point = |contender| point(contender, workload);
     let targets = || knobs(TARGET_WAITS_S).map(Some);
     let tokens = targets().map(|target_wait_s| point(Contender::Forebay { target_wait_s }));
     let messages = targets().map(|target_wait_s| point(Contender::Messages { target_wait_s }));
